@@ -1,0 +1,102 @@
+"""The one type in which predictions travel, and what a plan takes from pools and links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from circinus.profiling import Bounded
+from circinus.spec import Deployment, DirectedLink, Plan, Slos
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """Where the time of one operator goes, on average."""
+
+    operator: str
+    pool: str
+    transfer_s: float
+    """Until the last of its inputs has arrived, after it was produced."""
+    wait_s: float
+    service_s: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan will do, with bounds."""
+
+    percentile: float
+    """The percentile (of 100) that `latency_s` is about."""
+    latency_s: Bounded
+    accuracy: Bounded
+    cost_usd_per_h: Bounded
+    """Lower: all deployments fully shared. Upper: the query alone on its deployments. Value: alone before the
+    matching, the share by busy seconds afterwards."""
+    stages: tuple[StageEstimate, ...]
+    """In topological order."""
+    return_s: float
+    """Mean seconds to bring the result back to the source."""
+
+    def violations(self, slos: Slos) -> tuple[str, ...]:
+        """The objectives (`latency`, `accuracy`, `cost`) that are not promised.
+
+        Latency must hold at its upper bound, accuracy at its unfavourable bound, cost at its lower bound (whether
+        the share is low enough is known only after the final sizing).
+        """
+        found = []
+        if slos.latency is not None and self.latency_s.upper > slos.latency.limit_s:
+            found.append("latency")
+        if slos.accuracy is not None:
+            worst = self.accuracy.lower if slos.accuracy.comparison == ">=" else self.accuracy.upper
+            if not slos.accuracy.holds_for(worst):
+                found.append("accuracy")
+        if slos.cost is not None and self.cost_usd_per_h.lower > slos.cost.limit_usd_per_h:
+            found.append("cost")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class ReplicaDemand:
+    """What one replica of a deployment takes from one node of its pool, and its share of the node's price."""
+
+    cpus: float
+    memory_bytes: float
+    gpus: float
+    gpu_memory_bytes: float
+    cost_usd_per_h: float
+    """Price of the node times the largest share of any of its resources that the replica takes."""
+
+
+@dataclass(frozen=True)
+class DeploymentUse:
+    """How one query uses one deployment."""
+
+    deployment: Deployment
+    demand: ReplicaDemand
+    busy_replicas: float
+    """Mean number of replicas that the query's requests keep busy (requests a second x seconds a request)."""
+
+    @property
+    def fluid_replicas(self) -> float:
+        """Replicas needed at the utilisation target, not rounded."""
+        return self.busy_replicas / self.deployment.allocation.utilization_target
+
+
+@dataclass(frozen=True)
+class LinkUse:
+    """How one query uses one direction of a link."""
+
+    link: DirectedLink
+    bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan with its estimate and everything it takes: what matching chooses among."""
+
+    query: str
+    plan: Plan
+    estimate: Estimate
+    deployments: tuple[DeploymentUse, ...]
+    """In topological order of the operators."""
+    links: tuple[LinkUse, ...]
+    transfer_cost_usd_per_h: float

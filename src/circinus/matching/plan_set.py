@@ -1,0 +1,108 @@
+"""The plans of all queries together, as deployed: what `plan` writes and `apply` executes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from circinus.estimation import Candidate, Estimate, ReplicaDemand
+from circinus.spec import Deployment, Plan, Slos
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SizedDeployment:
+    """A deployment with whole replicas, packed on nodes."""
+
+    deployment: Deployment
+    demand: ReplicaDemand
+    nodes: tuple[int, ...]
+    """For each replica the index of its node in the pool, ascending."""
+    utilization: float
+    """Share of the time that a replica is busy at the merged rate."""
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas."""
+        return len(self.nodes)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A plan that a query did not get, and why."""
+
+    plan: Plan
+    estimate: Estimate
+    reason: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The plan that a query gets, estimated under the final sizes and the merged load."""
+
+    query: str
+    chosen: Candidate
+    reason: str
+    alternatives: tuple[Alternative, ...] = ()
+    """The best that were not chosen, best first."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The smallest change of a query's objectives under which it would be served next to the others."""
+
+    slos: Slos
+    plan: Plan
+    estimate: Estimate
+    change: str
+    """What changed, in words: `latency p95 <= 300ms -> 412ms`."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A query that gets no plan."""
+
+    query: str
+    reason: str
+    binding: tuple[str, ...]
+    """The objectives (`latency`, ...) or resources (`pool edge: cpus`, ...) that stand in the way."""
+    relaxation: Relaxation | None
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The answer for all queries together."""
+
+    assignments: tuple[Assignment, ...]
+    rejections: tuple[Rejection, ...]
+    deployments: tuple[SizedDeployment, ...]
+    satisfied_weight: float
+    total_weight: float
+    cost_usd_per_h: float
+    """Of all deployments as sized plus all transfers."""
+    weight_bound: float
+    """No matching of the listed candidates satisfies more weight than this."""
+    optimal: bool
+    """Whether the solver proved both objectives over the listed candidates."""
+
+
+@dataclass(frozen=True)
+class PlanSet:
+    """A plan file: the matching, and what it was made from."""
+
+    specification_fingerprint: str
+    files: tuple[str, ...]
+    """Specification files, relative to the plan file."""
+    operator_versions: Mapping[str, str]
+    """`uses` reference -> version of the operator's code when it was profiled."""
+    profile_store: str
+    """Profile store, relative to the plan file."""
+    hardware_class: str
+    """The class the profiles were measured on."""
+    matching: Matching
+    created_at: str
+    """ISO 8601, UTC."""
+    planning_s: float
+    schema_version: int = field(default=SCHEMA_VERSION)

@@ -1,0 +1,17 @@
+"""What runs in a pipeline: the operator protocol, the decorator that makes one, and the registry that finds them."""
+
+from circinus.operators.decorator import operator
+from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorType
+from circinus.operators.registry import ENTRY_POINT_GROUP, resolve, resolve_operator
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "DatasetFunction",
+    "Item",
+    "Metric",
+    "Operator",
+    "OperatorType",
+    "operator",
+    "resolve",
+    "resolve_operator",
+]

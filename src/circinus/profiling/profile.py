@@ -1,0 +1,73 @@
+"""What was measured: of an operator under one prefix, of a configuration, of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.profiling.bounded import Bounded
+from circinus.spec import Configuration
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorProfile:
+    """One operator under one prefix, measured on n items on one hardware class."""
+
+    operator: str
+    prefix: Configuration
+    """The operator's own knob values and those of all its ancestors."""
+    service_s: FloatArray
+    """(n,) seconds to process one item alone, with the fewest CPUs the operator may be given."""
+    output_bytes: FloatArray
+    """(n,) size of the output as it is sent."""
+    peak_memory_bytes: float
+    """Resident memory of a process that has loaded the operator and processed the items."""
+    load_s: float
+    """Seconds to load one replica."""
+    batch_ratio: Mapping[tuple[float, int], float]
+    """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs.
+    Has every combination the operator's specification allows."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigurationProfile:
+    """One configuration, measured on the first n items of the data set's order."""
+
+    configuration: Configuration
+    items: IntArray
+    """(n,) indexes into the data set."""
+    scores: FloatArray
+    """(n,) metric of each item."""
+    accuracy: Bounded
+    """Mean score over the whole data set; an anytime-valid confidence sequence at the profile's risk."""
+    input_bytes: FloatArray
+    """(n,) size of the pipeline's input as it is sent."""
+    operators: Mapping[str, OperatorProfile]
+    """By operator name; all arrays belong to the same n items in the same order."""
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineProfile:
+    """What is known of one pipeline on one data set and hardware class."""
+
+    pipeline: str
+    dataset_fingerprint: str
+    dataset_items: int
+    hardware_class: str
+    risk: float
+    """Probability with which any one accuracy bound may fail (each side)."""
+    configurations: tuple[ConfigurationProfile, ...]
+    unmeasured: tuple[Configuration, ...]
+    """Configurations without a single item."""
+    unsettled: tuple[Configuration, ...]
+    """Configurations whose bounds still straddle a threshold that some query asked for."""
+    profiled_s: float
+    """Seconds of processing that the measurements took."""
+    saved_s: float
+    """Seconds of processing that the prefix cache saved."""

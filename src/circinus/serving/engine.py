@@ -1,0 +1,148 @@
+"""What every engine does, and the state it is asked to bring about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from circinus.spec import Configuration, Deployment, Infrastructure
+
+
+class Mode(StrEnum):
+    """How replicas answer."""
+
+    REAL = "real"
+    """They compute."""
+    REPLAY = "replay"
+    """They answer from recorded outputs and sleep the recorded service times."""
+
+
+@dataclass(frozen=True)
+class DesiredDeployment:
+    """A deployment to run."""
+
+    deployment: Deployment
+    uses: str
+    """Reference of the operator's code."""
+    replicas: int
+    cpus: float
+    memory_bytes: float
+    relative_speed: float
+    """Of its pool's hardware class: service times are those of this machine divided by this."""
+
+
+@dataclass(frozen=True)
+class RouteStage:
+    """One operator of a route."""
+
+    operator: str
+    after: tuple[str, ...]
+    deployment: Deployment
+    prefix: Configuration
+    """Names the recordings that a replaying replica answers from."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How the requests of one query travel: a DAG over deployments."""
+
+    query: str
+    pipeline: str
+    source: str
+    stages: tuple[RouteStage, ...]
+    """In topological order."""
+    sinks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """Everything that shall run. Applying a second state changes what differs and leaves the rest alone."""
+
+    mode: Mode
+    infrastructure: Infrastructure
+    deployments: tuple[DesiredDeployment, ...]
+    routes: tuple[Route, ...]
+    module_paths: tuple[Path, ...]
+    recordings: Path | None = None
+    """The profile store that `Mode.REPLAY` answers from."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a query."""
+
+    query: str
+    item_key: str
+    value: Any
+    """The input. Replaying engines need only the key and the size; they may be given None."""
+    input_bytes: float
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to one request."""
+
+    output: Any
+    latency_s: float
+    """From the moment the engine received the request at the source until the result was back there."""
+    stage_s: Mapping[str, float]
+    """Operator -> seconds in service, for comparing with the profile."""
+
+
+@dataclass(frozen=True)
+class DeploymentStatus:
+    """One deployment as it is."""
+
+    deployment: Deployment
+    replicas_wanted: int
+    replicas_ready: int
+    queue_length: int
+    requests: int
+    restarts: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """An engine as it is."""
+
+    mode: Mode
+    deployments: tuple[DeploymentStatus, ...]
+    routes: tuple[str, ...]
+    """Queries that can be sent requests."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every wanted replica is ready."""
+        return all(d.replicas_ready == d.replicas_wanted for d in self.deployments)
+
+
+class Engine(Protocol):
+    """Runs deployments and routes. Every implementation passes `circinus.serving.conformance.EngineConformance`."""
+
+    async def apply(self, desired: DesiredState) -> None:
+        """Bring `desired` about and return when every replica is ready; keep what already runs and is still wanted.
+
+        Raises:
+            ServingError: it cannot be; the state before stays in force.
+        """
+        ...
+
+    async def submit(self, request: Request) -> Response:
+        """Send one request along its query's route.
+
+        Raises:
+            ServingError: no such route, or an operator failed on it.
+        """
+        ...
+
+    async def status(self) -> EngineStatus:
+        """What runs now."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that was started, and wait until it has ended."""
+        ...

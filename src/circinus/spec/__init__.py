@@ -1,0 +1,39 @@
+"""What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
+
+from circinus.spec.configurations import configurations, knob_values, prefix
+from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site
+from circinus.spec.network import DirectedLink, Network
+from circinus.spec.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
+from circinus.spec.plan import Allocation, Configuration, Deployment, KnobValues, Plan
+from circinus.spec.query import Query
+from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
+from circinus.spec.specification import Specification
+
+__all__ = [
+    "AccuracySlo",
+    "Allocation",
+    "Configuration",
+    "CostSlo",
+    "DatasetSpec",
+    "Deployment",
+    "DirectedLink",
+    "HardwareClass",
+    "Infrastructure",
+    "Knob",
+    "KnobValues",
+    "LatencySlo",
+    "Link",
+    "MetricSpec",
+    "Network",
+    "OperatorSpec",
+    "Pipeline",
+    "Plan",
+    "Pool",
+    "Query",
+    "Site",
+    "Slos",
+    "Specification",
+    "configurations",
+    "knob_values",
+    "prefix",
+]

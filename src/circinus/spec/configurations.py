@@ -1,0 +1,42 @@
+"""Listing the configurations of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from circinus.spec.model import Scalar
+from circinus.spec.pipeline import OperatorSpec, Pipeline
+from circinus.spec.plan import Configuration, KnobValues
+
+
+def knob_values(operator: OperatorSpec) -> tuple[KnobValues, ...]:
+    """All distinct knob values of `operator`, conditional knobs left out where they do not exist."""
+    found: dict[KnobValues, None] = {}
+    for choice in product(*(knob.choices for knob in operator.knobs)):
+        values: dict[str, Scalar] = {knob.name: value for knob, value in zip(operator.knobs, choice, strict=True)}
+        changed = True
+        while changed:  # a knob that is gone may take others with it
+            gone = [
+                knob.name
+                for knob in operator.knobs
+                if knob.name in values
+                and any(values.get(other) not in allowed for other, allowed in knob.only_if.items())
+            ]
+            changed = bool(gone)
+            for name in gone:
+                del values[name]
+        found[KnobValues.of(values)] = None
+    return tuple(found)
+
+
+def configurations(pipeline: Pipeline) -> Iterator[Configuration]:
+    """All configurations of `pipeline`, in the order of its knobs' choices."""
+    names = [operator.name for operator in pipeline.operators]
+    for choice in product(*(knob_values(operator) for operator in pipeline.operators)):
+        yield Configuration.of(dict(zip(names, choice, strict=True)))
+
+
+def prefix(pipeline: Pipeline, configuration: Configuration, operator: str) -> Configuration:
+    """The part of `configuration` that the output of `operator` depends on: itself and all its ancestors."""
+    return Configuration.of({name: configuration[name] for name in (*pipeline.ancestors(operator), operator)})
