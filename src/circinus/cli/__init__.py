@@ -1,0 +1,21 @@
+"""The command `circinus`: one file a verb. Imports of heavy parts stay inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; errors of the interface are printed as one message, never as a traceback."""
+    from circinus.cli.app import app
+    from circinus.cli.output import print_error
+    from circinus.errors import CircinusError
+
+    try:
+        app()
+    except CircinusError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was committed is kept, the same command goes on from there\n")
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""What people look at: tables of profiles, plans, explanations, loads and states."""

@@ -1,0 +1,40 @@
+"""All verbs in the order a user meets them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from circinus import __version__
+from circinus.cli.apply import apply
+from circinus.cli.destroy import destroy
+from circinus.cli.explain import explain
+from circinus.cli.init import init
+from circinus.cli.load import load
+from circinus.cli.plan import plan
+from circinus.cli.profile import profile
+from circinus.cli.schema import schema
+from circinus.cli.status import status
+from circinus.cli.validate import validate
+
+app = typer.Typer(
+    name="circinus",
+    help="Chooses configuration, placement and allocation for all your ML pipelines together, so that the most "
+    "SLOs hold at least cost; deploys what it chose and measures it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+for verb in (init, validate, profile, plan, explain, apply, load, status, destroy, schema):
+    app.command()(verb)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    """The command itself."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit

@@ -1,0 +1,14 @@
+"""`circinus schema`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+
+def schema() -> None:
+    """Print the JSON Schema of the YAML documents, for editors."""
+    from circinus.spec.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))

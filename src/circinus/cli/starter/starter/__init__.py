@@ -1,0 +1,1 @@
+"""A small application without any model: it mends mistyped words."""

@@ -1,0 +1,102 @@
+"""Why a query got the plan it got, or none."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from circinus.estimation import Estimate
+from circinus.matching import Alternative, Assignment, Rejection
+from circinus.reporting.plan_table import plan_text, slos_text
+from circinus.reporting.quantities import (
+    bounded_duration,
+    bounded_score,
+    bounded_usd_per_h,
+    duration,
+    score,
+    usd_per_h,
+)
+from circinus.spec import Query
+
+
+def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
+    """The chosen plan, its estimate against each objective, where the time goes, and the best alternatives."""
+    estimate = assignment.chosen.estimate
+    return Group(
+        Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
+        Text(f"plan: {plan_text(assignment.chosen.plan)}"),
+        Text(f"why:  {assignment.reason}"),
+        _objectives(estimate, query),
+        _stages(assignment),
+        _alternatives(assignment.alternatives),
+        Text(""),
+    )
+
+
+def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
+    """What stands in the way, the cheapest relaxation, and how near the best plans come."""
+    lines = [
+        Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
+        Text.assemble(("rejected", "red"), f": {rejection.reason}"),
+        Text(f"objectives: {slos_text(query.slos)}"),
+        Text(f"binding: {', '.join(rejection.binding)}"),
+    ]
+    relaxation = rejection.relaxation
+    if relaxation is None:
+        lines.append(Text("no relaxation of a single objective would be served next to the other queries"))
+    else:
+        lines.append(Text(f"cheapest relaxation: {relaxation.change}, with {plan_text(relaxation.plan)}"))
+    return Group(*lines, _alternatives(rejection.alternatives), Text(""))
+
+
+def _objectives(estimate: Estimate, query: Query) -> Table:
+    table = Table("objective", "estimate (bounds)", "wanted", "margin")
+    slos = query.slos
+    wanted = margin = "-"
+    if slos.latency is not None:
+        wanted = f"≤ {duration(slos.latency.limit_s)}"
+        margin = duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
+    table.add_row(f"latency p{estimate.percentile:g}", bounded_duration(estimate.latency_s), wanted, margin)
+    wanted = margin = "-"
+    if slos.accuracy is not None:
+        worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
+        wanted = f"{'≥' if slos.accuracy.comparison == '>=' else '≤'} {slos.accuracy.threshold:g}"
+        margin = score(abs(worst - slos.accuracy.threshold))
+    table.add_row("accuracy", bounded_score(estimate.accuracy), wanted, margin)
+    wanted = margin = "-"
+    if slos.cost is not None:
+        wanted = f"≤ {usd_per_h(slos.cost.limit_usd_per_h)}"
+        margin = usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
+    table.add_row("cost (shared to alone)", bounded_usd_per_h(estimate.cost_usd_per_h), wanted, margin)
+    return table
+
+
+def _stages(assignment: Assignment) -> Table:
+    table = Table("operator", "pool", "transfer", "wait", "service", title="mean time", title_justify="left")
+    for stage in assignment.chosen.estimate.stages:
+        table.add_row(
+            stage.operator, stage.pool, duration(stage.transfer_s), duration(stage.wait_s), duration(stage.service_s)
+        )
+    table.add_row("(result back)", "", duration(assignment.chosen.estimate.return_s), "", "")
+    return table
+
+
+def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
+    if not alternatives:
+        return Text("no alternatives")
+    table = Table(title="alternatives", title_justify="left")
+    table.add_column("plan", overflow="fold")
+    for column in ("latency", "accuracy", "cost"):
+        table.add_column(column, justify="right")
+    table.add_column("why not", overflow="fold")
+    for alternative in alternatives:
+        estimate = alternative.estimate
+        table.add_row(
+            plan_text(alternative.plan),
+            duration(estimate.latency_s.value),
+            score(estimate.accuracy.value),
+            usd_per_h(estimate.cost_usd_per_h.value),
+            alternative.reason,
+        )
+    return table
