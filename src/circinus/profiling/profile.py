@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,10 @@ class OperatorProfile:
     """Seconds to load one replica."""
     batch_ratio: Mapping[tuple[float, int], float]
     """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs.
-    Has every combination the operator's specification allows."""
+    Has every combination the operator's specification allows; one that was not measured stands at the batch size,
+    that is: no gain over one item after the other on the fewest CPUs."""
+    measured_allocations: frozenset[tuple[float, int]] = frozenset()
+    """The combinations of `batch_ratio` that were measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,16 @@ class ConfigurationProfile:
     """(n,) size of the pipeline's input as it is sent."""
     operators: Mapping[str, OperatorProfile]
     """By operator name; all arrays belong to the same n items in the same order."""
+
+
+@dataclass(frozen=True)
+class FailedConfiguration:
+    """A configuration that could not be measured and is left out of the profile."""
+
+    configuration: Configuration
+    item_key: str | None
+    """The item it failed on; None: it failed before the first one, while an operator loaded."""
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,3 +84,9 @@ class PipelineProfile:
     """Seconds of processing that the measurements took."""
     saved_s: float
     """Seconds of processing that the prefix cache saved."""
+    operator_versions: Mapping[str, str] = field(default_factory=dict)
+    """`uses` reference -> version of the operator's code that was measured."""
+    failed: tuple[FailedConfiguration, ...] = ()
+    """Configurations that are left out because they failed when they were last tried."""
+    interrupted: bool = False
+    """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
