@@ -32,6 +32,8 @@ class DesiredDeployment:
     memory_bytes: float
     relative_speed: float
     """Of its pool's hardware class: service times are those of this machine divided by this."""
+    operator_version: str = ""
+    """Of the operator's code: replicas that run another version are replaced."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Response:
     """From the moment the engine received the request at the source until the result was back there."""
     stage_s: Mapping[str, float]
     """Operator -> seconds in service, for comparing with the profile."""
+    busy_s: Mapping[str, float]
+    """Operator -> replica-seconds used: the seconds in service shared evenly by the batch. Sums to the replicas' busy
+    time, so it divides the cost of a deployment among its queries."""
+    link_bytes: Mapping[str, float]
+    """Name of a directed link -> bytes sent over it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""From a matching to the state that an engine shall bring about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from circinus.errors import ServingError
+from circinus.matching import Matching, SizedDeployment
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.spec import Infrastructure, Pipeline, Plan, Query, Specification, prefix
+
+
+def desired_state(
+    matching: Matching,
+    specification: Specification,
+    mode: Mode,
+    recordings: Path | None = None,
+    operator_versions: Mapping[str, str] | None = None,
+) -> DesiredState:
+    """The deployments of `matching` with their sizes, and one route for every query that got a plan.
+
+    Args:
+        matching: what the planner chose.
+        specification: what it was chosen for.
+        mode: how replicas shall answer.
+        recordings: the profile store that a replaying engine answers from; ignored in the mode `real`.
+        operator_versions: `uses` reference -> version of the operator's code.
+
+    Raises:
+        ServingError: the specification has no infrastructure, or a replay is asked for without recordings.
+    """
+    if specification.infrastructure is None:
+        raise ServingError(
+            "the specification has no infrastructure to deploy on; add a document `kind: Infrastructure`"
+        )
+    if mode is Mode.REPLAY and recordings is None:
+        raise ServingError("mode replay needs the profile store that it answers from, found none; pass its path")
+    queries = {query.name: query for query in specification.queries}
+    versions = operator_versions or {}
+    return DesiredState(
+        mode=mode,
+        infrastructure=specification.infrastructure,
+        deployments=tuple(
+            _desired_deployment(sized, specification.pipelines, specification.infrastructure, versions)
+            for sized in matching.deployments
+        ),
+        routes=tuple(
+            route_of(
+                queries[assignment.query],
+                assignment.chosen.plan,
+                specification.pipelines[assignment.chosen.plan.pipeline],
+            )
+            for assignment in matching.assignments
+        ),
+        module_paths=specification.module_paths,
+        recordings=recordings if mode is Mode.REPLAY else None,
+    )
+
+
+def route_of(query: Query, plan: Plan, pipeline: Pipeline) -> Route:
+    """The way of the requests of `query` under `plan`."""
+    return Route(
+        query=query.name,
+        pipeline=pipeline.name,
+        source=query.source,
+        stages=tuple(
+            RouteStage(
+                operator=operator.name,
+                after=operator.after,
+                deployment=plan.deployment_of(operator.name),
+                prefix=prefix(pipeline, plan.configuration, operator.name),
+            )
+            for operator in pipeline.topological_order()
+        ),
+        sinks=pipeline.sinks(),
+    )
+
+
+def _desired_deployment(
+    sized: SizedDeployment,
+    pipelines: Mapping[str, Pipeline],
+    infrastructure: Infrastructure,
+    versions: Mapping[str, str],
+) -> DesiredDeployment:
+    deployment = sized.deployment
+    uses = pipelines[deployment.pipeline].operator(deployment.operator).uses
+    return DesiredDeployment(
+        deployment=deployment,
+        uses=uses,
+        replicas=sized.replicas,
+        cpus=sized.demand.cpus,
+        memory_bytes=sized.demand.memory_bytes,
+        relative_speed=infrastructure.pool(deployment.pool).hardware.relative_speed,
+        operator_version=versions.get(uses, ""),
+    )

@@ -1,0 +1,248 @@
+"""Open-loop traffic: every request leaves when it is due, whatever became of those before it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from circinus.errors import ServingError
+from circinus.matching import Matching
+from circinus.operators import Item
+from circinus.profiling import wire_bytes
+from circinus.serving.arrivals import Arrival, poisson_arrivals, query_rng, read_trace
+from circinus.serving.engine import Engine, Mode, Request, Response
+from circinus.serving.measurement import GeneratorLateness, LoadReport
+from circinus.serving.scoring import Answer, measure_queries
+from circinus.spec import Specification
+
+LATE_P99_S = 0.010
+"""A generator that is later than this at its 99th percentile is reported as late."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What to send, and how long."""
+
+    duration_s: float
+    """Measured seconds. With a trace, arrivals after warm-up + duration are not sent."""
+    warm_up_s: float = 0.0
+    """Seconds at the beginning whose requests are sent and not measured."""
+    rate_factor: float = 1.0
+    """Multiplies every query's rate; a trace is played this much faster."""
+    seed: int = 0
+    trace: Path | None = None
+    """CSV file (`time_s,query`) that replaces the Poisson arrivals."""
+    stragglers_s: float = 30.0
+    """How long to wait for answers after the last request; what comes later counts as unanswered."""
+
+    def __post_init__(self) -> None:
+        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.stragglers_s >= 0):
+            raise ServingError(f"found {self}, expected a duration and a rate factor above 0 and no negative seconds")
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far the traffic is."""
+
+    elapsed_s: float
+    total_s: float
+    sent: int
+    answered: int
+    failed: int
+    due: int
+    """Requests to be sent in all."""
+
+
+async def run_load(
+    engine: Engine,
+    specification: Specification,
+    matching: Matching,
+    items: Mapping[str, Sequence[Item]],
+    traffic: Traffic,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+) -> LoadReport:
+    """Send traffic to the queries that `matching` serves and measure each of them.
+
+    Every request's latency counts from the moment it was due, so a stalled engine (or generator) cannot hide behind
+    requests that were sent late. Answers are scored with the pipeline's metric after the last one is back, outside the
+    measured time.
+
+    Args:
+        engine: has the routes of `matching` in force.
+        specification: queries with their rates and objectives, pipelines with their metrics.
+        matching: the plans, with their predictions and prices.
+        items: pipeline -> what its requests carry, in turns of one random order a query. Against a replaying engine
+            these must be recorded, and should be items that planning never saw.
+        traffic: what to send, and how long.
+        on_progress: called about four times a second.
+
+    Raises:
+        ServingError: a served pipeline has no items, or the engine knows none of the routes.
+        SpecError: the trace is faulty.
+    """
+    mode = await _check_routes(engine, matching)
+    arrivals = _arrivals(specification, matching, traffic)
+    requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
+    run = _Run(engine, traffic, arrivals)
+    # A full collection in a process with many modules stops it for tens of milliseconds; what lives now stays anyway.
+    gc.collect()
+    gc.freeze()
+    try:
+        answers = await run.send(requests, on_progress)
+    finally:
+        gc.unfreeze()
+    measured = [answer for answer in answers if answer.due_s >= traffic.warm_up_s]
+    queries = measure_queries(specification, matching, measured, items, traffic.duration_s)
+    return LoadReport(
+        mode=str(mode),
+        arrivals="poisson" if traffic.trace is None else traffic.trace.name,
+        seed=traffic.seed,
+        rate_factor=traffic.rate_factor,
+        warm_up_s=traffic.warm_up_s,
+        duration_s=traffic.duration_s,
+        queries=queries,
+        lateness=_lateness(run.lateness_s),
+        deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
+        goodput=sum(query.weight for query in queries if query.satisfied),
+        total_weight=sum(query.weight for query in queries),
+        promises_kept=sum(query.satisfied for query in queries),
+        promises=sum(query.served for query in queries),
+    )
+
+
+async def _check_routes(engine: Engine, matching: Matching) -> Mode:
+    status = await engine.status()
+    missing = sorted({a.query for a in matching.assignments} - set(status.routes))
+    if missing:
+        raise ServingError(
+            f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}; "
+            "apply this plan first"
+        )
+    return status.mode
+
+
+def _arrivals(specification: Specification, matching: Matching, traffic: Traffic) -> tuple[Arrival, ...]:
+    served = {assignment.query for assignment in matching.assignments}
+    total_s = traffic.warm_up_s + traffic.duration_s
+    if traffic.trace is None:
+        rates = {q.name: q.rate_per_s * traffic.rate_factor for q in specification.queries if q.name in served}
+        return poisson_arrivals(rates, total_s, traffic.seed)
+    recorded = read_trace(traffic.trace, {query.name for query in specification.queries})
+    played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in recorded)
+    return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)
+
+
+def _requests(
+    specification: Specification,
+    arrivals: Sequence[Arrival],
+    items: Mapping[str, Sequence[Item]],
+    seed: int,
+    with_values: bool,
+) -> list[Request]:
+    pipelines = {query.name: query.pipeline for query in specification.queries}
+    sizes: dict[tuple[str, str], float] = {}
+    turns: dict[str, Iterator[Item]] = {}
+    requests = []
+    for arrival in arrivals:
+        pipeline = pipelines[arrival.query]
+        if arrival.query not in turns:
+            if not items.get(pipeline):
+                raise ServingError(f"found no items of pipeline {pipeline} to send to query {arrival.query}; pass some")
+            turns[arrival.query] = _turns(items[pipeline], query_rng(seed, arrival.query, "items"))
+        item = next(turns[arrival.query])
+        if (pipeline, item.key) not in sizes:
+            sizes[pipeline, item.key] = float(wire_bytes(item.value))
+        value = item.value if with_values else None
+        requests.append(Request(arrival.query, item.key, value, sizes[pipeline, item.key]))
+    return requests
+
+
+def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
+    """Every item once in random order, again and again: means vary less than with independent draws."""
+    while True:
+        for index in rng.permutation(len(items)):
+            yield items[index]
+
+
+class _Run:
+    """One run of traffic."""
+
+    def __init__(self, engine: Engine, traffic: Traffic, arrivals: Sequence[Arrival]) -> None:
+        self.lateness_s: list[float] = []
+        self._engine = engine
+        self._traffic = traffic
+        self._arrivals = arrivals
+        self._answers: dict[int, Answer] = {}
+        self._begin = 0.0
+
+    async def send(
+        self, requests: Sequence[Request], on_progress: Callable[[LoadProgress], None] | None
+    ) -> list[Answer]:
+        """Send each request when its arrival is due; one answer for each, in the order of the arrivals."""
+        self._begin = perf_counter()
+        reporter = asyncio.create_task(self._report(on_progress)) if on_progress is not None else None
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            for index, (arrival, request) in enumerate(zip(self._arrivals, requests, strict=True)):
+                wait_s = arrival.time_s - self._elapsed_s()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                self.lateness_s.append(max(self._elapsed_s() - arrival.time_s, 0.0))
+                task = asyncio.create_task(self._one(index, arrival, request))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if tasks:
+                await asyncio.wait(set(tasks), timeout=self._traffic.stragglers_s)
+        finally:
+            if reporter is not None:
+                reporter.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if on_progress is not None:
+            on_progress(self._progress())
+        return [
+            self._answers.get(index, Answer(arrival.query, request.item_key, arrival.time_s))
+            for index, (arrival, request) in enumerate(zip(self._arrivals, requests, strict=True))
+        ]
+
+    async def _one(self, index: int, arrival: Arrival, request: Request) -> None:
+        response: Response | None = None
+        error = ""
+        try:
+            response = await self._engine.submit(request)
+        except ServingError as failure:
+            error = str(failure)
+        latency_s = self._elapsed_s() - arrival.time_s
+        self._answers[index] = Answer(arrival.query, request.item_key, arrival.time_s, latency_s, response, error)
+
+    async def _report(self, on_progress: Callable[[LoadProgress], None]) -> None:
+        while True:
+            on_progress(self._progress())
+            await asyncio.sleep(0.25)
+
+    def _progress(self) -> LoadProgress:
+        return LoadProgress(
+            elapsed_s=self._elapsed_s(),
+            total_s=self._traffic.warm_up_s + self._traffic.duration_s,
+            sent=len(self.lateness_s),
+            answered=len(self._answers),
+            failed=sum(bool(answer.error) for answer in self._answers.values()),
+            due=len(self._arrivals),
+        )
+
+    def _elapsed_s(self) -> float:
+        return perf_counter() - self._begin
+
+
+def _lateness(lateness_s: Sequence[float]) -> GeneratorLateness:
+    if not lateness_s:
+        return GeneratorLateness(0.0, 0.0, 0.0, late=False)
+    p99_s = float(np.percentile(lateness_s, 99))
+    return GeneratorLateness(float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > LATE_P99_S)

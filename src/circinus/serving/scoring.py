@@ -1,0 +1,172 @@
+"""From answers to measurements: scores, shares of cost, objectives."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.errors import OperatorError
+from circinus.matching import Assignment, Matching
+from circinus.operators import Item, Metric, resolve
+from circinus.serving.engine import Response
+from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
+from circinus.spec import Deployment, Infrastructure, Network, Pipeline, Query, Specification
+
+ERRORS_KEPT = 5
+"""Distinct error messages that a measurement carries."""
+
+_DEFAULT_PERCENTILE = 95.0
+_BYTES_PER_GB = 1e9
+_SECONDS_PER_H = 3600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one request."""
+
+    query: str
+    item_key: str
+    due_s: float
+    """When it was due, after the traffic began."""
+    latency_s: float = math.inf
+    """From then until its answer was back."""
+    response: Response | None = None
+    error: str = ""
+
+
+def measure_queries(
+    specification: Specification,
+    matching: Matching,
+    answers: Sequence[Answer],
+    items: Mapping[str, Sequence[Item]],
+    duration_s: float,
+) -> tuple[QueryMeasurement, ...]:
+    """One measurement for every query of `specification`, in its order.
+
+    Args:
+        specification: queries, pipelines with their metrics, prices of links.
+        matching: which plan each query has, and what its deployments cost.
+        answers: of the requests that were due within the measured seconds.
+        items: pipeline -> items, with the truth.
+        duration_s: measured seconds.
+
+    Raises:
+        OperatorError: a metric cannot be found, fails, or gives a score outside its range.
+    """
+    assignments = {assignment.query: assignment for assignment in matching.assignments}
+    by_query: defaultdict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_query[answer.query].append(answer)
+    costs = _costs_usd_per_h(specification.infrastructure, matching, assignments, by_query, duration_s)
+    measurements = []
+    for query in specification.queries:
+        pipeline = specification.pipelines[query.pipeline]
+        assignment = assignments.get(query.name)
+        if assignment is None:
+            measurements.append(QueryMeasurement(query.name, query.pipeline, query.weight, query.slos, served=False))
+            continue
+        scorer = _Scorer(pipeline, specification, items[query.pipeline] if by_query[query.name] else ())
+        measurements.append(_measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s))
+    return tuple(measurements)
+
+
+class _Scorer:
+    """Scores answers of one pipeline."""
+
+    def __init__(self, pipeline: Pipeline, specification: Specification, items: Sequence[Item]) -> None:
+        self._pipeline = pipeline
+        self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
+        self._truth = {item.key: item.truth for item in items}
+
+    def score(self, answer: Answer, response: Response) -> float:
+        metric = self._pipeline.metric
+        try:
+            score = float(self._metric(response.output, self._truth[answer.item_key]))
+        except Exception as error:  # whatever the user's metric raises
+            raise OperatorError(
+                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} failed on item "
+                f"{answer.item_key} with {type(error).__name__}: {error}"
+            ) from error
+        lowest, highest = metric.range
+        if not lowest <= score <= highest:
+            raise OperatorError(
+                f"metric {metric.name} of pipeline {self._pipeline.name} gave {score} for item {answer.item_key}, "
+                f"expected {lowest} to {highest}; correct the metric or its range"
+            )
+        return score
+
+
+def _measure(
+    query: Query,
+    assignment: Assignment,
+    answers: Sequence[Answer],
+    scorer: _Scorer,
+    cost_usd_per_h: float,
+    duration_s: float,
+) -> QueryMeasurement:
+    """Of a served query. Without a single request nothing is known, and it does not count as satisfied."""
+    answered = [(answer, answer.response) for answer in answers if answer.response is not None]
+    failures = sum(bool(answer.error) for answer in answers)
+    latency = score = standard_error = stage_s = None
+    if answers:
+        percentile = query.slos.latency.percentile if query.slos.latency is not None else _DEFAULT_PERCENTILE
+        latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
+        latency = LatencySummary.of(latency_s, percentile)
+        if answered:
+            scores = [scorer.score(answer, response) for answer, response in answered]
+            score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
+            stages = answered[0][1].stage_s
+            stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
+    held = held_objectives(query.slos, latency, score, cost_usd_per_h)
+    return QueryMeasurement(
+        query=query.name,
+        pipeline=query.pipeline,
+        weight=query.weight,
+        slos=query.slos,
+        served=True,
+        requests=len(answers),
+        failures=failures,
+        unanswered=len(answers) - len(answered) - failures,
+        rate_per_s=len(answers) / duration_s,
+        latency_s=latency,
+        score=score,
+        score_standard_error=standard_error,
+        cost_usd_per_h=cost_usd_per_h,
+        stage_s=stage_s,
+        held=held,
+        satisfied=bool(answers) and all(held.values()),
+        predicted=assignment.chosen.estimate,
+        errors=tuple(dict.fromkeys(answer.error for answer in answers if answer.error))[:ERRORS_KEPT],
+    )
+
+
+def _costs_usd_per_h(
+    infrastructure: Infrastructure | None,
+    matching: Matching,
+    assignments: Mapping[str, Assignment],
+    by_query: Mapping[str, Sequence[Answer]],
+    duration_s: float,
+) -> dict[str, float]:
+    """Query -> its share, by busy seconds, of its deployments as sized, plus its transfers scaled to an hour."""
+    busy_s: defaultdict[Deployment, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    costs = dict.fromkeys(assignments, 0.0)
+    links = Network(infrastructure).links if infrastructure is not None else ()
+    usd_per_byte = {link.name: link.price_usd_per_gb / _BYTES_PER_GB for link in links}
+    for query, assignment in assignments.items():
+        plan = assignment.chosen.plan
+        for response in (answer.response for answer in by_query.get(query, ()) if answer.response is not None):
+            for operator, seconds in response.busy_s.items():
+                busy_s[plan.deployment_of(operator)][query] += seconds
+            for link, sent_bytes in response.link_bytes.items():
+                costs[query] += sent_bytes * usd_per_byte[link] * _SECONDS_PER_H / duration_s
+    for sized in matching.deployments:
+        shares = busy_s[sized.deployment]
+        total_s = sum(shares.values())
+        for query, seconds in shares.items():
+            if total_s > 0:
+                costs[query] += sized.demand.cost_usd_per_h * sized.replicas * seconds / total_s
+    return costs
