@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from inspect import Parameter
+from typing import Any, cast, overload
 
 from circinus.errors import OperatorError
 from circinus.operators.protocol import Operator, OperatorType
+from circinus.operators.source_version import source_version
 from circinus.spec.model import Scalar
 
 _CPUS = "cpus"
@@ -47,7 +48,8 @@ def operator(
         version: replaces the hash of the source file as the identity of what was measured.
 
     Raises:
-        OperatorError: the target has no `process` method, or takes `*args` where knobs are expected.
+        OperatorError: the target has no `process` method, takes no input, or takes knobs without naming them
+            (`*args`, `**kwargs`, positional-only).
     """
     if target is None:
         return lambda found: _operator_type(found, name, version)
@@ -55,44 +57,51 @@ def operator(
 
 
 def _operator_type(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorType:
-    name = name or target.__name__
-    if inspect.isclass(target):
-        process = getattr(target, "process", None)
-        if process is None:
-            raise OperatorError(f"operator {name}: found a class without a method `process(*inputs)`; add one")
-        parameters = list(inspect.signature(target).parameters.values())
-        inputs = _count_inputs(list(inspect.signature(process).parameters.values())[1:])
-    else:
-        signature = list(inspect.signature(target).parameters.values())
-        parameters = [p for p in signature if p.kind is p.KEYWORD_ONLY]
-        inputs = _count_inputs([p for p in signature if p.kind is not p.KEYWORD_ONLY])
-    keywords = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    name = str(name or getattr(target, "__name__", repr(target)))
+    if not callable(target):
+        raise OperatorError(f"operator {name}: found a {type(target).__name__}, expected a class or a function")
+    knobs, inputs = _class_parameters(target, name) if inspect.isclass(target) else _function_parameters(target)
+    for knob in knobs:
+        if knob.kind not in (Parameter.KEYWORD_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            raise OperatorError(
+                f"operator {name}: found the parameter {knob} where knobs are taken, expected every knob as a "
+                "parameter with its name; name them one by one"
+            )
+    count = None if any(p.kind is Parameter.VAR_POSITIONAL for p in inputs) else len(inputs)
+    if count == 0:
+        raise OperatorError(f"operator {name}: found no parameter for an input, expected at least one; add it")
 
-    def create(knobs: Mapping[str, Scalar], cpus: float) -> Operator:
-        arguments: dict[str, Any] = dict(knobs)
-        if _CPUS in keywords:
+    def create(values: Mapping[str, Scalar], cpus: float) -> Operator:
+        arguments: dict[str, Any] = dict(values)
+        if any(knob.name == _CPUS for knob in knobs):
             arguments[_CPUS] = cpus
-        if inspect.isclass(target):
-            loaded: Operator = target(**arguments)
-            return loaded
-        return _FunctionOperator(target, arguments)
+        if not inspect.isclass(target):
+            return _FunctionOperator(target, arguments)
+        loaded: Operator = cast("Callable[..., Operator]", target)(**arguments)
+        return loaded
 
     return OperatorType(
         name=name,
         create=create,
-        knobs=tuple(keyword for keyword in keywords if keyword != _CPUS),
-        inputs=inputs,
-        version=version or _source_hash(target),
+        knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS),
+        inputs=count,
+        version=version or source_version(target),
+        required_knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS and knob.default is Parameter.empty),
     )
 
 
-def _count_inputs(parameters: Sequence[inspect.Parameter]) -> int | None:
-    return None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(parameters)
+def _class_parameters(target: Any, name: str) -> tuple[list[Parameter], list[Parameter]]:
+    """Knobs, from `__init__`, and inputs, from `process`."""
+    process = inspect.getattr_static(target, "process", None)
+    if process is None:
+        raise OperatorError(f"operator {name}: found a class without a method `process(*inputs)`; add one")
+    unbound = inspect.isfunction(process)
+    inputs = list(inspect.signature(target.process).parameters.values())[1 if unbound else 0 :]
+    return list(inspect.signature(target).parameters.values()), inputs
 
 
-def _source_hash(target: Callable[..., Any]) -> str:
-    path = inspect.getsourcefile(target)
-    if path is None:
-        return hashlib.sha256(repr(target).encode()).hexdigest()
-    with open(path, "rb") as source:
-        return hashlib.sha256(source.read()).hexdigest()
+def _function_parameters(target: Callable[..., Any]) -> tuple[list[Parameter], list[Parameter]]:
+    """Knobs are keyword-only, all others are inputs."""
+    parameters = list(inspect.signature(target).parameters.values())
+    keywords = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
+    return [p for p in parameters if p.kind in keywords], [p for p in parameters if p.kind not in keywords]

@@ -40,6 +40,8 @@ class OperatorType:
     version: str
     """Hash of the defining source file (or the version declared with `@operator(version=...)`): what was measured
     of one version is not believed of another."""
+    required_knobs: tuple[str, ...] = ()
+    """Names of the knobs that have no default: each must be in the specification."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,4 @@ Metric = Callable[[Any, Any], float]
 """(output of the pipeline, truth) -> score."""
 
 DatasetFunction = Callable[..., Sequence[Item]]
+"""(arguments of the specification as keywords) -> items, the same at every call."""

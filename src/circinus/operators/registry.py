@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from circinus.errors import OperatorError
@@ -25,7 +26,8 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
             their neighbours later.
 
     Raises:
-        OperatorError: nothing is found, or the import fails; the message names a near one where there is one.
+        OperatorError: nothing is found, the import fails, or a module of the same name was imported from another
+            folder before; the message names a near one where there is one.
     """
     for path in reversed(module_paths):
         if str(path) not in sys.path:
@@ -33,18 +35,12 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
     if ":" not in reference:
         return _resolve_entry_point(reference)
     module_name, _, attribute = reference.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise OperatorError(
-            f"{reference}: importing {module_name} failed with {type(error).__name__}: {error}"
-        ) from error
-    found: Any = module
+    if not module_name or not attribute:
+        raise OperatorError(f"{reference}: expected `module:attribute` with something on both sides of the colon")
+    found: Any = _import(module_name, reference, module_paths)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise OperatorError(f"{reference}: {module_name} has no attribute {part}{hint}")
+            raise OperatorError(f"{reference}: {module_name} has no attribute {part}{_near(part, dir(found))}")
         found = getattr(found, part)
     return found
 
@@ -61,12 +57,58 @@ def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> Opera
     return found
 
 
+def _import(module_name: str, reference: str, module_paths: Sequence[Path]) -> ModuleType:
+    _refuse_namesake(module_name.partition(".")[0], reference, module_paths)
+    importlib.invalidate_caches()  # the file may have been written after its folder was first listed
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise OperatorError(
+                f"{reference}: importing {module_name} failed: it needs the module {error.name}, which is not installed"
+            ) from error
+        folders = ", ".join(str(path) for path in module_paths) or "the module search path"
+        files = [p.stem for path in module_paths if path.is_dir() for p in path.iterdir()]
+        raise OperatorError(
+            f"{reference}: found no module {error.name} in {folders}{_near(error.name, files)}"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        raise OperatorError(
+            f"{reference}: importing {module_name} failed with {type(error).__name__}: {error}"
+        ) from error
+
+
+def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path]) -> None:
+    """Python keeps one module a name: a second folder's module would silently be the first folder's."""
+    loaded = getattr(sys.modules.get(package), "__file__", None)
+    if loaded is None:
+        return
+    for folder in module_paths:
+        for candidate in (folder / package / "__init__.py", folder / f"{package}.py"):
+            if candidate.is_file():
+                if not candidate.samefile(loaded):
+                    raise OperatorError(
+                        f"{reference}: {package} was already imported from {loaded}, but {candidate} has the same "
+                        "name; rename one of them"
+                    )
+                return
+
+
 def _resolve_entry_point(name: str) -> Any:
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
-        near = difflib.get_close_matches(name, points, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise OperatorError(
-            f"{name}: found neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}{hint}"
+            f"{name}: found neither `module:attribute` nor an entry point of the group {ENTRY_POINT_GROUP}"
+            f"{_near(name, points)}"
         )
-    return points[name].load()
+    try:
+        return points[name].load()
+    except (Exception, SystemExit) as error:  # whatever the package raises while it is imported
+        raise OperatorError(
+            f"{name}: loading the entry point {points[name].value} failed with {type(error).__name__}: {error}"
+        ) from error
+
+
+def _near(name: str, present: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(present), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

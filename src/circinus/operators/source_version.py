@@ -1,0 +1,33 @@
+"""The identity of user code: a hash of the file that defines it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from typing import Any
+
+from circinus.errors import OperatorError
+
+
+def source_version(target: Any) -> str:
+    """SHA-256 of the file that defines a class or function.
+
+    What was measured of one version is not believed of another. Files that the defining one imports are not
+    covered: `@operator(version=...)` is for code that lies elsewhere.
+
+    Raises:
+        OperatorError: there is no such file, as for what was typed at a prompt.
+    """
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = inspect.unwrap(target)
+    try:
+        path = inspect.getsourcefile(target) or inspect.getfile(target)
+        with open(path, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()
+    except (TypeError, OSError) as error:
+        raise OperatorError(
+            f"{target!r}: found no source file to tell its version by ({error}); "
+            "define it in a module, or declare its version with @operator(version=...)"
+        ) from error
