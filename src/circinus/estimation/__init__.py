@@ -1,5 +1,6 @@
 """What a plan would do: service, queueing, transfers, cost."""
 
+from circinus.estimation.conditions import Conditions, DeploymentLoad, merge, replicas_for
 from circinus.estimation.estimate import (
     Candidate,
     DeploymentUse,
@@ -8,5 +9,20 @@ from circinus.estimation.estimate import (
     ReplicaDemand,
     StageEstimate,
 )
+from circinus.estimation.estimator import Estimator
+from circinus.estimation.traffic import Traffic
 
-__all__ = ["Candidate", "DeploymentUse", "Estimate", "LinkUse", "ReplicaDemand", "StageEstimate"]
+__all__ = [
+    "Candidate",
+    "Conditions",
+    "DeploymentLoad",
+    "DeploymentUse",
+    "Estimate",
+    "Estimator",
+    "LinkUse",
+    "ReplicaDemand",
+    "StageEstimate",
+    "Traffic",
+    "merge",
+    "replicas_for",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from circinus.estimation.traffic import Traffic
 from circinus.profiling import Bounded
 from circinus.spec import Deployment, DirectedLink, Plan, Slos
 
@@ -73,7 +74,10 @@ class DeploymentUse:
     deployment: Deployment
     demand: ReplicaDemand
     busy_replicas: float
-    """Mean number of replicas that the query's requests keep busy (requests a second x seconds a request)."""
+    """Mean number of replicas that the query's requests keep busy (requests a second x seconds a request), when
+    batches are full."""
+    traffic: Traffic
+    """The query's requests, and the seconds that one is in service (a batch shares these seconds)."""
 
     @property
     def fluid_replicas(self) -> float:
@@ -87,6 +91,8 @@ class LinkUse:
 
     link: DirectedLink
     bytes_per_s: float
+    traffic: Traffic
+    """The query's transfers, and the seconds that one holds the link."""
 
 
 @dataclass(frozen=True)

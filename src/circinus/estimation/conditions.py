@@ -1,0 +1,90 @@
+"""The load under which a plan is estimated: what all queries together ask of every deployment and link."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from circinus.errors import PlanningError
+from circinus.estimation.estimate import Candidate
+from circinus.estimation.traffic import Traffic
+from circinus.spec import Deployment, DirectedLink
+
+_ROUNDING = 1e-9
+"""A count of replicas that exceeds a whole number by less than this is that number."""
+
+
+@dataclass(frozen=True)
+class DeploymentLoad:
+    """One deployment as sized, under the requests of all queries that share it."""
+
+    replicas: int
+    traffic: Traffic
+    """The merged requests; the seconds are those of a full batch."""
+    batch_size: int
+
+    @property
+    def busy_replicas(self) -> float:
+        """Mean number of busy replicas, when batches are full."""
+        return self.traffic.busy / self.batch_size
+
+    @property
+    def utilization(self) -> float:
+        """Share of the time that a replica is busy."""
+        return self.busy_replicas / self.replicas
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The deployments and links as all queries together load them."""
+
+    deployments: Mapping[Deployment, DeploymentLoad]
+    links: Mapping[DirectedLink, Traffic]
+    """The merged transfers; `busy` is the link's utilisation."""
+
+
+def replicas_for(busy_replicas: float, utilization_target: float) -> int:
+    """The fewest whole replicas of which none is busy for more than the target; at least one."""
+    return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
+
+
+def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | None = None) -> Conditions:
+    """What the plans chosen for several queries come to together.
+
+    Args:
+        candidates: one for each query that is served.
+        replicas: how many replicas the deployments have; those not named get the fewest that keep their target.
+
+    Raises:
+        PlanningError: a deployment or a link would be busy all the time.
+    """
+    requests: dict[Deployment, list[Traffic]] = defaultdict(list)
+    transfers: dict[DirectedLink, list[Traffic]] = defaultdict(list)
+    for candidate in candidates:
+        for use in candidate.deployments:
+            requests[use.deployment].append(use.traffic)
+        for crossing in candidate.links:
+            transfers[crossing.link].append(crossing.traffic)
+    loads = {}
+    for deployment, streams in requests.items():
+        traffic = Traffic.merged(streams)
+        allocation = deployment.allocation
+        count = (replicas or {}).get(deployment)
+        if count is None:
+            count = replicas_for(traffic.busy / allocation.batch_size, allocation.utilization_target)
+        loads[deployment] = DeploymentLoad(count, traffic, allocation.batch_size)
+        if count < 1 or loads[deployment].utilization >= 1:
+            raise PlanningError(
+                f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
+                f"ones, expected more replicas than busy ones; add replicas or move queries away"
+            )
+    links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
+    for link, traffic in links.items():
+        if traffic.busy >= 1:
+            raise PlanningError(
+                f"link {link.name}: found transfers for {traffic.busy:.0%} of its bandwidth, expected less than 100%; "
+                f"move queries away"
+            )
+    return Conditions(loads, links)

@@ -1,0 +1,50 @@
+"""What planning finds for one query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from circinus.estimation import Candidate
+from circinus.spec import Query
+
+SloName = Literal["latency", "accuracy", "cost"]
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """The best plan of one configuration that is not promised to meet the objectives."""
+
+    candidate: Candidate
+    violations: tuple[SloName, ...]
+    reason: str
+    """In words: `p95 1.21 s (at most 1.34 s) > 800 ms`."""
+
+
+@dataclass(frozen=True)
+class SingleRelaxation:
+    """How far one objective must give way for the query to have a plan, the others kept."""
+
+    slo: SloName
+    limit: float
+    """The tightest limit that some plan is promised to keep: seconds, score, or US dollars per hour."""
+    candidate: Candidate
+    """That plan."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The plans of one query that no other plan of it beats in cost and resources together."""
+
+    query: Query
+    candidates: tuple[Candidate, ...]
+    """Those promised to meet every objective, by ascending cost alone."""
+    considered: Mapping[str, int]
+    """What the search looked at and why it dropped what it dropped -> how often."""
+    near_misses: tuple[NearMiss, ...]
+    """Best plans of configurations that fail, nearest first."""
+    relaxations: tuple[SingleRelaxation, ...]
+    """Only for a query without candidates: one for each objective that alone stands in the way."""
+    reason: str
+    """Why there is no candidate; empty where there is one."""
