@@ -1,0 +1,78 @@
+"""`circinus plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_option, store_path
+
+if TYPE_CHECKING:
+    from circinus.profiling import PipelineProfile
+    from circinus.spec import Specification
+
+
+def plan(
+    paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
+    output: Annotated[Path, typer.Option("--output", "-o", help="Plan file to write.")] = DEFAULT_PLAN,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_option, metavar="DURATION", help="Profile each pipeline for so long first; by default not."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Choose configuration, placement and allocation for all queries together, and write them to a file."""
+    from datetime import UTC, datetime
+    from time import perf_counter
+
+    from circinus.cli.output import console, print_json, progress_console
+    from circinus.matching import make_plan_set, plan_all, save_plan_set
+    from circinus.profiling import profile_pipeline
+    from circinus.reporting.plan_table import deployment_table, plan_table
+    from circinus.reporting.progress import profile_bar
+    from circinus.spec.document import load_specification
+
+    specification = load_specification(paths)
+    known = store_path(store, paths)
+    if budget is not None:
+        for name in _pipelines_in_use(specification):
+            with profile_bar(progress_console(), name) as bar:
+                found = profile_pipeline(specification, name, known, budget_s=budget, seed=seed, observer=bar)
+            if found.interrupted:
+                raise KeyboardInterrupt
+    profiles = _load_profiles(specification, known, seed)
+    started = perf_counter()
+    matching, _ = plan_all(specification, profiles)
+    plan_set = make_plan_set(
+        specification,
+        profiles,
+        matching,
+        plan_file=output,
+        profile_store=known,
+        created_at=datetime.now(UTC),
+        planning_s=perf_counter() - started,
+    )
+    save_plan_set(plan_set, output)
+    if json:
+        print_json("plan", {"file": output, "plan_set": plan_set})
+        return
+    queries = {query.name: query for query in specification.queries}
+    console().print(plan_table(matching, queries), deployment_table(matching.deployments))
+    console().print(f"planned in {plan_set.planning_s * 1e3:.0f} ms, written to {output}", highlight=False)
+
+
+def _pipelines_in_use(specification: Specification) -> list[str]:
+    used = {query.pipeline for query in specification.queries}
+    return [name for name in specification.pipelines if name in used]
+
+
+def _load_profiles(specification: Specification, store: Path, seed: int) -> dict[str, PipelineProfile]:
+    from circinus.profiling import load_profile
+
+    return {name: load_profile(specification, name, store, seed=seed) for name in _pipelines_in_use(specification)}

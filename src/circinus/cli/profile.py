@@ -1,0 +1,106 @@
+"""`circinus profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circinus.cli.options import Json, Paths, Store, duration_option, store_path
+
+
+def profile(
+    paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_option,
+            metavar="DURATION",
+            help="Time to spend on each pipeline, such as 2min; by default until every objective is settled.",
+        ),
+    ] = None,
+    pipeline: Annotated[list[str] | None, typer.Option(help="Only this pipeline; may be repeated.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Measure nothing, print what is known.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Measure the pipelines' configurations; may be interrupted, and then goes on where it was."""
+    from circinus.cli.output import console, print_json, progress_console
+    from circinus.errors import SpecError
+    from circinus.operators.check import check_operators
+    from circinus.profiling import load_profile, profile_pipeline
+    from circinus.reporting.profile_table import profile_table
+    from circinus.reporting.progress import profile_bar
+    from circinus.spec.document import load_specification
+
+    specification = load_specification(paths)
+    faults = check_operators(specification)
+    if faults:
+        raise SpecError(faults)
+    known = store_path(store, paths)
+    profiles = []
+    for name in _chosen(pipeline, list(specification.pipelines)):
+        if show:
+            found = load_profile(specification, name, known, seed=seed)
+        else:
+            with profile_bar(progress_console(), name) as bar:
+                found = profile_pipeline(specification, name, known, budget_s=budget, seed=seed, observer=bar)
+        profiles.append(found)
+        if not json:
+            console().print(profile_table(found))
+        if found.interrupted:
+            break
+    if json:
+        print_json("profile", [_summary(found) for found in profiles])
+    if any(found.interrupted for found in profiles):
+        raise typer.Exit(130)
+
+
+def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:
+    for name in wanted or ():
+        if name not in present:
+            raise typer.BadParameter(f"found no pipeline {name}, expected one of {', '.join(present) or '(none)'}")
+    return wanted or present
+
+
+def _summary(profile: object) -> dict[str, object]:
+    """Everything but the per-item arrays, which the store keeps."""
+    from circinus.profiling import PipelineProfile
+
+    assert isinstance(profile, PipelineProfile)
+    unsettled = set(profile.unsettled)
+    return {
+        "pipeline": profile.pipeline,
+        "dataset_fingerprint": profile.dataset_fingerprint,
+        "dataset_items": profile.dataset_items,
+        "hardware_class": profile.hardware_class,
+        "risk": profile.risk,
+        "profiled_s": profile.profiled_s,
+        "saved_s": profile.saved_s,
+        "interrupted": profile.interrupted,
+        "configurations": [
+            {
+                "configuration": {name: measured.configuration[name].as_dict() for name in measured.configuration},
+                "items": len(measured.items),
+                "accuracy": measured.accuracy,
+                "settled": measured.configuration not in unsettled,
+                "operators": {
+                    name: {
+                        "service_s": float(operator.service_s.mean()),
+                        "output_bytes": float(operator.output_bytes.mean()),
+                        "peak_memory_bytes": operator.peak_memory_bytes,
+                        "load_s": operator.load_s,
+                    }
+                    for name, operator in measured.operators.items()
+                },
+            }
+            for measured in profile.configurations
+        ],
+        "unmeasured": len(profile.unmeasured),
+        "failed": [
+            {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
+            for failure in profile.failed
+        ],
+    }

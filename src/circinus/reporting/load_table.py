@@ -1,0 +1,68 @@
+"""What traffic showed beside what was promised."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from circinus.reporting.plan_table import slos_text
+from circinus.reporting.quantities import duration, score, usd_per_h
+from circinus.serving.measurement import LoadReport, QueryMeasurement
+
+
+def load_table(report: LoadReport) -> RenderableType:
+    """A row for each query: predicted and measured, and whether its objectives held."""
+    table = Table(title=f"Measured under {report.arrivals} traffic, mode {report.mode}", title_justify="left")
+    table.add_column("query")
+    table.add_column("objectives", overflow="fold")
+    for column in ("requests", "latency predicted", "measured", "accuracy predicted", "measured", "cost", "SLOs held"):
+        table.add_column(column, justify="right")
+    for query in report.queries:
+        table.add_row(*_row(query))
+    return Group(table, *_remarks(report))
+
+
+def _row(query: QueryMeasurement) -> tuple[str, ...]:
+    objectives = slos_text(query.slos)
+    if not query.served or query.latency_s is None:
+        why = "no plan" if not query.served else "no requests"
+        return (query.query, objectives, "0", "", "", "", "", "", f"[red]no[/red] ({why})")
+    predicted = query.predicted
+    measured_s = query.latency_s.at_percentile_s
+    lost = query.failures + query.unanswered
+    broken = [name for name, held in (query.held or {}).items() if not held]
+    cost = query.cost_usd_per_h
+    return (
+        query.query,
+        objectives,
+        f"{query.requests}" + (f" ({lost} lost)" if lost else ""),
+        f"p{query.latency_s.percentile:g} {duration(predicted.latency_s.value)}" if predicted is not None else "",
+        "no answer" if measured_s is None else duration(measured_s),
+        score(predicted.accuracy.value) if predicted is not None else "",
+        "" if query.score is None else score(query.score),
+        "" if cost is None else usd_per_h(cost),
+        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({', '.join(broken) or 'requests lost'})",
+    )
+
+
+def _remarks(report: LoadReport) -> list[Text]:
+    remarks = [
+        Text(
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {report.promises_kept} of {report.promises} plans "
+            f"kept all they promised; deployments cost {usd_per_h(report.deployments_cost_usd_per_h)}; "
+            f"{duration(report.duration_s)} measured after {duration(report.warm_up_s)} of warm-up, "
+            f"{report.rate_factor:g}x the rates, seed {report.seed}"
+        )
+    ]
+    if report.lateness.late:
+        remarks.append(
+            Text(
+                f"the machine was too busy to send on time (99th percentile {duration(report.lateness.p99_s)} late): "
+                "measured latencies are overstated",
+                style="yellow",
+            )
+        )
+    for query in report.queries:
+        remarks += [Text(f"{query.query}: {error}", style="red") for error in query.errors]
+    return remarks

@@ -1,0 +1,29 @@
+"""What runs now."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from circinus.serving import EngineStatus
+
+
+def status_table(status: EngineStatus) -> RenderableType:
+    """A row for each deployment."""
+    table = Table(title=f"Engine, mode {status.mode}", title_justify="left")
+    table.add_column("deployment", overflow="fold")
+    for column in ("ready", "queue", "requests", "restarts"):
+        table.add_column(column, justify="right")
+    table.add_column("message", overflow="fold")
+    for deployment in status.deployments:
+        ready = f"{deployment.replicas_ready}/{deployment.replicas_wanted}"
+        table.add_row(
+            deployment.deployment.name,
+            ready if deployment.replicas_ready == deployment.replicas_wanted else f"[red]{ready}[/red]",
+            str(deployment.queue_length),
+            str(deployment.requests),
+            str(deployment.restarts),
+            deployment.message,
+        )
+    return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))
