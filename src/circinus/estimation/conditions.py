@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from circinus.errors import PlanningError
 from circinus.estimation.estimate import Candidate
@@ -47,7 +49,13 @@ class Conditions:
 
 def replicas_for(busy_replicas: float, utilization_target: float) -> int:
     """The fewest whole replicas of which none is busy for more than the target; at least one."""
-    return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
+    return int(whole_replicas(busy_replicas, utilization_target))
+
+
+def whole_replicas(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:
+    """`replicas_for` many, as whole numbers in an array of floats; the arguments broadcast."""
+    fluid = np.asarray(busy_replicas, dtype=np.float64) / np.asarray(utilization_target, dtype=np.float64)
+    return np.asarray(np.maximum(1.0, np.ceil(fluid - _ROUNDING)))
 
 
 def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | None = None) -> Conditions:

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions
-from circinus.estimation.estimate import Candidate
+from circinus.estimation.cost import query_cost, transfer_usd_per_h
+from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, StageEstimate
+from circinus.estimation.percentiles import Percentile
+from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.stages import Stages
+from circinus.estimation.transfer import INPUT, Transfers, destinations
 from circinus.profiling import ConfigurationProfile
 from circinus.spec import Network, Pipeline, Plan, Query
+
+FloatArray = NDArray[np.float64]
 
 USABLE_LINK_SHARE = 0.7
 """Share of a link's bandwidth that plans may take together; promises are made at this utilisation."""
 
+DEFAULT_PERCENTILE = 95.0
+"""The percentile that is estimated for a query without a latency objective."""
+
+
+def latency_percentile(query: Query) -> Percentile:
+    """The percentile that `query` is about, over as many sections of scenarios as its risk asks for."""
+    latency = query.slos.latency
+    percentile = DEFAULT_PERCENTILE if latency is None else latency.percentile
+    return Percentile(percentile, ScenarioGrid.for_risk(query.risk))
+
+
+@dataclass(frozen=True, eq=False)
+class _Timeline:
+    """One plan followed from the input to the return of the result, in every scenario."""
+
+    latency_s: FloatArray
+    sites: dict[str, str]
+    uses: tuple[DeploymentUse, ...]
+    stages: tuple[StageEstimate, ...]
+    return_s: float
+
 
 class Estimator:
-    """Everything about one query and one configuration that does not depend on the plan, prepared once."""
+    """Everything about one query and one configuration that does not depend on the plan, prepared once.
+
+    The model: requests arrive as a Poisson process, and the requests at every operator and link behind are treated as
+    Poisson, too, independent of what the same request met before. In truth the outputs of a queue are more regular
+    than its arrivals when it is busy with regular work, and copies of one request reach parallel operators together;
+    neither is modelled. All values that one request sends over a link meet the same luck in its queue.
+    """
 
     def __init__(
         self,
@@ -23,7 +63,16 @@ class Estimator:
         *,
         usable_link_share: float = USABLE_LINK_SHARE,
     ) -> None:
-        raise NotImplementedError
+        self._query = query
+        self._pipeline = pipeline
+        self._profile = profile
+        self._order = pipeline.topological_order()
+        self._sinks = pipeline.sinks()
+        self._pools = {pool.name: pool for pool in network.infrastructure.pools}
+        self._percentile = latency_percentile(query)
+        grid = self._percentile.grid
+        self._stages = Stages(query, pipeline, profile, grid)
+        self._transfers = Transfers(query, pipeline, profile, network, grid, usable_link_share)
 
     def candidate(self, plan: Plan, conditions: Conditions | None = None) -> Candidate:
         """Estimate `plan`.
@@ -32,9 +81,99 @@ class Estimator:
             plan: of this query's pipeline and this profile's configuration.
             conditions: the load of all queries together, as `merge` makes it. Without it the estimate is the promise:
                 every deployment at its utilisation target with the replicas the query alone would need, every link at
-                its usable share.
+                its usable share with values like the one that waits (a small value's wait behind the query's large
+                ones shows only under conditions).
 
         Raises:
-            PlanningError: a pool, link or load is missing, or a deployment or link would be busy all the time.
+            PlanningError: a pool, link or load is missing, or a deployment or link would be busy all the time (in a
+                promise: a link for more than its usable share by this query alone).
         """
-        raise NotImplementedError
+        timeline = self._follow(plan, conditions)
+        sent_to = destinations(self._order, self._sinks, timeline.sites)
+        links = self._transfers.link_uses(timeline.sites, sent_to, promise=conditions is None)
+        transfers_usd_per_h = transfer_usd_per_h(links)
+        return Candidate(
+            query=self._query.name,
+            plan=plan,
+            estimate=Estimate(
+                percentile=self._percentile.percentile,
+                latency_s=self._percentile.of(timeline.latency_s),
+                accuracy=self._profile.accuracy,
+                cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
+                stages=timeline.stages,
+                return_s=timeline.return_s,
+            ),
+            deployments=timeline.uses,
+            links=links,
+            transfer_cost_usd_per_h=transfers_usd_per_h,
+        )
+
+    def latency_s(self, plan: Plan, conditions: Conditions | None = None) -> FloatArray:
+        """(scenarios,) the latency of `plan` in every scenario; arguments and errors are those of `candidate`."""
+        return self._follow(plan, conditions).latency_s
+
+    def _follow(self, plan: Plan, conditions: Conditions | None) -> _Timeline:
+        self._check(plan)
+        placement, allocations = dict(plan.placement), dict(plan.allocations)
+        sites = {INPUT: self._query.source}
+        finish = {INPUT: np.zeros(self._percentile.grid.count)}
+        uses, stages = [], []
+        for operator in self._order:
+            pool = self._pools[placement[operator.name]]
+            sites[operator.name] = pool.site
+            ready, transfer_s = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
+            stage = self._stages.stage(operator, pool, allocations[operator.name], conditions)
+            finish[operator.name] = ready + (stage.wait_s + stage.service_s)
+            uses.append(stage.use)
+            stages.append(
+                StageEstimate(
+                    operator=operator.name,
+                    pool=pool.name,
+                    transfer_s=transfer_s,
+                    wait_s=float(stage.wait_s.mean()),
+                    service_s=float(stage.service_s.mean()),
+                )
+            )
+        latency_s, return_s = self._gather(self._sinks, finish, sites, self._query.source, conditions)
+        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s)
+
+    def _gather(
+        self,
+        producers: tuple[str, ...],
+        finish: dict[str, FloatArray],
+        sites: dict[str, str],
+        target: str,
+        conditions: Conditions | None,
+    ) -> tuple[FloatArray, float]:
+        """When the outputs of all `producers` are at `target`, and the mean transfer of the one that comes last."""
+        arrivals, transfers = [], []
+        for producer in producers:
+            transfer_s = self._transfers.transfer_s(producer, sites[producer], target, conditions)
+            transfers.append(transfer_s)
+            arrivals.append(finish[producer] + transfer_s)
+        if len(producers) == 1:
+            return arrivals[0], float(np.mean(transfers[0]))
+        last = np.argmax(arrivals, axis=0)
+        waited = np.choose(last, [np.broadcast_to(transfer_s, last.shape) for transfer_s in transfers])
+        return np.maximum.reduce(arrivals), float(waited.mean())
+
+    def _check(self, plan: Plan) -> None:
+        """Raise PlanningError where `plan` is not one of this query and configuration."""
+        if plan.pipeline != self._pipeline.name or plan.configuration != self._profile.configuration:
+            raise PlanningError(
+                f"query {self._query.name}: found a plan of pipeline {plan.pipeline} with {plan.configuration}, "
+                f"expected one of {self._pipeline.name} with {self._profile.configuration}"
+            )
+        names = {operator.name for operator in self._order}
+        for what, given in (("placement", plan.placement), ("allocations", plan.allocations)):
+            if {operator for operator, _ in given} != names:
+                raise PlanningError(
+                    f"query {self._query.name}: found a plan whose {what} name {', '.join(o for o, _ in given)}, "
+                    f"expected {', '.join(sorted(names))}"
+                )
+        for _, pool in plan.placement:
+            if pool not in self._pools:
+                raise PlanningError(
+                    f"query {self._query.name}: found a plan that uses pool {pool}, expected one of "
+                    f"{', '.join(self._pools)}"
+                )

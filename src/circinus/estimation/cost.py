@@ -1,0 +1,55 @@
+"""What a query pays: its share of its deployments, and its transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from circinus.estimation.conditions import Conditions, replicas_for
+from circinus.estimation.estimate import DeploymentUse, LinkUse
+from circinus.profiling import Bounded
+
+_BYTES_PER_GB = 1e9
+_SECONDS_PER_H = 3600.0
+
+
+def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
+    """Price of the transfers of a query."""
+    return sum(use.bytes_per_s * _SECONDS_PER_H / _BYTES_PER_GB * use.link.price_usd_per_gb for use in links)
+
+
+def alone_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
+    """Price of the whole replicas that the query would need if nobody else used its deployments."""
+    return sum(
+        use.demand.cost_usd_per_h * replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+        for use in uses
+    )
+
+
+def fully_shared_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
+    """Price of the fraction of replicas that the query takes where others use the rest."""
+    return sum(use.demand.cost_usd_per_h * use.fluid_replicas for use in uses)
+
+
+def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: Conditions) -> float:
+    """The query's share, by busy seconds, of its deployments as sized."""
+    total = 0.0
+    for use in uses:
+        load = conditions.deployments[use.deployment]
+        if load.busy_replicas > 0:
+            share = use.busy_replicas / load.busy_replicas
+        else:  # service too short to measure: by requests
+            share = use.traffic.rate_per_s / load.traffic.rate_per_s
+        total += use.demand.cost_usd_per_h * load.replicas * share
+    return total
+
+
+def query_cost(uses: tuple[DeploymentUse, ...], transfers_usd_per_h: float, conditions: Conditions | None) -> Bounded:
+    """The query's cost between its bounds (see `Estimate.cost_usd_per_h`).
+
+    A share can exceed the price alone, where the others' requests just cost the deployment a further replica; the
+    upper bound is then the share.
+    """
+    lower = fully_shared_usd_per_h(uses) + transfers_usd_per_h
+    upper = alone_usd_per_h(uses) + transfers_usd_per_h
+    value = upper if conditions is None else share_usd_per_h(uses, conditions) + transfers_usd_per_h
+    return Bounded(value, min(lower, value), max(upper, value))

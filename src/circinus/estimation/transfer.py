@@ -1,0 +1,189 @@
+"""How long values take from site to site, and what they put on the links.
+
+A value crosses the links of its path one after the other. On each it waits for those before it (first come, first
+served, one at a time, Poisson arrivals: M/G/1), is sent at full bandwidth, and arrives half a round trip later.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from circinus.errors import PlanningError
+from circinus.estimation.conditions import Conditions
+from circinus.estimation.estimate import LinkUse
+from circinus.estimation.queueing import Wait, waiting
+from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.traffic import Traffic
+from circinus.profiling import ConfigurationProfile
+from circinus.spec import DirectedLink, Network, OperatorSpec, Pipeline, Query
+
+FloatArray = NDArray[np.float64]
+
+INPUT = ""
+"""Stands for the pipeline's input among the names of the operators that send their output."""
+
+
+def queue_name(link: DirectedLink) -> str:
+    """What the draws for the waits at `link` are called."""
+    return f"link {link.name}"
+
+
+def path_between(network: Network, source: str, target: str) -> tuple[DirectedLink, ...]:
+    """The links that a value crosses from site to site.
+
+    Raises:
+        PlanningError: there is no way.
+    """
+    path: tuple[DirectedLink, ...] | None = network.path(source, target)
+    if path is None:
+        raise PlanningError(
+            f"found no way from site {source} to site {target}, expected a path of links; add a link or place the "
+            f"operators elsewhere"
+        )
+    return path
+
+
+def link_wait(link: DirectedLink, utilization: float, mean_bytes: ArrayLike, scv: ArrayLike) -> Wait:
+    """The wait for a link that is busy for the share `utilization` of the time. The sizes broadcast.
+
+    Args:
+        link: the link.
+        utilization: in [0, 1).
+        mean_bytes: mean size of the values on the link.
+        scv: squared coefficient of variation of the sizes.
+    """
+    return waiting(1, utilization, np.asarray(mean_bytes) / link.bandwidth_bytes_per_s, scv)
+
+
+def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
+    """Seconds to cross one link: the wait, the sending, half the round trip. The arguments broadcast."""
+    return np.asarray(wait_s + size_bytes / link.bandwidth_bytes_per_s + link.one_way_s)
+
+
+def destinations(
+    order: Iterable[OperatorSpec], sinks: Iterable[str], sites: Mapping[str, str]
+) -> Mapping[str, tuple[str, ...]]:
+    """For every producer of a value (`INPUT` included) the other sites that it is sent to, each once.
+
+    Args:
+        order: the operators.
+        sinks: those whose output goes back to the source.
+        sites: producer -> its site; that of `INPUT` is the source.
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for operator in order:
+        for parent in operator.after or (INPUT,):
+            found[parent][sites[operator.name]] = None
+    for sink in sinks:
+        found[sink][sites[INPUT]] = None
+    return {producer: tuple(s for s in targets if s != sites[producer]) for producer, targets in found.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """What one producer sends."""
+
+    scenarios_bytes: FloatArray
+    mean_bytes: float
+    square_bytes2: float
+
+    @property
+    def scv(self) -> float:
+        return Traffic(1.0, self.mean_bytes, self.square_bytes2).scv
+
+
+class Transfers:
+    """The transfers of all plans of one query under one configuration."""
+
+    def __init__(
+        self,
+        query: Query,
+        pipeline: Pipeline,
+        profile: ConfigurationProfile,
+        network: Network,
+        grid: ScenarioGrid,
+        usable_link_share: float,
+    ) -> None:
+        self._query = query
+        self._network = network
+        self._grid = grid
+        self._usable_share = usable_link_share
+        items = grid.items(len(profile.items))
+        sent = {INPUT: profile.input_bytes} | {
+            o.name: profile.operators[o.name].output_bytes for o in pipeline.operators
+        }
+        self._sizes = {
+            producer: _Sizes(size[items].astype(np.float64), float(size.mean()), float((size**2.0).mean()))
+            for producer, size in sent.items()
+        }
+        self._promised: dict[tuple[str, str, str], FloatArray] = {}
+
+    def transfer_s(self, producer: str, source: str, target: str, conditions: Conditions | None) -> FloatArray | float:
+        """(scenarios,) seconds that the output of `producer` takes from site to site; 0 within one.
+
+        Raises:
+            PlanningError: there is no way, or `conditions` lack a link.
+        """
+        if source == target:
+            return 0.0
+        if conditions is not None:
+            return self._compute(producer, source, target, conditions)
+        key = (producer, source, target)
+        if key not in self._promised:
+            self._promised[key] = self._compute(producer, source, target, None)
+        return self._promised[key]
+
+    def link_uses(
+        self, sites: Mapping[str, str], sent_to: Mapping[str, tuple[str, ...]], *, promise: bool
+    ) -> tuple[LinkUse, ...]:
+        """What the query puts on the links when every producer at `sites` sends to the sites in `sent_to`.
+
+        Raises:
+            PlanningError: for a promise, a link would carry more than its usable share.
+        """
+        crossing: dict[DirectedLink, list[str]] = defaultdict(list)
+        for producer, targets in sent_to.items():
+            for target in targets:
+                for link in path_between(self._network, sites[producer], target):
+                    crossing[link].append(producer)
+        return tuple(self._link_use(link, producers, promise) for link, producers in crossing.items())
+
+    def _link_use(self, link: DirectedLink, producers: list[str], promise: bool) -> LinkUse:
+        rate_per_s, bandwidth = self._query.rate_per_s, link.bandwidth_bytes_per_s
+        sizes = [self._sizes[producer] for producer in producers]
+        traffic = Traffic.merged(
+            Traffic(rate_per_s, size.mean_bytes / bandwidth, size.square_bytes2 / bandwidth**2) for size in sizes
+        )
+        if promise and traffic.busy > self._usable_share * (1 + 1e-9):
+            raise PlanningError(
+                f"link {link.name}: found transfers for {traffic.busy:.0%} of its bandwidth by query "
+                f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
+                f"source"
+            )
+        return LinkUse(link, rate_per_s * sum(size.mean_bytes for size in sizes), traffic)
+
+    def _compute(self, producer: str, source: str, target: str, conditions: Conditions | None) -> FloatArray:
+        size = self._sizes[producer]
+        total_s = np.zeros(self._grid.count)
+        for link in path_between(self._network, source, target):
+            if conditions is None:
+                wait = link_wait(link, self._usable_share, size.mean_bytes, size.scv)
+            else:
+                wait = _loaded_wait(link, conditions)
+            total_s += crossing_s(link, size.scenarios_bytes, wait.at(self._grid.exponentials(queue_name(link))))
+        return total_s
+
+
+def _loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:
+    traffic = conditions.links.get(link)
+    if traffic is None:
+        raise PlanningError(
+            f"link {link.name}: found no load for it, expected the merged load of every link of the plan; merge this "
+            f"plan's candidate too"
+        )
+    return waiting(1, traffic.busy, traffic.mean_s, traffic.scv)
