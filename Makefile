@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench docs clean
@@ -18,7 +19,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
-	$(BIN)/python -m benchmarks.demo
+	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo
 
 test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -57,9 +57,7 @@ def apply(
         console().print(f"next: circinus load {plan_file}", highlight=False)
 
 
-def record_configurations(
-    plan_set: PlanSet, specification: Specification, store: Path, items: int, seed: int
-) -> None:
+def record_configurations(plan_set: PlanSet, specification: Specification, store: Path, items: int, seed: int) -> None:
     """Record every configuration in use on items that planning did not see."""
     from circinus.cli.output import progress_console
     from circinus.profiling import record_held_out

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
-    duration: Annotated[
-        float, typer.Option(parser=duration_option, metavar="DURATION", help="Measured time.")
-    ] = 30.0,
+    duration: Annotated[float, typer.Option(parser=duration_option, metavar="DURATION", help="Measured time.")] = 30.0,
     warm_up: Annotated[
         float, typer.Option(parser=duration_option, metavar="DURATION", help="Time before it that is not measured.")
     ] = 5.0,

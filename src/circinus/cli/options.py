@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-Paths = Annotated[
-    list[Path], typer.Argument(help="YAML files, or folders of them.", show_default="the current folder")
-]
+Paths = Annotated[list[Path], typer.Argument(help="YAML files, or folders of them.", show_default="the current folder")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `circinus plan` writes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Store = Annotated[

@@ -39,8 +39,9 @@ def _remarks(profile: PipelineProfile) -> list[Text]:
         )
     ]
     if profile.unsettled:
+        count = len(profile.unsettled)
         remarks.append(
-            Text(f"{len(profile.unsettled)} configurations are not settled for some objective; profile longer to settle")
+            Text(f"{count} configurations are not settled for some objective; profile longer to settle them")
         )
     if profile.unmeasured:
         remarks.append(Text(f"{len(profile.unmeasured)} configurations were not measured at all"))

@@ -6,16 +6,17 @@ import random
 
 from circinus.operators import Item
 
-VOCABULARY = (
-    "above across agenda answer arrive before begin border bridge camera carry change circle cloud colour copper corner "
-    "count decide depart device distance dollar double driver early edge engine evening explain factor figure finger "
-    "follow forest garden gather ground handle harbour height history hundred inside island journey kitchen ladder "
-    "language letter listen little machine manage market measure meeting minute mirror moment morning mountain "
-    "natural number office orange output packet paper pattern people picture placement planet pocket queue question "
-    "quick random reason record remain repeat result return river sample second section server signal silver simple "
-    "station summer supply system table thousand tower traffic travel under update upper value verify village volume "
-    "window winter wonder yellow yesterday zero"
-).split()
+_WORDS = """
+above across agenda answer arrive before begin border bridge camera carry change circle cloud colour copper
+corner count decide depart device distance dollar double driver early edge engine evening explain factor
+figure finger follow forest garden gather ground handle harbour height history hundred inside island journey
+kitchen ladder language letter listen little machine manage market measure meeting minute mirror moment
+morning mountain natural number office orange output packet paper pattern people picture placement planet
+pocket queue question quick random reason record remain repeat result return river sample second section
+server signal silver simple station summer supply system table thousand tower traffic travel under update
+upper value verify village volume window winter wonder yellow yesterday zero
+"""
+VOCABULARY = tuple(_WORDS.split())
 
 
 def sentences(items: int = 120, seed: int = 7) -> list[Item]:

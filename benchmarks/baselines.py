@@ -1,0 +1,165 @@
+"""What people choose by hand: one configuration and one tier for everybody, first come, first served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Conditions, Estimator, ReplicaDemand, merge, replicas_for
+from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
+from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.spec import Allocation, Deployment, Infrastructure, Network, Pipeline, Plan, Query, Specification
+
+UTILIZATION_TARGET = 0.7
+
+
+@dataclass(frozen=True)
+class FixedChoice:
+    """The same choice for every query."""
+
+    name: str
+    configuration: Callable[[PipelineProfile], ConfigurationProfile]
+    nearest_first: bool
+    """Whether operators go to the nearest tier that they may use, or to the farthest."""
+
+
+def _most_accurate(profile: PipelineProfile) -> ConfigurationProfile:
+    return max(profile.configurations, key=lambda c: (c.accuracy.value, -_busy_s(c)))
+
+
+def _least_work(profile: PipelineProfile) -> ConfigurationProfile:
+    return min(profile.configurations, key=_busy_s)
+
+
+def _busy_s(configuration: ConfigurationProfile) -> float:
+    return sum(float(operator.service_s.mean()) for operator in configuration.operators.values())
+
+
+BEST_IN_THE_CLOUD = FixedChoice("everything best in the cloud", _most_accurate, nearest_first=False)
+CHEAPEST_ON_THE_DEVICE = FixedChoice("everything cheapest on the device", _least_work, nearest_first=True)
+
+
+def fixed_matching(
+    specification: Specification, profiles: Mapping[str, PipelineProfile], choice: FixedChoice
+) -> Matching:
+    """Deploy `choice` for every query that finds room, in the order of the specification, and size what is deployed.
+
+    A query finds room when one replica of each of its deployments does; then replicas are added where they are busiest,
+    until all keep the usual utilisation or the pool is full. Nothing asks whether objectives will hold.
+    """
+    assert specification.infrastructure is not None
+    network = Network(specification.infrastructure)
+    nodes = _Nodes(specification.infrastructure)
+    admitted: list[tuple[Query, Candidate, Estimator]] = []
+    rejections = []
+    demands: dict[Deployment, ReplicaDemand] = {}
+    for query in specification.queries:
+        pipeline = specification.pipelines[query.pipeline]
+        profile = choice.configuration(profiles[query.pipeline])
+        plan = _plan(query, pipeline, profile, network, choice.nearest_first)
+        estimator = Estimator(query, pipeline, profile, network)
+        candidate = estimator.candidate(plan)
+        new = {use.deployment: use.demand for use in candidate.deployments if use.deployment not in demands}
+        if nodes.place_all(new):
+            demands |= new
+            admitted.append((query, candidate, estimator))
+        else:
+            rejections.append(Rejection(query.name, "no room left", ("resources",), None))
+    _fill_up([candidate for _, candidate, _ in admitted], demands, nodes)
+    return _as_matching(admitted, rejections, demands, nodes)
+
+
+def _plan(query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool) -> Plan:
+    infrastructure = network.infrastructure
+    pools = sorted(network.pools_for(query.source), key=lambda pool: infrastructure.tiers.index(pool.tier))
+    placement, allocations = [], []
+    for operator in sorted(pipeline.operators, key=lambda operator: operator.name):
+        allowed = [pool for pool in pools if operator.allowed_tiers is None or pool.tier in operator.allowed_tiers]
+        placement.append((operator.name, (allowed[0] if nearest else allowed[-1]).name))
+        allocations.append((operator.name, Allocation(min(operator.cpus), 1, UTILIZATION_TARGET)))
+    return Plan(pipeline.name, profile.configuration, tuple(placement), tuple(allocations))
+
+
+class _Nodes:
+    """Whole replicas on nodes, first fit."""
+
+    def __init__(self, infrastructure: Infrastructure) -> None:
+        self._free = {
+            pool.name: [[pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes] for _ in range(pool.nodes)]
+            for pool in infrastructure.pools
+        }
+        self.placed: dict[Deployment, list[int]] = {}
+
+    def place(self, deployment: Deployment, demand: ReplicaDemand) -> bool:
+        """Put one replica on the first node that has room."""
+        wanted = (demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes)
+        for index, free in enumerate(self._free[deployment.pool]):
+            if all(amount <= left + 1e-9 for amount, left in zip(wanted, free, strict=True)):
+                for resource, amount in enumerate(wanted):
+                    free[resource] -= amount
+                self.placed.setdefault(deployment, []).append(index)
+                return True
+        return False
+
+    def place_all(self, demands: Mapping[Deployment, ReplicaDemand]) -> bool:
+        """One replica of each, or none of any."""
+        before = {pool: [list(free) for free in nodes] for pool, nodes in self._free.items()}
+        if all(self.place(deployment, demand) for deployment, demand in demands.items()):
+            return True
+        self._free = before
+        for deployment in demands:
+            self.placed.pop(deployment, None)
+        return False
+
+
+def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, ReplicaDemand], nodes: _Nodes) -> None:
+    busy: dict[Deployment, float] = {}
+    for candidate in candidates:
+        for use in candidate.deployments:
+            busy[use.deployment] = busy.get(use.deployment, 0.0) + use.busy_replicas
+    short = {d for d in demands if len(nodes.placed[d]) < replicas_for(busy[d], UTILIZATION_TARGET)}
+    while short:
+        deployment = max(short, key=lambda d: (busy[d] / len(nodes.placed[d]), d.name))
+        placed = nodes.place(deployment, demands[deployment])
+        if not placed or len(nodes.placed[deployment]) >= replicas_for(busy[deployment], UTILIZATION_TARGET):
+            short.discard(deployment)
+
+
+def _as_matching(
+    admitted: Sequence[tuple[Query, Candidate, Estimator]],
+    rejections: Sequence[Rejection],
+    demands: Mapping[Deployment, ReplicaDemand],
+    nodes: _Nodes,
+) -> Matching:
+    replicas = {deployment: len(nodes.placed[deployment]) for deployment in demands}
+    conditions: Conditions | None
+    try:
+        conditions = merge([candidate for _, candidate, _ in admitted], replicas)
+    except PlanningError:  # overloaded: there is no steady state to predict, what was promised alone is all there is
+        conditions = None
+    assignments, busy = [], dict.fromkeys(demands, 0.0)
+    for query, candidate, estimator in admitted:
+        final = estimator.candidate(candidate.plan, conditions) if conditions is not None else candidate
+        assignments.append(Assignment(query.name, final, "the same for everybody"))
+        for use in candidate.deployments:
+            busy[use.deployment] += use.busy_replicas
+    sized = tuple(
+        SizedDeployment(
+            deployment, demand, tuple(sorted(nodes.placed[deployment])), busy[deployment] / replicas[deployment]
+        )
+        for deployment, demand in demands.items()
+    )
+    cost = sum(d.demand.cost_usd_per_h * d.replicas for d in sized)
+    cost += sum(candidate.transfer_cost_usd_per_h for _, candidate, _ in admitted)
+    served = sum(query.weight for query, _, _ in admitted)
+    return Matching(
+        assignments=tuple(assignments),
+        rejections=tuple(rejections),
+        deployments=sized,
+        satisfied_weight=served,
+        total_weight=served + len(rejections),
+        cost_usd_per_h=cost,
+        weight_bound=served + len(rejections),
+        optimal=False,
+    )

@@ -1,0 +1,323 @@
+"""The main job on a real speech pipeline: profile, plan, apply, send traffic, and compare with two simple choices.
+
+Called by `make demo`. The models really run while profiling and recording; serving replays what was recorded, on items
+that planning has not seen, so that one machine stands in for devices, an edge server and a cloud.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, time
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, fixed_matching
+from benchmarks.results import Figure, print_figures, write_results
+from circinus.cli.load import items_to_send
+from circinus.matching import Matching, plan_all
+from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, record_held_out
+from circinus.reporting.plan_table import plan_table, plan_text, slos_text
+from circinus.reporting.profile_table import profile_table
+from circinus.reporting.progress import load_bar, profile_bar
+from circinus.reporting.quantities import duration, score, usd_per_h
+from circinus.serving import Mode
+from circinus.serving.deploy import desired_state
+from circinus.serving.load import Traffic, run_load
+from circinus.serving.local.client import start_daemon
+from circinus.serving.measurement import LoadReport, QueryMeasurement
+from circinus.spec import Specification
+from circinus.spec.document import load_specification
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "meeting"
+PIPELINE = "meeting"
+OURS = "Circinus"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How long each part may take."""
+
+    state: Path
+    budget_s: float
+    items: int
+    duration_s: float
+    warm_up_s: float
+    seed: int
+    rate_factor: float
+
+
+def main() -> None:
+    """Run the demo."""
+    options, fresh = _options()
+    started = perf_counter()
+    console = Console() if sys.stdout.isatty() else Console(width=180)
+    if fresh and options.state.exists():
+        shutil.rmtree(options.state)
+    options.state.mkdir(parents=True, exist_ok=True)
+    specification = load_specification([EXAMPLE])
+    store = options.state / "profiles.sqlite"
+
+    console.rule("1. Profile: the models really run")
+    profile = _profile(specification, store, options, console)
+    console.rule("2. Plan: all queries together")
+    began = perf_counter()
+    profiles = {PIPELINE: load_profile(specification, PIPELINE, store)}
+    matching, _ = plan_all(specification, profiles)
+    planning_s = perf_counter() - began
+    console.print(plan_table(matching, {query.name: query for query in specification.queries}))
+    console.print(f"planned {len(specification.queries)} queries in {duration(planning_s)}", highlight=False)
+    strategies = {
+        OURS: matching,
+        **{
+            choice.name: fixed_matching(specification, profiles, choice)
+            for choice in (BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE)
+        },
+    }
+    console.rule("3. Record the chosen configurations on items that planning has not seen")
+    _record(specification, strategies, store, options, console)
+    console.rule("4. Apply, send traffic, measure: the plans and two simple choices side by side")
+    reports = asyncio.run(_serve(specification, strategies, store, options, console))
+
+    console.print(_comparison(specification, strategies, reports))
+    figures = _figures(specification, profile, strategies, reports, planning_s, store)
+    since_make_s = time() - float(os.environ.get("DEMO_STARTED", time() - (perf_counter() - started)))
+    figures.append(
+        Figure(
+            "demo, installation included where it was needed", since_make_s, 360.0, "lower", "s", "whole `make demo`"
+        )
+    )
+    print_figures(figures, console)
+    path = write_results(
+        "demo",
+        figures=figures,
+        rows=[_row(name, strategies[name], q) for name, report in reports.items() for q in report.queries],
+        seeds=[options.seed],
+        wall_s=perf_counter() - started,
+    )
+    console.print(f"written to {path.relative_to(ROOT)}", highlight=False)
+
+
+def _options() -> tuple[DemoOptions, bool]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier calls measured")
+    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "demo", help="folder of the profile store")
+    parser.add_argument("--budget", type=float, default=100.0, help="seconds of profiling")
+    parser.add_argument("--items", type=int, default=14, help="unseen items to record and to send")
+    parser.add_argument("--duration", type=float, default=40.0, help="measured seconds of traffic")
+    parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of traffic before")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate-factor", type=float, default=1.0, help="multiplies every query's rate when measuring")
+    chosen = parser.parse_args()
+    options = DemoOptions(
+        chosen.state, chosen.budget, chosen.items, chosen.duration, chosen.warm_up, chosen.seed, chosen.rate_factor
+    )
+    return options, chosen.fresh
+
+
+def _profile(specification: Specification, store: Path, options: DemoOptions, console: Console) -> PipelineProfile:
+    with profile_bar(console, "profiling") as bar:
+        profile = profile_pipeline(specification, PIPELINE, store, budget_s=options.budget_s, observer=bar)
+    if profile.interrupted:
+        raise KeyboardInterrupt
+    console.print(profile_table(profile))
+    return profile
+
+
+def _record(
+    specification: Specification,
+    strategies: Mapping[str, Matching],
+    store: Path,
+    options: DemoOptions,
+    console: Console,
+) -> None:
+    chosen = {a.chosen.plan.configuration: None for matching in strategies.values() for a in matching.assignments}
+    with profile_bar(console, "recording") as bar:
+        record_held_out(
+            specification, PIPELINE, store, configurations=list(chosen), items_count=options.items, observer=bar
+        )
+    console.print(f"{len(chosen)} configurations recorded on {options.items} unseen items each", highlight=False)
+
+
+async def _serve(
+    specification: Specification,
+    strategies: Mapping[str, Matching],
+    store: Path,
+    options: DemoOptions,
+    console: Console,
+) -> dict[str, LoadReport]:
+    """All strategies at the same time, each on an engine of its own, under the same arrivals."""
+    traffic = Traffic(
+        duration_s=options.duration_s,
+        warm_up_s=options.warm_up_s,
+        rate_factor=options.rate_factor,
+        seed=options.seed,
+        stragglers_s=10.0,
+    )
+    with tempfile.TemporaryDirectory(prefix="circinus-demo-") as folder:
+        clients = {}
+        try:
+            for index, (name, matching) in enumerate(strategies.items()):
+                clients[name] = start_daemon(Path(folder) / str(index))
+                await clients[name].apply(desired_state(matching, specification, Mode.REPLAY, store.resolve()))
+            with load_bar(console) as bar:
+                reports = await asyncio.gather(
+                    *(
+                        run_load(
+                            clients[name],
+                            specification,
+                            matching,
+                            items_to_send(specification, matching, store, options.items, Mode.REPLAY),
+                            traffic,
+                            bar if name == OURS else None,
+                        )
+                        for name, matching in strategies.items()
+                    )
+                )
+        finally:
+            for client in clients.values():
+                with contextlib.suppress(Exception):  # the next one is to be ended too
+                    await client.close()
+    return dict(zip(strategies, reports, strict=True))
+
+
+def _comparison(
+    specification: Specification, strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]
+) -> Table:
+    """One table: every query under every strategy, and the goodput."""
+    table = Table(title="Predicted and measured (mode replay, unseen items)", title_justify="left", show_lines=False)
+    table.add_column("query")
+    table.add_column("plan", overflow="fold")
+    for column in (
+        "latency\npredicted",
+        "\nmeasured",
+        "accuracy\npredicted",
+        "\nmeasured",
+        "cost\npredicted",
+        "\nmeasured",
+    ):
+        table.add_column(column, justify="right")
+    table.add_column("SLOs met")
+    slos = {query.name: slos_text(query.slos) for query in specification.queries}
+    for name, report in reports.items():
+        table.add_section()
+        table.add_row(f"[bold]{name}[/bold]")
+        plans = {a.query: plan_text(a.chosen.plan) for a in strategies[name].assignments}
+        for query in report.queries:
+            table.add_row(query.query, *_cells(query, plans.get(query.query), slos[query.query]))
+        kept = f"{report.promises_kept} of {report.promises} served" if report.promises else "none served"
+        table.add_row(
+            "[bold]goodput[/bold]",
+            f"[bold]{report.goodput:g} of {report.total_weight:g}[/bold] by weight; {kept} met all their SLOs",
+            "", "", "", "", "", f"[bold]{usd_per_h(strategies[name].cost_usd_per_h)}[/bold]",
+        )  # fmt: skip
+    return table
+
+
+def _cells(query: QueryMeasurement, plan: str | None, slos: str) -> tuple[str, ...]:
+    wanted = f"[dim]{slos}[/dim]"
+    if plan is None:
+        return (f"{wanted}\nnot served", "", "", "", "", "", "", "[red]no[/red]")
+    estimate, latency = query.predicted, query.latency_s
+    measured_s = latency.at_percentile_s if latency is not None else None
+    broken = ", ".join(name for name, held in (query.held or {}).items() if not held)
+    return (
+        f"{wanted}\n{plan}",
+        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}" if estimate is not None else "",
+        "none" if measured_s is None else duration(measured_s),
+        score(estimate.accuracy.value) if estimate is not None else "",
+        "" if query.score is None else score(query.score),
+        usd_per_h(estimate.cost_usd_per_h.value) if estimate is not None else "",
+        "" if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h),
+        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] {broken or '(requests lost)'}",
+    )
+
+
+def _figures(
+    specification: Specification,
+    profile: PipelineProfile,
+    strategies: Mapping[str, Matching],
+    reports: Mapping[str, LoadReport],
+    planning_s: float,
+    store: Path,
+) -> list[Figure]:
+    ours = reports[OURS]
+    figures = [
+        Figure("queries planned", len(specification.queries), 12, "higher", "queries"),
+        Figure(
+            "promises kept when measured",
+            ours.promises_kept / max(ours.promises, 1),
+            0.8,
+            "higher",
+            "of plans",
+            f"{ours.promises_kept} of {ours.promises}",
+        ),
+    ]
+    for name, report in reports.items():
+        figures.append(Figure(f"goodput, {name}", report.goodput, None, "higher", "weight"))
+        figures.append(
+            Figure(f"cost, {name}", strategies[name].cost_usd_per_h, None, "lower", "$/h", "deployments and transfers")
+        )
+    help_s = _median_s([sys.executable, "-m", "circinus", "--help"], 5)
+    plan_file = store.parent / "plan.json"
+    plan_s = _median_s(
+        [sys.executable, "-m", "circinus", "plan", str(EXAMPLE), "--store", str(store), "-o", str(plan_file), "--json"],
+        3,
+    )
+    figures += [
+        Figure(
+            "profiling", profile.profiled_s, None, "lower", "s", f"{profile.saved_s:.0f} s saved by the prefix cache"
+        ),
+        Figure("planning inside the process", planning_s, None, "lower", "s", "with reading the profile"),
+        Figure("`circinus --help`", help_s, 0.3, "lower", "s", "whole process, median of 5"),
+        Figure("`circinus plan` on stored profiles", plan_s, 1.0, "lower", "s", "whole process, median of 3"),
+    ]
+    return figures
+
+
+def _median_s(command: list[str], runs: int) -> float:
+    seconds = []
+    for _ in range(runs):
+        began = perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str, object]:
+    plans = {a.query: plan_text(a.chosen.plan) for a in matching.assignments}
+    estimate, latency = query.predicted, query.latency_s
+    return {
+        "strategy": strategy,
+        "query": query.query,
+        "objectives": slos_text(query.slos),
+        "plan": plans.get(query.query),
+        "requests": query.requests,
+        "lost": query.failures + query.unanswered,
+        "percentile": estimate.percentile if estimate is not None else None,
+        "predicted_latency_s": estimate.latency_s.value if estimate is not None else None,
+        "predicted_latency_upper_s": estimate.latency_s.upper if estimate is not None else None,
+        "measured_latency_s": latency.at_percentile_s if latency is not None else None,
+        "predicted_accuracy": estimate.accuracy.value if estimate is not None else None,
+        "measured_accuracy": query.score,
+        "predicted_cost_usd_per_h": estimate.cost_usd_per_h.value if estimate is not None else None,
+        "measured_cost_usd_per_h": query.cost_usd_per_h,
+        "held": dict(query.held or {}),
+        "satisfied": query.satisfied,
+    }
+
+
+if __name__ == "__main__":
+    main()

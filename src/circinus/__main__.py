@@ -1,0 +1,5 @@
+"""`python -m circinus`."""
+
+from circinus.cli import main
+
+main()
