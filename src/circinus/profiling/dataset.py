@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from circinus.operators import Item
+import numpy as np
+
+from circinus.errors import OperatorError, ProfileError
+from circinus.operators import Item, resolve
+from circinus.profiling.order import stratified_order
+from circinus.profiling.wire import packed
 from circinus.spec import Pipeline
 
 
@@ -18,8 +25,14 @@ class Dataset:
     """In the order of the data set itself."""
     order: tuple[int, ...]
     """Indexes into `items`: a seeded permutation, every beginning of which is balanced over the strata."""
+    seed: int
+    """What the order was drawn with."""
     fingerprint: str
     """SHA-256 over keys, values, truths and strata."""
+    addresses: tuple[str, ...]
+    """For each of `items` the SHA-256 over its key, value and truth."""
+    input_bytes: tuple[int, ...]
+    """For each of `items` the size of its value as it is sent."""
 
     def first(self, count: int) -> tuple[Item, ...]:
         """The `count` items that are measured first."""
@@ -33,8 +46,76 @@ class Dataset:
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
     """Build the data set of `pipeline` and put its items in order.
 
+    The fingerprint is over pickled content: values must pickle to the same bytes in every process (a set of
+    strings does not), or nothing that was measured is ever recognised.
+
     Raises:
         OperatorError: the function is not found or fails.
-        ProfileError: it returns something else than items, no item, or two items with the same key.
+        ProfileError: it returns something else than items, no item, two items with the same key, or an item that
+            cannot be pickled.
     """
-    raise NotImplementedError
+    items = _build(pipeline, module_paths)
+    _check(pipeline, items)
+    addresses, sizes = [], []
+    fingerprint = hashlib.sha256()
+    for item in items:
+        try:
+            value, truth = packed(item.value), packed(item.truth)
+        except Exception as error:  # pickle raises whatever a value's own methods raise
+            raise ProfileError(
+                f"{_where(pipeline)}: item {item.key}: found a value or truth that cannot be pickled "
+                f"({type(error).__name__}: {error}); give plain data or arrays"
+            ) from error
+        addresses.append(_digest(item.key.encode(), value, truth))
+        sizes.append(len(value))
+        fingerprint.update(f"{addresses[-1]}{sorted(item.strata.items())}".encode())
+    order = stratified_order([item.strata for item in items], np.random.default_rng(seed))
+    return Dataset(
+        items=items,
+        order=tuple(order.tolist()),
+        seed=seed,
+        fingerprint=fingerprint.hexdigest(),
+        addresses=tuple(addresses),
+        input_bytes=tuple(sizes),
+    )
+
+
+def _build(pipeline: Pipeline, module_paths: Sequence[Path]) -> tuple[Item, ...]:
+    function = resolve(pipeline.dataset.uses, module_paths)
+    try:
+        found: Any = function(**pipeline.dataset.arguments)
+        return tuple(found)
+    except Exception as error:  # whatever the user's function raises
+        raise OperatorError(
+            f"{_where(pipeline)}: calling it with {dict(pipeline.dataset.arguments)} failed with "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check(pipeline: Pipeline, items: Sequence[Any]) -> None:
+    if not items:
+        raise ProfileError(f"{_where(pipeline)}: found no item, expected at least one to measure on")
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if not isinstance(item, Item):
+            raise ProfileError(
+                f"{_where(pipeline)}: found {type(item).__name__} at index {index}, expected circinus.operators.Item"
+            )
+        if not isinstance(item.key, str) or not item.key:
+            raise ProfileError(f"{_where(pipeline)}: found the key {item.key!r} at index {index}, expected a text")
+        if item.key in seen:
+            raise ProfileError(f"{_where(pipeline)}: found two items with the key {item.key}; each needs its own")
+        seen.add(item.key)
+
+
+def _digest(*parts: bytes) -> str:
+    """SHA-256 over parts, each preceded by its length so that none can run into the next."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _where(pipeline: Pipeline) -> str:
+    return f"data set {pipeline.dataset.uses} of pipeline {pipeline.name}"

@@ -1,0 +1,106 @@
+"""Loading a data set: what is refused, and what the fingerprint tells apart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circinus.errors import OperatorError, ProfileError
+from circinus.operators import Item
+from circinus.profiling import Dataset, load_dataset, wire_bytes
+from circinus.profiling.wire import packed, unpacked
+from circinus.spec import DatasetSpec, MetricSpec, OperatorSpec, Pipeline
+
+MODULE = "dataset_sample"
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Dataset]]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def loaded(body: str, seed: int = 0, **arguments: Any) -> Dataset:
+        sys.modules.pop(MODULE, None)
+        (tmp_path / f"{MODULE}.py").write_text(f"from circinus.operators import Item\n{body}", encoding="utf-8")
+        pipeline = Pipeline(
+            name="sample",
+            operators=(OperatorSpec(name="only", uses=f"{MODULE}:only"),),
+            metric=MetricSpec(name="right", uses=f"{MODULE}:right"),
+            dataset=DatasetSpec(uses=f"{MODULE}:items", arguments=arguments),
+        )
+        return load_dataset(pipeline, [tmp_path], seed=seed)
+
+    yield loaded
+    sys.modules.pop(MODULE, None)
+
+
+GOOD = "def items(count=20):\n    return [Item(str(i), i * 'x', i % 3, {'kind': str(i % 2)}) for i in range(count)]\n"
+
+
+def test_items_and_their_order(load: Callable[..., Dataset]) -> None:
+    data = load(GOOD)
+    assert data.items[3] == Item("3", "xxx", 0, {"kind": "1"})
+    assert sorted(data.order) == list(range(20))
+    assert data.input_bytes[3] == wire_bytes("xxx")
+    assert len(set(data.addresses)) == 20
+    assert data.order != load(GOOD, seed=1).order
+    assert load(GOOD, count=7).order == load(GOOD, count=7).order
+
+
+def test_the_end_of_the_order_is_held_out(load: Callable[..., Dataset]) -> None:
+    data = load(GOOD)
+    assert [item.key for item in data.held_out(3)] == [data.items[i].key for i in data.order[-1:-4:-1]]
+    assert {item.key for item in data.first(12)}.isdisjoint(item.key for item in data.held_out(8))
+    assert len(data.held_out(100)) == 20
+    assert data.held_out(0) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "item_changes"),
+    [
+        (("i * 'x'", "i * 'y'"), True),
+        (("i % 3", "i % 4"), True),
+        (("str(i),", "str(i) + '.',"), True),
+        (("str(i % 2)", "str(i % 4)"), False),
+    ],
+)
+def test_content_decides_the_fingerprint(
+    load: Callable[..., Dataset], change: tuple[str, str], item_changes: bool
+) -> None:
+    before, after = load(GOOD), load(GOOD.replace(*change))
+    assert before.fingerprint != after.fingerprint
+    assert (before.addresses != after.addresses) == item_changes
+
+
+def test_code_does_not_decide_the_fingerprint(load: Callable[..., Dataset]) -> None:
+    assert load(GOOD).fingerprint == load(GOOD + "# a remark").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def items(): return []", "found no item"),
+        ("def items(): return [Item('a', 1, 1), Item('b', 1, 1), Item('a', 2, 2)]", "two items with the key a"),
+        ("def items(): return [('a', 1, 1)]", "found tuple at index 0"),
+        ("def items(): return [Item(7, 1, 1)]", "found the key 7 at index 0"),
+        ("def items(): return [Item('a', lambda: 1, 1)]", "item a: found a value or truth that cannot be pickled"),
+    ],
+)
+def test_what_cannot_be_measured_on_is_refused(load: Callable[..., Dataset], body: str, said: str) -> None:
+    with pytest.raises(ProfileError, match=said):
+        load(body)
+
+
+def test_a_failing_function_is_named(load: Callable[..., Dataset]) -> None:
+    with pytest.raises(OperatorError, match=r"dataset_sample:items .*failed with ZeroDivisionError"):
+        load("def items(): 1 / 0")
+    with pytest.raises(OperatorError, match="unexpected keyword argument 'size'"):
+        load(GOOD, size=3)
+
+
+def test_the_wire_size_is_that_of_the_pickle() -> None:
+    assert wire_bytes(b"x" * 1000) == len(packed(b"x" * 1000))
+    assert unpacked(packed({"a": [1.5, None]})) == {"a": [1.5, None]}
