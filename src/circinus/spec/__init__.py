@@ -1,6 +1,7 @@
 """What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
 
 from circinus.spec.configurations import configurations, knob_values, prefix
+from circinus.spec.document import load_specification, parse_specification
 from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site
 from circinus.spec.network import DirectedLink, Network
 from circinus.spec.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
@@ -35,5 +36,7 @@ __all__ = [
     "Specification",
     "configurations",
     "knob_values",
+    "load_specification",
+    "parse_specification",
     "prefix",
 ]

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from circinus.spec.model import Name, SpecModel
+from pydantic import AfterValidator, Field
+
+from circinus.spec.consistency import places
+from circinus.spec.faults import Wrong
+from circinus.spec.forms import distinct
+from circinus.spec.model import Count, Flag, Name, Number, SpecModel
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
 
 
 class Site(SpecModel):
-    """A place where inputs arise or machines stand."""
+    """A place where inputs arise or machines stand. Its name alone may be written."""
 
     name: Name
+
+    @classmethod
+    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+        return {"name": given} if isinstance(given, str) else given
 
 
 class HardwareClass(SpecModel):
     """A kind of machine, with its speed relative to the class that was profiled on."""
 
     name: Name = Field(alias="class")
-    relative_speed: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """What the kind is called; `local` is the machine that profiles."""
+    relative_speed: Number = Field(default=1.0, gt=0)
     """Service times measured on the profiled class are divided by this."""
 
 
@@ -27,17 +38,23 @@ class Pool(SpecModel):
 
     name: Name
     site: Name
+    """Where the nodes stand."""
     tier: Name
-    nodes: int = Field(default=1, ge=0)
-    cpus: float = Field(gt=0, allow_inf_nan=False)
-    memory_bytes: Bytes = Field(alias="memory")
-    gpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """The level they belong to."""
+    nodes: Count = Field(default=1, ge=0)
+    """Number of nodes."""
+    cpus: Number = Field(gt=0)
+    """CPUs of one node."""
+    memory_bytes: Bytes = Field(alias="memory", gt=0)
+    """Memory of one node."""
+    gpus: Number = Field(default=0.0, ge=0)
+    """GPUs of one node."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
     """GPU memory of one node."""
     hardware: HardwareClass
     price_usd_per_h: UsdPerH = Field(default=0.0, alias="price")
     """Price of one whole node for an hour."""
-    private: bool | None = None
+    private: Flag | None = None
     """Whether only queries whose source is this site may run here; by default so on the tier `device`."""
 
     def serves_only_its_site(self) -> bool:
@@ -49,12 +66,17 @@ class Link(SpecModel):
     """A network path between two sites, shared by all traffic between them, with its own bandwidth each way."""
 
     source: Name = Field(alias="from")
+    """One of the two sites."""
     target: Name = Field(alias="to")
+    """The other site."""
     bandwidth_bytes_per_s: BytesPerS = Field(alias="bandwidth", gt=0)
     """Bandwidth in the direction from -> to."""
-    reverse_bandwidth_bytes_per_s: BytesPerS | None = Field(default=None, alias="reverse_bandwidth")
+    reverse_bandwidth_bytes_per_s: Annotated[BytesPerS, Field(gt=0)] | None = Field(
+        default=None, alias="reverse_bandwidth"
+    )
     """Bandwidth in the direction to -> from; by default the same."""
     round_trip_s: DurationS = Field(default=0.0, alias="round_trip")
+    """Time for a small packet there and back."""
     price_usd_per_gb: UsdPerGb = Field(default=0.0, alias="price")
     """Price of traffic in either direction."""
 
@@ -63,11 +85,20 @@ class Infrastructure(SpecModel):
     """Everything there is to run on."""
 
     name: Name
-    tiers: tuple[Name, ...] = ("device", "edge", "cloud")
+    tiers: Annotated[tuple[Name, ...], AfterValidator(distinct("tier"))] = Field(
+        default=("device", "edge", "cloud"), min_length=1
+    )
     """The levels, from nearest to the input to farthest."""
     sites: tuple[Site, ...] = Field(min_length=1)
+    """The places."""
     pools: tuple[Pool, ...] = Field(min_length=1)
+    """The machines."""
     links: tuple[Link, ...] = ()
+    """The network between the places; a transfer takes the quickest way over them."""
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        return places(content, default_tiers=cls.model_fields["tiers"].default)
 
     def pool(self, name: str) -> Pool:
         """The pool called `name`; KeyError when there is none."""

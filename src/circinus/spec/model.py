@@ -2,18 +2,130 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
-"""A name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit."""
+from circinus.spec.faults import Expects, Wrong, describe, explain, refusal, wrong
+
+_NAME_CHARACTERS = 63
+
+
+def _text(pattern: str, what: str, longest: int | None = None) -> tuple[Any, ...]:
+    """Annotations of a text that must match `pattern` wholly; `what` is what a message says of it."""
+
+    def check(value: str) -> str:
+        if longest is not None and len(value) > longest:
+            raise wrong(f"{len(value)} characters", f"at most {longest}")
+        if re.fullmatch(pattern, value, re.ASCII) is None:
+            raise wrong(describe(value), what)
+        return value
+
+    schema: dict[str, Any] = {"type": "string", "pattern": f"^({pattern})$"}
+    if longest is not None:
+        schema["maxLength"] = longest
+    return AfterValidator(check), Expects(what), WithJsonSchema(schema)
+
+
+Name = Annotated[
+    str,
+    *_text(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+        "a name of letters, digits, `_`, `.` and `-` that begins with a letter or digit",
+        _NAME_CHARACTERS,
+    ),
+]
+"""A name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit; at most 63 characters."""
+
+Reference = Annotated[
+    str,
+    *_text(
+        r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*",
+        "`module:attribute` or the name of an entry point",
+    ),
+]
+"""Where code is found: `module:attribute`, or the name of an entry point."""
+
+Label = Annotated[str, *_text(r"\S(?:[^\n\r]*\S)?", "a short text on one line", _NAME_CHARACTERS)]
+"""What something is called in tables; nothing refers to it."""
 
 Scalar = bool | int | float | str
 """The value of a knob."""
 
 
-class SpecModel(BaseModel):
-    """A frozen model. Fields carry their unit (`round_trip_s`); in YAML the alias (`round_trip: 20ms`) is written."""
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise wrong(describe(value), "text, a number, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong(describe(value), "a finite number")
+    return value
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+
+ScalarValue = Annotated[Scalar, BeforeValidator(_scalar), Expects("text, a number, true or false")]
+"""A `Scalar` as a field: finite where it is a number."""
+
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False), Expects("a number")]
+"""A finite number; texts and truth values are not taken for one."""
+
+Count = Annotated[int, Strict(), Expects("a whole number")]
+"""A whole number."""
+
+Flag = Annotated[bool, Strict(), Expects("true or false")]
+"""True or false and nothing else."""
+
+
+class SpecModel(BaseModel):
+    """A frozen model. Fields carry their unit (`round_trip_s`); in YAML the alias (`round_trip: 20ms`) is written.
+
+    What is wrong with a value is raised as one `pydantic.ValidationError` with all faults, each in the words
+    "found ..., expected ...".
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+        """`given` with the short forms that people write spread out to fields; appends what it finds wrong."""
+        return given
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        """What does not fit together within `content`: the model, or what was given where its fields are faulty."""
+        return ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_faults(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        faults: list[Wrong] = []
+        content = given if isinstance(given, cls) else cls._spread(given, faults)
+        try:
+            made = handler(content)
+        except ValidationError as error:
+            faults += explain(error, cls, content)
+            faults += cls._disagreements(content)
+            raise refusal(cls.__name__, faults) from None
+        faults += cls._disagreements(made)
+        if faults:
+            raise refusal(cls.__name__, faults)
+        return made

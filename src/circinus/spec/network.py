@@ -9,7 +9,7 @@ from functools import lru_cache
 from circinus.spec.infrastructure import Infrastructure, Pool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class DirectedLink:
     """One direction of a link. Traffic in the two directions does not compete."""
 
@@ -69,13 +69,16 @@ class Network:
                     heapq.heappush(queue, (delay_s + link.one_way_s, hops + 1, link.target, (*path, link)))
         return None
 
-    def pools_for(self, source: str) -> tuple[Pool, ...]:
-        """The pools with nodes that a query from site `source` may use: reachable both ways and open to it."""
+    def open_pools(self, source: str) -> tuple[Pool, ...]:
+        """The pools, with nodes or without, that are open to queries from site `source` and reachable both ways."""
         return tuple(
             pool
             for pool in self.infrastructure.pools
-            if pool.nodes > 0
-            and (pool.site == source or not pool.serves_only_its_site())
+            if (pool.site == source or not pool.serves_only_its_site())
             and self.path(source, pool.site) is not None
             and self.path(pool.site, source) is not None
         )
+
+    def pools_for(self, source: str) -> tuple[Pool, ...]:
+        """The pools that a query from site `source` may use: those open to it that have nodes."""
+        return tuple(pool for pool in self.open_pools(source) if pool.nodes > 0)

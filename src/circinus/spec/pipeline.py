@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from circinus.spec.model import Name, Scalar, SpecModel
+from circinus.spec.consistency import graph, knobs
+from circinus.spec.faults import Wrong, describe, wrong
+from circinus.spec.forms import KeyedByName, OneOrMany, ascending, distinct
+from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
 from circinus.spec.units import Bytes
+
+Choices = Annotated[tuple[ScalarValue, ...], Field(min_length=1), AfterValidator(distinct("choice")), OneOrMany()]
 
 
 class Knob(SpecModel):
     """A parameter of an operator with finitely many choices."""
 
     name: Name
-    choices: tuple[Scalar, ...] = Field(min_length=1)
-    ordered: bool = False
+    choices: Choices
+    """The values it can take, no two of them equal."""
+    ordered: Flag = False
     """Whether the choices are listed from least to most, so that neighbours behave alike."""
-    only_if: Mapping[Name, tuple[Scalar, ...]] = Field(default_factory=dict)
+    only_if: Mapping[Name, Choices] = Field(default_factory=dict)
     """Other knobs of the operator and the choices under which this knob exists at all."""
 
 
@@ -26,39 +32,66 @@ class OperatorSpec(SpecModel):
     """One stage of a pipeline."""
 
     name: Name
-    uses: str
+    uses: Reference
     """`module:attribute`, or the name of an entry point of the group `circinus.operators`."""
-    after: tuple[Name, ...] = ()
+    after: Annotated[tuple[Name, ...], AfterValidator(distinct("operator")), OneOrMany()] = ()
     """The operators whose outputs this one receives, in the order of its parameters; none: the pipeline's input."""
-    knobs: tuple[Knob, ...] = ()
-    cpus: tuple[float, ...] = (1.0,)
-    """CPUs that one replica may be given."""
-    gpus: float = Field(default=0.0, ge=0)
+    knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = ()
+    """What can be chosen of it; in YAML a mapping from the knob's name to its choices, or a list."""
+    cpus: Annotated[
+        tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(ascending("number of CPUs")), OneOrMany()
+    ] = Field(default=(1.0,), min_length=1)
+    """CPUs that one replica may be given; ascending."""
+    gpus: Number = Field(default=0.0, ge=0)
     """GPUs that one replica needs."""
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
     """GPU memory that one replica needs."""
-    batch_sizes: tuple[int, ...] = (1,)
-    allowed_tiers: tuple[Name, ...] | None = None
+    batch_sizes: Annotated[
+        tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(ascending("batch size")), OneOrMany()
+    ] = Field(default=(1,), min_length=1)
+    """Items that one replica may process at once; ascending."""
+    allowed_tiers: (
+        Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(distinct("tier")), OneOrMany()] | None
+    ) = None
     """Tiers on which the operator may run (none: all). Privacy keeps an operator on the device or the edge."""
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        return knobs(content)
+
+
+def _pair(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise wrong(describe(value), "the least and the greatest score, such as [0, 1]")
+    return value
 
 
 class MetricSpec(SpecModel):
     """How an output is scored against the truth."""
 
-    name: Name
-    uses: str
+    name: Label
+    """What tables call it."""
+    uses: Reference
     """`module:attribute` of a function `(output, truth) -> float`."""
     direction: Literal["maximize", "minimize"] = "maximize"
-    range: tuple[float, float] = (0.0, 1.0)
+    """Which scores are better: the greater or the smaller."""
+    range: Annotated[tuple[Number, Number], BeforeValidator(_pair)] = (0.0, 1.0)
     """Least and greatest score the metric can give; a score outside is an error."""
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        if isinstance(content, MetricSpec) and content.range[0] >= content.range[1]:
+            least, greatest = content.range
+            yield Wrong(("range",), f"[{least:g}, {greatest:g}]", "a least score below the greatest")
 
 
 class DatasetSpec(SpecModel):
     """The items a pipeline is profiled on."""
 
-    uses: str
+    uses: Reference
     """`module:attribute` of a function that returns a sequence of `circinus.operators.Item`."""
-    arguments: Mapping[str, Scalar] = Field(default_factory=dict)
+    arguments: Mapping[str, ScalarValue] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
 
 
 class Pipeline(SpecModel):
@@ -66,8 +99,13 @@ class Pipeline(SpecModel):
 
     name: Name
     operators: tuple[OperatorSpec, ...] = Field(min_length=1)
+    """The stages."""
     metric: MetricSpec
     dataset: DatasetSpec
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        return graph(content)
 
     def operator(self, name: str) -> OperatorSpec:
         """The operator called `name`; KeyError when there is none."""

@@ -3,33 +3,92 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from circinus.errors import Fault, SpecError
+from circinus.spec.envelope import Document, Source
+from circinus.spec.faults import Path as FieldPath
+from circinus.spec.faults import Wrong
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
+from circinus.spec.references import check_references
+from circinus.spec.writing import to_yaml
 
 
 @dataclass(frozen=True)
 class Specification:
-    """Everything the planner is told. All references have been checked when it came from `load_specification`."""
+    """Everything the planner is told. All references have been checked when it came from `load_specification` or `of`.
+
+    Two specifications are equal when they say the same, wherever they were read from.
+    """
 
     pipelines: Mapping[str, Pipeline]
     infrastructure: Infrastructure | None
     queries: tuple[Query, ...]
-    module_paths: tuple[Path, ...] = ()
+    module_paths: tuple[Path, ...] = field(default=(), compare=False)
     """Folders put before `sys.path` when operators, metrics and data sets are imported (those of the files)."""
-    files: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    locations: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
+    """(kind, name) -> where the document was written; empty for what was made in Python."""
+
+    @classmethod
+    def of(
+        cls,
+        pipelines: Sequence[Pipeline] = (),
+        infrastructure: Infrastructure | None = None,
+        queries: Sequence[Query] = (),
+        module_paths: Sequence[Path] = (),
+    ) -> Specification:
+        """From objects made in Python, after the same checks that files go through.
+
+        Raises:
+            SpecError: with every fault between the objects.
+        """
+        places = () if infrastructure is None else (infrastructure,)
+        faults = check_references([Document.of(model) for model in (*pipelines, *places, *queries)])
+        if faults:
+            raise SpecError(faults)
+        return cls({p.name: p for p in pipelines}, infrastructure, tuple(queries), tuple(module_paths))
+
+    def fault(self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = "") -> Fault:
+        """A fault of the document `name` of kind `kind` (`Pipeline`, ...), with the line of its field.
+
+        Args:
+            path: the field below `spec`, in its full form: `("operators", 2, "knobs", 0, "choices")`.
+        """
+        document = Document(kind, name, {}, self.locations.get((kind, name)))
+        return document.fault(Wrong(path, found, expected, hint))
+
+    def to_yaml(self) -> str:
+        """YAML documents, with units as people write them, that load back to an equal specification."""
+        infrastructure = () if self.infrastructure is None else (self.infrastructure,)
+        return to_yaml((*infrastructure, *self.pipelines.values(), *self.queries))
 
     def fingerprint(self) -> str:
-        """SHA-256 over the content (not over file names or layout)."""
-        digest = hashlib.sha256()
-        for _, pipeline in sorted(self.pipelines.items()):
-            digest.update(pipeline.model_dump_json().encode())
-        if self.infrastructure is not None:
-            digest.update(self.infrastructure.model_dump_json().encode())
-        for query in sorted(self.queries, key=lambda query: query.name):
-            digest.update(query.model_dump_json().encode())
-        return digest.hexdigest()
+        """SHA-256 over the content (not over file names, layout or the order of documents); equal ones have the same.
+
+        Fields that have their default are left out, so that a new field with a default changes nothing.
+        """
+        infrastructure = () if self.infrastructure is None else (self.infrastructure,)
+        models = (*infrastructure, *self.pipelines.values(), *self.queries)
+        contents = sorted(
+            json.dumps([type(model).__name__, _canonical(model.model_dump(exclude_defaults=True))], sort_keys=True)
+            for model in models
+        )
+        return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """Values that are equal in Python (1, 1.0 and True) made the same in JSON."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(part) for part in value]
+    if isinstance(value, bool | float) and value == int(value):
+        return int(value)
+    return value

@@ -5,14 +5,29 @@ Base units: seconds, bytes, bytes per second, requests per second, US dollars pe
 
 from __future__ import annotations
 
+import difflib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+
+from circinus.spec.faults import Expects, describe, wrong
 
 _NUMBER = r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
+
+BARE_NUMBERS_REFUSED = "bare_numbers_refused"
+"""Key of the validation context under which a number without a unit is a fault, unless it is 0."""
+
+
+class UnitError(ValueError):
+    """A text that is not a quantity of the wanted kind."""
+
+    def __init__(self, found: str, expected: str, hint: str = "") -> None:
+        super().__init__(f"found {found}, expected {expected}" + (f"; {hint}" if hint else ""))
+        self.found, self.expected, self.hint = found, expected, hint
 
 
 @dataclass(frozen=True)
@@ -22,31 +37,78 @@ class Quantity:
     name: str
     example: str
     factors: Mapping[str, float]
-    """Unit as written -> factor to the base unit."""
+    """Unit as written -> factor to the base unit. Of units with equal factors the first is the one that is printed."""
     prefix: str = ""
     """What stands before the number, such as `$`."""
+    decimals: int = 0
+    """Decimals that are always printed."""
+    printed: tuple[str, ...] = ()
+    """The units to print in, where one of them gives the value back; by default all."""
+
+    @property
+    def expected(self) -> str:
+        """What a message says is expected."""
+        return f"a {self.name} such as {self.example}"
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression (ECMA 262) of all texts that `parse` accepts."""
+        units = "|".join(re.escape(unit).replace("/", r"\/") for unit in self.factors)
+        return rf"^\s*{re.escape(self.prefix)}\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({units})\s*$"
 
     def parse(self, text: str) -> float:
         """The value of `text` in base units.
 
         Raises:
-            ValueError: `text` is not a number followed by one of the units.
+            UnitError: `text` is not a number followed by one of the units, or it is negative or not finite.
         """
-        match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text)
-        if match is None or match["unit"] not in self.factors:
-            units = ", ".join(self.factors)
-            raise ValueError(f"a {self.name} such as {self.example} (units: {units})")
-        return float(match["number"]) * self.factors[match["unit"]]
+        match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text, re.ASCII)
+        if match is None:
+            raise UnitError(describe(text), self.expected, f"units: {', '.join(self.factors)}")
+        if match["unit"] not in self.factors:
+            raise UnitError(describe(text), self.expected, self._hint(match["number"], match["unit"]))
+        value = float(match["number"]) * self.factors[match["unit"]]
+        if value < 0 or not math.isfinite(value):
+            raise UnitError(describe(text), f"a {self.name} of at least 0, and finite")
+        return value
+
+    def _hint(self, number: str, unit: str) -> str:
+        folded = {known.casefold(): known for known in self.factors}
+        close = difflib.get_close_matches(unit.casefold(), folded, n=2, cutoff=0.5) if unit else []
+        if close:
+            return f"did you mean {' or '.join(f'{self.prefix}{number}{folded[known]}' for known in close)}?"
+        return f"units: {', '.join(self.factors)}"
 
     def format(self, value: float) -> str:
         """`value`, given in base units, in the largest unit that leaves at least 1; `parse` gives `value` back."""
-        units = sorted(self.factors.items(), key=lambda unit: unit[1])
-        fitting = [unit for unit in units if abs(value) >= unit[1]] or units[:1]
-        for unit, factor in [*reversed(fitting), *units]:
-            text = f"{self.prefix}{value / factor:.12g}{unit}"
-            if self.parse(text) == value:
-                return text
-        return f"{self.prefix}{value!r}{next(unit for unit, factor in units if factor == 1)}"
+        value += 0.0  # there is no negative zero in what people write
+        units: dict[float, str] = {}
+        for unit, factor in self.factors.items():
+            units.setdefault(factor, unit)
+        preferred = [factor for factor in units if not self.printed or units[factor] in self.printed]
+        fitting = sorted((factor for factor in preferred if value >= factor), reverse=True) or [1.0]
+        for factor in [*fitting, *sorted(units)]:
+            number = value / factor
+            for digits in (f"{number:.{self.decimals}f}", f"{number:.12g}"):
+                text = f"{self.prefix}{digits}{units[factor]}"
+                if self.parse(text) == value:
+                    return text
+        return f"{self.prefix}{value!r}{units[1.0]}"
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """A text parsed; a number (in base units) as it is, where bare numbers are not refused."""
+        if isinstance(value, str):
+            try:
+                return self.parse(value)
+            except UnitError as error:
+                raise wrong(error.found, error.expected, error.hint) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong(describe(value), self.expected)
+        if not math.isfinite(value) or value < 0:
+            raise wrong(describe(value), f"a {self.name} of at least 0, and finite")
+        if value != 0 and info.context is not None and info.context.get(BARE_NUMBERS_REFUSED):
+            raise wrong(describe(value), self.expected, f"add the unit: {', '.join(self.factors)}")
+        return value
 
 
 DURATION = Quantity("duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0})
@@ -63,28 +125,41 @@ BANDWIDTH = Quantity(
     "40Mbit/s",
     {
         "bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8,
+        "bps": 1 / 8, "kbps": 1e3 / 8, "Mbps": 1e6 / 8, "Gbps": 1e9 / 8,
         "B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "KiB/s": 2.0**10, "MiB/s": 2.0**20, "GiB/s": 2.0**30,
     },
+    printed=("bit/s", "kbit/s", "Mbit/s", "Gbit/s"),
 )  # fmt: skip
-RATE = Quantity("rate", "5/s", {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600})
-PRICE_PER_H = Quantity("price", "$0.40/h", {"/h": 1.0, "/day": 1 / 24, "/month": 1 / 730}, prefix="$")
-PRICE_PER_GB = Quantity("price of traffic", "$0.05/GB", {"/GB": 1.0, "/TB": 1e-3}, prefix="$")
-
-
-def _validator(quantity: Quantity) -> Callable[[Any], Any]:
-    def validate(value: Any) -> Any:
-        return quantity.parse(value) if isinstance(value, str) else value
-
-    return validate
+RATE = Quantity("rate", "5/s", {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "req/s": 1.0, "rps": 1.0})
+PRICE_PER_H = Quantity(
+    "price",
+    "$0.40/h",
+    {"/h": 1.0, "/day": 1 / 24, "/month": 1 / 730},
+    prefix="$",
+    decimals=2,
+    printed=("/h",),
+)
+PRICE_PER_GB = Quantity(
+    "price of traffic",
+    "$0.05/GB",
+    {"/GB": 1.0, "/TB": 1e-3},
+    prefix="$",
+    decimals=2,
+    printed=("/GB",),
+)
 
 
 def _annotated(quantity: Quantity) -> tuple[Any, ...]:
-    schema = {"anyOf": [{"type": "number"}, {"type": "string", "examples": [quantity.example]}]}
+    schema = {
+        "anyOf": [{"type": "string", "pattern": quantity.pattern, "examples": [quantity.example]}, {"const": 0}],
+        "description": f"{quantity.expected[0].upper()}{quantity.expected[1:]}.",
+    }
     return (
         Field(ge=0, allow_inf_nan=False),
-        BeforeValidator(_validator(quantity)),
-        PlainSerializer(quantity.format, return_type=str),
-        WithJsonSchema({**schema, "description": f"A {quantity.name} such as `{quantity.example}`."}),
+        BeforeValidator(quantity.validate),
+        PlainSerializer(quantity.format, return_type=str, when_used="json-unless-none"),
+        WithJsonSchema(schema),
+        Expects(quantity.expected),
     )
 
 

@@ -1,0 +1,165 @@
+"""What must agree within one document: names, the graph of operators, conditions of knobs, places.
+
+Every check reads a model or, where fields of the document are faulty, what the user wrote: what has not the form it
+should have is passed over, since the field itself is reported elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from circinus.spec.faults import Wrong, describe, did_you_mean, one_of
+from circinus.spec.forms import KeyedByName, listed
+
+RESERVED_KNOBS = ("cpus",)
+"""Keywords by which an operator is told what its replica has; no knob may be called so."""
+
+
+def read(content: Any, *names: str) -> Any:
+    """The field of `content` under the first of `names` (as written in YAML, in Python) that it has; None: absent."""
+    for name in names:
+        if isinstance(content, Mapping):
+            if name in content:
+                return content[name]
+        elif hasattr(content, name):
+            return getattr(content, name)
+    return None
+
+
+def entries(content: Any) -> list[tuple[int, Any]]:
+    """Positions and entries of a list; nothing where there is no list."""
+    return list(enumerate(content)) if isinstance(content, list | tuple) else []
+
+
+def texts(content: Any) -> list[tuple[int, str]]:
+    """Positions and entries of a list (or of one text) that are texts."""
+    return [(position, entry) for position, entry in entries(listed(content)) if isinstance(entry, str)]
+
+
+def named(content: Any) -> list[tuple[int, str]]:
+    """Positions and names of the entries of a list; where only the name is written, of that."""
+    names = [(i, entry if isinstance(entry, str) else read(entry, "name")) for i, entry in entries(content)]
+    return [(position, name) for position, name in names if isinstance(name, str)]
+
+
+def _same_names(content: Any, field: str) -> Iterator[Wrong]:
+    first: dict[str, int] = {}
+    for position, name in named(read(content, field)):
+        if name in first:
+            other = f"a name that {field}[{first[name]}] does not have already"
+            yield Wrong((field, position, "name"), f"{describe(name)} again", other)
+        first.setdefault(name, position)
+
+
+def graph(pipeline: Any) -> Iterator[Wrong]:
+    """What is wrong with the names of a pipeline's operators and with what they come after."""
+    yield from _same_names(pipeline, "operators")
+    operators = entries(read(pipeline, "operators"))
+    names = dict(named(read(pipeline, "operators")))
+    parents: dict[str, list[str]] = {}
+    for position, operator in operators:
+        after = texts(read(operator, "after"))
+        for place, parent in after:
+            path = ("operators", position, "after", place)
+            if parent == names.get(position):
+                yield Wrong(path, f"{describe(parent)}, the operator itself", "another operator")
+            elif parent not in names.values() and len(names) == len(operators):  # else it may be a nameless one
+                others = [other for other in names.values() if other != names[position]]
+                hint = did_you_mean(parent, others)
+                yield Wrong(path, describe(parent), one_of(others, "an operator of this pipeline"), hint)
+        if position in names:
+            parents.setdefault(names[position], [parent for _, parent in after if parent != names[position]])
+    for cycle in _cycles(parents):
+        position = next(i for i, name in names.items() if name == cycle[0])
+        way = " -> ".join([*cycle, cycle[0]])
+        yield Wrong(("operators", position, "after"), f"the cycle {way}", "operators that form no cycle")
+
+
+def _cycles(parents: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Cycles without common nodes, in the direction of the data, each from its node that is listed first."""
+    rest = dict(parents)
+    while True:
+        while free := [name for name in rest if not any(parent in rest for parent in rest[name])]:
+            for name in free:
+                del rest[name]
+        if not rest:
+            return
+        way = [next(iter(rest))]
+        while (parent := next(p for p in rest[way[-1]] if p in rest)) not in way:
+            way.append(parent)
+        cycle = way[way.index(parent) :][::-1]
+        start = min(range(len(cycle)), key=lambda i: list(parents).index(cycle[i]))
+        yield cycle[start:] + cycle[:start]
+        for name in cycle:
+            del rest[name]
+
+
+def knobs(operator: Any) -> Iterator[Wrong]:
+    """What is wrong with the names of an operator's knobs and with the conditions under which they exist."""
+    given = read(operator, "knobs")
+    content = {"knobs": KeyedByName(main="choices").spread(given)}
+    yield from _same_names(content, "knobs")
+    names = dict(named(content["knobs"]))
+    choices = {names[i]: listed(read(knob, "choices")) for i, knob in entries(content["knobs"]) if i in names}
+    conditions: dict[str, list[str]] = {}
+    for position, knob in entries(content["knobs"]):
+        name = names.get(position)
+        if name in RESERVED_KNOBS:
+            expected = f"another name; an operator is told the {name} of its replica under this one"
+            yield Wrong(("knobs", position, "name"), f"the knob {name}", expected)
+        only_if = read(knob, "only_if")
+        for other, values in only_if.items() if isinstance(only_if, Mapping) else ():
+            path = ("knobs", position, "only_if", other)
+            if other == name:
+                yield Wrong(path, f"{describe(other)}, the knob itself", "another knob")
+            elif other not in choices:
+                others = [known for known in choices if known != name]
+                hint = did_you_mean(other, others)
+                yield Wrong(path, describe(other), one_of(others, "a knob of this operator"), hint)
+            else:
+                conditions.setdefault(str(name), []).append(other)
+                yield from _unknown_choices(path, other, values, choices[other])
+    for cycle in _cycles({name: conditions.get(name, []) for name in choices}):
+        position = next(i for i, name in names.items() if name == cycle[0])
+        way = " -> ".join([*cycle, cycle[0]])
+        yield Wrong(("knobs", position, "only_if"), f"the cycle {way}", "conditions that form no cycle")
+
+
+def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Wrong]:
+    if not isinstance(choices, list | tuple):
+        return
+    for place, value in entries(listed(values)):
+        if value not in choices and isinstance(value, bool | int | float | str):
+            hint = did_you_mean(value, [choice for choice in choices if isinstance(choice, str)])
+            yield Wrong((*path, place), describe(value), one_of(choices, f"a choice of the knob {knob}"), hint)
+
+
+def places(infrastructure: Any, default_tiers: Sequence[str]) -> Iterator[Wrong]:
+    """What is wrong with the names of sites, pools and links, and with the sites and tiers they refer to."""
+    for field in ("sites", "pools"):
+        yield from _same_names(infrastructure, field)
+    sites = [name for _, name in named(read(infrastructure, "sites"))]
+    tiers = read(infrastructure, "tiers")
+    known = {"site": sites, "tier": [n for _, n in texts(tiers)] if tiers is not None else list(default_tiers)}
+    for position, pool in entries(read(infrastructure, "pools")):
+        for field, names in known.items():
+            yield from _place(("pools", position, field), read(pool, field), names, f"a {field} of this infrastructure")
+    first: dict[frozenset[str], int] = {}
+    for position, link in entries(read(infrastructure, "links")):
+        ends = {"from": read(link, "from", "source"), "to": read(link, "to", "target")}
+        for field, end in ends.items():
+            yield from _place(("links", position, field), end, sites, "a site of this infrastructure")
+        pair = frozenset(end for end in ends.values() if isinstance(end, str))
+        if len(pair) == 1 and None not in ends.values():
+            yield Wrong(("links", position, "to"), f"{describe(ends['to'])} at both ends", "two sites")
+        elif len(pair) == 2 and pair in first:
+            both = " and ".join(sorted(pair))
+            yield Wrong(("links", position), f"a second link between {both}", f"one, which is links[{first[pair]}]")
+        if len(pair) == 2:
+            first.setdefault(pair, position)
+
+
+def _place(path: tuple[str | int, ...], name: Any, names: Sequence[str], what: str) -> Iterator[Wrong]:
+    if isinstance(name, str) and names and name not in names:
+        yield Wrong(path, describe(name), one_of(names, what), did_you_mean(name, names))

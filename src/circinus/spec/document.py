@@ -1,0 +1,124 @@
+"""From files to a specification, or to the list of everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from circinus.errors import Fault, SpecError
+from circinus.spec.envelope import Document, read_document
+from circinus.spec.faults import did_you_mean
+from circinus.spec.infrastructure import Infrastructure
+from circinus.spec.pipeline import Pipeline
+from circinus.spec.query import Query
+from circinus.spec.references import check_references
+from circinus.spec.specification import Specification
+
+WHOLE_FILE = "(file)"
+"""Stands for the field in faults of a whole file."""
+
+
+def load_specification(paths: Sequence[Path]) -> Specification:
+    """Read files of YAML documents into one specification.
+
+    Args:
+        paths: files; a folder stands for the `*.yaml` and `*.yml` files in it (not below it), sorted by name.
+
+    Raises:
+        SpecError: with every fault of every file.
+    """
+    files, faults = _files(paths)
+    texts: list[tuple[Path, str]] = []
+    for file in files:
+        text = _text(file)
+        if isinstance(text, Fault):
+            faults.append(text)
+        else:
+            texts.append((file, text))
+    folders = tuple(dict.fromkeys(file.resolve().parent for file in files))
+    return _specification(texts, faults, module_paths=folders, files=tuple(files))
+
+
+def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[Path] = ()) -> Specification:
+    """Read YAML documents from `text`, which messages call `name`.
+
+    Raises:
+        SpecError: with every fault.
+    """
+    return _specification([(Path(name), text)], [], module_paths=tuple(module_paths), files=())
+
+
+def _specification(
+    texts: Iterable[tuple[Path, str]], unread: list[Fault], module_paths: tuple[Path, ...], files: tuple[Path, ...]
+) -> Specification:
+    from circinus.spec.yaml_reader import (  # what runs plans reads no YAML, and the parser loads slowly
+        SYNTAX,
+        read_yaml,
+    )
+
+    faults = list(unread)
+    documents: list[Document] = []
+    complete = not unread
+    order = {fault.file: position for position, fault in enumerate(unread)}
+    for file, text in texts:
+        order.setdefault(str(file), len(order))
+        trees, found = read_yaml(text, str(file))
+        complete = complete and not any(fault.field == SYNTAX for fault in found)
+        if not trees and not found:
+            found = [Fault(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
+        faults += found
+        for tree in trees:
+            document, wrong = read_document(tree, str(file))
+            complete = complete and document is not None
+            faults += wrong
+            if document is not None:
+                documents.append(document)
+    faults += check_references(documents, complete)
+    if faults:
+        raise SpecError(sorted(faults, key=lambda fault: (order[fault.file], fault.line)))
+    contents = [document.content for document in documents]
+    return Specification(
+        pipelines={content.name: content for content in contents if isinstance(content, Pipeline)},
+        infrastructure=next((content for content in contents if isinstance(content, Infrastructure)), None),
+        queries=tuple(content for content in contents if isinstance(content, Query)),
+        module_paths=module_paths,
+        files=files,
+        locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
+    )
+
+
+def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
+    """The files that `paths` stand for, each once."""
+    found: dict[Path, Path] = {}
+    faults: list[Fault] = []
+    if not paths:
+        faults.append(Fault("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
+    for path in map(Path, paths):
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
+            if not files:
+                faults.append(Fault(str(path), 0, WHOLE_FILE, "an empty folder", "*.yaml or *.yml files in it"))
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values()), faults
+
+
+def _text(file: Path) -> str | Fault:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return Fault(str(file), 0, WHOLE_FILE, "nothing", "a file", _neighbour(file))
+    except OSError as error:
+        return Fault(str(file), 0, WHOLE_FILE, f"a file that cannot be read ({error.strerror})", "a readable file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Fault(str(file), line, WHOLE_FILE, f"the byte 0x{content[error.start]:02x}", "text in UTF-8")
+
+
+def _neighbour(file: Path) -> str:
+    """A hint at a file of nearly the same name in the same folder."""
+    present = file.parent.iterdir() if file.parent.is_dir() else ()
+    return did_you_mean(file.name, [other.name for other in present])

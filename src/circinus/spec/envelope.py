@@ -1,0 +1,143 @@
+"""One document of a specification: its envelope (`apiVersion`, `kind`, `metadata`, `spec`) and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from circinus.errors import Fault
+from circinus.spec.consistency import read
+from circinus.spec.faults import Path, Wrong, describe, explain, near
+from circinus.spec.infrastructure import Infrastructure
+from circinus.spec.model import Name, SpecModel
+from circinus.spec.pipeline import Pipeline
+from circinus.spec.query import Query
+from circinus.spec.units import BARE_NUMBERS_REFUSED
+from circinus.spec.yaml_tree import YamlNode, dotted
+
+M = TypeVar("M", bound=SpecModel)
+
+API_VERSION = "circinus/v1"
+KINDS: Mapping[str, type[Pipeline | Infrastructure | Query]] = {
+    "Pipeline": Pipeline,
+    "Infrastructure": Infrastructure,
+    "Query": Query,
+}
+WHOLE = "(document)"
+"""Stands for the field in faults of a whole document."""
+_UNNAMED = "unnamed"
+_CONTEXT = {BARE_NUMBERS_REFUSED: True}
+
+
+class Metadata(SpecModel):
+    """What a document says of itself."""
+
+    name: Name
+    """Unique among the documents of its kind."""
+
+
+class Envelope(SpecModel):
+    """What surrounds every document."""
+
+    api_version: Literal["circinus/v1"] = Field(alias="apiVersion")
+    kind: Literal["Pipeline", "Infrastructure", "Query"]
+    metadata: Metadata
+    spec: Mapping[str, Any]
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        spec = read(content, "spec")
+        if isinstance(spec, Mapping) and "name" in spec:
+            yield Wrong(("spec", "name"), "the unknown field name", "the name in metadata.name")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a document was written."""
+
+    file: str
+    tree: YamlNode
+
+    def locate(self, path: Path) -> tuple[int, str]:
+        """The line and the dotted path of what a document's model knows as `path`."""
+        return self.tree.locate(("metadata", "name") if path == ("name",) else ("spec", *path))
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as far as it could be understood."""
+
+    kind: str
+    name: str | None
+    """None: it cannot be read."""
+    content: Pipeline | Infrastructure | Query | Mapping[str, Any]
+    """The model; where the document is faulty, what was written in `spec`."""
+    source: Source | None = None
+    """None: it was made in Python."""
+
+    @classmethod
+    def of(cls, model: Pipeline | Infrastructure | Query) -> Document:
+        """The document of an object made in Python."""
+        return cls(type(model).__name__, model.name, model)
+
+    def fault(self, wrong: Wrong) -> Fault:
+        """What is wrong, with its place in the file (or the name of the object made in Python)."""
+        if self.source is None:
+            file, line, field = f"{self.kind} {self.name}", 0, dotted(wrong.path).removeprefix(".")
+        else:
+            file = self.source.file
+            line, field = self.source.locate(wrong.path)
+        return Fault(file, line, field or WHOLE, wrong.found, wrong.expected, wrong.hint)
+
+    @property
+    def place(self) -> str:
+        """Where the document stands, for hints in faults of others."""
+        return f"{self.source.file}:{self.source.tree.line}" if self.source is not None else "given"
+
+    def part(self, path: Path, kind: type[M]) -> M | None:
+        """The valid part at `path`; None where it is absent or faulty."""
+        found: Any = self.content
+        for step in path:
+            found = read(found, step) if isinstance(step, str) else found[step]
+        if found is None or isinstance(found, kind):
+            return found
+        return _read(kind, found)[0]
+
+
+def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Fault]]:
+    """What `tree` holds, and everything that is wrong with it on its own.
+
+    Returns:
+        The document (None where its kind cannot be told) and its faults.
+    """
+    content = tree.value
+    if not isinstance(content, dict):
+        expected = "a mapping with the fields apiVersion, kind, metadata, spec"
+        return None, [Fault(file, tree.line, WHOLE, describe(content), expected)]
+    faults: list[Fault] = []
+    for wrong in _read(Envelope, content)[1]:
+        line, field = tree.locate(wrong.path)
+        faults.append(Fault(file, line, field, wrong.found, wrong.expected, wrong.hint))
+    kind = near(str(content.get("kind")), KINDS)
+    if kind is None:
+        return None, faults
+    named = not any(fault.field in ("metadata", "metadata.name") for fault in faults)
+    name = read(content.get("metadata"), "name") if named else None
+    spec = content.get("spec")
+    if not isinstance(spec, dict):
+        return Document(kind, name, {}, Source(file, tree)), faults
+    given = {**spec, "name": name if named else _UNNAMED}
+    model, wrongs = _read(KINDS[kind], given)
+    content = model if named and model is not None else given
+    document = Document(kind, name, content, Source(file, tree))
+    return document, faults + [document.fault(wrong) for wrong in wrongs]
+
+
+def _read(model: type[M], given: Any) -> tuple[M | None, list[Wrong]]:
+    try:
+        return model.model_validate(given, by_alias=True, by_name=False, context=_CONTEXT), []
+    except ValidationError as error:
+        return None, explain(error, model, given)

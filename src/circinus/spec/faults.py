@@ -1,0 +1,190 @@
+"""What is wrong with a value, in the words of every message: what was found, what was expected, a near name.
+
+Validators raise `wrong(...)` (one fault of their own value) or `refusal(...)` (several, below their value). Whatever
+pydantic itself finds is put into the same words by `explain`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+Path = tuple[str | int, ...]
+"""Where in a document: field names as written and positions in lists."""
+
+_FAULT = "fault"
+_LONGEST = 60
+
+_EXPECTED = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "too_short": "a list of at least {min_length}",
+    "literal_error": "{expected}",
+}
+
+
+@dataclass(frozen=True)
+class Expects:
+    """Annotates a type with what a message says is expected of it: `Annotated[str, Expects("a name")]`."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing wrong at `path`, relative to the value that was checked."""
+
+    path: Path
+    found: str
+    expected: str
+    hint: str = ""
+
+    def below(self, *path: str | int) -> Wrong:
+        """The same, seen from `path` further up."""
+        return Wrong((*path, *self.path), self.found, self.expected, self.hint)
+
+
+def wrong(found: str, expected: str, hint: str = "") -> PydanticCustomError:
+    """The error that a validator raises about the value it was given."""
+    message = "found {found}, expected {expected}; {hint}" if hint else "found {found}, expected {expected}"
+    return PydanticCustomError(_FAULT, message, {"found": found, "expected": expected, "hint": hint})
+
+
+def refusal(title: str, wrongs: Iterable[Wrong]) -> ValidationError:
+    """The error that a validator raises about parts of the value it was given."""
+    details = [
+        InitErrorDetails(type=wrong(found.found, found.expected, found.hint), loc=found.path, input=None)
+        for found in wrongs
+    ]
+    return ValidationError.from_exception_data(title, details, hide_input=True)
+
+
+def explain(error: ValidationError, model: type[BaseModel], given: Any) -> list[Wrong]:
+    """Everything that `error` says about `given`, which was to become a `model`.
+
+    A required field is not called missing when it was only misspelt.
+    """
+    written = {field.alias or name: field for name, field in model.model_fields.items()}
+    misspelt = {
+        _meant(str(details["loc"][0]), model)
+        for details in error.errors(include_url=False)
+        if details["type"] == "extra_forbidden" and len(details["loc"]) == 1
+    }
+    return [
+        _explain_one(details, model, written, given)
+        for details in error.errors(include_url=False)
+        if not (details["type"] == "missing" and details["loc"][-1] in misspelt)
+    ]
+
+
+def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Wrong:
+    path = tuple(step for step in error["loc"] if step != "[key]")
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == _FAULT:
+        return Wrong(path, context["found"], context["expected"], context["hint"])
+    expects = _expectation(written[path[0]].metadata) if len(path) == 1 and path[0] in written else None
+    if kind == "missing":
+        return Wrong(path, "nothing", expects or "a value", "the field is required")
+    if kind == "extra_forbidden":
+        key = str(path[-1])
+        meant = _meant(key, model)
+        hint = f"did you mean {meant}?" if meant is not None else ""
+        return Wrong(path, f"the unknown field {key}", f"one of {', '.join(written)}", hint)
+    value = _dig(given, path, error["input"])
+    if kind == "model_type" and not path:
+        return Wrong(path, describe(value), f"a mapping with the fields {', '.join(written)}")
+    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else error["msg"]
+    if kind.endswith("_type") and expects:
+        expected = expects
+    if kind == "literal_error":
+        return Wrong(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
+    return Wrong(path, describe(value), expected, _quoting(kind, value))
+
+
+def _meant(key: str, model: type[BaseModel]) -> str | None:
+    """The field, as written, that an unknown one most likely stands for."""
+    in_python = model.model_fields.get(key)
+    if in_python is not None:
+        return in_python.alias
+    return near(key, (field.alias or name for name, field in model.model_fields.items()))
+
+
+def _expectation(metadata: Iterable[Any]) -> str | None:
+    return next((mark.what for mark in metadata if isinstance(mark, Expects)), None)
+
+
+def _quoting(kind: str, value: Any) -> str:
+    text = isinstance(value, bool | int | float) and kind == "string_type"
+    return f'put it in quotes if text is meant: "{describe(value)}"' if text else ""
+
+
+def _dig(given: Any, path: Path, otherwise: Any) -> Any:
+    """The value as it was given, rather than what a validator made of it."""
+    for step in path:
+        try:
+            given = given[step]
+        except (KeyError, IndexError, TypeError):
+            return otherwise
+    return given
+
+
+def describe(value: Any) -> str:
+    """How a message speaks of a value that was found."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}infinity"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONGEST else f"{value[:_LONGEST]}...")
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return f"a {type(value).__name__}"
+
+
+def near(name: str, names: Iterable[Any]) -> str | None:
+    """The one of `names` that a mistyped `name` most likely means."""
+    folded = {str(known).casefold(): str(known) for known in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+def did_you_mean(name: Any, names: Iterable[Any]) -> str:
+    """A hint that names the near one of `names`; empty when there is none."""
+    meant = near(name, names) if isinstance(name, str) else None
+    return f"did you mean {meant}?" if meant is not None else ""
+
+
+def one_of(names: Iterable[Any], what: str) -> str:
+    """What is expected where one of `names` must be referred to."""
+    known = [describe(name) if not isinstance(name, str) else name for name in names]
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"{what} ({shown})" if known else f"{what} (there is none)"

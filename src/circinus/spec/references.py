@@ -1,0 +1,180 @@
+"""What must agree between documents: every reference leads somewhere, and what is asked for can exist there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from circinus.errors import Fault
+from circinus.spec.consistency import entries, named, read, texts
+from circinus.spec.envelope import Document
+from circinus.spec.faults import Wrong, describe, did_you_mean, one_of
+from circinus.spec.infrastructure import Infrastructure, Pool
+from circinus.spec.network import Network
+from circinus.spec.pipeline import MetricSpec, OperatorSpec
+from circinus.spec.slo import AccuracySlo, Slos
+from circinus.spec.units import SIZE
+
+
+def check_references(documents: Sequence[Document], complete: bool = True) -> list[Fault]:
+    """Everything wrong between `documents`.
+
+    Args:
+        documents: all of one specification, in the order in which they were read.
+        complete: whether these are all; where some could not be read, a name that leads nowhere may be theirs.
+
+    What is faulty within itself is passed over. Where there is no infrastructure at all, nothing is said about sites,
+    tiers and machines: pipelines can be profiled without one.
+    """
+    return [fault for part in _Checks(documents, complete).all() for fault in part]
+
+
+@dataclass(frozen=True)
+class _Checks:
+    documents: Sequence[Document]
+    complete: bool
+
+    def all(self) -> Iterator[list[Fault]]:
+        yield [document.fault(wrong) for document, wrong in self._same_names()]
+        places = [document for document in self.documents if document.kind == "Infrastructure"]
+        infrastructure = places[0] if len(places) == 1 else None
+        machines = infrastructure.content if infrastructure is not None else None
+        network = Network(machines) if isinstance(machines, Infrastructure) else None
+        for document in self.documents:
+            if document.kind == "Pipeline":
+                wrongs = [*self._tiers(document, infrastructure), *self._demands(document, network)]
+            elif document.kind == "Query":
+                wrongs = [*self._pipeline(document), *self._source(document, infrastructure, network)]
+            else:
+                continue
+            yield [document.fault(wrong) for wrong in wrongs]
+
+    def _same_names(self) -> Iterator[tuple[Document, Wrong]]:
+        first: dict[tuple[str, str | None], Document] = {}
+        for document in self.documents:
+            key = (document.kind, document.name if document.kind != "Infrastructure" else None)
+            earlier = first.setdefault(key, document)
+            if earlier is document or (document.name is None and document.kind != "Infrastructure"):
+                continue
+            hint = f"the first is {earlier.place}"
+            if document.kind == "Infrastructure":
+                yield document, Wrong(("name",), "a second Infrastructure", "one in a specification", hint)
+            else:
+                expected = f"a name that no other {document.kind} has"
+                yield document, Wrong(("name",), f"{describe(document.name)} again", expected, hint)
+
+    def _pipeline(self, query: Document) -> Iterator[Wrong]:
+        name = read(query.content, "pipeline")
+        pipelines = [document for document in self.documents if document.kind == "Pipeline"]
+        names = [pipeline.name for pipeline in pipelines if pipeline.name is not None]
+        if not isinstance(name, str):
+            return
+        if name not in names:
+            if self.complete and len(names) == len(pipelines):
+                hint = did_you_mean(name, names) or ("" if names else "give the file of its pipeline as well")
+                yield Wrong(("pipeline",), describe(name), one_of(names, "a pipeline"), hint)
+            return
+        metric = next(pipeline for pipeline in pipelines if pipeline.name == name).part(("metric",), MetricSpec)
+        slos = query.part(("slos",), Slos)
+        if metric is not None and slos is not None and slos.accuracy is not None:
+            yield from _accuracy(slos.accuracy, metric)
+
+    def _source(self, query: Document, infrastructure: Document | None, network: Network | None) -> Iterator[Wrong]:
+        source = read(query.content, "source")
+        sites = [] if infrastructure is None else [n for _, n in named(read(infrastructure.content, "sites"))]
+        if not isinstance(source, str) or not sites:
+            return
+        if source not in sites:
+            if self.complete:
+                yield Wrong(("source",), describe(source), one_of(sites, "a site"), did_you_mean(source, sites))
+        elif network is not None and not network.open_pools(source):
+            found = f"{describe(source)}, from where no pool can be reached"
+            yield Wrong(
+                ("source",), found, "a site with a pool of its own, or with links to a pool that is not private"
+            )
+
+    def _tiers(self, pipeline: Document, infrastructure: Document | None) -> Iterator[Wrong]:
+        if infrastructure is None:
+            return
+        given = read(infrastructure.content, "tiers")
+        tiers = [n for _, n in texts(given)] if given is not None else Infrastructure.model_fields["tiers"].default
+        for position, operator in entries(read(pipeline.content, "operators")):
+            for place, tier in texts(read(operator, "allowed_tiers")):
+                if tier not in tiers:
+                    path = ("operators", position, "allowed_tiers", place)
+                    expected = one_of(tiers, "a tier of the infrastructure")
+                    yield Wrong(path, describe(tier), expected, did_you_mean(tier, tiers))
+
+    def _demands(self, pipeline: Document, network: Network | None) -> Iterator[Wrong]:
+        if network is None:
+            return
+        for position, _ in entries(read(pipeline.content, "operators")):
+            operator = pipeline.part(("operators", position), OperatorSpec)
+            if operator is not None:
+                for wrong in _unmet(operator, network.infrastructure):
+                    yield wrong.below("operators", position)
+
+
+def _accuracy(slo: AccuracySlo, metric: MetricSpec) -> Iterator[Wrong]:
+    right = ">=" if metric.direction == "maximize" else "<="
+    if slo.comparison != right:
+        expected = f"{right}, since the metric {metric.name} is to be {metric.direction}d"
+        yield Wrong(("slos", "accuracy", "comparison"), slo.comparison, expected)
+    least, greatest = metric.range
+    if not least <= slo.threshold <= greatest:
+        expected = f"a score from {least:g} to {greatest:g}, the range of the metric {metric.name}"
+        yield Wrong(("slos", "accuracy", "threshold"), f"{slo.threshold:g}", expected)
+
+
+def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[Wrong]:
+    """Why no pool could hold one replica of `operator`, however many nodes it had; nothing where one could."""
+    allowed = operator.allowed_tiers
+    if allowed is not None and not set(allowed) <= set(infrastructure.tiers):
+        return
+    pools = [pool for pool in infrastructure.pools if allowed is None or pool.tier in allowed]
+    if not pools:
+        tiers = sorted({pool.tier for pool in infrastructure.pools}, key=infrastructure.tiers.index)
+        expected = f"a tier that has a pool ({', '.join(tiers)})"
+        yield Wrong(("allowed_tiers",), ", ".join(allowed or ()), expected)
+        return
+    where = "" if allowed is None else f" on {' and '.join(allowed)}"
+    needs = (
+        _Need("cpus", min(operator.cpus), max(pool.cpus for pool in pools), "{} CPUs"),
+        _Need("gpus", operator.gpus, max(pool.gpus for pool in pools), "{} GPUs"),
+        _Need(
+            "gpu_memory",
+            operator.gpu_memory_bytes,
+            max(pool.gpu_memory_bytes for pool in pools),
+            "{} of GPU memory",
+            SIZE.format,
+        ),
+    )
+    unmet = [need for need in needs if need.amount > need.most]
+    for need in unmet:
+        yield Wrong((need.field,), need.spoken, f"at most {need.show(need.most)}, the most that a node has{where}")
+    if not unmet and not any(_holds(pool, operator) for pool in pools):
+        together = ", ".join(need.spoken for need in needs if need.amount > 0)
+        yield Wrong((), f"a need of {together} together", f"what one node of some pool has{where}")
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What one replica needs of one resource, and the most that any one node has."""
+
+    field: str
+    amount: float
+    most: float
+    words: str
+    show: Callable[[float], str] = "{:g}".format
+
+    @property
+    def spoken(self) -> str:
+        return self.words.format(self.show(self.amount))
+
+
+def _holds(pool: Pool, operator: OperatorSpec) -> bool:
+    return (
+        pool.cpus >= min(operator.cpus)
+        and pool.gpus >= operator.gpus
+        and pool.gpu_memory_bytes >= operator.gpu_memory_bytes
+    )
