@@ -105,7 +105,8 @@ def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[s
     kind, context = error["type"], error.get("ctx", {})
     if kind == _FAULT:
         return Wrong(path, context["found"], context["expected"], context["hint"])
-    expects = _expectation(written[path[0]].metadata) if len(path) == 1 and path[0] in written else None
+    field = written.get(str(path[0])) if len(path) == 1 else None
+    expects = _expectation(field.metadata) if field is not None else None
     if kind == "missing":
         return Wrong(path, "nothing", expects or "a value", "the field is required")
     if kind == "extra_forbidden":
