@@ -1,0 +1,336 @@
+# ruff: noqa: D102 - the names of the tests say what they test
+"""What every engine must do, as a test class that its tests derive from.
+
+    class TestMyEngine(EngineConformance):
+        @pytest.fixture
+        def engine(self):
+            return MyEngine()  # runs nothing yet; every test closes it
+
+Needs pytest, which Circinus itself does not; nothing else imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving.conformance_operators import come
+from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.engine import Engine, Request, Response
+
+_PATIENCE_S = 60.0
+_P = ParamSpec("_P")
+_Test = Callable[Concatenate["EngineConformance", Engine, _P], Coroutine[Any, Any, None]]
+
+
+def driven(test: _Test[_P]) -> Callable[..., None]:
+    """Run a test in an event loop of its own, and close the engine after it."""
+
+    @wraps(test)
+    def run(self: EngineConformance, engine: Engine, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        async def test_then_close() -> None:
+            try:
+                await asyncio.wait_for(test(self, engine, *args, **kwargs), 2 * _PATIENCE_S)
+            finally:
+                await engine.close()
+
+        asyncio.run(test_then_close())
+
+    return run
+
+
+async def ask(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Any:
+    """The output for one request."""
+    return (await respond(engine, value, query, key)).output
+
+
+async def respond(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Response:
+    """The response to one request."""
+    return await engine.submit(Request(query, key, value, input_bytes=100.0))
+
+
+async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """Wait until `condition` holds; fails when it does not within a minute."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while not await condition():
+        assert time.monotonic() < deadline_s, f"{condition} did not come true within {_PATIENCE_S:g} s"
+        await asyncio.sleep(0.005)
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that ended and was not yet collected by its parent does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    if not status.parent.parent.joinpath("self").exists():
+        return True
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class EngineConformance:
+    """Derive from it and give a fixture `engine`: an engine in the mode `real` that runs nothing yet."""
+
+    # -- routes --
+
+    @driven
+    async def test_chain_passes_outputs_on(self, engine: Engine) -> None:
+        first = Step("first", "add", knobs=(("amount", 1),))
+        second = Step("second", "add", after=("first",), knobs=(("amount", 10),), pool="far")
+        await engine.apply(chain("q", first, second))
+        response = await respond(engine, 100)
+        assert response.output == 111
+        assert response.latency_s > 0
+        assert set(response.stage_s) == set(response.busy_s) == {"first", "second"}
+        assert response.latency_s >= sum(response.stage_s.values())
+        assert set(response.link_bytes) == {"home->center", "center->home"}
+
+    @driven
+    async def test_fork_and_join_keep_the_order_of_inputs(self, engine: Engine) -> None:
+        start = Step("start", "add", knobs=(("amount", 1),))
+        left = Step("left", "add", after=("start",), knobs=(("amount", 10),), pool="far")
+        right = Step("right", "add", after=("start",), knobs=(("amount", 100),))
+        join = Step("join", "pair", after=("right", "left"), pool="far")
+        await engine.apply(chain("q", start, left, right, join))
+        assert await ask(engine, 0) == [101, 11]
+
+    @driven
+    async def test_output_is_sent_to_a_site_once(self, engine: Engine) -> None:
+        start = Step("start", "add")
+        left = Step("left", "add", after=("start",), knobs=(("amount", 10),), pool="far")
+        right = Step("right", "add", after=("start",), knobs=(("amount", 20),), pool="far")
+        join = Step("join", "pair", after=("left", "right"))
+        alone = Step("alone", "add", after=("start",), pool="far")
+        steps = (start, left, right, join)
+        await engine.apply(state([route("both", *steps), route("one", start, alone)], [*steps, alone]))
+        both = await respond(engine, 5, "both")
+        one = await respond(engine, 5, "one")
+        assert both.output == [16, 26]
+        assert both.link_bytes["home->center"] == one.link_bytes["home->center"]
+
+    @driven
+    async def test_several_sinks_answer_together(self, engine: Engine) -> None:
+        start = Step("start", "add")
+        left = Step("left", "add", after=("start",), knobs=(("amount", 10),))
+        right = Step("right", "refuse_negative", after=("start",), pool="far")
+        await engine.apply(chain("q", start, left, right))
+        assert await ask(engine, 1) == {"left": 12, "right": 2}
+
+    @driven
+    async def test_large_values_pass_whole(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("first", "add", knobs=(("amount", "end"),), batch_size=2)))
+        value = os.urandom(2_000_000).hex()
+        answers = await asyncio.gather(*(ask(engine, value) for _ in range(5)))
+        assert all(answer == value + "end" for answer in answers)
+
+    @driven
+    async def test_queries_share_a_deployment(self, engine: Engine) -> None:
+        shared = Step("shared", "process_id")
+        await engine.apply(state([route("a", shared), route("b", shared)], [shared]))
+        answers = [await ask(engine, 0, query) for query in "abab"]
+        assert len(set(answers)) == 1
+        status = await engine.status()
+        assert set(status.routes) == {"a", "b"}
+        assert [deployment.requests for deployment in status.deployments] == [4]
+
+    @driven
+    async def test_unknown_query_is_refused(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("first", "add")))
+        with pytest.raises(ServingError, match="nobody"):
+            await ask(engine, 1, "nobody")
+        assert await ask(engine, 1) == 2
+
+    # -- replicas --
+
+    @driven
+    async def test_as_many_requests_at_a_time_as_replicas(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", replicas=3)))
+        value = {"folder": str(tmp_path), "parties": 3}
+        answers = await asyncio.gather(*(ask(engine, value) for _ in range(3)))
+        assert len({process for process, _ in answers}) == 3
+
+    @driven
+    async def test_waiting_requests_are_batched(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", batch_size=4)))
+        held, free = tmp_path / "held", tmp_path / "free"
+        held.mkdir()
+        free.mkdir()
+        first = asyncio.create_task(ask(engine, {"folder": str(held), "parties": 2}))
+        await until(lambda: _has_files(held, 1))
+        others = [asyncio.create_task(respond(engine, {"folder": str(free), "parties": 1})) for _ in range(6)]
+        await until(lambda: _waiting(engine, 6))
+        come(held)
+        responses = await asyncio.gather(*others)
+        assert (await first)[1] == 1
+        assert [response.output[1] for response in responses] == [4, 4, 4, 4, 2, 2]
+        for response in responses:
+            assert response.busy_s["meet"] == pytest.approx(response.stage_s["meet"] / response.output[1])
+
+    @driven
+    async def test_operator_error_names_operator_and_item(self, engine: Engine) -> None:
+        refuse = Step("refuse", "refuse_negative", batch_size=8)
+        await engine.apply(chain("q", refuse, Step("who", "process_id", after=("refuse",))))
+        before = await ask(engine, 1)
+        values = [1, -2, 3]
+        answers = await asyncio.gather(
+            *(ask(engine, value, key=f"key{value}") for value in values), return_exceptions=True
+        )
+        error = answers[1]
+        assert isinstance(error, ServingError)
+        assert all(part in str(error) for part in ("refuse", "key-2", "ValueError", "-2 is negative"))
+        assert answers[0] == answers[2] == before
+        assert [deployment.restarts for deployment in (await engine.status()).deployments] == [0, 0]
+
+    @driven
+    async def test_killed_replica_is_replaced_and_reported(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("who", "process_id")))
+        assert (await engine.status()).healthy
+        process = await ask(engine, 0)
+        os.kill(process, signal.SIGKILL)
+        assert await ask(engine, 0) != process
+        await until(lambda: _restarted(engine))
+        (deployment,) = (await engine.status()).deployments
+        assert (await engine.status()).healthy
+        assert deployment.message
+
+    @driven
+    async def test_item_that_kills_replicas_is_given_up(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("die", "die_on_negative")))
+        with pytest.raises(ServingError, match=r"die.*killer"):
+            await ask(engine, -1, key="killer")
+        assert await ask(engine, 4) == 4
+
+    # -- changes --
+
+    @driven
+    async def test_changed_state_keeps_untouched_replicas(self, engine: Engine) -> None:
+        kept = Step("kept", "process_id")
+        first = Step("first", "add", knobs=(("amount", 1),))
+        second = Step("first", "add", knobs=(("amount", 5),))
+        await engine.apply(state([route("who", kept), route("q", first)], [kept, first]))
+        process = await ask(engine, 0, "who")
+        assert await ask(engine, 0) == 1
+        await engine.apply(state([route("who", kept), route("q", second)], [kept, second]))
+        assert await ask(engine, 0, "who") == process
+        assert await ask(engine, 0) == 5
+        await engine.apply(state([route("who", kept)], [kept]))
+        assert await ask(engine, 0, "who") == process
+        with pytest.raises(ServingError):
+            await ask(engine, 0)
+
+    @driven
+    async def test_switching_a_route_loses_no_request(self, engine: Engine) -> None:
+        old = Step("first", "add", knobs=(("amount", 1),), replicas=2)
+        new = Step("first", "add", knobs=(("amount", 10),), replicas=2, pool="far")
+        await engine.apply(chain("q", old))
+        sent: list[asyncio.Task[Any]] = []
+
+        async def keep_sending() -> None:
+            while True:
+                sent.append(asyncio.create_task(ask(engine, 0)))
+                await asyncio.sleep(0.002)
+
+        sender = asyncio.create_task(keep_sending())
+        await asyncio.sleep(0.05)
+        await engine.apply(chain("q", new))
+        after = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
+        sender.cancel()
+        answers = await asyncio.gather(*sent)
+        assert set(after) == {10}
+        assert set(answers) == {1, 10}
+
+    @driven
+    async def test_scaling_up_adds_to_what_runs(self, engine: Engine, tmp_path: Path) -> None:
+        before, after = tmp_path / "before", tmp_path / "after"
+        before.mkdir()
+        after.mkdir()
+        await engine.apply(chain("q", Step("meet", "Meet")))
+        process, _ = await ask(engine, {"folder": str(before), "parties": 1})
+        await engine.apply(chain("q", Step("meet", "Meet", replicas=3)))
+        value = {"folder": str(after), "parties": 3}
+        answers = await asyncio.gather(*(ask(engine, value) for _ in range(3)))
+        processes = {process for process, _ in answers}
+        assert len(processes) == 3
+        assert process in processes
+
+    @driven
+    async def test_scaling_down_drains(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", replicas=3)))
+        tasks = [asyncio.create_task(ask(engine, {"folder": str(tmp_path), "parties": 6})) for _ in range(5)]
+        await until(lambda: _has_files(tmp_path, 3))
+        await engine.apply(chain("q", Step("meet", "Meet", replicas=1)))
+        for _ in range(3):
+            come(tmp_path)
+        answers = await asyncio.gather(*tasks)
+        processes = {process for process, _ in answers}
+        assert len(processes) == 3
+        await until(lambda: _alive(processes, 1))
+        (deployment,) = (await engine.status()).deployments
+        assert (deployment.replicas_wanted, deployment.replicas_ready) == (1, 1)
+
+    @driven
+    async def test_state_that_cannot_be_leaves_the_old_one(self, engine: Engine) -> None:
+        who = Step("who", "process_id")
+        await engine.apply(chain("q", who))
+        process = await ask(engine, 0)
+        bad = Step("bad", "Unloadable", after=("who",))
+        grown = Step("who", "process_id", replicas=2)
+        with pytest.raises(ServingError, match="its model is missing"):
+            await engine.apply(chain("q", grown, bad))
+        assert await ask(engine, 0) == process
+        status = await engine.status()
+        assert status.routes == ("q",)
+        assert [(d.deployment, d.replicas_wanted) for d in status.deployments] == [(who.deployment, 1)]
+        assert status.healthy
+
+    @driven
+    async def test_same_state_again_changes_nothing(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("who", "process_id")))
+        process = await ask(engine, 0)
+        await engine.apply(chain("q", Step("who", "process_id")))
+        assert await ask(engine, 0) == process
+
+    # -- the end --
+
+    @driven
+    async def test_close_leaves_no_process(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", replicas=2), Step("who", "process_id")))
+        answer = await ask(engine, {"folder": str(tmp_path), "parties": 1})
+        processes = {answer["meet"][0], answer["who"]}
+        assert await _alive(processes, 2)
+        task = asyncio.create_task(ask(engine, {"folder": str(tmp_path), "parties": 1000}))
+        await until(lambda: _has_files(tmp_path, 2))
+        await engine.close()
+        with pytest.raises(ServingError):
+            await task
+        assert await _alive(processes, 0)
+
+
+async def _has_files(folder: Path, count: int) -> bool:
+    return len(list(folder.iterdir())) >= count
+
+
+async def _waiting(engine: Engine, count: int) -> bool:
+    return sum(deployment.queue_length for deployment in (await engine.status()).deployments) == count
+
+
+async def _restarted(engine: Engine) -> bool:
+    status = await engine.status()
+    return status.healthy and sum(deployment.restarts for deployment in status.deployments) >= 1
+
+
+async def _alive(processes: set[int], count: int) -> bool:
+    return sum(lives(process) for process in processes) == count

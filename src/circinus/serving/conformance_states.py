@@ -1,0 +1,121 @@
+"""Small desired states for `circinus.serving.conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.spec import (
+    Allocation,
+    Configuration,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    Link,
+    Pool,
+    Site,
+)
+from circinus.spec.model import Scalar
+
+PIPELINE = "conformance"
+_MIB = 2.0**20
+
+
+def infrastructure() -> Infrastructure:
+    """Two sites with a fast link; small enough for any machine to compute on."""
+    pools = [
+        Pool(
+            name=name,
+            site=site,
+            tier=tier,
+            cpus=0.5,
+            memory_bytes=64 * _MIB,
+            hardware=HardwareClass(name="local"),
+            private=False,
+        )
+        for name, site, tier in (("near", "home", "edge"), ("far", "center", "cloud"))
+    ]
+    link = Link(source="home", target="center", bandwidth_bytes_per_s=1e9, round_trip_s=0.0)
+    return Infrastructure(
+        name="conformance", sites=(Site(name="home"), Site(name="center")), pools=tuple(pools), links=(link,)
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator of a route: which of `conformance_operators`, after what, with which knobs, where, how large."""
+
+    operator: str
+    uses: str
+    after: tuple[str, ...] = ()
+    knobs: tuple[tuple[str, Scalar], ...] = ()
+    pool: str = "near"
+    replicas: int = 1
+    batch_size: int = 1
+
+    @property
+    def deployment(self) -> Deployment:
+        """What it runs in."""
+        return Deployment(
+            pipeline=PIPELINE,
+            operator=self.operator,
+            knobs=KnobValues(self.knobs),
+            pool=self.pool,
+            allocation=Allocation(cpus=0.1, batch_size=self.batch_size, utilization_target=0.5),
+        )
+
+    @property
+    def desired(self) -> DesiredDeployment:
+        """Its deployment with its size."""
+        return DesiredDeployment(
+            deployment=self.deployment,
+            uses=f"circinus.serving.conformance_operators:{self.uses}",
+            replicas=self.replicas,
+            cpus=0.1,
+            memory_bytes=_MIB,
+            relative_speed=1.0,
+        )
+
+
+def route(query: str, *steps: Step) -> Route:
+    """A route from and to the site `home`; what no step comes after is a sink."""
+    consumed = {producer for step in steps for producer in step.after}
+    knobs = {step.operator: KnobValues(step.knobs) for step in steps}
+    return Route(
+        query=query,
+        pipeline=PIPELINE,
+        source="home",
+        stages=tuple(
+            RouteStage(step.operator, step.after, step.deployment, _prefix(step, steps, knobs)) for step in steps
+        ),
+        sinks=tuple(step.operator for step in steps if step.operator not in consumed),
+    )
+
+
+def state(routes: Sequence[Route], steps: Sequence[Step], mode: Mode = Mode.REAL) -> DesiredState:
+    """The deployments of `steps` and `routes` over them."""
+    return DesiredState(
+        mode=mode,
+        infrastructure=infrastructure(),
+        deployments=tuple(step.desired for step in steps),
+        routes=tuple(routes),
+        module_paths=(),
+    )
+
+
+def chain(query: str, *steps: Step) -> DesiredState:
+    """One query over all `steps`."""
+    return state([route(query, *steps)], steps)
+
+
+def _prefix(step: Step, steps: Sequence[Step], knobs: dict[str, KnobValues]) -> Configuration:
+    by_name = {other.operator: other for other in steps}
+    needed: dict[str, KnobValues] = {}
+    waiting = [step.operator]
+    while waiting:
+        operator = waiting.pop()
+        needed[operator] = knobs[operator]
+        waiting.extend(by_name[operator].after)
+    return Configuration.of(needed)

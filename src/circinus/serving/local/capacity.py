@@ -1,0 +1,95 @@
+"""Whether this machine can run what is asked of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from glob import glob
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredState, Mode
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with."""
+
+    cpus: int
+    memory_bytes: float
+    gpus: int
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine, as far as this process may use it."""
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(
+            cpus, float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), len(glob("/dev/nvidia[0-9]*"))
+        )
+
+
+def check_state(desired: DesiredState) -> None:
+    """Refuse a state that contradicts itself.
+
+    Raises:
+        ServingError: a deployment is listed twice or without replicas, a pool is unknown, or a route uses a deployment
+            that is not listed.
+    """
+    pools = {pool.name for pool in desired.infrastructure.pools}
+    listed = set()
+    for wanted in desired.deployments:
+        name = wanted.deployment.name
+        if wanted.deployment in listed:
+            raise ServingError(f"deployment {name} is listed twice")
+        if wanted.deployment.pool not in pools:
+            raise ServingError(f"deployment {name}: found no pool {wanted.deployment.pool} in the infrastructure")
+        if wanted.replicas < 1:
+            raise ServingError(f"deployment {name}: found {wanted.replicas} replicas, expected at least 1")
+        listed.add(wanted.deployment)
+    queries = set()
+    for route in desired.routes:
+        if route.query in queries:
+            raise ServingError(f"query {route.query} has two routes")
+        queries.add(route.query)
+        for stage in route.stages:
+            if stage.deployment not in listed:
+                raise ServingError(f"query {route.query} is routed to {stage.deployment.name}, which is not deployed")
+
+
+def check_machine(desired: DesiredState, machine: Machine) -> None:
+    """Refuse, in the mode `real`, what `machine` cannot be or hold: measured times would mean nothing.
+
+    Both what the replicas are given and the pools they run in must fit, for a pool that is larger than the machine
+    promises room that is not there.
+
+    Raises:
+        ServingError: it does not fit, or a pool in use is faster than the machine that was profiled.
+    """
+    if desired.mode is not Mode.REAL:
+        return
+    for wanted in desired.deployments:
+        if wanted.relative_speed > 1:
+            raise ServingError(
+                f"pool {wanted.deployment.pool} has hardware {wanted.relative_speed:g} times as fast as what was "
+                "profiled on; mode real can slow this machine down, not speed it up; use mode replay"
+            )
+    used = {wanted.deployment.pool for wanted in desired.deployments}
+    pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
+    pools_named = f"the pools in use ({', '.join(pool.name for pool in pools)}) have"
+    _compare("the replicas are given", "CPUs", sum(d.replicas * d.cpus for d in desired.deployments), machine.cpus)
+    _compare(pools_named, "CPUs", sum(pool.nodes * pool.cpus for pool in pools), machine.cpus)
+    _compare(pools_named, "GPUs", sum(pool.nodes * pool.gpus for pool in pools), machine.gpus)
+    memory_gib = machine.memory_bytes / _GIB
+    given_gib = sum(d.replicas * d.memory_bytes for d in desired.deployments) / _GIB
+    _compare("the replicas are given", "GiB of memory", given_gib, memory_gib)
+    pools_gib = sum(pool.nodes * pool.memory_bytes for pool in pools) / _GIB
+    _compare(pools_named, "GiB of memory", pools_gib, memory_gib)
+
+
+def _compare(what: str, unit: str, found: float, there: float) -> None:
+    if found > there * (1 + 1e-9):
+        raise ServingError(
+            f"{what} {found:.4g} {unit} and this machine has {there:.4g}; mode real computes and cannot be larger than "
+            "the machine; use mode replay, which answers from recordings"
+        )

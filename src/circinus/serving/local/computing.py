@@ -1,0 +1,58 @@
+"""Answering by computing: the mode `real`."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections.abc import Sequence
+
+from circinus.operators import Operator, resolve_operator
+from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.serving.local.messages import ReplicaSpec, WorkItem, WorkResult
+
+
+class ComputingResponder:
+    """Runs the operator; on slower hardware it then waits as long as that hardware would have computed on."""
+
+    def __init__(self, spec: ReplicaSpec) -> None:
+        """Load the operator.
+
+        Raises:
+            OperatorError: it is not found.
+            Exception: whatever the operator raises while it loads.
+        """
+        operator_type = resolve_operator(spec.uses, spec.module_paths)
+        self._operator: Operator = operator_type.create(spec.knobs.as_dict(), spec.cpus)
+        self._wait_per_computed_s = 1.0 / spec.relative_speed - 1.0
+
+    def answer(
+        self, batch: Sequence[WorkItem], payloads: Sequence[Payload]
+    ) -> tuple[list[WorkResult], Sequence[Payload]]:
+        """Process a batch. Where it fails, each item is processed alone, so that only the faulty ones fail."""
+        inputs: list[Sequence[Payload]] = []
+        for item in batch:
+            begin = sum(map(len, inputs))
+            inputs.append(payloads[begin : begin + item.inputs])
+        try:
+            outputs, service_s = self._process(inputs)
+        except Exception as error:  # whatever the user's operator raises is the answer, not the end of the replica
+            if len(batch) == 1:
+                traceback.print_exc()
+                failure = f"{type(error).__name__}: {error}"
+                return [WorkResult(failure, 0.0, 0.0, 0.0, has_payload=False)], []
+            alone = [self.answer([item], its_inputs) for item, its_inputs in zip(batch, inputs, strict=True)]
+            return [results[0] for results, _ in alone], [output for _, outputs in alone for output in outputs]
+        share_s = service_s / len(batch)
+        return [WorkResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
+
+    def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:
+        columns = [[pickle.loads(packed) for packed in column] for column in zip(*inputs, strict=True)]
+        begin_s = time.perf_counter()
+        outputs = self._operator.process(*columns)
+        computed_s = time.perf_counter() - begin_s
+        if len(outputs) != len(inputs):
+            raise ValueError(f"found {len(outputs)} outputs for a batch of {len(inputs)}, expected one for each item")
+        wait_s = computed_s * self._wait_per_computed_s
+        time.sleep(wait_s)
+        return [pickle.dumps(output, protocol=PICKLE_PROTOCOL) for output in outputs], computed_s + wait_s

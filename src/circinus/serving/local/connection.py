@@ -1,0 +1,108 @@
+"""One end of a stream of frames in an event loop.
+
+asyncio's own transports copy what they cannot send at once and move it about with every step; outputs of operators are
+often megabytes, so frames are written from where they are and received into their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from circinus.serving.local.framing import FrameReader, Payload, encode
+
+_PARTS_AT_ONCE = 64
+"""Buffers handed to one `sendmsg`; well below any system's limit."""
+
+
+class Connection:
+    """Sends and receives frames. All methods are called in the loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        on_frame: Callable[[Any, list[memoryview]], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Take over `connection`.
+
+        Args:
+            loop: that waits for the socket.
+            connection: a connected stream socket.
+            on_frame: called with the header and payloads of every frame.
+            on_lost: called once when the other end is gone, not after `close`.
+        """
+        connection.setblocking(False)
+        self._loop = loop
+        self._socket = connection
+        self._reader = FrameReader(connection)
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._unsent: deque[memoryview] = deque()
+        self._open = True
+        self._closing = False
+        loop.add_reader(connection, self.receive)
+
+    def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
+        """Write a frame; nothing happens when the connection is lost, which `on_lost` tells."""
+        if not self._open or self._closing:
+            return
+        waiting = bool(self._unsent)
+        self._unsent.extend(memoryview(part) for part in encode(header, payloads) if len(part))
+        if not waiting:
+            self._write()
+
+    def receive(self) -> None:
+        """Take in everything that has arrived."""
+        try:
+            while self._open:
+                for header, payloads in self._reader.receive():
+                    self._on_frame(header, payloads)
+        except BlockingIOError:
+            pass
+        except EOFError:
+            self._lost()
+
+    def close(self) -> None:
+        """Close, after what was sent has left."""
+        self._closing = True
+        if self._open and not self._unsent:
+            self._release()
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                parts = [self._unsent[i] for i in range(min(len(self._unsent), _PARTS_AT_ONCE))]
+                sent = self._socket.sendmsg(parts)
+                while sent:
+                    first = self._unsent[0]
+                    if sent < len(first):
+                        self._unsent[0] = first[sent:]
+                        break
+                    sent -= len(self._unsent.popleft())
+        except BlockingIOError:
+            self._loop.add_writer(self._socket, self._write)
+            return
+        except OSError:
+            self._lost()
+            return
+        self._loop.remove_writer(self._socket)
+        if self._closing:
+            self._release()
+
+    def _lost(self) -> None:
+        if self._open:
+            self._release()
+            if not self._closing:
+                self._on_lost()
+
+    def _release(self) -> None:
+        self._open = False
+        self._unsent.clear()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()

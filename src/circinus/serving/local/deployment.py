@@ -1,0 +1,206 @@
+"""One deployment: a queue in order of arrival, and replicas that each take a batch from it whenever they are free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DeploymentStatus
+from circinus.serving.local.messages import RecordedStage, ReplicaSpec
+from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.replica import Replica, Work
+from circinus.spec import Deployment
+
+MAX_DEATHS = 2
+"""An item that this many replicas ended with is given up: it may well be what ends them."""
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+
+
+class RunningDeployment:
+    """Keeps as many replicas as are wanted, and every one of them busy as long as anything waits.
+
+    Batching is greedy: a free replica takes what waits, up to the batch size, and never waits for more.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        spec: ReplicaSpec,
+        loop: asyncio.AbstractEventLoop,
+        processes: ReplicaProcesses,
+    ) -> None:
+        self.deployment = deployment
+        self.wanted = 0
+        self._spec = spec
+        self._loop = loop
+        self._processes = processes
+        self._stages: dict[int, RecordedStage] = {}
+        self._queue: deque[Work] = deque()
+        self._replicas: list[Replica] = []
+        self._idle: list[Replica] = []
+        """The last one to become free is the first to be used: its caches are warm."""
+        self._leaving: set[Replica] = set()
+        self._requests = 0
+        self._restarts = 0
+        self._message = ""
+        self._pause_s = 0.0
+        """Before the next replacement; grows as long as replicas end without having done anything."""
+        self._restoring: asyncio.Task[None] | None = None
+        self._journeys = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    async def grow(self, replicas: int) -> None:
+        """Start what is missing to `replicas`, and return when all are ready.
+
+        Raises:
+            ServingError: one could not be started.
+        """
+        self.wanted = max(self.wanted, replicas)
+        await self._start_missing()
+
+    def shrink(self, replicas: int) -> None:
+        """Keep no more than `replicas`, rather ready, busy and old ones; a busy one that must go ends with its batch."""
+        self.wanted = replicas
+        newest_first = reversed(self._replicas)
+        least_needed_first = sorted(newest_first, key=lambda replica: (replica.is_ready, bool(replica.batch)))
+        for replica in least_needed_first[: max(len(self._replicas) - replicas, 0)]:
+            self._replicas.remove(replica)
+            self._leaving.add(replica)
+            if replica in self._idle:
+                self._idle.remove(replica)
+            replica.leave()
+
+    async def retire(self) -> None:
+        """When no request needs it any more, end all replicas and wait until they have ended."""
+        await self._unused.wait()
+        await self.end()
+
+    async def end(self) -> None:
+        """Give up what waits or is being processed, end all replicas and wait until they have ended."""
+        if self._restoring is not None:
+            self._restoring.cancel()
+        self._give_up("the engine was closed")
+        for replica in [*self._replicas, *self._leaving]:
+            batch, replica.batch = replica.batch, []
+            for work in batch:
+                work.failed("the engine was closed")
+            if batch or not replica.is_ready:
+                replica.kill()
+        self.shrink(0)
+        await asyncio.gather(*(replica.ended() for replica in self._leaving))
+
+    def enter(self) -> None:
+        """A request that may need this deployment is on its way."""
+        self._journeys += 1
+        self._unused.clear()
+
+    def exit(self) -> None:
+        """Such a request is over."""
+        self._journeys -= 1
+        if self._journeys == 0:
+            self._unused.set()
+
+    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+        """Let the replicas answer from `stages` too."""
+        self._stages.update(stages)
+        for replica in self._replicas:
+            replica.learn(stages)
+
+    def enqueue(self, work: Work) -> None:
+        """Put an item at the end of the queue."""
+        self._requests += 1
+        self._queue.append(work)
+        self._dispatch()
+
+    def status(self) -> DeploymentStatus:
+        """As it is now."""
+        return DeploymentStatus(
+            deployment=self.deployment,
+            replicas_wanted=self.wanted,
+            replicas_ready=sum(replica.is_ready for replica in self._replicas),
+            queue_length=len(self._queue),
+            requests=self._requests,
+            restarts=self._restarts,
+            message=self._message,
+        )
+
+    def _start(self) -> Replica:
+        replica = Replica(self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended)
+        if self._stages:
+            replica.learn(self._stages)
+        self._replicas.append(replica)
+        return replica
+
+    def _replica_idle(self, replica: Replica) -> None:
+        if replica.batches_done:
+            self._pause_s = 0.0
+        self._idle.append(replica)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        while self._idle and (batch := self._take_batch()):
+            self._idle.pop().process(batch)
+
+    def _take_batch(self) -> list[Work]:
+        """What a free replica takes; an item that a replica ended with goes alone, so that it harms no other."""
+        batch: list[Work] = []
+        while self._queue and len(batch) < self.deployment.allocation.batch_size:
+            if batch and (self._queue[0].deaths or batch[0].deaths):
+                break
+            work = self._queue.popleft()
+            if not work.abandoned():
+                batch.append(work)
+        return batch
+
+    def _replica_ended(self, replica: Replica, ending: str) -> None:
+        if replica in self._idle:
+            self._idle.remove(replica)
+        self._leaving.discard(replica)
+        for work in reversed(replica.batch):
+            work.deaths += 1
+            if work.deaths < MAX_DEATHS:
+                self._queue.appendleft(work)
+            else:
+                work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one {ending}")
+        if replica in self._replicas:
+            self._replicas.remove(replica)
+            if replica.was_ready:
+                self._message = f"a replica {ending}"
+                self._restore()
+        self._dispatch()
+
+    def _restore(self) -> None:
+        if self._restoring is None or self._restoring.done():
+            self._restoring = self._loop.create_task(self._replace_missing())
+
+    async def _replace_missing(self) -> None:
+        while self.wanted > len(self._replicas):
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._restarts += max(self.wanted - len(self._replicas), 0)
+            try:
+                await self._start_missing()
+            except ServingError as error:
+                self._message = str(error)
+                if not any(replica.is_ready for replica in self._replicas):
+                    self._give_up(f"no replica is left, and a new one does not start: {error}")
+
+    async def _start_missing(self) -> None:
+        """Start what is missing to `wanted` and wait until all of it is ready, or one is not going to be."""
+        started = [self._start() for _ in range(self.wanted - len(self._replicas))]
+        if started:
+            ready = [replica.ready for replica in started]
+            await asyncio.wait(ready, return_when=asyncio.FIRST_EXCEPTION)
+            for error in (future.exception() for future in ready if future.done()):
+                if error is not None:
+                    raise error
+
+    def _give_up(self, reason: str) -> None:
+        queue, self._queue = self._queue, deque()
+        for work in queue:
+            work.failed(reason)

@@ -1,0 +1,219 @@
+"""The engine of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredDeployment, DesiredState, EngineStatus, Mode, Request, Response, RouteStage
+from circinus.serving.local.capacity import Machine, check_machine, check_state
+from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.serving.local.links import LinkEmulator
+from circinus.serving.local.messages import RecordedStage, ReplicaSpec
+from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.recorded import recorded_stages
+from circinus.serving.local.route import CompiledRoute, Journey, PackedResponse
+from circinus.spec import Network
+
+_RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class _Force:
+    """What is in force."""
+
+    mode: Mode = Mode.REAL
+    running: Mapping[_RunKey, RunningDeployment] = field(default_factory=dict)
+    routes: Mapping[str, CompiledRoute] = field(default_factory=dict)
+
+
+class LocalEngine:
+    """`Engine` on this machine, inside the calling process and its event loop; replicas are processes of their own.
+
+    Links are emulated with shared bandwidth and delay, slower hardware by its relative speed. All calls must come from
+    one event loop.
+    """
+
+    def __init__(self, machine: Machine | None = None) -> None:
+        """An engine that runs nothing yet.
+
+        Args:
+            machine: what mode `real` may use; by default this machine.
+        """
+        self._machine = machine or Machine.here()
+        self._force = _Force()
+        self._applying = asyncio.Lock()
+        self._processes: ReplicaProcesses | None = None
+        self._links: LinkEmulator | None = None
+        self._starting: tuple[RunningDeployment, ...] = ()
+        self._retiring: dict[RunningDeployment, asyncio.Task[None]] = {}
+        self._journeys: set[Journey] = set()
+        self._recording_ids: dict[tuple[str, RouteStage], int] = {}
+        self._closed = False
+
+    async def apply(self, desired: DesiredState) -> None:
+        """As `Engine.apply`. Requests under way finish on the route they began on."""
+        async with self._applying:
+            if self._closed:
+                raise ServingError("the engine was closed; start another")
+            self._links = self._links or LinkEmulator(asyncio.get_running_loop())
+            check_state(desired)
+            check_machine(desired, self._machine)
+            stages = await asyncio.to_thread(recorded_stages, desired) if desired.mode is Mode.REPLAY else {}
+            await self._change(desired, stages)
+
+    async def submit(self, request: Request) -> Response:
+        """As `Engine.submit`."""
+        value = pickle.dumps(request.value, protocol=PICKLE_PROTOCOL) if self._force.mode is Mode.REAL else None
+        packed = await self.submit_packed(request.query, request.item_key, value, request.input_bytes)
+        return unpack(packed)
+
+    async def submit_packed(
+        self, query: str, item_key: str, value: Payload | None, input_bytes: float
+    ) -> PackedResponse:
+        """`submit` with the input and the outputs pickled; the input is not looked at by a replaying engine."""
+        compiled = self._force.routes.get(query)
+        if compiled is None or self._links is None:
+            known = ", ".join(self._force.routes) or "none"
+            raise ServingError(f"found no route for query {query!r}; queries with a route: {known}")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[PackedResponse] = loop.create_future()
+
+        def on_done(response: PackedResponse) -> None:
+            if not answer.done():  # the caller may have given up
+                answer.set_result(response)
+
+        def on_failed(reason: str) -> None:
+            if not answer.done():
+                answer.set_exception(ServingError(reason))
+
+        journey = Journey(compiled, item_key, self._links, loop, on_done, on_failed)
+        self._journeys.add(journey)
+        try:
+            journey.begin(value if self._force.mode is Mode.REAL else None, input_bytes)
+            return await answer
+        finally:
+            journey.abandon()
+            self._journeys.discard(journey)
+
+    async def status(self) -> EngineStatus:
+        """As `Engine.status`. Deployments that only finish what they have are not in it."""
+        return EngineStatus(
+            mode=self._force.mode,
+            deployments=tuple(deployment.status() for deployment in self._force.running.values()),
+            routes=tuple(self._force.routes),
+        )
+
+    async def close(self) -> None:
+        """As `Engine.close`. Requests under way fail."""
+        self._closed = True
+        await asyncio.gather(*(deployment.end() for deployment in self._starting))  # an apply under way fails
+        async with self._applying:
+            running, self._force = self._force.running, _Force(self._force.mode)
+            for journey in tuple(self._journeys):
+                journey.fail("the engine was closed")
+            for task in self._retiring.values():
+                task.cancel()
+            await asyncio.gather(*(deployment.end() for deployment in (*running.values(), *self._retiring)))
+            if self._processes is not None:
+                await self._processes.close()
+                self._processes = None
+
+    async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], RecordedStage]) -> None:
+        before = self._force
+        replicas = {_run_key(desired, wanted): wanted.replicas for wanted in desired.deployments}
+        running = {
+            key: before.running.get(key) or self._new_deployment(desired, wanted)
+            for key, wanted in zip(replicas, desired.deployments, strict=True)
+        }
+        sizes_before = {key: deployment.wanted for key, deployment in before.running.items()}
+        self._starting = tuple(running.values())
+        try:
+            routes = self._compile(desired, running, stages)
+            async with asyncio.TaskGroup() as group:
+                for key, deployment in running.items():
+                    group.create_task(deployment.grow(replicas[key]))
+        except BaseException as error:  # whatever it is, also being cancelled: what ran before stays as it was
+            for key, deployment in running.items():
+                if key in sizes_before:
+                    deployment.shrink(sizes_before[key])
+                else:
+                    self._retire(deployment)
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        finally:
+            self._starting = ()
+        self._force = _Force(desired.mode, running, routes)
+        for key, deployment in running.items():
+            deployment.shrink(replicas[key])
+        for key, deployment in before.running.items():
+            if key not in running:
+                self._retire(deployment)
+
+    def _compile(
+        self,
+        desired: DesiredState,
+        running: Mapping[_RunKey, RunningDeployment],
+        stages: Mapping[tuple[str, RouteStage], RecordedStage],
+    ) -> Mapping[str, CompiledRoute]:
+        network = Network(desired.infrastructure)
+        by_deployment = {deployment.deployment: deployment for deployment in running.values()}
+        for (pipeline, stage), recorded in stages.items():
+            number = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
+            by_deployment[stage.deployment].learn({number: recorded})
+        routes = {}
+        for route in desired.routes:
+            recordings = {
+                stage.operator: self._recording_ids[route.pipeline, stage]
+                for stage in route.stages
+                if (route.pipeline, stage) in stages
+            }
+            routes[route.query] = CompiledRoute.compile(route, network, by_deployment, recordings)
+        return routes
+
+    def _new_deployment(self, desired: DesiredState, wanted: DesiredDeployment) -> RunningDeployment:
+        loop = asyncio.get_running_loop()
+        if self._processes is None:
+            self._processes = ReplicaProcesses(loop)
+        spec = ReplicaSpec(
+            name=wanted.deployment.name,
+            mode=desired.mode,
+            uses=wanted.uses,
+            knobs=wanted.deployment.knobs,
+            cpus=wanted.cpus,
+            relative_speed=wanted.relative_speed,
+            module_paths=desired.module_paths,
+        )
+        return RunningDeployment(wanted.deployment, spec, loop, self._processes)
+
+    def _retire(self, deployment: RunningDeployment) -> None:
+        task = asyncio.get_running_loop().create_task(deployment.retire())
+        self._retiring[deployment] = task
+        task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
+
+
+def unpack(packed: PackedResponse) -> Response:
+    """With the outputs unpickled: the sink's, or a dict of them where there are several.
+
+    Raises:
+        ServingError: an output's type cannot be imported here.
+    """
+    try:
+        outputs = {sink: pickle.loads(output) for sink, output in packed.outputs.items()}
+    except Exception as error:  # whatever the user's types raise while they are unpickled
+        raise ServingError(
+            f"the answer cannot be unpickled here ({type(error).__name__}: {error}); its module must be importable"
+        ) from error
+    output = next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    return Response(output, packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes)
+
+
+def _run_key(desired: DesiredState, wanted: DesiredDeployment) -> _RunKey:
+    """What replicas have in common that can take each other's place."""
+    anything = replace(wanted, replicas=0, memory_bytes=0.0)
+    return desired.mode, anything, (desired.module_paths, desired.recordings)

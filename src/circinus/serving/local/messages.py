@@ -1,0 +1,84 @@
+"""What the engine and its replicas say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from circinus.serving.engine import Mode
+from circinus.spec import KnobValues
+
+
+class Say(StrEnum):
+    """First word of a frame's header."""
+
+    READY = "ready"
+    """Replica: the operator is loaded."""
+    FAILED = "failed"
+    """Replica: it cannot be loaded; the second word says why."""
+    RECORDINGS = "recordings"
+    """Engine: answer from these (id -> `RecordedStage`) too."""
+    WORK = "work"
+    """Engine: process this batch (a tuple of `WorkItem`); the payloads are the inputs, item by item."""
+    DONE = "done"
+    """Replica: what became of the batch (a list of `WorkResult`); the payloads are the outputs."""
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """What a replica's process must know to start."""
+
+    name: str
+    """Of the deployment, for messages."""
+    mode: Mode
+    uses: str
+    knobs: KnobValues
+    cpus: float
+    relative_speed: float
+    module_paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What was recorded of one item at one stage."""
+
+    service_s: float
+    output_bytes: float
+    output: bytes | None
+    """Packed, where the stage is a sink."""
+
+
+@dataclass(frozen=True)
+class RecordedStage:
+    """What was recorded under one prefix."""
+
+    runs: Mapping[str, RecordedRun]
+    """By item key."""
+    batch_ratio: Mapping[int, float]
+    """Batch size -> seconds for a full batch over the seconds of one of its items alone on the fewest CPUs."""
+
+
+class WorkItem(NamedTuple):
+    """One item of a batch."""
+
+    item_key: str
+    inputs: int
+    """Number of payloads that are its inputs."""
+    recording: int | None
+    """Id of the `RecordedStage` to answer from."""
+
+
+class WorkResult(NamedTuple):
+    """What became of one item of a batch."""
+
+    error: str
+    """Empty where it went well."""
+    service_s: float
+    """Seconds of the batch in service."""
+    busy_s: float
+    """This item's even share of them."""
+    output_bytes: float
+    has_payload: bool

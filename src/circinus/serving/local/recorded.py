@@ -1,0 +1,60 @@
+"""From the profile store to what replaying replicas answer from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from circinus.errors import ProfileError, ServingError
+from circinus.serving.engine import DesiredState, RouteStage
+from circinus.serving.local.messages import RecordedRun, RecordedStage
+from circinus.spec import Configuration
+
+
+def recorded_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], RecordedStage]:
+    """(pipeline, stage) -> what was recorded of it, for every stage of every route.
+
+    Raises:
+        ServingError: the state names no store, or the store lacks something that the routes need.
+    """
+    # Recordings are read with numpy, which an engine that computes has no need of.
+    from circinus.profiling import load_recordings
+
+    if desired.recordings is None:
+        raise ServingError(
+            "mode replay answers from recordings; found none named, expected the path of a profile store"
+        )
+    prefixes: defaultdict[str, dict[Configuration, None]] = defaultdict(dict)
+    for route in desired.routes:
+        prefixes[route.pipeline].update((stage.prefix, None) for stage in route.stages)
+    try:
+        recordings = {name: load_recordings(desired.recordings, name, wanted) for name, wanted in prefixes.items()}
+    except ProfileError as error:
+        raise ServingError(f"cannot replay: {error}") from error
+    stages = {}
+    for route in desired.routes:
+        recorded = recordings[route.pipeline]
+        for stage in route.stages:
+            outputs = recorded.outputs.get(stage.prefix, {})
+            is_sink = stage.operator in route.sinks
+            stages[route.pipeline, stage] = RecordedStage(
+                runs={
+                    key: RecordedRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
+                    for key, run in recorded.runs[stage.prefix].items()
+                    if not is_sink or key in outputs
+                },
+                batch_ratio=_batch_ratio(
+                    stage, recorded.batch_ratios.get((stage.operator, stage.deployment.knobs), {})
+                ),
+            )
+    return stages
+
+
+def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float]) -> Mapping[int, float]:
+    cpus = stage.deployment.allocation.cpus
+    ratios = {size: ratio for (its_cpus, size), ratio in measured.items() if its_cpus == cpus}
+    if not ratios:
+        raise ServingError(
+            f"cannot replay {stage.deployment.name}: its speed with {cpus:g} CPUs was not measured; profile it again"
+        )
+    return ratios

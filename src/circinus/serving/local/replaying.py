@@ -1,0 +1,75 @@
+"""Answering from recordings: the mode `replay`."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+from circinus.serving.local.framing import Payload
+from circinus.serving.local.messages import RecordedRun, RecordedStage, ReplicaSpec, WorkItem, WorkResult
+
+
+class ReplayingResponder:
+    """Sleeps as long as was recorded and gives the recorded outputs, which stay packed."""
+
+    def __init__(self, spec: ReplicaSpec) -> None:
+        self._relative_speed = spec.relative_speed
+        self._stages: dict[int, RecordedStage] = {}
+
+    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+        """Answer from `stages` too; what was known under one of their ids is replaced."""
+        self._stages.update(stages)
+
+    def answer(
+        self, batch: Sequence[WorkItem], payloads: Sequence[Payload]
+    ) -> tuple[list[WorkResult], Sequence[Payload]]:
+        """Sleep a batch's recorded time. Items that were not recorded fail at once and take none of it."""
+        begin_s = time.perf_counter()
+        runs = [self._run(item) for item in batch]
+        known = [(item, run) for item, run in zip(batch, runs, strict=True) if run is not None]
+        service_s = 0.0
+        if known:
+            ratio = batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
+            service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
+            time.sleep(max(begin_s + service_s - time.perf_counter(), 0.0))
+        results = []
+        outputs: list[Payload] = []
+        for item, run in zip(batch, runs, strict=True):
+            if run is None:
+                error = f"nothing was recorded of item {item.item_key!r}; send recorded items, or record this one"
+                results.append(WorkResult(error, 0.0, 0.0, 0.0, has_payload=False))
+                continue
+            if run.output is not None:
+                outputs.append(run.output)
+            share_s = service_s / len(known)
+            results.append(WorkResult("", service_s, share_s, run.output_bytes, run.output is not None))
+        return results, outputs
+
+    def _stage(self, item: WorkItem) -> RecordedStage:
+        assert item.recording is not None, "a replaying engine names a recording with every item"
+        return self._stages[item.recording]
+
+    def _run(self, item: WorkItem) -> RecordedRun | None:
+        return self._stage(item).runs.get(item.item_key)
+
+
+def batch_ratio(measured: Mapping[int, float], size: int) -> float:
+    """Seconds for a batch of `size` over those of one item alone, from the sizes that were measured.
+
+    Linear between measured sizes; below the smallest (above the greatest) the ratio of that size: a batch takes no
+    less time than was ever seen.
+
+    Args:
+        measured: batch size -> ratio; not empty.
+        size: number of items, >= 1.
+    """
+    sizes = sorted(measured)
+    index = bisect_left(sizes, size)
+    if index == len(sizes):
+        return measured[sizes[-1]]
+    if index == 0 or sizes[index] == size:
+        return measured[sizes[index]]
+    below, above = sizes[index - 1], sizes[index]
+    share = (size - below) / (above - below)
+    return (1 - share) * measured[below] + share * measured[above]

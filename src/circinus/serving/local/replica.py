@@ -1,0 +1,158 @@
+"""The engine's side of one replica: from its start to its end, one batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.serving.local.connection import Connection
+from circinus.serving.local.framing import Payload
+from circinus.serving.local.messages import RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
+from circinus.serving.local.processes import ReplicaProcesses
+
+_LEAVE_S = 5.0
+"""How long a replica that was told to leave may take, before it is killed."""
+
+
+@dataclass(eq=False)
+class Work:
+    """One item that waits for, or is in, a replica."""
+
+    item_key: str
+    inputs: Sequence[Payload]
+    recording: int | None
+    done: Callable[[WorkResult, Payload | None], None]
+    failed: Callable[[str], None]
+    abandoned: Callable[[], bool]
+    """Whether nobody waits for it any more."""
+    deaths: int = 0
+    """Replicas that ended while they had it."""
+
+
+class Replica:
+    """One replica. `ready` is done once the operator is loaded, and fails with a ServingError when it cannot be."""
+
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        loop: asyncio.AbstractEventLoop,
+        processes: ReplicaProcesses,
+        on_idle: Callable[[Replica], None],
+        on_ended: Callable[[Replica, str], None],
+    ) -> None:
+        """Start it.
+
+        Args:
+            spec: what it runs.
+            loop: in whose thread everything happens.
+            processes: to start it with.
+            on_idle: called when it can take a batch.
+            on_ended: called once, with how, when its process has ended.
+
+        Raises:
+            ServingError: its process cannot be started.
+        """
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.batch: list[Work] = []
+        """What it is processing."""
+        self.leaving = False
+        """Whether it was told to end."""
+        self.batches_done = 0
+        self._name = spec.name
+        self._loop = loop
+        self._processes = processes
+        self._on_idle = on_idle
+        self._on_ended = on_ended
+        self._gone = False
+        self._reason = ""
+        """Why it could not load its operator, as it told."""
+        self._ended: asyncio.Future[None] = loop.create_future()
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(loop, ours, self._told, self._lost)
+        try:
+            self._id = processes.spawn(spec, theirs, self._process_ended)
+        except ServingError:
+            self._connection.close()
+            raise
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        return self.was_ready and not self.leaving and not self._ended.done()
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether its operator was ever loaded."""
+        return self.ready.done() and self.ready.exception() is None
+
+    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+        """Send recordings to answer from."""
+        self._connection.send((Say.RECORDINGS, stages))
+
+    def process(self, batch: list[Work]) -> None:
+        """Begin a batch; it must be idle."""
+        self.batch = batch
+        items = tuple(WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch)
+        self._connection.send((Say.WORK, items), [packed for work in batch for packed in work.inputs])
+
+    def leave(self) -> None:
+        """End after the present batch."""
+        self.leaving = True
+        if not self.batch:
+            self._connection.close()
+            self._loop.call_later(_LEAVE_S, self.kill)
+
+    def kill(self) -> None:
+        """End at once."""
+        if not self._ended.done():
+            self._processes.kill(self._id)
+
+    async def ended(self) -> None:
+        """Wait until its process has ended."""
+        await asyncio.shield(self._ended)
+
+    def _told(self, header: Any, payloads: list[memoryview]) -> None:
+        say, content = header
+        if say == Say.READY:
+            if not self.ready.done():
+                self.ready.set_result(None)
+            self._on_idle(self)
+        elif say == Say.FAILED:
+            self._reason = content
+        else:
+            self._batch_done(content, payloads)
+
+    def _batch_done(self, results: list[WorkResult], payloads: list[memoryview]) -> None:
+        batch, self.batch = self.batch, []
+        self.batches_done += 1
+        if self.leaving:
+            self.leave()
+        elif not self._gone:
+            self._on_idle(self)
+        outputs = iter(payloads)
+        for work, result in zip(batch, results, strict=True):
+            if result.error:
+                work.failed(result.error)
+            else:
+                work.done(result, next(outputs) if result.has_payload else None)
+
+    def _lost(self) -> None:
+        """It closed its connection: it has ended, or it can no longer be reached and must."""
+        self.kill()
+
+    def _process_ended(self, ending: str) -> None:
+        if self._ended.done():
+            return
+        self._gone = True
+        self._connection.receive()  # what it said before it ended
+        self._ended.set_result(None)
+        self._connection.close()
+        self._on_ended(self, ending)
+        if not self.ready.done():
+            reason = self._reason or f"its process {ending}"
+            self.ready.set_exception(ServingError(f"{self._name}: a replica could not load its operator: {reason}"))
+            self.ready.exception()  # whoever waits is told; where nobody does, that is no fault of the program

@@ -1,0 +1,54 @@
+"""What runs in the process of one replica."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+
+from circinus.serving.engine import Mode
+from circinus.serving.local.computing import ComputingResponder
+from circinus.serving.local.framing import BlockingFrames
+from circinus.serving.local.messages import ReplicaSpec, Say
+from circinus.serving.local.replaying import ReplayingResponder
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
+    """Load the operator, then answer batches until the engine closes the connection."""
+    frames = BlockingFrames(connection)
+    limit_threads(spec.cpus)
+    begin_s = time.perf_counter()
+    responder: ComputingResponder | ReplayingResponder
+    try:
+        responder = ComputingResponder(spec) if spec.mode is Mode.REAL else ReplayingResponder(spec)
+    except Exception as error:  # whatever the user's operator raises while it loads is the answer
+        traceback.print_exc()
+        frames.send((Say.FAILED, f"{type(error).__name__}: {error}"))
+        return
+    frames.send((Say.READY, time.perf_counter() - begin_s))
+    while (frame := frames.receive()) is not None:
+        (say, content), payloads = frame
+        if say == Say.RECORDINGS:
+            assert isinstance(responder, ReplayingResponder), "only replaying replicas are sent recordings"
+            responder.learn(content)
+        else:
+            results, outputs = responder.answer(content, payloads)
+            frames.send((Say.DONE, results), outputs)
+
+
+def limit_threads(cpus: float) -> None:
+    """Keep numeric libraries that are imported from now on from using more threads than the replica has CPUs."""
+    threads = max(1, round(cpus))
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = str(threads)

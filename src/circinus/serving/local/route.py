@@ -1,0 +1,190 @@
+"""Routes over running deployments, and the journey of one request along one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from circinus.errors import ServingError
+from circinus.serving.engine import Route, RouteStage
+from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.local.framing import Payload
+from circinus.serving.local.links import LinkEmulator, Timer
+from circinus.serving.local.messages import WorkResult
+from circinus.serving.local.replica import Work
+from circinus.spec import Deployment, DirectedLink, Network
+
+_INPUT = ""
+"""Stands among the producers for the input of the pipeline, which is produced at the source."""
+_RESULT = ""
+"""Stands among the consumers for the result, which is consumed at the source."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One output on its way to one site, sent there once for all who consume it there."""
+
+    path: tuple[DirectedLink, ...]
+    """Empty where producer and consumers are at one site."""
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CompiledRoute:
+    """A route with everything looked up that does not depend on the request."""
+
+    route: Route
+    stages: Mapping[str, RouteStage]
+    deployments: Mapping[str, RunningDeployment]
+    """By operator."""
+    recordings: Mapping[str, int]
+    """Operator -> id of the recordings to answer from; empty in the mode `real`."""
+    deliveries: Mapping[str, tuple[Delivery, ...]]
+    """By producer."""
+
+    @classmethod
+    def compile(
+        cls,
+        route: Route,
+        network: Network,
+        running: Mapping[Deployment, RunningDeployment],
+        recordings: Mapping[str, int],
+    ) -> CompiledRoute:
+        """Look up deployments and paths.
+
+        Raises:
+            ServingError: there is no way between two sites that the route connects.
+        """
+        consumers: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages}
+        for stage in route.stages:
+            for producer in dict.fromkeys(stage.after or (_INPUT,)):
+                consumers[producer][sites[stage.operator]].append(stage.operator)
+        for sink in route.sinks:
+            consumers[sink][route.source].append(_RESULT)
+        sites[_INPUT] = route.source
+        return cls(
+            route=route,
+            stages={stage.operator: stage for stage in route.stages},
+            deployments={stage.operator: running[stage.deployment] for stage in route.stages},
+            recordings=recordings,
+            deliveries={
+                producer: tuple(
+                    Delivery(_path(network, sites[producer], site, route), tuple(names))
+                    for site, names in by_site.items()
+                )
+                for producer, by_site in consumers.items()
+            },
+        )
+
+
+def _path(network: Network, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
+    path = network.path(source, target)
+    if path is None:
+        raise ServingError(f"query {route.query}: there is no way from site {source} to site {target}; add links")
+    return path
+
+
+@dataclass(frozen=True)
+class PackedResponse:
+    """`Response` with the sinks' outputs still packed."""
+
+    outputs: Mapping[str, Payload]
+    """By sink, in the route's order."""
+    latency_s: float
+    stage_s: Mapping[str, float]
+    busy_s: Mapping[str, float]
+    link_bytes: Mapping[str, float]
+
+
+@dataclass(eq=False)
+class Journey:
+    """One request under way. Ends with `on_done` or `on_failed`, once."""
+
+    compiled: CompiledRoute
+    item_key: str
+    links: LinkEmulator
+    timer: Timer
+    on_done: Callable[[PackedResponse], None]
+    on_failed: Callable[[str], None]
+    ended: bool = False
+    _begin_s: float = 0.0
+    _values: dict[str, Payload | None] = field(default_factory=dict)
+    _arrived: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _stage_s: dict[str, float] = field(default_factory=dict)
+    _busy_s: dict[str, float] = field(default_factory=dict)
+    _link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def begin(self, value: Payload | None, input_bytes: float) -> None:
+        """Send the input on its way."""
+        self._begin_s = self.timer.time()
+        for deployment in self.compiled.deployments.values():
+            deployment.enter()
+        self._produced(_INPUT, value, input_bytes)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        if not self.ended:
+            self.ended = True
+            for deployment in self.compiled.deployments.values():
+                deployment.exit()
+
+    def fail(self, reason: str) -> None:
+        """End without an answer."""
+        if not self.ended:
+            self.abandon()
+            self.on_failed(f"query {self.compiled.route.query}: {reason}")
+
+    def _produced(self, producer: str, value: Payload | None, size_bytes: float) -> None:
+        self._values[producer] = value
+        for delivery in self.compiled.deliveries[producer]:
+            for link in delivery.path:
+                self._link_bytes[link.name] += size_bytes
+            self.links.send(delivery.path, size_bytes, partial(self._delivered, producer, delivery.consumers))
+
+    def _delivered(self, producer: str, consumers: Sequence[str]) -> None:
+        for consumer in consumers:
+            if self.ended:
+                return
+            arrived = self._arrived[consumer]
+            arrived.add(producer)
+            if consumer == _RESULT:
+                if len(arrived) == len(self.compiled.route.sinks):
+                    self._finish()
+            elif len(arrived) == len(set(self.compiled.stages[consumer].after or (_INPUT,))):
+                self._enqueue(self.compiled.stages[consumer])
+
+    def _enqueue(self, stage: RouteStage) -> None:
+        operator = stage.operator
+        inputs = [self._values[producer] for producer in stage.after or (_INPUT,)]
+        self.compiled.deployments[operator].enqueue(
+            Work(
+                item_key=self.item_key,
+                inputs=[value for value in inputs if value is not None],
+                recording=self.compiled.recordings.get(operator),
+                done=lambda result, output: self._processed(operator, result, output),
+                failed=lambda reason: self.fail(f"operator {operator} failed on item {self.item_key!r}: {reason}"),
+                abandoned=lambda: self.ended,
+            )
+        )
+
+    def _processed(self, operator: str, result: WorkResult, output: Payload | None) -> None:
+        if not self.ended:
+            self._stage_s[operator] = result.service_s
+            self._busy_s[operator] = result.busy_s
+            self._produced(operator, output, result.output_bytes)
+
+    def _finish(self) -> None:
+        self.abandon()
+        outputs = {sink: self._values[sink] for sink in self.compiled.route.sinks}
+        self.on_done(
+            PackedResponse(
+                outputs={sink: output if output is not None else b"" for sink, output in outputs.items()},
+                latency_s=self.timer.time() - self._begin_s,
+                stage_s=self._stage_s,
+                busy_s=self._busy_s,
+                link_bytes=dict(self._link_bytes),
+            )
+        )
