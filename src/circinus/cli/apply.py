@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, DEFAULT_RUN_DIR, Json, PlanFile, RunDir
-from circinus.serving import Mode
 
 if TYPE_CHECKING:
     from circinus.matching import PlanSet
@@ -21,12 +20,12 @@ DEFAULT_REPLAY_ITEMS = 16
 def apply(
     plan_file: PlanFile = DEFAULT_PLAN,
     mode: Annotated[
-        Mode,
+        Literal["real", "replay"],
         typer.Option(
             help="real: replicas compute, and the infrastructure must fit this machine. replay: they answer from "
             "recorded outputs and sleep the recorded service times."
         ),
-    ] = Mode.REAL,
+    ] = "real",
     items: Annotated[
         int,
         typer.Option(min=1, help="In replay: how many items that planning did not see are recorded for each plan."),
@@ -40,15 +39,16 @@ def apply(
     from circinus.cli.specification_of import profile_store_of, specification_of
     from circinus.matching import check_fresh, load_plan_set
     from circinus.reporting.status_table import status_table
+    from circinus.serving import Mode
     from circinus.serving.deploy import desired_state
 
     plan_set = load_plan_set(plan_file)
     specification = specification_of(plan_set, plan_file)
     check_fresh(plan_set, specification)
     store = profile_store_of(plan_set, plan_file)
-    if mode is Mode.REPLAY:
+    if mode == Mode.REPLAY:
         record_configurations(plan_set, specification, store, items, seed)
-    desired = desired_state(plan_set.matching, specification, mode, store.resolve(), plan_set.operator_versions)
+    desired = desired_state(plan_set.matching, specification, Mode(mode), store.resolve(), plan_set.operator_versions)
     found = _deploy(desired, run_dir)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})
