@@ -2,41 +2,128 @@
 
 from __future__ import annotations
 
+import asyncio
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, EngineStatus, Request, Response
+from circinus.serving.local.connection import Connection
+from circinus.serving.local.daemon import EXIT_TAKEN
+from circinus.serving.local.dialogue import Answer, Call, Reply, Submission, Verb
+from circinus.serving.local.engine import unpack
+from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.serving.local.route import PackedResponse
+from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.state_file import state_to_json
 
 DEFAULT_RUN_FOLDER = Path(".circinus/engine")
+
+_START_S = 30.0
+_END_S = 30.0
 
 
 class LocalEngineClient:
     """The `Engine` protocol over the socket of a background engine. Many requests may be under way at once.
 
-    Connects at the first call. `disconnect` leaves the engine running, `close` ends it.
+    Connects at the first call. `disconnect` leaves the engine running, `close` ends it. All calls must come from one
+    event loop.
     """
 
     def __init__(self, run_folder: Path = DEFAULT_RUN_FOLDER) -> None:
-        raise NotImplementedError
+        self._folder = RunFolder(run_folder.absolute())
+        self._connection: Connection | None = None
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[Any, list[memoryview]]]] = {}
+        self._lost = asyncio.Event()
 
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`."""
-        raise NotImplementedError
+        absolute = replace(
+            desired,
+            module_paths=tuple(path.absolute() for path in desired.module_paths),
+            recordings=desired.recordings.absolute() if desired.recordings is not None else None,
+        )
+        await self._call(Verb.APPLY, state_to_json(absolute))
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`; the output is unpickled here, not in the engine."""
-        raise NotImplementedError
+        value = pickle.dumps(request.value, protocol=PICKLE_PROTOCOL)
+        submission = Submission(request.query, request.item_key, request.input_bytes)
+        answer: Answer
+        answer, outputs = await self._call(Verb.SUBMIT, submission, [value])
+        by_sink = dict(zip(answer.sinks, outputs, strict=True))
+        return unpack(PackedResponse(by_sink, answer.latency_s, answer.stage_s, answer.busy_s, answer.link_bytes))
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`."""
-        raise NotImplementedError
+        status: EngineStatus
+        status, _ = await self._call(Verb.STATUS)
+        return status
 
     async def disconnect(self) -> None:
-        """Leave the engine running."""
-        raise NotImplementedError
+        """Leave the engine running. Calls under way are cancelled."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection_lost()
 
     async def close(self) -> None:
         """End the engine with everything it started, and remove its run folder."""
-        raise NotImplementedError
+        try:
+            await self._call(Verb.CLOSE)
+        except ServingError:
+            self._folder.remove()  # none runs: what is left is of one that was killed
+            return
+        if self._connection is not None:
+            await asyncio.wait_for(self._lost.wait(), _END_S)
+
+    async def _call(
+        self, verb: Verb, argument: Any = None, payloads: Sequence[Payload] = ()
+    ) -> tuple[Any, list[memoryview]]:
+        connection = self._connect()
+        number = next(self._numbers)
+        reply: asyncio.Future[tuple[Any, list[memoryview]]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = reply
+        connection.send(Call(number, verb, argument), payloads)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            connection.send(Call(next(self._numbers), Verb.CANCEL, number))
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            socket = self._folder.connect()
+            if socket is None:
+                raise self._folder.absence()
+            self._lost.clear()
+            self._connection = Connection(asyncio.get_running_loop(), socket, self._replied, self._connection_lost)
+        return self._connection
+
+    def _replied(self, reply: Reply, payloads: list[memoryview]) -> None:
+        waiting = self._waiting.get(reply.number)
+        if waiting is None or waiting.done():
+            return  # it was cancelled
+        if reply.error:
+            waiting.set_exception(ServingError(reply.error))
+        else:
+            waiting.set_result((reply.content, payloads))
+
+    def _connection_lost(self) -> None:
+        self._connection = None
+        self._lost.set()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(self._folder.absence())
 
 
 def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
@@ -45,7 +132,25 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     Raises:
         ServingError: it did not start; the message has the end of its log.
     """
-    raise NotImplementedError
+    folder = RunFolder(run_folder.absolute())
+    deadline_s = time.monotonic() + _START_S
+    while time.monotonic() < deadline_s:
+        if _answers(folder):
+            return LocalEngineClient(run_folder)
+        started = subprocess.run(
+            [sys.executable, "-m", "circinus.serving.local.daemon", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if started.returncode == 0:
+            return LocalEngineClient(run_folder)
+        if started.returncode != EXIT_TAKEN:
+            told = started.stderr.strip() or folder.log_end()
+            raise ServingError(f"the engine did not start in {run_folder}: {told}")
+        time.sleep(0.05)  # another is starting there, or about to end
+    raise ServingError(f"the engine of {run_folder} (process {folder.process()}) holds its lock and does not answer")
 
 
 def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
@@ -54,9 +159,23 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     Raises:
         ServingError: none runs; the message says whether one was killed.
     """
-    raise NotImplementedError
+    folder = RunFolder(run_folder.absolute())
+    if not _answers(folder):
+        raise folder.absence()
+    return LocalEngineClient(run_folder)
 
 
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER) -> bool:
     """End the engine of `run_folder`, if one runs, and remove the folder; False when there was neither."""
-    raise NotImplementedError
+    folder = RunFolder(run_folder.absolute())
+    found = folder.path.exists()
+    asyncio.run(LocalEngineClient(run_folder).close())
+    return found
+
+
+def _answers(folder: RunFolder) -> bool:
+    connection = folder.connect()
+    if connection is None:
+        return False
+    connection.close()
+    return True

@@ -64,7 +64,7 @@ class RunningDeployment:
         await self._start_missing()
 
     def shrink(self, replicas: int) -> None:
-        """Keep no more than `replicas`, rather ready, busy and old ones; a busy one that must go ends with its batch."""
+        """Keep no more than `replicas`: rather ready, busy and old ones. A busy one that goes ends its batch first."""
         self.wanted = replicas
         newest_first = reversed(self._replicas)
         least_needed_first = sorted(newest_first, key=lambda replica: (replica.is_ready, bool(replica.batch)))

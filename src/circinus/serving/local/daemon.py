@@ -1,0 +1,135 @@
+"""The local engine as a background process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from circinus.serving.local.dialogue import Answer, Call, Submission, Verb
+from circinus.serving.local.engine import LocalEngine
+from circinus.serving.local.fine_timers import new_event_loop
+from circinus.serving.local.framing import Payload
+from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.local.session import Session
+from circinus.serving.state_file import state_from_json
+
+EXIT_TAKEN = 75
+"""Exit code when another engine runs, or is just starting, in the folder."""
+
+_READY = b"."
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Serves one `LocalEngine` to any number of clients, until one says close, or SIGTERM comes."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._engine = LocalEngine()
+        self._module_paths: tuple[Path, ...] = ()
+        self._sessions: set[Session] = set()
+        self._closing = asyncio.Event()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Returns when everything that was started has ended."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        loop.add_reader(listener, self._accept, loop, listener)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._closing.set)
+        await self._closing.wait()
+        loop.remove_reader(listener)
+        listener.close()
+        _log.info("closing")
+        await self._engine.close()
+        await asyncio.gather(*(session.finish() for session in self._sessions))
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # the client is gone already
+        self._sessions.add(Session(loop, accepted, self._carry_out, self._sessions.discard))
+
+    async def _carry_out(self, call: Call, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
+        if call.verb is Verb.SUBMIT:
+            return await self._submit(call.argument, payloads[0])
+        if call.verb is Verb.APPLY:
+            await self._apply(call.argument)
+            return None, ()
+        if call.verb is Verb.STATUS:
+            return await self._engine.status(), ()
+        if call.verb is Verb.MODULE_PATHS:
+            return self._module_paths, ()
+        self._closing.set()
+        return None, ()
+
+    async def _apply(self, text: str) -> None:
+        desired = state_from_json(text)
+        _log.info("applying %d deployments, mode %s", len(desired.deployments), desired.mode)
+        await self._engine.apply(desired)
+        self._module_paths = desired.module_paths
+        self._folder.save(desired)
+        _log.info("in force for the queries %s", ", ".join(route.query for route in desired.routes))
+
+    async def _submit(self, submission: Submission, value: memoryview) -> tuple[Answer, Sequence[Payload]]:
+        packed = await self._engine.submit_packed(submission.query, submission.item_key, value, submission.input_bytes)
+        answer = Answer(tuple(packed.outputs), packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes)
+        return answer, tuple(packed.outputs.values())
+
+
+def start(folder: RunFolder) -> int:
+    """Fork an engine into the background; the exit code for the process that called, once the engine answers."""
+    folder.create()
+    lock = folder.try_lock()
+    if lock is None:
+        return EXIT_TAKEN
+    ready, report = os.pipe()
+    if os.fork() == 0:
+        os.close(ready)
+        _run(folder, lock, report)
+    os.close(report)
+    lock.close()  # the fork holds it on
+    return 0 if os.read(ready, 1) == _READY else 1
+
+
+def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
+    """The background process: its own session, its log as output; the run folder goes when it ends in good order."""
+    code = 1
+    try:
+        os.setsid()
+        log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        for output in (1, 2):
+            os.dup2(log, output)
+        os.close(log)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        listener = folder.listen()
+        os.write(report, _READY)
+        os.close(report)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(Daemon(folder).serve(listener))
+        folder.remove()
+        code = 0
+    except Exception:
+        _log.exception("the engine failed")
+    finally:
+        os._exit(code)
+
+
+def main() -> int:
+    """`python -m circinus.serving.local.daemon RUN_FOLDER`."""
+    return start(RunFolder(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The folder in which a background engine can be found."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredState
+from circinus.serving.state_file import state_from_json, state_to_json
+
+_LONGEST_SOCKET_PATH = 100
+"""Bytes; systems allow 104 to 108."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one background engine, and what can be told from them."""
+
+    path: Path
+
+    @property
+    def address(self) -> Path:
+        """Unix socket that the engine listens on; left behind by one that was killed."""
+        return self.path / "socket"
+
+    @property
+    def lock(self) -> Path:
+        """Holds the engine's process id, and is locked as long as it lives."""
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        """What the engine and its replicas print."""
+        return self.path / "log"
+
+    @property
+    def desired(self) -> Path:
+        """What was last applied."""
+        return self.path / "desired.json"
+
+    def create(self) -> None:
+        """Make the folder, closed to other users."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def try_lock(self) -> IO[str] | None:
+        """The lock, to be kept open as long as this process (or a fork of it) is the engine; None when it is taken."""
+        file = self.lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    def listen(self) -> socket.socket:
+        """A socket that clients can connect to. The caller must hold the lock: a stale socket is removed."""
+        with suppress(FileNotFoundError):
+            self.address.unlink()
+        listener = socket.socket(socket.AF_UNIX)
+        with _short(self.address) as path:
+            listener.bind(path)
+        self.address.chmod(0o600)
+        listener.listen(64)
+        return listener
+
+    def connect(self) -> socket.socket | None:
+        """A connection to the engine; None when none listens."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            with _short(self.address) as path:
+                connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            return None
+        return connection
+
+    def save(self, desired: DesiredState) -> None:
+        """Keep what was applied; a reader sees the old or the new one, whole."""
+        draft = self.path / "desired.json.new"
+        draft.write_text(state_to_json(desired), encoding="utf-8")
+        draft.replace(self.desired)
+
+    def process(self) -> int | None:
+        """The process id of the engine that runs or was killed here."""
+        try:
+            return int(self.lock.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def log_end(self, lines: int = 12) -> str:
+        """The last lines of the log."""
+        try:
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    def remove(self) -> None:
+        """Remove what an engine puts here, and the folder when nothing else is in it."""
+        for file in (self.address, self.desired, self.path / "desired.json.new", self.log, self.lock):
+            with suppress(FileNotFoundError):
+                file.unlink()
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def absence(self) -> ServingError:
+        """Why there is no engine to speak to; to be raised."""
+        process = self.process()
+        if process is None:
+            return ServingError(f"no engine runs in {self.path}; `circinus apply` starts one")
+        try:
+            state = state_from_json(self.desired.read_text(encoding="utf-8"))
+            queries = ", ".join(route.query for route in state.routes)
+            served = f"; it was running {len(state.deployments)} deployments for the queries {queries}"
+        except (FileNotFoundError, ServingError):
+            served = ""
+        return ServingError(
+            f"the engine of {self.path} (process {process}) was killed, and its replicas ended with it{served}; "
+            "`circinus apply` starts a new one, `circinus destroy` removes what is left"
+        )
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """`path` as a socket address: through a link in a temporary folder when it is too long to be one."""
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        yield str(path)
+        return
+    for parent in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(parent)) < _LONGEST_SOCKET_PATH // 2:
+            break
+    with tempfile.TemporaryDirectory(prefix="circinus-", dir=parent) as folder:
+        link = Path(folder) / "run"
+        link.symlink_to(path.parent.resolve())
+        yield str(link / path.name)
