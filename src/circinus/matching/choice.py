@@ -1,0 +1,35 @@
+"""What a solver is asked and what it answers; the exact one is the first of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from circinus.matching.cuts import Cut
+from circinus.matching.problem import IntArray, Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """At most one candidate a query, with proofs of how good the choice is."""
+
+    chosen: IntArray
+    """(Q,) candidate of each query, -1 for none."""
+    weight_bound: float
+    """No choice that keeps capacities, cost objectives and cuts satisfies more weight."""
+    cost_bound_usd_per_h: float
+    """No such choice of the same weight costs less."""
+    optimal: bool
+    """Whether both bounds are reached."""
+
+
+class Solver(Protocol):
+    """Chooses: satisfied weight first, total cost second."""
+
+    def choose(self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float) -> Choice:
+        """The best choice found within about `time_limit_s` seconds, keeping capacities and cuts.
+
+        Cost objectives are kept as far as the solver can express them; the caller checks and cuts.
+        """
+        ...

@@ -1,0 +1,143 @@
+"""A quick answer by insertion and improvement: the exact solver's start, and the answer when time runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.matching.cuts import Cut
+from circinus.matching.problem import (
+    CAPACITY_TOLERANCE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Problem,
+    Usage,
+    whole_replicas,
+)
+
+_PASSES = 8
+"""Rounds of improvement; nearly all instances are at rest after three."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Every candidate of one query, laid beside a usage that holds the other queries."""
+
+    rows: FloatArray
+    """(candidates, rows) what each capacity row would come to."""
+    traffic_bytes_per_s: FloatArray
+    """(candidates, L)"""
+    added_usd_per_h: FloatArray
+    """(candidates,) what all deployments and transfers would cost more."""
+    fits: BoolArray
+    """(candidates,) whether all linear capacities would hold."""
+
+
+def beside(problem: Problem, query: int, usage: Usage) -> Beside:
+    """Lay every candidate of `query` beside `usage`, which must not contain the query itself."""
+    block = problem.candidates_of(query)
+    row, column, fluid = problem.fluid.entries(block.start, block.stop)
+    after = whole_replicas(usage.fluid[column] + fluid, np.ones(len(column), dtype=bool))
+    added = after - usage.replicas[column]
+    rows = np.zeros((len(block), len(problem.rows.limit)))
+    np.add.at(rows, row, (problem.rows.coefficients[:, column] * added).T)
+    cost = problem.transfer_cost_usd_per_h[block.start : block.stop].copy()
+    np.add.at(cost, row, problem.price_usd_per_h[column] * added)
+    traffic = np.zeros((len(block), len(problem.links)))
+    at, link, volume = problem.traffic.entries(block.start, block.stop)
+    np.add.at(traffic, (at, link), volume)
+    rows += usage.rows
+    traffic += usage.traffic_bytes_per_s
+    over = np.zeros(len(block), dtype=bool)
+    np.logical_or.at(over, row, after > problem.max_replicas[column])
+    fits = (
+        np.all(rows <= problem.rows.limit * (1 + CAPACITY_TOLERANCE), axis=1)
+        & np.all(traffic <= problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE), axis=1)
+        & ~over
+    )
+    return Beside(rows=rows, traffic_bytes_per_s=traffic, added_usd_per_h=cost, fits=fits)
+
+
+def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
+    """Whether a choice keeps every capacity, every cost objective at its share, and every cut."""
+    usage = problem.usage_of(chosen)
+    return (
+        problem.fits(usage)
+        and not any(True for _ in over_cost(problem, chosen, usage))
+        and all(cut.holds(problem, chosen, usage) for cut in cuts)
+    )
+
+
+def over_cost(problem: Problem, chosen: IntArray, usage: Usage) -> list[tuple[float, int, int]]:
+    """(share over the limit in US dollars per hour, query, candidate) where a cost objective fails, worst first."""
+    found = []
+    for query, candidate in problem.served(chosen):
+        limit = problem.cost_limit_usd_per_h[query]
+        if np.isfinite(limit):
+            share = problem.cost_share_usd_per_h(candidate, usage)
+            if not within_cost(share, float(limit)):
+                found.append((share - float(limit), query, candidate))
+    return sorted(found, reverse=True)
+
+
+def within_cost(share_usd_per_h: float, limit_usd_per_h: float) -> bool:
+    """Whether a share keeps a limit, rounding aside."""
+    return share_usd_per_h <= limit_usd_per_h * (1 + 1e-9) + 1e-12
+
+
+def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
+    """(Q,) a choice that keeps capacities, cost objectives and cuts: the better of two orders, improved.
+
+    Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
+    least of the fullest resource. Then every query in turn is taken out and put back where it is cheapest.
+    """
+    best = np.full(len(problem.queries), -1, dtype=np.int64)
+    best_key = (0.0, 0.0)
+    for by_cost in (True, False):
+        chosen = np.full(len(problem.queries), -1, dtype=np.int64)
+        for query in np.argsort(-problem.weight, kind="stable"):
+            chosen = _insert(problem, chosen, int(query), (), by_cost=by_cost, objectives=False)
+        chosen = _keep_objectives(problem, chosen, cuts)
+        for _ in range(_PASSES):
+            before = chosen.copy()
+            for query in range(len(problem.queries)):
+                chosen = _insert(problem, chosen, query, cuts, by_cost=True, objectives=True)
+            if np.array_equal(before, chosen):
+                break
+        key = (problem.weight_of(chosen), -problem.usage_of(chosen).cost_usd_per_h)
+        if key > best_key:
+            best, best_key = chosen, key
+    return best
+
+
+def _insert(
+    problem: Problem, chosen: IntArray, query: int, cuts: Sequence[Cut], *, by_cost: bool, objectives: bool
+) -> IntArray:
+    """Give `query` its best fitting candidate; where none may be taken, leave the choice as it was."""
+    without = chosen.copy()
+    without[query] = -1
+    laid = beside(problem, query, problem.usage_of(without))
+    fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
+    keys = (fullest, laid.added_usd_per_h) if by_cost else (laid.added_usd_per_h, fullest)
+    for position in np.lexsort(keys):
+        if not laid.fits[position]:
+            continue
+        tried = without.copy()
+        tried[query] = problem.block[query] + position
+        if tried[query] == chosen[query] or not objectives or keeps_all(problem, tried, cuts):
+            return tried
+    return chosen
+
+
+def _keep_objectives(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> IntArray:
+    """Take queries out, worst over its cost objective first, until everything is kept."""
+    chosen = chosen.copy()
+    while not keeps_all(problem, chosen, cuts):
+        over = over_cost(problem, chosen, problem.usage_of(chosen))
+        served = np.flatnonzero(chosen >= 0)
+        victim = over[0][1] if over else int(served[np.argmin(problem.weight[served])])
+        chosen[victim] = -1
+    return chosen

@@ -1,0 +1,186 @@
+"""The matching as an ordered list of named passes, each checked before the next one runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circinus.matching.choice import Choice, Solver
+from circinus.matching.cuts import Cut, sizing_cut
+from circinus.matching.packing import pack_pools
+from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
+from circinus.matching.sizing import Reestimate, Sizing, size
+from circinus.spec import Slos
+
+_EXACT_ROUNDS = 40
+"""Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up."""
+
+_ROUNDS = 80
+"""Rounds after which the last choice is settled by taking queries out."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the passes have found so far."""
+
+    problem: Problem
+    slos: tuple[Slos, ...]
+    """Of each query."""
+    reestimate: Reestimate
+    solver: Solver
+    deadline_s: float
+    """On the clock of the run."""
+    round: int = 0
+    cuts: tuple[Cut, ...] = ()
+    choice: Choice | None = None
+    usage: Usage | None = None
+    nodes: Mapping[int, tuple[int, ...]] | None = None
+    """Deployment -> the node of each replica."""
+    sizing: Sizing | None = None
+    weight_bound: float = float("inf")
+    cost_bound_usd_per_h: float = 0.0
+    optimal: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step. When it adds cuts, the passes start again from the first one."""
+
+    name: str
+    run: Callable[[State, Callable[[], float]], State]
+    check: Callable[[State], None]
+    """Raises AssertionError when what the pass must establish does not hold."""
+
+
+def choose(state: State, clock: Callable[[], float]) -> State:
+    """Choose a candidate for as many queries as the linear capacities and the cuts allow."""
+    choice = state.solver.choose(state.problem, state.cuts, max(state.deadline_s - clock(), 0.1))
+    exact = all(cut.exact for cut in state.cuts)
+    return replace(
+        state,
+        round=state.round + 1,
+        choice=choice,
+        usage=state.problem.usage_of(choice.chosen),
+        nodes=None,
+        sizing=None,
+        weight_bound=min(state.weight_bound, choice.weight_bound) if exact else state.weight_bound,
+        cost_bound_usd_per_h=choice.cost_bound_usd_per_h if exact else state.cost_bound_usd_per_h,
+        optimal=choice.optimal and exact,
+    )
+
+
+def pack(state: State, clock: Callable[[], float]) -> State:
+    """Put the replicas on nodes; what does not pack comes back as a cut."""
+    assert state.usage is not None
+    nodes, cuts = pack_pools(state.problem, state.usage)
+    return replace(state, nodes=nodes, cuts=(*state.cuts, *cuts))
+
+
+def size_deployments(state: State, clock: Callable[[], float]) -> State:
+    """Estimate every plan under the merged load; plans that break an objective come back as cuts."""
+    assert state.choice is not None
+    assert state.usage is not None
+    sizing = size(state.problem, state.choice.chosen, state.usage, state.slos, state.reestimate)
+    cuts = tuple(
+        sizing_cut(state.problem, state.choice.chosen, b.candidate, b.reason, exact=state.round <= _EXACT_ROUNDS)
+        for b in sizing.broken
+    )
+    return replace(state, sizing=sizing, cuts=(*state.cuts, *cuts))
+
+
+def check_choice(state: State) -> None:
+    """At most one plan a query, capacities kept by whole replicas, links kept, cuts kept."""
+    problem, choice, usage = state.problem, state.choice, state.usage
+    assert choice is not None
+    assert usage is not None
+    for query, candidate in problem.served(choice.chosen):
+        assert candidate in problem.candidates_of(query), f"{problem.queries[query]} got a plan of another query"
+    assert problem.fits(usage), "a pool or link is overfull"
+    assert all(cut.holds(problem, choice.chosen, usage) for cut in state.cuts), "a cut is not kept"
+
+
+def check_packing(state: State) -> None:
+    """Every replica has a node, and no node is overfull."""
+    problem, usage, nodes = state.problem, state.usage, state.nodes
+    assert usage is not None
+    assert nodes is not None
+    load = [np.zeros((int(count), problem.demand.shape[1])) for count in problem.nodes]
+    for deployment in np.flatnonzero(usage.replicas):
+        placed = nodes[int(deployment)]
+        assert len(placed) == usage.replicas[deployment], f"{problem.deployments[deployment].name} lacks replicas"
+        for node in placed:
+            load[int(problem.pool_of[deployment])][node] += problem.demand[deployment]
+    for pool, filled in enumerate(load):
+        assert np.all(filled <= problem.node_capacity[pool] * (1 + CAPACITY_TOLERANCE)), (
+            f"a node of pool {problem.pools[pool]} is overfull"
+        )
+
+
+def check_sizing(state: State) -> None:
+    """Every plan keeps its query's objectives as estimated, and the shares add up to the total cost."""
+    assert state.sizing is not None
+    assert state.usage is not None
+    assert not state.sizing.broken, state.sizing.broken[0].reason
+    shares = sum(candidate.estimate.cost_usd_per_h.value for candidate in state.sizing.final.values())
+    assert np.isclose(shares, state.usage.cost_usd_per_h, rtol=1e-6, atol=1e-9), "shares do not add up to the cost"
+
+
+PASSES = (
+    Pass("choose", choose, check_choice),
+    Pass("pack", pack, check_packing),
+    Pass("size", size_deployments, check_sizing),
+)
+
+
+def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable[[], float] = time.monotonic) -> State:
+    """Run the passes until none of them adds a cut; when rounds or time run out, take out queries until all holds."""
+    while True:
+        restart = False
+        for step in passes:
+            known = len(state.cuts)
+            state = step.run(state, clock)
+            if len(state.cuts) > known:
+                restart = True
+                break
+            step.check(state)
+        if not restart:
+            return state
+        if state.round >= _ROUNDS or clock() >= state.deadline_s:
+            return _settle(state, passes)
+
+
+def _settle(state: State, passes: Sequence[Pass]) -> State:
+    """Take out of the last choice what does not pack or breaks an objective, until the rest holds."""
+    assert state.choice is not None
+    problem, chosen = state.problem, state.choice.chosen.copy()
+    while True:
+        usage = problem.usage_of(chosen)
+        nodes, packing = pack_pools(problem, usage)
+        victims: Sequence[int]
+        if packing:
+            pool = packing[0].pool
+            victims = [query for query, candidate in problem.served(chosen) if _uses_pool(problem, candidate, pool)]
+        else:
+            sizing = size(problem, chosen, usage, state.slos, state.reestimate)
+            victims = [broken.query for broken in sizing.broken]
+            if not victims:
+                break
+        chosen[min(victims, key=lambda query: (problem.weight[query], query))] = -1
+    settled = replace(state, choice=replace(state.choice, chosen=chosen), usage=usage, nodes=nodes, sizing=sizing)
+    settled = replace(settled, cuts=(), optimal=False, cost_bound_usd_per_h=0.0)
+    for step in passes:
+        step.check(settled)
+    return replace(settled, cuts=state.cuts)
+
+
+def _uses_pool(problem: Problem, candidate: int, pool: int) -> bool:
+    return bool(np.any(problem.pool_of[problem.fluid.row(candidate)[0]] == pool))
+
+
+def chosen_of(state: State) -> IntArray:
+    """(Q,) the candidate of each query."""
+    assert state.choice is not None
+    return state.choice.chosen

@@ -1,0 +1,255 @@
+"""The matching as a mixed-integer programme in plain arrays; knows no solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from circinus.matching.cuts import Cut, PackingCut, SizingCut
+from circinus.matching.problem import (
+    REPLICA_TOLERANCE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Problem,
+    Usage,
+    whole_replicas,
+)
+
+_SLACK = REPLICA_TOLERANCE / 2
+"""Loads may exceed whole replicas by this; half the tolerance leaves the other half to the solver's own."""
+
+
+@dataclass
+class Programme:
+    """Columns: one binary a usable candidate, one integer a shared deployment, one binary a watched group of a cut.
+
+    A deployment that only one query could use needs no column: its replicas follow from the candidate. Rows are
+    collected as lists and handed over as arrays.
+    """
+
+    problem: Problem
+    candidates: IntArray
+    """(x columns,) candidate of each."""
+    shared: IntArray
+    """(n columns,) deployment of each."""
+    upper: list[float]
+    """Upper bound of every column; lower bounds are 0, all columns are integers."""
+    expression: FloatArray
+    """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
+    watched: list[tuple[IntArray, int]] = field(default_factory=list)
+    """Group of each watched column: 1 where the group's replicas reach the count."""
+    row_columns: list[IntArray] = field(default_factory=list)
+    row_values: list[FloatArray] = field(default_factory=list)
+    row_lower: list[float] = field(default_factory=list)
+    row_upper: list[float] = field(default_factory=list)
+
+    def add_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> None:
+        """lower <= values @ columns <= upper."""
+        self.row_columns.append(np.asarray(columns, dtype=np.int32))
+        self.row_values.append(np.asarray(values, dtype=np.float64))
+        self.row_lower.append(lower)
+        self.row_upper.append(upper)
+
+    def serve_all(self) -> None:
+        """Ask for one candidate of every query that has any: tighter than a bound on the weight that says the same."""
+        servable = len(np.unique(self.problem.query_of[self.candidates]))
+        self.row_lower[:servable] = [1.0] * servable
+
+    def columns_of(self, candidates: IntArray) -> IntArray:
+        """Columns of those of the given candidates that have one."""
+        return np.flatnonzero(np.isin(self.candidates, candidates)).astype(np.int64)
+
+    def cost_usd_per_h(self) -> FloatArray:
+        """(columns,) what each column adds to the total cost."""
+        cost = np.zeros(len(self.upper))
+        cost[: self.expression.shape[1]] = self.problem.price_usd_per_h @ self.expression
+        cost[: len(self.candidates)] += self.problem.transfer_cost_usd_per_h[self.candidates]
+        return cost
+
+    def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
+        """(columns,) the columns' values for a choice whose candidates all have one."""
+        values = np.zeros(len(self.upper))
+        values[self.columns_of(chosen[chosen >= 0])] = 1.0
+        values[len(self.candidates) : self.expression.shape[1]] = usage.replicas[self.shared]
+        for position, (members, count) in enumerate(self.watched):
+            values[self.expression.shape[1] + position] = float(usage.replicas[members].sum() >= count)
+        return values
+
+    def choice_of(self, values: FloatArray) -> IntArray:
+        """(Q,) the choice that the columns' values stand for."""
+        chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
+        taken = self.candidates[np.asarray(values[: len(self.candidates)]) > 0.5]
+        chosen[self.problem.query_of[taken]] = taken
+        return chosen
+
+
+def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
+    """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts."""
+    usable = _usable(problem, cuts)
+    candidates = np.flatnonzero(usable).astype(np.int64)
+    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    kept = usable[row]
+    row, column, fluid = row[kept], column[kept], fluid[kept]
+    alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+
+    users = np.zeros((len(problem.deployments), len(problem.queries)), dtype=bool)
+    users[column, problem.query_of[row]] = True
+    shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
+    most = np.zeros((len(problem.deployments), len(problem.queries)))
+    np.maximum.at(most, (column, problem.query_of[row]), fluid)
+    bound = np.minimum(whole_replicas(most.sum(axis=1), users.any(axis=1)), problem.max_replicas)
+
+    x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
+    x_of[candidates] = np.arange(len(candidates))
+    expression = np.zeros((len(problem.deployments), len(candidates) + len(shared)))
+    own = ~np.isin(column, shared)
+    expression[column[own], x_of[row[own]]] = alone[own]
+    expression[shared, len(candidates) + np.arange(len(shared))] = 1.0
+
+    programme = Programme(
+        problem=problem,
+        candidates=candidates,
+        shared=shared,
+        upper=[1.0] * len(candidates) + [float(bound[deployment]) for deployment in shared],
+        expression=expression,
+    )
+    for query in range(len(problem.queries)):
+        columns = np.flatnonzero(problem.query_of[candidates] == query)
+        if len(columns):
+            programme.add_row(columns, np.ones(len(columns)), 0.0, 1.0)
+    for position, deployment in enumerate(shared):
+        here = column == deployment
+        _add_load(programme, len(candidates) + position, x_of[row[here]], fluid[here], alone[here])
+    _add_capacities(programme)
+    _add_cost_limits(programme, bound)
+    for cut in cuts:
+        _add_cut(programme, cut, bound)
+    return programme
+
+
+def _usable(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
+    """(P,) candidates that could run and pay within their objective in the best of company."""
+    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+    usable = np.ones(len(problem.candidates), dtype=bool)
+    usable[row[alone > problem.max_replicas[column]]] = False
+    for cut in cuts:
+        if isinstance(cut, SizingCut) and not cut.exact:
+            usable[cut.candidate] = False
+    # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
+    most = np.zeros((len(problem.deployments), len(problem.queries)))
+    np.maximum.at(most, (column, problem.query_of[row]), fluid)
+    only = (most > 0).sum(axis=1) == 1
+    ratio = np.where(only[column], alone / fluid, np.maximum(1.0, 1.0 / most.sum(axis=1)[column]))
+    least = problem.transfer_cost_usd_per_h.copy()
+    np.add.at(least, row, problem.price_usd_per_h[column] * fluid * ratio)
+    limit = problem.cost_limit_usd_per_h[problem.query_of]
+    return usable & (least <= limit * (1 + 1e-9) + 1e-9)
+
+
+def _add_load(programme: Programme, n: int, x: IntArray, fluid: FloatArray, alone: IntArray) -> None:
+    """A shared deployment has replicas for all its load, and for each query at least what the query needs alone."""
+    programme.add_row(np.append(x, n), np.append(-fluid, 1.0), -_SLACK, np.inf)
+    query_of = programme.problem.query_of[programme.candidates[x]]
+    for query in np.unique(query_of):
+        of_query = query_of == query
+        programme.add_row(np.append(x[of_query], n), np.append(-alone[of_query].astype(float), 1.0), 0.0, np.inf)
+
+
+def _add_capacities(programme: Programme) -> None:
+    problem = programme.problem
+    rows = (problem.rows.coefficients / problem.rows.limit[:, None]) @ programme.expression
+    for values in rows:
+        columns = np.flatnonzero(values)
+        programme.add_row(columns, values[columns], -np.inf, 1.0)
+    shares = np.zeros((len(problem.links), len(problem.candidates)))
+    row, link, volume = problem.traffic.entries(0, len(problem.candidates))
+    shares[link, row] = volume / problem.link_capacity_bytes_per_s[link]
+    for values in shares[:, programme.candidates]:
+        columns = np.flatnonzero(values)
+        if values.sum() > 1.0:
+            programme.add_row(columns, values[columns], -np.inf, 1.0)
+
+
+def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
+    """Cost objectives, deployment by deployment.
+
+    A query pays price * replicas * fluid / load for a deployment. For one deployment the limit that remains when the
+    others are fully shared is linear in its replicas and its load. Several deployments that are all shared in part
+    may still exceed the limit together: that is found after the sizing, and cut.
+    """
+    problem = programme.problem
+    is_shared = np.isin(np.arange(len(problem.deployments)), programme.shared)
+    n_of = np.zeros(len(problem.deployments), dtype=np.int64)
+    n_of[programme.shared] = len(programme.candidates) + np.arange(len(programme.shared))
+    load_rows = _loads(programme)
+    for x, candidate in enumerate(programme.candidates):
+        limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
+        if not np.isfinite(limit):
+            continue
+        columns, fluid = problem.fluid.row(int(candidate))
+        price = problem.price_usd_per_h[columns]
+        alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+        least = np.where(is_shared[columns], price * fluid, price * alone)
+        most = np.where(is_shared[columns], price * (fluid + 1), price * alone)
+        rest = limit - problem.transfer_cost_usd_per_h[candidate] - least.sum()
+        for position in np.flatnonzero(is_shared[columns] & (most - least > rest)):
+            if price[position] == 0:
+                continue
+            deployment = columns[position]
+            allowed = (rest + least[position]) / (price[position] * fluid[position])  # replicas for each unit of load
+            most_replicas = float(bound[deployment])
+            loads, values = load_rows[int(deployment)]
+            scale = 1.0 / max(most_replicas, 1.0)
+            row = np.zeros(len(programme.upper))
+            row[loads] = -allowed * values * scale
+            row[n_of[deployment]] = scale
+            row[x] += most_replicas * scale
+            taken = np.flatnonzero(row)
+            programme.add_row(taken, row[taken], -np.inf, most_replicas * scale + 1e-9)
+
+
+def _loads(programme: Programme) -> dict[int, tuple[IntArray, FloatArray]]:
+    """Deployment -> x columns and their loads."""
+    problem = programme.problem
+    x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
+    x_of[programme.candidates] = np.arange(len(programme.candidates))
+    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    kept = x_of[row] >= 0
+    return {int(d): (x_of[row[kept & (column == d)]], fluid[kept & (column == d)]) for d in programme.shared}
+
+
+def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
+    if isinstance(cut, PackingCut):
+        _add_packing_cut(programme, cut, bound)
+    elif isinstance(cut, SizingCut) and cut.exact:
+        x = programme.columns_of(np.array([cut.candidate]))
+        if not len(x):
+            return
+        present, absent = programme.columns_of(cut.present), programme.columns_of(cut.absent)
+        if len(present) < len(cut.present):
+            return  # a neighbour has been given up, so the neighbourhood cannot come back
+        columns = np.concatenate([x, present, absent])
+        values = np.concatenate([[1.0], np.ones(len(present)), -np.ones(len(absent))])
+        programme.add_row(columns, values, -np.inf, float(len(present)))
+
+
+def _add_packing_cut(programme: Programme, cut: PackingCut, bound: IntArray) -> None:
+    counts = [programme.expression[members].sum(axis=0) for members, _ in cut.groups]
+    if len(cut.groups) == 1:
+        columns = np.flatnonzero(counts[0])
+        programme.add_row(columns, counts[0][columns], -np.inf, float(cut.groups[0][1] - 1))
+        return
+    watched = []
+    for (members, count), values in zip(cut.groups, counts, strict=True):
+        column = len(programme.upper)
+        programme.upper.append(1.0)
+        programme.watched.append((members, count))
+        watched.append(column)
+        most = max(float(bound[members].sum()), float(count))
+        columns = np.append(np.flatnonzero(values), column)
+        programme.add_row(columns, np.append(values[columns[:-1]], -(most - count + 1)), -np.inf, float(count - 1))
+    programme.add_row(np.array(watched), np.ones(len(watched)), -np.inf, float(len(watched) - 1))

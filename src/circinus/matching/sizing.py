@@ -1,0 +1,122 @@
+"""Final sizes: every plan estimated again under the load that all plans together put on deployments and links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Conditions, Estimator, merge
+from circinus.matching.greedy import within_cost
+from circinus.matching.problem import IntArray, Problem, Usage
+from circinus.matching.wording import duration, usd_per_h
+from circinus.profiling import Bounded, ConfigurationProfile, PipelineProfile
+from circinus.spec import Configuration, Network, Query, Slos, Specification
+
+Reestimate = Callable[[Candidate, Conditions], Candidate]
+"""A chosen plan under the merged load: the same plan with its final estimate."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A chosen plan that does not keep its query's objectives as finally sized."""
+
+    query: int
+    candidate: int
+    objectives: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """The plans as they would run together."""
+
+    conditions: Conditions
+    final: Mapping[int, Candidate]
+    """Query -> its plan, estimated under `conditions`; the cost is its share by busy seconds plus its transfers."""
+    broken: tuple[Broken, ...]
+
+
+def size(problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos], reestimate: Reestimate) -> Sizing:
+    """Size the deployments of a choice and check every objective.
+
+    Args:
+        problem: the compiled problem.
+        chosen: (Q,) candidate of each query, -1 for none.
+        usage: of `chosen`.
+        slos: of each query.
+        reestimate: how a plan is estimated under the merged load.
+    """
+    replicas = {problem.deployments[column]: int(count) for column, count in enumerate(usage.replicas) if count}
+    served = list(problem.served(chosen))
+    conditions = merge([problem.candidates[candidate] for _, candidate in served], replicas)
+    final: dict[int, Candidate] = {}
+    broken = []
+    for query, candidate in served:
+        share = problem.cost_share_usd_per_h(candidate, usage)
+        sized = _with_cost(reestimate(problem.candidates[candidate], conditions), share)
+        final[query] = sized
+        objectives, reason = _violations(sized, slos[query])
+        if objectives:
+            broken.append(Broken(query, candidate, objectives, reason))
+    return Sizing(conditions, final, tuple(broken))
+
+
+def _with_cost(candidate: Candidate, share_usd_per_h: float) -> Candidate:
+    """The share of what the deployments cost as merged, so that the shares add up to the total."""
+    bounds = candidate.estimate.cost_usd_per_h
+    cost = Bounded(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
+    return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
+
+
+def _violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]:
+    """The objectives that the final estimate does not keep, and how far it is from them."""
+    estimate = candidate.estimate
+    objectives = [name for name in estimate.violations(slos) if name != "cost"]
+    words = []
+    if "latency" in objectives and slos.latency is not None:
+        words.append(
+            f"latency p{estimate.percentile:g} at most {duration(estimate.latency_s.upper)} > "
+            f"{duration(slos.latency.limit_s)}"
+        )
+    if "accuracy" in objectives and slos.accuracy is not None:
+        words.append(f"accuracy {estimate.accuracy.value:.3f} does not keep {slos.accuracy.threshold:g}")
+    if slos.cost is not None and not within_cost(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
+        objectives.append("cost")
+        words.append(
+            f"its share costs {usd_per_h(estimate.cost_usd_per_h.value)} > {usd_per_h(slos.cost.limit_usd_per_h)}"
+        )
+    return tuple(objectives), "as sized, " + " and ".join(words) if words else ""
+
+
+class ProfileReestimate:
+    """Estimates plans again from their profiles; estimators are prepared once for each query and configuration."""
+
+    def __init__(
+        self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
+    ) -> None:
+        if specification.infrastructure is None:
+            raise PlanningError("specification: found no infrastructure, expected one to place plans on")
+        self._network = Network(specification.infrastructure)
+        self._pipelines = specification.pipelines
+        self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
+        self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
+            (name, found.configuration): found for name, profile in profiles.items() for found in profile.configurations
+        }
+        self._usable_link_share = usable_link_share
+        self._estimators: dict[tuple[str, Configuration], Estimator] = {}
+
+    def __call__(self, candidate: Candidate, conditions: Conditions) -> Candidate:
+        """The candidate's plan under `conditions`."""
+        plan = candidate.plan
+        key = (candidate.query, plan.configuration)
+        if key not in self._estimators:
+            query = self._queries[candidate.query]
+            self._estimators[key] = Estimator(
+                query,
+                self._pipelines[plan.pipeline],
+                self._profiles[plan.pipeline, plan.configuration],
+                self._network,
+                usable_link_share=self._usable_link_share,
+            )
+        return self._estimators[key].candidate(plan, conditions)

@@ -1,0 +1,259 @@
+"""Random small matching problems, and the enumeration of all their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from circinus.estimation import (
+    Candidate,
+    Conditions,
+    DeploymentUse,
+    Estimate,
+    LinkUse,
+    ReplicaDemand,
+    Traffic,
+    merge,
+)
+from circinus.profiling import Bounded
+from circinus.spec import (
+    Allocation,
+    Configuration,
+    CostSlo,
+    Deployment,
+    DirectedLink,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    LatencySlo,
+    Link,
+    Network,
+    Plan,
+    Pool,
+    Query,
+    Site,
+    Slos,
+)
+
+GIB = 2.0**30
+_AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h")
+
+
+@dataclass(frozen=True)
+class Instance:
+    infrastructure: Infrastructure
+    queries: tuple[Query, ...]
+    candidates: dict[str, tuple[Candidate, ...]]
+
+
+def infrastructure(pools: list[tuple[str, int, float, float, float]], bandwidth_bytes_per_s: float = 1e6):
+    """Pools as (name, nodes, cpus, memory in GiB, price), each at a site of its name, all linked to the site `home`."""
+    return Infrastructure(
+        name="test",
+        sites=(Site(name="home"), *(Site(name=name) for name, *_ in pools)),
+        pools=tuple(
+            Pool(
+                name=name,
+                site=name,
+                tier="edge",
+                nodes=nodes,
+                cpus=cpus,
+                memory_bytes=memory * GIB,
+                hardware=HardwareClass(name="local"),
+                price_usd_per_h=price,
+            )
+            for name, nodes, cpus, memory, price in pools
+        ),
+        links=tuple(
+            Link(source="home", target=name, bandwidth_bytes_per_s=bandwidth_bytes_per_s, round_trip_s=0.01)
+            for name, *_ in pools
+        ),
+    )
+
+
+def deployment(operator: str, knob: int, pool: str, cpus: float = 1.0, target: float = 0.5, pipeline: str = "p"):
+    return Deployment(pipeline, operator, KnobValues.of({"k": knob}), pool, Allocation(cpus, 1, target))
+
+
+def use(deployed: Deployment, fluid: float, infra: Infrastructure, memory_gib: float = 0.5, rate_per_s: float = 1.0):
+    pool = infra.pool(deployed.pool)
+    cpus = deployed.allocation.cpus
+    share = max(cpus / pool.cpus, memory_gib * GIB / pool.memory_bytes)
+    busy = fluid * deployed.allocation.utilization_target
+    mean_s = busy / rate_per_s
+    return DeploymentUse(
+        deployed,
+        ReplicaDemand(cpus, memory_gib * GIB, 0.0, 0.0, pool.price_usd_per_h * share),
+        busy,
+        Traffic(rate_per_s, mean_s, 2 * mean_s**2),
+    )
+
+
+def crossing(link: DirectedLink, bytes_per_s: float) -> LinkUse:
+    seconds = bytes_per_s / link.bandwidth_bytes_per_s
+    return LinkUse(link, bytes_per_s, Traffic(1.0, seconds, seconds**2))
+
+
+def candidate(
+    query: str,
+    uses: list[DeploymentUse],
+    links: list[LinkUse] = (),
+    transfer: float = 0.0,
+    latency_s: float = 0.5,
+    accuracy: float = 0.9,
+) -> Candidate:
+    operators = {u.deployment.operator: u.deployment for u in uses}
+    plan = Plan(
+        pipeline=uses[0].deployment.pipeline,
+        configuration=Configuration.of({name: d.knobs for name, d in operators.items()}),
+        placement=tuple(sorted((name, d.pool) for name, d in operators.items())),
+        allocations=tuple(sorted((name, d.allocation) for name, d in operators.items())),
+    )
+    shared = transfer + sum(u.fluid_replicas * u.demand.cost_usd_per_h for u in uses)
+    alone = transfer + sum(max(1, np.ceil(u.fluid_replicas - 1e-9)) * u.demand.cost_usd_per_h for u in uses)
+    estimate = Estimate(
+        percentile=95.0,
+        latency_s=Bounded(latency_s, latency_s * 0.9, latency_s * 1.1),
+        accuracy=Bounded(accuracy, accuracy - 0.02, accuracy + 0.02),
+        cost_usd_per_h=Bounded(alone, min(shared, alone), alone),
+        stages=(),
+        return_s=0.0,
+    )
+    return Candidate(query, plan, estimate, tuple(uses), tuple(links), transfer)
+
+
+def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_slos: float = 0.3) -> Instance:
+    rng = np.random.default_rng(seed)
+    pools = [
+        (name, int(rng.integers(1, 3)), float(rng.choice([2.0, 3.0, 4.0])), float(rng.choice([1.0, 2.0, 4.0])), price)
+        for name, price in (("near", 0.0 if rng.random() < 0.3 else 0.3), ("far", 1.0))
+    ]
+    infra = infrastructure(pools, bandwidth_bytes_per_s=float(rng.choice([2e5, 1e6])))
+    links = {link.target: link for link in Network(infra).links if link.source == "home"}
+    weights = (1.0, 1.0, 2.0, 0.5, 1 / 3)
+    found: dict[str, tuple[Candidate, ...]] = {}
+    asked = []
+    for number in range(queries):
+        name = f"q{number}"
+        plans: dict[Plan, Candidate] = {}
+        for _ in range(int(rng.integers(0 if rng.random() < 0.1 else 1, candidates + 1))):
+            uses, crossed = [], []
+            for operator in ("a", "b")[: int(rng.integers(1, 3))]:
+                where = ("near", "far")[int(rng.integers(2))]
+                cpus = float(rng.choice([1.0, 1.5, 2.0]))
+                deployed = deployment(operator, int(rng.integers(2)), where, cpus, float(rng.choice([0.4, 0.7])))
+                memory = float(rng.choice([0.4, 1.0])) if deployed.knobs.as_dict()["k"] else 0.3
+                uses.append(use(deployed, float(rng.choice([0.2, 0.5, 0.8, 1.3])), infra, memory))
+                if rng.random() < 0.5:
+                    crossed.append(crossing(links[where], float(rng.choice([2e4, 6e4, 1.5e5]))))
+            made = candidate(name, uses, list({c.link: c for c in crossed}.values()), float(rng.choice([0.0, 0.01])))
+            plans[made.plan] = made
+        limit = float(rng.choice([0.1, 0.2, 0.4])) if rng.random() < cost_slos else None
+        slos = Slos(latency=LatencySlo(limit_s=0.7), cost=None if limit is None else CostSlo(limit_usd_per_h=limit))
+        asked.append(
+            Query(
+                name=name,
+                pipeline="p",
+                source="home",
+                rate_per_s=1.0,
+                slos=slos,
+                weight=float(rng.choice(weights)),
+            )
+        )
+        found[name] = tuple(c for c in plans.values() if not c.estimate.violations(slos))
+    return Instance(infra, tuple(asked), found)
+
+
+def reestimate(made: Candidate, conditions: Conditions) -> Candidate:
+    """The share by busy seconds; latency grows where the requests of others are much longer than one's own."""
+    share = made.transfer_cost_usd_per_h
+    factor = 1.0
+    for used in made.deployments:
+        load = conditions.deployments[used.deployment]
+        share += used.demand.cost_usd_per_h * load.replicas * used.traffic.busy / load.traffic.busy
+        factor = max(factor, load.traffic.mean_s / used.traffic.mean_s / 1.3)
+    latency = made.estimate.latency_s
+    cost = made.estimate.cost_usd_per_h
+    estimate = replace(
+        made.estimate,
+        latency_s=Bounded(latency.value * factor, latency.lower * factor, latency.upper * factor),
+        cost_usd_per_h=Bounded(share, min(cost.lower, share), max(cost.upper, share)),
+    )
+    return replace(made, estimate=estimate)
+
+
+def all_answers(instance: Instance) -> Iterator[tuple[float, float, tuple[Candidate, ...]]]:
+    """(weight, cost, plans) of every answer that keeps everything, by listing every combination."""
+    options = [(None, *instance.candidates[query.name]) for query in instance.queries]
+    for combination in product(*options):
+        plans = tuple(plan for plan in combination if plan is not None)
+        cost = checked_cost(instance, plans)
+        if cost is not None:
+            weight = sum(q.weight for q, plan in zip(instance.queries, combination, strict=True) if plan is not None)
+            yield weight, cost, plans
+
+
+def checked_cost(instance: Instance, plans: tuple[Candidate, ...]) -> float | None:
+    """Total cost of plans side by side, None where something is not kept."""
+    for link in Network(instance.infrastructure).links:
+        volume = sum(crossed.bytes_per_s for plan in plans for crossed in plan.links if crossed.link == link)
+        if volume > 0.7 * link.bandwidth_bytes_per_s * (1 + 1e-9):
+            return None
+    conditions = merge(plans)
+    every = [used for found in instance.candidates.values() for plan in found for used in plan.deployments]
+    price = {
+        deployed: ReplicaDemand(
+            *(max(getattr(used.demand, name) for used in every if used.deployment == deployed) for name in _AMOUNTS)
+        )
+        for deployed in conditions.deployments
+    }
+    for pool in instance.infrastructure.pools:
+        items = [
+            (price[d].cpus / pool.cpus, price[d].memory_bytes / pool.memory_bytes)
+            for d, load in conditions.deployments.items()
+            if d.pool == pool.name
+            for _ in range(load.replicas)
+        ]
+        if not packs(items, pool.nodes):
+            return None
+    slos = {query.name: query.slos for query in instance.queries}
+    for plan in plans:
+        final = reestimate(plan, conditions)
+        limits = slos[plan.query]
+        assert limits.latency is not None
+        if final.estimate.latency_s.upper > limits.latency.limit_s:
+            return None
+        share = plan.transfer_cost_usd_per_h + sum(
+            price[used.deployment].cost_usd_per_h
+            * conditions.deployments[used.deployment].replicas
+            * used.busy_replicas
+            / conditions.deployments[used.deployment].busy_replicas
+            for used in plan.deployments
+        )
+        if limits.cost is not None and share > limits.cost.limit_usd_per_h + 1e-9:
+            return None
+    replicas = sum(price[d].cost_usd_per_h * load.replicas for d, load in conditions.deployments.items())
+    return replicas + sum(plan.transfer_cost_usd_per_h for plan in plans)
+
+
+def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
+    """Whether items go on nodes of size 1, by trying every node for every item."""
+    ordered = sorted(items, reverse=True)
+
+    def place(index: int, loads: list[tuple[float, ...]]) -> bool:
+        if index == len(ordered):
+            return True
+        tried = set()
+        for node, load in enumerate(loads):
+            if load in tried:
+                continue
+            tried.add(load)
+            after = tuple(have + more for have, more in zip(load, ordered[index], strict=True))
+            if max(after) <= 1 + 1e-9 and place(index + 1, [*loads[:node], after, *loads[node + 1 :]]):
+                return True
+        return False
+
+    return place(0, [(0.0,) * 2] * nodes)
