@@ -1,0 +1,199 @@
+"""A new user's journey through all verbs, in real processes, on the application that `init` writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`circinus` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "circinus", *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def answer(*arguments: str, cwd: Path, kind: str, code: int = 0) -> Any:
+    """The data of the document that a verb prints with `--json`."""
+    run = run_circinus(*arguments, "--json", cwd=cwd)
+    assert run.returncode == code, run.stderr + run.stdout
+    document = json.loads(run.stdout)
+    assert document["schema_version"] == 1
+    assert document["kind"] == kind
+    return document["data"]
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The starter application, profiled and planned."""
+    folder = tmp_path_factory.mktemp("application")
+    assert run_circinus("init", cwd=folder).returncode == 0
+    run = run_circinus("profile", "--budget", "30s", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    run = run_circinus("plan", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    yield folder
+    run_circinus("destroy", cwd=folder)
+
+
+def test_init_refuses_to_overwrite(application: Path) -> None:
+    before = (application / "pipeline.yaml").read_text(encoding="utf-8")
+    run = run_circinus("init", cwd=application)
+    assert run.returncode == 1
+    assert "pipeline.yaml" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert (application / "pipeline.yaml").read_text(encoding="utf-8") == before
+
+
+def test_validate_summarises_what_was_written(application: Path) -> None:
+    data = answer("validate", cwd=application, kind="validate")
+    assert data["pipelines"] == {"mend": {"operators": 2, "configurations": 8}}
+    assert data["queries"] == ["typing-aid", "archive"]
+
+
+def test_profile_shows_what_is_known_without_measuring(application: Path) -> None:
+    first = answer("profile", "--show", cwd=application, kind="profile")
+    second = answer("profile", "--show", cwd=application, kind="profile")
+    assert first == second
+    (profile,) = first
+    assert len(profile["configurations"]) == 8
+    for configuration in profile["configurations"]:
+        accuracy = configuration["accuracy"]
+        assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
+        assert configuration["operators"]["correct"]["service_s"] > 0
+
+
+def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> None:
+    data = answer("plan", cwd=application, kind="plan")
+    matching = data["plan_set"]["matching"]
+    assert [a["query"] for a in matching["assignments"]] == ["typing-aid", "archive"]
+    assert matching["rejections"] == []
+    for assignment in matching["assignments"]:
+        assert assignment["chosen"]["estimate"]["latency_s"]["upper"] <= 0.5
+        assert assignment["alternatives"]
+
+
+def test_explain_names_plan_objectives_and_alternatives(application: Path) -> None:
+    run = run_circinus("explain", "plan.json", "archive", cwd=application)
+    assert run.returncode == 0, run.stderr
+    assert "archive" in run.stdout
+    assert "typing-aid" not in run.stdout
+    assert "alternatives" in run.stdout
+    assert set(answer("explain", cwd=application, kind="explain")) == {"typing-aid", "archive"}
+
+
+def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp_path: Path) -> None:
+    text = (application / "queries.yaml").read_text(encoding="utf-8").replace("p95 <= 500ms", "p95 <= 50us")
+    queries = application / "impossible.yaml"
+    queries.write_text(text, encoding="utf-8")
+    try:
+        data = answer(
+            "plan", "pipeline.yaml", "infrastructure.yaml", "impossible.yaml", "-o", str(tmp_path / "impossible.json"),
+            cwd=application, kind="plan",
+        )  # fmt: skip
+    finally:
+        queries.unlink()
+    (rejection,) = data["plan_set"]["matching"]["rejections"]
+    assert rejection["query"] == "archive"
+    assert rejection["binding"] == ["latency"]
+    assert "latency" in rejection["relaxation"]["change"]
+
+
+@pytest.mark.parametrize("mode", ["replay", "real"])
+def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "engine")
+    plan_file = "plan.json"
+    if mode == "real":  # the starter's cloud is larger than a small machine: plan for what is here
+        plan_file = _plan_for_this_machine(application, tmp_path)
+    applied = answer("apply", plan_file, "--mode", mode, "--run-dir", run_dir, cwd=application, kind="apply")
+    try:
+        assert applied["healthy"]
+        assert applied["mode"] == mode
+        report = answer(
+            "load", plan_file, "--duration", "4s", "--warm-up", "1s", "--run-dir", run_dir, cwd=application, kind="load"
+        )
+        assert report["mode"] == mode
+        assert report["promises"] >= 1
+        for query in report["queries"]:
+            if query["served"]:
+                assert query["requests"] > 0
+                assert query["failures"] == query["unanswered"] == 0
+                assert 0 < query["score"] <= 1
+                assert query["latency_s"]["p50_s"] > 0
+        status = answer("status", "--run-dir", run_dir, cwd=application, kind="status")
+        assert status["healthy"]
+        assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
+    finally:
+        assert answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
+    assert not answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
+    run = run_circinus("status", "--run-dir", run_dir, cwd=application)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+
+
+def _plan_for_this_machine(application: Path, folder: Path) -> str:
+    infrastructure = folder / "here.yaml"
+    infrastructure.write_text(
+        "apiVersion: circinus/v1\nkind: Infrastructure\nmetadata: {name: here}\nspec:\n  sites: [here]\n  pools:\n"
+        "    - {name: here, site: here, tier: edge, cpus: 2, memory: 1GiB, hardware: {class: local}}\n",
+        encoding="utf-8",
+    )
+    queries = folder / "queries.yaml"
+    queries.write_text(
+        "apiVersion: circinus/v1\nkind: Query\nmetadata: {name: typing-aid}\nspec:\n  pipeline: mend\n  source: here\n"
+        "  rate: 5/s\n  slos: [latency p95 <= 5s, accuracy >= 0.5]\n",
+        encoding="utf-8",
+    )
+    plan_file = folder / "here.json"
+    store = application / ".circinus" / "profiles.sqlite"
+    answer(
+        "plan", "pipeline.yaml", str(infrastructure), str(queries), "-o", str(plan_file), "--store", str(store),
+        cwd=application, kind="plan",
+    )  # fmt: skip
+    return str(plan_file)
+
+
+def test_a_stale_plan_is_refused(application: Path, tmp_path: Path) -> None:
+    queries = application / "queries.yaml"
+    before = queries.read_text(encoding="utf-8")
+    queries.write_text(before.replace("rate: 5/s", "rate: 6/s"), encoding="utf-8")
+    try:
+        run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
+    finally:
+        queries.write_text(before, encoding="utf-8")
+    assert run.returncode == 3
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "e").exists()
+
+
+def test_faults_end_with_2_and_write_nothing(application: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "apiVersion: circinus/v1\nkind: Query\nmetadata: {name: q}\nspec:\n  pipelin: mend\n  source: moon\n  rate: 5\n",
+        encoding="utf-8",
+    )
+    faults = answer(
+        "plan", "pipeline.yaml", "infrastructure.yaml", str(tmp_path / "bad.yaml"), "-o", str(tmp_path / "p.json"),
+        cwd=application, kind="error", code=2,
+    )["faults"]  # fmt: skip
+    assert {fault["line"] for fault in faults} >= {5, 7}
+    assert any("pipeline" in fault["hint"] for fault in faults)
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_planning_without_profiles_says_what_to_do(tmp_path: Path) -> None:
+    assert run_circinus("init", cwd=tmp_path).returncode == 0
+    run = run_circinus("plan", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "circinus profile" in run.stderr
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_the_schema_is_json(tmp_path: Path) -> None:
+    run = run_circinus("schema", cwd=tmp_path)
+    assert json.loads(run.stdout)["$schema"].startswith("https://json-schema.org/draft/2020-12")
