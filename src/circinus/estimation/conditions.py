@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Conditions:
 
 def replicas_for(busy_replicas: float, utilization_target: float) -> int:
     """The fewest whole replicas of which none is busy for more than the target; at least one."""
-    return int(whole_replicas(busy_replicas, utilization_target))
+    return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
 
 
 def whole_replicas(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:

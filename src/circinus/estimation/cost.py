@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from circinus.estimation.conditions import Conditions, replicas_for
 from circinus.estimation.estimate import DeploymentUse, LinkUse
 from circinus.profiling import Bounded
+from circinus.spec import DirectedLink
+
+_Amount = TypeVar("_Amount", float, NDArray[np.floating])
 
 _BYTES_PER_GB = 1e9
 _SECONDS_PER_H = 3600.0
 
 
+def usd_per_h_for_bytes(link: DirectedLink, bytes_per_s: _Amount) -> _Amount:
+    """Price of sending so much over `link`."""
+    return bytes_per_s * (_SECONDS_PER_H / _BYTES_PER_GB * link.price_usd_per_gb)
+
+
 def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
     """Price of the transfers of a query."""
-    return sum(use.bytes_per_s * _SECONDS_PER_H / _BYTES_PER_GB * use.link.price_usd_per_gb for use in links)
+    return sum(usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links)
 
 
 def alone_usd_per_h(uses: Iterable[DeploymentUse]) -> float:

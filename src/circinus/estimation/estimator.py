@@ -18,7 +18,7 @@ from circinus.estimation.transfer import INPUT, Transfers, destinations
 from circinus.profiling import ConfigurationProfile
 from circinus.spec import Network, Pipeline, Plan, Query
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 USABLE_LINK_SHARE = 0.7
 """Share of a link's bandwidth that plans may take together; promises are made at this utilisation."""
@@ -62,7 +62,19 @@ class Estimator:
         network: Network,
         *,
         usable_link_share: float = USABLE_LINK_SHARE,
+        alike: Estimator | None = None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            query: the query.
+            pipeline: its pipeline.
+            profile: one configuration, as measured.
+            network: where it may run.
+            usable_link_share: utilisation of the links that promises are made at.
+            alike: an estimator of the same query under another configuration, made with the same other arguments;
+                what the two have in common is then computed once.
+        """
         self._query = query
         self._pipeline = pipeline
         self._profile = profile
@@ -71,8 +83,9 @@ class Estimator:
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
         grid = self._percentile.grid
-        self._stages = Stages(query, pipeline, profile, grid)
-        self._transfers = Transfers(query, pipeline, profile, network, grid, usable_link_share)
+        self._stages: Stages = alike._stages if alike else Stages(query, grid)
+        self._transfers: Transfers = alike._transfers if alike else Transfers(query, network, grid, usable_link_share)
+        self._sizes = self._transfers.sizes(profile)
 
     def candidate(self, plan: Plan, conditions: Conditions | None = None) -> Candidate:
         """Estimate `plan`.
@@ -90,7 +103,7 @@ class Estimator:
         """
         timeline = self._follow(plan, conditions)
         sent_to = destinations(self._order, self._sinks, timeline.sites)
-        links = self._transfers.link_uses(timeline.sites, sent_to, promise=conditions is None)
+        links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, promise=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
         return Candidate(
             query=self._query.name,
@@ -116,22 +129,23 @@ class Estimator:
         self._check(plan)
         placement, allocations = dict(plan.placement), dict(plan.allocations)
         sites = {INPUT: self._query.source}
-        finish = {INPUT: np.zeros(self._percentile.grid.count)}
+        finish: dict[str, FloatArray] = {INPUT: np.zeros(self._percentile.grid.count)}
         uses, stages = [], []
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
             ready, transfer_s = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
-            stage = self._stages.stage(operator, pool, allocations[operator.name], conditions)
-            finish[operator.name] = ready + (stage.wait_s + stage.service_s)
+            profile = self._profile.operators[operator.name]
+            stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
+            finish[operator.name] = ready + stage.node_s
             uses.append(stage.use)
             stages.append(
                 StageEstimate(
                     operator=operator.name,
                     pool=pool.name,
                     transfer_s=transfer_s,
-                    wait_s=float(stage.wait_s.mean()),
-                    service_s=float(stage.service_s.mean()),
+                    wait_s=stage.mean_wait_s,
+                    service_s=stage.mean_service_s,
                 )
             )
         latency_s, return_s = self._gather(self._sinks, finish, sites, self._query.source, conditions)
@@ -146,15 +160,12 @@ class Estimator:
         conditions: Conditions | None,
     ) -> tuple[FloatArray, float]:
         """When the outputs of all `producers` are at `target`, and the mean transfer of the one that comes last."""
-        arrivals, transfers = [], []
-        for producer in producers:
-            transfer_s = self._transfers.transfer_s(producer, sites[producer], target, conditions)
-            transfers.append(transfer_s)
-            arrivals.append(finish[producer] + transfer_s)
+        transfers = [self._transfers.transfer(self._sizes[p], sites[p], target, conditions) for p in producers]
+        arrivals = [finish[p] + transfer.seconds for p, transfer in zip(producers, transfers, strict=True)]
         if len(producers) == 1:
-            return arrivals[0], float(np.mean(transfers[0]))
+            return arrivals[0], transfers[0].mean_s
         last = np.argmax(arrivals, axis=0)
-        waited = np.choose(last, [np.broadcast_to(transfer_s, last.shape) for transfer_s in transfers])
+        waited = np.choose(last, [np.broadcast_to(transfer.seconds, last.shape) for transfer in transfers])
         return np.maximum.reduce(arrivals), float(waited.mean())
 
     def _check(self, plan: Plan) -> None:

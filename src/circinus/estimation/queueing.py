@@ -8,13 +8,19 @@ latter Cosmetatos' (1976) correction, capped as in Whitt, Approximations for the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circinus.errors import PlanningError
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
+Amount = float | FloatArray
+"""A number, or an array of numbers; several of them broadcast."""
+
+_NO_LOAD = 1e-300
+"""Stands for no load where it is divided by."""
 
 _LARGEST_CORRECTION = 0.24
 """Cosmetatos' correction grows without bound in light traffic, where it is not meant to be used; Whitt's cap."""
@@ -30,9 +36,9 @@ class Wait:
     """
 
     probability: FloatArray
-    """Probability to wait at all; any shape."""
+    """Probability to wait at all; any shape that broadcasts with that of the other."""
     conditional_mean_s: FloatArray
-    """Mean wait of those who wait; the same shape."""
+    """Mean wait of those who wait."""
 
     @property
     def mean_s(self) -> FloatArray:
@@ -45,22 +51,26 @@ class Wait:
             decay = np.where(self.conditional_mean_s > 0, np.exp(-np.asarray(time_s) / self.conditional_mean_s), 0.0)
         return np.asarray(self.probability * decay)
 
-    def at(self, exponentials: FloatArray) -> FloatArray:
+    def at(self, exponentials: NDArray[np.floating]) -> NDArray[np.floating]:
         """Waits at given draws.
 
         Args:
-            exponentials: -log(1 - u) of uniforms u; its shape must broadcast with that of this wait.
+            exponentials: (n,) draws -log(1 - u) of uniforms u.
+
+        Returns:
+            (..., n) for this wait of shape (...), in the precision of the draws.
         """
         with np.errstate(divide="ignore"):
-            shift = np.log(self.probability)
-        return np.asarray(np.maximum(0.0, exponentials + shift) * self.conditional_mean_s)
+            shift = np.log(self.probability)[..., None].astype(exponentials.dtype)
+        scale = self.conditional_mean_s[..., None].astype(exponentials.dtype)
+        return np.asarray(np.maximum(0.0, exponentials + shift) * scale)
 
     def quantile(self, uniforms: ArrayLike) -> FloatArray:
-        """The inverse of the distribution at uniforms in [0, 1)."""
+        """(..., n) the inverse of the distribution at n uniforms in [0, 1)."""
         return self.at(-np.log1p(-np.asarray(uniforms, dtype=np.float64)))
 
 
-def erlang_c(servers: ArrayLike, load: ArrayLike) -> FloatArray:
+def erlang_c(servers: Amount, load: Amount) -> FloatArray:
     """Probability to wait in M/M/c.
 
     Args:
@@ -70,24 +80,38 @@ def erlang_c(servers: ArrayLike, load: ArrayLike) -> FloatArray:
     Returns:
         The probabilities, of the shape that the arguments broadcast to.
     """
-    count, offered = np.broadcast_arrays(np.asarray(servers, dtype=np.int64), np.asarray(load, dtype=np.float64))
-    blocked = np.ones(count.shape)
+    if isinstance(servers, float | int) and isinstance(load, float | int):
+        return np.asarray(_erlang_c_of_one(int(servers), float(load)))
+    count, offered = np.asarray(servers, dtype=np.float64), np.asarray(load, dtype=np.float64)
+    blocked = np.ones(np.broadcast_shapes(count.shape, offered.shape))
     for k in range(1, int(count.max(initial=0)) + 1):
         blocked = np.where(k <= count, offered * blocked / (k + offered * blocked), blocked)
     free = 1.0 - np.minimum(offered / count, 1.0)
-    return np.asarray(blocked / (blocked + free * (1.0 - blocked) + (blocked == 0)))
+    return np.asarray(blocked / (blocked + free * (1.0 - blocked)))
+
+
+@lru_cache(maxsize=65_536)
+def _erlang_c_of_one(servers: int, load: float) -> float:
+    """`erlang_c` for numbers: the same recursion without the arrays, which would take most of the time."""
+    blocked = 1.0
+    for k in range(1, servers + 1):
+        blocked = load * blocked / (k + load * blocked)
+    free = 1.0 - min(load / servers, 1.0)
+    return blocked / (blocked + free * (1.0 - blocked))
 
 
 def waiting(
-    servers: ArrayLike,
-    utilization: ArrayLike,
-    service_s: ArrayLike,
-    service_scv: ArrayLike,
+    servers: Amount,
+    utilization: Amount,
+    service_s: Amount,
+    service_scv: Amount,
     *,
     arrival_scv: float = 1.0,
-    batch_size: ArrayLike = 1,
+    batch_size: Amount = 1.0,
 ) -> Wait:
-    """The wait in G/G/c, first come, first served, one queue for all servers. All arguments broadcast.
+    """The wait in G/G/c, first come, first served, one queue for all servers.
+
+    All arguments are numbers or arrays; arrays broadcast.
 
     With batches a free server takes up to `batch_size` waiting requests at once and never waits for more. The model
     of that is conservative: every batch lasts as long as a full one; a request has to wait as often as if each
@@ -105,24 +129,20 @@ def waiting(
     Raises:
         PlanningError: a server would be busy all the time.
     """
-    count, busy, mean_s, scv, batch = np.broadcast_arrays(
-        *(np.asarray(value, dtype=np.float64) for value in (servers, utilization, service_s, service_scv, batch_size))
-    )
-    if np.any(busy >= 1) or np.any(busy < 0):
+    if np.any(np.less(utilization, 0)) or np.any(np.greater_equal(utilization, 1)):
         raise PlanningError(
-            f"found a utilisation of {float(busy.max()):.3g}, expected at least 0 and less than 1; add replicas or "
+            f"found a utilisation of {np.max(utilization):.3g}, expected at least 0 and less than 1; add replicas or "
             f"send fewer requests"
         )
-    residual = (arrival_scv + scv) / 2
-    queue = busy / (1 - busy) * (arrival_scv / batch + scv) / 2
-    conditional_s = mean_s / count * (residual + queue) * _correction(count, busy, scv)
-    return Wait(erlang_c(count, batch * busy * count), conditional_s)
+    residual = (arrival_scv + service_scv) / 2
+    queue = utilization / (1 - utilization) * (arrival_scv / batch_size + service_scv) / 2
+    conditional_s = service_s / servers * (residual + queue) * _correction(servers, utilization, service_scv)
+    probability = erlang_c(servers, batch_size * utilization * servers)
+    return Wait(probability, np.asarray(conditional_s))
 
 
-def _correction(servers: FloatArray, utilization: FloatArray, service_scv: FloatArray) -> FloatArray:
+def _correction(servers: Amount, utilization: Amount, service_scv: Amount) -> Amount:
     """Kimura's interpolated mean wait over that of Allen and Cunneen; 1 for a single server."""
-    light = (1 - utilization) * (servers - 1) * (np.sqrt(4 + 5 * servers) - 2)
-    heavy = 16 * utilization * servers
-    correction = np.where(light < _LARGEST_CORRECTION * heavy, light / np.maximum(heavy, 1e-300), _LARGEST_CORRECTION)
-    correction = np.where(servers == 1, 0.0, correction)
-    return np.asarray((1 + correction) / (1 + correction * service_scv))
+    light = (1 - utilization) * (servers - 1) * ((4 + 5 * servers) ** 0.5 - 2)
+    correction = np.minimum(light / np.maximum(16 * utilization * servers, _NO_LOAD), _LARGEST_CORRECTION)
+    return (1 + correction) / (1 + correction * service_scv)

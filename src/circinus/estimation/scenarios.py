@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
 _SCENARIOS = 320
-_LEAST_SECTION = 64
+_WORD = 64
+"""Sections are multiples of this, so that scenarios can be counted by words of bits."""
 
 
 @dataclass(frozen=True)
 class ScenarioGrid:
-    """How many sections there are and how many scenarios each has. Arrays over scenarios list section by section."""
+    """How many sections there are and how many scenarios each has (a multiple of 64). Arrays over scenarios list
+    section by section."""
 
     sections: int
     size: int
@@ -36,7 +38,7 @@ class ScenarioGrid:
         """As many sections as it takes that all of them err to the same side with probability at most `risk`, when
         each does with probability 1/2: five for a risk of 0.05."""
         sections = max(1, math.ceil(-math.log2(risk)))
-        return cls(sections, max(_LEAST_SECTION, _SCENARIOS // sections))
+        return cls(sections, _WORD * max(1, round(_SCENARIOS / _WORD / sections)))
 
     @property
     def count(self) -> int:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.conditions import Conditions, whole_replicas
+from circinus.estimation.conditions import Conditions, replicas_for, whole_replicas
 from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
-from circinus.estimation.queueing import Wait, waiting
+from circinus.estimation.queueing import Amount, Wait, waiting
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import Traffic
-from circinus.profiling import ConfigurationProfile, OperatorProfile
-from circinus.spec import Allocation, Deployment, OperatorSpec, Pipeline, Pool, Query
+from circinus.profiling import OperatorProfile
+from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,12 @@ class Stage:
     """One operator of one plan."""
 
     use: DeploymentUse
-    wait_s: FloatArray
-    """(scenarios,)"""
-    service_s: FloatArray
-    """(scenarios,)"""
+    node_s: FloatArray
+    """(scenarios,) wait and service."""
+    mean_wait_s: float
+    """Over the scenarios."""
+    mean_service_s: float
+    """Over the scenarios."""
 
 
 def queue_name(operator: str) -> str:
@@ -37,9 +39,9 @@ def queue_name(operator: str) -> str:
 
 
 def promised_wait(
-    busy_replicas: ArrayLike, batch_s: ArrayLike, service_scv: ArrayLike, batch_size: int, utilization_target: float
+    busy_replicas: Amount, batch_s: Amount, service_scv: Amount, batch_size: Amount, utilization_target: Amount
 ) -> Wait:
-    """The wait at the utilisation target, with the replicas that a query needs alone. Arguments broadcast.
+    """The wait at the utilisation target, with the replicas that a query needs alone. Arrays broadcast.
 
     Args:
         busy_replicas: mean number of replicas that the query's requests keep busy.
@@ -48,7 +50,11 @@ def promised_wait(
         batch_size: most requests in a batch.
         utilization_target: in (0, 1).
     """
-    replicas = whole_replicas(busy_replicas, utilization_target)
+    replicas: Amount
+    if isinstance(busy_replicas, float) and isinstance(utilization_target, float):
+        replicas = float(replicas_for(busy_replicas, utilization_target))
+    else:
+        replicas = whole_replicas(busy_replicas, utilization_target)
     return waiting(replicas, utilization_target, batch_s, service_scv, batch_size=batch_size)
 
 
@@ -68,42 +74,68 @@ def full_batch_ratio(profile: OperatorProfile, cpus: float, batch_size: int) -> 
     return ratio
 
 
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was measured of one operator: seconds for one item alone on the fewest CPUs."""
+
+    scenarios_s: FloatArray
+    mean_s: float
+    square_s2: float
+
+    @classmethod
+    def of(cls, profile: OperatorProfile, grid: ScenarioGrid) -> _Measured:
+        service_s = profile.service_s
+        return cls(service_s[grid.items(len(service_s))], float(service_s.mean()), float((service_s**2.0).mean()))
+
+
 class Stages:
-    """The stages of all plans of one query under one configuration."""
+    """The stages of all plans of one query, under any configuration."""
 
-    def __init__(self, query: Query, pipeline: Pipeline, profile: ConfigurationProfile, grid: ScenarioGrid) -> None:
+    def __init__(self, query: Query, grid: ScenarioGrid) -> None:
         self._query = query
-        self._pipeline = pipeline
-        self._profile = profile
         self._grid = grid
-        self._items = grid.items(len(profile.items))
-        self._promised: dict[tuple[str, str, Allocation], Stage] = {}
+        self._promised: dict[tuple[OperatorProfile, str, Allocation], Stage] = {}
+        self._measured: dict[OperatorProfile, _Measured] = {}
 
-    def stage(self, operator: OperatorSpec, pool: Pool, allocation: Allocation, conditions: Conditions | None) -> Stage:
+    def stage(
+        self,
+        operator: OperatorSpec,
+        profile: OperatorProfile,
+        pool: Pool,
+        allocation: Allocation,
+        conditions: Conditions | None,
+    ) -> Stage:
         """One operator in one pool, as promised or under `conditions`.
 
         Raises:
             PlanningError: the allocation was not profiled, or `conditions` lack the deployment.
         """
         if conditions is not None:
-            return self._compute(operator, pool, allocation, conditions)
-        key = (operator.name, pool.name, allocation)
-        if key not in self._promised:
-            self._promised[key] = self._compute(operator, pool, allocation, None)
-        return self._promised[key]
+            return self._compute(operator, profile, pool, allocation, conditions)
+        key = (profile, pool.name, allocation)
+        stage = self._promised.get(key)
+        if stage is None:
+            stage = self._promised[key] = self._compute(operator, profile, pool, allocation, None)
+        return stage
 
     def _compute(
-        self, operator: OperatorSpec, pool: Pool, allocation: Allocation, conditions: Conditions | None
+        self,
+        operator: OperatorSpec,
+        profile: OperatorProfile,
+        pool: Pool,
+        allocation: Allocation,
+        conditions: Conditions | None,
     ) -> Stage:
-        profile = self._profile.operators[operator.name]
-        ratio = full_batch_ratio(profile, allocation.cpus, allocation.batch_size)
-        batch_s = profile.service_s * (ratio / pool.hardware.relative_speed)
-        traffic = Traffic(self._query.rate_per_s, float(batch_s.mean()), float((batch_s**2).mean()))
+        slowdown = full_batch_ratio(profile, allocation.cpus, allocation.batch_size) / pool.hardware.relative_speed
+        measured = self._measured.get(profile)
+        if measured is None:
+            measured = self._measured[profile] = _Measured.of(profile, self._grid)
+        traffic = Traffic(self._query.rate_per_s, measured.mean_s * slowdown, measured.square_s2 * slowdown**2)
         use = DeploymentUse(
             deployment=Deployment(
-                pipeline=self._pipeline.name,
+                pipeline=self._query.pipeline,
                 operator=operator.name,
-                knobs=self._profile.configuration[operator.name],
+                knobs=profile.prefix[operator.name],
                 pool=pool.name,
                 allocation=allocation,
             ),
@@ -117,7 +149,9 @@ class Stages:
             )
         else:
             wait = _loaded_wait(use.deployment, conditions)
-        return Stage(use, wait.at(self._grid.exponentials(queue_name(operator.name))), batch_s[self._items])
+        wait_s = wait.at(self._grid.exponentials(queue_name(operator.name)))
+        service_s = measured.scenarios_s * slowdown
+        return Stage(use, wait_s + service_s, float(wait_s.mean()), float(service_s.mean()))
 
 
 def _loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:

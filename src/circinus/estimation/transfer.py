@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions
 from circinus.estimation.estimate import LinkUse
-from circinus.estimation.queueing import Wait, waiting
+from circinus.estimation.queueing import Amount, Wait, waiting
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import ConfigurationProfile
-from circinus.spec import DirectedLink, Network, OperatorSpec, Pipeline, Query
+from circinus.spec import DirectedLink, Network, OperatorSpec, Query
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 INPUT = ""
 """Stands for the pipeline's input among the names of the operators that send their output."""
@@ -48,7 +48,7 @@ def path_between(network: Network, source: str, target: str) -> tuple[DirectedLi
     return path
 
 
-def link_wait(link: DirectedLink, utilization: float, mean_bytes: ArrayLike, scv: ArrayLike) -> Wait:
+def link_wait(link: DirectedLink, utilization: float, mean_bytes: Amount, scv: Amount) -> Wait:
     """The wait for a link that is busy for the share `utilization` of the time. The sizes broadcast.
 
     Args:
@@ -57,7 +57,7 @@ def link_wait(link: DirectedLink, utilization: float, mean_bytes: ArrayLike, scv
         mean_bytes: mean size of the values on the link.
         scv: squared coefficient of variation of the sizes.
     """
-    return waiting(1, utilization, np.asarray(mean_bytes) / link.bandwidth_bytes_per_s, scv)
+    return waiting(1, utilization, mean_bytes / link.bandwidth_bytes_per_s, scv)
 
 
 def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
@@ -85,79 +85,105 @@ def destinations(
 
 
 @dataclass(frozen=True, eq=False)
-class _Sizes:
+class Transfer:
+    """One value on its way from site to site."""
+
+    seconds: FloatArray | float
+    """(scenarios,), or 0 within a site."""
+    mean_s: float
+
+
+_NONE = Transfer(0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
     """What one producer sends."""
 
+    measured_bytes: FloatArray
+    """(n,) as profiled."""
     scenarios_bytes: FloatArray
     mean_bytes: float
     square_bytes2: float
 
+    @classmethod
+    def of(cls, measured_bytes: FloatArray, grid: ScenarioGrid) -> Sizes:
+        """From the measured sizes of n items."""
+        scenarios_bytes = measured_bytes[grid.items(len(measured_bytes))]
+        return cls(measured_bytes, scenarios_bytes, float(measured_bytes.mean()), float((measured_bytes**2.0).mean()))
+
     @property
     def scv(self) -> float:
+        """Squared coefficient of variation."""
         return Traffic(1.0, self.mean_bytes, self.square_bytes2).scv
 
 
 class Transfers:
-    """The transfers of all plans of one query under one configuration."""
+    """The transfers of all plans of one query, under any configuration."""
 
-    def __init__(
-        self,
-        query: Query,
-        pipeline: Pipeline,
-        profile: ConfigurationProfile,
-        network: Network,
-        grid: ScenarioGrid,
-        usable_link_share: float,
-    ) -> None:
+    def __init__(self, query: Query, network: Network, grid: ScenarioGrid, usable_link_share: float) -> None:
         self._query = query
         self._network = network
         self._grid = grid
         self._usable_share = usable_link_share
-        items = grid.items(len(profile.items))
-        sent = {INPUT: profile.input_bytes} | {
-            o.name: profile.operators[o.name].output_bytes for o in pipeline.operators
-        }
-        self._sizes = {
-            producer: _Sizes(size[items].astype(np.float64), float(size.mean()), float((size**2.0).mean()))
-            for producer, size in sent.items()
-        }
-        self._promised: dict[tuple[str, str, str], FloatArray] = {}
+        self._sizes: dict[int, Sizes] = {}
+        self._promised: dict[tuple[Sizes, str, str], Transfer] = {}
+        self._promised_uses: dict[tuple[DirectedLink, tuple[Sizes, ...]], LinkUse] = {}
 
-    def transfer_s(self, producer: str, source: str, target: str, conditions: Conditions | None) -> FloatArray | float:
-        """(scenarios,) seconds that the output of `producer` takes from site to site; 0 within one.
+    def sizes(self, profile: ConfigurationProfile) -> dict[str, Sizes]:
+        """What every producer sends (`INPUT` included); configurations share what they share arrays of."""
+        sent = {INPUT: profile.input_bytes} | {name: o.output_bytes for name, o in profile.operators.items()}
+        found = {}
+        for producer, measured_bytes in sent.items():
+            known = self._sizes.get(id(measured_bytes))  # `Sizes` keeps the array, so its identity is not reused
+            if known is None:
+                known = self._sizes[id(measured_bytes)] = Sizes.of(measured_bytes, self._grid)
+            found[producer] = known
+        return found
+
+    def transfer(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
+        """The way of a value from site to site.
 
         Raises:
             PlanningError: there is no way, or `conditions` lack a link.
         """
         if source == target:
-            return 0.0
+            return _NONE
         if conditions is not None:
-            return self._compute(producer, source, target, conditions)
-        key = (producer, source, target)
-        if key not in self._promised:
-            self._promised[key] = self._compute(producer, source, target, None)
-        return self._promised[key]
+            return self._compute(sizes, source, target, conditions)
+        key = (sizes, source, target)
+        transfer = self._promised.get(key)
+        if transfer is None:
+            transfer = self._promised[key] = self._compute(sizes, source, target, None)
+        return transfer
 
     def link_uses(
-        self, sites: Mapping[str, str], sent_to: Mapping[str, tuple[str, ...]], *, promise: bool
+        self,
+        sizes: Mapping[str, Sizes],
+        sites: Mapping[str, str],
+        sent_to: Mapping[str, tuple[str, ...]],
+        *,
+        promise: bool,
     ) -> tuple[LinkUse, ...]:
         """What the query puts on the links when every producer at `sites` sends to the sites in `sent_to`.
 
         Raises:
             PlanningError: for a promise, a link would carry more than its usable share.
         """
-        crossing: dict[DirectedLink, list[str]] = defaultdict(list)
+        crossing: dict[DirectedLink, list[Sizes]] = defaultdict(list)
         for producer, targets in sent_to.items():
             for target in targets:
                 for link in path_between(self._network, sites[producer], target):
-                    crossing[link].append(producer)
-        return tuple(self._link_use(link, producers, promise) for link, producers in crossing.items())
+                    crossing[link].append(sizes[producer])
+        return tuple(self._link_use(link, tuple(sent), promise) for link, sent in crossing.items())
 
-    def _link_use(self, link: DirectedLink, producers: list[str], promise: bool) -> LinkUse:
+    def _link_use(self, link: DirectedLink, sent: tuple[Sizes, ...], promise: bool) -> LinkUse:
+        known = self._promised_uses.get((link, sent))
+        if known is not None:
+            return known
         rate_per_s, bandwidth = self._query.rate_per_s, link.bandwidth_bytes_per_s
-        sizes = [self._sizes[producer] for producer in producers]
         traffic = Traffic.merged(
-            Traffic(rate_per_s, size.mean_bytes / bandwidth, size.square_bytes2 / bandwidth**2) for size in sizes
+            Traffic(rate_per_s, size.mean_bytes / bandwidth, size.square_bytes2 / bandwidth**2) for size in sent
         )
         if promise and traffic.busy > self._usable_share * (1 + 1e-9):
             raise PlanningError(
@@ -165,18 +191,20 @@ class Transfers:
                 f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
                 f"source"
             )
-        return LinkUse(link, rate_per_s * sum(size.mean_bytes for size in sizes), traffic)
+        use = LinkUse(link, rate_per_s * sum(size.mean_bytes for size in sent), traffic)
+        if promise:
+            self._promised_uses[link, sent] = use
+        return use
 
-    def _compute(self, producer: str, source: str, target: str, conditions: Conditions | None) -> FloatArray:
-        size = self._sizes[producer]
+    def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
         total_s = np.zeros(self._grid.count)
         for link in path_between(self._network, source, target):
             if conditions is None:
-                wait = link_wait(link, self._usable_share, size.mean_bytes, size.scv)
+                wait = link_wait(link, self._usable_share, sizes.mean_bytes, sizes.scv)
             else:
                 wait = _loaded_wait(link, conditions)
-            total_s += crossing_s(link, size.scenarios_bytes, wait.at(self._grid.exponentials(queue_name(link))))
-        return total_s
+            total_s += crossing_s(link, sizes.scenarios_bytes, wait.at(self._grid.exponentials(queue_name(link))))
+        return Transfer(total_s, float(total_s.mean()))
 
 
 def _loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from circinus.errors import PlanningError
+from circinus.estimation.scenarios import ScenarioGrid
+from circinus.planning.cheapest import Cheapest
 from circinus.planning.frontier import Frontier
+from circinus.planning.near_misses import near_misses
+from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.profile_arrays import ProfileArrays, compile_profile
+from circinus.planning.query_search import QuerySearch
+from circinus.planning.relaxations import single_relaxations, why_none
+from circinus.planning.selection import select
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Pipeline, Query, Specification
@@ -22,7 +33,8 @@ def plan_query(
     Raises:
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk asks for.
     """
-    raise NotImplementedError
+    _check(query, profile)
+    return _plan(query, pipeline, _compile(query, pipeline, profile, settings), network, settings)
 
 
 def plan_queries(
@@ -40,4 +52,77 @@ def plan_queries(
     Raises:
         PlanningError: no infrastructure, no profile of a query's pipeline, or as `plan_query`.
     """
-    raise NotImplementedError
+    if specification.infrastructure is None:
+        raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
+    network = Network(specification.infrastructure)
+    compiled: dict[tuple[str, ScenarioGrid], ProfileArrays] = {}
+    frontiers = {}
+    for query in specification.queries:
+        profile = profiles.get(query.pipeline)
+        if profile is None:
+            raise PlanningError(
+                f"query {query.name}: found no profile of pipeline {query.pipeline}, expected one; "
+                f"run `circinus profile`"
+            )
+        _check(query, profile)
+        pipeline = specification.pipelines[query.pipeline]
+        key = (query.pipeline, ScenarioGrid.for_risk(query.risk))
+        if key not in compiled:
+            compiled[key] = _compile(query, pipeline, profile, settings)
+        frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
+    return frontiers
+
+
+def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, settings: SearchSettings) -> ProfileArrays:
+    # Where nothing may be lost, the search computes in the estimator's own precision.
+    dtype = np.float32 if settings.tolerance > 0 else np.float64
+    return compile_profile(pipeline, profile, ScenarioGrid.for_risk(query.risk), dtype)
+
+
+def _check(query: Query, profile: PipelineProfile) -> None:
+    if query.pipeline != profile.pipeline:
+        raise PlanningError(
+            f"query {query.name}: found a profile of pipeline {profile.pipeline}, expected one of {query.pipeline}"
+        )
+    if query.slos.accuracy is not None and query.risk < profile.risk:
+        raise PlanningError(
+            f"query {query.name}: found accuracy bounds that fail with probability {profile.risk:g}, expected at most "
+            f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's"
+        )
+
+
+def _plan(
+    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
+) -> Frontier:
+    search = QuerySearch(query, pipeline, arrays, network, settings)
+    considered = search.considered
+    considered["configurations that miss the accuracy objective"] = int((search.shortfall > 0).sum())
+    if not search.space.columns.pools:
+        return Frontier(query, (), considered, (), (), why_none(search, ()))
+    without_cost = search.cheapest(search.accurate, cost=False, count=True)
+    plans = _affordable(search, without_cost)
+    considered["plans beyond the cost objective"] = without_cost.plans.count - plans.count
+    considered["plans"] = plans.count
+    chosen = select(plans, search.space.columns, settings.max_plans)
+    considered["plans left out of the frontier"] = plans.count - len(chosen)
+    candidates = [search.candidate(plans, int(index)) for index in chosen]
+    # Plans within a rounding error of an objective are the estimator's to decide.
+    promised = tuple(c for c in candidates if not c.estimate.violations(query.slos))
+    relaxations = () if promised else single_relaxations(search, without_cost)
+    return Frontier(
+        query=query,
+        candidates=promised,
+        considered={reason: count for reason, count in considered.items() if count},
+        near_misses=near_misses(search, without_cost),
+        relaxations=relaxations,
+        reason="" if promised else why_none(search, relaxations),
+    )
+
+
+def _affordable(search: QuerySearch, without_cost: Cheapest) -> PlanArrays:
+    """The plans that keep the cost objective."""
+    slo = search.query.slos.cost
+    plans = without_cost.plans
+    if slo is None:
+        return plans
+    return plans.take(plans.resources[:, search.space.columns.shared_cost] <= slo.limit_usd_per_h)

@@ -1,0 +1,121 @@
+"""Searching one query's space: the plans that take least, and the fastest plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.planning.allocations import AllocationSearch
+from circinus.planning.dominance import Archive
+from circinus.planning.limits import Limits
+from circinus.planning.placements import CHEAPEST, FASTEST, Placements, PlacementSearch
+from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.space import SearchSpace
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+
+_LABELS_AT_A_TIME = 16_384
+"""Configurations are searched together as long as their placements come to no more than this."""
+
+_CELLS_AT_A_TIME = 512
+"""Placements whose allocations are searched together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cheapest:
+    """What a search for the plans that take least has found."""
+
+    plans: PlanArrays
+    bounds_s: FloatArray
+    """(configurations,) no plan of a configuration promises a latency below this, whatever its placement."""
+
+
+def cheapest_plans(
+    space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, considered: Counter[str]
+) -> Cheapest:
+    """The plans that keep `limits` and take least: no plan of the given configurations beats any of them.
+
+    Args:
+        space: what to search.
+        configurations: ascending indexes into those of the space.
+        limits: what plans must keep to.
+        max_labels: most labels of one configuration to follow at a time.
+        considered: counts what was looked at and dropped.
+    """
+    known = PlanArrays.none(space)
+    bounds_s = np.zeros(len(space.arrays.configurations))
+    for group in _groups(space, configurations):
+        search = PlacementSearch(space, group)
+        bounds_s[group] = space.percentile.upper(search.lower_bounds_s())
+        cells = search.run(limits, max_labels * len(group), considered)
+        considered["placements"] += cells.count
+        kept = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.hold(cells.cheapest)
+        known = known.with_others(_with_cheapest_options(space, group, cells.take(kept)))
+        cells = cells.take(~Archive(known.resources).beats(cells.least))
+        considered["placements with several allocations to compare"] += cells.count
+        order = np.argsort(cells.least[:, space.columns.alone_cost], kind="stable")
+        for start in range(0, len(order), _CELLS_AT_A_TIME):
+            part = cells.take(order[start : start + _CELLS_AT_A_TIME])
+            part = part.take(~Archive(known.resources).beats(part.least))
+            if part.count:
+                known = AllocationSearch(space, group, part, limits).cheapest(known)
+    return Cheapest(known, bounds_s[configurations])
+
+
+def fastest_plan(
+    space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int
+) -> tuple[PlanArrays, float] | None:
+    """The plan with the least upper bound of latency, and that bound in seconds; None where no plan keeps `limits`.
+
+    Args:
+        space: what to search.
+        configurations: ascending indexes into those of the space.
+        limits: what plans must keep to.
+        max_labels: most labels of one configuration to follow at a time.
+    """
+    best: tuple[PlanArrays, float] | None = None
+    for group in _groups(space, configurations):
+        cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
+        bounds_s = space.percentile.upper(cells.latency_s[:, FASTEST])
+        for cell in np.argsort(bounds_s, kind="stable"):
+            if best is not None and bounds_s[cell] >= best[1]:
+                break
+            plans, latency_s = AllocationSearch(space, group, cells.take(cell[None]), limits).fastest()
+            if plans.count:
+                upper_s = space.percentile.upper(latency_s)
+                found = int(upper_s.argmin())
+                if best is None or upper_s[found] < best[1]:
+                    best = plans.take(np.array([found])), float(upper_s[found])
+                    limits = Limits(best[1], limits.capacity)
+    return best
+
+
+def _groups(space: SearchSpace, configurations: IntArray) -> Iterator[IntArray]:
+    """Neighbouring configurations that are searched together, those with the least work first."""
+    pools = [int(table.usable.any(axis=0).sum()) for table in space.options]
+    placements = max(1.0, float(np.prod([float(count) for count in pools])))
+    size = max(1, int(_LABELS_AT_A_TIME / placements))
+    groups = [configurations[start : start + size] for start in range(0, len(configurations), size)]
+    work_s = [float(_work_s(space, group).min()) for group in groups]
+    for index in np.argsort(work_s, kind="stable"):
+        yield groups[int(index)]
+
+
+def _work_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
+    """(configurations,) mean seconds of service of one request."""
+    rows = space.arrays.rows[configurations]
+    return np.asarray(sum(operator.mean_s[rows[:, index + 1]] for index, operator in enumerate(space.arrays.operators)))
+
+
+def _with_cheapest_options(space: SearchSpace, configurations: IntArray, cells: Placements) -> PlanArrays:
+    configuration = configurations[cells.beginning]
+    rows = space.arrays.rows[configuration]
+    options = [
+        table.cheapest[rows[:, operator + 1], cells.pools[:, operator]] for operator, table in enumerate(space.options)
+    ]
+    return PlanArrays(configuration, cells.pools, np.column_stack(options), cells.cheapest)

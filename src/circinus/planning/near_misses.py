@@ -1,0 +1,91 @@
+"""The best plans that are not promised to meet the objectives, for explaining what was chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.estimation import Candidate
+from circinus.planning.cheapest import Cheapest
+from circinus.planning.frontier import NearMiss, SloName
+from circinus.planning.query_search import QuerySearch
+from circinus.planning.wording import violations_in_words
+
+IntArray = NDArray[np.int64]
+
+_LEAST = 1e-9
+
+
+def near_misses(search: QuerySearch, without_cost: Cheapest) -> tuple[NearMiss, ...]:
+    """For the configurations nearest to having a plan, the best plan that misses exactly one objective.
+
+    Of a configuration that misses the accuracy objective this is the cheapest plan that keeps the others, of one that
+    is too slow everywhere the fastest plan, of one that costs too much the cheapest plan.
+
+    Args:
+        search: of the query.
+        without_cost: the cheapest plans of all accurate configurations when there is no cost objective.
+
+    Returns:
+        At most as many as the settings say, nearest first: by the excess over the objective relative to it.
+    """
+    ranked = sorted(
+        [*_inaccurate(search), *_slow(search, without_cost), *_expensive(search, without_cost)],
+        key=lambda miss: (miss[0], miss[2]),
+    )
+    found: list[NearMiss] = []
+    for _, slo, configuration in ranked[: 2 * search.settings.near_misses]:
+        if len(found) == search.settings.near_misses:
+            break
+        candidate = _best(search, without_cost, slo, configuration)
+        if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
+            reason = violations_in_words(candidate.estimate, search.query.slos)
+            found.append(NearMiss(candidate, (slo,), reason))
+    return tuple(found)
+
+
+def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
+    slo = search.query.slos.accuracy
+    if slo is None:
+        return []
+    scale = max(abs(slo.threshold), _LEAST)
+    return [
+        (float(search.shortfall[index]) / scale, "accuracy", int(index))
+        for index in np.flatnonzero(search.shortfall > 0)
+    ]
+
+
+def _slow(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float, SloName, int]]:
+    limit_s = search.space.limit_s
+    excess = without_cost.bounds_s / limit_s - 1
+    return [
+        (float(excess[index]), "latency", int(search.accurate[index]))
+        for index in np.flatnonzero((excess > 0) & np.isfinite(excess))
+    ]
+
+
+def _expensive(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float, SloName, int]]:
+    slo = search.query.slos.cost
+    if slo is None:
+        return []
+    plans, column = without_cost.plans, search.space.columns.shared_cost
+    found: list[tuple[float, SloName, int]] = []
+    for configuration in np.unique(plans.configuration):
+        least = plans.resources[plans.configuration == configuration, column].min()
+        excess = float(least) / max(slo.limit_usd_per_h, _LEAST) - 1
+        if excess > 0:
+            found.append((excess, "cost", int(configuration)))
+    return found
+
+
+def _best(search: QuerySearch, without_cost: Cheapest, slo: SloName, configuration: int) -> Candidate | None:
+    alone = np.array([configuration])
+    if slo == "latency":
+        fastest = search.fastest(alone)
+        return None if fastest is None else search.candidate(fastest, 0)
+    if slo == "accuracy":
+        plans, column = search.cheapest(alone, cost=True).plans, search.space.columns.alone_cost
+    else:
+        plans = without_cost.plans.take(without_cost.plans.configuration == configuration)
+        column = search.space.columns.shared_cost
+    return search.cheapest_of(plans, column) if plans.count else None

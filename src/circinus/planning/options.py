@@ -1,0 +1,167 @@
+"""The options of each operator in each pool: CPUs, batch size and utilisation target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.estimation.conditions import whole_replicas
+from circinus.estimation.queueing import waiting
+from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.stages import queue_name
+from circinus.planning.dominance import SLACK
+from circinus.planning.profile_arrays import OperatorRows
+from circinus.planning.resources import AMOUNTS, ResourceColumns
+from circinus.spec import Allocation, OperatorSpec, Pool
+
+FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class OptionTable:
+    """What one operator can be given. Arrays are (rows, pools, options, ...); rows are the operator's prefixes."""
+
+    allocations: tuple[Allocation, ...]
+    available: BoolArray
+    """Whether the option is there: allowed, fitting, and not beaten by another in the same pool."""
+    node_s: FloatArray
+    """(..., scenarios) wait and service."""
+    resources: FloatArray
+    """(..., resource columns)"""
+    unfit: int
+    """How many options were dropped because no node, or not the whole pool, can hold them."""
+    beaten: int
+    """How many options were dropped because another one in the same pool is nowhere worse."""
+
+    @cached_property
+    def usable(self) -> BoolArray:
+        """(rows, pools) whether there is any option."""
+        return np.asarray(self.available.any(axis=2))
+
+    @cached_property
+    def fastest_s(self) -> FloatArray:
+        """(rows, pools, scenarios) the least of any option, scenario by scenario; infinite where there is none."""
+        return np.asarray(np.where(self.available[..., None], self.node_s, np.inf).min(axis=2))
+
+    @cached_property
+    def slowest_s(self) -> FloatArray:
+        """(rows, pools, scenarios) the most of any option, scenario by scenario."""
+        return np.asarray(np.where(self.available[..., None], self.node_s, 0.0).max(axis=2))
+
+    @cached_property
+    def least(self) -> FloatArray:
+        """(rows, pools, columns) the least that any option takes, column by column."""
+        least = np.where(self.available[..., None], self.resources, np.inf).min(axis=2)
+        return np.asarray(np.where(self.usable[..., None], least, 0.0))
+
+    @cached_property
+    def cheapest(self) -> NDArray[np.int64]:
+        """(rows, pools) the option that takes least: in every column, where there is such a one."""
+        scale = np.maximum(self.resources.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+        taken = (self.resources / scale).sum(axis=3)
+        return np.asarray(np.where(self.available, taken, np.inf).argmin(axis=2))
+
+
+def option_table(
+    rows: OperatorRows,
+    columns: ResourceColumns,
+    grid: ScenarioGrid,
+    *,
+    rate_per_s: float,
+    utilization_targets: Sequence[float],
+    slack_s: float,
+) -> OptionTable:
+    """All options of one operator that are worth looking at.
+
+    Args:
+        rows: what was measured of the operator.
+        columns: the pools open to the query, and the columns that resources are counted in.
+        grid: the scenarios.
+        rate_per_s: of the query.
+        utilization_targets: to choose from.
+        slack_s: an option counts as no faster than another when it gains at most this in every scenario; infinite
+            when latency does not matter.
+    """
+    combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
+    allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
+    targets = np.array([a.utilization_target for a in allocations])
+    batch_sizes = np.array([a.batch_size for a in allocations])
+    speeds = np.array([pool.hardware.relative_speed for pool in columns.pools])
+    ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
+    slowdown = ratio[:, None, :] / speeds[None, :, None]
+    batch_s = rows.mean_s[:, None, None] * slowdown
+    busy = rate_per_s * batch_s / batch_sizes
+    replicas = whole_replicas(busy, targets)
+    wait = waiting(replicas, targets, batch_s, rows.scv[:, None, None], batch_size=batch_sizes)
+    dtype = rows.scenarios_s.dtype
+    exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
+    node_s = wait.at(exponentials)
+    node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
+    resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
+    allowed = np.array([_allows(rows.spec, pool) for pool in columns.pools])
+    available = held & allowed[None, :, None]
+    unfit = int((~held & allowed[None, :, None]).sum())
+    kept = _undominated(available, node_s, resources, slack_s)
+    return OptionTable(allocations, kept, node_s, resources, unfit, int(available.sum() - kept.sum()))
+
+
+def _allows(operator: OperatorSpec, pool: Pool) -> bool:
+    return operator.allowed_tiers is None or pool.tier in operator.allowed_tiers
+
+
+def _resources(
+    rows: OperatorRows,
+    columns: ResourceColumns,
+    allocations: Sequence[Allocation],
+    fluid: FloatArray,
+    replicas: FloatArray,
+) -> tuple[FloatArray, BoolArray]:
+    """What every option takes, and whether the pool can hold its replicas (alone, each whole on one node)."""
+    resources = np.zeros((*replicas.shape, columns.count))
+    held = np.ones(replicas.shape, dtype=np.bool_)
+    for index, pool in enumerate(columns.pools):
+        node = np.array([pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes])
+        replica = np.zeros((len(rows.memory_bytes), len(allocations), len(AMOUNTS)))
+        replica[..., 0] = [a.cpus for a in allocations]
+        replica[..., 1] = rows.memory_bytes[:, None]
+        replica[..., 2] = rows.spec.gpus
+        replica[..., 3] = rows.spec.gpu_memory_bytes
+        share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
+        price = pool.price_usd_per_h * share.max(axis=2)
+        times = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
+        per_node = np.floor(times.min(axis=2) + SLACK)
+        held[:, index] = replicas[:, index] <= per_node * pool.nodes
+        resources[:, index, :, columns.shared(index)] = replica * fluid[:, index, :, None]
+        resources[:, index, :, columns.alone(index)] = replica * replicas[:, index, :, None]
+        resources[:, index, :, columns.shared_cost] = price * fluid[:, index]
+        resources[:, index, :, columns.alone_cost] = price * replicas[:, index]
+    return resources, held
+
+
+def _undominated(available: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float) -> BoolArray:
+    """Which available options no other one of the same row and pool beats; never none where there was one."""
+    kept = available.copy()
+    for later in range(1, available.shape[2]):
+        for earlier in range(later):
+            both = kept[:, :, earlier] & kept[:, :, later]
+            kept[:, :, later] &= ~(both & _beats(earlier, later, both, node_s, resources, slack_s))
+            both &= kept[:, :, later]
+            kept[:, :, earlier] &= ~(both & _beats(later, earlier, both, node_s, resources, 0.0))
+    return kept
+
+
+def _beats(
+    one: int, other: int, where: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float
+) -> BoolArray:
+    """(rows, pools) whether option `one` takes no more and is no slower (by more than the slack) than `other`."""
+    no_more = (resources[:, :, one] <= resources[:, :, other] * (1 + SLACK)).all(axis=2) & where
+    if np.isinf(slack_s) or not no_more.any():
+        return no_more
+    slower_s = (node_s[:, :, one] - node_s[:, :, other]).max(axis=2)
+    return np.asarray(no_more & (slower_s <= slack_s))

@@ -1,0 +1,176 @@
+"""A pipeline's profile as arrays, compiled once for all queries on it.
+
+What was measured of an operator is the same in all configurations that share the operator's prefix. Each distinct
+prefix is one *row* of the operator's arrays, and a configuration is one row of each operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.errors import PlanningError
+from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.stages import full_batch_ratio
+from circinus.estimation.traffic import Traffic
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.spec import OperatorSpec, Pipeline
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+
+INPUT_INDEX = 0
+"""Producer 0 is the pipeline's input; producer i + 1 is the i-th operator in topological order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProducerRows:
+    """What the input or one operator sends, a row for each distinct prefix."""
+
+    scenarios_bytes: FloatArray
+    """(rows, scenarios)"""
+    mean_bytes: FloatArray
+    """(rows,)"""
+    scv: FloatArray
+    """(rows,) squared coefficient of variation of the sizes."""
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorRows:
+    """What was measured of one operator, a row for each distinct prefix."""
+
+    spec: OperatorSpec
+    scenarios_s: FloatArray
+    """(rows, scenarios) seconds for one item alone on the fewest CPUs."""
+    mean_s: FloatArray
+    """(rows,)"""
+    scv: FloatArray
+    """(rows,)"""
+    memory_bytes: FloatArray
+    """(rows,)"""
+    full_batch_ratio: FloatArray
+    """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
+    sizes: tuple[tuple[float, int], ...]
+    """(CPUs, batch size): all that the operator's specification allows."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileArrays:
+    """All configurations of a profile."""
+
+    grid: ScenarioGrid
+    order: tuple[OperatorSpec, ...]
+    """Topological."""
+    parents: tuple[tuple[int, ...], ...]
+    """For each operator the producers that it receives from."""
+    configurations: tuple[ConfigurationProfile, ...]
+    """Sorted by `rows`, so that those with the same beginning are neighbours."""
+    rows: IntArray
+    """(configurations, producers)"""
+    producers: tuple[ProducerRows, ...]
+    operators: tuple[OperatorRows, ...]
+
+    def consumers(self, producer: int) -> tuple[int, ...]:
+        """The operators that receive from `producer`, in topological order; none: it is a sink."""
+        return tuple(o for o, parents in enumerate(self.parents) if producer in parents)
+
+
+def compile_profile(
+    pipeline: Pipeline, profile: PipelineProfile, grid: ScenarioGrid, dtype: type[np.floating] = np.float64
+) -> ProfileArrays:
+    """Lay out `profile` for the search.
+
+    Raises:
+        PlanningError: the profile is of another pipeline, or has no configuration with a measured item.
+    """
+    if profile.pipeline != pipeline.name:
+        raise PlanningError(
+            f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline"
+        )
+    measured = [c for c in profile.configurations if len(c.items)]
+    if not measured:
+        raise PlanningError(f"pipeline {pipeline.name}: found no measured configuration, expected one; profile it")
+    order = pipeline.topological_order()
+    index = {operator.name: position + 1 for position, operator in enumerate(order)}
+    rows = np.zeros((len(measured), len(order) + 1), dtype=np.int64)
+    keys = [[(c.items.tobytes(),) for c in measured]]
+    keys += [[(c.operators[o.name].prefix, c.items.tobytes()) for c in measured] for o in order]  # type: ignore[misc]
+    first: list[list[ConfigurationProfile]] = []
+    for producer, column in enumerate(keys):
+        known: dict[object, int] = {}
+        owners: list[ConfigurationProfile] = []
+        for position, key in enumerate(column):
+            if key not in known:
+                known[key] = len(known)
+                owners.append(measured[position])
+            rows[position, producer] = known[key]
+        first.append(owners)
+    shared = [_with_shared_profiles(c, order, first, rows[position]) for position, c in enumerate(measured)]
+    sorting = np.lexsort(rows.T[::-1])
+    return ProfileArrays(
+        grid=grid,
+        order=order,
+        parents=tuple(tuple(index[name] for name in operator.after) or (INPUT_INDEX,) for operator in order),
+        configurations=tuple(shared[position] for position in sorting),
+        rows=rows[sorting],
+        producers=(
+            _producer_rows([c.input_bytes for c in first[0]], grid, dtype),
+            *(
+                _producer_rows([c.operators[o.name].output_bytes for c in owners], grid, dtype)
+                for o, owners in zip(order, first[1:], strict=True)
+            ),
+        ),
+        operators=tuple(
+            _operator_rows(o, [c.operators[o.name] for c in owners], grid, dtype)
+            for o, owners in zip(order, first[1:], strict=True)
+        ),
+    )
+
+
+def _with_shared_profiles(
+    configuration: ConfigurationProfile,
+    order: Sequence[OperatorSpec],
+    first: Sequence[Sequence[ConfigurationProfile]],
+    rows: IntArray,
+) -> ConfigurationProfile:
+    """`configuration` with the very objects of the first configuration that shares a prefix with it."""
+    return replace(
+        configuration,
+        input_bytes=first[INPUT_INDEX][rows[INPUT_INDEX]].input_bytes,
+        operators={o.name: first[i + 1][rows[i + 1]].operators[o.name] for i, o in enumerate(order)},
+    )
+
+
+def _producer_rows(sizes: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dtype: type[np.floating]) -> ProducerRows:
+    mean_bytes, scv = _moments(sizes)
+    return ProducerRows(_scenarios(sizes, grid, dtype), mean_bytes, scv)
+
+
+def _operator_rows(
+    spec: OperatorSpec, profiles: Sequence[OperatorProfile], grid: ScenarioGrid, dtype: type[np.floating]
+) -> OperatorRows:
+    services = [profile.service_s for profile in profiles]
+    mean_s, scv = _moments(services)
+    sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
+    return OperatorRows(
+        spec=spec,
+        scenarios_s=_scenarios(services, grid, dtype),
+        mean_s=mean_s,
+        scv=scv,
+        memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
+        full_batch_ratio=np.array([[full_batch_ratio(profile, *size) for size in sizes] for profile in profiles]),
+        sizes=sizes,
+    )
+
+
+def _scenarios(measured: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dtype: type[np.floating]) -> FloatArray:
+    return np.stack([values[grid.items(len(values))] for values in measured]).astype(dtype)
+
+
+def _moments(measured: Sequence[NDArray[np.float64]]) -> tuple[FloatArray, FloatArray]:
+    traffics = [Traffic(1.0, float(values.mean()), float((values**2.0).mean())) for values in measured]
+    return np.array([t.mean_s for t in traffics]), np.array([t.scv for t in traffics])

@@ -1,0 +1,99 @@
+"""One query, laid out so that its plans can be searched under its objectives or without one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.estimation import Candidate, Estimator
+from circinus.planning.cheapest import Cheapest, cheapest_plans, fastest_plan
+from circinus.planning.limits import Limits
+from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.profile_arrays import ProfileArrays
+from circinus.planning.settings import SearchSettings
+from circinus.planning.space import compile_query
+from circinus.profiling import Bounded
+from circinus.spec import AccuracySlo, Network, Pipeline, Query
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+
+
+class QuerySearch:
+    """The searches of one query. Configurations are indexes into those of `arrays`."""
+
+    def __init__(
+        self, query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
+    ) -> None:
+        self.query = query
+        self.arrays = arrays
+        self.settings = settings
+        self.considered: Counter[str] = Counter(configurations=len(arrays.configurations))
+        self.space = compile_query(query, network, arrays, settings)
+        for table in self.space.options:
+            self.considered["options that fit no pool"] += table.unfit
+            self.considered["options beaten in their pool"] += table.beaten
+        self._pipeline = pipeline
+        self._network = network
+        self._estimators: dict[int, Estimator] = {}
+        self.shortfall: FloatArray = np.array(
+            [_shortfall(c.accuracy, query.slos.accuracy) for c in arrays.configurations]
+        )
+        """(configurations,) by how much the promised accuracy misses the objective; at most 0 where it does not."""
+
+    @property
+    def accurate(self) -> IntArray:
+        """The configurations that are promised to meet the accuracy objective."""
+        return np.flatnonzero(self.shortfall <= 0)
+
+    def cheapest(self, configurations: IntArray, *, cost: bool, count: bool = False) -> Cheapest:
+        """The plans of `configurations` that keep the latency objective and take least.
+
+        Args:
+            configurations: ascending.
+            cost: whether they must keep the cost objective, too.
+            count: whether what is dropped enters `considered`.
+        """
+        considered = self.considered if count else Counter[str]()
+        limits = Limits.of(self.space, cost=cost)
+        return cheapest_plans(self.space, configurations, limits, self.settings.max_labels, considered)
+
+    def fastest(self, configurations: IntArray) -> PlanArrays | None:
+        """The fastest plan of `configurations` that keeps the cost objective, or None."""
+        limits = Limits.of(self.space, latency=False)
+        found = fastest_plan(self.space, configurations, limits, self.settings.max_labels)
+        return None if found is None else found[0]
+
+    def fits(self) -> bool:
+        """Whether any plan of any configuration fits in the pools and links, whatever it promises."""
+        everything = np.arange(len(self.arrays.configurations))
+        limits = Limits.of(self.space, latency=False, cost=False)
+        return fastest_plan(self.space, everything, limits, self.settings.max_labels) is not None
+
+    def candidate(self, plans: PlanArrays, index: int) -> Candidate:
+        """One plan with its estimate."""
+        configuration = int(plans.configuration[index])
+        estimator = self._estimators.get(configuration)
+        if estimator is None:
+            estimator = Estimator(
+                self.query,
+                self._pipeline,
+                self.arrays.configurations[configuration],
+                self._network,
+                usable_link_share=self.settings.usable_link_share,
+                alike=next(iter(self._estimators.values()), None),
+            )
+            self._estimators[configuration] = estimator
+        return estimator.candidate(plans.plan(self.space, index))
+
+    def cheapest_of(self, plans: PlanArrays, column: int) -> Candidate:
+        """Of some plans the one that takes least in a resource column."""
+        return self.candidate(plans, int(plans.resources[:, column].argmin()))
+
+
+def _shortfall(accuracy: Bounded, slo: AccuracySlo | None) -> float:
+    if slo is None:
+        return 0.0
+    return slo.threshold - accuracy.lower if slo.comparison == ">=" else accuracy.upper - slo.threshold

@@ -1,0 +1,116 @@
+"""One query's search space as arrays: the options of every operator and the transfers between all sites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.estimation.cost import usd_per_h_for_bytes
+from circinus.estimation.estimator import latency_percentile
+from circinus.estimation.percentiles import Percentile
+from circinus.estimation.transfer import crossing_s, link_wait, path_between, queue_name
+from circinus.planning.options import OptionTable, option_table
+from circinus.planning.profile_arrays import ProducerRows, ProfileArrays
+from circinus.planning.resources import ResourceColumns
+from circinus.planning.settings import SearchSettings
+from circinus.spec import DirectedLink, Network, Query
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """Everything about one query that its search needs. Sites and pools are numbered."""
+
+    query: Query
+    arrays: ProfileArrays
+    columns: ResourceColumns
+    percentile: Percentile
+    source: int
+    """The site of the query."""
+    pool_sites: IntArray
+    """(pools,)"""
+    options: tuple[OptionTable, ...]
+    """For each operator, in topological order."""
+    transfer_s: tuple[FloatArray, ...]
+    """For each producer (rows, sites, sites, scenarios) seconds from site to site."""
+    transfer_resources: tuple[FloatArray, ...]
+    """For each producer (rows, sites, sites, columns) what sending its output takes."""
+    limit_s: float
+    """The query's latency limit; infinite without one."""
+    slack_s: float
+    """Latencies that differ by less count as equal."""
+
+
+def compile_query(query: Query, network: Network, arrays: ProfileArrays, settings: SearchSettings) -> SearchSpace:
+    """Lay out the search space of `query`; `arrays` must be compiled for the grid of its risk."""
+    pools = network.pools_for(query.source)
+    sites = tuple(dict.fromkeys((query.source, *(pool.site for pool in pools))))
+    paths = {
+        (i, j): path_between(network, source, target)
+        for i, source in enumerate(sites)
+        for j, target in enumerate(sites)
+        if i != j
+    }
+    links = tuple(dict.fromkeys(link for path in paths.values() for link in path))
+    columns = ResourceColumns(pools, links, settings.usable_link_share)
+    latency = query.slos.latency
+    limit_s = np.inf if latency is None else latency.limit_s
+    slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
+    transfers = [
+        _transfers(producer, paths, len(sites), columns, query.rate_per_s, arrays) for producer in arrays.producers
+    ]
+    return SearchSpace(
+        query=query,
+        arrays=arrays,
+        columns=columns,
+        percentile=latency_percentile(query),
+        source=0,
+        pool_sites=np.array([sites.index(pool.site) for pool in pools], dtype=np.int64),
+        options=tuple(
+            option_table(
+                rows,
+                columns,
+                arrays.grid,
+                rate_per_s=query.rate_per_s,
+                utilization_targets=settings.utilization_targets,
+                slack_s=slack_s,
+            )
+            for rows in arrays.operators
+        ),
+        transfer_s=tuple(seconds for seconds, _ in transfers),
+        transfer_resources=tuple(resources for _, resources in transfers),
+        limit_s=limit_s,
+        slack_s=slack_s,
+    )
+
+
+def _transfers(
+    producer: ProducerRows,
+    paths: dict[tuple[int, int], tuple[DirectedLink, ...]],
+    sites: int,
+    columns: ResourceColumns,
+    rate_per_s: float,
+    arrays: ProfileArrays,
+) -> tuple[FloatArray, FloatArray]:
+    """(rows, sites, sites, scenarios) seconds, and (rows, sites, sites, columns) resources, of sending an output."""
+    sizes = producer.scenarios_bytes
+    seconds = np.zeros((len(sizes), sites, sites, arrays.grid.count), dtype=sizes.dtype)
+    resources = np.zeros((len(sizes), sites, sites, columns.count))
+    bytes_per_s = rate_per_s * producer.mean_bytes
+    crossing = {}
+    for link in columns.links:
+        draws = arrays.grid.exponentials(queue_name(link)).astype(sizes.dtype)
+        wait_s = link_wait(link, columns.usable_link_share, producer.mean_bytes, producer.scv).at(draws)
+        crossing[link] = crossing_s(link, sizes, wait_s)
+    for (source, target), path in paths.items():
+        for link in path:
+            seconds[:, source, target] += crossing[link]
+            resources[:, source, target, columns.link(columns.links.index(link))] += bytes_per_s
+            usd_per_h = usd_per_h_for_bytes(link, bytes_per_s)
+            resources[:, source, target, columns.shared_cost] += usd_per_h
+            resources[:, source, target, columns.alone_cost] += usd_per_h
+    return seconds, resources
