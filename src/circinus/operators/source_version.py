@@ -11,7 +11,7 @@ from circinus.errors import OperatorError
 
 
 def source_version(target: Any) -> str:
-    """SHA-256 of the file that defines a class or function.
+    """SHA-256 of the file that defines a class or function (for a callable object: that of its class).
 
     What was measured of one version is not believed of another. Files that the defining one imports are not
     covered: `@operator(version=...)` is for code that lies elsewhere.
@@ -22,6 +22,8 @@ def source_version(target: Any) -> str:
     while isinstance(target, functools.partial):
         target = target.func
     target = inspect.unwrap(target)
+    if callable(target) and not inspect.isroutine(target) and not inspect.isclass(target):
+        target = type(target)
     try:
         path = inspect.getsourcefile(target) or inspect.getfile(target)
         with open(path, "rb") as source:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from circinus.profiling.observer import ProfileObserver
+import numpy as np
+
+from circinus.errors import ProfileError
+from circinus.profiling.addresses import Addresses, dataset_source, pipeline_code
+from circinus.profiling.allocations import Allocations
+from circinus.profiling.assembly import read_profile
+from circinus.profiling.budget import Budget
+from circinus.profiling.dataset import load_dataset
+from circinus.profiling.local_runner import LocalRunner
+from circinus.profiling.measuring import Measurer
+from circinus.profiling.objectives import Objectives
+from circinus.profiling.observer import ProfileObserver, SilentObserver
+from circinus.profiling.pace import Pace
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.recordings import Recordings
-from circinus.spec import Configuration, Specification
+from circinus.profiling.rounds import Rounds
+from circinus.profiling.scorer import Scorer
+from circinus.profiling.standings import Standings
+from circinus.profiling.store import ProfileStore
+from circinus.profiling.stored import read_dataset
+from circinus.spec import Specification
 
 
 def profile_pipeline(
@@ -19,31 +36,47 @@ def profile_pipeline(
     budget_s: float | None = None,
     seed: int = 0,
     observer: ProfileObserver | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are settled or the budget is spent.
 
-    Ctrl-C ends it early: the result then says `interrupted`, and the next call goes on where it ended.
+    What the store knows is not measured again, failures excepted. Ctrl-C ends it early: the result then says
+    `interrupted`, and the next call goes on where this one ended.
+
+    Args:
+        specification: has the pipeline and the queries whose accuracy objectives are to be settled.
+        pipeline_name: which pipeline.
+        store: file; made if there is none.
+        budget_s: seconds to spend, exceeded by at most one increment of one configuration; None: no limit.
+        seed: of the order of the items.
+        observer: is told of progress and failures.
+        clock: seconds that pass.
 
     Raises:
         ProfileError: a score outside the metric's range, an unusable data set, a store that cannot be used.
         OperatorError: an operator, metric or data set cannot be found.
     """
-    raise NotImplementedError
-
-
-def record_held_out(
-    specification: Specification,
-    pipeline_name: str,
-    store: Path,
-    *,
-    configurations: Sequence[Configuration],
-    items_count: int,
-    seed: int = 0,
-    observer: ProfileObserver | None = None,
-) -> Recordings:
-    """Record the given configurations on the last `items_count` items of the order, for replay.
-
-    Raises:
-        KeyboardInterrupt: as it comes; what was committed stays and the next call goes on from there.
-    """
-    raise NotImplementedError
+    budget = Budget(budget_s, clock)
+    observer = observer or SilentObserver()
+    pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
+    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
+    dataset = load_dataset(pipeline, module_paths, seed=seed)
+    objectives = Objectives.of(specification.queries, pipeline_name)
+    interrupted = False
+    with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
+        measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
+        stored = read_dataset(opened, dataset_source(pipeline.dataset, addresses.code.dataset), seed)
+        if stored is None:
+            raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
+        pace = Pace(addresses)
+        profile = read_profile(opened, addresses, stored, objectives)
+        for known in profile.configurations:
+            pace.known(known.configuration, {n: o.service_s.tolist() for n, o in known.operators.items()})
+        measurer.declare([known.configuration for known in profile.configurations])
+        standings = Standings(pipeline, measurer, np.array(dataset.order, dtype=np.int64), objectives)
+        allocations = Allocations(opened, addresses, measurer, standings, pace, budget, observer)
+        try:
+            Rounds(measurer, standings, allocations, pace, budget, observer).run()
+        except KeyboardInterrupt:
+            interrupted = True
+        return read_profile(opened, addresses, stored, objectives, interrupted=interrupted)

@@ -1,0 +1,103 @@
+"""Content addresses: what a measurement depends on, hashed, so that an edit invalidates what it can have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circinus.operators import resolve, resolve_operator
+from circinus.operators.source_version import source_version
+from circinus.spec import Configuration, DatasetSpec, KnobValues, Pipeline
+
+LOCAL = "local"
+"""Hardware class of the machine that measures."""
+
+
+@dataclass(frozen=True)
+class PipelineCode:
+    """Versions of the code that a pipeline refers to."""
+
+    operators: Mapping[str, str]
+    """`uses` reference -> version."""
+    metric: str
+    dataset: str
+
+
+def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineCode:
+    """Import what `pipeline` refers to (no model is loaded) and tell its versions.
+
+    Raises:
+        OperatorError: something is not found.
+    """
+    return PipelineCode(
+        operators={o.uses: resolve_operator(o.uses, module_paths).version for o in pipeline.operators},
+        metric=source_version(resolve(pipeline.metric.uses, module_paths)),
+        dataset=source_version(resolve(pipeline.dataset.uses, module_paths)),
+    )
+
+
+def dataset_source(dataset: DatasetSpec, version: str) -> str:
+    """Address of the code and arguments that make a data set: tells which one it is without making it."""
+    return _address("data set", dataset.uses, dict(dataset.arguments), version)
+
+
+class Addresses:
+    """The addresses of one pipeline's measurements, per configuration.
+
+    The address of an output is a hash over the operator's reference, version and knob values and the addresses of its
+    inputs: an edit changes it and those of all descendants, and leaves ancestors and siblings alone. Neither the
+    pipeline's nor the operators' names are in it, so that equal beginnings of different pipelines are measured once.
+    """
+
+    def __init__(self, pipeline: Pipeline, code: PipelineCode, hardware_class: str = LOCAL) -> None:
+        self.pipeline = pipeline
+        self.code = code
+        self._hardware_class = hardware_class
+        self._lineages = {o.name: (*pipeline.ancestors(o.name), o.name) for o in pipeline.operators}
+        self._known: dict[Hashable, str] = {}
+
+    def output(self, operator: str, configuration: Configuration) -> str:
+        """Of what `operator` puts out: depends on its code and knobs and on those of all its ancestors."""
+        values = dict(configuration.operators)
+        key = "output", operator, tuple(values[name] for name in self._lineages[operator])
+        if key not in self._known:
+            spec = self.pipeline.operator(operator)
+            inputs = [self.output(parent, configuration) for parent in spec.after]
+            version = self.code.operators[spec.uses]
+            self._known[key] = _address("output", spec.uses, version, values[operator].as_dict(), inputs)
+        return self._known[key]
+
+    def service(self, operator: str, configuration: Configuration) -> str:
+        """Of the time an output takes: depends on CPUs and hardware besides."""
+        output = self.output(operator, configuration)
+        key = "service", operator, output
+        if key not in self._known:
+            cpus = min(self.pipeline.operator(operator).cpus)
+            self._known[key] = _address("service", output, cpus, self._hardware_class)
+        return self._known[key]
+
+    def replica(self, operator: str, knobs: KnobValues) -> str:
+        """Of loading an operator: its time, memory and gains from batches and CPUs."""
+        key = "replica", operator, knobs
+        if key not in self._known:
+            spec = self.pipeline.operator(operator)
+            version, cpus = self.code.operators[spec.uses], min(spec.cpus)
+            self._known[key] = _address("replica", spec.uses, version, knobs.as_dict(), cpus, self._hardware_class)
+        return self._known[key]
+
+    def answer(self, configuration: Configuration) -> str:
+        """Of what the whole pipeline puts out."""
+        return _address("answer", [[name, self.output(name, configuration)] for name in self.pipeline.sinks()])
+
+    def score(self, configuration: Configuration) -> str:
+        """Of the scores: depends on the metric besides."""
+        metric = self.pipeline.metric
+        return _address("score", self.answer(configuration), metric.uses, self.code.metric, list(metric.range))
+
+
+def _address(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""Measuring what batches and CPUs gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from circinus.profiling.addresses import Addresses
+from circinus.profiling.assembly import allowed_allocations, measured_allocations
+from circinus.profiling.budget import Budget
+from circinus.profiling.measuring import Measurer
+from circinus.profiling.observer import ProfileObserver
+from circinus.profiling.pace import Pace
+from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.runner import MeasurementError
+from circinus.profiling.standings import Standings
+from circinus.profiling.store import ProfileStore
+from circinus.profiling.stored import read_allocations
+from circinus.spec import Configuration, KnobValues
+
+_ITEMS = 4
+"""Items that batches are made of; smaller data sets and larger batches repeat them."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    operator: str
+    knobs: KnobValues
+    allocations: tuple[tuple[float, int], ...]
+    configuration: Configuration
+    """One that has the operator with these knobs and was measured."""
+    seconds: float
+    """Estimate."""
+
+
+class Allocations:
+    """The allocations that the operators may be given and that nobody has measured yet."""
+
+    def __init__(
+        self,
+        store: ProfileStore,
+        addresses: Addresses,
+        measurer: Measurer,
+        standings: Standings,
+        pace: Pace,
+        budget: Budget,
+        observer: ProfileObserver,
+    ) -> None:
+        self._store = store
+        self._addresses = addresses
+        self._measurer = measurer
+        self._standings = standings
+        self._pace = pace
+        self._budget = budget
+        self._observer = observer
+        self._broken: set[tuple[str, KnobValues]] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any operator has a choice."""
+        return any(len(allowed_allocations(operator)) > 1 for operator in self._addresses.pipeline.operators)
+
+    def measure(self, limit_s: float, tell: Callable[[Configuration], None]) -> None:
+        """Measure what is missing, the cheapest first, as far as `limit_s` seconds go.
+
+        An operator that fails in a batch is told to the observer and keeps the ratios of no gain.
+
+        Args:
+            limit_s: seconds, at most what the budget leaves.
+            tell: called after each operator.
+        """
+        began_s = self._budget.elapsed_s
+        for task in self._missing():
+            left_s = min(limit_s - (self._budget.elapsed_s - began_s), self._budget.remaining_s)
+            if task.seconds > left_s:
+                return
+            before_s = self._budget.elapsed_s
+            indexes = self._standings.order[: min(_ITEMS, self._standings.items(task.configuration))].tolist()
+            try:
+                found = self._measurer.measure_allocations(task.configuration, task.operator, task.allocations, indexes)
+            except MeasurementError as error:
+                self._broken.add((task.operator, task.knobs))
+                reason = f"{error.reason} (as one of the allocations {_said(task.allocations)})"
+                self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
+                continue
+            self._pace.spent(found.ran_s, self._budget.elapsed_s - before_s)
+            tell(task.configuration)
+
+    def _missing(self) -> list[_Task]:
+        tasks: dict[tuple[str, KnobValues], _Task] = {}
+        for configuration in self._standings.configurations:
+            if self._standings.failed(configuration) or not self._standings.items(configuration):
+                continue
+            for operator in self._addresses.pipeline.operators:
+                key = operator.name, configuration[operator.name]
+                if key in tasks or key in self._broken:
+                    continue
+                allocations = self._unmeasured(*key)
+                if allocations:
+                    seconds = self._estimate_s(operator.name, configuration, allocations)
+                    tasks[key] = _Task(*key, allocations, configuration, seconds)
+        return sorted(tasks.values(), key=lambda task: task.seconds)
+
+    def _unmeasured(self, operator: str, knobs: KnobValues) -> tuple[tuple[float, int], ...]:
+        allowed = allowed_allocations(self._addresses.pipeline.operator(operator))
+        if len(allowed) == 1:
+            return ()
+        known = self._store.known_numbers([self._addresses.replica(operator, knobs)])
+        found = read_allocations(self._store, list(known.values()))
+        measured = measured_allocations(allowed, next(iter(found.values()), {}))
+        return tuple(pair for pair in allowed if pair not in measured)
+
+    def _estimate_s(
+        self, operator: str, configuration: Configuration, allocations: tuple[tuple[float, int], ...]
+    ) -> float:
+        items = min(_ITEMS, self._standings.items(configuration))
+        runs = items + sum(-(-items // size) * size for _, size in allocations)
+        warm_ups = sum(dict(allocations).values())
+        service_s = self._pace.service_s(operator, configuration) or 0.0
+        return (runs + warm_ups) * service_s * self._pace.overhead
+
+
+def _said(allocations: tuple[tuple[float, int], ...]) -> str:
+    return ", ".join(f"{cpus:g} CPUs x batch {size}" for cpus, size in allocations)

@@ -1,0 +1,88 @@
+"""Recording what a replay answers with, on items that planning never saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from circinus.profiling.addresses import Addresses, pipeline_code
+from circinus.profiling.budget import Budget
+from circinus.profiling.dataset import load_dataset
+from circinus.profiling.local_runner import LocalRunner
+from circinus.profiling.measuring import Measurer
+from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
+from circinus.profiling.recordings import Recordings, load_recordings
+from circinus.profiling.runner import MeasurementError
+from circinus.profiling.scorer import Scorer
+from circinus.profiling.standings import prefix_order
+from circinus.profiling.store import ProfileStore
+from circinus.spec import Configuration, Specification, prefix
+
+_INCREMENT = 8
+
+
+def record_held_out(
+    specification: Specification,
+    pipeline_name: str,
+    store: Path,
+    *,
+    configurations: Sequence[Configuration],
+    items_count: int,
+    seed: int = 0,
+    observer: ProfileObserver | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Recordings:
+    """Record the given configurations on the last `items_count` items of the order, for replay.
+
+    What the store knows is not measured again. An item on which one of the configurations fails is told to the observer
+    and left out. A profile takes no notice of these items until its gap-free beginning reaches them.
+
+    Raises:
+        KeyboardInterrupt: as it comes; what was committed stays and the next call goes on from there.
+        ProfileError: there is no item on which all configurations succeed, or as `profile_pipeline`.
+        OperatorError: as `profile_pipeline`.
+    """
+    budget = Budget(None, clock)
+    observer = observer or SilentObserver()
+    pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
+    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
+    dataset = load_dataset(pipeline, module_paths, seed=seed)
+    indexes = list(reversed(dataset.order[max(0, len(dataset.order) - items_count) :]))
+    wanted = [c for c in prefix_order(pipeline) if c in set(configurations)]
+    total, done, failed = len(wanted) * len(indexes), 0, set[int]()
+    with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
+        measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
+        for begin in range(0, len(indexes), _INCREMENT):
+            for configuration in wanted:
+                increment = [i for i in indexes[begin : begin + _INCREMENT] if i not in failed]
+                failed.update(_record(measurer, configuration, increment, observer))
+                done += len(indexes[begin : begin + _INCREMENT])
+                elapsed_s = budget.elapsed_s
+                observer.progressed(
+                    ProfileProgress(
+                        phase="held-out items",
+                        configuration=configuration,
+                        done=done,
+                        total=total,
+                        elapsed_s=elapsed_s,
+                        remaining_s=elapsed_s / done * (total - done),
+                    )
+                )
+        measurer.declare(wanted)
+    prefixes = [prefix(pipeline, c, operator.name) for c in wanted for operator in pipeline.operators]
+    return load_recordings(store, pipeline_name, prefixes)
+
+
+def _record(
+    measurer: Measurer, configuration: Configuration, indexes: Sequence[int], observer: ProfileObserver
+) -> set[int]:
+    """Measure what can be measured, and give the items that cannot."""
+    try:
+        measurer.measure(configuration, indexes, counted=False)
+    except MeasurementError as error:
+        if len(indexes) > 1:
+            return set().union(*(_record(measurer, configuration, [index], observer) for index in indexes))
+        observer.failed(error.failure)
+        return set(indexes)
+    return set()

@@ -1,0 +1,249 @@
+"""Measuring on this machine: every operator in a process of its own, outputs kept by prefix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from circinus.operators import Item
+from circinus.profiling.addresses import Addresses
+from circinus.profiling.prefix_cache import PrefixCache
+from circinus.profiling.replica import BatchRun, Replica, ReplicaError, ReplicaKey
+from circinus.profiling.replicas import Replicas
+from circinus.profiling.runner import (
+    AllocationMeasurement,
+    Measurement,
+    MeasurementError,
+    OperatorRuns,
+    ReplicaFacts,
+)
+from circinus.profiling.scorer import Scorer
+from circinus.profiling.wire import packed
+from circinus.spec import Configuration, OperatorSpec
+
+_CACHE_BYTES = 512 * 2**20
+_TIMEOUT_S = 600.0
+
+
+class _Run(NamedTuple):
+    service_s: float
+    output_bytes: int
+
+
+class LocalRunner:
+    """Measures a pipeline's configurations on this machine.
+
+    A process holds one operator with its knobs, as a replica in service does: a crash or a leak harms nothing else,
+    and load time and resident memory (Linux: the kernel's high-water mark) are a replica's. Processes are kept
+    while they fit in memory. Allocations of more CPUs than the machine has are measured with all it has: what
+    they would gain beyond that is not promised.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        module_paths: Sequence[Path],
+        *,
+        cache_bytes: int = _CACHE_BYTES,
+        memory_limit_bytes: float | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            addresses: of the pipeline's measurements.
+            module_paths: where its operators are found.
+            cache_bytes: bound of the prefix cache.
+            memory_limit_bytes: bound of all loaded operators, see `Replicas`.
+            timeout_s: an operator that takes longer to load or to process a batch has failed.
+
+        Raises:
+            OperatorError: the metric is not found.
+        """
+        self.cache = PrefixCache(cache_bytes)
+        self._addresses = addresses
+        self._pipeline = addresses.pipeline
+        self._topological = self._pipeline.topological_order()
+        self._scorer = Scorer(self._pipeline, module_paths)
+        self._module_paths = tuple(module_paths)
+        self._timeout_s = timeout_s
+        self._replicas = Replicas(self._load, memory_limit_bytes)
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._failures: dict[tuple[str, str], str] = {}
+        self._unloadable: dict[ReplicaKey, str] = {}
+        self._loads: dict[ReplicaKey, list[float]] = {}
+        self._peaks: dict[ReplicaKey, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process that was started."""
+        self._replicas.close()
+
+    def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
+        """See `Runner.measure`."""
+        outputs, ran_s = self._outputs(configuration, items, self._pipeline.sinks())
+        runs = {
+            operator.name: [
+                self._runs[self._addresses.output(operator.name, configuration), item.key] for item in items
+            ]
+            for operator in self._topological
+        }
+        needed_s = sum(run.service_s for its_runs in runs.values() for run in its_runs)
+        saved_s = max(0.0, needed_s - ran_s)
+        self.cache.saved(saved_s)
+        sinks = self._pipeline.sinks()
+        return Measurement(
+            runs={
+                name: OperatorRuns(tuple(r.service_s for r in its_runs), tuple(r.output_bytes for r in its_runs))
+                for name, its_runs in runs.items()
+            },
+            outputs={sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks},
+            scores=tuple(
+                self._scorer.score(configuration, item, {sink: outputs[sink, item.key] for sink in sinks})
+                for item in items
+            ),
+            replicas=self._facts(configuration),
+            ran_s=ran_s,
+            saved_s=saved_s,
+        )
+
+    def measure_allocations(
+        self,
+        configuration: Configuration,
+        operator: str,
+        allocations: Sequence[tuple[float, int]],
+        items: Sequence[Item],
+    ) -> AllocationMeasurement:
+        """See `Runner.measure_allocations`.
+
+        The single items are measured again next to the batches, so that both see the machine in the same state.
+        Where there are fewer items than a batch holds, they are repeated.
+        """
+        spec = self._pipeline.operator(operator)
+        inputs, ran_s = self._outputs(configuration, items, spec.after)
+        rows = [[inputs[parent, item.key] for parent in spec.after] or [packed(item.value)] for item in items]
+        alone = [
+            self._process(spec, configuration, min(spec.cpus), [row], item).service_s
+            for row, item in zip(rows, items, strict=True)
+        ]
+        ran_s += sum(alone)
+        ratios = {}
+        for cpus, size in allocations:
+            batch_s, alone_s = 0.0, 0.0
+            for first in range(0, len(rows), size):
+                chosen = [(first + k) % len(rows) for k in range(size)]
+                batch = [rows[i] for i in chosen]
+                batch_s += self._process(spec, configuration, cpus, batch, items[first]).service_s
+                alone_s += sum(alone[i] for i in chosen) / size
+            ratios[cpus, size] = batch_s / max(alone_s, 1e-9)
+            ran_s += batch_s
+        keys = {self._key(spec, configuration, cpus) for cpus in (min(spec.cpus), *(c for c, _ in allocations))}
+        loads = self._loads.pop(self._key(spec, configuration, min(spec.cpus)), [])
+        facts = ReplicaFacts(tuple(loads), max(self._peaks[key] for key in keys))
+        return AllocationMeasurement(ratios, facts, ran_s)
+
+    def _outputs(
+        self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]
+    ) -> tuple[Mapping[tuple[str, str], bytes], float]:
+        """(operator, item key) -> output of the wanted operators, and the seconds it took to compute what was missing.
+
+        Operator by operator, so that few have to be loaded at a time.
+        """
+        held: dict[tuple[str, str], bytes] = {}
+        missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
+        for item in items:
+            needed = set(wanted)
+            for operator in reversed(self._topological):
+                if operator.name in needed:
+                    output = self.cache.get(self._addresses.output(operator.name, configuration), item.key)
+                    if output is None:
+                        missing[operator.name].append(item)
+                        needed.update(operator.after)
+                    else:
+                        held[operator.name, item.key] = output
+        ran_s = 0.0
+        for operator in self._topological:
+            for item in missing[operator.name]:
+                row = [held[parent, item.key] for parent in operator.after] or [packed(item.value)]
+                run = self._run(operator, configuration, row, item)
+                held[operator.name, item.key] = run.outputs[0]
+                ran_s += run.service_s
+        return held, ran_s
+
+    def _run(self, spec: OperatorSpec, configuration: Configuration, row: Sequence[bytes], item: Item) -> BatchRun:
+        """Run an operator on one item and keep what it brought."""
+        address = self._addresses.output(spec.name, configuration)
+        if (address, item.key) in self._failures:
+            raise self._error(spec, configuration, item, self._failures[address, item.key])
+        try:
+            run = self._process(spec, configuration, min(spec.cpus), [row], item)
+        except MeasurementError as error:
+            self._failures[address, item.key] = error.reason
+            raise
+        self.cache.put(address, item.key, run.outputs[0])
+        self._runs[address, item.key] = _Run(run.service_s, len(run.outputs[0]))
+        return run
+
+    def _process(
+        self,
+        spec: OperatorSpec,
+        configuration: Configuration,
+        cpus: float,
+        batch: Sequence[Sequence[bytes]],
+        item: Item,
+    ) -> BatchRun:
+        key = self._key(spec, configuration, cpus)
+        if key in self._unloadable:
+            raise self._error(spec, configuration, None, self._unloadable[key])
+        try:
+            replica = self._replicas.get(key)
+        except ReplicaError as error:
+            self._unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
+            raise self._error(spec, configuration, None, self._unloadable[key]) from error
+        try:
+            run = replica.process(batch)
+        except ReplicaError as error:
+            if not replica.alive:
+                self._replicas.discard(key)
+            raise self._error(spec, configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
+        self._peaks[key] = max(self._peaks.get(key, 0), replica.peak_memory_bytes)
+        return run
+
+    def _load(self, key: ReplicaKey) -> Replica:
+        replica = Replica(key, self._addresses.code.operators[key.uses], self._module_paths, self._timeout_s)
+        self._loads.setdefault(key, []).append(replica.load_s)
+        return replica
+
+    def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> ReplicaKey:
+        return ReplicaKey(spec.uses, configuration[spec.name], min(cpus, _machine_cpus()))
+
+    def _facts(self, configuration: Configuration) -> Mapping[str, ReplicaFacts]:
+        found = {}
+        for spec in self._topological:
+            key = self._key(spec, configuration, min(spec.cpus))
+            if key in self._peaks:
+                found[spec.name] = ReplicaFacts(tuple(self._loads.pop(key, ())), self._peaks[key])
+        return found
+
+    def _error(
+        self, spec: OperatorSpec, configuration: Configuration, item: Item | None, reason: str
+    ) -> MeasurementError:
+        where = f"pipeline {self._pipeline.name}, configuration {configuration}"
+        if item is not None:
+            where += f", item {item.key}"
+        return MeasurementError(f"{where}: {reason}", configuration, item.key if item else None, reason)
+
+
+def _machine_cpus() -> float:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return float(len(os.sched_getaffinity(0)))
+    return float(os.cpu_count() or 1)

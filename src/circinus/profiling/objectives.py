@@ -1,0 +1,56 @@
+"""What the queries ask of a pipeline's accuracy, and when a configuration needs no more items for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from circinus.profiling.bounded import Bounded
+from circinus.spec import AccuracySlo, Query
+
+DEFAULT_RISK = 0.05
+LATENCY_ITEMS = 32
+"""Items on which a configuration that may be chosen is measured at least: percentiles of latency stand on them."""
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The accuracy objectives of all queries on one pipeline."""
+
+    thresholds: tuple[AccuracySlo, ...]
+    optional: bool
+    """Whether some query asks for no accuracy, so that no configuration is out of the question."""
+    risk: float
+    """The smallest risk of any query."""
+
+    @classmethod
+    def of(cls, queries: Sequence[Query], pipeline_name: str) -> Objectives:
+        """Those of the queries on a pipeline."""
+        concerned = [query for query in queries if query.pipeline == pipeline_name]
+        asked = [query.slos.accuracy for query in concerned]
+        return cls(
+            thresholds=tuple(dict.fromkeys(slo for slo in asked if slo is not None)),
+            optional=not asked or any(slo is None for slo in asked),
+            risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
+        )
+
+    def undecided(self, accuracy: Bounded) -> tuple[AccuracySlo, ...]:
+        """The thresholds that bounds straddle."""
+        return tuple(t for t in self.thresholds if t.holds_for(accuracy.lower) != t.holds_for(accuracy.upper))
+
+    def settled(self, accuracy: Bounded, items: int) -> tuple[bool, str]:
+        """Whether more items of a configuration would change no decision, and why.
+
+        Args:
+            accuracy: bounds of its mean score.
+            items: number of items it was measured on.
+        """
+        undecided = self.undecided(accuracy)
+        if undecided:
+            asked = ", ".join(f"{t.comparison} {t.threshold:g}" for t in undecided)
+            return False, f"its accuracy in [{accuracy.lower:.3g}, {accuracy.upper:.3g}] may or may not be {asked}"
+        if not self.optional and not any(t.holds_for(accuracy.lower) for t in self.thresholds):
+            return True, "its accuracy is too low for every query"
+        if items < LATENCY_ITEMS:
+            return False, f"latency is to be estimated from at least {LATENCY_ITEMS} items"
+        return True, "its accuracy is decided for every query"

@@ -1,0 +1,173 @@
+"""An operator loaded in a process of its own, seen from the planner."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO
+
+from circinus.profiling.memory import peak_resident_bytes, resident_bytes
+from circinus.profiling.worker import Failed, Loaded, LoadRequest, Processed, ProcessRequest
+from circinus.spec import KnobValues
+
+_THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+_LAST_WORDS_BYTES = 2000
+_PATIENCE_S = 2.0
+
+
+class ReplicaError(Exception):
+    """The operator could not be loaded, raised, or took its process with it. The message is the reason alone."""
+
+
+@dataclass(frozen=True)
+class ReplicaKey:
+    """What makes two replicas the same."""
+
+    uses: str
+    knobs: KnobValues
+    cpus: float
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """One batch as it was processed."""
+
+    outputs: tuple[bytes, ...]
+    service_s: float
+    """Seconds, as if the process had been held to its share of CPUs."""
+
+
+class Replica:
+    """One loaded operator. Starting it takes as long as the operator takes to load."""
+
+    def __init__(self, key: ReplicaKey, version: str, module_paths: tuple[Path, ...], timeout_s: float) -> None:
+        """Start the process and wait until the operator is loaded.
+
+        Raises:
+            ReplicaError: it cannot be loaded.
+        """
+        self.key = key
+        self.peak_memory_bytes = 0
+        """Resident memory of the whole process, interpreter and imports included, at its greatest."""
+        self._timeout_s = timeout_s
+        self._warm = False
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+        began = time.perf_counter()
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "circinus.profiling.worker", str(theirs.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=self._said,
+                stderr=self._said,
+                env=_environment(key.cpus),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the planner, which ends this process in its own time
+            )
+        finally:
+            theirs.close()
+        self._connection = Connection(ours.detach())
+        request = LoadRequest(
+            key.uses, version, key.knobs.as_dict(), key.cpus, tuple(p.resolve() for p in module_paths), tuple(sys.path)
+        )
+        try:
+            self._call(request)
+        except BaseException:
+            self.close()
+            raise
+        self.load_s = time.perf_counter() - began
+
+    def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
+        """Process a batch of packed inputs (for each item, one for each parent) and measure it.
+
+        The first batch after loading is processed twice and the first time not counted: allocators, caches and
+        just-in-time compilers settle on it, and a replica in service is warm.
+
+        Raises:
+            ReplicaError: the operator raised, broke its contract, took too long, or its process died.
+        """
+        if not self._warm:
+            self._call(ProcessRequest(batch))
+            self._warm = True
+        done = self._call(ProcessRequest(batch))
+        assert isinstance(done, Processed)
+        # Threads are limited to whole CPUs, and not every library keeps to it. A scheduler that grants `cpus` CPU
+        # seconds a second would let so much CPU time take at least this long.
+        return BatchRun(done.outputs, max(done.elapsed_s, done.cpu_s / self.key.cpus))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def memory_bytes(self) -> int:
+        """Resident memory now; 0 when the process has ended."""
+        return resident_bytes(self._process.pid)
+
+    def close(self) -> None:
+        """End the process and wait until it has ended. May be called more than once."""
+        self._connection.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        self._said.close()
+
+    def _call(self, request: LoadRequest | ProcessRequest) -> Loaded | Processed:
+        try:
+            self._connection.send(request)
+            if not self._connection.poll(self._timeout_s):
+                self._kill()
+                raise ReplicaError(f"no answer within {self._timeout_s:g} s")
+            reply: Loaded | Processed | Failed = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise ReplicaError(self._obituary()) from error
+        except BaseException:  # an interrupt too: an answer that nobody waits for would be taken for the next one's
+            self._kill()
+            raise
+        if isinstance(reply, Failed):
+            raise ReplicaError(reply.reason)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_resident_bytes(self._process.pid))
+        return reply
+
+    def _obituary(self) -> str:
+        try:
+            code = self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            code = -signal.SIGKILL
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+        words = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"its process {how}" + (f"; its last words: {words[-1].strip()}" if words else "")
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+
+
+def _environment(cpus: float) -> dict[str, str]:
+    """The planner's environment with the numeric libraries held to as many threads as the replica has CPUs."""
+    return {**os.environ, **dict.fromkeys(_THREAD_LIMITS, str(max(1, math.ceil(cpus))))}

@@ -1,0 +1,66 @@
+"""From the outputs of a pipeline's sinks to scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from circinus.errors import ProfileError
+from circinus.operators import Item, Metric, resolve
+from circinus.profiling.runner import MeasurementError
+from circinus.profiling.wire import unpacked
+from circinus.spec import Configuration, Pipeline
+
+_ROUNDING = 1e-9
+
+
+class Scorer:
+    """Applies a pipeline's metric, and holds it to what it declares."""
+
+    def __init__(self, pipeline: Pipeline, module_paths: Sequence[Path]) -> None:
+        """Find the metric.
+
+        Raises:
+            OperatorError: it is not found.
+        """
+        self._pipeline = pipeline
+        self._metric: Metric = resolve(pipeline.metric.uses, module_paths)
+
+    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
+        """Score one item.
+
+        Args:
+            configuration: named in errors.
+            item: has the truth.
+            outputs: by sink, packed.
+
+        Raises:
+            MeasurementError: the metric raised.
+            ProfileError: what it returned is no number in its declared range.
+        """
+        spec = self._pipeline.metric
+        try:
+            answer = self._pipeline.output({sink: unpacked(data) for sink, data in outputs.items()})
+            score = self._metric(answer, item.truth)
+        except Exception as error:  # whatever the user's metric raises
+            reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"
+            raise MeasurementError(
+                f"pipeline {self._pipeline.name}, configuration {configuration}, item {item.key}: {reason}",
+                configuration,
+                item.key,
+                reason,
+            ) from error
+        low, high = spec.range
+        margin = _ROUNDING * (high - low)
+        try:
+            value = float(score)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not low - margin <= value <= high + margin:
+            raise ProfileError(
+                f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}: found the score {score!r} for "
+                f"item {item.key} under configuration {configuration}, expected a number within its range "
+                f"[{low:g}, {high:g}]; clip it in the metric or widen the range"
+            )
+        return min(max(value, low), high)

@@ -1,0 +1,94 @@
+"""Where every configuration stands while a pipeline is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from circinus.profiling.bounded import Bounded
+from circinus.profiling.confidence import mean_bounds
+from circinus.profiling.measuring import Measurer
+from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
+from circinus.profiling.profile import FloatArray, IntArray
+from circinus.spec import Configuration, KnobValues, Pipeline, configurations, knob_values
+
+
+class Standings:
+    """On how many items each configuration is known, and what that says."""
+
+    def __init__(self, pipeline: Pipeline, measurer: Measurer, order: IntArray, objectives: Objectives) -> None:
+        """Begin with what the store knows."""
+        self.configurations = prefix_order(pipeline)
+        self.order = order
+        self._range = pipeline.metric.range
+        self._measurer = measurer
+        self._objectives = objectives
+        self._scores: dict[Configuration, FloatArray] = {}
+        self._bounds: dict[Configuration, Bounded] = {}
+        self._failed: set[Configuration] = set()
+        for configuration in self.configurations:
+            self.look_up(configuration)
+
+    def look_up(self, configuration: Configuration) -> None:
+        """See what the store knows of a configuration now."""
+        scores = self._measurer.known_scores(configuration)[self.order]
+        missing = np.isnan(scores)
+        beginning = int(np.argmax(missing)) if missing.any() else len(scores)
+        self._scores[configuration] = scores[:beginning]
+        self._bounds.pop(configuration, None)
+
+    def fail(self, configuration: Configuration) -> None:
+        """Measure it no more."""
+        self._failed.add(configuration)
+
+    def failed(self, configuration: Configuration) -> bool:
+        """Whether it failed in this measurement."""
+        return configuration in self._failed
+
+    def items(self, configuration: Configuration) -> int:
+        """Length of the beginning of the order on which it is known."""
+        return len(self._scores[configuration])
+
+    def accuracy(self, configuration: Configuration) -> Bounded:
+        """Bounds of its mean score."""
+        if configuration not in self._bounds:
+            low, high = self._range
+            self._bounds[configuration] = mean_bounds(
+                self._scores[configuration], len(self.order), risk=self._objectives.risk, low=low, high=high
+            )
+        return self._bounds[configuration]
+
+    def settled(self, configuration: Configuration) -> bool:
+        """Whether it needs no more items."""
+        items = self.items(configuration)
+        if items == len(self.order) or self.failed(configuration):
+            return True
+        return items > 0 and self._objectives.settled(self.accuracy(configuration), items)[0]
+
+    def pending(self, target: int) -> list[Configuration]:
+        """Those not settled and known on fewer than `target` items: undecided ones first, each part in prefix order."""
+        waiting = [c for c in self.configurations if self.items(c) < target and not self.settled(c)]
+        return sorted(waiting, key=lambda c: not self._objectives.undecided(self.accuracy(c)))
+
+    def goal(self, configuration: Configuration) -> int:
+        """Items on which it is going to be known, as it looks now."""
+        items = self.items(configuration)
+        if self.settled(configuration):
+            return items
+        if items and self._objectives.undecided(self.accuracy(configuration)):
+            return len(self.order)
+        return max(items, min(LATENCY_ITEMS, len(self.order)))
+
+
+def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
+    """All configurations, those with equal prefixes next to each other."""
+    topological = [operator.name for operator in pipeline.topological_order()]
+    ranks = {
+        operator.name: {values: rank for rank, values in enumerate(knob_values(operator))}
+        for operator in pipeline.operators
+    }
+
+    def place(configuration: Configuration) -> list[int]:
+        values: dict[str, KnobValues] = dict(configuration.operators)
+        return [ranks[name][values[name]] for name in topological]
+
+    return tuple(sorted(configurations(pipeline), key=place))

@@ -1,0 +1,174 @@
+"""What measurements write to the store: every increment in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from circinus.profiling.addresses import Addresses, dataset_source
+from circinus.profiling.assembly import allowed_allocations
+from circinus.profiling.dataset import Dataset
+from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.runner import AllocationMeasurement, Measurement, ReplicaFacts
+from circinus.profiling.store import ProfileStore
+from circinus.spec import Configuration, KnobValues, prefix
+
+
+class Writer:
+    """Writes what was measured of one pipeline on one data set."""
+
+    def __init__(self, store: ProfileStore, addresses: Addresses, dataset: Dataset) -> None:
+        """Write into `store`; the data set is written at once."""
+        self._store = store
+        self._addresses = addresses
+        self._pipeline = addresses.pipeline
+        self._seed = dataset.seed
+        with store.transaction():
+            self.item_numbers = store.numbers(dataset.addresses)
+            self._dataset = _write_dataset(store, addresses, dataset, self.item_numbers)
+
+    def measured(
+        self, configuration: Configuration, items: Sequence[str], found: Measurement, *, counted: bool
+    ) -> None:
+        """Commit one increment.
+
+        What the store has already of an item stays: it was measured first.
+
+        Args:
+            configuration: what was measured.
+            items: (n,) addresses of the items.
+            found: what was measured on them.
+            counted: whether the effort is one of profiling (and not one of recording for a replay).
+        """
+        store, addresses = self._store, self._addresses
+        numbers = [self.item_numbers[item] for item in items]
+        operators = [operator.name for operator in self._pipeline.operators]
+        with store.transaction():
+            services = {name: addresses.service(name, configuration) for name in operators}
+            outputs = {name: addresses.output(name, configuration) for name in self._pipeline.sinks()}
+            score, answer = addresses.score(configuration), addresses.answer(configuration)
+            ids = store.numbers([*services.values(), *outputs.values(), score, answer])
+            for name, runs in found.runs.items():
+                store.write(
+                    "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
+                    [
+                        (ids[services[name]], item, service_s, size)
+                        for item, service_s, size in zip(numbers, runs.service_s, runs.output_bytes, strict=True)
+                    ],
+                )
+            for name, packed in found.outputs.items():
+                store.write(
+                    "INSERT OR IGNORE INTO output VALUES (?, ?, ?)",
+                    [(ids[outputs[name]], item, data) for item, data in zip(numbers, packed, strict=True)],
+                )
+            self._write_scores(ids[score], numbers, found.scores)
+            for name, facts in found.replicas.items():
+                self._write_replica(name, configuration[name], facts)
+            if counted:
+                self._write_effort(ids[answer], found.ran_s, found.saved_s)
+            self._write_recordings(configuration)
+            store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
+
+    def declare(self, configurations: Sequence[Configuration]) -> None:
+        """Commit that the prefixes of these configurations have the addresses they have now."""
+        with self._store.transaction():
+            for configuration in configurations:
+                self._write_recordings(configuration)
+
+    def scored(self, configuration: Configuration, items: Sequence[str], scores: Sequence[float]) -> None:
+        """Commit scores of outputs that the store had."""
+        with self._store.transaction():
+            score = self._addresses.score(configuration)
+            self._write_scores(self._store.numbers([score])[score], [self.item_numbers[item] for item in items], scores)
+
+    def allocations(self, operator: str, knobs: KnobValues, found: AllocationMeasurement) -> None:
+        """Commit the gains of an operator's allocations."""
+        address = self._addresses.replica(operator, knobs)
+        with self._store.transaction():
+            number = self._store.numbers([address])[address]
+            self._store.write(
+                "INSERT OR REPLACE INTO allocation VALUES (?, ?, ?, ?)",
+                [(number, cpus, size, ratio) for (cpus, size), ratio in found.ratios.items()],
+            )
+            self._write_replica(operator, knobs, found.replica)
+            self._write_effort(number, found.ran_s, 0.0)
+
+    def failed(self, failure: FailedConfiguration) -> None:
+        """Commit that a configuration failed."""
+        address = self._addresses.score(failure.configuration)
+        with self._store.transaction():
+            number = self._store.numbers([address])[address]
+            self._store.write(
+                "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", [(number, failure.item_key, failure.reason)]
+            )
+
+    def _write_scores(self, subject: int, items: Sequence[int], scores: Sequence[float]) -> None:
+        self._store.write(
+            "INSERT OR IGNORE INTO score VALUES (?, ?, ?)",
+            [(subject, item, score) for item, score in zip(items, scores, strict=True)],
+        )
+
+    def _write_replica(self, operator: str, knobs: KnobValues, facts: ReplicaFacts) -> None:
+        address = self._addresses.replica(operator, knobs)
+        number = self._store.numbers([address])[address]
+        self._store.write(
+            "INSERT INTO replica VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, "
+            "load_s = load_s + excluded.load_s, peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
+            [(number, len(facts.load_s), sum(facts.load_s), facts.peak_memory_bytes)],
+        )
+
+    def _write_effort(self, subject: int, ran_s: float, saved_s: float) -> None:
+        self._store.write(
+            "INSERT INTO effort VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ran_s = ran_s + excluded.ran_s, "
+            "saved_s = saved_s + excluded.saved_s",
+            [(subject, ran_s, saved_s)],
+        )
+
+    def _write_recordings(self, configuration: Configuration) -> None:
+        """Say which addresses the prefixes of a configuration have now."""
+        rows = []
+        for spec in self._pipeline.operators:
+            addresses = (
+                self._addresses.service(spec.name, configuration),
+                self._addresses.output(spec.name, configuration),
+                self._addresses.replica(spec.name, configuration[spec.name]),
+            )
+            ids = self._store.numbers(addresses)
+            rows.append(
+                (
+                    self._pipeline.name,
+                    prefix_text(prefix(self._pipeline, configuration, spec.name)),
+                    spec.name,
+                    json.dumps(allowed_allocations(spec)),
+                    *(ids[address] for address in addresses),
+                    self._dataset,
+                    self._seed,
+                )
+            )
+        self._store.write("INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def prefix_text(prefix: Configuration) -> str:
+    """A prefix as the store names it."""
+    return json.dumps({name: prefix[name].as_dict() for name in prefix}, sort_keys=True)
+
+
+def _write_dataset(store: ProfileStore, addresses: Addresses, dataset: Dataset, items: Mapping[str, int]) -> int:
+    """Write what has to be known of a data set to read its profile without making it; gives its number."""
+    source = dataset_source(addresses.pipeline.dataset, addresses.code.dataset)
+    store.write("INSERT OR IGNORE INTO dataset (fingerprint) VALUES (?)", [(dataset.fingerprint,)])
+    number = int(store.rows("SELECT id FROM dataset WHERE fingerprint = ?", dataset.fingerprint)[0][0])
+    store.write(
+        "INSERT OR IGNORE INTO dataset_item VALUES (?, ?, ?, ?, ?)",
+        [
+            (number, position, items[address], item.key, size)
+            for position, (item, address, size) in enumerate(
+                zip(dataset.items, dataset.addresses, dataset.input_bytes, strict=True)
+            )
+        ],
+    )
+    store.write(
+        "INSERT OR REPLACE INTO dataset_order VALUES (?, ?, ?)", [(number, dataset.seed, json.dumps(dataset.order))]
+    )
+    store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.numbers([source])[source], number)])
+    return number
