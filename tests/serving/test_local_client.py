@@ -2,13 +2,217 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from circinus.serving.conformance import EngineConformance
-from circinus.serving.local.client import LocalEngineClient, start_daemon
+from circinus.errors import ServingError
+from circinus.serving.conformance import EngineConformance, ask, lives
+from circinus.serving.conformance_states import Step, chain
+from circinus.serving.engine import EngineStatus
+from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
+from circinus.serving.local.run_folder import RunFolder
+
+WHO = chain("q", Step("who", "process_id", replicas=2))
 
 
 class TestLocalEngineClient(EngineConformance):
     @pytest.fixture
     def engine(self, tmp_path_factory: pytest.TempPathFactory) -> LocalEngineClient:
         return start_daemon(tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "run"
+    yield path
+    destroy(path)
+
+
+def in_session(client: LocalEngineClient, *steps: Any) -> list[Any]:
+    """Results of coroutine functions of the client, all in one event loop, the engine left running."""
+
+    async def session() -> list[Any]:
+        try:
+            return [await step(client) for step in steps]
+        finally:
+            await client.disconnect()
+
+    return asyncio.run(session())
+
+
+async def deploy(client: LocalEngineClient) -> int:
+    await client.apply(WHO)
+    process: int = await ask(client, 0)
+    return process
+
+
+async def status(client: LocalEngineClient) -> EngineStatus:
+    return await client.status()
+
+
+def wait_until(condition: Any) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_engine_outlives_its_client(folder: Path) -> None:
+    program = (
+        "import asyncio, pathlib, sys; from circinus.serving.local.client import start_daemon; "
+        "from circinus.serving.conformance_states import Step, chain\n"
+        "async def main():\n"
+        "    client = start_daemon(pathlib.Path(sys.argv[1]))\n"
+        "    await client.apply(chain('q', Step('who', 'process_id')))\n"
+        "asyncio.run(main())"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
+    found, process = in_session(connect(folder), status, lambda client: ask(client, 0))
+    assert found.healthy
+    assert lives(process)
+
+
+def test_second_start_joins_the_running_engine(folder: Path) -> None:
+    (process,) = in_session(start_daemon(folder), deploy)
+    (again,) = in_session(start_daemon(folder), lambda client: client.apply(WHO))
+    assert again is None
+    (answer,) = in_session(connect(folder), lambda client: ask(client, 0))
+    assert lives(process)
+    assert lives(answer)
+    (found,) = in_session(connect(folder), status)
+    assert found.deployments[0].requests == 2
+
+
+def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
+    found: list[int | None] = []
+
+    def start() -> None:
+        start_daemon(folder)
+        found.append(RunFolder(folder).process())
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 3
+    assert len(set(found)) == 1
+
+
+def test_destroy_ends_everything_and_removes_the_folder(folder: Path) -> None:
+    (process,) = in_session(start_daemon(folder), deploy)
+    engine = RunFolder(folder).process()
+    assert engine is not None
+    assert lives(engine)
+    assert destroy(folder)
+    wait_until(lambda: not lives(engine))
+    assert not lives(process)
+    assert not folder.exists()
+    assert not destroy(folder)
+
+
+def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
+    (process,) = in_session(start_daemon(folder), deploy)
+    engine = RunFolder(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGTERM)
+    wait_until(lambda: not lives(engine) and not lives(process))
+    assert not folder.exists()
+
+
+def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
+    (process,) = in_session(start_daemon(folder), deploy)
+    engine = RunFolder(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: not lives(engine) and not lives(process))
+    with pytest.raises(ServingError, match=rf"process {engine}\) was killed.*1 deployments for the queries q.*apply"):
+        connect(folder)
+    (answer,) = in_session(start_daemon(folder), deploy)
+    assert lives(answer)
+
+
+def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
+    async def kill_meanwhile(client: LocalEngineClient) -> None:
+        await client.apply(chain("q", Step("meet", "Meet")))
+        task = asyncio.create_task(ask(client, {"folder": str(tmp_path), "parties": 1000}))
+        await asyncio.sleep(0.05)
+        engine = RunFolder(folder).process()
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        with pytest.raises(ServingError, match="was killed"):
+            await task
+
+    in_session(start_daemon(folder), kill_meanwhile)
+
+
+def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
+    start_daemon(folder)
+    engine = RunFolder(folder).process()
+    assert engine is not None
+    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: not lives(engine))
+    assert destroy(folder)
+    assert not folder.exists()
+    with pytest.raises(ServingError, match="no engine runs"):
+        connect(folder)
+
+
+def test_nothing_of_others_is_removed(folder: Path) -> None:
+    start_daemon(folder)
+    (folder / "notes").write_text("mine")
+    destroy(folder)
+    assert [file.name for file in folder.iterdir()] == ["notes"]
+
+
+def test_folder_may_have_a_long_path(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20) / ("longer" * 20) / "run"
+    try:
+        (process,) = in_session(start_daemon(folder), deploy)
+        assert lives(process)
+    finally:
+        destroy(folder)
+    assert not folder.exists()
+
+
+def test_start_that_fails_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(ServingError, match=r"cannot reach.*Not a directory"):
+        start_daemon(file)
+    with pytest.raises(ServingError, match=r"did not start.*No such file"):
+        start_daemon(Path("/proc/self/run"))  # nobody can make a folder there
+
+
+def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
+    """An apply whose client is gone is given up, and the state before stays in force."""
+    (tmp_path / "slow_to_load.py").write_text(
+        "import time\nfrom circinus.operators import operator\n"
+        "@operator\nclass Slow:\n    def __init__(self):\n        time.sleep(60)\n"
+        "    def process(self, values):\n        return values\n"
+    )
+
+    async def give_up(client: LocalEngineClient) -> None:
+        state = chain("q", Step("slow", "unused"))
+        (wanted,) = state.deployments
+        slow = {**vars(state), "module_paths": (tmp_path,)}
+        slow["deployments"] = (type(wanted)(**{**vars(wanted), "uses": "slow_to_load:Slow"}),)
+        task = asyncio.create_task(client.apply(type(state)(**slow)))
+        await asyncio.sleep(0.3)
+        task.cancel()
+
+    (process, _) = in_session(start_daemon(folder), deploy, give_up)
+    found, answer = in_session(connect(folder), status, lambda client: ask(client, 0))
+    assert found.healthy
+    assert lives(process)
+    assert lives(answer)

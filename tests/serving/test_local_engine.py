@@ -2,13 +2,223 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
 import pytest
 
-from circinus.serving.conformance import EngineConformance
+from circinus.errors import ServingError
+from circinus.serving.conformance import EngineConformance, ask, lives, respond, until
+from circinus.serving.conformance_states import Step, chain
+from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
+from circinus.spec import Link
+
+OPERATORS = """
+import os, subprocess, sys, time
+from circinus.operators import operator
+
+@operator
+def variable(name):
+    return os.environ.get(name)
+
+@operator
+def imported(module):
+    return module in sys.modules
+
+@operator
+def work(seconds):
+    begin = time.process_time()
+    while time.process_time() - begin < seconds:
+        pass
+
+@operator
+def start_another(value):
+    return [os.getpid(), subprocess.Popen(["sleep", "600"]).pid]
+
+@operator
+def one_too_few(value):
+    return value
+
+@operator
+class OneTooFew:
+    def process(self, values):
+        return values[1:]
+
+@operator
+class Unpicklable:
+    def process(self, values):
+        return [lambda: value for value in values]
+
+@operator
+def say(text):
+    print(text)
+    return text
+"""
 
 
 class TestLocalEngine(EngineConformance):
     @pytest.fixture
     def engine(self) -> LocalEngine:
         return LocalEngine()
+
+
+@pytest.fixture
+def uses(tmp_path: Path) -> Callable[..., DesiredState]:
+    """States with one operator of the module above."""
+    (tmp_path / "operators_of_this_test.py").write_text(OPERATORS)
+
+    def build(name: str, **changes: Any) -> DesiredState:
+        state = chain("q", Step("first", "unused"))
+        wanted = replace(state.deployments[0], uses=f"operators_of_this_test:{name}", **changes)
+        return replace(state, deployments=(wanted,), module_paths=(tmp_path,))
+
+    return build
+
+
+def run(*bodies: Callable[[LocalEngine], Coroutine[Any, Any, Any]]) -> Any:
+    """The result of the last of `bodies`, all with one engine that is closed at the end."""
+
+    async def drive() -> Any:
+        engine = LocalEngine()
+        try:
+            result = None
+            for body in bodies:
+                result = await body(engine)
+            return result
+        finally:
+            await engine.close()
+
+    return asyncio.run(drive())
+
+
+def answer_of(state: DesiredState, value: Any) -> Any:
+    return run(lambda engine: engine.apply(state), lambda engine: ask(engine, value))
+
+
+def test_numeric_libraries_are_held_to_the_allocation(uses: Callable[..., DesiredState]) -> None:
+    assert answer_of(uses("variable", cpus=0.5), "OMP_NUM_THREADS") == "1"
+    assert answer_of(uses("variable", cpus=1.5), "OPENBLAS_NUM_THREADS") == "2"
+
+
+def test_numeric_libraries_are_not_there_before_the_operator(uses: Callable[..., DesiredState]) -> None:
+    """Thread limits act only on what is imported after they are set."""
+    assert answer_of(uses("imported"), "circinus.operators") is True
+    assert answer_of(uses("imported"), "numpy") is False
+
+
+def test_slower_hardware_and_a_share_of_a_cpu_take_longer(uses: Callable[..., DesiredState]) -> None:
+    state = uses("work", cpus=0.5, relative_speed=0.5)
+    response = run(lambda engine: engine.apply(state), lambda engine: respond(engine, 0.02))
+    assert response.stage_s["first"] >= 0.02 / 0.5 / 0.5
+    assert response.latency_s >= response.stage_s["first"]
+
+
+def test_what_an_operator_started_ends_with_its_replica(uses: Callable[..., DesiredState]) -> None:
+    replica, child = answer_of(uses("start_another"), 0)
+    assert not lives(replica)
+    assert not lives(child)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("OneTooFew", "found 0 outputs for a batch of 1"), ("Unpicklable", "Error")],
+)
+def test_operator_that_breaks_its_contract_fails_its_request(
+    uses: Callable[..., DesiredState], name: str, message: str
+) -> None:
+    with pytest.raises(ServingError, match=message):
+        answer_of(uses(name), 0)
+
+
+def test_edited_source_is_refused(uses: Callable[..., DesiredState]) -> None:
+    with pytest.raises(ServingError, match="was edited since the plan was made"):
+        run(lambda engine: engine.apply(uses("variable", operator_version="another")))
+
+
+def test_what_operators_print_stays_out_of_the_output(
+    uses: Callable[..., DesiredState], capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer_of(uses("say"), "hello from a replica")
+    captured = capfd.readouterr()
+    assert "hello" not in captured.out
+    assert "hello" in captured.err
+
+
+def test_replicas_survive_the_process_they_were_forked_from() -> None:
+    """In the sense that matters: they are replaced, and no request is lost."""
+
+    async def kill_nursery(engine: LocalEngine) -> None:
+        process = await ask(engine, 0)
+        nursery = psutil.Process(process).parent()
+        assert nursery is not None
+        os.kill(nursery.pid, signal.SIGKILL)
+        answers = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
+
+        async def ended() -> bool:
+            return not lives(process)
+
+        async def restored() -> bool:
+            return (await engine.status()).healthy
+
+        await until(ended)
+        await until(restored)
+        assert len(answers) == 20
+        assert await ask(engine, 0) != process
+
+    run(lambda engine: engine.apply(chain("q", Step("who", "process_id", replicas=3))), kill_nursery)
+
+
+def test_route_without_a_way_is_refused() -> None:
+    state = chain("q", Step("first", "add", pool="far"))
+    apart = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": ()}))
+    with pytest.raises(ServingError, match="no way from site home to site center"):
+        run(lambda engine: engine.apply(apart))
+
+
+def test_transfers_take_the_time_of_their_links() -> None:
+    state = chain("q", Step("first", "add", pool="far"))
+    slow = Link(source="home", target="center", bandwidth_bytes_per_s=2000.0, round_trip_s=0.1)
+    far = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": (slow,)}))
+
+    async def two(engine: LocalEngine) -> list[float]:
+        responses = await asyncio.gather(respond(engine, 0), respond(engine, 0))
+        return sorted(response.latency_s for response in responses)
+
+    first_s, second_s = run(lambda engine: engine.apply(far), two)
+    sent_s = 100.0 / 2000.0
+    assert first_s >= 0.1 + sent_s
+    assert second_s >= 0.1 + 2 * sent_s
+
+
+def test_closed_engine_starts_nothing() -> None:
+    async def close_then_apply(engine: LocalEngine) -> None:
+        await engine.close()
+        with pytest.raises(ServingError, match="closed"):
+            await engine.apply(chain("q", Step("first", "add")))
+
+    run(close_then_apply)
+
+
+def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
+    async def close_meanwhile(engine: LocalEngine) -> None:
+        (tmp_path / "never_loaded.py").write_text(
+            "import time\nfrom circinus.operators import operator\n"
+            "@operator\nclass Slow:\n    def __init__(self):\n        time.sleep(600)\n"
+            "    def process(self, values):\n        return values\n"
+        )
+        state = chain("q", Step("first", "unused"))
+        wanted = replace(state.deployments[0], uses="never_loaded:Slow")
+        task = asyncio.create_task(engine.apply(replace(state, deployments=(wanted,), module_paths=(tmp_path,))))
+        await asyncio.sleep(0.1)
+        await engine.close()
+        with pytest.raises(ServingError):
+            await task
+
+    run(close_meanwhile)

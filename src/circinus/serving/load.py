@@ -1,13 +1,11 @@
-"""Open-loop traffic: every request leaves when it is due, whatever became of those before it."""
+"""Traffic against an engine, and what it showed of every query."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
@@ -16,10 +14,13 @@ from circinus.matching import Matching
 from circinus.operators import Item
 from circinus.profiling import wire_bytes
 from circinus.serving.arrivals import Arrival, poisson_arrivals, query_rng, read_trace
-from circinus.serving.engine import Engine, Mode, Request, Response
+from circinus.serving.engine import Engine, Mode, Request
 from circinus.serving.measurement import GeneratorLateness, LoadReport
-from circinus.serving.scoring import Answer, measure_queries
+from circinus.serving.open_loop import LoadProgress, OpenLoop
+from circinus.serving.scoring import measure_queries
 from circinus.spec import Specification
+
+__all__ = ["LATE_P99_S", "LoadProgress", "Traffic", "run_load"]
 
 LATE_P99_S = 0.010
 """A generator that is later than this at its 99th percentile is reported as late."""
@@ -44,19 +45,6 @@ class Traffic:
     def __post_init__(self) -> None:
         if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.stragglers_s >= 0):
             raise ServingError(f"found {self}, expected a duration and a rate factor above 0 and no negative seconds")
-
-
-@dataclass(frozen=True)
-class LoadProgress:
-    """How far the traffic is."""
-
-    elapsed_s: float
-    total_s: float
-    sent: int
-    answered: int
-    failed: int
-    due: int
-    """Requests to be sent in all."""
 
 
 async def run_load(
@@ -89,12 +77,12 @@ async def run_load(
     mode = await _check_routes(engine, matching)
     arrivals = _arrivals(specification, matching, traffic)
     requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
-    run = _Run(engine, traffic, arrivals)
+    sender = OpenLoop(engine, traffic.stragglers_s)
     # A full collection in a process with many modules stops it for tens of milliseconds; what lives now stays anyway.
     gc.collect()
     gc.freeze()
     try:
-        answers = await run.send(requests, on_progress)
+        answers = await sender.send(arrivals, requests, on_progress)
     finally:
         gc.unfreeze()
     measured = [answer for answer in answers if answer.due_s >= traffic.warm_up_s]
@@ -107,7 +95,7 @@ async def run_load(
         warm_up_s=traffic.warm_up_s,
         duration_s=traffic.duration_s,
         queries=queries,
-        lateness=_lateness(run.lateness_s),
+        lateness=_lateness(sender.lateness_s),
         deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
@@ -168,77 +156,6 @@ def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
     while True:
         for index in rng.permutation(len(items)):
             yield items[index]
-
-
-class _Run:
-    """One run of traffic."""
-
-    def __init__(self, engine: Engine, traffic: Traffic, arrivals: Sequence[Arrival]) -> None:
-        self.lateness_s: list[float] = []
-        self._engine = engine
-        self._traffic = traffic
-        self._arrivals = arrivals
-        self._answers: dict[int, Answer] = {}
-        self._begin = 0.0
-
-    async def send(
-        self, requests: Sequence[Request], on_progress: Callable[[LoadProgress], None] | None
-    ) -> list[Answer]:
-        """Send each request when its arrival is due; one answer for each, in the order of the arrivals."""
-        self._begin = perf_counter()
-        reporter = asyncio.create_task(self._report(on_progress)) if on_progress is not None else None
-        tasks: set[asyncio.Task[None]] = set()
-        try:
-            for index, (arrival, request) in enumerate(zip(self._arrivals, requests, strict=True)):
-                wait_s = arrival.time_s - self._elapsed_s()
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
-                self.lateness_s.append(max(self._elapsed_s() - arrival.time_s, 0.0))
-                task = asyncio.create_task(self._one(index, arrival, request))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-            if tasks:
-                await asyncio.wait(set(tasks), timeout=self._traffic.stragglers_s)
-        finally:
-            if reporter is not None:
-                reporter.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if on_progress is not None:
-            on_progress(self._progress())
-        return [
-            self._answers.get(index, Answer(arrival.query, request.item_key, arrival.time_s))
-            for index, (arrival, request) in enumerate(zip(self._arrivals, requests, strict=True))
-        ]
-
-    async def _one(self, index: int, arrival: Arrival, request: Request) -> None:
-        response: Response | None = None
-        error = ""
-        try:
-            response = await self._engine.submit(request)
-        except ServingError as failure:
-            error = str(failure)
-        latency_s = self._elapsed_s() - arrival.time_s
-        self._answers[index] = Answer(arrival.query, request.item_key, arrival.time_s, latency_s, response, error)
-
-    async def _report(self, on_progress: Callable[[LoadProgress], None]) -> None:
-        while True:
-            on_progress(self._progress())
-            await asyncio.sleep(0.25)
-
-    def _progress(self) -> LoadProgress:
-        return LoadProgress(
-            elapsed_s=self._elapsed_s(),
-            total_s=self._traffic.warm_up_s + self._traffic.duration_s,
-            sent=len(self.lateness_s),
-            answered=len(self._answers),
-            failed=sum(bool(answer.error) for answer in self._answers.values()),
-            due=len(self._arrivals),
-        )
-
-    def _elapsed_s(self) -> float:
-        return perf_counter() - self._begin
 
 
 def _lateness(lateness_s: Sequence[float]) -> GeneratorLateness:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
 from circinus.serving.engine import Response
 from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
+from circinus.serving.open_loop import Answer
 from circinus.spec import Deployment, Infrastructure, Network, Pipeline, Query, Specification
 
 ERRORS_KEPT = 5
@@ -22,20 +22,6 @@ ERRORS_KEPT = 5
 _DEFAULT_PERCENTILE = 95.0
 _BYTES_PER_GB = 1e9
 _SECONDS_PER_H = 3600.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of one request."""
-
-    query: str
-    item_key: str
-    due_s: float
-    """When it was due, after the traffic began."""
-    latency_s: float = math.inf
-    """From then until its answer was back."""
-    response: Response | None = None
-    error: str = ""
 
 
 def measure_queries(

@@ -138,7 +138,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
         if _answers(folder):
             return LocalEngineClient(run_folder)
         started = subprocess.run(
-            [sys.executable, "-m", "circinus.serving.local.daemon", str(folder.path)],
+            [sys.executable, "-P", "-m", "circinus.serving.local.daemon", str(folder.path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

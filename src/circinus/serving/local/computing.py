@@ -7,24 +7,32 @@ import time
 import traceback
 from collections.abc import Sequence
 
+from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
 from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
 from circinus.serving.local.messages import ReplicaSpec, WorkItem, WorkResult
 
 
 class ComputingResponder:
-    """Runs the operator; on slower hardware it then waits as long as that hardware would have computed on."""
+    """Runs the operator, and then waits as long as its share of CPUs on the emulated hardware would have computed on.
+
+    Service times are what the profile says they are: at least the CPU time over the replica's CPUs (threads are limited
+    to whole CPUs, and not every library keeps to it), over the relative speed of the hardware.
+    """
 
     def __init__(self, spec: ReplicaSpec) -> None:
         """Load the operator.
 
         Raises:
-            OperatorError: it is not found.
+            OperatorError: it is not found, or of another version than expected.
             Exception: whatever the operator raises while it loads.
         """
         operator_type = resolve_operator(spec.uses, spec.module_paths)
+        if spec.operator_version not in ("", operator_type.version):
+            raise OperatorError(f"the source of {spec.uses} was edited since the plan was made; plan again")
         self._operator: Operator = operator_type.create(spec.knobs.as_dict(), spec.cpus)
-        self._wait_per_computed_s = 1.0 / spec.relative_speed - 1.0
+        self._cpus = spec.cpus
+        self._relative_speed = spec.relative_speed
 
     def answer(
         self, batch: Sequence[WorkItem], payloads: Sequence[Payload]
@@ -48,11 +56,11 @@ class ComputingResponder:
 
     def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:
         columns = [[pickle.loads(packed) for packed in column] for column in zip(*inputs, strict=True)]
-        begin_s = time.perf_counter()
+        cpu_before_s, begin_s = time.process_time(), time.perf_counter()
         outputs = self._operator.process(*columns)
-        computed_s = time.perf_counter() - begin_s
+        elapsed_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_before_s
         if len(outputs) != len(inputs):
             raise ValueError(f"found {len(outputs)} outputs for a batch of {len(inputs)}, expected one for each item")
-        wait_s = computed_s * self._wait_per_computed_s
-        time.sleep(wait_s)
-        return [pickle.dumps(output, protocol=PICKLE_PROTOCOL) for output in outputs], computed_s + wait_s
+        service_s = max(elapsed_s, cpu_s / self._cpus) / self._relative_speed
+        time.sleep(max(service_s - elapsed_s, 0.0))
+        return [pickle.dumps(output, protocol=PICKLE_PROTOCOL) for output in outputs], service_s

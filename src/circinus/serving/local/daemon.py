@@ -128,7 +128,11 @@ def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
 
 def main() -> int:
     """`python -m circinus.serving.local.daemon RUN_FOLDER`."""
-    return start(RunFolder(Path(sys.argv[1])))
+    try:
+        return start(RunFolder(Path(sys.argv[1])))
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
 
 
 if __name__ == "__main__":

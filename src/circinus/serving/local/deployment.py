@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DeploymentStatus
-from circinus.serving.local.messages import RecordedStage, ReplicaSpec
+from circinus.serving.local.messages import Ending, RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.local.replica import Replica, Work
 from circinus.spec import Deployment
@@ -143,6 +143,7 @@ class RunningDeployment:
         self._dispatch()
 
     def _dispatch(self) -> None:
+        self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle and (batch := self._take_batch()):
             self._idle.pop().process(batch)
 
@@ -157,22 +158,22 @@ class RunningDeployment:
                 batch.append(work)
         return batch
 
-    def _replica_ended(self, replica: Replica, ending: str) -> None:
+    def _replica_ended(self, replica: Replica, ending: Ending) -> None:
         if replica in self._idle:
             self._idle.remove(replica)
         self._leaving.discard(replica)
         for work in reversed(replica.batch):
-            work.deaths += 1
+            work.deaths += ending.by_itself
             if work.deaths < MAX_DEATHS:
                 self._queue.appendleft(work)
             else:
-                work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one {ending}")
+                work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one {ending.how}")
         if replica in self._replicas:
             self._replicas.remove(replica)
             if replica.was_ready:
-                self._message = f"a replica {ending}"
+                self._message = f"a replica {ending.how}"
                 self._restore()
-        self._dispatch()
+        self._loop.call_soon(self._dispatch)  # not at once: others may be found to have ended with it
 
     def _restore(self) -> None:
         if self._restoring is None or self._restoring.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -184,10 +185,12 @@ class LocalEngine:
             name=wanted.deployment.name,
             mode=desired.mode,
             uses=wanted.uses,
+            operator_version=wanted.operator_version,
             knobs=wanted.deployment.knobs,
             cpus=wanted.cpus,
             relative_speed=wanted.relative_speed,
             module_paths=desired.module_paths,
+            search_path=tuple(sys.path),
         )
         return RunningDeployment(wanted.deployment, spec, loop, self._processes)
 

@@ -35,10 +35,14 @@ class ReplicaSpec:
     """Of the deployment, for messages."""
     mode: Mode
     uses: str
+    operator_version: str
+    """Expected of the operator's code; empty: any."""
     knobs: KnobValues
     cpus: float
     relative_speed: float
     module_paths: tuple[Path, ...]
+    search_path: tuple[str, ...]
+    """`sys.path` of the engine, so that both find the same modules."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,16 @@ class RecordedStage:
     """By item key."""
     batch_ratio: Mapping[int, float]
     """Batch size -> seconds for a full batch over the seconds of one of its items alone on the fewest CPUs."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the process of a replica ended."""
+
+    how: str
+    """Reads on from "a replica"."""
+    by_itself: bool
+    """Whether what it processed may be the reason; not where all replicas ended at once."""
 
 
 class WorkItem(NamedTuple):

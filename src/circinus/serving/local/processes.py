@@ -13,7 +13,7 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.messages import ReplicaSpec
+from circinus.serving.local.messages import Ending, ReplicaSpec
 from circinus.serving.local.nursery import EXITED, KILL, SPAWN
 
 _END_S = 10.0
@@ -26,12 +26,12 @@ class ReplicaProcesses:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ids = count(1)
-        self._ended: dict[int, Callable[[str], None]] = {}
+        self._ended: dict[int, Callable[[Ending], None]] = {}
         self._nursery: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._handover: socket.socket | None = None
 
-    def spawn(self, spec: ReplicaSpec, connection: socket.socket, on_ended: Callable[[str], None]) -> int:
+    def spawn(self, spec: ReplicaSpec, connection: socket.socket, on_ended: Callable[[Ending], None]) -> int:
         """Start a replica that speaks over `connection`, which is closed here.
 
         Args:
@@ -72,7 +72,7 @@ class ReplicaProcesses:
         (control, its_control), (handover, its_handover) = socket.socketpair(), socket.socketpair()
         with its_control, its_handover:
             descriptors = (its_control.fileno(), its_handover.fileno())
-            command = [sys.executable, "-m", "circinus.serving.local.nursery", *map(str, descriptors)]
+            command = [sys.executable, "-P", "-m", "circinus.serving.local.nursery", *map(str, descriptors)]
             try:
                 self._nursery = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True
@@ -87,7 +87,7 @@ class ReplicaProcesses:
     def _told(self, header: Any, payloads: list[memoryview]) -> None:
         verb, replica, ending = header
         assert verb == EXITED
-        self._ended.pop(replica)(ending)
+        self._ended.pop(replica)(Ending(ending, by_itself=True))
 
     def _lost(self) -> None:
         """The nursery was killed, and the kernel kills its replicas; they are reported and may be started anew."""
@@ -97,7 +97,7 @@ class ReplicaProcesses:
             nursery.wait()
         ended, self._ended = self._ended, {}
         for on_ended in ended.values():
-            on_ended("ended with the process it was forked from")
+            on_ended(Ending("ended with the process it was forked from", by_itself=False))
 
     async def _end_nursery(self) -> None:
         nursery = self._release()

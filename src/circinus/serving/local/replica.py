@@ -11,7 +11,7 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
+from circinus.serving.local.messages import Ending, RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
 from circinus.serving.local.processes import ReplicaProcesses
 
 _LEAVE_S = 5.0
@@ -42,7 +42,7 @@ class Replica:
         loop: asyncio.AbstractEventLoop,
         processes: ReplicaProcesses,
         on_idle: Callable[[Replica], None],
-        on_ended: Callable[[Replica, str], None],
+        on_ended: Callable[[Replica, Ending], None],
     ) -> None:
         """Start it.
 
@@ -68,6 +68,7 @@ class Replica:
         self._on_idle = on_idle
         self._on_ended = on_ended
         self._gone = False
+        """Whether its connection is lost or its process has ended."""
         self._reason = ""
         """Why it could not load its operator, as it told."""
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -83,6 +84,11 @@ class Replica:
     def is_ready(self) -> bool:
         """Whether it serves."""
         return self.was_ready and not self.leaving and not self._ended.done()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its end is not known to be near; only then may it be given a batch."""
+        return not self._gone
 
     @property
     def was_ready(self) -> bool:
@@ -142,9 +148,10 @@ class Replica:
 
     def _lost(self) -> None:
         """It closed its connection: it has ended, or it can no longer be reached and must."""
+        self._gone = True
         self.kill()
 
-    def _process_ended(self, ending: str) -> None:
+    def _process_ended(self, ending: Ending) -> None:
         if self._ended.done():
             return
         self._gone = True
@@ -153,6 +160,6 @@ class Replica:
         self._connection.close()
         self._on_ended(self, ending)
         if not self.ready.done():
-            reason = self._reason or f"its process {ending}"
+            reason = self._reason or f"its process {ending.how}"
             self.ready.set_exception(ServingError(f"{self._name}: a replica could not load its operator: {reason}"))
             self.ready.exception()  # whoever waits is told; where nobody does, that is no fault of the program

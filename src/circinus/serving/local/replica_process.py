@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import sys
 import time
 import traceback
 
@@ -15,9 +17,9 @@ from circinus.serving.local.replaying import ReplayingResponder
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
-    "OMP_THREAD_LIMIT",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
@@ -28,6 +30,7 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
     """Load the operator, then answer batches until the engine closes the connection."""
     frames = BlockingFrames(connection)
     limit_threads(spec.cpus)
+    sys.path[:] = spec.search_path
     begin_s = time.perf_counter()
     responder: ComputingResponder | ReplayingResponder
     try:
@@ -48,7 +51,7 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
 
 
 def limit_threads(cpus: float) -> None:
-    """Keep numeric libraries that are imported from now on from using more threads than the replica has CPUs."""
-    threads = max(1, round(cpus))
+    """Hold numeric libraries that are imported from now on to as many threads as the replica has CPUs."""
+    threads = max(1, math.ceil(cpus))
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = str(threads)

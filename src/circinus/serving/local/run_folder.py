@@ -73,7 +73,11 @@ class RunFolder:
         return listener
 
     def connect(self) -> socket.socket | None:
-        """A connection to the engine; None when none listens."""
+        """A connection to the engine; None when none listens.
+
+        Raises:
+            ServingError: the folder is not one, or belongs to somebody else.
+        """
         connection = socket.socket(socket.AF_UNIX)
         try:
             with _short(self.address) as path:
@@ -81,6 +85,9 @@ class RunFolder:
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
             return None
+        except OSError as error:
+            connection.close()
+            raise ServingError(f"cannot reach an engine in {self.path}: {error}") from error
         return connection
 
     def save(self, desired: DesiredState) -> None:
