@@ -48,7 +48,7 @@ class Configuration:
         return (name for name, _ in self.operators)
 
     def __str__(self) -> str:
-        return " ".join(f"{name}[{values}]" for name, values in self.operators if values.values) or "(no knobs)"
+        return " ".join(f"{name}({values})" for name, values in self.operators if values.values) or "(no knobs)"
 
 
 @dataclass(frozen=True, order=True)
@@ -104,6 +104,6 @@ class Deployment:
     @property
     def name(self) -> str:
         """A readable name, unique within a plan set."""
-        knobs = f"[{self.knobs}]" if self.knobs.values else ""
+        knobs = f"({self.knobs})" if self.knobs.values else ""
         a = self.allocation
         return f"{self.pipeline}/{self.operator}{knobs}@{self.pool}:c{a.cpus:g}b{a.batch_size}u{a.utilization_target:g}"
