@@ -33,7 +33,7 @@ def profile_table(profile: PipelineProfile) -> RenderableType:
 def _remarks(profile: PipelineProfile) -> list[Text]:
     remarks = [
         Text(
-            f"{duration(profile.profiled_s)} of processing measured on {profile.dataset_items} items' data set, "
+            f"{duration(profile.profiled_s)} of processing on a data set of {profile.dataset_items} items, "
             f"{duration(profile.saved_s)} saved by shared beginnings; each bound may fail with probability "
             f"{profile.risk:g}"
         )
