@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -24,8 +25,8 @@ import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.conformance_operators import come
-from circinus.serving.conformance_states import Step, chain, route, state
-from circinus.serving.engine import Engine, Request, Response
+from circinus.serving.conformance_states import Step, chain, recorded, route, state
+from circinus.serving.engine import Engine, Mode, Request, Response
 
 _PATIENCE_S = 60.0
 _P = ParamSpec("_P")
@@ -301,6 +302,34 @@ class EngineConformance:
         await engine.apply(chain("q", Step("who", "process_id")))
         process = await ask(engine, 0)
         await engine.apply(chain("q", Step("who", "process_id")))
+        assert await ask(engine, 0) == process
+
+    # -- replay --
+
+    @driven
+    async def test_replay_answers_what_was_recorded(self, engine: Engine, tmp_path: Path) -> None:
+        desired, recordings = await asyncio.to_thread(recorded, tmp_path / "profiles.sqlite")
+        await engine.apply(desired)
+        (found,) = desired.routes
+        assert len(recordings.items) == 4
+        for key in recordings.items:
+            response = await respond(engine, None, key=key)
+            assert response.output == recordings.output(found.stages[-1].prefix, key)  # no process that runs now
+            for stage in found.stages:
+                assert response.stage_s[stage.operator] == pytest.approx(
+                    recordings.run(stage.prefix, key).service_s
+                    * next(iter(recordings.batch_ratios[stage.operator, stage.deployment.knobs].values()))
+                )
+        with pytest.raises(ServingError, match=r"first.*number-unheard.*recorded"):
+            await ask(engine, None, key="number-unheard")
+
+    @driven
+    async def test_replay_without_recordings_is_refused(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("who", "process_id")))
+        process = await ask(engine, 0)
+        unrecorded = state([route("q", Step("first", "add"))], [Step("first", "add")], Mode.REPLAY)
+        with pytest.raises(ServingError, match="replay"):
+            await engine.apply(replace(unrecorded, recordings=tmp_path / "nothing.sqlite"))
         assert await ask(engine, 0) == process
 
     # -- the end --

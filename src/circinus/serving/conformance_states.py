@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from circinus.profiling import Recordings, record_held_out
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
 from circinus.spec import (
     Allocation,
     Configuration,
+    DatasetSpec,
     Deployment,
     HardwareClass,
     Infrastructure,
+    Knob,
     KnobValues,
     Link,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
     Pool,
     Site,
+    Specification,
 )
 from circinus.spec.model import Scalar
 
@@ -108,6 +116,36 @@ def state(routes: Sequence[Route], steps: Sequence[Step], mode: Mode = Mode.REAL
 def chain(query: str, *steps: Step) -> DesiredState:
     """One query over all `steps`."""
     return state([route(query, *steps)], steps)
+
+
+def recorded(store: Path) -> tuple[DesiredState, Recordings]:
+    """Record a pipeline of two operators into `store`, and a state that replays it as the query `q`."""
+    steps = (
+        Step("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
+        Step("second", "process_id", after=("first",), replicas=2),
+    )
+    operators = [
+        OperatorSpec(
+            name=step.operator,
+            uses=step.desired.uses,
+            after=step.after,
+            knobs=tuple(Knob(name=name, choices=(value,)) for name, value in step.knobs),
+            cpus=(step.deployment.allocation.cpus,),
+            batch_sizes=(step.batch_size,),
+        )
+        for step in steps
+    ]
+    module = "circinus.serving.conformance_operators"
+    pipeline = Pipeline(
+        name=PIPELINE,
+        operators=tuple(operators),
+        metric=MetricSpec(name="equal", uses=f"{module}:equal"),
+        dataset=DatasetSpec(uses=f"{module}:numbers"),
+    )
+    specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
+    configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
+    recordings = record_held_out(specification, PIPELINE, store, configurations=[configuration], items_count=4)
+    return replace(state([route("q", *steps)], steps, Mode.REPLAY), recordings=store), recordings
 
 
 def _prefix(step: Step, steps: Sequence[Step], knobs: dict[str, KnobValues]) -> Configuration:
