@@ -1,0 +1,60 @@
+"""The data set: sentences spoken under known conditions, with what was said."""
+
+from __future__ import annotations
+
+import json
+import re
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from circinus.operators import Item
+from meeting.audio import Audio
+from meeting.make_data import ensure_data
+
+LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
+"""Where Debian's package `pocketsphinx-testdata` puts five recorded sentences (BSD-2-Clause)."""
+
+
+def meetings(recorded: bool = False) -> list[Item]:
+    """The spoken sentences, 120 of them.
+
+    Args:
+        recorded: add the recorded sentences of Debian's package `pocketsphinx-testdata`.
+
+    Raises:
+        FileNotFoundError: recorded ones are wanted and the package is not installed.
+    """
+    folder = ensure_data()
+    samples = np.load(folder / "samples.npy")
+    recordings = json.loads((folder / "recordings.json").read_text(encoding="utf-8"))
+    spoken = [
+        Item(
+            key=recording["key"],
+            value=Audio(samples[recording["start"] : recording["start"] + recording["count"]].copy()),
+            truth=recording["text"],
+            strata=recording["strata"],
+        )
+        for recording in recordings
+    ]
+    return spoken + _recorded() if recorded else spoken
+
+
+def _recorded() -> list[Item]:
+    transcription = LIBRIVOX / "transcription"
+    if not transcription.exists():
+        raise FileNotFoundError(
+            f"recorded sentences: found no {transcription}; install Debian's package pocketsphinx-testdata, "
+            "or leave `recorded` out"
+        )
+    items = []
+    for line in transcription.read_text(encoding="utf-8").splitlines():
+        match = re.fullmatch(r"<s> (?P<text>.*) </s> \((?P<name>\S+)\)", line.strip())
+        if match is None:
+            continue
+        with wave.open(str(LIBRIVOX / f"{match['name']}.wav"), "rb") as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(np.int16)
+            audio = Audio(samples, file.getframerate())
+        items.append(Item(key=match["name"], value=audio, truth=match["text"], strata={"source": "librivox"}))
+    return items

@@ -1,0 +1,8 @@
+"""The operators that the pipeline names."""
+
+from meeting.denoise import Denoise
+from meeting.keywords import keywords
+from meeting.speech_to_text import SpeechToText
+from meeting.voice_activity import VoiceActivity
+
+__all__ = ["Denoise", "SpeechToText", "VoiceActivity", "keywords"]

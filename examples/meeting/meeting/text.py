@@ -1,0 +1,59 @@
+"""Bringing what was said and what was understood into one spelling before they are compared."""
+
+from __future__ import annotations
+
+import re
+
+_UP_TO_NINETEEN = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_WHOLE_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety"
+_ONES, _TENS = _UP_TO_NINETEEN.split(), _WHOLE_TENS.split()
+_ORDINALS = {
+    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
+    "twelve": "twelfth",
+}  # fmt: skip
+_SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor", "e-mail": "email"}
+
+
+def normalise(text: str) -> str:
+    """Lower case, numbers in words, no punctuation: `At 9:30, 12% of 5` gives `at nine thirty twelve percent of five`.
+
+    Numbers from a million on are left as they are.
+    """
+    text = text.lower().replace("’", "'")
+    text = re.sub(r"\$\s*([\d,]*\d)", r"\1 dollars", text)
+    text = re.sub(r"%", " percent ", text)
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
+    text = re.sub(r"\b(\d{1,2})[:.]([0-5]\d)\b", _time_of_day, text)
+    text = re.sub(r"\b(\d{1,6})(st|nd|rd|th)?\b", lambda match: _number(int(match[1]), ordinal=bool(match[2])), text)
+    words = (_SPELLINGS.get(word.strip(".,;:!?\"'"), word) for word in text.split())
+    return " ".join(re.sub(r"[^a-z0-9' ]", " ", " ".join(words)).split())
+
+
+def _time_of_day(match: re.Match[str]) -> str:
+    hours, minutes = int(match[1]), int(match[2])
+    if minutes == 0:
+        return f"{_number(hours)} o'clock"
+    return f"{_number(hours)} {'oh ' if minutes < 10 else ''}{_number(minutes)}"
+
+
+def _number(value: int, ordinal: bool = False) -> str:
+    words = _cardinal(value)
+    if not ordinal:
+        return words
+    *before, last = words.split()
+    ending = _ORDINALS.get(last) or (last[:-1] + "ieth" if last.endswith("y") else last + "th")
+    return " ".join([*before, ending])
+
+
+def _cardinal(value: int) -> str:
+    if value < 20:
+        return _ONES[value]
+    for size, name in ((1000, "thousand"), (100, "hundred")):
+        if value >= size:
+            whole, rest = divmod(value, size)
+            return f"{_cardinal(whole)} {name}" + (f" {_cardinal(rest)}" if rest else "")
+    tens, ones = divmod(value, 10)
+    return _TENS[tens] + (f" {_ONES[ones]}" if ones else "")
