@@ -22,7 +22,7 @@ class Say(StrEnum):
     RECORDINGS = "recordings"
     """Engine: answer from these (id -> `RecordedStage`) too."""
     WORK = "work"
-    """Engine: process this batch (a tuple of `WorkItem`); the payloads are the inputs, item by item."""
+    """Engine: process this `Batch`; the payloads are the inputs, item by item."""
     DONE = "done"
     """Replica: what became of the batch (a list of `WorkResult`); the payloads are the outputs."""
 
@@ -83,6 +83,14 @@ class WorkItem(NamedTuple):
     """Number of payloads that are its inputs."""
     recording: int | None
     """Id of the `RecordedStage` to answer from."""
+
+
+class Batch(NamedTuple):
+    """Items that are processed together."""
+
+    begun_s: float
+    """When the engine sent it, by the machine's monotonic clock."""
+    items: tuple[WorkItem, ...]
 
 
 class WorkResult(NamedTuple):

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import RecordedRun, RecordedStage, ReplicaSpec, WorkItem, WorkResult
+from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem, WorkResult
 
 
 class ReplayingResponder:
@@ -21,21 +21,21 @@ class ReplayingResponder:
         """Answer from `stages` too; what was known under one of their ids is replaced."""
         self._stages.update(stages)
 
-    def answer(
-        self, batch: Sequence[WorkItem], payloads: Sequence[Payload]
-    ) -> tuple[list[WorkResult], Sequence[Payload]]:
-        """Sleep a batch's recorded time. Items that were not recorded fail at once and take none of it."""
-        begin_s = time.perf_counter()
-        runs = [self._run(item) for item in batch]
-        known = [(item, run) for item, run in zip(batch, runs, strict=True) if run is not None]
+    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[list[WorkResult], Sequence[Payload]]:
+        """Sleep a batch's recorded time, counted from when it was sent, so that a busy machine adds little to it.
+
+        Items that were not recorded fail and take none of the time.
+        """
+        runs = [self._run(item) for item in batch.items]
+        known = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
         service_s = 0.0
         if known:
             ratio = batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
             service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
-            time.sleep(max(begin_s + service_s - time.perf_counter(), 0.0))
+            time.sleep(max(batch.begun_s + service_s - time.monotonic(), 0.0))
         results = []
         outputs: list[Payload] = []
-        for item, run in zip(batch, runs, strict=True):
+        for item, run in zip(batch.items, runs, strict=True):
             if run is None:
                 error = f"nothing was recorded of item {item.item_key!r}; send recorded items, or record this one"
                 results.append(WorkResult(error, 0.0, 0.0, 0.0, has_payload=False))

@@ -11,7 +11,7 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import Ending, RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
+from circinus.serving.local.messages import Batch, Ending, RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
 from circinus.serving.local.processes import ReplicaProcesses
 
 _LEAVE_S = 5.0
@@ -103,7 +103,8 @@ class Replica:
         """Begin a batch; it must be idle."""
         self.batch = batch
         items = tuple(WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch)
-        self._connection.send((Say.WORK, items), [packed for work in batch for packed in work.inputs])
+        inputs = [packed for work in batch for packed in work.inputs]
+        self._connection.send((Say.WORK, Batch(self._loop.time(), items)), inputs)
 
     def leave(self) -> None:
         """End after the present batch."""
