@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
@@ -112,7 +113,7 @@ def test_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
         for name, value in (("double", "registry_sample:doubled"), ("gone", "registry_sample:nowhere"))
     )
-    monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points.select(group=group))
     assert resolve_operator("double").name == "doubled"
     with pytest.raises(OperatorError, match=r"nor an entry point .*; did you mean double\?"):
         resolve("doubel")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from circinus.errors import OperatorError
 from circinus.operators.protocol import Operator, OperatorType
 from circinus.operators.source_version import source_version
-from circinus.spec.model import Scalar
+
+if TYPE_CHECKING:
+    from circinus.spec.model import Scalar
 
 _CPUS = "cpus"
 """An operator that takes a keyword of this name is told how many CPUs its replica has; it is no knob."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from circinus.spec.model import Scalar
+if TYPE_CHECKING:  # every replica imports this module, and none needs what the specification is made of
+    from circinus.spec.model import Scalar
 
 
 @runtime_checkable

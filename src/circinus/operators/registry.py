@@ -6,7 +6,6 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +94,8 @@ def _refuse_namesake(package: str, reference: str, module_paths: Sequence[Path])
 
 
 def _resolve_entry_point(name: str) -> Any:
+    from importlib.metadata import entry_points  # takes longer than all else here, and few need it
+
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in points:
         raise OperatorError(

@@ -1,14 +1,49 @@
-"""What was measured, and how sure it is."""
+"""What was measured, and how sure it is.
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.dataset import Dataset, load_dataset
-from circinus.profiling.held_out import record_held_out
-from circinus.profiling.load import load_profile
-from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
-from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
-from circinus.profiling.profiler import profile_pipeline
-from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
-from circinus.profiling.wire import wire_bytes
+The process that holds an operator while it is measured imports this package: names are looked up when they are used, so
+that its memory and the time it takes to load are the operator's own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circinus.profiling.bounded import Bounded
+    from circinus.profiling.dataset import Dataset, load_dataset
+    from circinus.profiling.held_out import record_held_out
+    from circinus.profiling.load import load_profile
+    from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
+    from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
+    from circinus.profiling.profiler import profile_pipeline
+    from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
+    from circinus.profiling.wire import wire_bytes
+else:
+    _HOMES = {
+        "Bounded": "bounded",
+        "Dataset": "dataset",
+        "load_dataset": "dataset",
+        "record_held_out": "held_out",
+        "load_profile": "load",
+        "ProfileObserver": "observer",
+        "ProfileProgress": "observer",
+        "SilentObserver": "observer",
+        "ConfigurationProfile": "profile",
+        "FailedConfiguration": "profile",
+        "OperatorProfile": "profile",
+        "PipelineProfile": "profile",
+        "profile_pipeline": "profiler",
+        "RecordedRun": "recordings",
+        "Recordings": "recordings",
+        "load_recordings": "recordings",
+        "wire_bytes": "wire",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
 
 __all__ = [
     "Bounded",

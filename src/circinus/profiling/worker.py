@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circinus.errors import CircinusError
 from circinus.operators import Operator, resolve_operator
 from circinus.profiling.wire import packed, unpacked
-from circinus.spec.model import Scalar
+
+if TYPE_CHECKING:
+    from circinus.spec.model import Scalar
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,319 @@
+"""An operator in a process of its own: measured, failing, crashing, and ended with its planner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sample_application import Application
+
+from circinus.operators import resolve_operator
+from circinus.profiling.replica import Replica, ReplicaError, ReplicaKey
+from circinus.profiling.replicas import Replicas
+from circinus.profiling.wire import packed, unpacked
+from circinus.spec import KnobValues
+
+MODULE = "sample_replica"
+SOURCE = """
+import os, signal, sys, threading, time
+import numpy as np
+from circinus.operators import operator
+
+@operator
+class Any:
+    def __init__(self, *, mode: str = "", cpus: float = 1):
+        self.cpus = cpus
+        if mode == "broken":
+            raise RuntimeError("no model here")
+        if mode == "large":
+            self.held = np.ones(50_000_000 // 8)
+
+    def process(self, commands):
+        return [self.one(*command) for command in commands]
+
+    def one(self, command, *arguments):
+        if command == "echo":
+            return arguments[0]
+        if command == "raise":
+            raise ValueError("bad " + arguments[0])
+        if command == "exit":
+            print("about to end", file=sys.stderr, flush=True)
+            os._exit(7)
+        if command == "kill":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if command == "sleep":
+            time.sleep(arguments[0])
+        if command == "spin":
+            end = time.process_time() + arguments[0]
+            while time.process_time() < end:
+                pass
+        if command == "allocate":
+            np.ones(arguments[0] // 8).sum()
+        if command == "print":
+            print("noise on standard output", flush=True)
+        if command == "pid":
+            return os.getpid()
+        if command == "environment":
+            return os.environ.get(arguments[0])
+        if command == "cpus":
+            return self.cpus
+        if command == "lambda":
+            return lambda: 1
+
+@operator
+class Short:
+    def process(self, commands):
+        return list(commands)[1:]
+
+@operator
+class Lazy:
+    def process(self, commands):
+        return (command for command in commands)
+
+@operator(version="3")
+def counted(value):
+    counted_calls.append(value)
+    return len(counted_calls)
+
+counted_calls = []
+"""
+
+
+@pytest.fixture
+def start(application: Application) -> Iterator[Callable[..., Replica]]:
+    application.write(MODULE, SOURCE)
+    sys.modules.pop(MODULE, None)
+    with ExitStack() as stack:
+
+        def started(attribute: str = "Any", cpus: float = 1.0, timeout_s: float = 60.0, **knobs: Any) -> Replica:
+            key = ReplicaKey(f"{MODULE}:{attribute}", KnobValues.of(knobs), cpus)
+            version = resolve_operator(key.uses, [application.folder]).version
+            replica = Replica(key, version, (application.folder,), timeout_s)
+            stack.callback(replica.close)
+            return replica
+
+        yield started
+    sys.modules.pop(MODULE, None)
+
+
+def _ask(replica: Replica, *command: Any) -> Any:
+    return unpacked(replica.process([[packed(command)]]).outputs[0])
+
+
+def test_it_loads_once_and_processes_batches(start: Callable[..., Replica]) -> None:
+    replica = start(cpus=3.0)
+    run = replica.process([[packed(("echo", "a"))], [packed(("echo", 2.5))]])
+    assert [unpacked(output) for output in run.outputs] == ["a", 2.5]
+    assert run.service_s > 0
+    assert replica.load_s > 0
+    assert _ask(replica, "cpus") == 3.0
+    assert _ask(replica, "pid") != os.getpid()
+
+
+def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., Replica]) -> None:
+    replica = start("counted")
+    assert [unpacked(replica.process([[packed(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.5, "2"), (3.0, "3")])
+def test_threads_are_held_to_the_cpus(start: Callable[..., Replica], cpus: float, threads: str) -> None:
+    replica = start(cpus=cpus)
+    assert _ask(replica, "environment", "OMP_NUM_THREADS") == threads
+    assert _ask(replica, "environment", "OPENBLAS_NUM_THREADS") == threads
+
+
+def test_half_a_cpu_takes_twice_the_time(start: Callable[..., Replica]) -> None:
+    """CPU time is what counts: waiting takes no longer on half a CPU."""
+    run = start(cpus=0.5).process([[packed(("spin", 0.05))]])
+    assert run.service_s >= 0.1
+    idle = start(cpus=0.1).process([[packed(("sleep", 0.05))]])
+    assert idle.service_s >= 0.05
+
+
+def test_output_on_the_streams_harms_nothing(start: Callable[..., Replica]) -> None:
+    assert _ask(start(), "print") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("raise", "apple"), r"ValueError: bad apple \(sample_replica\.py:\d+\)"),
+        (("lambda",), "its output cannot be pickled"),
+    ],
+)
+def test_an_error_is_told_and_the_replica_goes_on(
+    start: Callable[..., Replica], command: tuple[Any, ...], said: str
+) -> None:
+    replica = start()
+    with pytest.raises(ReplicaError, match=said):
+        _ask(replica, *command)
+    assert replica.alive
+    assert _ask(replica, "echo", "still here") == "still here"
+
+
+def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., Replica]) -> None:
+    with pytest.raises(ReplicaError, match="found 0 outputs for a batch of 1"):
+        _ask(start("Short"), "echo", 1)
+    with pytest.raises(ReplicaError, match="found generator for a batch of 1"):
+        _ask(start("Lazy"), "echo", 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("exit", "its process ended with exit code 7; its last words: about to end"),
+        ("kill", "its process was ended by SIGSEGV"),
+    ],
+)
+def test_a_crash_is_told_and_harms_nobody(start: Callable[..., Replica], command: str, said: str) -> None:
+    replica = start()
+    with pytest.raises(ReplicaError, match=said):
+        _ask(replica, command)
+    assert not replica.alive
+    with pytest.raises(ReplicaError):
+        _ask(replica, "echo", 1)
+
+
+def test_an_operator_that_hangs_has_failed(start: Callable[..., Replica]) -> None:
+    replica = start(timeout_s=20.0)
+    assert _ask(replica, "echo", 1) == 1
+    replica._timeout_s = 0.2
+    with pytest.raises(ReplicaError, match=r"no answer within 0\.2 s"):
+        _ask(replica, "sleep", 60)
+    assert not replica.alive
+
+
+def test_what_cannot_be_loaded_leaves_no_process(start: Callable[..., Replica]) -> None:
+    with pytest.raises(ReplicaError, match=r"RuntimeError: no model here \(sample_replica\.py:\d+\)"):
+        start(mode="broken")
+    with pytest.raises(ReplicaError, match="unexpected keyword argument 'size'"):
+        start(size=3)
+    assert not psutil.Process().children()
+
+
+def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., Replica], application: Application) -> None:
+    start()
+    path = application.folder / f"{MODULE}.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    with pytest.raises(ReplicaError, match="edited while it was being measured"):
+        start()
+
+
+def test_memory_is_that_of_the_whole_process_at_its_greatest(start: Callable[..., Replica]) -> None:
+    small, large, spiking = start(), start(mode="large"), start()
+    for replica in (small, large):
+        _ask(replica, "echo", 1)
+    _ask(spiking, "allocate", 80_000_000)
+    assert small.peak_memory_bytes > 10_000_000  # an interpreter with NumPy
+    assert large.peak_memory_bytes - small.peak_memory_bytes == pytest.approx(50e6, rel=0.1)
+    assert spiking.peak_memory_bytes - small.peak_memory_bytes == pytest.approx(80e6, rel=0.1)
+    assert spiking.memory_bytes() < spiking.peak_memory_bytes - 50e6
+
+
+def test_the_planners_own_memory_is_not_counted(start: Callable[..., Replica]) -> None:
+    held = bytearray(os.urandom(1)) * 300_000_000
+    replica = start()
+    _ask(replica, "echo", len(held))
+    assert replica.peak_memory_bytes < 200_000_000
+
+
+def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
+    application.write(MODULE, SOURCE)
+    planner = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from circinus.operators import resolve_operator
+        from circinus.profiling.replica import Replica, ReplicaKey
+        from circinus.profiling.wire import packed, unpacked
+        from circinus.spec import KnobValues
+        folder = Path({str(application.folder)!r})
+        key = ReplicaKey("{MODULE}:Any", KnobValues(), 1.0)
+        replica = Replica(key, resolve_operator(key.uses, [folder]).version, (folder,), 60.0)
+        print(unpacked(replica.process([[packed(("pid",))]]).outputs[0]), flush=True)
+        replica.process([[packed(("sleep", 600))]])
+    """)
+    process = subprocess.Popen([sys.executable, "-c", planner], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    replica = psutil.Process(int(process.stdout.readline()))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    psutil.wait_procs([replica], timeout=20)
+    assert not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE
+
+
+def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., Replica]) -> None:
+    replica = start()
+    process = psutil.Process(_ask(replica, "pid"))
+    replica.close()
+    replica.close()
+    assert not process.is_running()
+
+
+def test_only_as_many_stay_loaded_as_fit_in_memory(start: Callable[..., Replica], application: Application) -> None:
+    def load(key: ReplicaKey) -> Replica:
+        return start(cpus=key.cpus)
+
+    keys = [ReplicaKey(f"{MODULE}:Any", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
+    one = start().memory_bytes()
+    replicas = Replicas(load, memory_limit_bytes=2.5 * one)
+    first = replicas.get(keys[0])
+    replicas.get(keys[1])
+    assert replicas.get(keys[0]) is first
+    replicas.get(keys[2])  # the second is now the least recently used
+    assert len(replicas) == 2
+    assert replicas.get(keys[0]) is first
+    assert first.alive
+    replicas.close()
+    assert len(replicas) == 0
+    assert not first.alive
+
+
+def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Callable[..., Replica]) -> None:
+    replicas = Replicas(lambda key: start(cpus=key.cpus), memory_limit_bytes=1.0)
+    for cpus in (1.0, 2.0):
+        key = ReplicaKey(f"{MODULE}:Any", KnobValues(), cpus)
+        assert _ask(replicas.get(key), "echo", cpus) == cpus
+        assert len(replicas) == 1
+    replicas.close()
+
+
+def test_a_replica_finds_what_the_planner_finds(start: Callable[..., Replica], tmp_path: Path) -> None:
+    """Also what is on the planner's search path alone."""
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "sample_elsewhere.py").write_text(
+        "from circinus.operators import operator\n@operator\ndef here(value):\n    return 'found'\n", encoding="utf-8"
+    )
+    sys.path.append(str(other))
+    key = ReplicaKey("sample_elsewhere:here", KnobValues(), 1.0)
+    replica = Replica(key, resolve_operator(key.uses).version, (), 60.0)
+    try:
+        assert _ask(replica, "x") == "found"
+    finally:
+        replica.close()
+        del sys.modules["sample_elsewhere"]
+
+
+def test_interrupting_ends_the_replica(start: Callable[..., Replica]) -> None:
+    """An answer that comes after the interrupt must not be taken for that to the next request."""
+    replica = start()
+    assert _ask(replica, "echo", 1) == 1
+    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _ask(replica, "sleep", 60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert not replica.alive
