@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from circinus.errors import Fault
 from circinus.spec.consistency import read
-from circinus.spec.faults import Path, Wrong, describe, explain, near
+from circinus.spec.faults import Expects, Path, Wrong, describe, explain, near
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.model import Name, SpecModel
 from circinus.spec.pipeline import Pipeline
@@ -42,8 +42,8 @@ class Metadata(SpecModel):
 class Envelope(SpecModel):
     """What surrounds every document."""
 
-    api_version: Literal["circinus/v1"] = Field(alias="apiVersion")
-    kind: Literal["Pipeline", "Infrastructure", "Query"]
+    api_version: Annotated[Literal["circinus/v1"], Expects(API_VERSION)] = Field(alias="apiVersion")
+    kind: Annotated[Literal["Pipeline", "Infrastructure", "Query"], Expects(", ".join(KINDS))]
     metadata: Metadata
     spec: Mapping[str, Any]
 
@@ -124,8 +124,9 @@ def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Faul
     kind = near(str(content.get("kind")), KINDS)
     if kind is None:
         return None, faults
-    named = not any(fault.field in ("metadata", "metadata.name") for fault in faults)
-    name = read(content.get("metadata"), "name") if named else None
+    name = read(content.get("metadata"), "name")
+    named = isinstance(name, str) and not any(fault.field == "metadata.name" for fault in faults)
+    name = name if named else None
     spec = content.get("spec")
     if not isinstance(spec, dict):
         return Document(kind, name, {}, Source(file, tree)), faults

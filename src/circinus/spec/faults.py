@@ -85,7 +85,7 @@ def refusal(title: str, wrongs: Iterable[Wrong]) -> ValidationError:
 def explain(error: ValidationError, model: type[BaseModel], given: Any) -> list[Wrong]:
     """Everything that `error` says about `given`, which was to become a `model`.
 
-    A required field is not called missing when it was only misspelt.
+    A required field is not called missing when it was only misspelt, nor a list too short because of faulty entries.
     """
     written = {field.alias or name: field for name, field in model.model_fields.items()}
     misspelt = {
@@ -93,11 +93,18 @@ def explain(error: ValidationError, model: type[BaseModel], given: Any) -> list[
         for details in error.errors(include_url=False)
         if details["type"] == "extra_forbidden" and len(details["loc"]) == 1
     }
+    places = [details["loc"] for details in error.errors(include_url=False)]
     return [
         _explain_one(details, model, written, given)
         for details in error.errors(include_url=False)
         if not (details["type"] == "missing" and details["loc"][-1] in misspelt)
+        and not (details["type"] == "too_short" and any(_is_below(place, details["loc"]) for place in places))
     ]
+
+
+def _is_below(place: Path, other: Path) -> bool:
+    """Whether `place` is part of the value at `other`."""
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Wrong:
@@ -113,7 +120,8 @@ def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[s
         key = str(path[-1])
         meant = _meant(key, model)
         hint = f"did you mean {meant}?" if meant is not None else ""
-        return Wrong(path, f"the unknown field {key}", f"one of {', '.join(written)}", hint)
+        fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
+        return Wrong(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
     value = _dig(given, path, error["input"])
     if kind == "model_type" and not path:
         return Wrong(path, describe(value), f"a mapping with the fields {', '.join(written)}")
@@ -175,7 +183,9 @@ def near(name: str, names: Iterable[Any]) -> str | None:
     """The one of `names` that a mistyped `name` most likely means."""
     folded = {str(known).casefold(): str(known) for known in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+    longer = [known for known in folded if len(name) > 1 and known.startswith(name.casefold())]
+    likely = close or longer
+    return folded[likely[0]] if likely else None
 
 
 def did_you_mean(name: Any, names: Iterable[Any]) -> str:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from circinus.spec.consistency import places
 from circinus.spec.faults import Wrong
-from circinus.spec.forms import distinct
+from circinus.spec.forms import OneOrMany, distinct
 from circinus.spec.model import Count, Flag, Name, Number, SpecModel
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
 
@@ -84,8 +84,10 @@ class Link(SpecModel):
 class Infrastructure(SpecModel):
     """Everything there is to run on."""
 
+    WRITTEN_ELSEWHERE = frozenset({"name"})
+
     name: Name
-    tiers: Annotated[tuple[Name, ...], AfterValidator(distinct("tier"))] = Field(
+    tiers: Annotated[tuple[Name, ...], AfterValidator(distinct("tier")), OneOrMany()] = Field(
         default=("device", "edge", "cloud"), min_length=1
     )
     """The levels, from nearest to the input to farthest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
@@ -103,6 +103,9 @@ class SpecModel(BaseModel):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
+
+    WRITTEN_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
+    """Fields that stand in another part of the document than the others."""
 
     @classmethod
     def _spread(cls, given: Any, faults: list[Wrong]) -> Any:

@@ -8,12 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from circinus.spec.consistency import graph, knobs
-from circinus.spec.faults import Wrong, describe, wrong
+from circinus.spec.faults import Expects, Wrong, describe, wrong
 from circinus.spec.forms import KeyedByName, OneOrMany, ascending, distinct
 from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
 from circinus.spec.units import Bytes
 
-Choices = Annotated[tuple[ScalarValue, ...], Field(min_length=1), AfterValidator(distinct("choice")), OneOrMany()]
+Choices = Annotated[
+    tuple[ScalarValue, ...],
+    Field(min_length=1),
+    AfterValidator(distinct("choice")),
+    OneOrMany(),
+    Expects("a list of choices"),
+]
 
 
 class Knob(SpecModel):
@@ -96,6 +102,8 @@ class DatasetSpec(SpecModel):
 
 class Pipeline(SpecModel):
     """A DAG of operators, listed in any order; what no operator consumes is the pipeline's output."""
+
+    WRITTEN_ELSEWHERE = frozenset({"name"})
 
     name: Name
     operators: tuple[OperatorSpec, ...] = Field(min_length=1)

@@ -12,6 +12,8 @@ from circinus.spec.units import RequestsPerS
 class Query(SpecModel):
     """One running use of a pipeline."""
 
+    WRITTEN_ELSEWHERE = frozenset({"name"})
+
     name: Name
     pipeline: Name
     """The pipeline it uses."""

@@ -100,7 +100,7 @@ class _Checks:
         tiers = [n for _, n in texts(given)] if given is not None else Infrastructure.model_fields["tiers"].default
         for position, operator in entries(read(pipeline.content, "operators")):
             for place, tier in texts(read(operator, "allowed_tiers")):
-                if tier not in tiers:
+                if tiers and tier not in tiers:
                     path = ("operators", position, "allowed_tiers", place)
                     expected = one_of(tiers, "a tier of the infrastructure")
                     yield Wrong(path, describe(tier), expected, did_you_mean(tier, tiers))
@@ -139,22 +139,22 @@ def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[W
         return
     where = "" if allowed is None else f" on {' and '.join(allowed)}"
     needs = (
-        _Need("cpus", min(operator.cpus), max(pool.cpus for pool in pools), "{} CPUs"),
-        _Need("gpus", operator.gpus, max(pool.gpus for pool in pools), "{} GPUs"),
+        _Need("cpus", "CPUs", min(operator.cpus), max(pool.cpus for pool in pools)),
+        _Need("gpus", "GPUs", operator.gpus, max(pool.gpus for pool in pools)),
         _Need(
             "gpu_memory",
+            "GPU memory",
             operator.gpu_memory_bytes,
             max(pool.gpu_memory_bytes for pool in pools),
-            "{} of GPU memory",
             SIZE.format,
         ),
     )
     unmet = [need for need in needs if need.amount > need.most]
     for need in unmet:
-        yield Wrong((need.field,), need.spoken, f"at most {need.show(need.most)}, the most that a node has{where}")
+        yield Wrong((need.field,), need.spoken, f"at most {need.show(need.most)}, the most that one node has{where}")
     if not unmet and not any(_holds(pool, operator) for pool in pools):
         together = ", ".join(need.spoken for need in needs if need.amount > 0)
-        yield Wrong((), f"a need of {together} together", f"what one node of some pool has{where}")
+        yield Wrong((), f"{together} together", f"what one node has{where}")
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,14 @@ class _Need:
     """What one replica needs of one resource, and the most that any one node has."""
 
     field: str
+    what: str
     amount: float
     most: float
-    words: str
     show: Callable[[float], str] = "{:g}".format
 
     @property
     def spoken(self) -> str:
-        return self.words.format(self.show(self.amount))
+        return f"{self.what}: {self.show(self.amount)}"
 
 
 def _holds(pool: Pool, operator: OperatorSpec) -> bool:

@@ -13,10 +13,12 @@ from circinus.spec.model import Number, SpecModel
 from circinus.spec.units import DURATION, PRICE_PER_H, DurationS, UsdPerH
 
 _COMPARISON = r"(?P<comparison><=|≤|>=|≥)"
-_LATENCY = re.compile(rf"\s*(?:latency\s*:?\s*)?(?:[pP](?P<percentile>\d+(?:\.\d+)?)\s*)?{_COMPARISON}\s*(?P<limit>.*)")
+_LATENCY = re.compile(
+    rf"\s*(?:latency\s*:?\s*)?(?:[pP](?P<percentile>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*)?{_COMPARISON}\s*(?P<limit>.*)"
+)
 _ACCURACY = re.compile(rf"\s*(?:accuracy\s*:?\s*)?{_COMPARISON}\s*(?P<threshold>.*)")
 _COST = re.compile(rf"\s*(?:cost\s*:?\s*)?{_COMPARISON}\s*(?P<limit>.*)")
-_OBJECTIVE = re.compile(r"\s*(?P<objective>[A-Za-z_]+)\s*:?\s*(?P<rest>.*)", re.DOTALL)
+_OBJECTIVE = re.compile(r"\s*(?P<objective>[A-Za-z_]\w*)\s*:?\s*(?P<rest>.*)", re.DOTALL)
 _AT_MOST = ("<=", "≤")
 
 
@@ -48,13 +50,15 @@ class LatencySlo(SpecModel):
 
     @classmethod
     def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
-        if not isinstance(given, str):
+        if isinstance(given, Mapping):
             return given
-        match = _LATENCY.fullmatch(given)
+        match = _LATENCY.fullmatch(given) if isinstance(given, str) else None
         if match is None or match["comparison"] not in _AT_MOST:
             raise wrong(describe(given), "a latency objective such as p95 <= 800ms")
-        percentile = {} if match["percentile"] is None else {"percentile": float(match["percentile"])}
-        return {**percentile, "limit": match["limit"]}
+        if match["percentile"] is None:
+            return {"limit": match["limit"]}
+        percentile = float(match["percentile"])
+        return {"percentile": int(percentile) if percentile.is_integer() else percentile, "limit": match["limit"]}
 
     def __str__(self) -> str:
         return f"p{_plain(self.percentile)} <= {DURATION.format(self.limit_s)}"
@@ -71,9 +75,9 @@ class AccuracySlo(SpecModel):
 
     @classmethod
     def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
-        if not isinstance(given, str):
+        if isinstance(given, Mapping):
             return given
-        match = _ACCURACY.fullmatch(given)
+        match = _ACCURACY.fullmatch(given) if isinstance(given, str) else None
         if match is None:
             raise wrong(describe(given), "an accuracy objective such as >= 0.9")
         return {"threshold": match["threshold"], "comparison": "<=" if match["comparison"] in _AT_MOST else ">="}
@@ -96,9 +100,9 @@ class CostSlo(SpecModel):
 
     @classmethod
     def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
-        if not isinstance(given, str):
+        if isinstance(given, Mapping):
             return given
-        match = _COST.fullmatch(given)
+        match = _COST.fullmatch(given) if isinstance(given, str) else None
         if match is None or match["comparison"] not in _AT_MOST:
             raise wrong(describe(given), "a cost objective such as <= $0.50/h")
         return {"limit": match["limit"]}

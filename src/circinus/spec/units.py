@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -51,6 +51,14 @@ class Quantity:
         return f"a {self.name} such as {self.example}"
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """The units that messages name and `format` prints: of those with equal factors the first."""
+        first: dict[float, str] = {}
+        for unit, factor in self.factors.items():
+            first.setdefault(factor, unit)
+        return tuple(first.values())
+
+    @property
     def pattern(self) -> str:
         """A regular expression (ECMA 262) of all texts that `parse` accepts."""
         units = "|".join(re.escape(unit).replace("/", r"\/") for unit in self.factors)
@@ -64,7 +72,7 @@ class Quantity:
         """
         match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text, re.ASCII)
         if match is None:
-            raise UnitError(describe(text), self.expected, f"units: {', '.join(self.factors)}")
+            raise UnitError(describe(text), self.expected, f"units: {', '.join(self.units)}")
         if match["unit"] not in self.factors:
             raise UnitError(describe(text), self.expected, self._hint(match["number"], match["unit"]))
         value = float(match["number"]) * self.factors[match["unit"]]
@@ -73,27 +81,35 @@ class Quantity:
         return value
 
     def _hint(self, number: str, unit: str) -> str:
-        folded = {known.casefold(): known for known in self.factors}
-        close = difflib.get_close_matches(unit.casefold(), folded, n=2, cutoff=0.5) if unit else []
-        if close:
-            return f"did you mean {' or '.join(f'{self.prefix}{number}{folded[known]}' for known in close)}?"
-        return f"units: {', '.join(self.factors)}"
+        written = unit.casefold()
+        usual = [known for known in self.units if known in self.printed]
+        same = [known for known in self.units if known.casefold() == written]
+        likely = same + _near(written, usual) or _near(written, self.units)
+        if unit and likely:
+            return f"did you mean {' or '.join(f'{self.prefix}{number}{known}' for known in likely)}?"
+        return f"units: {', '.join(self.units)}"
 
     def format(self, value: float) -> str:
-        """`value`, given in base units, in the largest unit that leaves at least 1; `parse` gives `value` back."""
+        """`value`, given in base units, as the shortest text with a number of at least 1; `parse` gives it back."""
         value += 0.0  # there is no negative zero in what people write
-        units: dict[float, str] = {}
-        for unit, factor in self.factors.items():
-            units.setdefault(factor, unit)
-        preferred = [factor for factor in units if not self.printed or units[factor] in self.printed]
-        fitting = sorted((factor for factor in preferred if value >= factor), reverse=True) or [1.0]
-        for factor in [*fitting, *sorted(units)]:
-            number = value / factor
-            for digits in (f"{number:.{self.decimals}f}", f"{number:.12g}"):
-                text = f"{self.prefix}{digits}{units[factor]}"
-                if self.parse(text) == value:
-                    return text
+        units = {self.factors[unit]: unit for unit in self.units}
+        usual = [factor for factor in units if not self.printed or units[factor] in self.printed]
+        fitting = sorted((factor for factor in usual if value >= factor), reverse=True) or [1.0]
+        for factors in (fitting, sorted(units)):
+            texts = [f"{self.prefix}{n}{units[f]}" for f in factors for n in self._numbers(value / f)]
+            exact = [text for text in texts if self._is(text, value)]
+            if exact:
+                return min(exact, key=len)
         return f"{self.prefix}{value!r}{units[1.0]}"
+
+    def _numbers(self, number: float) -> tuple[str, ...]:
+        return (f"{number:.{self.decimals}f}",) if number == round(number, self.decimals) else (f"{number:.12g}",)
+
+    def _is(self, text: str, value: float) -> bool:
+        try:
+            return self.parse(text) == value
+        except UnitError:  # rounding the largest floats up leaves their range
+            return False
 
     def validate(self, value: Any, info: ValidationInfo) -> Any:
         """A text parsed; a number (in base units) as it is, where bare numbers are not refused."""
@@ -107,8 +123,13 @@ class Quantity:
         if not math.isfinite(value) or value < 0:
             raise wrong(describe(value), f"a {self.name} of at least 0, and finite")
         if value != 0 and info.context is not None and info.context.get(BARE_NUMBERS_REFUSED):
-            raise wrong(describe(value), self.expected, f"add the unit: {', '.join(self.factors)}")
+            raise wrong(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
         return value
+
+
+def _near(written: str, units: Sequence[str]) -> list[str]:
+    folded = {known.casefold(): known for known in units}
+    return [folded[known] for known in difflib.get_close_matches(written, folded, n=1, cutoff=0.6)]
 
 
 DURATION = Quantity("duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0})

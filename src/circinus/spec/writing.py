@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -12,14 +13,27 @@ from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
 
 _GIVEN_AS_THEY_ARE = ("knobs", "arguments")
+_WORD = r"[\w./%$<>=+-]+(?::[\w./%$<>=+-]+)*"
+_PLAIN = re.compile(rf"(?=[\w$]){_WORD}(?: {_WORD})*")
 _EXACT_BELOW = 2**53
 
 
 def to_yaml(models: Sequence[Pipeline | Infrastructure | Query]) -> str:
     """YAML documents that load back to equal models; fields that have their default are left out."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.nodes import ScalarNode
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        """Puts all but plain words into double quotes: there everything can be escaped, and nothing is misread."""
+
+        def represent_str(self, data: str) -> ScalarNode:
+            style = None if _PLAIN.fullmatch(data) else '"'
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Representer.add_representer(str, Representer.represent_str)
     writer = YAML(typ="safe", pure=True)
+    writer.Representer = Representer
     writer.default_flow_style = None  # lists of plain values on one line
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     writer.width = 120

@@ -18,6 +18,13 @@ from circinus.spec.yaml_tree import YamlNode, dotted
 SYNTAX = "(YAML)"
 """Stands for the field in faults that keep a text from being read at all."""
 
+_SYNTAX_HINTS = {
+    "\\t": "indent with spaces",
+    "mapping values are not allowed": "put text that contains `: ` in quotes",
+    "chomping or indentation": "put text that begins with `>` in quotes",
+    "cannot start any token": "put text that begins with such a character in quotes",
+}
+
 _TAG = "tag:yaml.org,2002:"
 _KEPT_AS_TEXT = ("str", "timestamp", "value")
 _DOCUMENT_START = re.compile(r"^---(?=\s|$)", re.MULTILINE)
@@ -67,15 +74,10 @@ def _line_of(error: MarkedYAMLError) -> int:
 
 def _syntax_fault(error: MarkedYAMLError, file: str, line: int) -> Fault:
     problem = str(error.problem or error.context)
-    return Fault(file, line, SYNTAX, problem.removeprefix("found "), "valid YAML", _syntax_hint(problem))
-
-
-def _syntax_hint(problem: str) -> str:
-    if "\\t" in problem:
-        return "indent with spaces"
-    if "mapping values are not allowed" in problem:
-        return "put text that contains `: ` in quotes"
-    return ""
+    unmet = re.fullmatch(r"expected (?P<expected>.*), but (?:found|got) (?P<found>.*)", problem)
+    found, expected = (unmet["found"], unmet["expected"]) if unmet else (problem.removeprefix("found "), "valid YAML")
+    hint = next((hint for part, hint in _SYNTAX_HINTS.items() if part in problem), "")
+    return Fault(file, line, SYNTAX, found, expected, hint)
 
 
 class _Converter:

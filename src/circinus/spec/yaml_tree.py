@@ -42,7 +42,12 @@ class YamlNode:
             elif isinstance(step, int) and step < len(node.entries):
                 node, written = node.entries[step], f"{written}[{step}]"
                 line = node.line
-            elif key is not None and named_by_key and (key == "name" or not isinstance(node.value, dict)):
+            elif (
+                key is not None
+                and named_by_key
+                and key not in node.fields
+                and (key == "name" or not isinstance(node.value, dict))
+            ):
                 key = None  # the name is the key itself, and the value alone stands for its main field
             elif key is not None and node.entries:
                 position = node._entry_about(key)
