@@ -58,10 +58,11 @@ def random_pipeline(
     cpus: Sequence[float] = (1.0,),
     batch_sizes: Sequence[int] = (1,),
     pins: float = 0.0,
+    gpus: float = 0.0,
 ) -> Pipeline:
     """A DAG with forks, joins and several sinks (or a chain); the i-th operator has `knobs[i]` knob values.
 
-    An operator is kept off the cloud with probability `pins`.
+    An operator is kept off the cloud with probability `pins`, and needs a GPU with probability `gpus`.
     """
     counts = list(knobs) if knobs is not None else [int(rng.integers(1, 3)) for _ in range(operators)]
     specs = []
@@ -79,6 +80,8 @@ def random_pipeline(
                 knobs=(Knob(name="size", choices=tuple(range(count))),) if count > 1 else (),
                 cpus=tuple(cpus),
                 batch_sizes=tuple(batch_sizes),
+                gpus=(needed := float(rng.random() < gpus)),
+                gpu_memory=needed * 4 * GIB,
                 allowed_tiers=("device", "edge") if rng.random() < pins else None,
             )
         )
@@ -157,8 +160,13 @@ def _operator_profile(
     )
 
 
-def random_infrastructure(rng: np.random.Generator, *, sites: int = 3, pools: int = 3) -> Infrastructure:
-    """Sites in a line, from device over edge to cloud; every site has a pool, further pools stand anywhere."""
+def random_infrastructure(
+    rng: np.random.Generator, *, sites: int = 3, pools: int = 3, gpus: float = 0.0
+) -> Infrastructure:
+    """Sites in a line, from device over edge to cloud; every site has a pool, further pools stand anywhere.
+
+    The nodes of a pool have GPUs with probability `gpus`.
+    """
     tiers = ("device", "edge", "cloud")[:sites]
     homes = [*range(sites), *rng.integers(0, sites, size=max(0, pools - sites))]
     return Infrastructure(
@@ -172,6 +180,8 @@ def random_infrastructure(rng: np.random.Generator, *, sites: int = 3, pools: in
                 nodes=int(rng.integers(1, 5)),
                 cpus=float(rng.integers(1, 9)),
                 memory=float(rng.integers(2, 9)) * GIB,
+                gpus=(count := float(rng.integers(1, 3) * (rng.random() < gpus))),
+                gpu_memory=count * 8 * GIB,
                 hardware=HardwareClass(name=f"class{index}", relative_speed=float(rng.choice([0.25, 0.5, 1.0, 2.0]))),
                 price=float(rng.uniform(0.0, 1.0)),
             )
@@ -220,8 +230,10 @@ def random_instance(seed: int) -> Instance:
         cpus=(1.0, 2.0) if wide else (1.0,),
         batch_sizes=(1, 4) if not wide and rng.random() < 0.3 else (1,),
         pins=0.15,
+        gpus=0.1,
     )
-    infrastructure = random_infrastructure(rng, sites=sites, pools=max(sites, int(rng.integers(1, 4))))
+    pools = max(sites, int(rng.integers(1, 4)))
+    infrastructure = random_infrastructure(rng, sites=sites, pools=pools, gpus=0.5)
     profile = random_profile(rng, pipeline, items=int(rng.integers(3, 40)))
     query = random_query(rng, pipeline, tightness=float(rng.choice([0.5, 1.0, 2.0])))
     return Instance(query, pipeline, profile, Network(infrastructure))

@@ -129,7 +129,7 @@ def waiting(
     Raises:
         PlanningError: a server would be busy all the time.
     """
-    if np.any(np.less(utilization, 0)) or np.any(np.greater_equal(utilization, 1)):
+    if np.min(utilization) < 0 or np.max(utilization) >= 1:
         raise PlanningError(
             f"found a utilisation of {np.max(utilization):.3g}, expected at least 0 and less than 1; add replicas or "
             f"send fewer requests"

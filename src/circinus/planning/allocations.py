@@ -88,7 +88,7 @@ class AllocationSearch:
                 self._rows[:, operator + 1], cells.sites[:, operator + 1], space.source
             ]
             for operator in range(len(space.arrays.order))
-            if not space.arrays.consumers(operator + 1)
+            if not space.arrays.consumers[operator + 1]
         }
         self._rests = self._look_ahead()
 
@@ -141,9 +141,9 @@ class AllocationSearch:
         finish_s = {
             producer: known_s[label]
             for producer, known_s in labels.finish_s.items()
-            if producer == _RESULT or arrays.consumers(producer)[-1] > operator
+            if producer == _RESULT or arrays.consumers[producer][-1] > operator
         }
-        if arrays.consumers(operator + 1):
+        if arrays.consumers[operator + 1]:
             finish_s[operator + 1] = end_s
         else:
             end_s += self._return_s[operator][cell]
@@ -185,7 +185,7 @@ class AllocationSearch:
             fastest_s: dict[int, FloatArray] = {}
             slowest_s: dict[int, FloatArray] = {}
             for producer in range(operator + 2):
-                ways = [through[producer, c] for c in arrays.consumers(producer) if c > operator]
+                ways = [through[producer, c] for c in arrays.consumers[producer] if c > operator]
                 if ways:
                     fastest_s[producer] = np.maximum.reduce([way[0] for way in ways])
                     slowest_s[producer] = np.maximum.reduce([way[1] for way in ways])

@@ -67,6 +67,32 @@ def cheapest_plans(
     return Cheapest(known, bounds_s[configurations])
 
 
+def cheapest_plan(
+    space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, column: int
+) -> PlanArrays | None:
+    """The one plan that keeps `limits` and takes least in a resource column; None where no plan keeps them.
+
+    Args:
+        space: what to search.
+        configurations: ascending indexes into those of the space.
+        limits: what plans must keep to.
+        max_labels: most labels of one configuration to follow at a time.
+        column: the resource column.
+    """
+    best: PlanArrays | None = None
+    for group in _groups(space, configurations):
+        cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
+        for cell in np.argsort(cells.least[:, column], kind="stable"):
+            if best is not None and cells.least[cell, column] >= best.resources[0, column]:
+                break
+            plans = AllocationSearch(space, group, cells.take(cell[None]), limits).cheapest(PlanArrays.none(space))
+            if plans.count:
+                found = plans.take(np.array([plans.resources[:, column].argmin()]))
+                if best is None or found.resources[0, column] < best.resources[0, column]:
+                    best = found
+    return best
+
+
 def fastest_plan(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int
 ) -> tuple[PlanArrays, float] | None:

@@ -37,7 +37,7 @@ def near_misses(search: QuerySearch, without_cost: Cheapest) -> tuple[NearMiss, 
     for _, slo, configuration in ranked[: 2 * search.settings.near_misses]:
         if len(found) == search.settings.near_misses:
             break
-        candidate = _best(search, without_cost, slo, configuration)
+        candidate = _best(search, slo, configuration)
         if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
             reason = violations_in_words(candidate.estimate, search.query.slos)
             found.append(NearMiss(candidate, (slo,), reason))
@@ -56,8 +56,9 @@ def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
 
 
 def _slow(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float, SloName, int]]:
-    limit_s = search.space.limit_s
-    excess = without_cost.bounds_s / limit_s - 1
+    if search.query.slos.latency is None:
+        return []
+    excess = without_cost.bounds_s / search.space.limit_s - 1
     return [
         (float(excess[index]), "latency", int(search.accurate[index]))
         for index in np.flatnonzero((excess > 0) & np.isfinite(excess))
@@ -78,14 +79,10 @@ def _expensive(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float,
     return found
 
 
-def _best(search: QuerySearch, without_cost: Cheapest, slo: SloName, configuration: int) -> Candidate | None:
-    alone = np.array([configuration])
+def _best(search: QuerySearch, slo: SloName, configuration: int) -> Candidate | None:
+    columns = search.space.columns
     if slo == "latency":
-        fastest = search.fastest(alone)
-        return None if fastest is None else search.candidate(fastest, 0)
+        return search.fastest(np.array([configuration]))
     if slo == "accuracy":
-        plans, column = search.cheapest(alone, cost=True).plans, search.space.columns.alone_cost
-    else:
-        plans = without_cost.plans.take(without_cost.plans.configuration == configuration)
-        column = search.space.columns.shared_cost
-    return search.cheapest_of(plans, column) if plans.count else None
+        return search.least(configuration, columns.alone_cost, cost=True)
+    return search.least(configuration, columns.shared_cost, cost=False)

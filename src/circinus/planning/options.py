@@ -67,6 +67,11 @@ class OptionTable:
         taken = (self.resources / scale).sum(axis=3)
         return np.asarray(np.where(self.available, taken, np.inf).argmin(axis=2))
 
+    @cached_property
+    def cheapest_s(self) -> FloatArray:
+        """(rows, pools, scenarios) with the option that takes least."""
+        return np.take_along_axis(self.node_s, self.cheapest[..., None, None], axis=2)[:, :, 0]
+
 
 def option_table(
     rows: OperatorRows,

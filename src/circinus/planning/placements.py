@@ -121,13 +121,12 @@ class PlacementSearch:
         `_through[producer, operator]` is (configurations, sites, scenarios): the least from there to the last result.
         """
         space, tree, table = self._space, self._tree, self._space.options[operator]
-        cheapest_s = np.take_along_axis(table.node_s, table.cheapest[..., None, None], axis=2)[:, :, 0]
-        node_s = np.stack([table.fastest_s, cheapest_s], axis=2)
-        consumers = space.arrays.consumers(operator + 1)
+        node_s = np.stack([table.fastest_s, table.cheapest_s], axis=2)
+        consumers = space.arrays.consumers[operator + 1]
         if not consumers:
             node_s += space.transfer_s[operator + 1][:, space.pool_sites, space.source][:, :, None]
         node_s = node_s[tree.rows_at(operator, operator + 1)]
-        for producer in dict.fromkeys(space.arrays.parents[operator]):
+        for producer in space.arrays.parents[operator]:
             transfer_s = space.transfer_s[producer][tree.rows_at(operator, producer)][:, :, space.pool_sites]
             edges = transfer_s[:, :, :, None] + node_s[:, None]
             through_s = edges[:, :, :, FASTEST][tree.of[operator]]
@@ -140,7 +139,7 @@ class PlacementSearch:
     def _remaining_by_configuration(self, level: int, producer: int) -> FloatArray:
         """(configurations, sites, scenarios) the least from an output of `producer` to the last of the results that
         its consumers after `level` lead to."""
-        consumers = [c for c in self._space.arrays.consumers(producer) if c > level]
+        consumers = [c for c in self._space.arrays.consumers[producer] if c > level]
         return np.asarray(np.maximum.reduce([self._through[producer, consumer] for consumer in consumers]))
 
     def _place(self, operator: int, labels: Placements, limits: Limits, considered: Counter[str]) -> Placements:
@@ -179,14 +178,14 @@ class PlacementSearch:
         space, tree = self._space, self._tree
         target = sites[:, operator + 1]
         total = np.zeros((len(beginning), space.columns.count))
-        for producer in dict.fromkeys(space.arrays.parents[operator]):
+        for producer in space.arrays.parents[operator]:
             rows = tree.rows_at(operator, producer)[beginning]
             new = np.ones(len(beginning), dtype=np.bool_)
-            for earlier in space.arrays.consumers(producer):
+            for earlier in space.arrays.consumers[producer]:
                 if earlier < operator:
                     new &= sites[:, earlier + 1] != target
             total += space.transfer_resources[producer][rows, sites[:, producer], target] * new[:, None]
-        if not space.arrays.consumers(operator + 1):
+        if not space.arrays.consumers[operator + 1]:
             rows = tree.rows_at(operator, operator + 1)[beginning]
             total += space.transfer_resources[operator + 1][rows, target, space.source]
         return total
@@ -196,7 +195,7 @@ class PlacementSearch:
         arrays = self._space.arrays
         pool = labels.pools[:, operator]
         end_s: FloatArray | None = None
-        for producer in dict.fromkeys(arrays.parents[operator]):
+        for producer in arrays.parents[operator]:
             edges = self._edges[producer, operator][labels.beginning, labels.sites[:, producer], pool]
             edges += labels.finish_s[producer]
             end_s = edges if end_s is None else np.maximum(end_s, edges)
@@ -204,9 +203,9 @@ class PlacementSearch:
         finish_s = {
             producer: known
             for producer, known in labels.finish_s.items()
-            if producer == _RESULT or arrays.consumers(producer)[-1] > operator
+            if producer == _RESULT or arrays.consumers[producer][-1] > operator
         }
-        if arrays.consumers(operator + 1):
+        if arrays.consumers[operator + 1]:
             finish_s[operator + 1] = end_s
         else:
             finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s

@@ -73,10 +73,8 @@ class ProfileArrays:
     """(configurations, producers)"""
     producers: tuple[ProducerRows, ...]
     operators: tuple[OperatorRows, ...]
-
-    def consumers(self, producer: int) -> tuple[int, ...]:
-        """The operators that receive from `producer`, in topological order; none: it is a sink."""
-        return tuple(o for o, parents in enumerate(self.parents) if producer in parents)
+    consumers: tuple[tuple[int, ...], ...]
+    """For each producer the operators that receive from it, in topological order; none: it is a sink."""
 
 
 def compile_profile(
@@ -95,6 +93,7 @@ def compile_profile(
     if not measured:
         raise PlanningError(f"pipeline {pipeline.name}: found no measured configuration, expected one; profile it")
     order = pipeline.topological_order()
+    producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}
     rows = np.zeros((len(measured), len(order) + 1), dtype=np.int64)
     keys = [[(c.items.tobytes(),) for c in measured]]
@@ -111,10 +110,12 @@ def compile_profile(
         first.append(owners)
     shared = [_with_shared_profiles(c, order, first, rows[position]) for position, c in enumerate(measured)]
     sorting = np.lexsort(rows.T[::-1])
+    parents = tuple(tuple(dict.fromkeys(index[name] for name in o.after)) or (INPUT_INDEX,) for o in order)
     return ProfileArrays(
         grid=grid,
         order=order,
-        parents=tuple(tuple(index[name] for name in operator.after) or (INPUT_INDEX,) for operator in order),
+        parents=parents,
+        consumers=tuple(tuple(o for o, ps in enumerate(parents) if producer in ps) for producer in producers),
         configurations=tuple(shared[position] for position in sorting),
         rows=rows[sorting],
         producers=(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Candidate, Estimator
-from circinus.planning.cheapest import Cheapest, cheapest_plans, fastest_plan
+from circinus.planning.cheapest import Cheapest, cheapest_plan, cheapest_plans, fastest_plan
 from circinus.planning.limits import Limits
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays
@@ -48,23 +48,31 @@ class QuerySearch:
         """The configurations that are promised to meet the accuracy objective."""
         return np.flatnonzero(self.shortfall <= 0)
 
-    def cheapest(self, configurations: IntArray, *, cost: bool, count: bool = False) -> Cheapest:
-        """The plans of `configurations` that keep the latency objective and take least.
+    def cheapest(self) -> Cheapest:
+        """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""
+        limits = Limits.of(self.space, cost=False)
+        return cheapest_plans(self.space, self.accurate, limits, self.settings.max_labels, self.considered)
+
+    def least(self, configuration: int, column: int, *, cost: bool) -> Candidate | None:
+        """The plan of one configuration that keeps the latency objective and takes least in a resource column.
 
         Args:
-            configurations: ascending.
-            cost: whether they must keep the cost objective, too.
-            count: whether what is dropped enters `considered`.
-        """
-        considered = self.considered if count else Counter[str]()
-        limits = Limits.of(self.space, cost=cost)
-        return cheapest_plans(self.space, configurations, limits, self.settings.max_labels, considered)
+            configuration: the configuration.
+            column: the column.
+            cost: whether the plan must keep the cost objective, too.
 
-    def fastest(self, configurations: IntArray) -> PlanArrays | None:
+        Returns:
+            None where no plan keeps them.
+        """
+        limits = Limits.of(self.space, cost=cost)
+        found = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
+        return None if found is None else self.candidate(found, 0)
+
+    def fastest(self, configurations: IntArray) -> Candidate | None:
         """The fastest plan of `configurations` that keeps the cost objective, or None."""
         limits = Limits.of(self.space, latency=False)
         found = fastest_plan(self.space, configurations, limits, self.settings.max_labels)
-        return None if found is None else found[0]
+        return None if found is None else self.candidate(found[0], 0)
 
     def fits(self) -> bool:
         """Whether any plan of any configuration fits in the pools and links, whatever it promises."""

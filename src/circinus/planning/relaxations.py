@@ -43,10 +43,9 @@ def why_none(search: QuerySearch, relaxations: tuple[SingleRelaxation, ...]) -> 
 
 
 def _relaxed_latency(search: QuerySearch) -> SingleRelaxation | None:
-    fastest = search.fastest(search.accurate)
-    if fastest is None:
+    candidate = search.fastest(search.accurate)
+    if candidate is None:
         return None
-    candidate = search.candidate(fastest, 0)
     return SingleRelaxation("latency", candidate.estimate.latency_s.upper, candidate)
 
 
@@ -56,9 +55,8 @@ def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
     for configuration in np.argsort(search.shortfall, kind="stable"):
         if search.shortfall[configuration] <= 0:
             continue
-        plans = search.cheapest(configuration[None], cost=True).plans
-        if plans.count:
-            candidate = search.cheapest_of(plans, search.space.columns.alone_cost)
+        candidate = search.least(int(configuration), search.space.columns.alone_cost, cost=True)
+        if candidate is not None:
             accuracy = candidate.estimate.accuracy
             return SingleRelaxation("accuracy", accuracy.lower if slo.comparison == ">=" else accuracy.upper, candidate)
     return None

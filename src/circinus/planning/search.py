@@ -99,7 +99,7 @@ def _plan(
     considered["configurations that miss the accuracy objective"] = int((search.shortfall > 0).sum())
     if not search.space.columns.pools:
         return Frontier(query, (), considered, (), (), why_none(search, ()))
-    without_cost = search.cheapest(search.accurate, cost=False, count=True)
+    without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
     considered["plans beyond the cost objective"] = without_cost.plans.count - plans.count
     considered["plans"] = plans.count

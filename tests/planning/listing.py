@@ -1,0 +1,126 @@
+"""Every plan of a small instance with what it takes and promises: what the search is held against."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Estimator, replicas_for
+from circinus.planning import SearchSettings
+from circinus.spec import Slos
+from instances import Instance, all_plans, random_instance
+
+EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, near_misses=10**6)
+"""Settings under which nothing may be lost."""
+
+_AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One plan that fits in the pools and links."""
+
+    candidate: Candidate
+    point: tuple[float, ...]
+    """Amounts of every pool (fully shared, alone), bytes a second of every link, cost (fully shared, alone)."""
+
+    def violations(self, slos: Slos) -> tuple[str, ...]:
+        return self.candidate.estimate.violations(slos)
+
+    @property
+    def latency_s(self) -> float:
+        return self.candidate.estimate.latency_s.upper
+
+    @property
+    def shared_cost(self) -> float:
+        return self.candidate.estimate.cost_usd_per_h.lower
+
+    @property
+    def alone_cost(self) -> float:
+        return self.candidate.estimate.cost_usd_per_h.upper
+
+    @property
+    def accuracy(self) -> float:
+        return self.candidate.estimate.accuracy.lower
+
+
+def count_plans(instance: Instance) -> int:
+    """How many plans `listed` would look at."""
+    return sum(1 for _ in all_plans(instance, EXACT))
+
+
+@lru_cache(maxsize=1000)
+def small_seeds(count: int, most_plans: int) -> tuple[int, ...]:
+    """The first `count` seeds whose instance has at most `most_plans` plans."""
+    found: list[int] = []
+    seed = 0
+    while len(found) < count:
+        if count_plans(random_instance(seed)) <= most_plans:
+            found.append(seed)
+        seed += 1
+    return tuple(found)
+
+
+@lru_cache(maxsize=4)
+def listed(seed: int) -> tuple[Listed, ...]:
+    """All plans of `random_instance(seed)` that the query could have by itself."""
+    return list_plans(random_instance(seed))
+
+
+def list_plans(instance: Instance) -> tuple[Listed, ...]:
+    """All plans of an instance that the query could have by itself."""
+    estimators = {
+        profile.configuration: Estimator(instance.query, instance.pipeline, profile, instance.network)
+        for profile in instance.profile.configurations
+    }
+    found = []
+    for plan in all_plans(instance, EXACT):
+        try:
+            candidate = estimators[plan.configuration].candidate(plan)
+        except PlanningError:  # more than the usable share of a link
+            continue
+        point = point_of(instance, candidate)
+        if point is not None:
+            found.append(Listed(candidate, point))
+    return tuple(found)
+
+
+def point_of(instance: Instance, candidate: Candidate) -> tuple[float, ...] | None:
+    """What a plan takes; None where some pool cannot hold it."""
+    infrastructure = instance.network.infrastructure
+    amounts: dict[tuple[str, str, str], float] = defaultdict(float)
+    for use in candidate.deployments:
+        pool = infrastructure.pool(use.deployment.pool)
+        replicas = replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
+        for amount in _AMOUNTS:
+            needed = getattr(use.demand, amount)
+            if needed > 0 and replicas > pool.nodes * int(getattr(pool, amount) / needed + 1e-9):
+                return None  # a replica stands on one node
+            amounts[pool.name, amount, "shared"] += needed * use.fluid_replicas
+            amounts[pool.name, amount, "alone"] += needed * replicas
+    for pool in infrastructure.pools:
+        for amount in _AMOUNTS:
+            if amounts[pool.name, amount, "alone"] > getattr(pool, amount) * pool.nodes * (1 + 1e-9):
+                return None
+    sent = {use.link.name: use.bytes_per_s for use in candidate.links}
+    cost = candidate.estimate.cost_usd_per_h
+    return (
+        *(amounts[p.name, a, how] for p in infrastructure.pools for a in _AMOUNTS for how in ("shared", "alone")),
+        *(sent.get(link.name, 0.0) for link in instance.network.links),
+        cost.lower,
+        cost.upper,
+    )
+
+
+def undominated(plans: list[Listed]) -> list[Listed]:
+    """Those that no other one beats in every amount; of equal ones the first."""
+    kept: list[Listed] = []
+    for plan in sorted(plans, key=lambda plan: sum(plan.point)):
+        point = np.array(plan.point) * (1 + 1e-9)
+        if not any((np.array(other.point) <= point).all() for other in kept):
+            kept.append(plan)
+    return kept
