@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from circinus.errors import ServingError
@@ -140,6 +141,18 @@ def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
         connect(folder)
     (answer,) = in_session(start_daemon(folder), deploy)
     assert lives(answer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not end children with their parent")
+def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
+    (process,) = in_session(start_daemon(folder), deploy)
+    nursery = psutil.Process(process).parent()
+    engine = RunFolder(folder).process()
+    assert nursery is not None
+    assert engine is not None
+    for victim in (engine, nursery.pid):
+        os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: not lives(process))
 
 
 def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What an engine refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.local.capacity import Machine, check_machine, check_state
+
+SMALL = Machine(cpus=2, memory_bytes=2.0**30, gpus=0)
+
+
+def with_pool(desired: DesiredState, name: str, **changes: Any) -> DesiredState:
+    pools = tuple(
+        pool.model_copy(update=changes) if pool.name == name else pool for pool in desired.infrastructure.pools
+    )
+    return replace(desired, infrastructure=desired.infrastructure.model_copy(update={"pools": pools}))
+
+
+def with_deployment(desired: DesiredState, **changes: Any) -> DesiredState:
+    return replace(desired, deployments=tuple(replace(wanted, **changes) for wanted in desired.deployments))
+
+
+NEAR = chain("q", Step("first", "add"))
+TOO_LARGE = [
+    (with_pool(NEAR, "near", cpus=3.0), r"pools in use \(near\) have 3 CPUs and this machine has 2"),
+    (with_pool(NEAR, "near", nodes=5), "have 2.5 CPUs"),
+    (with_pool(NEAR, "near", memory_bytes=2.0**31), "have 2 GiB of memory and this machine has 1"),
+    (with_pool(NEAR, "near", gpus=1.0), "have 1 GPUs and this machine has 0"),
+    (with_deployment(NEAR, replicas=30, cpus=0.1), "replicas are given 3 CPUs"),
+    (with_deployment(NEAR, replicas=3, memory_bytes=2.0**29), "replicas are given 1.5 GiB of memory"),
+    (with_deployment(NEAR, relative_speed=2.0), "pool near has hardware 2 times as fast"),
+]
+
+
+@pytest.mark.parametrize(("desired", "message"), TOO_LARGE)
+def test_real_refuses_what_this_machine_is_not(desired: DesiredState, message: str) -> None:
+    with pytest.raises(ServingError, match=message) as caught:
+        check_machine(desired, SMALL)
+    assert "replay" in str(caught.value)
+
+
+@pytest.mark.parametrize(("desired", "message"), TOO_LARGE)
+def test_replay_stands_in_for_any_machine(desired: DesiredState, message: str) -> None:
+    check_machine(replace(desired, mode=Mode.REPLAY), SMALL)
+
+
+def test_pools_that_are_not_used_may_be_large() -> None:
+    check_machine(with_pool(NEAR, "far", cpus=64.0), SMALL)
+
+
+def test_what_fits_is_accepted() -> None:
+    check_machine(with_pool(with_deployment(NEAR, replicas=20), "near", cpus=2.0), SMALL)
+
+
+def test_contradictions_are_refused() -> None:
+    first, second = Step("first", "add"), Step("second", "add", after=("first",))
+    check_state(state([route("q", first, second)], [first, second]))
+    for desired, message in [
+        (state([route("q", first, second)], [first]), "second@near.* is not deployed"),
+        (state([route("q", first)], [first, first]), "listed twice"),
+        (state([route("q", first), route("q", first)], [first]), "two routes"),
+        (with_deployment(NEAR, replicas=0), "found 0 replicas"),
+        (state([], [Step("first", "add", pool="nowhere")]), "no pool nowhere"),
+    ]:
+        with pytest.raises(ServingError, match=message):
+            check_state(desired)
+
+
+def test_this_machine_has_something() -> None:
+    machine = Machine.here()
+    assert machine.cpus >= 1
+    assert machine.memory_bytes > 2**26

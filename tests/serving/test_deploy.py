@@ -1,0 +1,67 @@
+"""From a matching to a desired state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from served_queries import PLAN, matching, pipeline, query, specification
+
+from circinus.errors import ServingError
+from circinus.serving import DesiredDeployment, Mode, RouteStage
+from circinus.serving.deploy import desired_state, route_of
+from circinus.spec import Allocation, Configuration, KnobValues, OperatorSpec, Plan
+
+
+def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() -> None:
+    given = specification(query("a"), query("b"), query("rejected"))
+    uses = given.pipelines["p"].operators[0].uses
+    state = desired_state(matching(["a", "b"], ["rejected"]), given, Mode.REAL, operator_versions={uses: "v1"})
+    assert state.deployments == (
+        DesiredDeployment(PLAN.deployment_of("add"), uses, 3, 0.1, 2.0**20, relative_speed=0.5, operator_version="v1"),
+    )
+    assert [route.query for route in state.routes] == ["a", "b"]
+    assert state.routes[0].stages == (
+        RouteStage("add", (), PLAN.deployment_of("add"), Configuration.of({"add": KnobValues()})),
+    )
+    assert state.routes[0].sinks == ("add",)
+    assert state.routes[0].source == "home"
+    assert state.recordings is None
+
+
+def test_stages_stand_in_topological_order_with_their_prefixes() -> None:
+    operators = (
+        OperatorSpec(name="last", uses="m:f", after=("left", "right")),
+        OperatorSpec(name="left", uses="m:f", after=("first",)),
+        OperatorSpec(name="right", uses="m:f", after=("first",)),
+        OperatorSpec(name="first", uses="m:f"),
+        OperatorSpec(name="aside", uses="m:f", after=("left",)),
+    )
+    names = [operator.name for operator in operators]
+    configuration = Configuration.of({name: KnobValues.of({"k": name}) for name in names})
+    plan = Plan(
+        "p",
+        configuration,
+        tuple(sorted((name, "far") for name in names)),
+        tuple(sorted((name, Allocation(1.0, 1, 0.5)) for name in names)),
+    )
+    route = route_of(query("q"), plan, pipeline().model_copy(update={"operators": operators}))
+    order = [stage.operator for stage in route.stages]
+    assert all(order.index(parent) < order.index(stage.operator) for stage in route.stages for parent in stage.after)
+    prefixes = {stage.operator: set(stage.prefix) for stage in route.stages}
+    assert prefixes["last"] == {"first", "left", "right", "last"}
+    assert prefixes["aside"] == {"first", "left", "aside"}
+    assert set(route.sinks) == {"last", "aside"}
+
+
+def test_replay_needs_recordings() -> None:
+    given = specification(query("a"))
+    with pytest.raises(ServingError, match="profile store"):
+        desired_state(matching(["a"]), given, Mode.REPLAY)
+    assert desired_state(matching(["a"]), given, Mode.REPLAY, Path("s")).recordings == Path("s")
+
+
+def test_infrastructure_is_needed() -> None:
+    with pytest.raises(ServingError, match="kind: Infrastructure"):
+        desired_state(matching(["a"]), replace(specification(query("a")), infrastructure=None), Mode.REAL)
