@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.engine import Mode
 from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
 from circinus.serving.local.replaying import ReplayingResponder, batch_ratio
-from circinus.spec import KnobValues
 
 
 def responder(speed: float = 1.0) -> ReplayingResponder:
-    spec = ReplicaSpec("d", Mode.REPLAY, "m:f", "", KnobValues(), 1.0, speed, (Path(),), ())
+    spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),), ())
     replica = ReplayingResponder(spec)
     runs = {"a": RecordedRun(0.02, 10.0, b"A"), "b": RecordedRun(0.04, 20.0, b"B")}
     replica.learn(

@@ -1,21 +1,32 @@
 """Running what was planned: engines behind one protocol, routes, links, and traffic to measure them with.
 
-Replicas import this package, so it loads no more than it must: `circinus.serving.deploy`, `.load`, `.measurement` and
-`.local` are imported by those who use them.
+The processes of replicas import this package: names are looked up when they are used, so that replicas start at once.
 """
 
-from circinus.serving.engine import (
-    DeploymentStatus,
-    DesiredDeployment,
-    DesiredState,
-    Engine,
-    EngineStatus,
-    Mode,
-    Request,
-    Response,
-    Route,
-    RouteStage,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circinus.serving.engine import (
+        DeploymentStatus,
+        DesiredDeployment,
+        DesiredState,
+        Engine,
+        EngineStatus,
+        Mode,
+        Request,
+        Response,
+        Route,
+        RouteStage,
+    )
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from circinus.serving import engine
+
+        return getattr(engine, name)
+
 
 __all__ = [
     "DeploymentStatus",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -76,11 +77,11 @@ class LocalEngineClient:
 
     async def close(self) -> None:
         """End the engine with everything it started, and remove its run folder."""
-        try:
-            await self._call(Verb.CLOSE)
-        except ServingError:
-            self._folder.remove()  # none runs: what is left is of one that was killed
+        if self._connection is None and not _answers(self._folder):
+            await asyncio.to_thread(self._folder.clear)
             return
+        with suppress(ServingError):  # it may end before it has replied
+            await self._call(Verb.CLOSE)
         if self._connection is not None:
             await asyncio.wait_for(self._lost.wait(), _END_S)
 

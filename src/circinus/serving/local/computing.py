@@ -30,7 +30,7 @@ class ComputingResponder:
         operator_type = resolve_operator(spec.uses, spec.module_paths)
         if spec.operator_version not in ("", operator_type.version):
             raise OperatorError(f"the source of {spec.uses} was edited since the plan was made; plan again")
-        self._operator: Operator = operator_type.create(spec.knobs.as_dict(), spec.cpus)
+        self._operator: Operator = operator_type.create(spec.knobs, spec.cpus)
         self._cpus = spec.cpus
         self._relative_speed = spec.relative_speed
 

@@ -116,8 +116,9 @@ def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
         listener = folder.listen()
         os.write(report, _READY)
         os.close(report)
+        daemon = Daemon(folder)  # kept to the last: clients take the end of their connections for the end of it all
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(Daemon(folder).serve(listener))
+            runner.run(daemon.serve(listener))
         folder.remove()
         code = 0
     except Exception:

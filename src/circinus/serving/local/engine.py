@@ -183,10 +183,10 @@ class LocalEngine:
             self._processes = ReplicaProcesses(loop)
         spec = ReplicaSpec(
             name=wanted.deployment.name,
-            mode=desired.mode,
+            replays=desired.mode is Mode.REPLAY,
             uses=wanted.uses,
             operator_version=wanted.operator_version,
-            knobs=wanted.deployment.knobs,
+            knobs=wanted.deployment.knobs.as_dict(),
             cpus=wanted.cpus,
             relative_speed=wanted.relative_speed,
             module_paths=desired.module_paths,

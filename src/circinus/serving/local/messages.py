@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from circinus.serving.engine import Mode
-from circinus.spec import KnobValues
+if TYPE_CHECKING:  # replicas need nothing of the specification, and start faster without it
+    from circinus.spec.model import Scalar
 
 
 class Say(StrEnum):
@@ -33,11 +33,12 @@ class ReplicaSpec:
 
     name: str
     """Of the deployment, for messages."""
-    mode: Mode
+    replays: bool
+    """Whether it answers from recordings instead of computing."""
     uses: str
     operator_version: str
     """Expected of the operator's code; empty: any."""
-    knobs: KnobValues
+    knobs: Mapping[str, Scalar]
     cpus: float
     relative_speed: float
     module_paths: tuple[Path, ...]

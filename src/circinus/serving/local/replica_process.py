@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 
-from circinus.serving.engine import Mode
 from circinus.serving.local.computing import ComputingResponder
 from circinus.serving.local.framing import BlockingFrames
 from circinus.serving.local.messages import ReplicaSpec, Say
@@ -34,7 +33,7 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
     begin_s = time.perf_counter()
     responder: ComputingResponder | ReplayingResponder
     try:
-        responder = ComputingResponder(spec) if spec.mode is Mode.REAL else ReplayingResponder(spec)
+        responder = ReplayingResponder(spec) if spec.replays else ComputingResponder(spec)
     except Exception as error:  # whatever the user's operator raises while it loads is the answer
         traceback.print_exc()
         frames.send((Say.FAILED, f"{type(error).__name__}: {error}"))

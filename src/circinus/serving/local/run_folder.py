@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from circinus.serving.state_file import state_from_json, state_to_json
 
 _LONGEST_SOCKET_PATH = 100
 """Bytes; systems allow 104 to 108."""
+
+
+_END_S = 10.0
+"""How long an engine that answers no more may take to end."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ class RunFolder:
     def try_lock(self) -> IO[str] | None:
         """The lock, to be kept open as long as this process (or a fork of it) is the engine; None when it is taken."""
         file = self.lock.open("a+", encoding="utf-8")
-        try:
+        with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return file
+            if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
+                return file
+        file.close()  # held by another, or removed by the one who held it just now
+        return None
 
     def listen(self) -> socket.socket:
         """A socket that clients can connect to. The caller must hold the lock: a stale socket is removed."""
@@ -110,8 +115,24 @@ class RunFolder:
         except FileNotFoundError:
             return ""
 
+    def clear(self) -> None:
+        """Remove what an engine that was killed left.
+
+        Raises:
+            ServingError: an engine lives here after all.
+        """
+        if not self.path.exists():
+            return
+        deadline_s = time.monotonic() + _END_S
+        while (lock := self.try_lock()) is None:
+            if time.monotonic() > deadline_s:
+                raise ServingError(f"the engine of {self.path} (process {self.process()}) lives and does not answer")
+            time.sleep(0.02)  # it is starting or about to end
+        with lock:
+            self.remove()
+
     def remove(self) -> None:
-        """Remove what an engine puts here, and the folder when nothing else is in it."""
+        """Remove what an engine puts here, and the folder when nothing else is in it; for whoever has the lock."""
         for file in (self.address, self.desired, self.path / "desired.json.new", self.log, self.lock):
             with suppress(FileNotFoundError):
                 file.unlink()
