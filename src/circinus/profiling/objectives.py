@@ -50,7 +50,7 @@ class Objectives:
             asked = ", ".join(f"{t.comparison} {t.threshold:g}" for t in undecided)
             return False, f"its accuracy in [{accuracy.lower:.3g}, {accuracy.upper:.3g}] may or may not be {asked}"
         if not self.optional and not any(t.holds_for(accuracy.lower) for t in self.thresholds):
-            return True, "its accuracy is too low for every query"
+            return True, "its accuracy is not good enough for any query"
         if items < LATENCY_ITEMS:
             return False, f"latency is to be estimated from at least {LATENCY_ITEMS} items"
         return True, "its accuracy is decided for every query"

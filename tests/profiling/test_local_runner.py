@@ -1,0 +1,255 @@
+"""Measuring with real processes: each prefix once, exact accounts, failures that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sample_application import Application, sample_pipeline
+
+from circinus.errors import ProfileError
+from circinus.operators import Item
+from circinus.profiling.local_runner import LocalRunner
+from circinus.profiling.runner import Measurement, MeasurementError
+from circinus.profiling.wire import unpacked, wire_bytes
+from circinus.spec import MetricSpec
+
+OPERATORS = ("prepare", "left", "right", "joined")
+
+
+@pytest.fixture
+def runner(application: Application) -> Iterator[LocalRunner]:
+    with application.runner() as found:
+        yield found
+
+
+def _seconds(found: Measurement) -> float:
+    return sum(sum(runs.service_s) for runs in found.runs.values())
+
+
+def test_a_measurement_has_everything(application: Application, runner: LocalRunner) -> None:
+    items = application.items()[:3]
+    found = runner.measure(application.configuration(1, "low"), items)
+    assert [unpacked(output) for output in found.outputs["joined"]] == [(i.key, i.value["x"] + 0.3) for i in items]
+    assert found.scores == pytest.approx([0.7] * 3)
+    assert set(found.runs) == set(OPERATORS) == set(found.replicas)
+    for runs in found.runs.values():
+        assert len(runs.service_s) == 3
+        assert min(runs.service_s) > 0
+    assert found.runs["right"].output_bytes == tuple(wire_bytes(item.key) for item in items)
+    for facts in found.replicas.values():
+        assert len(facts.load_s) == 1
+        assert facts.peak_memory_bytes > 5_000_000
+    assert found.ran_s == pytest.approx(_seconds(found))
+    assert found.saved_s == 0.0
+
+
+def test_each_prefix_runs_once_an_item_and_the_account_is_exact(application: Application, runner: LocalRunner) -> None:
+    items = application.items()[:4]
+    saved_s = 0.0
+    for configuration in application.configurations:
+        found = runner.measure(configuration, items)
+        assert found.ran_s + found.saved_s == pytest.approx(_seconds(found))
+        saved_s += found.saved_s
+    calls = application.calls()
+    for item in items:
+        for prepared in ("prepare1", "prepare20"):
+            assert calls[f"{prepared} {item.key}"] == 1 + (item is items[0])  # the first warms up
+        # Twice, for both gains; `left` and `right` for each, `joined` for each of the four.
+        assert sum(calls[f"left-{quality} {item.key}"] for quality in ("low", "high")) == 4 + 2 * (item is items[0])
+        assert calls[f"right {item.key}"] == 2 + (item is items[0])
+        assert calls[f"joined {item.key}"] == 4 + (item is items[0])
+    # Outputs asked for: by each configuration and item those of the sink, then upwards what is missing.
+    assert runner.cache.hits == 4 * (2 * 0 + 2 * 2)
+    assert runner.cache.misses == 4 * (2 * 4 + 2 * 2)
+    assert runner.cache.saved_s == pytest.approx(saved_s)
+    assert saved_s > 0
+
+
+def test_a_second_time_costs_nothing(application: Application, runner: LocalRunner) -> None:
+    items, configuration = application.items()[:3], application.configuration(1, "high")
+    first = runner.measure(configuration, items)
+    application.clear_calls()
+    second = runner.measure(configuration, items)
+    assert application.calls() == {}
+    assert (second.runs, second.outputs, second.scores) == (first.runs, first.outputs, first.scores)
+    assert second.ran_s == 0.0
+    assert second.saved_s == pytest.approx(_seconds(first))
+
+
+def test_without_room_nothing_is_saved(application: Application) -> None:
+    items = application.items()[:3]
+    with application.runner(cache_bytes=0) as runner:
+        for configuration in application.configurations[:2]:
+            found = runner.measure(configuration, items)
+            assert found.saved_s == 0.0
+        assert runner.cache.hits == 0
+        assert len(runner.cache) == 0
+    assert sum(application.calls_of("prepare1").values()) == 3 * 2 + 1
+
+
+@pytest.mark.parametrize("inputs", [3, 6, 9])
+def test_only_what_did_not_run_counts_as_saved(application: Application, inputs: int) -> None:
+    """With room for so many inputs, not enough for all outputs: some are evicted and computed again."""
+    items = application.items()[:4]
+    with application.runner(cache_bytes=inputs * wire_bytes(items[0].value)) as runner:
+        for configuration in application.configurations:
+            application.clear_calls()
+            found = runner.measure(configuration, items)
+            names = {f"prepare{configuration['prepare'].as_dict()['gain']}": "prepare"}
+            names[f"left-{configuration['left'].as_dict()['quality']}"] = "left"
+            ran = {(names.get(name, name), item) for name, item in map(str.split, application.calls())}
+            saved_s = sum(
+                service_s
+                for name, runs in found.runs.items()
+                for item, service_s in zip(items, runs.service_s, strict=True)
+                if (name, item.key) not in ran
+            )
+            assert found.saved_s == pytest.approx(saved_s)
+            assert found.ran_s == pytest.approx(_seconds(found) - saved_s)
+        assert runner.cache.evictions > 0
+        assert (runner.cache.saved_s > 0) == (inputs > 3)
+
+
+def test_an_operator_error_names_operator_configuration_and_item(application: Application, runner: LocalRunner) -> None:
+    items = [Item("good", {"key": "good", "x": 0.0}, 0.0), Item("bad", {"key": "bad"}, 0.0)]
+    configuration = application.configuration(1, "high")
+    with pytest.raises(MeasurementError) as caught:
+        runner.measure(configuration, items)
+    said = str(caught.value)
+    assert "pipeline sample" in said
+    assert str(configuration) in said
+    assert "item bad" in said
+    assert "operator prepare (sample_first:prepare): KeyError: 'x' (sample_first.py:" in said
+    assert caught.value.failure.item_key == "bad"
+    assert caught.value.failure.configuration == configuration
+
+
+def test_a_prefix_that_failed_is_not_tried_again(application: Application, runner: LocalRunner) -> None:
+    bad = [Item("bad", {"key": "bad"}, 0.0)]
+    for quality in ("low", "high"):
+        with pytest.raises(MeasurementError, match="operator prepare"):
+            runner.measure(application.configuration(1, quality), bad)
+    assert application.calls_of("prepare1") == {"bad": 1}
+    with pytest.raises(MeasurementError, match="operator prepare"):
+        runner.measure(application.configuration(20, "low"), bad)
+    assert application.calls_of("prepare20") == {"bad": 1}
+
+
+def test_a_crash_leaves_the_others_alone(application: Application) -> None:
+    application.edit("sample_second", 'if self.quality == "high"', 'if self.quality == "high" or os._exit(3)')
+    items = application.items()[:2]
+    with application.runner() as runner:
+        with pytest.raises(MeasurementError, match="its process ended with exit code 3"):
+            runner.measure(application.configuration(1, "low"), items)
+        assert runner.measure(application.configuration(1, "high"), items).scores == (1.0, 1.0)
+        with pytest.raises(MeasurementError, match="exit code 3"):
+            runner.measure(application.configuration(20, "low"), items)
+
+
+def test_what_cannot_be_loaded_is_tried_once(application: Application) -> None:
+    application.edit("sample_second", "self.quality = quality", "self.quality = {'high': 'high'}[quality]")
+    with application.runner() as runner:
+        for gain in (1, 20):
+            with pytest.raises(MeasurementError, match=r"operator left .* cannot be loaded: KeyError: 'low'") as caught:
+                runner.measure(application.configuration(gain, "low"), application.items()[:2])
+            assert caught.value.failure.item_key is None
+    assert application.calls_of("load-left-low") == {"1.0": 1}
+
+
+def test_a_failing_metric_is_told_like_an_operator(application: Application) -> None:
+    application.edit("sample_data", "return max(", "return truth[0] or max(")
+    with application.runner() as runner, pytest.raises(MeasurementError, match=r"item i00: metric close .*TypeError"):
+        runner.measure(application.configuration(1, "high"), application.items()[:1])
+
+
+@pytest.mark.parametrize("score", ["1.5", "-0.1", "float('nan')", "None", "'good'"])
+def test_a_score_outside_the_declared_range_is_an_error_of_the_profile(application: Application, score: str) -> None:
+    application.edit("sample_data", "return max(", f"return {score} if answer[0] == 'i01' else max(")
+    configuration = application.configuration(1, "high")
+    with application.runner() as runner, pytest.raises(ProfileError) as caught:
+        runner.measure(configuration, application.items()[:2])
+    for part in ("metric close", "item i01", str(configuration), "range [0, 1]"):
+        assert part in str(caught.value)
+
+
+def test_rounding_does_not_leave_the_range(application: Application) -> None:
+    application.edit("sample_data", "return max(0.0, 1.0", "return max(0.0, 1.0 + 1e-12")
+    with application.runner() as runner:
+        assert runner.measure(application.configuration(1, "high"), application.items()[:1]).scores == (1.0,)
+
+
+def test_several_sinks_are_scored_together(application: Application) -> None:
+    application.write("sample_data", application_two_sinks())
+    application.pipeline = sample_pipeline(operators=application.pipeline.operators[:3])
+    with application.runner() as runner:
+        found = runner.measure(application.configuration(1, "high"), application.items()[:2])
+    assert set(found.outputs) == {"left", "right"}
+    assert found.scores == (1.0, 1.0)
+
+
+def application_two_sinks() -> str:
+    return """
+from circinus.operators import Item
+
+def items(count=2):
+    return [Item(f"i{i}", {"key": f"i{i}", "x": float(i)}, (float(i), f"i{i}")) for i in range(count)]
+
+def close(answer, truth):
+    return float((answer["left"], answer["right"]) == truth)
+"""
+
+
+def _batched(application: Application, **changes: Any) -> None:
+    operators = tuple(o.model_copy(update=changes) if o.name == "left" else o for o in sample_pipeline().operators)
+    application.pipeline = sample_pipeline(operators=operators)
+
+
+def test_allocations_run_full_batches_and_the_single_items_besides(application: Application) -> None:
+    _batched(application, cpus=(1.0, 2.0), batch_sizes=(1, 4))
+    configuration, items = application.configuration(1, "high"), application.items()[:3]
+    with application.runner() as runner:
+        runner.measure(configuration, items)
+        application.clear_calls()
+        found = runner.measure_allocations(configuration, "left", [(1.0, 4), (2.0, 1)], items)
+    assert set(found.ratios) == {(1.0, 4), (2.0, 1)}
+    assert min(found.ratios.values()) > 0
+    calls = application.calls_of("left-high")
+    # Alone once each; one batch of four (the first item twice); on two CPUs once each, the first warmed up.
+    assert calls == {"i00": 1 + 2 + 2, "i01": 1 + 1 + 1, "i02": 1 + 1 + 1}
+    assert application.calls_of("prepare1") == {}
+    assert len(found.replica.load_s) == 0  # the one on the fewest CPUs was loaded before
+    assert found.ran_s > 0
+
+
+def test_a_batch_of_equal_work_takes_as_often_as_long(application: Application) -> None:
+    """An operator that gains nothing from batches, with work that can be counted: waiting."""
+    application.edit("sample_second", "for value in values:", "for value in values:\n            time.sleep(0.02)")
+    application.edit("sample_second", "import os", "import os, time")
+    _batched(application, batch_sizes=(1, 4))
+    with application.runner() as runner:
+        found = runner.measure_allocations(
+            application.configuration(1, "high"), "left", [(1.0, 4)], application.items()[:4]
+        )
+    assert 2.0 < found.ratios[1.0, 4] < 8.0
+
+
+def test_more_cpus_than_the_machine_has_are_measured_with_all_it_has(application: Application) -> None:
+    _batched(application, cpus=(1.0, 4096.0))
+    with application.runner() as runner:
+        found = runner.measure_allocations(
+            application.configuration(1, "high"), "left", [(4096.0, 1)], application.items()[:1]
+        )
+    assert set(found.ratios) == {(4096.0, 1)}
+    assert "4096.0" not in application.calls_of("load-left-high")
+
+
+def test_a_metric_with_another_range(application: Application) -> None:
+    application.edit("sample_data", "return max(0.0, 1.0 - abs", "return -100 * (0.0 + abs")
+    application.pipeline = sample_pipeline(
+        metric=MetricSpec(name="close", uses="sample_data:close", direction="maximize", range=(-100.0, 0.0))
+    )
+    with application.runner() as runner:
+        found = runner.measure(application.configuration(1, "low"), application.items()[:2])
+    assert found.scores == pytest.approx([-30.0, -30.0])

@@ -1,0 +1,166 @@
+"""The store: whole transactions or none, one writer at a time, and no other database taken for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.errors import ProfileError
+from circinus.profiling.store import SCHEMA_VERSION, ProfileStore
+from circinus.profiling.stored import read_scores, read_services
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "folder" / "profiles.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[ProfileStore]:
+    with ProfileStore(path, create=True) as opened:
+        yield opened
+
+
+def test_it_is_made_with_its_folders_and_found_again(path: Path) -> None:
+    with ProfileStore(path, create=True) as store, store.transaction():
+        numbers = store.numbers(["one", "two", "one"])
+    assert set(numbers) == {"one", "two"}
+    with ProfileStore(path, create=True) as store:
+        assert store.known_numbers(["two", "three"]) == {"two": numbers["two"]}
+        assert store.rows("PRAGMA journal_mode") == [("wal",)]
+    with ProfileStore(path) as store:
+        assert store.known_numbers(["one"]) == {"one": numbers["one"]}
+
+
+def test_reading_makes_no_file(path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"found no profile store at .*; measure first"):
+        ProfileStore(path)
+    assert not path.parent.exists()
+
+
+def test_another_schema_is_refused(path: Path) -> None:
+    ProfileStore(path, create=True).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    for create in (True, False):
+        with pytest.raises(ProfileError, match=f"of schema {SCHEMA_VERSION + 1}, expected {SCHEMA_VERSION}"):
+            ProfileStore(path, create=create)
+
+
+def test_another_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    before = path.read_bytes()
+    for create in (True, False):
+        with pytest.raises(ProfileError, match="no profile store; name another file"):
+            ProfileStore(path, create=create)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.sqlite"
+    path.write_text("this is a text of some length, and no database at all\n" * 20, encoding="utf-8")
+    with pytest.raises(ProfileError, match="is no profile store, or is damaged"):
+        ProfileStore(path, create=True)
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ProfileError, match="cannot be used"):
+        ProfileStore(tmp_path / "file" / "profiles.sqlite", create=True)
+
+
+def test_an_error_inside_a_transaction_leaves_nothing(store: ProfileStore) -> None:
+    def write_half() -> None:
+        with store.transaction():
+            store.numbers(["half"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert store.known_numbers(["half"]) == {}
+    with store.transaction():
+        store.numbers(["whole"])
+    assert set(store.known_numbers(["half", "whole"])) == {"whole"}
+
+
+def test_a_second_writer_waits_then_fails_clearly_and_readers_do_not_wait(path: Path, store: ProfileStore) -> None:
+    with ProfileStore(path, busy_s=0.05) as second:
+        with store.transaction():
+            store.numbers(["first"])
+            assert second.known_numbers(["first"]) == {}
+            message = r"another process has been writing for more than 0\.05 s"
+            with pytest.raises(ProfileError, match=message), second.transaction():
+                pass
+        with second.transaction():
+            assert set(second.numbers(["first", "second"])) == {"first", "second"}
+
+
+def test_many_processes_make_and_write_it_at_once(path: Path) -> None:
+    program = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from circinus.profiling.store import ProfileStore
+        with ProfileStore(Path({str(path)!r}), create=True) as store:
+            for i in range(20):
+                with store.transaction():
+                    store.numbers([f"shared {{i}}", f"{{sys.argv[1]}} {{i}}"])
+    """)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(k)], stderr=subprocess.PIPE, text=True) for k in range(4)
+    ]
+    for writer in writers:
+        _, said = writer.communicate()
+        assert writer.returncode == 0, said
+    with ProfileStore(path) as store:
+        assert store.rows("SELECT count(*) FROM address") == [(5 * 20,)]
+
+
+def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None:
+    program = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from circinus.profiling.store import ProfileStore
+        store = ProfileStore(Path({str(path)!r}), create=True)
+        with store.transaction():
+            store.numbers(["committed"])
+        with store.transaction():
+            store.numbers(["lost"])
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    ended = subprocess.run([sys.executable, "-c", program], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with ProfileStore(path) as store, store.transaction():
+        assert set(store.known_numbers(["committed", "lost"])) == {"committed"}
+        store.numbers(["next"])
+    assert os.path.exists(path)
+
+
+def test_arrays_are_filled_where_something_was_measured(store: ProfileStore) -> None:
+    """Against a plain loop, with subjects and items in any order, and items of other data sets between them."""
+    rng = np.random.default_rng(0)
+    rows = {(int(s), int(i)): (float(rng.random()), int(rng.integers(100))) for s, i in rng.integers(1, 30, (300, 2))}
+    with store.transaction():
+        store.write("INSERT INTO service VALUES (?, ?, ?, ?)", [(*key, *value) for key, value in rows.items()])
+        store.write("INSERT INTO score VALUES (?, ?, ?)", [(*key, value[0]) for key, value in rows.items()])
+    subjects, items = rng.permutation(40)[:15].tolist(), rng.permutation(40)[:17]
+    service_s, output_bytes = read_services(store, subjects, items)
+    scores = read_scores(store, subjects, items)
+    for row, subject in enumerate(subjects):
+        for column, item in enumerate(items.tolist()):
+            expected = rows.get((subject, item), (np.nan, np.nan))
+            np.testing.assert_array_equal([service_s[row, column], output_bytes[row, column]], expected)
+            np.testing.assert_array_equal(scores[row, column], expected[0])
+    assert np.isnan(read_scores(store, [99], items)).all()

@@ -1,0 +1,282 @@
+"""Measuring the sample for real: what is in the profile, what is not measured twice, and what an end leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_application import Application, accuracy_query, sample_pipeline
+
+from circinus.errors import OperatorError, ProfileError
+from circinus.profiling import FailedConfiguration, PipelineProfile, load_dataset, profile_pipeline, wire_bytes
+from circinus.profiling.confidence import mean_bounds
+from circinus.profiling.store import ProfileStore
+from circinus.spec import DatasetSpec, MetricSpec
+
+OPERATORS = ("prepare", "left", "right", "joined")
+
+
+def _profile(application: Application, **arguments: object) -> PipelineProfile:
+    return profile_pipeline(application.specification, application.pipeline.name, application.store, **arguments)  # type: ignore[arg-type]
+
+
+class Failures:
+    def __init__(self) -> None:
+        self.found: list[FailedConfiguration] = []
+
+    def progressed(self, progress: object) -> None:
+        pass
+
+    def failed(self, failure: FailedConfiguration) -> None:
+        self.found.append(failure)
+
+
+def test_the_profile_has_what_was_measured(application: Application) -> None:
+    application.queries = (accuracy_query(0.75).model_copy(update={"risk": 0.1}),)
+    operators = tuple(
+        o.model_copy(update={"cpus": (1.0, 2.0), "batch_sizes": (1, 3)}) if o.name == "left" else o
+        for o in application.pipeline.operators
+    )
+    application.pipeline = sample_pipeline(operators=operators)
+    profile = _profile(application)
+    dataset = load_dataset(application.pipeline, [application.folder])
+    assert profile.pipeline == "sample"
+    assert profile.dataset_fingerprint == dataset.fingerprint
+    assert (profile.dataset_items, profile.hardware_class, profile.risk) == (24, "local", 0.1)
+    assert {p.configuration for p in profile.configurations} == set(application.configurations)
+    assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == ((), (), (), False)
+    assert profile.operator_versions == application.addresses().code.operators
+    for found in profile.configurations:
+        n = len(found.items)
+        assert found.items.tolist() == list(dataset.order[:n])
+        expected = [_score(found.configuration, i) for i in found.items]
+        np.testing.assert_allclose(found.scores, expected)
+        assert found.accuracy == mean_bounds(found.scores, 24, risk=0.1)
+        assert found.input_bytes.tolist() == [wire_bytes(dataset.items[i].value) for i in found.items]
+        assert set(found.operators) == set(OPERATORS)
+        for name, operator in found.operators.items():
+            assert operator.operator == name
+            assert set(operator.prefix) == {*application.pipeline.ancestors(name), name}
+            assert len(operator.service_s) == len(operator.output_bytes) == n
+            assert operator.service_s.min() > 0
+            assert operator.load_s > 0
+            assert operator.peak_memory_bytes > 5_000_000
+        keys = [dataset.items[i].key for i in found.items]
+        assert found.operators["right"].output_bytes.tolist() == [wire_bytes(key) for key in keys]
+        left = found.operators["left"]
+        assert set(left.batch_ratio) == {(1.0, 1), (1.0, 3), (2.0, 1), (2.0, 3)} == left.measured_allocations
+        assert left.batch_ratio[1.0, 1] == 1.0
+        assert found.operators["right"].batch_ratio == {(1.0, 1): 1.0}
+    assert profile.profiled_s > 0
+    assert profile.saved_s > 0
+
+
+def _score(configuration: object, item: int) -> float:
+    values = dict(configuration.operators)  # type: ignore[attr-defined]
+    x = item / 100 * values["prepare"].as_dict()["gain"] + (0.3 if values["left"].as_dict()["quality"] == "low" else 0)
+    return float(max(0.0, 1.0 - abs(x - item / 100)))
+
+
+def test_a_second_call_measures_nothing(application: Application) -> None:
+    first = _profile(application)
+    application.clear_calls()
+    second = _profile(application)
+    assert set(application.calls()) == {"dataset -"}
+    assert second.profiled_s == first.profiled_s
+    for before, after in zip(first.configurations, second.configurations, strict=True):
+        np.testing.assert_array_equal(
+            before.operators["left"].service_s, after.operators["left"].service_s, strict=True
+        )
+
+
+def test_more_queries_need_more_items_and_only_those(application: Application) -> None:
+    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 80}))
+    _profile(application)
+    application.clear_calls()
+    application.queries = (accuracy_query(0.93),)
+    profile = _profile(application)
+    assert max(len(p.items) for p in profile.configurations) == 64
+    first = {item.key for item in load_dataset(application.pipeline, [application.folder]).first(32)}
+    assert first.isdisjoint(key for name in ("left-high", "joined", "right") for key in application.calls_of(name))
+
+
+def test_one_bad_configuration_does_not_end_it(application: Application) -> None:
+    """The crash takes its process with it."""
+    application.edit("sample_second", 'self.quality == "high"', '(self.quality == "high" or os.abort())')
+    failures = Failures()
+    profile = _profile(application, observer=failures)
+    bad = {application.configuration(gain, "low") for gain in (1, 20)}
+    assert {p.configuration for p in profile.configurations} == set(application.configurations) - bad
+    assert {failure.configuration for failure in profile.failed} == bad
+    assert set(failures.found) == set(profile.failed)
+    assert profile.unmeasured == ()
+    for failure in profile.failed:
+        assert failure.item_key is not None
+        assert "operator left (sample_second:Left): its process was ended by SIGABRT" in failure.reason
+
+
+def test_a_failure_is_tried_again_and_forgotten_when_it_goes_well(application: Application) -> None:
+    marker = application.folder / "broken"
+    marker.touch()
+    application.edit(
+        "sample_second",
+        "self.quality = quality",
+        f"self.quality = quality\n        assert quality == 'high' or not os.path.exists({str(marker)!r})",
+    )
+    profile = _profile(application)
+    assert [failure.item_key for failure in profile.failed] == [None, None]
+    assert "cannot be loaded: AssertionError" in profile.failed[0].reason
+    marker.unlink()
+    healed = _profile(application)
+    assert healed.failed == ()
+    assert len(healed.configurations) == 4
+
+
+def test_an_edit_invalidates_what_it_can_have_changed(application: Application) -> None:
+    before = _profile(application)
+    application.clear_calls()
+    application.edit("sample_second", "import os", "import os  # another version")
+    after = _profile(application)
+    assert len(after.configurations) == len(before.configurations)
+    # `left`, `right` and `joined` are measured again; `prepare` runs to feed them, and keeps its first measurement.
+    assert sum(application.calls_of("left-high").values()) >= 24
+    for old, new in zip(before.configurations, after.configurations, strict=True):
+        assert (old.operators["left"].service_s != new.operators["left"].service_s).any()
+        np.testing.assert_array_equal(old.operators["prepare"].service_s, new.operators["prepare"].service_s)
+    application.edit("sample_second", "import os  # another version", "import os")
+    application.clear_calls()
+    _profile(application)
+    assert set(application.calls()) == {"dataset -"}  # back to the first version: it is all there still
+
+
+def test_another_metric_scores_the_stored_outputs(application: Application) -> None:
+    before = _profile(application)
+    application.clear_calls()
+    application.edit("sample_data", "1.0 - abs", "1.0 - 0.5 * abs")
+    after = _profile(application)
+    assert set(application.calls()) == {"dataset -"}
+    np.testing.assert_allclose(1 - after.configurations[0].scores, (1 - before.configurations[0].scores) / 2)
+
+
+def test_a_new_item_leaves_the_others_measured(application: Application) -> None:
+    _profile(application)
+    application.clear_calls()
+    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 25}))
+    profile = _profile(application)
+    assert profile.dataset_items == 25
+    assert set(application.calls_of("joined")) == {"i24"}
+
+
+def test_equal_beginnings_of_pipelines_are_measured_once(application: Application) -> None:
+    _profile(application)
+    application.clear_calls()
+    application.pipeline = sample_pipeline(name="twin")
+    assert len(_profile(application).configurations) == 4
+    assert set(application.calls()) == {"dataset -"}
+
+
+def test_a_score_outside_the_range_ends_it_with_an_error(application: Application) -> None:
+    application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:close", range=(0.0, 0.5)))
+    with pytest.raises(ProfileError, match=r"found the score .* expected a number within its range \[0, 0.5\]"):
+        _profile(application)
+
+
+def test_what_is_not_found_is_told_before_anything_is_written(application: Application) -> None:
+    application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:closed"))
+    with pytest.raises(OperatorError, match=r"has no attribute closed; did you mean close\?"):
+        _profile(application)
+    assert not application.store.exists()
+
+
+def test_the_budget_is_kept_on_the_given_clock(application: Application) -> None:
+    """Every look at the clock takes a second; the first round needs more looks than the budget has."""
+    now_s = iter(range(10_000))
+    profile = _profile(application, budget_s=12.0, clock=lambda: float(next(now_s)))
+    assert 0 < sum(len(p.items) for p in profile.configurations) < 4 * 8
+    assert next(now_s) < 60
+
+
+SLOW = "for value in values:\n            time.sleep(0.05)"
+PROGRAM = """
+import sys
+from pathlib import Path
+from sample_application import Application
+from circinus.profiling import profile_pipeline
+application = Application(Path(sys.argv[1]))
+found = profile_pipeline(application.specification, "sample", application.store)
+print("interrupted" if found.interrupted else "complete", sum(len(p.items) for p in found.configurations))
+"""
+
+
+def _start(application: Application) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(application.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def _wait_for_scores(application: Application, process: subprocess.Popen[str], count: int) -> None:
+    while process.poll() is None:
+        if application.store.is_file():
+            try:
+                with ProfileStore(application.store) as store:
+                    if store.rows("SELECT count(*) FROM score")[0][0] >= count:
+                        return
+            except ProfileError:
+                pass  # it is being made
+        time.sleep(0.02)
+    raise AssertionError(f"it ended early: {process.communicate()}")
+
+
+def _known(application: Application) -> set[tuple[int, int]]:
+    with ProfileStore(application.store) as store:
+        known = set(store.rows("SELECT subject, item FROM score"))
+        # Every scored item has its output and a time of every operator: nothing is half-written.
+        assert store.rows("SELECT count(*) FROM output") == [(len(known),)]
+        scored, served = (f"SELECT count(DISTINCT item) FROM {table}" for table in ("score", "service"))
+        assert store.rows(scored) == store.rows(served)
+    return known
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Application, how: signal.Signals) -> None:
+    application.edit("sample_second", "for value in values:", SLOW)
+    application.edit("sample_second", "import os", "import os, time")
+    process = _start(application)
+    _wait_for_scores(application, process, 16)
+    process.send_signal(how)
+    said, errors = process.communicate(timeout=60)
+    known = _known(application)
+    assert 16 <= len(known) < 4 * 24
+    if how is signal.SIGINT:
+        assert said.split() == ["interrupted", str(len(known))]
+        assert "Traceback" not in errors
+    else:
+        assert process.returncode == -signal.SIGKILL
+    application.clear_calls()
+    process = _start(application)
+    said, errors = process.communicate(timeout=120)
+    assert said.split() == ["complete", str(4 * 24)], errors
+    assert _known(application) > known
+    fresh = 4 * 24 - len(known)
+    warm_ups = 1
+    assert sum(application.calls_of("joined").values()) == fresh + warm_ups
+
+
+def test_two_at_once_share_one_store(application: Application) -> None:
+    processes = [_start(application) for _ in range(2)]
+    for process in processes:
+        said, errors = process.communicate(timeout=120)
+        assert said.split() == ["complete", str(4 * 24)], errors
+    assert len(_known(application)) == 4 * 24

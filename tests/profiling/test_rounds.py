@@ -1,0 +1,322 @@
+"""What is measured next, and that the budget is kept: on a clock that the measurements themselves move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sample_application import Application, accuracy_query, sample_pipeline
+
+from circinus.operators import Item
+from circinus.profiling.allocations import Allocations
+from circinus.profiling.budget import Budget
+from circinus.profiling.dataset import load_dataset
+from circinus.profiling.measuring import Measurer
+from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
+from circinus.profiling.observer import ProfileProgress
+from circinus.profiling.pace import Pace
+from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.rounds import Rounds
+from circinus.profiling.runner import (
+    AllocationMeasurement,
+    Measurement,
+    MeasurementError,
+    OperatorRuns,
+    ReplicaFacts,
+)
+from circinus.profiling.scorer import Scorer
+from circinus.profiling.standings import Standings, prefix_order
+from circinus.profiling.store import ProfileStore
+from circinus.spec import Configuration, DatasetSpec, Query
+
+OPERATORS = ("prepare", "left", "right", "joined")
+Score = Callable[[Configuration, Item], float]
+
+
+class TimedRunner:
+    """Takes given seconds for each operator, keeps what a prefix brought, and loads what it has not loaded."""
+
+    def __init__(self, application: Application, seconds: Mapping[str, float], load_s: float, score: Score) -> None:
+        self.now_s = 0.0
+        self.increments: list[tuple[Configuration, tuple[str, ...], float, float]] = []
+        self.allocations: list[tuple[str, tuple[tuple[float, int], ...], float]] = []
+        self.fails: Callable[[Configuration, Item], bool] = lambda configuration, item: False
+        self._addresses = application.addresses()
+        self._seconds = seconds
+        self._load_s = load_s
+        self._score = score
+        self._kept: set[tuple[str, str]] = set()
+        self._loaded: set[str] = set()
+
+    def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
+        began_s, ran_s, needed_s = self.now_s, 0.0, 0.0
+        for name in OPERATORS:
+            replica = self._addresses.replica(name, configuration[name])
+            for item in items:
+                if self.fails(configuration, item):
+                    raise MeasurementError("said", configuration, item.key, "reason")
+                needed_s += self._seconds[name]
+                key = self._addresses.output(name, configuration), item.key
+                if key not in self._kept:
+                    self.now_s += self._seconds[name] + (self._load_s if replica not in self._loaded else 0.0)
+                    ran_s += self._seconds[name]
+                    self._kept.add(key)
+                    self._loaded.add(replica)
+        self.increments.append((configuration, tuple(item.key for item in items), began_s, self.now_s))
+        return Measurement(
+            runs={n: OperatorRuns((self._seconds[n],) * len(items), (10,) * len(items)) for n in OPERATORS},
+            outputs={"joined": tuple(b"" for _ in items)},
+            scores=tuple(self._score(configuration, item) for item in items),
+            replicas={name: ReplicaFacts((1.0,), 1000) for name in OPERATORS},
+            ran_s=ran_s,
+            saved_s=needed_s - ran_s,
+        )
+
+    def measure_allocations(
+        self,
+        configuration: Configuration,
+        operator: str,
+        allocations: Sequence[tuple[float, int]],
+        items: Sequence[Item],
+    ) -> AllocationMeasurement:
+        self.allocations.append((operator, tuple(allocations), self.now_s))
+        ran_s = sum(size for _, size in allocations) * self._seconds[operator]
+        self.now_s += ran_s
+        return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaFacts((), 1000), ran_s)
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[ProfileProgress] = []
+        self.failures: list[FailedConfiguration] = []
+
+    def progressed(self, progress: ProfileProgress) -> None:
+        self.told.append(progress)
+
+    def failed(self, failure: FailedConfiguration) -> None:
+        self.failures.append(failure)
+
+
+class Trial:
+    """Rounds on the sample pipeline with a data set of 120 items."""
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        budget_s: float | None = None,
+        queries: Sequence[Query] = (),
+        score: Score = lambda configuration, item: 1.0,
+        seconds: Mapping[str, float] | None = None,
+        load_s: float = 0.0,
+    ) -> None:
+        self.runner = TimedRunner(application, seconds or dict.fromkeys(OPERATORS, 0.25), load_s, score)
+        self.listener = Listener()
+        self._application, self._budget_s, self._queries = application, budget_s, queries
+        self.dataset = load_dataset(application.pipeline, [application.folder])
+
+    def run(self) -> Standings:
+        application, listener = self._application, self.listener
+        addresses = application.addresses()
+        budget = Budget(self._budget_s, lambda: self.runner.now_s)
+        with ProfileStore(application.store, create=True) as store:
+            scorer = Scorer(application.pipeline, [application.folder])
+            measurer = Measurer(store, addresses, self.dataset, self.runner, scorer)
+            objectives = Objectives.of(self._queries, application.pipeline.name)
+            standings = Standings(application.pipeline, measurer, np.array(self.dataset.order), objectives)
+            pace = Pace(addresses)
+            allocations = Allocations(store, addresses, measurer, standings, pace, budget, listener)
+            Rounds(measurer, standings, allocations, pace, budget, listener).run()
+            for configuration in standings.configurations:
+                standings.look_up(configuration)
+            return standings
+
+
+@pytest.fixture
+def large(application: Application) -> Application:
+    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 120}))
+    return application
+
+
+def _counts(standings: Standings) -> list[int]:
+    return [standings.items(configuration) for configuration in standings.configurations]
+
+
+def test_equal_prefixes_are_neighbours(application: Application) -> None:
+    ordered = prefix_order(application.pipeline)
+    assert sorted(map(str, ordered)) == sorted(map(str, application.configurations))
+    gains = [configuration["prepare"] for configuration in ordered]
+    assert gains == [gains[0], gains[0], gains[2], gains[2]]
+
+
+def test_without_a_budget_everything_is_settled(large: Application) -> None:
+    """Perfect scores clear a threshold of 0.95 with some 60 items; a threshold of 1 is never cleared but by all."""
+    trial = Trial(large, queries=[accuracy_query(0.95)])
+    standings = trial.run()
+    assert all(standings.settled(configuration) for configuration in standings.configurations)
+    assert _counts(standings) == [64] * 4
+    full = Trial(large, queries=[accuracy_query(1.0)]).run()
+    assert _counts(full) == [120] * 4
+
+
+def test_increments_double_and_each_prefix_runs_once(large: Application) -> None:
+    trial = Trial(large, queries=[accuracy_query(0.95)])
+    trial.run()
+    sizes = [len(items) for _, items, _, _ in trial.runner.increments]
+    assert sizes == [8] * 4 + [8] * 4 + [16] * 4 + [32] * 4
+    runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
+    assert trial.runner.now_s == pytest.approx(64 * 0.25 * sum(runs.values()))
+
+
+def test_what_is_settled_gets_no_more_items(large: Application) -> None:
+    hopeless, certain, near = (
+        large.configuration(20, "low"),
+        large.configuration(20, "high"),
+        large.configuration(1, "low"),
+    )
+    means = {hopeless: 0.0, certain: 1.0, near: 0.8, large.configuration(1, "high"): 0.8}
+    trial = Trial(large, queries=[accuracy_query(0.8)], score=lambda configuration, item: means[configuration])
+    standings = trial.run()
+    assert standings.items(hopeless) == 8
+    assert standings.items(certain) == LATENCY_ITEMS
+    assert standings.items(near) == 120
+
+
+def test_a_query_without_an_accuracy_objective_needs_items_for_its_latency(large: Application) -> None:
+    free = accuracy_query(0.8).model_copy(
+        update={"slos": accuracy_query(0.8).slos.model_copy(update={"accuracy": None})}
+    )
+    standings = Trial(large, queries=[accuracy_query(0.8), free], score=lambda *_: 0.0).run()
+    assert _counts(standings) == [LATENCY_ITEMS] * 4
+    assert _counts(Trial(large).run()) == [LATENCY_ITEMS] * 4
+
+
+def test_the_undecided_come_first(large: Application) -> None:
+    """After the first round: those that straddle the threshold, then those that only want items for latency."""
+    straddling = large.configuration(20, "high")
+    trial = Trial(
+        large,
+        queries=[accuracy_query(0.5)],
+        score=lambda configuration, _: 0.55 if configuration == straddling else 1.0,
+    )
+    trial.run()
+    assert trial.runner.increments[4][0] == straddling
+
+
+@given(
+    budget_s=st.floats(0.1, 400),
+    load_s=st.sampled_from([0.0, 3.0]),
+    seconds=st.lists(st.sampled_from([0.01, 0.2, 1.5]), min_size=4, max_size=4),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_budget_is_exceeded_by_at_most_one_increment(
+    large: Application, budget_s: float, load_s: float, seconds: list[float]
+) -> None:
+    large.store.unlink(missing_ok=True)
+    times = dict(zip(OPERATORS, seconds, strict=True))
+    trial = Trial(large, budget_s=budget_s, load_s=load_s, seconds=times, queries=[accuracy_query(0.95)])
+    standings = trial.run()
+    assert all(began_s < budget_s for _, _, began_s, _ in trial.runner.increments)
+    # Nothing is begun that is expected to end too late; what is not expected are the loads.
+    assert trial.runner.now_s <= budget_s + sum(seconds) + 8 * load_s + 1e-6
+    order = [trial.dataset.items[i].key for i in trial.dataset.order]
+    for configuration in standings.configurations:
+        measured = [key for c, items, _, _ in trial.runner.increments if c == configuration for key in items]
+        assert measured == order[: len(measured)]  # a gap-free beginning of the common order
+        assert standings.items(configuration) == len(measured)
+
+
+def test_a_small_budget_is_spread_over_all_configurations(large: Application) -> None:
+    """Eight items of everything would take 24 s; 13 s are enough for some of each."""
+    counts = _counts(Trial(large, budget_s=13.0).run())
+    assert min(counts) >= 2
+    assert max(counts) <= 8
+
+
+def test_a_tiny_budget_still_measures_one_item(large: Application) -> None:
+    trial = Trial(large, budget_s=0.5)
+    assert _counts(trial.run()) == [1, 0, 0, 0]
+    assert [len(items) for _, items, _, _ in trial.runner.increments] == [1]
+
+
+def test_no_budget_at_all_measures_nothing(large: Application) -> None:
+    trial = Trial(large, budget_s=0.0)
+    assert _counts(trial.run()) == [0] * 4
+
+
+def test_a_later_call_goes_on_and_repeats_nothing(large: Application) -> None:
+    first = Trial(large, budget_s=20.0, queries=[accuracy_query(0.95)])
+    before = _counts(first.run())
+    second = Trial(large, queries=[accuracy_query(0.95)])
+    second.run()
+    seen = [(c, key) for trial in (first, second) for c, items, _, _ in trial.runner.increments for key in items]
+    assert len(seen) == len(set(seen))
+    assert sum(before) > 0
+    third = Trial(large, queries=[accuracy_query(0.95)])
+    third.run()
+    assert third.runner.increments == []
+
+
+def test_a_failing_configuration_is_left_and_the_others_go_on(large: Application) -> None:
+    bad = large.configuration(1, "high")
+    trial = Trial(large)
+    trial.runner.fails = lambda configuration, item: configuration == bad
+    standings = trial.run()
+    assert [failure.configuration for failure in trial.listener.failures] == [bad]
+    assert standings.failed(bad)
+    assert sorted(_counts(standings)) == [0, LATENCY_ITEMS, LATENCY_ITEMS, LATENCY_ITEMS]
+
+
+def _with_choices(application: Application, **changes: object) -> None:
+    operators = tuple(
+        o.model_copy(update=changes) if o.name in ("left", "right") else o for o in application.pipeline.operators
+    )
+    application.pipeline = application.pipeline.model_copy(update={"operators": operators})
+
+
+def test_every_allocation_is_measured_once(large: Application) -> None:
+    _with_choices(large, cpus=(1.0, 2.0), batch_sizes=(1, 4))
+    trial = Trial(large)
+    trial.run()
+    wanted = ((1.0, 4), (2.0, 1), (2.0, 4))
+    assert sorted(name for name, _, _ in trial.runner.allocations) == ["left", "left", "right"]
+    assert {allocations for _, allocations, _ in trial.runner.allocations} == {wanted}
+    again = Trial(large)
+    again.run()
+    assert again.runner.allocations == []
+
+
+def test_nothing_is_measured_where_there_is_no_choice(large: Application) -> None:
+    trial = Trial(large)
+    trial.run()
+    assert trial.runner.allocations == []
+
+
+def test_allocations_come_after_the_first_round_and_take_a_share_of_the_budget(large: Application) -> None:
+    _with_choices(large, batch_sizes=(1, 2))
+    trial = Trial(large, budget_s=60.0, queries=[accuracy_query(0.99)])
+    trial.run()
+    first_round_s = max(ended_s for _, _, _, ended_s in trial.runner.increments[:4])
+    began = [began_s for _, _, began_s in trial.runner.allocations]
+    assert len(began) == 3
+    assert min(began) == pytest.approx(first_round_s)
+    assert max(began) < trial.runner.increments[4][2]
+    tight = Trial(large, budget_s=9.0)
+    large.store.unlink()
+    tight.run()
+    assert tight.runner.now_s <= 9.0 + 1.0
+
+
+def test_the_observer_hears_of_every_increment(large: Application) -> None:
+    trial = Trial(large, budget_s=100.0, queries=[accuracy_query(0.9)])
+    standings = trial.run()
+    told = trial.listener.told
+    assert len(told) == len(trial.runner.increments)
+    assert [progress.done for progress in told] == sorted(progress.done for progress in told)
+    assert all(progress.done <= progress.total for progress in told)
+    assert all(progress.remaining_s <= 100.0 - progress.elapsed_s for progress in told)
+    assert told[-1].done == sum(_counts(standings))
+    assert told[0].remaining_s > 0
