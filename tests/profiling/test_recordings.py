@@ -1,0 +1,187 @@
+"""Recordings for a replay: on items that planning never saw, and readable without the user's code."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from sample_application import Application, sample_pipeline
+
+from circinus.errors import ProfileError
+from circinus.profiling import (
+    FailedConfiguration,
+    Recordings,
+    load_dataset,
+    load_profile,
+    load_recordings,
+    profile_pipeline,
+    record_held_out,
+    wire_bytes,
+)
+from circinus.profiling.observer import ProfileProgress
+from circinus.spec import Configuration, DatasetSpec, prefix
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[ProfileProgress] = []
+        self.failures: list[FailedConfiguration] = []
+
+    def progressed(self, progress: ProfileProgress) -> None:
+        self.told.append(progress)
+
+    def failed(self, failure: FailedConfiguration) -> None:
+        self.failures.append(failure)
+
+
+@pytest.fixture
+def large(application: Application) -> Application:
+    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 60}))
+    return application
+
+
+def _record(application: Application, *wanted: Configuration, count: int = 5, **arguments: object) -> Recordings:
+    return record_held_out(
+        application.specification,
+        "sample",
+        application.store,
+        configurations=wanted,
+        items_count=count,
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def _prefixes(application: Application, configuration: Configuration) -> dict[str, Configuration]:
+    return {o.name: prefix(application.pipeline, configuration, o.name) for o in application.pipeline.operators}
+
+
+def _held_out(application: Application, count: int) -> list[str]:
+    return [item.key for item in load_dataset(application.pipeline, [application.folder]).held_out(count)]
+
+
+def test_it_records_the_end_of_the_order(application: Application) -> None:
+    low, high = application.configuration(1, "low"), application.configuration(1, "high")
+    listener = Listener()
+    found = _record(application, low, high, observer=listener)
+    assert list(found.items) == _held_out(application, 5)
+    assert [(p.done, p.total) for p in listener.told] == [(5, 10), (10, 10)]
+    for configuration, added in ((low, 0.3), (high, 0.0)):
+        prefixes = _prefixes(application, configuration)
+        for key in found.items:
+            assert found.output(prefixes["joined"], key) == (key, pytest.approx(int(key[1:]) / 100 + added))
+            assert found.run(prefixes["right"], key).output_bytes == wire_bytes(key)
+            assert all(found.run(p, key).service_s > 0 for p in prefixes.values())
+    assert set(found.outputs) == {_prefixes(application, c)["joined"] for c in (low, high)}
+    sizes = {item.key: wire_bytes(item.value) for item in application.items()}
+    assert found.input_bytes == sizes
+    assert found.batch_ratios["left", low["left"]] == {(1.0, 1): 1.0}
+
+
+def test_a_second_time_records_nothing_new(application: Application) -> None:
+    configuration = application.configuration(1, "low")
+    first = _record(application, configuration)
+    application.clear_calls()
+    assert _record(application, configuration) == first
+    assert set(application.calls()) == {"dataset -"}
+    _record(application, configuration, count=6)
+    assert len(application.calls_of("joined")) == 1
+
+
+def test_a_profile_takes_no_notice_of_them(large: Application) -> None:
+    profile_pipeline(large.specification, "sample", large.store)
+    before = load_profile(large.specification, "sample", large.store)
+    _record(large, *large.configurations, count=10)
+    after = load_profile(large.specification, "sample", large.store)
+    for old, new in zip(before.configurations, after.configurations, strict=True):
+        assert old.items.tolist() == new.items.tolist()
+        assert old.accuracy == new.accuracy
+        assert set(_held_out(large, 10)).isdisjoint(f"i{i:02d}" for i in new.items)
+    assert (after.profiled_s, after.saved_s) == (before.profiled_s, before.saved_s)
+
+
+def test_held_out_items_alone_are_no_profile(large: Application) -> None:
+    _record(large, large.configuration(1, "low"))
+    with pytest.raises(ProfileError, match="found no measurement of pipeline sample"):
+        load_profile(large.specification, "sample", large.store)
+
+
+def test_items_that_were_profiled_are_recorded_too_but_come_last(large: Application) -> None:
+    profile = profile_pipeline(large.specification, "sample", large.store)
+    measured = profile.configurations[0]
+    found = _record(large, measured.configuration, count=4)
+    assert list(found.items[:4]) == _held_out(large, 4)
+    assert len(found.items) == 4 + len(measured.items)
+
+
+def test_it_is_read_without_the_users_code(application: Application) -> None:
+    configuration = application.configuration(20, "low")
+    recorded = _record(application, configuration)
+    for path in application.folder.glob("*.py"):
+        path.unlink()
+    application.forget()
+    prefixes = _prefixes(application, configuration)
+    found = load_recordings(application.store, "sample", prefixes.values())
+    assert found == recorded
+    assert not {"sample_first", "sample_second"} & set(sys.modules)
+
+
+def test_an_item_on_which_one_fails_is_left_out_and_told(application: Application) -> None:
+    bad = _held_out(application, 5)[2]
+    checked = f"for value in values:\n            assert value['key'] != {bad!r}"
+    application.edit("sample_second", "for value in values:", checked)
+    listener = Listener()
+    low, high = application.configuration(1, "low"), application.configuration(1, "high")
+    found = _record(application, low, high, observer=listener)
+    assert list(found.items) == [key for key in _held_out(application, 5) if key != bad]
+    assert [(failure.configuration, failure.item_key) for failure in listener.failures] == [(low, bad)]
+
+
+def test_nothing_to_replay_is_an_error(application: Application) -> None:
+    application.edit("sample_second", "return (key, x)", "return undefined")
+    with pytest.raises(ProfileError, match="no item of pipeline sample was recorded"):
+        _record(application, application.configuration(1, "low"))
+
+
+def test_what_was_not_recorded_is_named(application: Application) -> None:
+    low, high = application.configuration(1, "low"), application.configuration(1, "high")
+    found = _record(application, low, count=2)
+    first = _prefixes(application, low)["joined"]
+    with pytest.raises(ProfileError, match="found no recording of item i99"):
+        found.run(first, "i99")
+    with pytest.raises(ProfileError, match="found no recording of item"):
+        found.output(_prefixes(application, low)["left"], found.items[0])
+    with pytest.raises(ProfileError, match=r"found no recording of pipeline sample under .*quality=high"):
+        load_recordings(application.store, "sample", _prefixes(application, high).values())
+    with pytest.raises(ProfileError, match="found no profile store"):
+        load_recordings(application.folder / "none.sqlite", "sample", [first])
+
+
+def test_after_an_edit_the_new_code_is_replayed_and_after_its_undoing_the_old(application: Application) -> None:
+    configuration = application.configuration(1, "high")
+    joined = _prefixes(application, configuration)["joined"]
+
+    def answer(found: Recordings) -> float:
+        return float(found.output(joined, found.items[0])[1])
+
+    first = answer(_record(application, configuration))
+    application.edit("sample_second", "return (key, x)", "return (key, x + 1)")
+    assert answer(_record(application, configuration)) == pytest.approx(first + 1)
+    application.edit("sample_second", "return (key, x + 1)", "return (key, x)")
+    assert answer(_record(application, configuration)) == first
+    assert answer(load_recordings(application.store, "sample", [joined])) == first
+
+
+def test_allocations_that_were_not_measured_gain_nothing(application: Application) -> None:
+    operators = tuple(
+        o.model_copy(update={"batch_sizes": (1, 4), "cpus": (1.0, 2.0)}) if o.name == "left" else o
+        for o in application.pipeline.operators
+    )
+    application.pipeline = sample_pipeline(operators=operators)
+    configuration = application.configuration(1, "low")
+    found = _record(application, configuration, count=2)
+    ratios = found.batch_ratios["left", configuration["left"]]
+    assert ratios == {(1.0, 1): 1.0, (1.0, 4): 4.0, (2.0, 1): 1.0, (2.0, 4): 4.0}
+    profile = profile_pipeline(application.specification, "sample", application.store)
+    measured = next(p for p in profile.configurations if p.configuration == configuration).operators["left"]
+    again = load_recordings(application.store, "sample", _prefixes(application, configuration).values())
+    assert again.batch_ratios["left", configuration["left"]] == measured.batch_ratio
