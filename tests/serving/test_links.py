@@ -51,7 +51,9 @@ def arrivals(clock: Clock, sends: list[tuple[float, tuple[DirectedLink, ...], fl
         arrived_s[index] = clock.now_s
 
     for index, (when, path, size_bytes) in enumerate(sends):
-        clock.call_at(when, lambda i=index, p=path, b=size_bytes: links.send(p, b, lambda: arrive(i)))
+        clock.call_at(
+            when, lambda i=index, p=path, b=size_bytes: links.send(p, b, clock.now_s, lambda due_s: arrive(i))
+        )
     clock.run()
     return arrived_s
 

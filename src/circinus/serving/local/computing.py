@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
 from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
-from circinus.serving.local.messages import Batch, ReplicaSpec, WorkResult
+from circinus.serving.local.messages import Batch, BatchResult, ReplicaSpec, WorkItem, WorkResult
 
 
 class ComputingResponder:
@@ -34,23 +34,28 @@ class ComputingResponder:
         self._cpus = spec.cpus
         self._relative_speed = spec.relative_speed
 
-    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[list[WorkResult], Sequence[Payload]]:
+    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch. Where it fails, each item is processed alone, so that only the faulty ones fail."""
+        results, outputs = self._answer(batch.items, payloads)
+        return BatchResult(time.monotonic(), results), outputs
+
+    def _answer(
+        self, items: Sequence[WorkItem], payloads: Sequence[Payload]
+    ) -> tuple[list[WorkResult], Sequence[Payload]]:
         inputs: list[Sequence[Payload]] = []
-        for item in batch.items:
+        for item in items:
             begin = sum(map(len, inputs))
             inputs.append(payloads[begin : begin + item.inputs])
         try:
             outputs, service_s = self._process(inputs)
         except Exception as error:  # whatever the user's operator raises is the answer, not the end of the replica
-            if len(batch.items) == 1:
+            if len(items) == 1:
                 traceback.print_exc()
                 failure = f"{type(error).__name__}: {error}"
                 return [WorkResult(failure, 0.0, 0.0, 0.0, has_payload=False)], []
-            singles = [batch._replace(items=(item,)) for item in batch.items]
-            alone = [self.answer(single, its_inputs) for single, its_inputs in zip(singles, inputs, strict=True)]
+            alone = [self._answer([item], its_inputs) for item, its_inputs in zip(items, inputs, strict=True)]
             return [results[0] for results, _ in alone], [output for _, outputs in alone for output in outputs]
-        share_s = service_s / len(batch.items)
+        share_s = service_s / len(items)
         return [WorkResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
 
     def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:

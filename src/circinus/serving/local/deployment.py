@@ -42,7 +42,6 @@ class RunningDeployment:
         self._queue: deque[Work] = deque()
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
-        """The last one to become free is the first to be used: its caches are warm."""
         self._leaving: set[Replica] = set()
         self._requests = 0
         self._restarts = 0
@@ -112,9 +111,12 @@ class RunningDeployment:
             replica.learn(stages)
 
     def enqueue(self, work: Work) -> None:
-        """Put an item at the end of the queue."""
+        """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
-        self._queue.append(work)
+        position = len(self._queue)
+        while position and self._queue[position - 1].due_s > work.due_s:
+            position -= 1
+        self._queue.insert(position, work)
         self._dispatch()
 
     def status(self) -> DeploymentStatus:
@@ -144,19 +146,28 @@ class RunningDeployment:
 
     def _dispatch(self) -> None:
         self._idle = [replica for replica in self._idle if replica.reachable]
-        while self._idle and (batch := self._take_batch()):
-            self._idle.pop().process(batch)
+        while self._idle and self._queue:
+            work = self._queue.popleft()
+            if work.abandoned():
+                continue
+            replica = min(self._idle, key=lambda replica: replica.free_s)
+            self._idle.remove(replica)
+            # A replay goes by when replica and item were there, not by when that was noticed: then the lateness of a
+            # busy machine does not add up in its queues.
+            begin_s = max(replica.free_s, work.due_s) if self._spec.replays else self._loop.time()
+            replica.process([work, *self._take_companions(work, begin_s)], begin_s)
 
-    def _take_batch(self) -> list[Work]:
-        """What a free replica takes; an item that a replica ended with goes alone, so that it harms no other."""
-        batch: list[Work] = []
-        while self._queue and len(batch) < self.deployment.allocation.batch_size:
-            if batch and (self._queue[0].deaths or batch[0].deaths):
+    def _take_companions(self, first: Work, begin_s: float) -> list[Work]:
+        """What else goes into a batch. An item that a replica ended with goes alone, so that it harms no other."""
+        companions: list[Work] = []
+        room = 0 if first.deaths else self.deployment.allocation.batch_size - 1
+        while self._queue and len(companions) < room:
+            if self._queue[0].deaths or self._queue[0].due_s > begin_s:
                 break
             work = self._queue.popleft()
             if not work.abandoned():
-                batch.append(work)
-        return batch
+                companions.append(work)
+        return companions
 
     def _replica_ended(self, replica: Replica, ending: Ending) -> None:
         if replica in self._idle:

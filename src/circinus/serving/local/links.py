@@ -33,19 +33,23 @@ class LinkEmulator:
         self._free_at: dict[str, float] = {}
         """Name of a directed link -> when everything sent over it so far has left."""
 
-    def send(self, path: Sequence[DirectedLink], size_bytes: float, arrived: Callable[[], None]) -> None:
-        """Call `arrived` when `size_bytes` have crossed `path`; at once when it is empty."""
-        self._cross(tuple(path), size_bytes, arrived, self._timer.time())
-
-    def _cross(
-        self, path: tuple[DirectedLink, ...], size_bytes: float, arrived: Callable[[], None], due_s: float
+    def send(
+        self, path: Sequence[DirectedLink], size_bytes: float, due_s: float, arrived: Callable[[float], None]
     ) -> None:
+        """Call `arrived` when `size_bytes` have crossed `path`; at once when it is empty.
+
+        Args:
+            path: the links, in order.
+            size_bytes: what is sent.
+            due_s: when it was there to be sent; not in the future.
+            arrived: told when the last byte was due to arrive.
+        """
         if not path:
-            arrived()
+            arrived(due_s)
             return
         link, rest = path[0], path[1:]
         begin_s = max(due_s, self._free_at.get(link.name, due_s))
         left_s = begin_s + size_bytes / link.bandwidth_bytes_per_s
         self._free_at[link.name] = left_s
         next_s = left_s + link.one_way_s
-        self._timer.call_at(next_s, self._cross, rest, size_bytes, arrived, next_s)
+        self._timer.call_at(next_s, self.send, rest, size_bytes, next_s, arrived)

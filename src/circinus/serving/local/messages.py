@@ -24,7 +24,7 @@ class Say(StrEnum):
     WORK = "work"
     """Engine: process this `Batch`; the payloads are the inputs, item by item."""
     DONE = "done"
-    """Replica: what became of the batch (a list of `WorkResult`); the payloads are the outputs."""
+    """Replica: what became of the batch (a `BatchResult`); the payloads are the outputs."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class WorkItem(NamedTuple):
 class Batch(NamedTuple):
     """Items that are processed together."""
 
-    begun_s: float
-    """When the engine sent it, by the machine's monotonic clock."""
+    begin_s: float
+    """When its processing begins, by the machine's monotonic clock. In a replay that is when a replica and an item were
+    both there, which a busy machine may notice only later."""
     items: tuple[WorkItem, ...]
 
 
@@ -105,3 +106,12 @@ class WorkResult(NamedTuple):
     """This item's even share of them."""
     output_bytes: float
     has_payload: bool
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch."""
+
+    end_s: float
+    """When it was done, by the machine's monotonic clock; in a replay, when it would have been."""
+    results: list[WorkResult]
+    """Item by item."""

@@ -7,7 +7,15 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem, WorkResult
+from circinus.serving.local.messages import (
+    Batch,
+    BatchResult,
+    RecordedRun,
+    RecordedStage,
+    ReplicaSpec,
+    WorkItem,
+    WorkResult,
+)
 
 
 class ReplayingResponder:
@@ -21,18 +29,15 @@ class ReplayingResponder:
         """Answer from `stages` too; what was known under one of their ids is replaced."""
         self._stages.update(stages)
 
-    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[list[WorkResult], Sequence[Payload]]:
-        """Sleep a batch's recorded time, counted from when it was sent, so that a busy machine adds little to it.
-
-        Items that were not recorded fail and take none of the time.
-        """
+    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
+        """Sleep until the batch would have been done. Items that were not recorded fail and take none of the time."""
         runs = [self._run(item) for item in batch.items]
         known = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
         service_s = 0.0
         if known:
             ratio = batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
             service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
-            time.sleep(max(batch.begun_s + service_s - time.monotonic(), 0.0))
+            time.sleep(max(batch.begin_s + service_s - time.monotonic(), 0.0))
         results = []
         outputs: list[Payload] = []
         for item, run in zip(batch.items, runs, strict=True):
@@ -44,7 +49,7 @@ class ReplayingResponder:
                 outputs.append(run.output)
             share_s = service_s / len(known)
             results.append(WorkResult("", service_s, share_s, run.output_bytes, run.output is not None))
-        return results, outputs
+        return BatchResult(batch.begin_s + service_s, results), outputs
 
     def _stage(self, item: WorkItem) -> RecordedStage:
         assert item.recording is not None, "a replaying engine names a recording with every item"

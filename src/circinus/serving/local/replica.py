@@ -11,7 +11,16 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import Batch, Ending, RecordedStage, ReplicaSpec, Say, WorkItem, WorkResult
+from circinus.serving.local.messages import (
+    Batch,
+    BatchResult,
+    Ending,
+    RecordedStage,
+    ReplicaSpec,
+    Say,
+    WorkItem,
+    WorkResult,
+)
 from circinus.serving.local.processes import ReplicaProcesses
 
 _LEAVE_S = 5.0
@@ -25,7 +34,10 @@ class Work:
     item_key: str
     inputs: Sequence[Payload]
     recording: int | None
-    done: Callable[[WorkResult, Payload | None], None]
+    due_s: float
+    """When the last of its inputs arrived."""
+    done: Callable[[WorkResult, Payload | None, float], None]
+    """Told when the batch ended, too."""
     failed: Callable[[str], None]
     abandoned: Callable[[], bool]
     """Whether nobody waits for it any more."""
@@ -62,6 +74,8 @@ class Replica:
         self.leaving = False
         """Whether it was told to end."""
         self.batches_done = 0
+        self.free_s = 0.0
+        """When it ended its last batch."""
         self._name = spec.name
         self._loop = loop
         self._processes = processes
@@ -99,12 +113,12 @@ class Replica:
         """Send recordings to answer from."""
         self._connection.send((Say.RECORDINGS, stages))
 
-    def process(self, batch: list[Work]) -> None:
+    def process(self, batch: list[Work], begin_s: float) -> None:
         """Begin a batch; it must be idle."""
         self.batch = batch
         items = tuple(WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch)
         inputs = [packed for work in batch for packed in work.inputs]
-        self._connection.send((Say.WORK, Batch(self._loop.time(), items)), inputs)
+        self._connection.send((Say.WORK, Batch(begin_s, items)), inputs)
 
     def leave(self) -> None:
         """End after the present batch."""
@@ -133,19 +147,20 @@ class Replica:
         else:
             self._batch_done(content, payloads)
 
-    def _batch_done(self, results: list[WorkResult], payloads: list[memoryview]) -> None:
+    def _batch_done(self, result: BatchResult, payloads: list[memoryview]) -> None:
         batch, self.batch = self.batch, []
+        self.free_s = result.end_s
         self.batches_done += 1
         if self.leaving:
             self.leave()
         elif not self._gone:
             self._on_idle(self)
         outputs = iter(payloads)
-        for work, result in zip(batch, results, strict=True):
-            if result.error:
-                work.failed(result.error)
+        for work, its_result in zip(batch, result.results, strict=True):
+            if its_result.error:
+                work.failed(its_result.error)
             else:
-                work.done(result, next(outputs) if result.has_payload else None)
+                work.done(its_result, next(outputs) if its_result.has_payload else None, result.end_s)
 
     def _lost(self) -> None:
         """It closed its connection: it has ended, or it can no longer be reached and must."""

@@ -45,8 +45,8 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
             assert isinstance(responder, ReplayingResponder), "only replaying replicas are sent recordings"
             responder.learn(content)
         else:
-            results, outputs = responder.answer(content, payloads)
-            frames.send((Say.DONE, results), outputs)
+            result, outputs = responder.answer(content, payloads)
+            frames.send((Say.DONE, result), outputs)
 
 
 def limit_threads(cpus: float) -> None:

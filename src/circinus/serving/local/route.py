@@ -112,7 +112,8 @@ class Journey:
     ended: bool = False
     _begin_s: float = 0.0
     _values: dict[str, Payload | None] = field(default_factory=dict)
-    _arrived: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _arrived: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    """Consumer -> producer -> when its output arrived."""
     _stage_s: dict[str, float] = field(default_factory=dict)
     _busy_s: dict[str, float] = field(default_factory=dict)
     _link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -122,7 +123,7 @@ class Journey:
         self._begin_s = self.timer.time()
         for deployment in self.compiled.deployments.values():
             deployment.enter()
-        self._produced(_INPUT, value, input_bytes)
+        self._produced(_INPUT, value, input_bytes, self._begin_s)
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
@@ -137,26 +138,26 @@ class Journey:
             self.abandon()
             self.on_failed(f"query {self.compiled.route.query}: {reason}")
 
-    def _produced(self, producer: str, value: Payload | None, size_bytes: float) -> None:
+    def _produced(self, producer: str, value: Payload | None, size_bytes: float, due_s: float) -> None:
         self._values[producer] = value
         for delivery in self.compiled.deliveries[producer]:
             for link in delivery.path:
                 self._link_bytes[link.name] += size_bytes
-            self.links.send(delivery.path, size_bytes, partial(self._delivered, producer, delivery.consumers))
+            self.links.send(delivery.path, size_bytes, due_s, partial(self._delivered, producer, delivery.consumers))
 
-    def _delivered(self, producer: str, consumers: Sequence[str]) -> None:
+    def _delivered(self, producer: str, consumers: Sequence[str], due_s: float) -> None:
         for consumer in consumers:
             if self.ended:
                 return
             arrived = self._arrived[consumer]
-            arrived.add(producer)
+            arrived[producer] = due_s
             if consumer == _RESULT:
                 if len(arrived) == len(self.compiled.route.sinks):
                     self._finish()
             elif len(arrived) == len(set(self.compiled.stages[consumer].after or (_INPUT,))):
-                self._enqueue(self.compiled.stages[consumer])
+                self._enqueue(self.compiled.stages[consumer], max(arrived.values()))
 
-    def _enqueue(self, stage: RouteStage) -> None:
+    def _enqueue(self, stage: RouteStage, due_s: float) -> None:
         operator = stage.operator
         inputs = [self._values[producer] for producer in stage.after or (_INPUT,)]
         self.compiled.deployments[operator].enqueue(
@@ -164,17 +165,18 @@ class Journey:
                 item_key=self.item_key,
                 inputs=[value for value in inputs if value is not None],
                 recording=self.compiled.recordings.get(operator),
-                done=lambda result, output: self._processed(operator, result, output),
+                due_s=due_s,
+                done=partial(self._processed, operator),
                 failed=lambda reason: self.fail(f"operator {operator} failed on item {self.item_key!r}: {reason}"),
                 abandoned=lambda: self.ended,
             )
         )
 
-    def _processed(self, operator: str, result: WorkResult, output: Payload | None) -> None:
+    def _processed(self, operator: str, result: WorkResult, output: Payload | None, end_s: float) -> None:
         if not self.ended:
             self._stage_s[operator] = result.service_s
             self._busy_s[operator] = result.busy_s
-            self._produced(operator, output, result.output_bytes)
+            self._produced(operator, output, result.output_bytes, end_s)
 
     def _finish(self) -> None:
         self.abandon()
