@@ -78,6 +78,10 @@ def test_a_file_that_must_not_be_read(folder: Path) -> None:
     (folder / "a.yaml").chmod(0)
     (fault,) = _faults(folder / "a.yaml")
     assert "cannot be read (Permission denied)" in str(fault)
+    folder.chmod(0)
+    (fault,) = _faults(folder)
+    assert "cannot be read (Permission denied)" in str(fault)
+    folder.chmod(0o700)
 
 
 def test_a_file_that_is_not_text(folder: Path) -> None:
@@ -88,6 +92,6 @@ def test_a_file_that_is_not_text(folder: Path) -> None:
 
 def test_an_empty_folder_and_no_path_at_all(tmp_path: Path) -> None:
     (fault,) = _faults(tmp_path)
-    assert "an empty folder" in str(fault)
+    assert "a folder without any" in str(fault)
     (fault,) = _faults()
     assert "at least one file or folder" in str(fault)

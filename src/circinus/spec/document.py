@@ -14,6 +14,7 @@ from circinus.spec.query import Query
 from circinus.spec.references import check_references
 from circinus.spec.specification import Specification
 
+_SUFFIXES = (".yaml", ".yml")
 WHOLE_FILE = "(file)"
 """Stands for the field in faults of a whole file."""
 
@@ -51,10 +52,8 @@ def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[
 def _specification(
     texts: Iterable[tuple[Path, str]], unread: list[Fault], module_paths: tuple[Path, ...], files: tuple[Path, ...]
 ) -> Specification:
-    from circinus.spec.yaml_reader import (  # what runs plans reads no YAML, and the parser loads slowly
-        SYNTAX,
-        read_yaml,
-    )
+    # Here, since what runs plans reads no YAML, and the parser loads slowly.
+    from circinus.spec.yaml_reader import SYNTAX, read_yaml
 
     faults = list(unread)
     documents: list[Document] = []
@@ -67,10 +66,11 @@ def _specification(
         if not trees and not found:
             found = [Fault(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
         faults += found
+        told = {(fault.line, fault.field) for fault in found}
         for tree in trees:
             document, wrong = read_document(tree, str(file))
             complete = complete and document is not None
-            faults += wrong
+            faults += [fault for fault in wrong if (fault.line, fault.field) not in told]
             if document is not None:
                 documents.append(document)
     faults += check_references(documents, complete)
@@ -96,9 +96,13 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
     for path in map(Path, paths):
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
+            try:
+                files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+            except OSError as error:
+                faults.append(_unreadable(path, error))
+                continue
             if not files:
-                faults.append(Fault(str(path), 0, WHOLE_FILE, "an empty folder", "*.yaml or *.yml files in it"))
+                faults.append(Fault(str(path), 0, WHOLE_FILE, "a folder without any", "*.yaml or *.yml files in it"))
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values()), faults
@@ -110,12 +114,17 @@ def _text(file: Path) -> str | Fault:
     except FileNotFoundError:
         return Fault(str(file), 0, WHOLE_FILE, "nothing", "a file", _neighbour(file))
     except OSError as error:
-        return Fault(str(file), 0, WHOLE_FILE, f"a file that cannot be read ({error.strerror})", "a readable file")
+        return _unreadable(file, error)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Fault(str(file), line, WHOLE_FILE, f"the byte 0x{content[error.start]:02x}", "text in UTF-8")
+
+
+def _unreadable(path: Path, error: OSError) -> Fault:
+    found = f"what cannot be read ({error.strerror})"
+    return Fault(str(path), 0, WHOLE_FILE, found, "a file or folder that may be read")
 
 
 def _neighbour(file: Path) -> str:

@@ -32,6 +32,7 @@ _EXPECTED = {
     "mapping_type": "a mapping",
     "tuple_type": "a list",
     "string_type": "text",
+    "string_unicode": "text in Unicode",
     "bool_type": "true or false",
     "int_type": "a whole number",
     "int_from_float": "a whole number",

@@ -22,6 +22,9 @@ from pydantic import (
 
 from circinus.spec.faults import Expects, Wrong, describe, explain, refusal, wrong
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character: Python's texts may have it, files may not."""
+
 _NAME_CHARACTERS = 63
 
 
@@ -72,6 +75,8 @@ def _scalar(value: Any) -> Any:
         raise wrong(describe(value), "text, a number, true or false")
     if isinstance(value, float) and not math.isfinite(value):
         raise wrong(describe(value), "a finite number")
+    if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
+        raise wrong(describe(value), "text in Unicode")
     return value
 
 

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from circinus.spec.model import Scalar
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class KnobValues:
-    """The knob values of one operator, sorted by name; knobs that do not exist under the others are absent."""
+    """The knob values of one operator, sorted by name; knobs that do not exist under the others are absent.
+
+    They are ordered, whatever their kinds: numbers and truth values stand before texts.
+    """
 
     values: tuple[tuple[str, Scalar], ...] = ()
+
+    def __lt__(self, other: KnobValues) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[tuple[str, bool, Scalar], ...]:
+        return tuple((name, isinstance(value, str), value) for name, value in self.values)
 
     @classmethod
     def of(cls, values: Mapping[str, Scalar]) -> KnobValues:

@@ -13,7 +13,7 @@ from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DEFINITION = "#/$defs/{model}"
-_LATENCY = r"([pP][0-9.]+\s*)?(<=|≤)\s*\S.*"
+_LATENCY = r"([pP][0-9.eE+-]+\s*)?(<=|≤)\s*\S.*"
 _ACCURACY = r"(<=|≤|>=|≥)\s*[0-9.+-]\S*\s*%?\s*"
 _COST = r"(<=|≤)\s*\$.*"
 

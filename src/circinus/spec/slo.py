@@ -19,6 +19,7 @@ _LATENCY = re.compile(
 _ACCURACY = re.compile(rf"\s*(?:accuracy\s*:?\s*)?{_COMPARISON}\s*(?P<threshold>.*)")
 _COST = re.compile(rf"\s*(?:cost\s*:?\s*)?{_COMPARISON}\s*(?P<limit>.*)")
 _OBJECTIVE = re.compile(r"\s*(?P<objective>[A-Za-z_]\w*)\s*:?\s*(?P<rest>.*)", re.DOTALL)
+_EXAMPLES = "an objective such as latency p95 <= 800ms, accuracy >= 0.9 or cost <= $0.50/h"
 _AT_MOST = ("<=", "≤")
 
 
@@ -138,14 +139,15 @@ class Slos(SpecModel):
     @classmethod
     def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
         entries = (given,) if isinstance(given, str) else given
+        if isinstance(entries, Mapping):
+            return entries
         if not isinstance(entries, list | tuple):
-            return given
+            raise wrong(describe(given), _EXAMPLES)
         spread: dict[str, Any] = {}
         for position, entry in enumerate(entries):
             found = _objectives(entry)
             if not found:
-                expected = "an objective such as latency p95 <= 800ms, accuracy >= 0.9 or cost <= $0.50/h"
-                faults.append(Wrong((position,), describe(entry), expected))
+                faults.append(Wrong((position,), describe(entry), _EXAMPLES))
             for objective, value in found:
                 if objective in spread:
                     faults.append(Wrong((position,), f"a second objective for {objective}", "at most one of a kind"))

@@ -13,6 +13,7 @@ from ruamel.yaml.reader import ReaderError
 
 from circinus.errors import Fault
 from circinus.spec.faults import Path, describe
+from circinus.spec.model import SURROGATE
 from circinus.spec.yaml_tree import YamlNode, dotted
 
 SYNTAX = "(YAML)"
@@ -129,7 +130,7 @@ class _Converter:
         tag = str(node.tag)
         kind = tag.removeprefix(_TAG)
         if kind in _KEPT_AS_TEXT:
-            return node.value
+            return self._text(node, line)
         if kind in self._scalars:
             try:
                 return self._scalars[kind](node)
@@ -138,6 +139,12 @@ class _Converter:
                 return node.value
         self._fault(line, f"the tag {tag}", "plain YAML without tags")
         return node.value
+
+    def _text(self, node: ScalarNode, line: int) -> str:
+        text = str(node.value)
+        if not text.isascii() and SURROGATE.search(text):
+            self._fault(line, f"{describe(text)} with half a character", "text in Unicode")
+        return SURROGATE.sub("\ufffd", text)
 
     def _refuse_tag(self, node: Node, kind: str, line: int) -> None:
         if node.tag != _TAG + kind:
@@ -160,7 +167,7 @@ class _Converter:
             if not isinstance(key, ScalarNode):
                 self._fault(key_line, "a key that is a list or a mapping", "text")
                 continue
-            name = key.value
+            name = self._text(key, key_line)
             self._path.append(name)
             child = self._tree(value)
             if key.tag == f"{_TAG}merge":
