@@ -1,0 +1,145 @@
+"""Plan files: written whole or not at all, read back exactly, refused when stale."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circinus.errors import PlanningError, StalePlanError
+from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
+from circinus.operators import resolve_operator
+from circinus.profiling import PipelineProfile
+from circinus.spec import Specification
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+KIND = "PlanSet"
+
+
+def make_plan_set(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    matching: Matching,
+    *,
+    plan_file: Path,
+    profile_store: Path,
+    created_at: datetime,
+    planning_s: float,
+) -> PlanSet:
+    """Everything that a plan file says.
+
+    Args:
+        specification: what was planned for; its files are noted relative to the plan file.
+        profiles: pipeline name -> the profile that was planned on.
+        matching: what was chosen.
+        plan_file: where it is going to be written.
+        profile_store: where the profiles came from.
+        created_at: now.
+        planning_s: how long planning took.
+    """
+    folder = plan_file.resolve().parent
+    versions = {uses: version for profile in profiles.values() for uses, version in profile.operator_versions.items()}
+    classes = sorted({profile.hardware_class for profile in profiles.values()})
+    return PlanSet(
+        specification_fingerprint=specification.fingerprint(),
+        files=tuple(os.path.relpath(file.resolve(), folder) for file in specification.files),
+        operator_versions=versions,
+        profile_store=os.path.relpath(profile_store.resolve(), folder),
+        hardware_class=", ".join(classes),
+        matching=matching,
+        created_at=created_at.isoformat(timespec="seconds"),
+        planning_s=planning_s,
+    )
+
+
+def save_plan_set(plan_set: PlanSet, path: Path) -> None:
+    """Write a plan file; a file that was there stays as it was until the new one is complete.
+
+    Raises:
+        PlanningError: it cannot be written.
+    """
+    document = {"kind": KIND, **_adapter().dump_python(plan_set, mode="json")}
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise PlanningError(f"{path}: cannot be written ({error}); name another file with --output") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_plan_set(path: Path) -> PlanSet:
+    """Read a plan file.
+
+    Raises:
+        PlanningError: there is none, or it is no plan file of this version.
+    """
+    from pydantic import ValidationError
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanningError(f"{path}: cannot be read ({error.strerror}); write one with `circinus plan`") from error
+    except ValueError as error:
+        raise PlanningError(f"{path}: found no JSON ({error}), expected a plan file; plan again") from error
+    _check_kind(path, document)
+    try:
+        return _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise PlanningError(f"{path}: {field}: {first['msg']}; the file is damaged, plan again") from error
+
+
+def check_fresh(plan_set: PlanSet, specification: Specification) -> None:
+    """Make sure that what a plan was made from is still what there is.
+
+    Args:
+        plan_set: the plan.
+        specification: as it is now.
+
+    Raises:
+        StalePlanError: the specification or the code of an operator changed; the message says what.
+    """
+    changes = []
+    if plan_set.specification_fingerprint != specification.fingerprint():
+        changes.append(f"the content of {', '.join(plan_set.files)}")
+    for uses, version in plan_set.operator_versions.items():
+        if resolve_operator(uses, specification.module_paths).version != version:
+            changes.append(f"the code of {uses}")
+    if changes:
+        raise StalePlanError(
+            f"the plan of {plan_set.created_at} is stale: since then {' and '.join(changes)} changed; "
+            f"profile again if operators changed, and plan again"
+        )
+
+
+def _check_kind(path: Path, document: Any) -> None:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind != KIND:
+        raise PlanningError(f"{path}: found kind {kind}, expected {KIND} as `circinus plan` writes it")
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise PlanningError(
+            f"{path}: found schema version {version}, expected {SCHEMA_VERSION}; it was written by another version of "
+            f"Circinus, plan again"
+        )
+
+
+@cache
+def _adapter() -> TypeAdapter[PlanSet]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(PlanSet)
