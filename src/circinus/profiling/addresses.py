@@ -58,6 +58,7 @@ class Addresses:
         self.code = code
         self._hardware_class = hardware_class
         self._lineages = {o.name: (*pipeline.ancestors(o.name), o.name) for o in pipeline.operators}
+        self._sinks = pipeline.sinks()
         self._known: dict[Hashable, str] = {}
 
     def output(self, operator: str, configuration: Configuration) -> str:
@@ -91,12 +92,18 @@ class Addresses:
 
     def answer(self, configuration: Configuration) -> str:
         """Of what the whole pipeline puts out."""
-        return _address("answer", [[name, self.output(name, configuration)] for name in self.pipeline.sinks()])
+        key = "answer", configuration
+        if key not in self._known:
+            self._known[key] = _address("answer", [[name, self.output(name, configuration)] for name in self._sinks])
+        return self._known[key]
 
     def score(self, configuration: Configuration) -> str:
         """Of the scores: depends on the metric besides."""
-        metric = self.pipeline.metric
-        return _address("score", self.answer(configuration), metric.uses, self.code.metric, list(metric.range))
+        key = "score", configuration
+        if key not in self._known:
+            metric, answer = self.pipeline.metric, self.answer(configuration)
+            self._known[key] = _address("score", answer, metric.uses, self.code.metric, list(metric.range))
+        return self._known[key]
 
 
 def _address(*content: Any) -> str:
