@@ -33,7 +33,7 @@ def test_a_folder_stands_for_its_files(folder: Path) -> None:
     specification = load_specification([folder])
     assert specification == parse_specification(FAULTLESS)
     assert specification.files == (folder / "a.yaml", folder / "b.yml", folder / "c.yaml")
-    assert specification.module_paths == (folder.resolve(),)
+    assert specification.module_paths == (folder,)
 
 
 def test_files_are_read_once_and_their_folders_are_kept_in_order(folder: Path, tmp_path_factory: Path) -> None:
@@ -42,7 +42,7 @@ def test_files_are_read_once_and_their_folders_are_kept_in_order(folder: Path, t
     (folder / "c.yaml").rename(elsewhere / "c.yaml")
     specification = load_specification([elsewhere, folder, folder / "a.yaml"])
     assert [file.name for file in specification.files] == ["c.yaml", "a.yaml", "b.yml"]
-    assert specification.module_paths == (elsewhere.resolve(), folder.resolve())
+    assert specification.module_paths == (elsewhere, folder)
 
 
 def test_a_byte_order_mark_is_passed_over(folder: Path) -> None:
@@ -71,6 +71,12 @@ def test_a_missing_file_hides_no_other_fault_and_makes_none(folder: Path) -> Non
     ]
     faulty.write_text(faulty.read_text().replace("rate: 5/s", "rate: 5"))
     assert [fault.field for fault in _faults(folder / "b.yml", faulty)] == ["(file)", "spec.rate"]
+
+
+def test_a_file_that_cannot_be_read(folder: Path) -> None:
+    (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
+    (fault,) = _faults(folder / "loop.yaml")
+    assert str(fault).startswith(f"{folder / 'loop.yaml'}: (file): found what cannot be read (Too many levels")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser can read every file")

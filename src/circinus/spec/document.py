@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def load_specification(paths: Sequence[Path]) -> Specification:
             faults.append(text)
         else:
             texts.append((file, text))
-    folders = tuple(dict.fromkeys(file.resolve().parent for file in files))
+    folders = tuple(dict.fromkeys(Path(os.path.abspath(file)).parent for file in files))
     return _specification(texts, faults, module_paths=folders, files=tuple(files))
 
 
@@ -89,7 +90,7 @@ def _specification(
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
     """The files that `paths` stand for, each once."""
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     faults: list[Fault] = []
     if not paths:
         faults.append(Fault("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
@@ -104,7 +105,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
             if not files:
                 faults.append(Fault(str(path), 0, WHOLE_FILE, "a folder without any", "*.yaml or *.yml files in it"))
         for file in files:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(os.path.realpath(file), file)
     return list(found.values()), faults
 
 
