@@ -103,13 +103,14 @@ def option_table(
     batch_s = rows.mean_s[:, None, None] * slowdown
     busy = rate_per_s * batch_s / batch_sizes
     replicas = whole_replicas(busy, targets)
-    wait = waiting(replicas, targets, batch_s, rows.scv[:, None, None], batch_size=batch_sizes)
+    resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
+    servers = np.where(held, replicas, 1.0)  # millions of replicas would take long, and no pool holds them
+    wait = waiting(servers, targets, batch_s, rows.scv[:, None, None], batch_size=batch_sizes)
     dtype = rows.scenarios_s.dtype
     exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
-    resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
-    allowed = np.array([_allows(rows.spec, pool) for pool in columns.pools])
+    allowed = np.array([_allows(rows.spec, pool) for pool in columns.pools], dtype=np.bool_)
     available = held & allowed[None, :, None]
     unfit = int((~held & allowed[None, :, None]).sum())
     kept = _undominated(available, node_s, resources, slack_s)
@@ -152,12 +153,13 @@ def _resources(
 def _undominated(available: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float) -> BoolArray:
     """Which available options no other one of the same row and pool beats; never none where there was one."""
     kept = available.copy()
+    way_back_s = slack_s if slack_s == np.inf else 0.0  # so that an option loses against a kept one by one slack only
     for later in range(1, available.shape[2]):
         for earlier in range(later):
             both = kept[:, :, earlier] & kept[:, :, later]
             kept[:, :, later] &= ~(both & _beats(earlier, later, both, node_s, resources, slack_s))
             both &= kept[:, :, later]
-            kept[:, :, earlier] &= ~(both & _beats(later, earlier, both, node_s, resources, 0.0))
+            kept[:, :, earlier] &= ~(both & _beats(later, earlier, both, node_s, resources, way_back_s))
     return kept
 
 
@@ -166,7 +168,7 @@ def _beats(
 ) -> BoolArray:
     """(rows, pools) whether option `one` takes no more and is no slower (by more than the slack) than `other`."""
     no_more = (resources[:, :, one] <= resources[:, :, other] * (1 + SLACK)).all(axis=2) & where
-    if np.isinf(slack_s) or not no_more.any():
+    if slack_s == np.inf or not no_more.any():
         return no_more
     slower_s = (node_s[:, :, one] - node_s[:, :, other]).max(axis=2)
     return np.asarray(no_more & (slower_s <= slack_s))

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Estimator, Traffic, merge
+from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
+from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile
+from circinus.spec import (
+    Allocation,
+    Configuration,
+    DatasetSpec,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    LatencySlo,
+    Link,
+    MetricSpec,
+    Network,
+    OperatorSpec,
+    Pipeline,
+    Plan,
+    Pool,
+    Query,
+    Site,
+    Slos,
+    prefix,
+)
+from instances import GIB, all_plans, random_instance
+
+ONE = Allocation(1.0, 1, 0.4)
+
+
+def _pipeline(after: Mapping[str, tuple[str, ...]], *, batch_sizes: tuple[int, ...] = (1,)) -> Pipeline:
+    return Pipeline(
+        name="p",
+        operators=tuple(
+            OperatorSpec(name=name, uses="m:a", after=parents, batch_sizes=batch_sizes)
+            for name, parents in after.items()
+        ),
+        metric=MetricSpec(name="accuracy", uses="m:a"),
+        dataset=DatasetSpec(uses="m:a"),
+    )
+
+
+def _profile(
+    pipeline: Pipeline,
+    services_s: Mapping[str, np.ndarray],
+    sizes_bytes: Mapping[str, np.ndarray] | None = None,
+    input_bytes: float = 1e5,
+    batch_ratio: Mapping[tuple[float, int], float] | None = None,
+) -> ConfigurationProfile:
+    configuration = Configuration.of({operator.name: KnobValues() for operator in pipeline.operators})
+    items = len(next(iter(services_s.values())))
+    return ConfigurationProfile(
+        configuration=configuration,
+        items=np.arange(items),
+        scores=np.full(items, 0.9),
+        accuracy=Bounded(0.9, 0.85, 0.95),
+        input_bytes=np.full(items, input_bytes),
+        operators={
+            name: OperatorProfile(
+                operator=name,
+                prefix=prefix(pipeline, configuration, name),
+                service_s=service_s,
+                output_bytes=(sizes_bytes or {}).get(name, np.full(items, 1000.0)),
+                peak_memory_bytes=GIB,
+                load_s=1.0,
+                batch_ratio=batch_ratio or {(1.0, 1): 1.0},
+            )
+            for name, service_s in services_s.items()
+        },
+    )
+
+
+def _network(*, speed: float = 1.0, bandwidth: float = 1e6, round_trip: float = 0.02) -> Network:
+    return Network(
+        Infrastructure(
+            name="i",
+            sites=(Site(name="device"), Site(name="edge")),
+            pools=tuple(
+                Pool(
+                    name=site,
+                    site=site,
+                    tier=site,
+                    nodes=20,
+                    cpus=4.0,
+                    memory=8 * GIB,
+                    hardware=HardwareClass(name="h", relative_speed=1.0 if site == "device" else speed),
+                    price=price,
+                )
+                for site, price in (("device", 0.1), ("edge", 0.8))
+            ),
+            links=(Link(source="device", target="edge", bandwidth=bandwidth, round_trip=round_trip, price=0.05),),
+        )
+    )
+
+
+def _query(rate: float = 1.0) -> Query:
+    return Query(name="q", pipeline="p", source="device", rate=rate, slos=Slos(latency=LatencySlo(limit=1.0)))
+
+
+def _plan(profile: ConfigurationProfile, pools: Mapping[str, str], allocation: Allocation = ONE) -> Plan:
+    return Plan(
+        pipeline="p",
+        configuration=profile.configuration,
+        placement=tuple(sorted(pools.items())),
+        allocations=tuple(sorted((name, allocation) for name in pools)),
+    )
+
+
+def _estimate(
+    after: Mapping[str, tuple[str, ...]], services_s: Mapping[str, float], pools: Mapping[str, str], **network: float
+) -> tuple[Candidate, np.ndarray]:
+    pipeline = _pipeline(after)
+    profile = _profile(pipeline, {name: np.full(10, seconds) for name, seconds in services_s.items()})
+    estimator = Estimator(_query(), pipeline, profile, _network(**network))
+    plan = _plan(profile, pools)
+    return estimator.candidate(plan), estimator.latency_s(plan)
+
+
+def test_one_operator_at_the_source_waits_and_serves_and_nothing_else() -> None:
+    candidate, latency_s = _estimate({"a": ()}, {"a": 0.1}, {"a": "device"})
+    (stage,) = candidate.estimate.stages
+    assert stage.transfer_s == candidate.estimate.return_s == 0
+    assert stage.service_s == pytest.approx(0.1)
+    # M/D/1 at the target of 40 %, though the query alone keeps the replica busy for 10 %.
+    assert stage.wait_s == pytest.approx(0.4 / 0.6 * 0.1 / 2, rel=0.02)
+    assert latency_s.mean() == pytest.approx(stage.wait_s + stage.service_s)
+    assert candidate.links == ()
+    assert candidate.deployments[0].busy_replicas == pytest.approx(0.1)
+
+
+def test_cost_lies_between_fully_shared_and_alone() -> None:
+    candidate, _ = _estimate({"a": ()}, {"a": 0.1}, {"a": "edge"})
+    replica = 0.8 / 4  # one of four CPUs; the memory is an eighth
+    sent = 1.0 * (1e5 + 1000) * 3600 / 1e9 * 0.05
+    cost = candidate.estimate.cost_usd_per_h
+    assert candidate.transfer_cost_usd_per_h == pytest.approx(sent)
+    assert cost.lower == pytest.approx(replica * 0.1 / 0.4 + sent)
+    assert cost.value == cost.upper == pytest.approx(replica + sent)
+
+
+def test_transfers_there_and_back_are_counted_with_half_a_round_trip_each() -> None:
+    candidate, _ = _estimate({"a": ()}, {"a": 0.1}, {"a": "edge"}, bandwidth=1e6, round_trip=0.05)
+    (stage,) = candidate.estimate.stages
+    sending = 0.1
+    assert stage.transfer_s == pytest.approx(0.025 + sending + 0.7 / 0.3 * sending / 2, rel=0.03)
+    assert candidate.estimate.return_s == pytest.approx(0.025 + 0.001 + 0.7 / 0.3 * 0.001 / 2, rel=0.03)
+    assert {use.link.name: use.bytes_per_s for use in candidate.links} == {
+        "device->edge": pytest.approx(1e5),
+        "edge->device": pytest.approx(1000),
+    }
+
+
+def test_a_faster_pool_serves_in_less_time() -> None:
+    slow, slow_s = _estimate({"a": ()}, {"a": 0.1}, {"a": "edge"}, speed=1.0)
+    fast, fast_s = _estimate({"a": ()}, {"a": 0.1}, {"a": "edge"}, speed=4.0)
+    assert fast.estimate.stages[0].service_s == pytest.approx(slow.estimate.stages[0].service_s / 4)
+    assert (fast_s <= slow_s).all()
+
+
+def test_parallel_operators_cost_the_slower_one_and_a_value_is_sent_to_a_site_once() -> None:
+    after = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
+    services_s = {"a": 0.01, "b": 0.2, "c": 0.05, "d": 0.01}
+    here = dict.fromkeys(after, "device")
+    both, _ = _estimate(after, services_s, here | {"b": "edge", "c": "edge"})
+    sent = {use.link.name: use.bytes_per_s for use in both.links}
+    assert sent["device->edge"] == pytest.approx(1000)  # the output of a, once for b and c
+    assert sent["edge->device"] == pytest.approx(2000)  # the outputs of b and c
+    chain = {"a": (), "b": ("a",), "d": ("b",)}
+    alone_s = _estimate(chain, {name: services_s[name] for name in chain}, dict.fromkeys(chain, "device"))[1]
+    all_s = _estimate(after, services_s, here)[1]
+    assert (all_s >= alone_s - 1e-12).all()
+    assert all_s.mean() < alone_s.mean() + 0.05
+
+
+def test_the_results_of_all_sinks_go_back() -> None:
+    candidate, latency_s = _estimate(
+        {"a": (), "b": ("a",), "c": ("a",)}, {"a": 0.01, "b": 0.5, "c": 0.01}, {"a": "edge", "b": "edge", "c": "device"}
+    )
+    sent = {use.link.name: use.bytes_per_s for use in candidate.links}
+    assert sent["edge->device"] == pytest.approx(2000)  # of a to c, and of b to the source
+    assert latency_s.min() > 0.5
+
+
+def test_items_keep_their_correlation_between_operators() -> None:
+    pipeline = _pipeline({"a": (), "b": ("a",)})
+    long, short = np.full(20, 0.01), np.full(20, 0.01)
+    long[:10], short[10:] = 0.2, 0.2
+    same = _profile(pipeline, {"a": long, "b": long})
+    opposite = _profile(pipeline, {"a": long, "b": short})
+    pools = {"a": "device", "b": "device"}
+    together = Estimator(_query(0.1), pipeline, same, _network()).latency_s(_plan(same, pools))
+    apart = Estimator(_query(0.1), pipeline, opposite, _network()).latency_s(_plan(opposite, pools))
+    assert together.mean() == pytest.approx(apart.mean(), rel=1e-6)
+    assert together.min() == pytest.approx(0.02)  # a short item is short twice
+    assert apart.min() == pytest.approx(0.21)
+
+
+def test_a_batch_is_promised_to_be_full() -> None:
+    pipeline = _pipeline({"a": ()}, batch_sizes=(1, 4))
+    profile = _profile(pipeline, {"a": np.full(10, 0.1)}, batch_ratio={(1.0, 1): 1.0, (1.0, 4): 2.0})
+    estimator = Estimator(_query(), pipeline, profile, _network())
+    candidate = estimator.candidate(_plan(profile, {"a": "device"}, Allocation(1.0, 4, 0.4)))
+    assert candidate.estimate.stages[0].service_s == pytest.approx(0.2)
+    assert candidate.deployments[0].busy_replicas == pytest.approx(0.2 / 4)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_more_replicas_never_wait_longer_and_bounds_stay(seed: int) -> None:
+    instance = random_instance(seed)
+    profile = instance.profile.configurations[0]
+    estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
+    plan = next(iter(all_plans(instance, SETTINGS)), None)
+    if plan is None:
+        return
+    try:
+        candidate = estimator.candidate(plan)
+    except PlanningError:
+        return
+    few = merge([candidate])
+    more = merge([candidate], {d: load.replicas + 1 for d, load in few.deployments.items()})
+    assert (estimator.latency_s(plan, more) <= estimator.latency_s(plan, few) + 1e-9).all()
+    assert (estimator.latency_s(plan, few) <= estimator.latency_s(plan) + 1e-9).all(), "a promise is the worst of loads"
+    final = estimator.candidate(plan, few).estimate
+    assert final.accuracy == candidate.estimate.accuracy
+    assert final.cost_usd_per_h.value == pytest.approx(candidate.estimate.cost_usd_per_h.upper)
+    assert final.cost_usd_per_h.lower == pytest.approx(candidate.estimate.cost_usd_per_h.lower)
+
+
+def test_a_shared_deployment_is_paid_by_busy_seconds() -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.full(10, 0.1)})
+    candidates, estimators = [], []
+    for name, rate in (("q", 1.0), ("r", 5.0)):
+        query = _query(rate).model_copy(update={"name": name})
+        estimators.append(Estimator(query, pipeline, profile, _network()))
+        candidates.append(estimators[-1].candidate(_plan(profile, {"a": "device"})))
+    conditions = merge(candidates)
+    (load,) = conditions.deployments.values()
+    assert load.replicas == 2  # 0.6 busy at a target of 0.4
+    assert load.utilization == pytest.approx(0.3)
+    costs = [
+        estimator.candidate(candidate.plan, conditions).estimate.cost_usd_per_h.value
+        for estimator, candidate in zip(estimators, candidates, strict=True)
+    ]
+    assert costs == pytest.approx([2 * 0.025 / 6, 2 * 0.025 * 5 / 6])
+
+
+def test_shared_parts_do_not_change_an_estimate() -> None:
+    instance = random_instance(12)
+    first, *others = instance.profile.configurations
+    one = Estimator(instance.query, instance.pipeline, first, instance.network)
+    for profile in others:
+        alike = Estimator(instance.query, instance.pipeline, profile, instance.network, alike=one)
+        fresh = Estimator(instance.query, instance.pipeline, profile, instance.network)
+        for plan in all_plans(instance, SETTINGS):
+            if plan.configuration == profile.configuration:
+                assert alike.candidate(plan) == fresh.candidate(plan)
+
+
+def test_a_mixture_has_the_moments_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.exponential(1.0, 3000), rng.exponential(0.2, 1000)
+    parts = [Traffic(len(x) / 100, float(x.mean()), float((x**2).mean())) for x in (one, two)]
+    both = np.concatenate([one, two])
+    merged = Traffic.merged(parts)
+    assert merged.rate_per_s == pytest.approx(40)
+    assert merged.mean_s == pytest.approx(both.mean())
+    assert merged.scv == pytest.approx(both.var() / both.mean() ** 2)
+    assert Traffic.merged([]) == Traffic(0.0, 0.0, 0.0)
+
+
+def test_an_overloaded_deployment_or_link_is_an_error() -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.full(10, 0.1)})
+    estimator = Estimator(_query(20.0), pipeline, profile, _network(bandwidth=1e7))
+    candidate = estimator.candidate(_plan(profile, {"a": "device"}))
+    with pytest.raises(PlanningError, match="found 2 replicas for 2 busy ones"):
+        merge([candidate], {candidate.deployments[0].deployment: 2})
+    remote = estimator.candidate(_plan(profile, {"a": "edge"}))
+    with pytest.raises(PlanningError, match="link device->edge"):
+        merge([remote] * 6)
+
+
+def test_a_promise_beyond_the_usable_share_of_a_link_is_an_error() -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.full(10, 0.01)})
+    estimator = Estimator(_query(8.0), pipeline, profile, _network(bandwidth=1e6))
+    with pytest.raises(PlanningError, match=r"device->edge: found transfers for 80% .* expected at most 70%"):
+        estimator.candidate(_plan(profile, {"a": "edge"}))
+
+
+def test_what_does_not_belong_together_is_an_error() -> None:
+    pipeline = _pipeline({"a": ()})
+    profile = _profile(pipeline, {"a": np.full(10, 0.1)})
+    estimator = Estimator(_query(), pipeline, profile, _network())
+    plan = _plan(profile, {"a": "device"})
+    with pytest.raises(PlanningError, match="uses pool moon, expected one of device, edge"):
+        estimator.candidate(replace(plan, placement=(("a", "moon"),)))
+    with pytest.raises(PlanningError, match="found a plan of pipeline other"):
+        estimator.candidate(replace(plan, pipeline="other"))
+    with pytest.raises(PlanningError, match="allocations name , expected a"):
+        estimator.candidate(replace(plan, allocations=()))
+    with pytest.raises(PlanningError, match="expected one that was profiled"):
+        estimator.candidate(replace(plan, allocations=(("a", Allocation(2.0, 1, 0.4)),)))
+    there = estimator.candidate(_plan(profile, {"a": "edge"}))
+    with pytest.raises(PlanningError, match="found no load for it"):
+        estimator.candidate(plan, merge([there]))
+
+
+def test_the_estimate_is_near_a_simulated_chain() -> None:
+    """Two operators on two sites: every request followed through links and replicas, first come first served."""
+    rng = np.random.default_rng(3)
+    items = 200
+    difficulty = rng.gamma(6.0, 1 / 6, items)
+    pipeline = _pipeline({"a": (), "b": ("a",)})
+    profile = _profile(pipeline, {"a": 0.05 * difficulty, "b": 0.3 * difficulty}, {"a": 3e4 * difficulty}, 2e5)
+    query = _query(4.0)
+    estimator = Estimator(query, pipeline, profile, _network(bandwidth=5e6))
+    plan = _plan(profile, {"a": "device", "b": "edge"}, Allocation(1.0, 1, 0.7))
+    candidate = estimator.candidate(plan)
+    conditions = merge([candidate])
+    replicas = [conditions.deployments[use.deployment].replicas for use in candidate.deployments]
+    predicted = estimator.candidate(plan, conditions).estimate
+
+    count = 40_000
+    chosen = rng.integers(0, items, count)
+    arrival = np.cumsum(rng.exponential(1 / query.rate_per_s, count))
+    done = _served(arrival, 0.05 * difficulty[chosen], replicas[0])
+    there = _served(done, 3e4 * difficulty[chosen] / 5e6, 1) + 0.01
+    served = _served(there, 0.3 * difficulty[chosen], replicas[1])
+    back = _served(served, np.full(count, 1000 / 5e6), 1) + 0.01
+    latency = (back - arrival)[500:]
+    assert predicted.latency_s.value == pytest.approx(np.quantile(latency, 0.95), rel=0.12)
+    assert sum(stage.service_s for stage in predicted.stages) == pytest.approx(0.35, rel=0.02)
+
+
+def _served(ready: np.ndarray, service: np.ndarray, servers: int) -> np.ndarray:
+    order = np.argsort(ready, kind="stable")
+    free = np.zeros(servers)
+    end = np.empty(len(ready))
+    for index in order:
+        server = int(free.argmin())
+        end[index] = free[server] = max(free[server], ready[index]) + service[index]
+    return end

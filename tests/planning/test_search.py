@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circinus.errors import PlanningError
+from circinus.planning import SearchSettings, plan_queries, plan_query
+from circinus.profiling import PipelineProfile
+from circinus.spec import (
+    AccuracySlo,
+    CostSlo,
+    HardwareClass,
+    Infrastructure,
+    LatencySlo,
+    Link,
+    Network,
+    Pipeline,
+    Pool,
+    Query,
+    Site,
+    Slos,
+    Specification,
+)
+from instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query
+
+
+def _chain(seed: int = 0) -> tuple[Pipeline, PipelineProfile]:
+    rng = np.random.default_rng(seed)
+    pipeline = random_pipeline(rng, knobs=(2, 3, 1), chain=True)
+    return pipeline, random_profile(rng, pipeline)
+
+
+def _infrastructure(*, cpus: float = 8.0, devices: int = 1) -> Infrastructure:
+    names = [f"device{index}" for index in range(devices)]
+    return Infrastructure(
+        name="i",
+        sites=tuple(Site(name=name) for name in (*names, "edge")),
+        pools=(
+            *(
+                Pool(
+                    name=name,
+                    site=name,
+                    tier="device",
+                    cpus=2.0,
+                    memory=4 * GIB,
+                    hardware=HardwareClass(name="small", relative_speed=0.5),
+                    price=0.1,
+                )
+                for name in names
+            ),
+            Pool(
+                name="edge",
+                site="edge",
+                tier="edge",
+                nodes=2,
+                cpus=cpus,
+                memory=32 * GIB,
+                hardware=HardwareClass(name="large"),
+                price=0.8,
+            ),
+        ),
+        links=tuple(Link(source=name, target="edge", bandwidth=1e7, round_trip=0.01) for name in names),
+    )
+
+
+def _query(**slos: object) -> Query:
+    return Query(name="q", pipeline="pipeline", source="device0", rate=0.5, slos=Slos(**slos))
+
+
+def test_several_queries_are_planned_as_each_alone() -> None:
+    rng = np.random.default_rng(5)
+    pipelines = [random_pipeline(rng, name=name, operators=3) for name in ("one", "two")]
+    profiles = {pipeline.name: random_profile(rng, pipeline) for pipeline in pipelines}
+    infrastructure = random_infrastructure(rng)
+    queries = tuple(
+        random_query(rng, pipelines[index % 2], name=f"q{index}").model_copy(update={"risk": risk})
+        for index, risk in enumerate((0.05, 0.05, 0.2, 0.05, 0.2))
+    )
+    specification = Specification({p.name: p for p in pipelines}, infrastructure, queries)
+    together = plan_queries(specification, profiles)
+    assert list(together) == [query.name for query in queries]
+    for query in queries:
+        pipeline = specification.pipelines[query.pipeline]
+        alone = plan_query(query, pipeline, profiles[query.pipeline], Network(infrastructure))
+        assert together[query.name] == alone
+
+
+def test_a_query_without_objectives_gets_the_plans_that_take_least() -> None:
+    pipeline, profile = _chain()
+    frontier = plan_query(_query(), pipeline, profile, Network(_infrastructure()))
+    assert frontier.candidates
+    assert frontier.near_misses == frontier.relaxations == ()
+    targets = {a.utilization_target for c in frontier.candidates for _, a in c.plan.allocations}
+    assert targets == {0.7}
+
+
+def test_other_peoples_devices_are_not_used() -> None:
+    pipeline, profile = _chain()
+    frontier = plan_query(_query(), pipeline, profile, Network(_infrastructure(devices=3)))
+    assert {pool for c in frontier.candidates for _, pool in c.plan.placement} == {"device0", "edge"}
+
+
+def test_the_cap_is_kept_and_counted() -> None:
+    pipeline, profile = _chain()
+    network = Network(_infrastructure())
+    query = _query(latency=LatencySlo(limit=5.0))
+    everything = plan_query(query, pipeline, profile, network, SearchSettings(max_plans=10**6))
+    capped = plan_query(query, pipeline, profile, network, SearchSettings(max_plans=4))
+    assert len(capped.candidates) == 4
+    assert capped.considered["plans left out of the frontier"] == len(everything.candidates) - 4
+    assert capped.candidates[0] == everything.candidates[0]
+
+
+def test_cutting_labels_is_counted_and_leaves_promised_plans() -> None:
+    pipeline, profile = _chain()
+    network = Network(_infrastructure())
+    query = _query(latency=LatencySlo(limit=5.0))
+    whole = plan_query(query, pipeline, profile, network)
+    cut = plan_query(query, pipeline, profile, network, SearchSettings(max_labels=2))
+    assert "placements cut" not in whole.considered
+    assert cut.considered["placements cut"] > 0
+    assert cut.candidates
+    assert all(not c.estimate.violations(query.slos) for c in cut.candidates)
+
+
+def test_near_misses_say_what_is_missed() -> None:
+    pipeline, profile = _chain()
+    best = max(c.accuracy.lower for c in profile.configurations)
+    query = _query(latency=LatencySlo(limit=5.0), accuracy=AccuracySlo(threshold=best))
+    frontier = plan_query(query, pipeline, profile, Network(_infrastructure()))
+    assert len(frontier.near_misses) == 3
+    for miss in frontier.near_misses:
+        assert miss.violations == ("accuracy",)
+        assert miss.reason.startswith("accuracy 0.")
+    shortfalls = [best - miss.candidate.estimate.accuracy.lower for miss in frontier.near_misses]
+    assert shortfalls == sorted(shortfalls)
+
+
+def test_an_error_metric_counts_from_above() -> None:
+    pipeline, profile = _chain()
+    limit = min(c.accuracy.upper for c in profile.configurations)
+    network = Network(_infrastructure())
+    kept = plan_query(_query(accuracy=AccuracySlo(threshold=limit, comparison="<=")), pipeline, profile, network)
+    assert {c.estimate.accuracy.upper for c in kept.candidates} == {limit}
+    slo = AccuracySlo(threshold=limit * 0.9, comparison="<=")
+    missed = plan_query(_query(accuracy=slo), pipeline, profile, network)
+    assert missed.candidates == ()
+    assert [(r.slo, r.limit) for r in missed.relaxations] == [("accuracy", limit)]
+
+
+@pytest.mark.parametrize(
+    ("slos", "words"),
+    [
+        ({"latency": LatencySlo(limit=0.001)}, r"one would do if p95 were .* instead of 1 ms"),
+        ({"accuracy": AccuracySlo(threshold=0.999)}, r"accuracy were 0\.\d+ instead of 0\.999"),
+        ({"cost": CostSlo(limit=1e-6)}, r"cost were \$.*/h instead of \$1e-06/h"),
+        (
+            {"latency": LatencySlo(limit=0.001), "accuracy": AccuracySlo(threshold=0.999)},
+            "no single one that gives way would suffice",
+        ),
+    ],
+)
+def test_a_query_without_a_plan_is_told_what_stands_in_the_way(slos: dict[str, object], words: str) -> None:
+    pipeline, profile = _chain()
+    frontier = plan_query(_query(**slos), pipeline, profile, Network(_infrastructure()))
+    assert frontier.candidates == ()
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(frontier.reason)
+
+
+def test_a_query_that_fits_nowhere_is_told_so() -> None:
+    pipeline, profile = _chain()
+    network = Network(_infrastructure())
+    busy = _query().model_copy(update={"rate_per_s": 1e5})
+    assert "fits in no pool" in plan_query(busy, pipeline, profile, network).reason
+    crowded = _query().model_copy(update={"rate_per_s": 40.0})
+    small = Network(_infrastructure(cpus=1.0))
+    reason = plan_query(crowded, pipeline, profile, small).reason
+    assert "fits" in reason
+    closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
+    frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
+    assert frontier.reason == "no pool is open to a query from site device0"
+
+
+def test_what_does_not_belong_together_is_an_error() -> None:
+    pipeline, profile = _chain()
+    network = Network(_infrastructure())
+    query = _query(accuracy=AccuracySlo(threshold=0.5))
+    with pytest.raises(PlanningError, match="found a profile of pipeline other, expected one of pipeline"):
+        plan_query(query, pipeline, replace(profile, pipeline="other"), network)
+    with pytest.raises(PlanningError, match=r"fail with probability 0\.05, expected at most its risk of 0\.01"):
+        plan_query(query.model_copy(update={"risk": 0.01}), pipeline, profile, network)
+    with pytest.raises(PlanningError, match="no measured configuration"):
+        plan_query(query, pipeline, replace(profile, configurations=()), network)
+    specification = Specification({"pipeline": pipeline}, _infrastructure(), (query,))
+    with pytest.raises(PlanningError, match="found no profile of pipeline pipeline"):
+        plan_queries(specification, {})
+    with pytest.raises(PlanningError, match="found no infrastructure"):
+        plan_queries(replace(specification, infrastructure=None), {"pipeline": profile})
+
+
+def test_configurations_measured_on_different_numbers_of_items_are_planned_together() -> None:
+    pipeline, profile = _chain()
+    first, *others = profile.configurations
+    short = replace(
+        first,
+        items=first.items[:7],
+        scores=first.scores[:7],
+        input_bytes=first.input_bytes[:7],
+        operators={
+            name: replace(o, service_s=o.service_s[:7], output_bytes=o.output_bytes[:7])
+            for name, o in first.operators.items()
+        },
+    )
+    mixed = replace(profile, configurations=(short, *others))
+    network = Network(_infrastructure())
+    query = _query(latency=LatencySlo(limit=5.0))
+    settings = SearchSettings(tolerance=0.0, max_plans=10**6)
+    frontier = plan_query(query, pipeline, mixed, network, settings)
+    assert first.configuration in {c.plan.configuration for c in frontier.candidates}
+    alone = plan_query(query, pipeline, replace(profile, configurations=(short,)), network, settings)
+    together = {c.plan: c for c in frontier.candidates}
+    for candidate in alone.candidates:
+        if candidate.plan in together:
+            assert together[candidate.plan] == candidate
