@@ -31,7 +31,7 @@ PER_STRATUM = 6
 SEED = 20250
 
 # No voice with breath in it: espeak-ng makes that from memory it never set, so that no two runs are alike.
-_VOICES = ("en-us", "en-us+m1", "en-us+m3", "en-us+f4", "en-us+steph", "en-us+Gene", "en")
+_VOICES = ("en-us+f1", "en+f1", "en-us+Annie", "en-us+caleb", "en-us+m1", "en", "en-us+robert")
 _ROOM_DECAY_S = {"dry": 0.0, "room": 0.2}
 _NOISES = ("hiss", "babble", "fan")
 _SNR_DB = (30, 22, 16)
