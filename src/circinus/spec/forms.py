@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from circinus.spec.faults import Wrong, describe, refusal
 
 def listed(value: Any) -> Any:
     """`value` where it is a list; one value alone stands for a list of it."""
-    return value if value is None or (isinstance(value, Sequence) and not isinstance(value, str)) else (value,)
+    several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return value if value is None or several else (value,)
 
 
 @dataclass(frozen=True)
