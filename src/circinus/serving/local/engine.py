@@ -59,12 +59,12 @@ class LocalEngine:
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`. Requests under way finish on the route they began on."""
         async with self._applying:
-            if self._closed:
-                raise ServingError("the engine was closed; start another")
             self._links = self._links or LinkEmulator(asyncio.get_running_loop())
             check_state(desired)
             check_machine(desired, self._machine)
             stages = await asyncio.to_thread(recorded_stages, desired) if desired.mode is Mode.REPLAY else {}
+            if self._closed:
+                raise ServingError("the engine was closed; start another")
             await self._change(desired, stages)
 
     async def submit(self, request: Request) -> Response:
