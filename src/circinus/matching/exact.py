@@ -8,22 +8,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
-from circinus.errors import PlanningError
 from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
-from circinus.matching.greedy import greedy
+from circinus.matching.greedy import goodness, greedy, improve
+from circinus.matching.highs import Relaxation, Relaxed, minimise
 from circinus.matching.problem import FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
+from circinus.matching.rounding import rounding_cut
 
 _WEIGHT_STEPS = 1_000_000
 """Weights that are no multiples of a common unit are rounded to this fraction of their sum."""
 
 _COST_GAP = 1e-9
 """Relative distance from its bound at which a cost counts as proved least."""
+
+_WHOLE = 1e-6
+"""Distance from a whole number that is the solver's rounding."""
+
+_CUT_ROUNDS = 20
+"""Most times that the relaxation is tightened; it is at rest after about six."""
+
+_LEAST_TIME_S = 0.02
+"""What every step is given, however little is left."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,17 @@ class WholeWeights:
         step = float(total) / _WEIGHT_STEPS
         return cls(np.maximum(np.rint(weight / step).astype(np.int64), 1), step, step * len(exact))
 
+    def total(self, chosen: IntArray) -> int:
+        """Of the queries that a choice (Q,) serves."""
+        return int(self.multiples[chosen >= 0].sum())
+
 
 class ExactSolver:
-    """Branch and cut by HiGHS, one thread, fixed seed: the same problem gives the same choice unless time runs out."""
+    """Branch and cut by HiGHS on one thread with a fixed seed: the same choice each time, unless time runs out.
+
+    The linear relaxation is tightened by rounding cuts first, which closes most of the gap at little cost; it then
+    guides a second greedy choice, and rules out what costs more than the best choice known.
+    """
 
     def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._seed = seed
@@ -58,7 +75,7 @@ class ExactSolver:
 
     def choose(self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float) -> Choice:
         """See `Solver`. The greedy choice starts the search and stands in when time runs out before a better one."""
-        started = self._clock()
+        deadline_s = self._clock() + time_limit_s
         best = greedy(problem, cuts)
         programme = build(problem, cuts)
         weights = WholeWeights.of(problem.weight)
@@ -66,14 +83,11 @@ class ExactSolver:
         reachable = int(weights.multiples[servable].sum())
         if not reachable:
             return Choice(best, 0.0, 0.0, optimal=True)
-
-        def left_s() -> float:
-            return max(time_limit_s - (self._clock() - started), 0.05)
-
-        if _whole(weights, best) < reachable:
-            best, reachable = self._most_weight(programme, weights, best, reachable, left_s())
-        proved = _whole(weights, best) == reachable
-        best, cost_bound, least = self._least_cost(programme, weights, best, left_s())
+        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed)
+        if weights.total(best) < reachable:
+            best, reachable = search.most_weight(best, reachable)
+        proved = weights.total(best) == reachable
+        best, cost_bound, least = search.least_cost(best)
         return Choice(
             chosen=best,
             weight_bound=min(reachable * weights.unit + weights.rounding, float(problem.weight[servable].sum())),
@@ -81,100 +95,100 @@ class ExactSolver:
             optimal=proved and least,
         )
 
-    def _most_weight(
-        self, programme: Programme, weights: WholeWeights, start: IntArray, reachable: int, time_limit_s: float
-    ) -> tuple[IntArray, int]:
+
+class _Search:
+    """One programme under its two objectives."""
+
+    def __init__(
+        self,
+        programme: Programme,
+        cuts: Sequence[Cut],
+        weights: WholeWeights,
+        deadline_s: float,
+        clock: Callable[[], float],
+        seed: int,
+    ) -> None:
+        self._programme = programme
+        self._problem = programme.problem
+        self._cuts = cuts
+        self._weights = weights
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._seed = seed
+
+    def most_weight(self, best: IntArray, reachable: int) -> tuple[IntArray, int]:
+        """(the choice of most weight, a bound on it), in multiples of the weights' unit."""
+        programme, weights = self._programme, self._weights
         objective = np.zeros(len(programme.upper))
-        objective[: len(programme.candidates)] = -weights.multiples[programme.problem.query_of[programme.candidates]]
-        # Sums of whole weights differ by one at least: anything closer is the same.
-        values, bound = self._minimise(programme, objective, start, time_limit_s, absolute_gap=0.999)
-        found = start if values is None else programme.choice_of(values)
-        if _whole(weights, found) < _whole(weights, start):
-            found = start
-        return found, max(min(reachable, math.floor(-bound + 1e-6)), _whole(weights, found))
+        objective[: len(programme.candidates)] = -weights.multiples[self._problem.query_of[programme.candidates]]
+        relaxed = self._tighten(objective)
+        if relaxed is not None:
+            reachable = min(reachable, math.floor(-relaxed.bound + _WHOLE))
+            best = self._better(best, programme.rounded_choice(relaxed.values))
+        if weights.total(best) < reachable:
+            # Sums of whole weights differ by one at least: anything closer is the same.
+            values, bound = self._minimise(objective, best, gap=1 - _WHOLE)
+            if values is not None:
+                best = max(best, programme.choice_of(values), key=weights.total)
+            reachable = min(reachable, math.floor(-bound + _WHOLE))
+        return best, max(reachable, weights.total(best))
 
-    def _least_cost(
-        self, programme: Programme, weights: WholeWeights, start: IntArray, time_limit_s: float
-    ) -> tuple[IntArray, float, bool]:
-        problem = programme.problem
-        cost = programme.cost_usd_per_h()
-        known = problem.usage_of(start).cost_usd_per_h
+    def least_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
+        """(the choice of no less weight and least cost, a bound on the cost, whether the bound is reached)."""
+        programme = self._programme
+        known = self._problem.usage_of(best).cost_usd_per_h
         if known == 0.0:
-            return start, 0.0, True
-        held = _whole(weights, start)
-        if held == weights.multiples[np.unique(problem.query_of[programme.candidates])].sum():
+            return best, 0.0, True
+        self._hold_weight(best)
+        objective = programme.cost_usd_per_h() / known
+        relaxed = self._tighten(objective)
+        bound = 0.0
+        if relaxed is not None:
+            bound = relaxed.bound
+            best = self._better(best, programme.rounded_choice(relaxed.values))
+            gap = self._problem.usage_of(best).cost_usd_per_h / known - bound
+            programme.rule_out((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _WHOLE))
+        values, proved = self._minimise(objective, best, gap=_COST_GAP)
+        if values is not None:
+            best = self._better(best, programme.choice_of(values), polish=False)
+        cost = self._problem.usage_of(best).cost_usd_per_h
+        floor = min(max(bound, proved, 0.0) * known, cost)
+        return best, floor, cost - floor <= 10 * _COST_GAP * known
+
+    def _hold_weight(self, best: IntArray) -> None:
+        programme, held = self._programme, self._weights.total(best)
+        query_of = self._problem.query_of[programme.candidates]
+        if held == self._weights.multiples[np.unique(query_of)].sum():
             programme.serve_all()
-        columns = np.arange(len(programme.candidates))
-        multiples = weights.multiples[problem.query_of[programme.candidates]].astype(np.float64)
-        programme.add_row(columns, multiples, held - 0.5, np.inf)
-        values, bound = self._minimise(programme, cost / known, start, time_limit_s, absolute_gap=_COST_GAP)
-        found = start if values is None else programme.choice_of(values)
-        usage = problem.usage_of(found)
-        if _whole(weights, found) < held or usage.cost_usd_per_h > known:
-            found, usage = start, problem.usage_of(start)
-        floor = min(max(bound * known, 0.0), usage.cost_usd_per_h)
-        return found, floor, usage.cost_usd_per_h - floor <= 10 * _COST_GAP * known
+        else:
+            multiples = self._weights.multiples[query_of].astype(np.float64)
+            programme.add_row(np.arange(len(multiples)), multiples, held - 0.5, np.inf)
 
-    def _minimise(
-        self, programme: Programme, objective: FloatArray, start: IntArray, time_limit_s: float, absolute_gap: float
-    ) -> tuple[FloatArray | None, float]:
-        """(values of the columns or None, a bound that no solution goes below)."""
-        import highspy
+    def _tighten(self, objective: FloatArray) -> Relaxed | None:
+        """Solve the relaxation, adding rounding cuts as long as some are violated."""
+        relaxation = Relaxation(self._programme, objective, self._seed)
+        relaxed = None
+        for _ in range(_CUT_ROUNDS):
+            found = relaxation.solve(self._left_s())
+            if found is None:
+                break
+            relaxed = found
+            cuts = [cut for load in self._programme.loads if (cut := rounding_cut(load, relaxed.values)) is not None]
+            if not cuts:
+                break
+            for cut in cuts:
+                relaxation.add(cut)
+                self._programme.add_row(cut.columns, cut.values, cut.lower, np.inf)
+        return relaxed
 
-        solver = _silent_solver()
-        for option, value in (
-            ("threads", 1),
-            ("random_seed", self._seed),
-            ("time_limit", time_limit_s),
-            ("mip_rel_gap", 0.0),
-            ("mip_abs_gap", absolute_gap),
-            ("mip_feasibility_tolerance", 1e-7),
-            ("primal_feasibility_tolerance", 1e-7),
-        ):
-            solver.setOptionValue(option, value)
-        solver.silent()
-        solver.passModel(_highs_model(programme, objective))
-        solution = highspy.HighsSolution()
-        solution.col_value = list(programme.values_of(start, programme.problem.usage_of(start)))
-        solver.setSolution(solution)
-        solver.run()
-        status, info = solver.getModelStatus(), solver.getInfo()
-        kinds = highspy.HighsModelStatus
-        if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt):
-            raise PlanningError(f"matching: the solver stopped with status {solver.modelStatusToString(status)}")
-        values = np.array(solver.getSolution().col_value)
-        return (values if len(values) == len(objective) else None), float(info.mip_dual_bound)
+    def _minimise(self, objective: FloatArray, best: IntArray, gap: float) -> tuple[FloatArray | None, float]:
+        start = self._programme.values_of(best, self._problem.usage_of(best))
+        return minimise(self._programme, objective, start, time_limit_s=self._left_s(), gap=gap, seed=self._seed)
 
+    def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
+        if polish:
+            other = improve(self._problem, other, self._cuts)
+        return max(best, other, key=lambda chosen: goodness(self._problem, chosen))
 
-def _whole(weights: WholeWeights, chosen: IntArray) -> int:
-    return int(weights.multiples[chosen >= 0].sum())
-
-
-def _silent_solver() -> Any:
-    import highspy
-
-    class Silent(highspy.Highs):  # type: ignore[misc]
-        """The constructor enables callbacks, and the first call prints a banner: standard output is not HiGHS's."""
-
-        def enableCallbacks(self) -> Any:  # noqa: N802  (overrides)
-            self.silent()
-            return super().enableCallbacks()
-
-    return Silent()
-
-
-def _highs_model(programme: Programme, objective: FloatArray) -> Any:
-    import highspy
-
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(programme.upper), len(programme.row_lower)
-    model.col_cost_ = objective
-    model.col_lower_ = np.zeros(len(programme.upper))
-    model.col_upper_ = np.array(programme.upper)
-    model.row_lower_, model.row_upper_ = np.array(programme.row_lower), np.array(programme.row_upper)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.concatenate([[0], np.cumsum([len(c) for c in programme.row_columns])]).astype(np.int32)
-    model.a_matrix_.index_ = np.concatenate([*programme.row_columns, np.array([], dtype=np.int32)])
-    model.a_matrix_.value_ = np.concatenate([*programme.row_values, np.array([])])
-    model.integrality_ = [highspy.HighsVarType.kInteger] * len(programme.upper)
-    return model
+    def _left_s(self) -> float:
+        return max(self._deadline_s - self._clock(), _LEAST_TIME_S)

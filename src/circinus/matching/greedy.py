@@ -92,44 +92,86 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
     """(Q,) a choice that keeps capacities, cost objectives and cuts: the better of two orders, improved.
 
     Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
-    least of the fullest resource. Then every query in turn is taken out and put back where it is cheapest.
+    least of the fullest resource.
     """
     best = np.full(len(problem.queries), -1, dtype=np.int64)
-    best_key = (0.0, 0.0)
     for by_cost in (True, False):
         chosen = np.full(len(problem.queries), -1, dtype=np.int64)
         for query in np.argsort(-problem.weight, kind="stable"):
             chosen = _insert(problem, chosen, int(query), (), by_cost=by_cost, objectives=False)
-        chosen = _keep_objectives(problem, chosen, cuts)
-        for _ in range(_PASSES):
-            before = chosen.copy()
-            for query in range(len(problem.queries)):
-                chosen = _insert(problem, chosen, query, cuts, by_cost=True, objectives=True)
-            if np.array_equal(before, chosen):
-                break
-        key = (problem.weight_of(chosen), -problem.usage_of(chosen).cost_usd_per_h)
-        if key > best_key:
-            best, best_key = chosen, key
+        best = max(best, improve(problem, chosen, cuts), key=lambda found: goodness(problem, found))
     return best
 
 
+def goodness(problem: Problem, chosen: IntArray) -> tuple[float, float]:
+    """What choices are compared by: more weight, then less cost (rounded, so that noise is no improvement)."""
+    return round(problem.weight_of(chosen), 9), -round(problem.usage_of(chosen).cost_usd_per_h, 9)
+
+
+def improve(problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = ()) -> IntArray:
+    """(Q,) a choice at least as good as `chosen` without what it breaks.
+
+    Moves until none helps: a query is put where it adds the least cost, or a whole deployment is closed and its
+    queries go elsewhere, each in turn (queries that share would never leave one by one).
+    """
+    chosen = _keep_objectives(problem, chosen, cuts)
+    for _ in range(_PASSES):
+        before = goodness(problem, chosen)
+        for query in range(len(problem.queries)):
+            chosen = _insert(problem, chosen, query, cuts, by_cost=True, objectives=True)
+        for deployment in np.flatnonzero(problem.usage_of(chosen).used):
+            moved = _close(problem, chosen, int(deployment), cuts)
+            if goodness(problem, moved) > goodness(problem, chosen):
+                chosen = moved
+        if goodness(problem, chosen) <= before:
+            break
+    return chosen
+
+
 def _insert(
-    problem: Problem, chosen: IntArray, query: int, cuts: Sequence[Cut], *, by_cost: bool, objectives: bool
+    problem: Problem,
+    chosen: IntArray,
+    query: int,
+    cuts: Sequence[Cut],
+    *,
+    by_cost: bool,
+    objectives: bool,
+    closed: int | None = None,
 ) -> IntArray:
-    """Give `query` its best fitting candidate; where none may be taken, leave the choice as it was."""
+    """Give `query` its best fitting candidate (not on the `closed` deployment); where there is none, change nothing."""
     without = chosen.copy()
     without[query] = -1
     laid = beside(problem, query, problem.usage_of(without))
+    allowed = laid.fits if closed is None else laid.fits & ~_uses(problem, query, closed)
     fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
     keys = (fullest, laid.added_usd_per_h) if by_cost else (laid.added_usd_per_h, fullest)
     for position in np.lexsort(keys):
-        if not laid.fits[position]:
+        if not allowed[position]:
             continue
         tried = without.copy()
         tried[query] = problem.block[query] + position
         if tried[query] == chosen[query] or not objectives or keeps_all(problem, tried, cuts):
             return tried
     return chosen
+
+
+def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
+    """(candidates of the query,) whether each uses the deployment."""
+    block = problem.candidates_of(query)
+    row, column, _ = problem.fluid.entries(block.start, block.stop)
+    using = np.zeros(len(block), dtype=bool)
+    using[row[column == deployment]] = True
+    return using
+
+
+def _close(problem: Problem, chosen: IntArray, deployment: int, cuts: Sequence[Cut]) -> IntArray:
+    """Put every query of a deployment elsewhere; those that find no place are not served."""
+    users = [query for query, candidate in problem.served(chosen) if deployment in problem.fluid.row(candidate)[0]]
+    moved = chosen.copy()
+    moved[users] = -1
+    for query in sorted(users, key=lambda query: -problem.weight[query]):
+        moved = _insert(problem, moved, query, (), by_cost=True, objectives=False, closed=deployment)
+    return moved if keeps_all(problem, moved, cuts) else chosen
 
 
 def _keep_objectives(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> IntArray:

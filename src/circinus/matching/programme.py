@@ -17,6 +17,7 @@ from circinus.matching.problem import (
     Usage,
     whole_replicas,
 )
+from circinus.matching.rounding import Load
 
 _SLACK = REPLICA_TOLERANCE / 2
 """Loads may exceed whole replicas by this; half the tolerance leaves the other half to the solver's own."""
@@ -39,6 +40,8 @@ class Programme:
     """Upper bound of every column; lower bounds are 0, all columns are integers."""
     expression: FloatArray
     """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
+    loads: list[Load] = field(default_factory=list)
+    """Of each shared deployment."""
     watched: list[tuple[IntArray, int]] = field(default_factory=list)
     """Group of each watched column: 1 where the group's replicas reach the count."""
     row_columns: list[IntArray] = field(default_factory=list)
@@ -57,6 +60,11 @@ class Programme:
         """Ask for one candidate of every query that has any: tighter than a bound on the weight that says the same."""
         servable = len(np.unique(self.problem.query_of[self.candidates]))
         self.row_lower[:servable] = [1.0] * servable
+
+    def rule_out(self, columns: BoolArray) -> None:
+        """Take the candidates among `columns` (columns,) out of the programme."""
+        for column in np.flatnonzero(columns[: len(self.candidates)]):
+            self.upper[column] = 0.0
 
     def columns_of(self, candidates: IntArray) -> IntArray:
         """Columns of those of the given candidates that have one."""
@@ -77,6 +85,17 @@ class Programme:
         for position, (members, count) in enumerate(self.watched):
             values[self.expression.shape[1] + position] = float(usage.replicas[members].sum() >= count)
         return values
+
+    def rounded_choice(self, values: FloatArray) -> IntArray:
+        """(Q,) for each query that fractional values mostly serve, its most taken candidate."""
+        chosen = np.full(len(self.problem.queries), -1, dtype=np.int64)
+        x = np.asarray(values[: len(self.candidates)])
+        query_of = self.problem.query_of[self.candidates]
+        for query in np.unique(query_of):
+            columns = np.flatnonzero(query_of == query)
+            if x[columns].sum() > 0.5:
+                chosen[query] = self.candidates[columns[np.argmax(x[columns])]]
+        return chosen
 
     def choice_of(self, values: FloatArray) -> IntArray:
         """(Q,) the choice that the columns' values stand for."""
@@ -100,7 +119,7 @@ def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column, problem.query_of[row]), fluid)
-    bound = np.minimum(whole_replicas(most.sum(axis=1), users.any(axis=1)), problem.max_replicas)
+    bound = np.minimum(whole_replicas(most.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
@@ -122,7 +141,10 @@ def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
             programme.add_row(columns, np.ones(len(columns)), 0.0, 1.0)
     for position, deployment in enumerate(shared):
         here = column == deployment
-        _add_load(programme, len(candidates) + position, x_of[row[here]], fluid[here], alone[here])
+        x = x_of[row[here]]
+        load = Load(len(candidates) + position, x, fluid[here], problem.query_of[candidates[x]])
+        programme.loads.append(load)
+        _add_load(programme, load, alone[here])
     _add_capacities(programme)
     _add_cost_limits(programme, bound)
     for cut in cuts:
@@ -150,13 +172,13 @@ def _usable(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     return usable & (least <= limit * (1 + 1e-9) + 1e-9)
 
 
-def _add_load(programme: Programme, n: int, x: IntArray, fluid: FloatArray, alone: IntArray) -> None:
+def _add_load(programme: Programme, load: Load, alone: IntArray) -> None:
     """A shared deployment has replicas for all its load, and for each query at least what the query needs alone."""
-    programme.add_row(np.append(x, n), np.append(-fluid, 1.0), -_SLACK, np.inf)
-    query_of = programme.problem.query_of[programme.candidates[x]]
-    for query in np.unique(query_of):
-        of_query = query_of == query
-        programme.add_row(np.append(x[of_query], n), np.append(-alone[of_query].astype(float), 1.0), 0.0, np.inf)
+    programme.add_row(np.append(load.candidates, load.replicas), np.append(-load.fluid, 1.0), -_SLACK, np.inf)
+    for query in np.unique(load.query_of):
+        of_query = load.query_of == query
+        columns = np.append(load.candidates[of_query], load.replicas)
+        programme.add_row(columns, np.append(-alone[of_query].astype(float), 1.0), 0.0, np.inf)
 
 
 def _add_capacities(programme: Programme) -> None:
@@ -183,9 +205,7 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
     """
     problem = programme.problem
     is_shared = np.isin(np.arange(len(problem.deployments)), programme.shared)
-    n_of = np.zeros(len(problem.deployments), dtype=np.int64)
-    n_of[programme.shared] = len(programme.candidates) + np.arange(len(programme.shared))
-    load_rows = _loads(programme)
+    load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     for x, candidate in enumerate(programme.candidates):
         limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
         if not np.isfinite(limit):
@@ -202,24 +222,14 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
             deployment = columns[position]
             allowed = (rest + least[position]) / (price[position] * fluid[position])  # replicas for each unit of load
             most_replicas = float(bound[deployment])
-            loads, values = load_rows[int(deployment)]
+            load = load_of[int(deployment)]
             scale = 1.0 / max(most_replicas, 1.0)
             row = np.zeros(len(programme.upper))
-            row[loads] = -allowed * values * scale
-            row[n_of[deployment]] = scale
+            row[load.candidates] = -allowed * load.fluid * scale
+            row[load.replicas] = scale
             row[x] += most_replicas * scale
             taken = np.flatnonzero(row)
             programme.add_row(taken, row[taken], -np.inf, most_replicas * scale + 1e-9)
-
-
-def _loads(programme: Programme) -> dict[int, tuple[IntArray, FloatArray]]:
-    """Deployment -> x columns and their loads."""
-    problem = programme.problem
-    x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
-    x_of[programme.candidates] = np.arange(len(programme.candidates))
-    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
-    kept = x_of[row] >= 0
-    return {int(d): (x_of[row[kept & (column == d)]], fluid[kept & (column == d)]) for d in programme.shared}
 
 
 def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
