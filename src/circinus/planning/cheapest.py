@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +25,17 @@ _CELLS_AT_A_TIME = 512
 """Placements whose allocations are searched together."""
 
 
-@dataclass(frozen=True, eq=False)
-class Cheapest:
-    """What a search for the plans that take least has found."""
-
-    plans: PlanArrays
-    bounds_s: FloatArray
+def least_latency_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
     """(configurations,) no plan of a configuration promises a latency below this, whatever its placement."""
+    bounds_s = np.zeros(len(space.arrays.configurations))
+    for group in _groups(space, configurations):
+        bounds_s[group] = space.percentile.upper(PlacementSearch(space, group).lower_bounds_s())
+    return bounds_s[configurations]
 
 
 def cheapest_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, considered: Counter[str]
-) -> Cheapest:
+) -> PlanArrays:
     """The plans that keep `limits` and take least: no plan of the given configurations beats any of them.
 
     Args:
@@ -48,14 +46,10 @@ def cheapest_plans(
         considered: counts what was looked at and dropped.
     """
     known = PlanArrays.none(space)
-    bounds_s = np.zeros(len(space.arrays.configurations))
     for group in _groups(space, configurations):
-        search = PlacementSearch(space, group)
-        bounds_s[group] = space.percentile.upper(search.lower_bounds_s())
-        cells = search.run(limits, max_labels * len(group), considered)
+        cells = PlacementSearch(space, group).run(limits, max_labels * len(group), considered)
         considered["placements"] += cells.count
-        kept = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.hold(cells.cheapest)
-        known = known.with_others(_with_cheapest_options(space, group, cells.take(kept)))
+        known = known.with_others(_settled_plans(space, group, cells, limits))
         cells = cells.take(~Archive(known.resources).beats(cells.least))
         considered["placements with several allocations to compare"] += cells.count
         order = np.argsort(cells.least[:, space.columns.alone_cost], kind="stable")
@@ -64,7 +58,7 @@ def cheapest_plans(
             part = part.take(~Archive(known.resources).beats(part.least))
             if part.count:
                 known = AllocationSearch(space, group, part, limits).cheapest(known)
-    return Cheapest(known, bounds_s[configurations])
+    return known
 
 
 def cheapest_plan(
@@ -82,15 +76,27 @@ def cheapest_plan(
     best: PlanArrays | None = None
     for group in _groups(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
-        for cell in np.argsort(cells.least[:, column], kind="stable"):
-            if best is not None and cells.least[cell, column] >= best.resources[0, column]:
+        best = _lesser(best, _settled_plans(space, group, cells, limits), column)
+        order = np.argsort(cells.least[:, column], kind="stable")
+        start, size = 0, 1
+        while start < len(order):
+            part = cells.take(order[start : start + size])
+            if best is not None:
+                part = part.take(part.least[:, column] < best.resources[0, column])
+            if not part.count:
                 break
-            plans = AllocationSearch(space, group, cells.take(cell[None]), limits).cheapest(PlanArrays.none(space))
-            if plans.count:
-                found = plans.take(np.array([plans.resources[:, column].argmin()]))
-                if best is None or found.resources[0, column] < best.resources[0, column]:
-                    best = found
+            plans = AllocationSearch(space, group, part, limits).cheapest(PlanArrays.none(space))
+            best = _lesser(best, plans, column)
+            start, size = start + size, 4 * size  # the first is often the best; if not, one by one would take long
     return best
+
+
+def _lesser(best: PlanArrays | None, plans: PlanArrays, column: int) -> PlanArrays | None:
+    """The plan that takes least in `column`: `best` or one of `plans`."""
+    if not plans.count:
+        return best
+    found = plans.take(np.array([plans.resources[:, column].argmin()]))
+    return found if best is None or found.resources[0, column] < best.resources[0, column] else best
 
 
 def fastest_plan(
@@ -138,10 +144,10 @@ def _work_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
     return np.asarray(sum(operator.mean_s[rows[:, index + 1]] for index, operator in enumerate(space.arrays.operators)))
 
 
-def _with_cheapest_options(space: SearchSpace, configurations: IntArray, cells: Placements) -> PlanArrays:
-    configuration = configurations[cells.beginning]
+def _settled_plans(space: SearchSpace, configurations: IntArray, cells: Placements, limits: Limits) -> PlanArrays:
+    """The plans with the cheapest options, of those placements where these keep the limits."""
+    kept = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.hold(cells.cheapest)
+    configuration, pools = configurations[cells.beginning[kept]], cells.pools[kept]
     rows = space.arrays.rows[configuration]
-    options = [
-        table.cheapest[rows[:, operator + 1], cells.pools[:, operator]] for operator, table in enumerate(space.options)
-    ]
-    return PlanArrays(configuration, cells.pools, np.column_stack(options), cells.cheapest)
+    options = [table.cheapest[rows[:, o + 1], pools[:, o]] for o, table in enumerate(space.options)]
+    return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[kept])

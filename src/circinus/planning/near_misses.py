@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Candidate
-from circinus.planning.cheapest import Cheapest
 from circinus.planning.frontier import NearMiss, SloName
+from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.planning.wording import violations_in_words
 
@@ -16,7 +16,7 @@ IntArray = NDArray[np.int64]
 _LEAST = 1e-9
 
 
-def near_misses(search: QuerySearch, without_cost: Cheapest) -> tuple[NearMiss, ...]:
+def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss, ...]:
     """For the configurations nearest to having a plan, the best plan that misses exactly one objective.
 
     Of a configuration that misses the accuracy objective this is the cheapest plan that keeps the others, of one that
@@ -30,7 +30,7 @@ def near_misses(search: QuerySearch, without_cost: Cheapest) -> tuple[NearMiss, 
         At most as many as the settings say, nearest first: by the excess over the objective relative to it.
     """
     ranked = sorted(
-        [*_inaccurate(search), *_slow(search, without_cost), *_expensive(search, without_cost)],
+        [*_inaccurate(search), *_slow(search), *_expensive(search, without_cost)],
         key=lambda miss: (miss[0], miss[2]),
     )
     found: list[NearMiss] = []
@@ -51,25 +51,20 @@ def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
     scale = max(abs(slo.threshold), _LEAST)
     return [
         (float(search.shortfall[index]) / scale, "accuracy", int(index))
-        for index in np.flatnonzero(search.shortfall > 0)
+        for index in np.flatnonzero((search.shortfall > 0) & (search.excess <= 0))
     ]
 
 
-def _slow(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float, SloName, int]]:
-    if search.query.slos.latency is None:
-        return []
-    excess = without_cost.bounds_s / search.space.limit_s - 1
-    return [
-        (float(excess[index]), "latency", int(search.accurate[index]))
-        for index in np.flatnonzero((excess > 0) & np.isfinite(excess))
-    ]
+def _slow(search: QuerySearch) -> list[tuple[float, SloName, int]]:
+    too_slow = (search.shortfall <= 0) & (search.excess > 0) & np.isfinite(search.excess)
+    return [(float(search.excess[index]), "latency", int(index)) for index in np.flatnonzero(too_slow)]
 
 
-def _expensive(search: QuerySearch, without_cost: Cheapest) -> list[tuple[float, SloName, int]]:
+def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[float, SloName, int]]:
     slo = search.query.slos.cost
     if slo is None:
         return []
-    plans, column = without_cost.plans, search.space.columns.shared_cost
+    plans, column = without_cost, search.space.columns.shared_cost
     found: list[tuple[float, SloName, int]] = []
     for configuration in np.unique(plans.configuration):
         least = plans.resources[plans.configuration == configuration, column].min()

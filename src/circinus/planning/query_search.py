@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Candidate, Estimator
-from circinus.planning.cheapest import Cheapest, cheapest_plan, cheapest_plans, fastest_plan
+from circinus.planning.cheapest import cheapest_plan, cheapest_plans, fastest_plan, least_latency_s
 from circinus.planning.limits import Limits
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays
@@ -19,6 +20,9 @@ from circinus.spec import AccuracySlo, Network, Pipeline, Query
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
+
+_ROUNDING = 1e-6
+"""What the bounds of single precision may be off by."""
 
 
 class QuerySearch:
@@ -48,10 +52,22 @@ class QuerySearch:
         """The configurations that are promised to meet the accuracy objective."""
         return np.flatnonzero(self.shortfall <= 0)
 
-    def cheapest(self) -> Cheapest:
+    @cached_property
+    def excess(self) -> FloatArray:
+        """(configurations,) by which share of the latency limit even the fastest plan misses it at least; at most 0
+        where there may be a plan that keeps it. Infinite where no plan fits in the pools."""
+        if self.query.slos.latency is None:
+            return np.zeros(len(self.arrays.configurations))
+        everything = np.arange(len(self.arrays.configurations))
+        return least_latency_s(self.space, everything) / (self.space.limit_s * (1 + _ROUNDING)) - 1
+
+    def cheapest(self) -> PlanArrays:
         """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""
+        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.excess <= 0))
+        self.considered["configurations that miss the accuracy objective"] = int((self.shortfall > 0).sum())
+        self.considered["configurations that miss the latency objective"] = len(self.accurate) - len(hopeful)
         limits = Limits.of(self.space, cost=False)
-        return cheapest_plans(self.space, self.accurate, limits, self.settings.max_labels, self.considered)
+        return cheapest_plans(self.space, hopeful, limits, self.settings.max_labels, self.considered)
 
     def least(self, configuration: int, column: int, *, cost: bool) -> Candidate | None:
         """The plan of one configuration that keeps the latency objective and takes least in a resource column.

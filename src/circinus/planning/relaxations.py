@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.planning.cheapest import Cheapest
 from circinus.planning.frontier import SingleRelaxation
+from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.planning.wording import duration
 
 
-def single_relaxations(search: QuerySearch, without_cost: Cheapest) -> tuple[SingleRelaxation, ...]:
+def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
     """For each objective that alone stands in the way, the tightest limit under which there is a plan.
 
     Args:
@@ -53,7 +53,7 @@ def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
     slo = search.query.slos.accuracy
     assert slo is not None
     for configuration in np.argsort(search.shortfall, kind="stable"):
-        if search.shortfall[configuration] <= 0:
+        if search.shortfall[configuration] <= 0 or search.excess[configuration] > 0:
             continue
         candidate = search.least(int(configuration), search.space.columns.alone_cost, cost=True)
         if candidate is not None:
@@ -62,10 +62,10 @@ def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
     return None
 
 
-def _relaxed_cost(search: QuerySearch, without_cost: Cheapest) -> SingleRelaxation | None:
-    if not without_cost.plans.count:
+def _relaxed_cost(search: QuerySearch, without_cost: PlanArrays) -> SingleRelaxation | None:
+    if not without_cost.count:
         return None
-    candidate = search.cheapest_of(without_cost.plans, search.space.columns.shared_cost)
+    candidate = search.cheapest_of(without_cost, search.space.columns.shared_cost)
     return SingleRelaxation("cost", candidate.estimate.cost_usd_per_h.lower, candidate)
 
 

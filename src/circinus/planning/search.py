@@ -8,7 +8,6 @@ import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.planning.cheapest import Cheapest
 from circinus.planning.frontier import Frontier
 from circinus.planning.near_misses import near_misses
 from circinus.planning.plan_arrays import PlanArrays
@@ -96,12 +95,11 @@ def _plan(
 ) -> Frontier:
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
-    considered["configurations that miss the accuracy objective"] = int((search.shortfall > 0).sum())
     if not search.space.columns.pools:
         return Frontier(query, (), considered, (), (), why_none(search, ()))
     without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
-    considered["plans beyond the cost objective"] = without_cost.plans.count - plans.count
+    considered["plans beyond the cost objective"] = without_cost.count - plans.count
     considered["plans"] = plans.count
     chosen = select(plans, search.space.columns, settings.max_plans)
     considered["plans left out of the frontier"] = plans.count - len(chosen)
@@ -119,10 +117,9 @@ def _plan(
     )
 
 
-def _affordable(search: QuerySearch, without_cost: Cheapest) -> PlanArrays:
+def _affordable(search: QuerySearch, without_cost: PlanArrays) -> PlanArrays:
     """The plans that keep the cost objective."""
     slo = search.query.slos.cost
-    plans = without_cost.plans
     if slo is None:
-        return plans
-    return plans.take(plans.resources[:, search.space.columns.shared_cost] <= slo.limit_usd_per_h)
+        return without_cost
+    return without_cost.take(without_cost.resources[:, search.space.columns.shared_cost] <= slo.limit_usd_per_h)
