@@ -1,5 +1,7 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
+from circinus.matching.match import MatchSettings, match, plan_all
+from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,
     Assignment,
@@ -10,4 +12,19 @@ from circinus.matching.plan_set import (
     SizedDeployment,
 )
 
-__all__ = ["Alternative", "Assignment", "Matching", "PlanSet", "Rejection", "Relaxation", "SizedDeployment"]
+__all__ = [
+    "Alternative",
+    "Assignment",
+    "MatchSettings",
+    "Matching",
+    "PlanSet",
+    "Rejection",
+    "Relaxation",
+    "SizedDeployment",
+    "check_fresh",
+    "load_plan_set",
+    "make_plan_set",
+    "match",
+    "plan_all",
+    "save_plan_set",
+]

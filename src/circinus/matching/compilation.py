@@ -34,6 +34,7 @@ def compile_problem(
     infrastructure: Infrastructure,
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
+    known: Iterable[DeploymentUse] = (),
 ) -> Problem:
     """The matching of `queries` as arrays.
 
@@ -42,6 +43,7 @@ def compile_problem(
         candidates: query name -> plans that promise its objectives; a query may have none.
         infrastructure: the pools and links.
         usable_link_share: share of each link's bandwidth that may be filled.
+        known: further uses; what they expect a replica of a deployment to take counts, too.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
@@ -54,7 +56,9 @@ def compile_problem(
         for candidate in candidates.get(query.name, ()):
             _check_candidate(query, candidate)
 
-    demand_of = merged_demands(use for candidate in flat for use in candidate.deployments)
+    uses = [use for candidate in flat for use in candidate.deployments]
+    used = {use.deployment for use in uses}
+    demand_of = merged_demands([*uses, *(use for use in known if use.deployment in used)])
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))
     pools = {pool.name: index for index, pool in enumerate(infrastructure.pools)}
     for deployment in deployments:

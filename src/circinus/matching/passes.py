@@ -13,7 +13,7 @@ from circinus.matching.cuts import Cut, sizing_cut
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, size
-from circinus.spec import Slos
+from circinus.spec import Infrastructure, Query, Slos
 
 _EXACT_ROUNDS = 40
 """Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up."""
@@ -27,8 +27,9 @@ class State:
     """What the passes have found so far."""
 
     problem: Problem
-    slos: tuple[Slos, ...]
-    """Of each query."""
+    queries: tuple[Query, ...]
+    infrastructure: Infrastructure
+    usable_link_share: float
     reestimate: Reestimate
     solver: Solver
     deadline_s: float
@@ -43,6 +44,11 @@ class State:
     weight_bound: float = float("inf")
     cost_bound_usd_per_h: float = 0.0
     optimal: bool = False
+
+    @property
+    def slos(self) -> tuple[Slos, ...]:
+        """Of each query."""
+        return tuple(query.slos for query in self.queries)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class Matching:
     """No matching of the listed candidates satisfies more weight than this."""
     optimal: bool
     """Whether the solver proved both objectives over the listed candidates."""
+    cost_bound_usd_per_h: float
+    """No matching of the listed candidates that satisfies this weight costs less."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""Why each query got its plan, and what else there was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.matching.cuts import SizingCut
+from circinus.matching.greedy import Beside, beside
+from circinus.matching.obstacles import Obstacle, examine, shortages
+from circinus.matching.passes import State, chosen_of
+from circinus.matching.plan_set import Alternative, Assignment
+from circinus.matching.problem import IntArray, Problem, Usage
+from circinus.matching.wording import usd_per_h
+from circinus.planning import Frontier
+from circinus.spec import Deployment
+
+MOST_ALTERNATIVES = 5
+"""Most rejected candidates that are shown for a query; near misses come on top."""
+
+_SAME_COST = 1e-9
+"""US dollars per hour below which costs count as equal."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One candidate of a query beside the plans of the others."""
+
+    candidate: int
+    rank: tuple[int, float]
+    """What could be had instead comes first, cheapest first; then what cannot, nearest first."""
+    reason: str
+    obstacle: Obstacle | None
+    """None: nothing but its cost is against it."""
+
+
+def assignments(state: State, frontiers: Mapping[str, Frontier]) -> tuple[Assignment, ...]:
+    """Every served query with its plan as finally sized, why it got it, and the best alternatives."""
+    assert state.sizing is not None
+    return tuple(
+        Assignment(
+            query=state.problem.queries[query],
+            chosen=state.sizing.final[query],
+            reason=_why(state, query, judged := judge(state, query)),
+            alternatives=alternatives(state.problem, judged, frontiers[state.problem.queries[query]]),
+        )
+        for query, _ in state.problem.served(chosen_of(state))
+    )
+
+
+def alternatives(problem: Problem, judged: tuple[Judgement, ...], frontier: Frontier) -> tuple[Alternative, ...]:
+    """The best judged candidates, one for each configuration and placement, and then the near misses."""
+    shown: list[Alternative] = []
+    seen = set()
+    for judgement in judged:
+        candidate = problem.candidates[judgement.candidate]
+        kind = (candidate.plan.configuration, candidate.plan.placement)
+        if kind not in seen and len(shown) < MOST_ALTERNATIVES:
+            seen.add(kind)
+            shown.append(Alternative(candidate.plan, candidate.estimate, judgement.reason))
+    near = (Alternative(miss.candidate.plan, miss.candidate.estimate, miss.reason) for miss in frontier.near_misses)
+    return (*shown, *near)
+
+
+def judge(state: State, query: int) -> tuple[Judgement, ...]:
+    """All candidates that `query` did not get, best first."""
+    problem, chosen = state.problem, chosen_of(state)
+    without = chosen.copy()
+    without[query] = -1
+    laid = beside(problem, query, problem.usage_of(without))
+    got = int(chosen[query])
+    paid = None if got < 0 else float(laid.added_usd_per_h[got - problem.block[query]])
+    tried = without.copy()
+    judged = []
+    for position, candidate in enumerate(problem.candidates_of(query)):
+        if candidate != got:
+            tried[query] = candidate
+            judged.append(_judge_one(state, tried, candidate, laid, position, paid))
+    return tuple(sorted(judged, key=lambda judgement: judgement.rank))
+
+
+def _judge_one(
+    state: State, tried: IntArray, candidate: int, laid: Beside, position: int, paid_usd_per_h: float | None
+) -> Judgement:
+    problem = state.problem
+    if not laid.fits[position]:
+        missing = shortages(problem, problem.usage_of(tried))
+        assert missing is not None
+        return Judgement(candidate, (1, missing.excess), missing.reason, missing)
+    if paid_usd_per_h is not None:
+        more = float(laid.added_usd_per_h[position]) - paid_usd_per_h
+        if more > _SAME_COST:
+            return Judgement(candidate, (0, more), f"costs {usd_per_h(more)} more", None)
+        if more >= -_SAME_COST:
+            return Judgement(candidate, (0, 0.0), "costs the same", None)
+    cut = next((c for c in state.cuts if isinstance(c, SizingCut) and c.candidate == candidate), None)
+    found = examine(problem, tried, state.slos, state.reestimate)
+    if isinstance(found, Obstacle):
+        reason = cut.reason if cut is not None else found.reason
+        return Judgement(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)
+    return Judgement(candidate, (0, -1.0), "was not reached before the time limit", None)
+
+
+def _why(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
+    count = len(state.problem.candidates_of(query))
+    words = ["its only plan" if count == 1 else f"least total cost of its {count} plans beside those of the others"]
+    shared = _shared(state.problem, chosen_of(state), query)
+    if shared:
+        words.append("; ".join(f"shares {names} with {', '.join(others)}" for names, others in shared))
+    cheaper = [j for j in judged if j.obstacle is not None and _cheaper(state, query, j.candidate)]
+    if cheaper:
+        words.append(f"the nearest of {len(cheaper)} plans that would cost less {_verb(cheaper[0].reason)}")
+    if not state.optimal:
+        words.append("not proved to be the best within the time limit")
+    return "; ".join(words)
+
+
+def _verb(reason: str) -> str:
+    return reason if reason.startswith("needs") else f"fails: {reason}"
+
+
+def _cheaper(state: State, query: int, candidate: int) -> bool:
+    """Whether the candidate would lower the total cost if it fitted."""
+    chosen = chosen_of(state)
+    tried = chosen.copy()
+    tried[query] = candidate
+    before: Usage = state.problem.usage_of(chosen)
+    return state.problem.usage_of(tried).cost_usd_per_h < before.cost_usd_per_h - _SAME_COST
+
+
+def _shared(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
+    """(operators and pools, other queries) of the deployments that the query shares, by who shares them."""
+    by_others: dict[tuple[str, ...], list[Deployment]] = {}
+    for deployment in problem.fluid.row(int(chosen[query]))[0]:
+        others = tuple(
+            problem.queries[other]
+            for other, candidate in problem.served(chosen)
+            if other != query and np.isin(deployment, problem.fluid.row(candidate)[0])
+        )
+        if others:
+            by_others.setdefault(others, []).append(problem.deployments[deployment])
+    return [
+        (" and ".join(f"{d.operator} on {d.pool}" for d in deployments), list(others))
+        for others, deployments in by_others.items()
+    ]

@@ -1,0 +1,157 @@
+"""Matching all queries: compile, choose, pack, size, explain."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.estimation import ReplicaDemand
+from circinus.estimation.estimator import USABLE_LINK_SHARE
+from circinus.matching.alternatives import assignments
+from circinus.matching.choice import Solver
+from circinus.matching.compilation import compile_problem
+from circinus.matching.exact import ExactSolver
+from circinus.matching.passes import State, chosen_of, run_passes
+from circinus.matching.plan_set import Matching, SizedDeployment
+from circinus.matching.rejections import rejections
+from circinus.matching.relaxation import Replan
+from circinus.matching.sizing import ProfileReestimate, Reestimate
+from circinus.planning import Frontier, plan_queries, plan_query
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.profiling import PipelineProfile
+from circinus.spec import Infrastructure, Network, Query, Specification
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """Choices of the matching that are not part of a query."""
+
+    time_limit_s: float = 5.0
+    """Time for choosing; then the best found is taken, with its bounds."""
+    usable_link_share: float = USABLE_LINK_SHARE
+    """Share of a link's bandwidth that plans may take together."""
+    seed: int = 0
+    """Of the solver."""
+
+
+DEFAULT_MATCH_SETTINGS = MatchSettings()
+
+
+def plan_all(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    *,
+    search: SearchSettings = DEFAULT_SETTINGS,
+    settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
+) -> tuple[Matching, Mapping[str, Frontier]]:
+    """Plan every query alone, then match them all.
+
+    Args:
+        specification: with an infrastructure.
+        profiles: pipeline name -> what was measured of it.
+        search: how each query's plans are searched.
+        settings: how they are matched; the usable share of links is taken from `search`.
+
+    Raises:
+        PlanningError: no infrastructure, a profile is missing or too uncertain, or numbers without meaning.
+    """
+    frontiers = plan_queries(specification, profiles, search)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None  # `plan_queries` has refused a specification without one
+    network = Network(infrastructure)
+
+    def replan(query: Query) -> Frontier:
+        return plan_query(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network, search)
+
+    matching = match(
+        frontiers,
+        infrastructure,
+        ProfileReestimate(specification, profiles, search.usable_link_share),
+        replan=replan,
+        settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
+    )
+    return matching, frontiers
+
+
+def match(
+    frontiers: Mapping[str, Frontier],
+    infrastructure: Infrastructure,
+    reestimate: Reestimate,
+    *,
+    replan: Replan | None = None,
+    solver: Solver | None = None,
+    settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Matching:
+    """Choose at most one plan for each query: satisfied weight first, total cost second.
+
+    Args:
+        frontiers: query name -> its plans; their order is that of the answer.
+        infrastructure: the pools and links.
+        reestimate: how a chosen plan is estimated under the merged load.
+        replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
+            frontier are found.
+        solver: by default the exact one.
+        settings: time, links, seed.
+        clock: for the time limit.
+
+    Raises:
+        PlanningError: names or numbers without meaning (see `compile_problem`).
+    """
+    queries = tuple(frontier.query for frontier in frontiers.values())
+    problem = compile_problem(
+        queries,
+        {name: frontier.candidates for name, frontier in frontiers.items()},
+        infrastructure,
+        usable_link_share=settings.usable_link_share,
+    )
+    state = run_passes(
+        State(
+            problem=problem,
+            queries=queries,
+            infrastructure=infrastructure,
+            usable_link_share=settings.usable_link_share,
+            reestimate=reestimate,
+            solver=solver or ExactSolver(seed=settings.seed, clock=clock),
+            deadline_s=clock() + settings.time_limit_s,
+        ),
+        clock=clock,
+    )
+    assert state.usage is not None
+    chosen = chosen_of(state)
+    return Matching(
+        assignments=assignments(state, frontiers),
+        rejections=rejections(state, frontiers, replan),
+        deployments=_sized(state),
+        satisfied_weight=problem.weight_of(chosen),
+        total_weight=float(problem.weight.sum()),
+        cost_usd_per_h=state.usage.cost_usd_per_h,
+        weight_bound=state.weight_bound if math.isfinite(state.weight_bound) else float(problem.weight.sum()),
+        optimal=state.optimal,
+        cost_bound_usd_per_h=state.cost_bound_usd_per_h,
+    )
+
+
+def _sized(state: State) -> tuple[SizedDeployment, ...]:
+    """The deployments in use, in the order of their names."""
+    problem, usage, nodes = state.problem, state.usage, state.nodes
+    assert usage is not None
+    assert nodes is not None
+    assert state.sizing is not None
+    sized = []
+    for index in np.flatnonzero(usage.used):
+        deployment = problem.deployments[index]
+        cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in problem.demand[index])
+        sized.append(
+            SizedDeployment(
+                deployment=deployment,
+                demand=ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(problem.price_usd_per_h[index])),
+                nodes=nodes[int(index)],
+                utilization=state.sizing.conditions.deployments[deployment].utilization,
+            )
+        )
+    return tuple(sized)

@@ -1,0 +1,99 @@
+"""Why a choice cannot be: the first thing that stands in its way, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.matching.packing import pack_pools
+from circinus.matching.problem import CAPACITY_TOLERANCE, RESOURCES, IntArray, Problem, Usage
+from circinus.matching.sizing import Reestimate, Sizing, size
+from circinus.matching.wording import amount, bandwidth
+from circinus.spec import Slos
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What stands in the way of a choice."""
+
+    binding: tuple[str, ...]
+    """Resources (`pool edge: cpus`, `link home->edge`) or objectives (`latency`), the scarcest first."""
+    reason: str
+    excess: float
+    """How much more than there is would be needed of the scarcest, as a share of it."""
+    pools: frozenset[int] = frozenset()
+    """Pools that more nodes would help."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A choice that holds, as it would run."""
+
+    usage: Usage
+    sizing: Sizing
+
+
+def examine(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate) -> Obstacle | Verified:
+    """Look at capacities, then at nodes, then at every query's objectives as sized."""
+    usage = problem.usage_of(chosen)
+    shortage = shortages(problem, usage)
+    if shortage is not None:
+        return shortage
+    _, cuts = pack_pools(problem, usage)
+    if cuts:
+        pools = frozenset(cut.pool for cut in cuts)
+        names = [problem.pools[pool] for pool in sorted(pools)]
+        return Obstacle(
+            binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
+            reason=f"its replicas do not go on the nodes of pool {' and '.join(names)} beside the others",
+            excess=0.0,
+            pools=pools,
+        )
+    sizing = size(problem, chosen, usage, slos, reestimate)
+    if sizing.broken:
+        first = sizing.broken[0]
+        return Obstacle(first.objectives, f"query {problem.queries[first.query]}: {first.reason}", 0.0)
+    return Verified(usage, sizing)
+
+
+def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
+    """What a usage needs beyond the capacities."""
+    found: list[tuple[float, str, str, int | None]] = []
+    rows = problem.rows
+    for row in np.flatnonzero(usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)):
+        pool, resource = int(rows.pool[row]), RESOURCES[rows.resource[row]]
+        excess = float(usage.rows[row] / rows.limit[row] - 1)
+        where = f"pool {problem.pools[pool]}"
+        if rows.plain[row]:
+            missing = amount(resource, float(usage.rows[row] - rows.limit[row]))
+            found.append((excess, f"{where}: {resource}", f"{missing} more at {where}", pool))
+        else:
+            words = f"more nodes at {where} for whole replicas ({resource})"
+            found.append((excess, f"{where}: {resource}", words, pool))
+    for link in np.flatnonzero(
+        usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
+    ):
+        usable = float(problem.link_capacity_bytes_per_s[link])
+        lacking = float(usage.traffic_bytes_per_s[link]) - usable
+        name = f"link {problem.links[link]}"
+        found.append((lacking / usable, name, f"{bandwidth(lacking)} more on {name}", None))
+    if not found and np.any(usage.replicas > problem.max_replicas):
+        worst = int(np.argmax(usage.replicas - problem.max_replicas))
+        pool = int(problem.pool_of[worst])
+        words = f"nodes at pool {problem.pools[pool]} that hold {usage.replicas[worst]} replicas of "
+        words += problem.deployments[worst].name
+        found.append((1.0, f"pool {problem.pools[pool]}: whole replicas on nodes", words, pool))
+    if not found:
+        return None
+    found.sort(key=lambda entry: -entry[0])
+    told: dict[str, str] = {}
+    for _, binding, words, _ in found:
+        told.setdefault(binding, words)
+    return Obstacle(
+        binding=tuple(told),
+        reason=f"needs {' and '.join(told.values())}",
+        excess=found[0][0],
+        pools=frozenset(pool for _, _, _, pool in found if pool is not None),
+    )

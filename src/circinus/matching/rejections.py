@@ -1,0 +1,94 @@
+"""Why a query got no plan, what binds, and what would let it in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.matching.alternatives import Judgement, alternatives, judge
+from circinus.matching.obstacles import Verified, examine
+from circinus.matching.passes import State, chosen_of
+from circinus.matching.plan_set import Rejection
+from circinus.matching.problem import Problem
+from circinus.matching.relaxation import Replan, cheapest_relaxation
+from circinus.planning import Frontier
+
+_MOST_NODES = 4
+"""How many more nodes are tried."""
+
+_NEAREST = 3
+"""Candidates that more nodes are tried for."""
+
+
+def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> tuple[Rejection, ...]:
+    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives."""
+    return tuple(
+        _rejection(state, query, frontiers[name], replan)
+        for query, name in enumerate(state.problem.queries)
+        if chosen_of(state)[query] < 0
+    )
+
+
+def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:
+    judged = judge(state, query)
+    if judged:
+        reason, binding = _beside_the_others(state, query, judged)
+    else:
+        reason, binding = frontier.reason, _objectives_in_the_way(frontier)
+    return Rejection(
+        query=state.problem.queries[query],
+        reason=reason,
+        binding=binding,
+        relaxation=cheapest_relaxation(state, frontier, replan),
+        alternatives=alternatives(state.problem, judged, frontier),
+    )
+
+
+def _objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
+    """Objectives each of which alone keeps the query from having a plan, or those that its nearest plan misses."""
+    alone = tuple(relaxation.slo for relaxation in frontier.relaxations)
+    nearest = frontier.near_misses[0].violations if frontier.near_misses else ()
+    return alone or nearest or ("pools",)
+
+
+def _beside_the_others(state: State, query: int, judged: tuple[Judgement, ...]) -> tuple[str, tuple[str, ...]]:
+    nearest = judged[0]
+    count = len(judged)
+    which = "its only plan" if count == 1 else f"the nearest of its {count} plans"
+    if nearest.obstacle is None:
+        return f"{which} {nearest.reason}", ()
+    reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
+    words = f"none of its plans fits beside those of the others: {which} {reason}"
+    more = _more_nodes(state, query, judged)
+    return (f"{words}; {more} it would be served as it is" if more else words), nearest.obstacle.binding
+
+
+def _more_nodes(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
+    """`with 1 more node in pool edge`, checked by really fitting the plan; empty where none helps."""
+    for added in range(1, _MOST_NODES + 1):
+        for judgement in judged[:_NEAREST]:
+            pools = judgement.obstacle.pools if judgement.obstacle is not None else frozenset()
+            if len(pools) != 1:
+                continue
+            pool = next(iter(pools))
+            tried = chosen_of(state).copy()
+            tried[query] = judgement.candidate
+            larger = _with_nodes(state.problem, pool, added)
+            if isinstance(examine(larger, tried, state.slos, state.reestimate), Verified):
+                return f"with {added} more node{'s' if added > 1 else ''} in pool {state.problem.pools[pool]}"
+    return ""
+
+
+def _with_nodes(problem: Problem, pool: int, added: int) -> Problem:
+    """The same problem with more nodes in one pool."""
+    nodes = problem.nodes.copy()
+    nodes[pool] += added
+    factor = nodes / np.maximum(problem.nodes, 1)
+    return replace(
+        problem,
+        nodes=nodes,
+        rows=replace(problem.rows, limit=problem.rows.limit * factor[problem.rows.pool]),
+        max_replicas=np.rint(problem.max_replicas * factor[problem.pool_of]).astype(np.int64),
+    )

@@ -1,0 +1,187 @@
+"""The smallest change of one objective under which a rejected query would be served next to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.estimation import Candidate
+from circinus.matching.compilation import compile_problem
+from circinus.matching.greedy import beside
+from circinus.matching.obstacles import Verified, examine
+from circinus.matching.passes import State, chosen_of
+from circinus.matching.plan_set import Relaxation
+from circinus.matching.problem import IntArray, Problem
+from circinus.matching.wording import duration, rounded_down, rounded_up, usd_per_h
+from circinus.planning import Frontier
+from circinus.planning.frontier import SloName
+from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
+
+Replan = Callable[[Query], Frontier]
+"""The frontier of a query with other objectives."""
+
+_HALVINGS = 4
+"""How often the distance between a limit that suffices and one that does not is halved."""
+
+_LARGE_S = 1e6
+"""A latency limit that no plan misses; the objective stays, because it says which percentile is meant."""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A plan of the relaxed query that was checked beside the others."""
+
+    slos: Slos
+    final: Candidate
+    change: float
+    """Of the objective, as a share of its limit."""
+    words: str
+
+
+def cheapest_relaxation(state: State, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
+    """Relax one objective at a time as little as lets the query in, and take the smallest relative change.
+
+    What fits is really fitted: capacities, nodes, and every query's objectives as sized. Plans under a relaxed
+    objective come from the frontier and, where `replan` is given, from planning again: the limit is then narrowed down
+    by halving, to within a sixteenth of the distance between what does not suffice and what does.
+    """
+    beside_others = _BesideOthers(state, frontier.query)
+    best: _Fit | None = None
+    for slo in _objectives(frontier.query.slos):
+        fit = _smallest(beside_others, frontier, slo, replan, None if best is None else best.change)
+        if fit is not None and (best is None or fit.change < best.change):
+            best = fit
+    if best is None:
+        return None
+    return Relaxation(best.slos, best.final.plan, best.final.estimate, best.words)
+
+
+def _objectives(slos: Slos) -> tuple[SloName, ...]:
+    names: tuple[SloName, ...] = ("latency", "accuracy", "cost")
+    return tuple(name for name in names if getattr(slos, name) is not None)
+
+
+def _smallest(
+    beside_others: _BesideOthers, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
+) -> _Fit | None:
+    """The smallest change of `slo` that fits, None where there is none below `best`."""
+    query = frontier.query
+    known = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
+    found = beside_others.fit(slo, known)
+    if found is not None or replan is None:
+        return found  # the tightest limit under which there is any plan
+    widest = replan(_with(query, relaxed(query.slos, slo, best)))
+    found = beside_others.fit(slo, widest.candidates)
+    if found is None or slo == "cost":
+        return found  # the cost of a plan is part of the frontier: the cheapest fitting plan is on it
+    too_little = min((needed_change(query.slos, slo, candidate) for candidate in known), default=0.0)
+    for _ in range(_HALVINGS):
+        middle = (too_little + found.change) / 2
+        nearer = beside_others.fit(slo, replan(_with(query, relaxed(query.slos, slo, middle))).candidates)
+        if nearer is None:
+            too_little = middle
+        elif nearer.change < found.change:
+            found = nearer
+        else:
+            break
+    return found
+
+
+def _with(query: Query, slos: Slos) -> Query:
+    return query.model_copy(update={"slos": slos})
+
+
+def relaxed(slos: Slos, slo: SloName, change: float | None) -> Slos:
+    """The objectives with one of them relaxed by a share of its limit; None: as far as can be."""
+    if slo == "latency" and slos.latency is not None:
+        limit_s = _LARGE_S if change is None else slos.latency.limit_s * (1 + change)
+        return slos.model_copy(update={"latency": LatencySlo(percentile=slos.latency.percentile, limit_s=limit_s)})
+    if slo == "accuracy" and slos.accuracy is not None and change is not None:
+        comparison, old = slos.accuracy.comparison, slos.accuracy.threshold
+        threshold = old - abs(old) * change if comparison == ">=" else old + abs(old) * change
+        return slos.model_copy(update={"accuracy": AccuracySlo(threshold=threshold, comparison=comparison)})
+    if slo == "cost" and slos.cost is not None and change is not None:
+        return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=slos.cost.limit_usd_per_h * (1 + change))})
+    return slos.model_copy(update={slo: None})
+
+
+def needed_change(slos: Slos, slo: SloName, candidate: Candidate) -> float:
+    """By which share of its limit the objective must give way for the candidate's promise."""
+    return _just_wide_enough(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
+
+
+def _just_wide_enough(
+    slos: Slos, slo: SloName, candidate: Candidate, share_usd_per_h: float
+) -> tuple[Slos, float, str]:
+    """(objectives that the candidate keeps, relative change, the change in words); limits have few digits."""
+    estimate = candidate.estimate
+    if slo == "latency" and slos.latency is not None:
+        old = slos.latency.limit_s
+        new = max(rounded_up(estimate.latency_s.upper), old)
+        latency = LatencySlo(percentile=slos.latency.percentile, limit_s=new)
+        words = f"latency p{slos.latency.percentile:g} <= {duration(old)} -> {duration(new)}"
+        return slos.model_copy(update={"latency": latency}), (new - old) / old, words
+    if slo == "accuracy" and slos.accuracy is not None:
+        old, comparison = slos.accuracy.threshold, slos.accuracy.comparison
+        if comparison == ">=":
+            new = min(rounded_down(estimate.accuracy.lower), old)
+        else:
+            new = max(rounded_up(estimate.accuracy.upper), old)
+        accuracy = AccuracySlo(threshold=new, comparison=comparison)
+        words = f"accuracy {comparison} {old:g} -> {new:g}"
+        return slos.model_copy(update={"accuracy": accuracy}), abs(new - old) / max(abs(old), 1e-9), words
+    assert slos.cost is not None
+    old = slos.cost.limit_usd_per_h
+    new = max(rounded_up(share_usd_per_h), old)
+    words = f"cost <= {usd_per_h(old)} -> {usd_per_h(new)}"
+    return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=new)}), (new - old) / max(old, 1e-9), words
+
+
+class _BesideOthers:
+    """The plans that were matched, and room for one more query beside them."""
+
+    def __init__(self, state: State, query: Query) -> None:
+        self._state = state
+        self._query = query
+        served = list(state.problem.served(chosen_of(state)))
+        self._matched = [state.queries[index] for index, _ in served]
+        self._plans = {state.queries[index].name: [state.problem.candidates[plan]] for index, plan in served}
+
+    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> _Fit | None:
+        """The candidate that needs the least change of `slo` among those that fit; all promise the other objectives."""
+        if not candidates:
+            return None
+        problem, chosen = self._compile(slo, candidates)
+        query = len(self._matched)
+        laid = beside(problem, query, problem.usage_of(chosen))
+        needed = []
+        for position in np.flatnonzero(laid.fits):
+            candidate = int(problem.block[query] + position)
+            tried = chosen.copy()
+            tried[query] = candidate
+            share = problem.cost_share_usd_per_h(candidate, problem.usage_of(tried))
+            wide = _just_wide_enough(self._query.slos, slo, problem.candidates[candidate], share)
+            needed.append((wide[1], float(laid.added_usd_per_h[position]), candidate, wide))
+        for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
+            tried = chosen.copy()
+            tried[query] = candidate
+            slos = (*(matched.slos for matched in self._matched), wider)
+            found = examine(problem, tried, slos, self._state.reestimate)
+            if isinstance(found, Verified):
+                return _Fit(wider, found.sizing.final[query], change, words)
+        return None
+
+    def _compile(self, slo: SloName, candidates: Sequence[Candidate]) -> tuple[Problem, IntArray]:
+        """The matched plans with no other choice, and the query, not yet served, with all of `candidates`."""
+        state = self._state
+        open_query = _with(self._query, relaxed(self._query.slos, slo, None))
+        problem = compile_problem(
+            [*self._matched, open_query],
+            {**self._plans, open_query.name: candidates},
+            state.infrastructure,
+            usable_link_share=state.usable_link_share,
+            known=[use for candidate in state.problem.candidates for use in candidate.deployments],
+        )
+        return problem, np.append(np.arange(len(self._matched)), -1).astype(np.int64)
