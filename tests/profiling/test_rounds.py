@@ -19,6 +19,7 @@ from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
 from circinus.profiling.observer import ProfileProgress
 from circinus.profiling.pace import Pace
 from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
 from circinus.profiling.runner import (
     AllocationMeasurement,
@@ -129,7 +130,8 @@ class Trial:
             standings = Standings(application.pipeline, measurer, np.array(self.dataset.order), objectives)
             pace = Pace(addresses)
             allocations = Allocations(store, addresses, measurer, standings, pace, budget, listener)
-            Rounds(measurer, standings, allocations, pace, budget, listener).run()
+            prospects = Prospects(application.pipeline, standings, objectives, pace)
+            Rounds(measurer, standings, prospects, allocations, pace, budget, listener).run()
             for configuration in standings.configurations:
                 standings.look_up(configuration)
             return standings
@@ -165,8 +167,9 @@ def test_without_a_budget_everything_is_settled(large: Application) -> None:
 def test_increments_double_and_each_prefix_runs_once(large: Application) -> None:
     trial = Trial(large, queries=[accuracy_query(0.95)])
     trial.run()
-    sizes = [len(items) for _, items, _, _ in trial.runner.increments]
-    assert sizes == [8] * 4 + [8] * 4 + [16] * 4 + [32] * 4
+    for configuration in large.configurations:
+        sizes = [len(items) for c, items, _, _ in trial.runner.increments if c == configuration]
+        assert sizes == [8, 8, 16, 32]
     runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
     assert trial.runner.now_s == pytest.approx(64 * 0.25 * sum(runs.values()))
 
@@ -195,15 +198,36 @@ def test_a_query_without_an_accuracy_objective_needs_items_for_its_latency(large
 
 
 def test_the_undecided_come_first(large: Application) -> None:
-    """After the first round: those that straddle the threshold, then those that only want items for latency."""
+    """In a round: those that straddle the threshold, then those that only want items for latency."""
     straddling = large.configuration(20, "high")
     trial = Trial(
         large,
         queries=[accuracy_query(0.5)],
-        score=lambda configuration, _: 0.55 if configuration == straddling else 1.0,
+        score=lambda configuration, _: 0.45 if configuration == straddling else 1.0,
     )
     trial.run()
-    assert trial.runner.increments[4][0] == straddling
+    pursued = [configuration for configuration, _, _, _ in trial.runner.increments[4:6]]
+    assert pursued == [large.configuration(1, "low")] * 2
+    assert trial.runner.increments[6][0] == straddling
+
+
+def test_with_little_time_one_configuration_is_made_sure_for_each_objective(large: Application) -> None:
+    """Breadth first, 100 s would bring 14 items to each of the four: not enough for either objective."""
+    means = {("low", 1): 0.88, ("high", 1): 1.0, ("low", 20): 0.5, ("high", 20): 0.97}
+
+    def score(configuration: Configuration, item: Item) -> float:
+        values = dict(configuration.operators)
+        return means[str(values["left"].as_dict()["quality"]), int(values["prepare"].as_dict()["gain"])]
+
+    seconds = {"prepare": 0.1, "left": 1.5, "right": 0.1, "joined": 0.1}
+    trial = Trial(
+        large, budget_s=100.0, queries=[accuracy_query(0.89), accuracy_query(0.7)], score=score, seconds=seconds
+    )
+    standings = trial.run()
+    sure = [c for c in standings.configurations if standings.accuracy(c).lower >= 0.89]
+    assert sure
+    assert all(standings.items(c) >= LATENCY_ITEMS for c in sure)
+    assert min(_counts(standings)) >= 1
 
 
 @given(

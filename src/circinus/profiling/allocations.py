@@ -18,7 +18,7 @@ from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_allocations
 from circinus.spec import Configuration, KnobValues
 
-_ITEMS = 4
+_ITEMS = 2
 """Items that batches are made of; smaller data sets and larger batches repeat them."""
 
 
@@ -54,11 +54,6 @@ class Allocations:
         self._budget = budget
         self._observer = observer
         self._broken: set[tuple[str, KnobValues]] = set()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether any operator has a choice."""
-        return any(len(allowed_allocations(operator)) > 1 for operator in self._addresses.pipeline.operators)
 
     def measure(self, limit_s: float, tell: Callable[[Configuration], None]) -> None:
         """Measure what is missing, the cheapest first, as far as `limit_s` seconds go.

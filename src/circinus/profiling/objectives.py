@@ -22,14 +22,21 @@ class Objectives:
     """Whether some query asks for no accuracy, so that no configuration is out of the question."""
     risk: float
     """The smallest risk of any query."""
+    weights: tuple[float, ...] = ()
+    """For each threshold the weight of the queries that ask for it."""
 
     @classmethod
     def of(cls, queries: Sequence[Query], pipeline_name: str) -> Objectives:
         """Those of the queries on a pipeline."""
         concerned = [query for query in queries if query.pipeline == pipeline_name]
         asked = [query.slos.accuracy for query in concerned]
+        weights: dict[AccuracySlo, float] = {}
+        for query, slo in zip(concerned, asked, strict=True):
+            if slo is not None:
+                weights[slo] = weights.get(slo, 0.0) + query.weight
         return cls(
-            thresholds=tuple(dict.fromkeys(slo for slo in asked if slo is not None)),
+            thresholds=tuple(weights),
+            weights=tuple(weights.values()),
             optional=not asked or any(slo is None for slo in asked),
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
         )

@@ -20,6 +20,7 @@ from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileObserver, SilentObserver
 from circinus.profiling.pace import Pace
 from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
 from circinus.profiling.scorer import Scorer
 from circinus.profiling.standings import Standings
@@ -74,9 +75,10 @@ def profile_pipeline(
             pace.known(known.configuration, {n: o.service_s.tolist() for n, o in known.operators.items()})
         measurer.declare([known.configuration for known in profile.configurations])
         standings = Standings(pipeline, measurer, np.array(dataset.order, dtype=np.int64), objectives)
+        prospects = Prospects(pipeline, standings, objectives, pace)
         allocations = Allocations(opened, addresses, measurer, standings, pace, budget, observer)
         try:
-            Rounds(measurer, standings, allocations, pace, budget, observer).run()
+            Rounds(measurer, standings, prospects, allocations, pace, budget, observer).run()
         except KeyboardInterrupt:
             interrupted = True
         return read_profile(opened, addresses, stored, objectives, interrupted=interrupted)

@@ -1,4 +1,4 @@
-"""Deciding what to measure next: round by round, undecided configurations first, within a time budget."""
+"""Deciding what to measure next, within a time budget."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from circinus.profiling.budget import Budget
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
+from circinus.profiling.prospects import Prospects
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.standings import Standings
 from circinus.spec import Configuration
 
-_FIRST_TARGET = 8
-_ALLOCATION_SHARE = 0.25
+_FIRST_ROUND_SHARE = 0.4
+"""Of the budget, for a first look at every configuration; exceeded where one item of each takes longer."""
+_ALLOCATION_SHARE = 0.2
 """Of the budget, at most, before scores are made more precise."""
 
 
@@ -22,15 +24,18 @@ class Rounds:
     """One measurement of a pipeline.
 
     Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
-    them to 8 items, or to as many as the budget allows if all are to have equally much of it; then allocations are
-    measured; then every round doubles the items of those that are not settled, the ones whose accuracy is undecided
-    first. Within a round the configurations come in the order of their prefixes, so that each prefix runs once.
+    them to 8 items, or to as many as an equal part of its share of the budget allows; then allocations are measured;
+    then those are pursued that may soon surely meet an objective (`Prospects`); at last every round doubles the items
+    of those that are not settled, the ones whose accuracy is undecided first, as far as the budget allows if it is
+    divided equally. Within a round the configurations come in the order of their prefixes, so that each prefix runs
+    once.
     """
 
     def __init__(
         self,
         measurer: Measurer,
         standings: Standings,
+        prospects: Prospects,
         allocations: Allocations,
         pace: Pace,
         budget: Budget,
@@ -38,6 +43,7 @@ class Rounds:
     ) -> None:
         self._measurer = measurer
         self._standings = standings
+        self._prospects = prospects
         self._allocations = allocations
         self._pace = pace
         self._budget = budget
@@ -49,32 +55,45 @@ class Rounds:
         Raises:
             ProfileError: a score contradicts the metric's declaration, or the store cannot be used.
         """
-        everything = len(self._standings.order)
-        share_s = _ALLOCATION_SHARE * self._budget.remaining_s if self._allocations.wanted else 0.0
-        self._first_round(min(_FIRST_TARGET, everything), 0.0 if math.isinf(share_s) else share_s)
-        self._allocations.measure(share_s, self._tell_allocations)
-        target = _FIRST_TARGET
-        while self._standings.pending(everything) and self._budget.remaining_s > 0:
-            for configuration in self._standings.pending(min(target, everything)):
-                self._increase(configuration, min(target, everything), self._budget.remaining_s)
-            if target >= everything:
-                break
-            target *= 2
+        limit_s = self._budget.remaining_s
+        first, *further = self._standings.targets
+        self._round(first, limit_s * _FIRST_ROUND_SHARE)
+        self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._tell_allocations)
+        self._pursue_prospects()
+        for target in (first, *further):
+            self._round(target, self._budget.remaining_s)
         self._allocations.measure(math.inf, self._tell_allocations)
 
-    def _first_round(self, target: int, reserved_s: float) -> None:
+    def _round(self, target: int, limit_s: float) -> None:
+        """Bring those that are not settled to `target` items, or as far as equal parts of `limit_s` allow."""
         waiting = self._standings.pending(target)
+        end_s = self._budget.elapsed_s + limit_s
         for done, configuration in enumerate(waiting):
-            allowed_s = (self._budget.remaining_s - reserved_s) / (len(waiting) - done)
+            allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
             self._increase(configuration, target, allowed_s, at_least=1)
 
+    def _pursue_prospects(self) -> None:
+        while (configuration := self._prospects.best(self._budget.remaining_s)) is not None:
+            items = self._standings.items(configuration)
+            target = next(target for target in self._standings.targets if target > items)
+            self._increase(configuration, target, self._budget.remaining_s)
+            if self._standings.items(configuration) == items and not self._standings.failed(configuration):
+                return
+
     def _increase(self, configuration: Configuration, target: int, allowed_s: float, at_least: int = 0) -> None:
-        """Measure a configuration on as many items more, up to `target`, as are expected to take `allowed_s`."""
+        """Measure a configuration on as many items more, up to `target`, as are expected to take `allowed_s`.
+
+        Args:
+            configuration: what to measure.
+            target: items to be known afterwards, at most.
+            allowed_s: seconds.
+            at_least: items to measure even where they take longer, if the budget is expected to last for them.
+        """
         begin = self._standings.items(configuration)
         end = self._affordable(configuration, begin, target, allowed_s)
-        if end == begin and self._affordable(configuration, begin, begin + at_least, self._budget.remaining_s) > begin:
-            end = begin + at_least
         if end == begin:
+            end = self._affordable(configuration, begin, min(begin + at_least, target), self._budget.remaining_s)
+        if end <= begin:
             return
         before_s = self._budget.elapsed_s
         try:
@@ -93,7 +112,7 @@ class Rounds:
         """The greatest end of an increment that is expected to take at most `allowed_s`; `begin` if there is none."""
         if math.isinf(allowed_s):
             return target
-        if allowed_s <= 0 or target == begin:
+        if allowed_s <= 0 or target <= begin:
             return begin
         if self._pace.increment_s(configuration, begin, target) is None:
             return begin + 1  # nothing is known yet: try one item

@@ -19,7 +19,8 @@ class Standings:
         """Begin with what the store knows."""
         self.configurations = prefix_order(pipeline)
         self.order = order
-        self._range = pipeline.metric.range
+        self.targets = doubling(len(order))
+        self._metric = pipeline.metric
         self._measurer = measurer
         self._objectives = objectives
         self._scores: dict[Configuration, FloatArray] = {}
@@ -51,11 +52,23 @@ class Standings:
     def accuracy(self, configuration: Configuration) -> Bounded:
         """Bounds of its mean score."""
         if configuration not in self._bounds:
-            low, high = self._range
-            self._bounds[configuration] = mean_bounds(
-                self._scores[configuration], len(self.order), risk=self._objectives.risk, low=low, high=high
-            )
+            self._bounds[configuration] = self.bounds(self._scores[configuration])
         return self._bounds[configuration]
+
+    def scores(self, configuration: Configuration) -> FloatArray:
+        """(items,) scores in the order of measuring."""
+        return self._scores[configuration]
+
+    def bounds(self, scores: FloatArray) -> Bounded:
+        """Bounds of the mean score of the whole data set, had its first items these scores."""
+        low, high = self._metric.range
+        return mean_bounds(scores, len(self.order), risk=self._objectives.risk, low=low, high=high)
+
+    @property
+    def best_score(self) -> float:
+        """The best that the metric can say."""
+        low, high = self._metric.range
+        return high if self._metric.direction == "maximize" else low
 
     def settled(self, configuration: Configuration) -> bool:
         """Whether it needs no more items."""
@@ -77,6 +90,11 @@ class Standings:
         if items and self._objectives.undecided(self.accuracy(configuration)):
             return len(self.order)
         return max(items, min(LATENCY_ITEMS, len(self.order)))
+
+
+def doubling(items: int) -> tuple[int, ...]:
+    """Numbers of items after which to look again: 8, 16, 32, ... and all."""
+    return (*(8 << k for k in range(64) if 8 << k < items), items)
 
 
 def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
