@@ -24,8 +24,13 @@ class FixedChoice:
     """Whether operators go to the nearest tier that they may use, or to the farthest."""
 
 
+_ENOUGH_ITEMS = 8
+"""Means of fewer items are mostly luck; somebody choosing by hand would not go by them either."""
+
+
 def _most_accurate(profile: PipelineProfile) -> ConfigurationProfile:
-    return max(profile.configurations, key=lambda c: (c.accuracy.value, -_busy_s(c)))
+    known = [c for c in profile.configurations if len(c.items) >= _ENOUGH_ITEMS]
+    return max(known or profile.configurations, key=lambda c: (c.accuracy.value, -_busy_s(c)))
 
 
 def _least_work(profile: PipelineProfile) -> ConfigurationProfile:
@@ -162,4 +167,5 @@ def _as_matching(
         cost_usd_per_h=cost,
         weight_bound=served + len(rejections),
         optimal=False,
+        cost_bound_usd_per_h=0.0,
     )
