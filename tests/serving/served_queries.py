@@ -95,6 +95,7 @@ def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
         cost_usd_per_h=0.6,
         weight_bound=float(len(served)),
         optimal=True,
+        cost_bound_usd_per_h=0.6,
     )
 
 
