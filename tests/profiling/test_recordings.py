@@ -142,6 +142,14 @@ def test_nothing_to_replay_is_an_error(application: Application) -> None:
         _record(application, application.configuration(1, "low"))
 
 
+def test_a_configuration_of_another_pipeline_is_refused(application: Application) -> None:
+    wanted = application.configuration(1, "low")
+    operators = application.pipeline.operators
+    application.pipeline = sample_pipeline(operators=(operators[0].model_copy(update={"knobs": ()}), *operators[1:]))
+    with pytest.raises(ProfileError, match=r"has no configuration .*gain=1.*; the specification has changed"):
+        _record(application, wanted)
+
+
 def test_what_was_not_recorded_is_named(application: Application) -> None:
     low, high = application.configuration(1, "low"), application.configuration(1, "high")
     found = _record(application, low, count=2)

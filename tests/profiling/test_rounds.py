@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_application import Application, accuracy_query, sample_pipeline
 
+from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
+from circinus.profiling.listing import prefix_order
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
 from circinus.profiling.observer import ProfileProgress
@@ -29,9 +31,9 @@ from circinus.profiling.runner import (
     ReplicaFacts,
 )
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.standings import Standings, prefix_order
+from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
-from circinus.spec import Configuration, DatasetSpec, Query
+from circinus.spec import Configuration, DatasetSpec, Knob, Query
 
 OPERATORS = ("prepare", "left", "right", "joined")
 Score = Callable[[Configuration, Item], float]
@@ -152,6 +154,15 @@ def test_equal_prefixes_are_neighbours(application: Application) -> None:
     assert sorted(map(str, ordered)) == sorted(map(str, application.configurations))
     gains = [configuration["prepare"] for configuration in ordered]
     assert gains == [gains[0], gains[0], gains[2], gains[2]]
+
+
+def test_too_many_to_list_is_told(application: Application) -> None:
+    knobs = tuple(Knob(name=f"k{i}", choices=tuple(range(10))) for i in range(4))
+    many = tuple(
+        o.model_copy(update={"knobs": knobs}) if o.name == "right" else o for o in application.pipeline.operators
+    )
+    with pytest.raises(ProfileError, match=r"found 40,000 configurations, expected at most 20,000"):
+        prefix_order(sample_pipeline(operators=many))
 
 
 def test_without_a_budget_everything_is_settled(large: Application) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import means_bounds
+from circinus.profiling.listing import prefix_order
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import (
     ConfigurationProfile,
@@ -28,7 +29,7 @@ from circinus.profiling.stored import (
     read_scores,
     read_services,
 )
-from circinus.spec import Configuration, OperatorSpec, configurations, prefix
+from circinus.spec import Configuration, OperatorSpec, prefix
 
 
 def read_profile(
@@ -41,7 +42,7 @@ def read_profile(
 ) -> PipelineProfile:
     """Put together what is known of a pipeline on a data set."""
     pipeline = addresses.pipeline
-    listed = tuple(configurations(pipeline))
+    listed = prefix_order(pipeline)
     failures = _failures(store, addresses, listed)
     failed = {failure.configuration for failure in failures}
     reader = _Reader(store, addresses, dataset, listed)

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses, pipeline_code
 from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
+from circinus.profiling.listing import prefix_order
 from circinus.profiling.local_runner import LocalRunner
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
 from circinus.profiling.recordings import Recordings, load_recordings
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.standings import prefix_order
 from circinus.profiling.store import ProfileStore
-from circinus.spec import Configuration, Specification, prefix
+from circinus.spec import Configuration, Pipeline, Specification, prefix
 
 _INCREMENT = 8
 
@@ -40,7 +41,8 @@ def record_held_out(
 
     Raises:
         KeyboardInterrupt: as it comes; what was committed stays and the next call goes on from there.
-        ProfileError: there is no item on which all configurations succeed, or as `profile_pipeline`.
+        ProfileError: there is no item on which all configurations succeed, one of them is none of the pipeline's, or as
+            `profile_pipeline`.
         OperatorError: as `profile_pipeline`.
     """
     budget = Budget(None, clock)
@@ -49,7 +51,7 @@ def record_held_out(
     addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
     dataset = load_dataset(pipeline, module_paths, seed=seed)
     indexes = list(reversed(dataset.order[max(0, len(dataset.order) - items_count) :]))
-    wanted = [c for c in prefix_order(pipeline) if c in set(configurations)]
+    wanted = _in_prefix_order(pipeline, configurations)
     total, done, failed = len(wanted) * len(indexes), 0, set[int]()
     with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
         measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
@@ -72,6 +74,17 @@ def record_held_out(
         measurer.declare(wanted)
     prefixes = [prefix(pipeline, c, operator.name) for c in wanted for operator in pipeline.operators]
     return load_recordings(store, pipeline_name, prefixes)
+
+
+def _in_prefix_order(pipeline: Pipeline, wanted: Sequence[Configuration]) -> list[Configuration]:
+    listed = prefix_order(pipeline)
+    unknown = [configuration for configuration in wanted if configuration not in set(listed)]
+    if unknown:
+        raise ProfileError(
+            f"pipeline {pipeline.name} has no configuration {unknown[0]}; the specification has changed since it was "
+            "chosen: plan again"
+        )
+    return [configuration for configuration in listed if configuration in set(wanted)]
 
 
 def _record(

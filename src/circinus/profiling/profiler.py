@@ -28,6 +28,10 @@ from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
 from circinus.spec import Specification
 
+LEAST_PATIENCE_S = 60.0
+MOST_PATIENCE_S = 600.0
+"""Bounds of the time that an operator may take to load or to process an item before it has failed."""
+
 
 def profile_pipeline(
     specification: Specification,
@@ -64,7 +68,12 @@ def profile_pipeline(
     dataset = load_dataset(pipeline, module_paths, seed=seed)
     objectives = Objectives.of(specification.queries, pipeline_name)
     interrupted = False
-    with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
+    # What takes longer than the whole budget cannot be measured within it: the rest shall not wait for it.
+    patience_s = MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
+    with (
+        ProfileStore(store, create=True) as opened,
+        LocalRunner(addresses, module_paths, timeout_s=patience_s) as runner,
+    ):
         measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
         stored = read_dataset(opened, dataset_source(pipeline.dataset, addresses.code.dataset), seed)
         if stored is None:

@@ -6,10 +6,11 @@ import numpy as np
 
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import mean_bounds
+from circinus.profiling.listing import prefix_order
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
 from circinus.profiling.profile import FloatArray, IntArray
-from circinus.spec import Configuration, KnobValues, Pipeline, configurations, knob_values
+from circinus.spec import Configuration, Pipeline
 
 
 class Standings:
@@ -95,18 +96,3 @@ class Standings:
 def doubling(items: int) -> tuple[int, ...]:
     """Numbers of items after which to look again: 8, 16, 32, ... and all."""
     return (*(8 << k for k in range(64) if 8 << k < items), items)
-
-
-def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
-    """All configurations, those with equal prefixes next to each other."""
-    topological = [operator.name for operator in pipeline.topological_order()]
-    ranks = {
-        operator.name: {values: rank for rank, values in enumerate(knob_values(operator))}
-        for operator in pipeline.operators
-    }
-
-    def place(configuration: Configuration) -> list[int]:
-        values: dict[str, KnobValues] = dict(configuration.operators)
-        return [ranks[name][values[name]] for name in topological]
-
-    return tuple(sorted(configurations(pipeline), key=place))
