@@ -21,22 +21,22 @@ from pathlib import Path
 from time import perf_counter, time
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, fixed_matching
+from benchmarks.demo_report import comparison, row
 from benchmarks.results import Figure, print_figures, write_results
 from circinus.cli.load import items_to_send
 from circinus.matching import Matching, plan_all
 from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, record_held_out
-from circinus.reporting.plan_table import plan_table, plan_text, slos_text
+from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import profile_table
 from circinus.reporting.progress import load_bar, profile_bar
-from circinus.reporting.quantities import duration, score, usd_per_h
+from circinus.reporting.quantities import duration
 from circinus.serving import Mode
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import Traffic, run_load
 from circinus.serving.local.client import start_daemon
-from circinus.serving.measurement import LoadReport, QueryMeasurement
+from circinus.serving.measurement import LoadReport
 from circinus.spec import Specification
 from circinus.spec.document import load_specification
 
@@ -90,7 +90,7 @@ def main() -> None:
     console.rule("4. Apply, send traffic, measure: the plans and two simple choices side by side")
     reports = asyncio.run(_serve(specification, strategies, store, options, console))
 
-    console.print(_comparison(specification, strategies, reports))
+    console.print(comparison(strategies, reports))
     figures = _figures(specification, measured, strategies, reports, planning_s, store)
     since_make_s = time() - float(os.environ.get("DEMO_STARTED", time() - (perf_counter() - started)))
     figures.append(
@@ -102,7 +102,7 @@ def main() -> None:
     path = write_results(
         "demo",
         figures=figures,
-        rows=[_row(name, strategies[name], q) for name, report in reports.items() for q in report.queries],
+        rows=[row(name, strategies[name], q) for name, report in reports.items() for q in report.queries],
         seeds=[options.seed],
         wall_s=perf_counter() - started,
     )
@@ -205,58 +205,6 @@ async def _serve(
     return dict(zip(strategies, reports, strict=True))
 
 
-def _comparison(
-    specification: Specification, strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]
-) -> Table:
-    """One table: every query under every strategy, and the goodput."""
-    table = Table(title="Predicted and measured (mode replay, unseen items)", title_justify="left", show_lines=False)
-    table.add_column("query")
-    table.add_column("plan", overflow="fold")
-    for column in (
-        "latency\npredicted",
-        "\nmeasured",
-        "accuracy\npredicted",
-        "\nmeasured",
-        "cost\npredicted",
-        "\nmeasured",
-    ):
-        table.add_column(column, justify="right")
-    table.add_column("SLOs met")
-    slos = {query.name: slos_text(query.slos) for query in specification.queries}
-    for name, report in reports.items():
-        table.add_section()
-        table.add_row(f"[bold]{name}[/bold]")
-        plans = {a.query: plan_text(a.chosen.plan) for a in strategies[name].assignments}
-        for query in report.queries:
-            table.add_row(query.query, *_cells(query, plans.get(query.query), slos[query.query]))
-        kept = f"{report.promises_kept} of {report.promises} served" if report.promises else "none served"
-        table.add_row(
-            "[bold]goodput[/bold]",
-            f"[bold]{report.goodput:g} of {report.total_weight:g}[/bold] by weight; {kept} met all their SLOs",
-            "", "", "", "", "", f"[bold]{usd_per_h(strategies[name].cost_usd_per_h)}[/bold]",
-        )  # fmt: skip
-    return table
-
-
-def _cells(query: QueryMeasurement, plan: str | None, slos: str) -> tuple[str, ...]:
-    wanted = f"[dim]{slos}[/dim]"
-    if plan is None:
-        return (f"{wanted}\nnot served", "", "", "", "", "", "", "[red]no[/red]")
-    estimate, latency = query.predicted, query.latency_s
-    measured_s = latency.at_percentile_s if latency is not None else None
-    broken = ", ".join(name for name, held in (query.held or {}).items() if not held)
-    return (
-        f"{wanted}\n{plan}",
-        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}" if estimate is not None else "",
-        "none" if measured_s is None else duration(measured_s),
-        score(estimate.accuracy.value) if estimate is not None else "",
-        "" if query.score is None else score(query.score),
-        usd_per_h(estimate.cost_usd_per_h.value) if estimate is not None else "",
-        "" if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h),
-        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] {broken or '(requests lost)'}",
-    )
-
-
 def _figures(
     specification: Specification,
     measured: list[PipelineProfile],
@@ -305,29 +253,6 @@ def _median_s(command: list[str], runs: int) -> float:
         subprocess.run(command, check=True, capture_output=True)
         seconds.append(perf_counter() - began)
     return statistics.median(seconds)
-
-
-def _row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str, object]:
-    plans = {a.query: plan_text(a.chosen.plan) for a in matching.assignments}
-    estimate, latency = query.predicted, query.latency_s
-    return {
-        "strategy": strategy,
-        "query": query.query,
-        "objectives": slos_text(query.slos),
-        "plan": plans.get(query.query),
-        "requests": query.requests,
-        "lost": query.failures + query.unanswered,
-        "percentile": estimate.percentile if estimate is not None else None,
-        "predicted_latency_s": estimate.latency_s.value if estimate is not None else None,
-        "predicted_latency_upper_s": estimate.latency_s.upper if estimate is not None else None,
-        "measured_latency_s": latency.at_percentile_s if latency is not None else None,
-        "predicted_accuracy": estimate.accuracy.value if estimate is not None else None,
-        "measured_accuracy": query.score,
-        "predicted_cost_usd_per_h": estimate.cost_usd_per_h.value if estimate is not None else None,
-        "measured_cost_usd_per_h": query.cost_usd_per_h,
-        "held": dict(query.held or {}),
-        "satisfied": query.satisfied,
-    }
 
 
 if __name__ == "__main__":

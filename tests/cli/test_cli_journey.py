@@ -15,7 +15,12 @@ import pytest
 def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`circinus` as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "circinus", *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-m", "circinus", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection
-from circinus.reporting.plan_table import plan_text, slos_text
+from circinus.reporting.plan_text import plan_text, slos_text
 from circinus.reporting.quantities import (
     bounded_duration,
     bounded_score,
@@ -25,7 +25,7 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
     estimate = assignment.chosen.estimate
     return Group(
         Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
-        Text(f"plan: {plan_text(assignment.chosen.plan)}"),
+        Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
         Text(f"why:  {assignment.reason}"),
         _objectives(estimate, query),
         _stages(assignment),
@@ -46,7 +46,9 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
     if relaxation is None:
         lines.append(Text("no relaxation of a single objective would be served next to the other queries"))
     else:
-        lines.append(Text(f"cheapest relaxation: {relaxation.change}, with {plan_text(relaxation.plan)}"))
+        lines.append(
+            Text(f"cheapest relaxation: {relaxation.change}, with {plan_text(relaxation.plan, relaxation.estimate)}")
+        )
     return Group(*lines, _alternatives(rejection.alternatives), Text(""))
 
 
@@ -93,7 +95,7 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
     for alternative in alternatives:
         estimate = alternative.estimate
         table.add_row(
-            plan_text(alternative.plan),
+            plan_text(alternative.plan, estimate),
             duration(estimate.latency_s.value),
             score(estimate.accuracy.value),
             usd_per_h(estimate.cost_usd_per_h.value),

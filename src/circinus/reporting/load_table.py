@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circinus.reporting.plan_table import slos_text
+from circinus.reporting.plan_text import slos_text
 from circinus.reporting.quantities import duration, score, usd_per_h
 from circinus.serving.measurement import LoadReport, QueryMeasurement
 

@@ -9,36 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.matching import Assignment, Matching, SizedDeployment
+from circinus.reporting.plan_text import plan_text, slos_text
 from circinus.reporting.quantities import duration, score, size, usd_per_h
-from circinus.spec import Plan, Query, Slos
-
-
-def slos_text(slos: Slos) -> str:
-    """All objectives in one line."""
-    parts = []
-    if slos.latency is not None:
-        parts.append(f"p{slos.latency.percentile:g} ≤ {duration(slos.latency.limit_s)}")
-    if slos.accuracy is not None:
-        sign = "≥" if slos.accuracy.comparison == ">=" else "≤"
-        parts.append(f"accuracy {sign} {slos.accuracy.threshold:g}")
-    if slos.cost is not None:
-        parts.append(f"cost ≤ {usd_per_h(slos.cost.limit_usd_per_h)}")
-    return ", ".join(parts) or "none"
-
-
-def plan_text(plan: Plan) -> str:
-    """Configuration and placement in one line: only operators with knobs show their values."""
-    return f"{plan.configuration} · {placement_text(plan)}"
-
-
-def placement_text(plan: Plan) -> str:
-    """Which pools are used by which operators, neighbours on one pool together."""
-    by_pool: dict[str, list[str]] = {}
-    for operator, pool in plan.placement:
-        by_pool.setdefault(pool, []).append(operator)
-    if len(by_pool) == 1:
-        return f"all on {next(iter(by_pool))}"
-    return "; ".join(f"{', '.join(operators)} on {pool}" for pool, operators in by_pool.items())
+from circinus.spec import Query
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
@@ -71,7 +44,7 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
     return (
         assignment.query,
         slos_text(query.slos),
-        plan_text(assignment.chosen.plan),
+        plan_text(assignment.chosen.plan, estimate),
         f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}",
         f"{score(estimate.accuracy.value)}\n≥ {score(estimate.accuracy.lower)}",
         usd_per_h(estimate.cost_usd_per_h.value),
