@@ -179,7 +179,8 @@ def test_a_stale_plan_is_refused(application: Path, tmp_path: Path) -> None:
 
 def test_faults_end_with_2_and_write_nothing(application: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
-        "apiVersion: circinus/v1\nkind: Query\nmetadata: {name: q}\nspec:\n  pipelin: mend\n  source: moon\n  rate: 5\n",
+        "apiVersion: circinus/v1\nkind: Query\nmetadata: {name: q}\nspec:\n"
+        "  pipelin: mend\n  source: moon\n  rate: 5\n",
         encoding="utf-8",
     )
     faults = answer(

@@ -46,7 +46,7 @@ def apply(
     specification = specification_of(plan_set, plan_file)
     check_fresh(plan_set, specification)
     store = profile_store_of(plan_set, plan_file)
-    if mode == Mode.REPLAY:
+    if Mode(mode) is Mode.REPLAY:
         record_configurations(plan_set, specification, store, items, seed)
     desired = desired_state(plan_set.matching, specification, Mode(mode), store.resolve(), plan_set.operator_versions)
     found = _deploy(desired, run_dir)

@@ -23,7 +23,7 @@ def explain(
 
     plan_set = load_plan_set(plan_file)
     matching = plan_set.matching
-    decisions = {a.query: a for a in matching.assignments} | {r.query: r for r in matching.rejections}  # type: ignore[dict-item]
+    decisions = {a.query: a for a in matching.assignments} | {r.query: r for r in matching.rejections}
     for name in queries or ():
         if name not in decisions:
             raise typer.BadParameter(f"found no query {name} in {plan_file}, expected one of {', '.join(decisions)}")

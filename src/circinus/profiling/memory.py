@@ -7,7 +7,7 @@ from pathlib import Path
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process now; 0 when it has ended."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         return int(psutil.Process(pid).memory_info().rss)

@@ -25,8 +25,8 @@ def slos_text(slos: Slos) -> str:
 def plan_text(plan: Plan, estimate: Estimate) -> str:
     """Configuration and placement in the order of the flow.
 
-    `phone: denoise none, voice_activity webrtc → office: speech_to_text whisper-tiny 5`: knobs show their values only, in
-    the order of the knobs' names; operators next to each other on one pool stand together.
+    `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny`: knobs show their values only,
+    in the order of the knobs' names; operators next to each other on one pool stand together.
 
     Args:
         plan: what to show.
