@@ -36,6 +36,7 @@ from circinus.serving import Mode
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import Traffic, run_load
 from circinus.serving.local.client import start_daemon
+from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
 from circinus.spec import Specification
 from circinus.spec.document import load_specification
@@ -88,7 +89,8 @@ def main() -> None:
     console.rule("3. Record the chosen configurations on items that planning has not seen")
     _record(specification, strategies, store, options, console)
     console.rule("4. Apply, send traffic, measure: the plans and two simple choices side by side")
-    reports = asyncio.run(_serve(specification, strategies, store, options, console))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        reports = runner.run(_serve(specification, strategies, store, options, console))
 
     console.print(comparison(strategies, reports))
     figures = _figures(specification, measured, strategies, reports, planning_s, store)

@@ -88,7 +88,7 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
     run = run_circinus("explain", "plan.json", "archive", cwd=application)
     assert run.returncode == 0, run.stderr
     assert "archive" in run.stdout
-    assert "typing-aid" not in run.stdout
+    assert "typing-aid  mend from till" not in run.stdout
     assert "alternatives" in run.stdout
     assert set(answer("explain", cwd=application, kind="explain")) == {"typing-aid", "archive"}
 

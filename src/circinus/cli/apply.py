@@ -83,13 +83,21 @@ def record_configurations(plan_set: PlanSet, specification: Specification, store
 def _deploy(desired: DesiredState, run_dir: Path) -> EngineStatus:
     import asyncio
 
-    from circinus.serving.local.client import start_daemon
+    from circinus.errors import ServingError
+    from circinus.serving.local.client import connect, start_daemon
 
     async def deploy() -> EngineStatus:
-        client = start_daemon(run_dir)
+        try:
+            client, started = connect(run_dir), False
+        except ServingError:
+            client, started = start_daemon(run_dir), True
         try:
             await client.apply(desired)
             return await client.status()
+        except ServingError:
+            if started:  # an engine that runs nothing is of no use to anybody
+                await client.close()
+            raise
         finally:
             await client.disconnect()
 

@@ -63,6 +63,7 @@ def _run(
     from circinus.reporting.progress import load_bar
     from circinus.serving.load import run_load
     from circinus.serving.local.client import connect
+    from circinus.serving.local.fine_timers import new_event_loop
 
     async def run() -> LoadReport:
         client = connect(run_dir)
@@ -74,7 +75,8 @@ def _run(
         finally:
             await client.disconnect()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # sends on time, to a fraction of a millisecond
+        return runner.run(run())
 
 
 def items_to_send(
