@@ -102,7 +102,7 @@ def test_more_queries_need_more_items_and_only_those(application: Application) -
     application.clear_calls()
     application.queries = (accuracy_query(0.93),)
     profile = _profile(application)
-    assert max(len(p.items) for p in profile.configurations) == 64
+    assert max(len(p.items) for p in profile.configurations) == 48
     first = {item.key for item in load_dataset(application.pipeline, [application.folder]).first(32)}
     assert first.isdisjoint(key for name in ("left-high", "joined", "right") for key in application.calls_of(name))
 

@@ -31,7 +31,7 @@ from circinus.profiling.runner import (
     ReplicaFacts,
 )
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.standings import Standings
+from circinus.profiling.standings import Standings, looks
 from circinus.profiling.store import ProfileStore
 from circinus.spec import Configuration, DatasetSpec, Knob, Query
 
@@ -156,6 +156,13 @@ def test_equal_prefixes_are_neighbours(application: Application) -> None:
     assert gains == [gains[0], gains[0], gains[2], gains[2]]
 
 
+def test_one_looks_again_after_some_items_more() -> None:
+    assert looks(120) == (8, 16, 24, 32, 48, 64, 96, 120)
+    assert looks(96) == (8, 16, 24, 32, 48, 64, 96)
+    assert looks(8) == (8,)
+    assert looks(3) == (3,)
+
+
 def test_too_many_to_list_is_told(application: Application) -> None:
     knobs = tuple(Knob(name=f"k{i}", choices=tuple(range(10))) for i in range(4))
     many = tuple(
@@ -175,12 +182,12 @@ def test_without_a_budget_everything_is_settled(large: Application) -> None:
     assert _counts(full) == [120] * 4
 
 
-def test_increments_double_and_each_prefix_runs_once(large: Application) -> None:
+def test_increments_grow_and_each_prefix_runs_once(large: Application) -> None:
     trial = Trial(large, queries=[accuracy_query(0.95)])
     trial.run()
     for configuration in large.configurations:
         sizes = [len(items) for c, items, _, _ in trial.runner.increments if c == configuration]
-        assert sizes == [8, 8, 16, 32]
+        assert sizes == [8, 8, 8, 8, 16, 16]
     runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
     assert trial.runner.now_s == pytest.approx(64 * 0.25 * sum(runs.values()))
 
@@ -217,9 +224,9 @@ def test_the_undecided_come_first(large: Application) -> None:
         score=lambda configuration, _: 0.45 if configuration == straddling else 1.0,
     )
     trial.run()
-    pursued = [configuration for configuration, _, _, _ in trial.runner.increments[4:6]]
-    assert pursued == [large.configuration(1, "low")] * 2
-    assert trial.runner.increments[6][0] == straddling
+    pursued = [configuration for configuration, _, _, _ in trial.runner.increments[4:7]]
+    assert pursued == [large.configuration(1, "low")] * 3
+    assert trial.runner.increments[7][0] == straddling
 
 
 def test_with_little_time_one_configuration_is_made_sure_for_each_objective(large: Application) -> None:

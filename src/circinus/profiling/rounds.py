@@ -25,8 +25,8 @@ class Rounds:
 
     Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
     them to 8 items, or to as many as an equal part of its share of the budget allows; then allocations are measured;
-    then those are pursued that may soon surely meet an objective (`Prospects`); at last every round doubles the items
-    of those that are not settled, the ones whose accuracy is undecided first, as far as the budget allows if it is
+    then those are pursued that may soon surely meet an objective (`Prospects`); at last every round adds items
+    to those that are not settled, the ones whose accuracy is undecided first, as far as the budget allows if it is
     divided equally. Within a round the configurations come in the order of their prefixes, so that each prefix runs
     once.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import numpy as np
 
 from circinus.profiling.bounded import Bounded
@@ -20,7 +22,7 @@ class Standings:
         """Begin with what the store knows."""
         self.configurations = prefix_order(pipeline)
         self.order = order
-        self.targets = doubling(len(order))
+        self.targets = looks(len(order))
         self._metric = pipeline.metric
         self._measurer = measurer
         self._objectives = objectives
@@ -93,6 +95,11 @@ class Standings:
         return max(items, min(LATENCY_ITEMS, len(self.order)))
 
 
-def doubling(items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 32, ... and all."""
-    return (*(8 << k for k in range(64) if 8 << k < items), items)
+def looks(items: int) -> tuple[int, ...]:
+    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ... and all.
+
+    The bounds allow any number of looks; the half steps keep a configuration from getting twice what it needs.
+    """
+    doubled = (8 << k for k in range(64))
+    steps = (step for whole in doubled for step in ((whole,) if whole == 8 else (whole, whole * 3 // 2)))
+    return (*takewhile(lambda step: step < items, steps), items)
