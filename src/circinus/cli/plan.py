@@ -31,21 +31,14 @@ def plan(
     from datetime import UTC, datetime
     from time import perf_counter
 
-    from circinus.cli.output import console, print_json, progress_console
+    from circinus.cli.output import console, print_json
     from circinus.matching import make_plan_set, plan_all, save_plan_set
-    from circinus.profiling import profile_pipeline
-    from circinus.reporting.plan_table import deployment_table, plan_table
-    from circinus.reporting.progress import profile_bar
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
     known = store_path(store, paths)
     if budget is not None:
-        for name in _pipelines_in_use(specification):
-            with profile_bar(progress_console(), name) as bar:
-                found = profile_pipeline(specification, name, known, budget_s=budget, seed=seed, observer=bar)
-            if found.interrupted:
-                raise KeyboardInterrupt
+        _profile_first(specification, known, budget, seed)
     profiles = _load_profiles(specification, known, seed)
     started = perf_counter()
     matching, _ = plan_all(specification, profiles)
@@ -62,6 +55,8 @@ def plan(
     if json:
         print_json("plan", {"file": output, "plan_set": plan_set})
         return
+    from circinus.reporting.plan_table import deployment_table, plan_table
+
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(matching, queries), deployment_table(matching.deployments))
     console().print(f"planned in {plan_set.planning_s * 1e3:.0f} ms, written to {output}", highlight=False)
@@ -70,6 +65,18 @@ def plan(
 def _pipelines_in_use(specification: Specification) -> list[str]:
     used = {query.pipeline for query in specification.queries}
     return [name for name in specification.pipelines if name in used]
+
+
+def _profile_first(specification: Specification, store: Path, budget_s: float, seed: int) -> None:
+    from circinus.cli.output import progress_console
+    from circinus.profiling import profile_pipeline
+    from circinus.reporting.progress import profile_bar
+
+    for name in _pipelines_in_use(specification):
+        with profile_bar(progress_console(), name) as bar:
+            found = profile_pipeline(specification, name, store, budget_s=budget_s, seed=seed, observer=bar)
+        if found.interrupted:
+            raise KeyboardInterrupt
 
 
 def _load_profiles(specification: Specification, store: Path, seed: int) -> dict[str, PipelineProfile]:
