@@ -18,6 +18,7 @@ from circinus.estimation import (
     Traffic,
     merge,
 )
+from circinus.planning import Frontier
 from circinus.profiling import Bounded
 from circinus.spec import (
     Allocation,
@@ -257,3 +258,17 @@ def packs(items: list[tuple[float, ...]], nodes: int) -> bool:
         return False
 
     return place(0, [(0.0,) * 2] * nodes)
+
+
+def frontiers_of(instance: Instance) -> dict[str, Frontier]:
+    """The instance's candidates as frontiers, without near misses."""
+    return {
+        query.name: Frontier(query, instance.candidates[query.name], {}, (), (), "no candidate was made")
+        for query in instance.queries
+    }
+
+
+def best_answer(instance: Instance) -> tuple[float, float]:
+    """(weight, cost) of the best answer: most weight, then least cost."""
+    weight, minus_cost = max((round(weight, 9), -cost) for weight, cost, _ in all_answers(instance))
+    return weight, -minus_cost

@@ -1,6 +1,6 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
-from circinus.matching.match import MatchSettings, match, plan_all
+from circinus.matching.matcher import MatchSettings, match, plan_all
 from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,

@@ -23,7 +23,10 @@ _WEIGHT_STEPS = 1_000_000
 """Weights that are no multiples of a common unit are rounded to this fraction of their sum."""
 
 _COST_GAP = 1e-9
-"""Relative distance from its bound at which a cost counts as proved least."""
+"""Relative distance from its bound at which the search for a lower cost ends."""
+
+_PROVED = 1e-6
+"""Relative distance from its bound at which a cost counts as proved least: what the solver's rounding leaves."""
 
 _WHOLE = 1e-6
 """Distance from a whole number that is the solver's rounding."""
@@ -47,8 +50,8 @@ class WholeWeights:
 
     @classmethod
     def of(cls, weight: FloatArray) -> WholeWeights:
-        """Exact where the weights, as decimals, have a common unit above a millionth of their sum."""
-        exact = [Fraction(str(float(w))) for w in weight]
+        """Exact where the weights (decimals, thirds, ...) have a common unit above a millionth of their sum."""
+        exact = [_fraction(float(w)) for w in weight]
         denominator = math.lcm(*(w.denominator for w in exact))
         unit = Fraction(reduce(math.gcd, (int(w * denominator) for w in exact), 0), denominator)
         total = sum(exact, Fraction(0))
@@ -60,6 +63,12 @@ class WholeWeights:
     def total(self, chosen: IntArray) -> int:
         """Of the queries that a choice (Q,) serves."""
         return int(self.multiples[chosen >= 0].sum())
+
+
+def _fraction(weight: float) -> Fraction:
+    """The simple fraction that `weight` was written as, where there is one."""
+    simple = Fraction(weight).limit_denominator(1000)
+    return simple if float(simple) == weight else Fraction(weight)
 
 
 class ExactSolver:
@@ -130,7 +139,8 @@ class _Search:
             values, bound = self._minimise(objective, best, gap=1 - _WHOLE)
             if values is not None:
                 best = max(best, programme.choice_of(values), key=weights.total)
-            reachable = min(reachable, math.floor(-bound + _WHOLE))
+            if math.isfinite(bound):
+                reachable = min(reachable, math.floor(-bound + _WHOLE))
         return best, max(reachable, weights.total(best))
 
     def least_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
@@ -153,7 +163,7 @@ class _Search:
             best = self._better(best, programme.choice_of(values), polish=False)
         cost = self._problem.usage_of(best).cost_usd_per_h
         floor = min(max(bound, proved, 0.0) * known, cost)
-        return best, floor, cost - floor <= 10 * _COST_GAP * known
+        return best, floor, cost - floor <= _PROVED * known
 
     def _hold_weight(self, best: IntArray) -> None:
         programme, held = self._programme, self._weights.total(best)

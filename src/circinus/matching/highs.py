@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from circinus.errors import PlanningError
 from circinus.matching.problem import FloatArray
 from circinus.matching.programme import Programme
 from circinus.matching.rounding import Row
 
 _TOLERANCE = 1e-7
+
+_DISAGREEMENT = 1e-6
+"""Relative difference between an objective as claimed and as added up that is more than rounding."""
+
+_FEASIBLE = 2
+"""HiGHS's code for a feasible point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +41,13 @@ class Relaxation:
         self._solver.passModel(_model(programme, objective, integer=False))
 
     def solve(self, time_limit_s: float) -> Relaxed | None:
-        """The optimum, or None when time runs out."""
+        """The optimum; None when time runs out, or when the solver finds none, which only rounding can bring about."""
         import highspy
 
         self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
         self._solver.run()
-        status = self._solver.getModelStatus()
-        if status == highspy.HighsModelStatus.kTimeLimit:
+        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise _stopped(self._solver, status)
         solution = self._solver.getSolution()
         return Relaxed(
             bound=float(self._solver.getInfo().objective_function_value),
@@ -71,9 +74,24 @@ def minimise(
         seed: of the solver's random choices.
 
     Returns:
-        The values of the columns (None: none better than the start was found in time), and a bound that no solution
-        goes below.
+        The values of the columns (None: the solver has none), and a bound that no solution goes below. Without values
+        and bound there is at least the start.
     """
+    values, bound, claimed = _branch_and_cut(programme, objective, start, time_limit_s, gap, seed)
+    if values is not None and abs(float(values @ objective) - claimed) > _DISAGREEMENT * max(1.0, abs(claimed)):
+        # HiGHS can take a start for better than it is when presolve removes some of its columns, and then misses what
+        # lies between. A row that asks for nothing worse than the start does not mislead it.
+        used = np.flatnonzero(objective)
+        worth = float(start @ objective)
+        with programme.temporary_row(used, objective[used], -np.inf, worth + _DISAGREEMENT * max(1.0, abs(worth))):
+            values, bound, _ = _branch_and_cut(programme, objective, None, time_limit_s, gap, seed)
+    return values, bound
+
+
+def _branch_and_cut(
+    programme: Programme, objective: FloatArray, start: FloatArray | None, time_limit_s: float, gap: float, seed: int
+) -> tuple[FloatArray | None, float, float]:
+    """(values, bound, the objective that HiGHS claims for the values)"""
     import highspy
 
     solver = _silent_solver(seed)
@@ -92,22 +110,18 @@ def minimise(
     ):
         solver.setOptionValue(option, value)
     solver.passModel(_model(programme, objective, integer=True))
-    solution = highspy.HighsSolution()
-    solution.col_value = list(start)
-    solver.setSolution(solution)
+    if start is not None:
+        solution = highspy.HighsSolution()
+        solution.col_value = list(start)
+        solver.setSolution(solution)
     solver.run()
-    status, info = solver.getModelStatus(), solver.getInfo()
-    if status not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
-        raise _stopped(solver, status)
-    values = np.array(solver.getSolution().col_value)
-    return (values if len(values) == len(objective) else None), float(info.mip_dual_bound)
-
-
-def _stopped(solver: Any, status: Any) -> PlanningError:
-    return PlanningError(
-        f"matching: the solver stopped with status {solver.modelStatusToString(status)}, expected a solution; "
-        "this is a fault of Circinus, please report it"
-    )
+    info = solver.getInfo()
+    if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
+        return None, -math.inf, math.nan
+    values, bound = np.array(solver.getSolution().col_value), float(info.mip_dual_bound)
+    if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE:
+        return None, bound if math.isfinite(bound) else -math.inf, math.nan
+    return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
 
 
 def _silent_solver(seed: int) -> Any:

@@ -62,16 +62,18 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
     """What a usage needs beyond the capacities."""
     found: list[tuple[float, str, str, int | None]] = []
     rows = problem.rows
-    for row in np.flatnonzero(usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)):
-        pool, resource = int(rows.pool[row]), RESOURCES[rows.resource[row]]
-        excess = float(usage.rows[row] / rows.limit[row] - 1)
-        where = f"pool {problem.pools[pool]}"
-        if rows.plain[row]:
-            missing = amount(resource, float(usage.rows[row] - rows.limit[row]))
-            found.append((excess, f"{where}: {resource}", f"{missing} more at {where}", pool))
-        else:
-            words = f"more nodes at {where} for whole replicas ({resource})"
-            found.append((excess, f"{where}: {resource}", words, pool))
+    over = usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)
+    for pool in range(len(problem.pools)):
+        for resource, called in enumerate(RESOURCES):
+            here = np.flatnonzero(over & (rows.pool == pool) & (rows.resource == resource))
+            if not len(here):
+                continue
+            where = f"pool {problem.pools[pool]}"
+            excess = float((usage.rows[here] / rows.limit[here] - 1).max())
+            words = f"more nodes at {where} for whole replicas ({called})"
+            for row in here[rows.plain[here]]:  # at most one; an amount says more than the rounding behind it
+                words = f"{amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
+            found.append((excess, f"{where}: {called}", words, pool))
     for link in np.flatnonzero(
         usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
     ):
@@ -88,12 +90,9 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
     if not found:
         return None
     found.sort(key=lambda entry: -entry[0])
-    told: dict[str, str] = {}
-    for _, binding, words, _ in found:
-        told.setdefault(binding, words)
     return Obstacle(
-        binding=tuple(told),
-        reason=f"needs {' and '.join(told.values())}",
+        binding=tuple(binding for _, binding, _, _ in found),
+        reason=f"needs {' and '.join(words for _, _, words, _ in found)}",
         excess=found[0][0],
         pools=frozenset(pool for _, _, _, pool in found if pool is not None),
     )

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circinus.errors import PlanningError, StalePlanError
+from circinus.errors import OperatorError, PlanningError, StalePlanError
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
 from circinus.operators import resolve_operator
 from circinus.profiling import PipelineProfile
@@ -48,6 +48,7 @@ def make_plan_set(
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanSet(
         specification_fingerprint=specification.fingerprint(),
+        parts=_parts(specification),
         files=tuple(os.path.relpath(file.resolve(), folder) for file in specification.files),
         operator_versions=versions,
         profile_store=os.path.relpath(profile_store.resolve(), folder),
@@ -69,13 +70,17 @@ def save_plan_set(plan_set: PlanSet, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
+            json.dump(document, file, indent=1, allow_nan=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
         raise PlanningError(f"{path}: cannot be written ({error}); name another file with --output") from error
+    except ValueError as error:
+        raise PlanningError(
+            f"{path}: found a number in the plan that is not finite ({error}); nothing written"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -92,38 +97,65 @@ def load_plan_set(path: Path) -> PlanSet:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanningError(f"{path}: cannot be read ({error.strerror}); write one with `circinus plan`") from error
-    except ValueError as error:
+    except ValueError as error:  # no JSON, or not even text
         raise PlanningError(f"{path}: found no JSON ({error}), expected a plan file; plan again") from error
     _check_kind(path, document)
     try:
         return _adapter().validate_python({name: value for name, value in document.items() if name != "kind"})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise PlanningError(f"{path}: {field}: {first['msg']}; the file is damaged, plan again") from error
 
 
-def check_fresh(plan_set: PlanSet, specification: Specification) -> None:
+def check_fresh(plan_set: PlanSet, specification: Specification, *, profile_store: Path | None = None) -> None:
     """Make sure that what a plan was made from is still what there is.
 
     Args:
         plan_set: the plan.
         specification: as it is now.
+        profile_store: where the plan says that its profiles are; by default that is not looked at.
 
     Raises:
-        StalePlanError: the specification or the code of an operator changed; the message says what.
+        StalePlanError: the specification or the code of an operator changed, or the profiles are gone; the message
+            says what.
     """
-    changes = []
-    if plan_set.specification_fingerprint != specification.fingerprint():
-        changes.append(f"the content of {', '.join(plan_set.files)}")
+    changes = _changed_parts(plan_set, specification)
     for uses, version in plan_set.operator_versions.items():
-        if resolve_operator(uses, specification.module_paths).version != version:
-            changes.append(f"the code of {uses}")
+        try:
+            now = resolve_operator(uses, specification.module_paths).version
+        except OperatorError as error:
+            changes.append(f"the code of {uses} cannot be loaded any more ({error})")
+            continue
+        if now != version:
+            changes.append(f"the code of {uses} changed")
+    if profile_store is not None and not profile_store.is_file():
+        changes.append(f"the profile store {profile_store} is gone")
     if changes:
         raise StalePlanError(
-            f"the plan of {plan_set.created_at} is stale: since then {' and '.join(changes)} changed; "
-            f"profile again if operators changed, and plan again"
+            f"the plan of {plan_set.created_at} is stale, since then {'; '.join(changes)}: "
+            f"profile again if the code of operators changed, and plan again"
         )
+
+
+def _parts(specification: Specification) -> dict[str, str]:
+    """Fingerprints of the documents one by one."""
+    alone = {f"pipeline {name}": Specification({name: p}, None, ()) for name, p in specification.pipelines.items()}
+    if specification.infrastructure is not None:
+        name = specification.infrastructure.name
+        alone[f"infrastructure {name}"] = Specification({}, specification.infrastructure, ())
+    alone |= {f"query {query.name}": Specification({}, None, (query,)) for query in specification.queries}
+    return {name: part.fingerprint() for name, part in alone.items()}
+
+
+def _changed_parts(plan_set: PlanSet, specification: Specification) -> list[str]:
+    if plan_set.specification_fingerprint == specification.fingerprint():
+        return []
+    now = _parts(specification)
+    changes = [f"{name} changed" for name, was in plan_set.parts.items() if now.get(name, was) != was]
+    changes += [f"{name} is gone" for name in plan_set.parts if name not in now]
+    changes += [f"{name} is new" for name in now if name not in plan_set.parts]
+    return changes or ["the specification changed"]
 
 
 def _check_kind(path: Path, document: Any) -> None:

@@ -95,6 +95,8 @@ class PlanSet:
     """A plan file: the matching, and what it was made from."""
 
     specification_fingerprint: str
+    parts: Mapping[str, str]
+    """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of that document alone."""
     files: tuple[str, ...]
     """Specification files, relative to the plan file."""
     operator_versions: Mapping[str, str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +56,18 @@ class Programme:
         self.row_values.append(np.asarray(values, dtype=np.float64))
         self.row_lower.append(lower)
         self.row_upper.append(upper)
+
+    @contextmanager
+    def temporary_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> Iterator[None]:
+        """A row for as long as the context lasts."""
+        self.add_row(columns, values, lower, upper)
+        try:
+            yield
+        finally:
+            self.row_columns.pop()
+            self.row_values.pop()
+            self.row_lower.pop()
+            self.row_upper.pop()
 
     def serve_all(self) -> None:
         """Ask for one candidate of every query that has any: tighter than a bound on the weight that says the same."""
@@ -114,11 +127,9 @@ def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
     row, column, fluid = row[kept], column[kept], fluid[kept]
     alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
 
-    users = np.zeros((len(problem.deployments), len(problem.queries)), dtype=bool)
-    users[column, problem.query_of[row]] = True
+    most = _most_loads(problem, usable)
+    users = most > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
-    most = np.zeros((len(problem.deployments), len(problem.queries)))
-    np.maximum.at(most, (column, problem.query_of[row]), fluid)
     bound = np.minimum(whole_replicas(most.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
@@ -161,15 +172,28 @@ def _usable(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     for cut in cuts:
         if isinstance(cut, SizingCut) and not cut.exact:
             usable[cut.candidate] = False
-    # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
-    most = np.zeros((len(problem.deployments), len(problem.queries)))
-    np.maximum.at(most, (column, problem.query_of[row]), fluid)
-    only = (most > 0).sum(axis=1) == 1
-    ratio = np.where(only[column], alone / fluid, np.maximum(1.0, 1.0 / most.sum(axis=1)[column]))
-    least = problem.transfer_cost_usd_per_h.copy()
-    np.add.at(least, row, problem.price_usd_per_h[column] * fluid * ratio)
     limit = problem.cost_limit_usd_per_h[problem.query_of]
-    return usable & (least <= limit * (1 + 1e-9) + 1e-9)
+    while True:  # a candidate that is out is no company for others any more
+        most = _most_loads(problem, usable)
+        only = (most > 0).sum(axis=1) <= 1
+        # A deployment's replicas for each unit of its load are never fewer than 1 / (the most load it could get).
+        load = np.maximum(most.sum(axis=1)[column], fluid)
+        ratio = np.where(only[column], alone / fluid, np.maximum(1.0, 1.0 / load))
+        least = problem.transfer_cost_usd_per_h.copy()
+        np.add.at(least, row, problem.price_usd_per_h[column] * fluid * ratio)
+        too_dear = usable & (least > limit * (1 + 1e-9) + 1e-9)
+        if not too_dear.any():
+            return usable
+        usable &= ~too_dear
+
+
+def _most_loads(problem: Problem, usable: BoolArray) -> FloatArray:
+    """(D, Q) the most that any usable candidate of each query needs of each deployment."""
+    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    kept = usable[row]
+    most = np.zeros((len(problem.deployments), len(problem.queries)))
+    np.maximum.at(most, (column[kept], problem.query_of[row[kept]]), fluid[kept])
+    return most
 
 
 def _add_load(programme: Programme, load: Load, alone: IntArray) -> None:
@@ -220,7 +244,8 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
             if price[position] == 0:
                 continue
             deployment = columns[position]
-            allowed = (rest + least[position]) / (price[position] * fluid[position])  # replicas for each unit of load
+            # Replicas for each unit of load; where not even none may be paid for, the candidate is out.
+            allowed = max((rest + least[position]) / (price[position] * fluid[position]), 0.0)
             most_replicas = float(bound[deployment])
             load = load_of[int(deployment)]
             scale = 1.0 / max(most_replicas, 1.0)

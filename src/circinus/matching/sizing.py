@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Estimator, merge
+from circinus.estimation import Candidate, Conditions, merge
 from circinus.matching.greedy import within_cost
 from circinus.matching.problem import IntArray, Problem, Usage
 from circinus.matching.wording import duration, usd_per_h
-from circinus.profiling import Bounded, ConfigurationProfile, PipelineProfile
-from circinus.spec import Configuration, Network, Query, Slos, Specification
+from circinus.profiling import Bounded
+from circinus.spec import Slos
 
 Reestimate = Callable[[Candidate, Conditions], Candidate]
 """A chosen plan under the merged load: the same plan with its final estimate."""
@@ -87,36 +86,3 @@ def _violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]
             f"its share costs {usd_per_h(estimate.cost_usd_per_h.value)} > {usd_per_h(slos.cost.limit_usd_per_h)}"
         )
     return tuple(objectives), "as sized, " + " and ".join(words) if words else ""
-
-
-class ProfileReestimate:
-    """Estimates plans again from their profiles; estimators are prepared once for each query and configuration."""
-
-    def __init__(
-        self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
-    ) -> None:
-        if specification.infrastructure is None:
-            raise PlanningError("specification: found no infrastructure, expected one to place plans on")
-        self._network = Network(specification.infrastructure)
-        self._pipelines = specification.pipelines
-        self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
-        self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
-            (name, found.configuration): found for name, profile in profiles.items() for found in profile.configurations
-        }
-        self._usable_link_share = usable_link_share
-        self._estimators: dict[tuple[str, Configuration], Estimator] = {}
-
-    def __call__(self, candidate: Candidate, conditions: Conditions) -> Candidate:
-        """The candidate's plan under `conditions`."""
-        plan = candidate.plan
-        key = (candidate.query, plan.configuration)
-        if key not in self._estimators:
-            query = self._queries[candidate.query]
-            self._estimators[key] = Estimator(
-                query,
-                self._pipelines[plan.pipeline],
-                self._profiles[plan.pipeline, plan.configuration],
-                self._network,
-                usable_link_share=self._usable_link_share,
-            )
-        return self._estimators[key].candidate(plan, conditions)

@@ -17,9 +17,12 @@ from circinus.matching.compilation import compile_problem
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of, run_passes
 from circinus.matching.plan_set import Matching, SizedDeployment
+from circinus.matching.problem import Problem
+from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import rejections
 from circinus.matching.relaxation import Replan
-from circinus.matching.sizing import ProfileReestimate, Reestimate
+from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
+from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -67,10 +70,12 @@ def plan_all(
     def replan(query: Query) -> Frontier:
         return plan_query(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network, search)
 
+    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
     matching = match(
         frontiers,
         infrastructure,
-        ProfileReestimate(specification, profiles, search.usable_link_share),
+        plans.reestimate,
+        compose=plans.composed,
         replan=replan,
         settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
     )
@@ -82,6 +87,7 @@ def match(
     infrastructure: Infrastructure,
     reestimate: Reestimate,
     *,
+    compose: Compose | None = None,
     replan: Replan | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
@@ -93,6 +99,7 @@ def match(
         frontiers: query name -> its plans; their order is that of the answer.
         infrastructure: the pools and links.
         reestimate: how a chosen plan is estimated under the merged load.
+        compose: how a query is planned on given deployments; without it, only the frontiers' plans are considered.
         replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
             frontier are found.
         solver: by default the exact one.
@@ -103,26 +110,30 @@ def match(
         PlanningError: names or numbers without meaning (see `compile_problem`).
     """
     queries = tuple(frontier.query for frontier in frontiers.values())
-    problem = compile_problem(
-        queries,
-        {name: frontier.candidates for name, frontier in frontiers.items()},
-        infrastructure,
-        usable_link_share=settings.usable_link_share,
-    )
-    state = run_passes(
-        State(
+    deadline_s = clock() + settings.time_limit_s
+
+    def compile_candidates(candidates: Candidates) -> Problem:
+        return compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
+
+    def solve(problem: Problem) -> State:
+        state = State(
             problem=problem,
             queries=queries,
             infrastructure=infrastructure,
             usable_link_share=settings.usable_link_share,
             reestimate=reestimate,
             solver=solver or ExactSolver(seed=settings.seed, clock=clock),
-            deadline_s=clock() + settings.time_limit_s,
-        ),
-        clock=clock,
-    )
+            deadline_s=deadline_s,
+        )
+        return run_passes(state, clock=clock)
+
+    candidates: Candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
+    if compose is None:
+        state = solve(compile_candidates(candidates))
+    else:
+        state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
     assert state.usage is not None
-    chosen = chosen_of(state)
+    problem, chosen = state.problem, chosen_of(state)
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),

@@ -1,0 +1,102 @@
+"""What matching asks of profiles: a plan estimated again, and further plans on deployments that run already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, product
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Conditions, Estimator
+from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.spec import Configuration, Deployment, Network, Plan, Query, Specification
+
+MOST_COMPOSED = 500
+"""Most plans on running deployments that are estimated for one query at a time."""
+
+
+class ProfiledPlans:
+    """Estimates plans from profiles; estimators are prepared once for each query and configuration."""
+
+    def __init__(
+        self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
+    ) -> None:
+        if specification.infrastructure is None:
+            raise PlanningError("specification: found no infrastructure, expected one to place plans on")
+        self._network = Network(specification.infrastructure)
+        self._pipelines = specification.pipelines
+        self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
+        self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
+            (name, found.configuration): found for name, profile in profiles.items() for found in profile.configurations
+        }
+        self._usable_link_share = usable_link_share
+        self._estimators: dict[tuple[str, Configuration], Estimator] = {}
+
+    def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
+        """The candidate's plan under `conditions`."""
+        return self._estimator(candidate.query, candidate.plan.configuration).candidate(candidate.plan, conditions)
+
+    def composed(self, query: Query, running: Iterable[Deployment]) -> Sequence[Candidate]:
+        """The plans of `query` that use running deployments only and promise its objectives.
+
+        A frontier compares plans by what they take, not by whose deployments they share: these are the plans it may
+        have dropped although they cost next to nothing beside the others.
+
+        Args:
+            query: one of the specification's.
+            running: deployments of any pipelines; those that are not open to the query are left out.
+        """
+        pipeline = self._pipelines[query.pipeline]
+        open_pools = {pool.name: pool.tier for pool in self._network.pools_for(query.source)}
+        choices = []
+        for operator in pipeline.operators:
+            tiers = operator.allowed_tiers
+            choices.append(
+                [
+                    deployment
+                    for deployment in running
+                    if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
+                    and deployment.pool in open_pools
+                    and (tiers is None or open_pools[deployment.pool] in tiers)
+                ]
+            )
+        plans = (
+            Plan(
+                pipeline=pipeline.name,
+                configuration=Configuration.of({d.operator: d.knobs for d in deployments}),
+                placement=tuple(sorted((d.operator, d.pool) for d in deployments)),
+                allocations=tuple(sorted((d.operator, d.allocation) for d in deployments)),
+            )
+            for deployments in product(*choices)
+        )
+        good_enough = (plan for plan in plans if self._accurate(query, plan))
+        found = (self._promised(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
+        return [candidate for candidate in found if candidate is not None]
+
+    def _accurate(self, query: Query, plan: Plan) -> bool:
+        profile = self._profiles.get((plan.pipeline, plan.configuration))
+        if profile is None:
+            return False
+        wanted = query.slos.accuracy
+        if wanted is None:
+            return True
+        return wanted.holds_for(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
+
+    def _promised(self, query: Query, plan: Plan) -> Candidate | None:
+        try:
+            candidate = self._estimator(query.name, plan.configuration).candidate(plan)
+        except PlanningError:  # a link that this query alone would fill
+            return None
+        return None if candidate.estimate.violations(query.slos) else candidate
+
+    def _estimator(self, query: str, configuration: Configuration) -> Estimator:
+        key = (query, configuration)
+        if key not in self._estimators:
+            pipeline = self._pipelines[self._queries[query].pipeline]
+            self._estimators[key] = Estimator(
+                self._queries[query],
+                pipeline,
+                self._profiles[pipeline.name, configuration],
+                self._network,
+                usable_link_share=self._usable_link_share,
+            )
+        return self._estimators[key]

@@ -1,0 +1,82 @@
+"""Widening the choice by plans on deployments that run anyway.
+
+A frontier keeps the plans that nothing beats when each query stands alone, or fully shared. Beside other queries a
+plan that uses exactly their deployments may add next to nothing and still have been dropped. So the deployments of a
+good answer are offered to every query: one step of column generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from circinus.estimation import Candidate
+from circinus.matching.greedy import goodness, greedy, improve
+from circinus.matching.passes import State, chosen_of
+from circinus.matching.problem import IntArray, Problem
+from circinus.spec import Deployment, Query
+
+Compose = Callable[[Query, Sequence[Deployment]], Sequence[Candidate]]
+"""The plans of a query that use only the given deployments and promise its objectives."""
+
+Candidates = Mapping[str, Sequence[Candidate]]
+"""By query name."""
+
+_ROUNDS = 3
+
+
+def solve_with_reuse(
+    candidates: Candidates,
+    queries: Sequence[Query],
+    compose: Compose,
+    compile_candidates: Callable[[Candidates], Problem],
+    solve: Callable[[Problem], State],
+) -> State:
+    """Widen the candidates around quick answers, solve, and solve again while plans on the answer's deployments help.
+
+    Args:
+        candidates: the frontiers' plans.
+        queries: what is matched.
+        compose: how a query is planned on given deployments.
+        compile_candidates: the problem of some candidates.
+        solve: the passes on a problem.
+    """
+    for _ in range(_ROUNDS):
+        problem = compile_candidates(candidates)
+        wider = _widened(candidates, queries, compose, _running(problem, greedy(problem)))
+        if wider is None:
+            break
+        candidates = wider
+    state = solve(compile_candidates(candidates))
+    for _ in range(_ROUNDS):
+        chosen = chosen_of(state)
+        wider = _widened(candidates, queries, compose, _running(state.problem, chosen))
+        if wider is None:
+            break
+        problem = compile_candidates(wider)
+        start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
+        if goodness(problem, improve(problem, start)) <= goodness(problem, start):
+            break
+        again = solve(problem)
+        if goodness(problem, chosen_of(again)) <= goodness(problem, start):
+            break
+        candidates, state = wider, again
+    return state
+
+
+def _running(problem: Problem, chosen: IntArray) -> list[Deployment]:
+    return [problem.deployments[column] for column in np.flatnonzero(problem.usage_of(chosen).used)]
+
+
+def _widened(
+    candidates: Candidates, queries: Sequence[Query], compose: Compose, running: Sequence[Deployment]
+) -> Candidates | None:
+    """The candidates with further plans at the end of each query's; None where there are none."""
+    further = {}
+    for query in queries:
+        known = {candidate.plan for candidate in candidates[query.name]}
+        further[query.name] = [found for found in compose(query, running) if found.plan not in known]
+    if not any(further.values()):
+        return None
+    return {name: (*plans, *further[name]) for name, plans in candidates.items()}

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.errors import PlanningError, StalePlanError
+from circinus.matching import check_fresh, load_plan_set, make_plan_set, plan_all, save_plan_set
+from circinus.matching.plan_set import PlanSet
+from circinus.operators import resolve_operator
+from circinus.spec import CostSlo, LatencySlo, Query, Slos, Specification
+from instances import random_infrastructure, random_pipeline, random_profile, random_query
+
+OPERATORS = """
+from circinus.operators import operator
+
+@operator
+def repeat(text, *, size=1):
+    return text * size
+"""
+
+
+@pytest.fixture(scope="module")
+def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
+    folder = tmp_path_factory.mktemp("application")
+    (folder / "plan_file_operators.py").write_text(OPERATORS, encoding="utf-8")
+    rng = np.random.default_rng(5)
+    pipeline = random_pipeline(rng, operators=2, knobs=[2, 1], cpus=(1.0, 2.0))
+    operators = tuple(o.model_copy(update={"uses": "plan_file_operators:repeat"}) for o in pipeline.operators)
+    queries = [random_query(rng, pipeline, name=f"query{i}", tightness=2.0) for i in range(3)]
+    impossible = Slos(latency=LatencySlo(limit_s=1e-5), cost=CostSlo(limit_usd_per_h=0.1))
+    queries.append(queries[0].model_copy(update={"name": "impossible", "slos": impossible}))
+    return Specification(
+        {pipeline.name: pipeline.model_copy(update={"operators": operators})},
+        random_infrastructure(rng),
+        tuple(queries),
+        module_paths=(folder,),
+        files=(folder / "all.yaml",),
+    )
+
+
+@pytest.fixture(scope="module")
+def plan_set(specification: Specification) -> PlanSet:
+    (pipeline,) = specification.pipelines.values()
+    profile = random_profile(np.random.default_rng(6), pipeline)
+    uses = pipeline.operators[0].uses
+    version = resolve_operator(uses, specification.module_paths).version
+    profiles = {pipeline.name: replace(profile, operator_versions={uses: version})}
+    matching, _ = plan_all(specification, profiles)
+    assert matching.assignments
+    assert matching.rejections
+    folder = specification.files[0].parent
+    return make_plan_set(
+        specification,
+        profiles,
+        matching,
+        plan_file=folder / "plans" / "plan.json",
+        profile_store=folder / ".circinus" / "profiles.sqlite",
+        created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        planning_s=0.1 + 0.2,
+    )
+
+
+def test_reads_back_exactly_what_was_written(plan_set: PlanSet, tmp_path: Path) -> None:
+    save_plan_set(plan_set, tmp_path / "plan.json")
+    assert load_plan_set(tmp_path / "plan.json") == plan_set
+
+
+def test_names_files_relative_to_the_plan(plan_set: PlanSet) -> None:
+    assert plan_set.files == ("../all.yaml",)
+    assert plan_set.profile_store == "../.circinus/profiles.sqlite"
+    assert plan_set.hardware_class == "local"
+
+
+def test_a_plan_that_cannot_be_written_leaves_the_old_one(
+    plan_set: PlanSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan_set(plan_set, path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("circinus.matching.plan_file.os.fsync", full)
+    with pytest.raises(PlanningError, match="No space left"):
+        save_plan_set(replace(plan_set, planning_s=9.0), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_number_that_is_none_is_not_written(plan_set: PlanSet, tmp_path: Path) -> None:
+    with pytest.raises(PlanningError, match="not finite"):
+        save_plan_set(replace(plan_set, planning_s=math.nan), tmp_path / "plan.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "found no JSON"),
+        (lambda text: "[]", "found kind None, expected PlanSet"),
+        (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "found kind Pipeline"),
+        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 1"),
+        (lambda text: json.dumps({**json.loads(text), "planning_s": "soon"}), "planning_s: .*damaged"),
+        (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}), "matching: "),
+    ],
+)
+def test_what_is_no_plan_file_is_refused(plan_set: PlanSet, tmp_path: Path, damage, message: str) -> None:
+    path = tmp_path / "plan.json"
+    save_plan_set(plan_set, path)
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(PlanningError, match=message) as raised:
+        load_plan_set(path)
+    assert str(path) in str(raised.value)
+
+
+def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanningError, match="cannot be read"):
+        load_plan_set(tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlanningError, match="found no JSON"):
+        load_plan_set(tmp_path / "plan.json")
+
+
+def test_a_plan_is_fresh_as_long_as_nothing_changed(plan_set: PlanSet, specification: Specification) -> None:
+    check_fresh(plan_set, specification)
+    reordered = replace(specification, queries=tuple(reversed(specification.queries)))
+    check_fresh(plan_set, reordered)
+
+
+def _with_queries(specification: Specification, *queries: Query) -> Specification:
+    return replace(specification, queries=queries)
+
+
+def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanSet, specification: Specification) -> None:
+    first, *others = specification.queries
+    faster = first.model_copy(update={"rate_per_s": first.rate_per_s * 2})
+    with pytest.raises(StalePlanError, match=f"query {first.name} changed") as raised:
+        check_fresh(plan_set, _with_queries(specification, faster, *others))
+    assert others[0].name not in str(raised.value)
+    with pytest.raises(StalePlanError, match=f"query {first.name} is gone"):
+        check_fresh(plan_set, _with_queries(specification, *others))
+    more = first.model_copy(update={"name": "more"})
+    with pytest.raises(StalePlanError, match="query more is new"):
+        check_fresh(plan_set, _with_queries(specification, first, more, *others))
+    assert specification.infrastructure is not None
+    pool = specification.infrastructure.pools[0]
+    pools = (pool.model_copy(update={"nodes": pool.nodes + 1}), *specification.infrastructure.pools[1:])
+    larger = specification.infrastructure.model_copy(update={"pools": pools})
+    with pytest.raises(StalePlanError, match=f"infrastructure {larger.name} changed"):
+        check_fresh(plan_set, replace(specification, infrastructure=larger))
+
+
+def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanSet, specification: Specification) -> None:
+    (uses,) = plan_set.operator_versions
+    with pytest.raises(StalePlanError, match=f"the code of {uses} changed"):
+        check_fresh(replace(plan_set, operator_versions={uses: "older"}), specification)
+    gone = {"plan_file_operators:lost": "1"}
+    with pytest.raises(StalePlanError, match="the code of plan_file_operators:lost cannot be loaded"):
+        check_fresh(replace(plan_set, operator_versions=gone), specification)
+
+
+def test_a_plan_is_stale_without_its_profiles(plan_set: PlanSet, specification: Specification, tmp_path: Path) -> None:
+    store = tmp_path / "profiles.sqlite"
+    with pytest.raises(StalePlanError, match=r"profile store .* is gone"):
+        check_fresh(plan_set, specification, profile_store=store)
+    store.touch()
+    check_fresh(plan_set, specification, profile_store=store)
