@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.cuts import SizingCut
+from circinus.matching.cuts import ShareCut, SizingCut
 from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
@@ -95,7 +95,7 @@ def _judge_one(
             return Judgement(candidate, (0, more), f"costs {usd_per_h(more)} more", None)
         if more >= -_SAME_COST:
             return Judgement(candidate, (0, 0.0), "costs the same", None)
-    cut = next((c for c in state.cuts if isinstance(c, SizingCut) and c.candidate == candidate), None)
+    cut = next((c for c in state.cuts if isinstance(c, SizingCut | ShareCut) and c.candidate == candidate), None)
     found = examine(problem, tried, state.slos, state.reestimate)
     if isinstance(found, Obstacle):
         reason = cut.reason if cut is not None else found.reason

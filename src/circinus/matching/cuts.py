@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from circinus.matching.problem import IntArray, Problem, Usage
+from circinus.matching.problem import CAPACITY_TOLERANCE, FloatArray, IntArray, Problem, Usage
 
 
 class Cut(Protocol):
@@ -63,6 +63,50 @@ class SizingCut:
             return False
         taken = chosen[chosen >= 0]
         return bool(np.isin(self.absent, taken).any() or not np.isin(self.present, taken).all())
+
+
+@dataclass(frozen=True, eq=False)
+class ShareCut:
+    """A candidate whose share of its deployments costs more than its query may pay.
+
+    It pays price * fluid * replicas / load for each deployment. For at least k replicas that falls with the load F no
+    faster than its tangent at the load F0 that was found, k (2 F0 - F) / F0^2, and it is never below price * fluid.
+    The sum of the tangents is linear in the loads and must not exceed what the query may pay.
+    """
+
+    candidate: int
+    replicas: IntArray
+    """(deployments of the candidate,) k: as many as there were."""
+    load: FloatArray
+    """(deployments of the candidate,) F0: the load there was, in replicas at the utilisation target."""
+    reason: str
+    exact: bool = True
+
+    def tangents(self, problem: Problem) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+        """(at load 0, slope, what fewer replicas than k take off at most, the limit), each of the first three
+        (deployments of the candidate,), in US dollars per hour."""
+        columns, fluid = problem.fluid.row(self.candidate)
+        price = problem.price_usd_per_h[columns] * fluid
+        slope = price * self.replicas / self.load**2
+        start = 2 * price * self.replicas / self.load
+        fewer = np.maximum(start - slope * fluid - price, 0.0)
+        limit = problem.cost_limit_usd_per_h[problem.query_of[self.candidate]]
+        return start, slope, fewer, float(limit - problem.transfer_cost_usd_per_h[self.candidate])
+
+    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+        """Whether the candidate is not chosen, or the tangents at the present loads stay within the limit."""
+        if chosen[problem.query_of[self.candidate]] != self.candidate:
+            return True
+        columns, _ = problem.fluid.row(self.candidate)
+        start, slope, fewer, limit = self.tangents(problem)
+        paid = start - slope * usage.fluid[columns] - fewer * (usage.replicas[columns] < self.replicas)
+        return bool(paid.sum() <= limit * (1 + CAPACITY_TOLERANCE) + 1e-12)
+
+
+def share_cut(problem: Problem, usage: Usage, candidate: int, reason: str) -> ShareCut:
+    """The cut that forbids `candidate` at the loads of `usage` and at loads that would not lower its share enough."""
+    columns, _ = problem.fluid.row(candidate)
+    return ShareCut(candidate, usage.replicas[columns], usage.fluid[columns], reason)
 
 
 def sizing_cut(problem: Problem, chosen: IntArray, candidate: int, reason: str, *, exact: bool) -> SizingCut:

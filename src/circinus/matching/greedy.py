@@ -85,7 +85,7 @@ def over_cost(problem: Problem, chosen: IntArray, usage: Usage) -> list[tuple[fl
 
 def within_cost(share_usd_per_h: float, limit_usd_per_h: float) -> bool:
     """Whether a share keeps a limit, rounding aside."""
-    return share_usd_per_h <= limit_usd_per_h * (1 + 1e-9) + 1e-12
+    return share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + 1e-12
 
 
 def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,8 +67,11 @@ def plan_all(
     assert infrastructure is not None  # `plan_queries` has refused a specification without one
     network = Network(infrastructure)
 
+    unexplained = replace(search, near_misses=0)
+
     def replan(query: Query) -> Frontier:
-        return plan_query(query, specification.pipelines[query.pipeline], profiles[query.pipeline], network, search)
+        pipeline = specification.pipelines[query.pipeline]
+        return plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
 
     plans = ProfiledPlans(specification, profiles, search.usable_link_share)
     matching = match(

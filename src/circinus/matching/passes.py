@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.matching.choice import Choice, Solver
-from circinus.matching.cuts import Cut, sizing_cut
+from circinus.matching.cuts import Cut, share_cut, sizing_cut
+from circinus.matching.greedy import within_cost
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
-from circinus.matching.sizing import Reestimate, Sizing, size
+from circinus.matching.sizing import Broken, Reestimate, Sizing, size
+from circinus.matching.wording import usd_per_h
 from circinus.spec import Infrastructure, Query, Slos
 
 _EXACT_ROUNDS = 40
@@ -90,11 +92,28 @@ def size_deployments(state: State, clock: Callable[[], float]) -> State:
     assert state.choice is not None
     assert state.usage is not None
     sizing = size(state.problem, state.choice.chosen, state.usage, state.slos, state.reestimate)
-    cuts = tuple(
-        sizing_cut(state.problem, state.choice.chosen, b.candidate, b.reason, exact=state.round <= _EXACT_ROUNDS)
-        for b in sizing.broken
-    )
+    cuts = tuple(cut for broken in sizing.broken for cut in _cuts(state, broken))
     return replace(state, sizing=sizing, cuts=(*state.cuts, *cuts))
+
+
+def _cuts(state: State, broken: Broken) -> Iterator[Cut]:
+    """What to cut off for a broken objective."""
+    assert state.choice is not None
+    problem, chosen = state.problem, state.choice.chosen
+    exact = state.round <= _EXACT_ROUNDS
+    if not exact or broken.objectives != ("cost",):
+        yield sizing_cut(problem, chosen, broken.candidate, broken.reason, exact=exact)
+        return
+    # Beside the same others, the query's next plans would mostly cost too much as well: one round for all of them.
+    tried = chosen.copy()
+    for candidate in problem.candidates_of(broken.query):
+        tried[broken.query] = candidate
+        usage = problem.usage_of(tried)
+        share = problem.cost_share_usd_per_h(candidate, usage)
+        if candidate == broken.candidate:
+            yield share_cut(problem, usage, candidate, broken.reason)
+        elif not within_cost(share, float(problem.cost_limit_usd_per_h[broken.query])):
+            yield share_cut(problem, usage, candidate, f"beside the others its share would cost {usd_per_h(share)}")
 
 
 def check_choice(state: State) -> None:

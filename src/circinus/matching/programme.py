@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.matching.cuts import Cut, PackingCut, SizingCut
+from circinus.matching.cuts import Cut, PackingCut, ShareCut, SizingCut
 from circinus.matching.problem import (
     REPLICA_TOLERANCE,
     BoolArray,
@@ -225,7 +225,7 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
 
     A query pays price * replicas * fluid / load for a deployment. For one deployment the limit that remains when the
     others are fully shared is linear in its replicas and its load. Several deployments that are all shared in part
-    may still exceed the limit together: that is found after the sizing, and cut.
+    may still exceed the limit together: that is found after the sizing, and cut (`ShareCut`).
     """
     problem = programme.problem
     is_shared = np.isin(np.arange(len(problem.deployments)), programme.shared)
@@ -260,6 +260,8 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
 def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
     if isinstance(cut, PackingCut):
         _add_packing_cut(programme, cut, bound)
+    elif isinstance(cut, ShareCut):
+        _add_share_cut(programme, cut, bound)
     elif isinstance(cut, SizingCut) and cut.exact:
         x = programme.columns_of(np.array([cut.candidate]))
         if not len(x):
@@ -278,13 +280,49 @@ def _add_packing_cut(programme: Programme, cut: PackingCut, bound: IntArray) -> 
         columns = np.flatnonzero(counts[0])
         programme.add_row(columns, counts[0][columns], -np.inf, float(cut.groups[0][1] - 1))
         return
-    watched = []
-    for (members, count), values in zip(cut.groups, counts, strict=True):
-        column = len(programme.upper)
-        programme.upper.append(1.0)
-        programme.watched.append((members, count))
-        watched.append(column)
-        most = max(float(bound[members].sum()), float(count))
-        columns = np.append(np.flatnonzero(values), column)
-        programme.add_row(columns, np.append(values[columns[:-1]], -(most - count + 1)), -np.inf, float(count - 1))
-    programme.add_row(np.array(watched), np.ones(len(watched)), -np.inf, float(len(watched) - 1))
+    watched = np.array([_watch(programme, members, count, bound) for members, count in cut.groups])
+    programme.add_row(watched, np.ones(len(watched)), -np.inf, float(len(watched) - 1))
+
+
+def _watch(programme: Programme, members: IntArray, count: int, bound: IntArray) -> int:
+    """A column that is 1 where the replicas of some deployments reach a count."""
+    values = programme.expression[members].sum(axis=0)
+    column = len(programme.upper)
+    programme.upper.append(1.0)
+    programme.watched.append((members, count))
+    most = max(float(bound[members].sum()), float(count))
+    columns = np.append(np.flatnonzero(values), column)
+    programme.add_row(columns, np.append(values[columns[:-1]], -(most - count + 1)), -np.inf, float(count - 1))
+    return column
+
+
+def _add_share_cut(programme: Programme, cut: ShareCut, bound: IntArray) -> None:
+    """start - slope @ loads - fewer @ (1 - reached) <= limit where the candidate is chosen, else no restriction."""
+    problem = programme.problem
+    x = programme.columns_of(np.array([cut.candidate]))
+    if not len(x):
+        return
+    deployments, fluid = problem.fluid.row(cut.candidate)
+    start, slope, fewer, limit = cut.tangents(problem)
+    load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
+    reached = {
+        position: _watch(programme, np.array([deployment]), int(cut.replicas[position]), bound)
+        for position, deployment in enumerate(deployments)
+        if int(deployment) in load_of and cut.replicas[position] > 1
+    }
+    row = np.zeros(len(programme.upper))
+    upper = limit - start.sum()
+    for position, deployment in enumerate(deployments):
+        load = load_of.get(int(deployment))
+        if load is None:  # only this query could use it: the load is the candidate's own
+            upper += slope[position] * fluid[position]
+            continue
+        row[load.candidates] -= slope[position] * load.fluid
+        if position in reached:
+            row[reached[position]] += fewer[position]
+            upper += fewer[position]
+    free = max(-upper, 0.0)
+    row[x[0]] += free
+    scale = max(limit, 1e-9)
+    columns = np.flatnonzero(row)
+    programme.add_row(columns, row[columns] / scale, -np.inf, (upper + free) / scale + _SLACK)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from circinus.estimation import Candidate
-from circinus.matching.greedy import goodness, greedy, improve
+from circinus.matching.greedy import goodness, improve
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.problem import IntArray, Problem
 from circinus.spec import Deployment, Query
@@ -33,7 +33,10 @@ def solve_with_reuse(
     compile_candidates: Callable[[Candidates], Problem],
     solve: Callable[[Problem], State],
 ) -> State:
-    """Widen the candidates around quick answers, solve, and solve again while plans on the answer's deployments help.
+    """Solve, and solve again while plans on the answer's deployments help.
+
+    The frontiers' plans alone are solved first: on nearly all instances the plans on running deployments then improve
+    nothing, which improving the answer by them shows at a fraction of the cost of solving the wider problem.
 
     Args:
         candidates: the frontiers' plans.
@@ -42,12 +45,6 @@ def solve_with_reuse(
         compile_candidates: the problem of some candidates.
         solve: the passes on a problem.
     """
-    for _ in range(_ROUNDS):
-        problem = compile_candidates(candidates)
-        wider = _widened(candidates, queries, compose, _running(problem, greedy(problem)))
-        if wider is None:
-            break
-        candidates = wider
     state = solve(compile_candidates(candidates))
     for _ in range(_ROUNDS):
         chosen = chosen_of(state)
