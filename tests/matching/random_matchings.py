@@ -234,7 +234,7 @@ def checked_cost(instance: Instance, plans: tuple[Candidate, ...]) -> float | No
             / conditions.deployments[used.deployment].busy_replicas
             for used in plan.deployments
         )
-        if limits.cost is not None and share > limits.cost.limit_usd_per_h + 1e-9:
+        if limits.cost is not None and share > limits.cost.limit_usd_per_h * (1 + 1e-6) + 1e-9:
             return None
     replicas = sum(price[d].cost_usd_per_h * load.replicas for d, load in conditions.deployments.items())
     return replicas + sum(plan.transfer_cost_usd_per_h for plan in plans)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from instances import random_infrastructure, random_pipeline, random_profile
 
 from circinus.profiling import PipelineProfile
 from circinus.spec import AccuracySlo, CostSlo, KnobValues, LatencySlo, Query, Slos, Specification
+from instances import random_infrastructure, random_pipeline, random_profile
 
 
 def random_specification(

@@ -49,7 +49,7 @@ def test_a_replica_takes_the_most_that_any_of_its_queries_expects() -> None:
     problem = compile_problem(queries, {"q": [PLAN], "r": [other]}, INFRA)
     assert problem.demand.tolist() == [[3.0, 5 * GIB, 0.0, 0.0]]
     assert problem.price_usd_per_h.tolist() == [2.0]
-    alone = compile_problem([QUERY], {"q": [PLAN]}, INFRA, known=larger.deployments)
+    alone = compile_problem([QUERY], {"q": [PLAN]}, INFRA, known={u.deployment: u.demand for u in larger.deployments})
     assert alone.demand.tolist() == problem.demand.tolist()
 
 

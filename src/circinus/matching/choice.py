@@ -16,6 +16,8 @@ class Choice:
 
     chosen: IntArray
     """(Q,) candidate of each query, -1 for none."""
+    safe: IntArray
+    """(Q,) the best choice known that surely keeps every cost objective, too; may be the same."""
     weight_bound: float
     """No choice that keeps capacities, cost objectives and cuts satisfies more weight."""
     cost_bound_usd_per_h: float
@@ -27,9 +29,17 @@ class Choice:
 class Solver(Protocol):
     """Chooses: satisfied weight first, total cost second."""
 
-    def choose(self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float) -> Choice:
+    def choose(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
+    ) -> Choice:
         """The best choice found within about `time_limit_s` seconds, keeping capacities and cuts.
 
         Cost objectives are kept as far as the solver can express them; the caller checks and cuts.
+
+        Args:
+            problem: what to choose from.
+            cuts: what was learnt from earlier choices.
+            time_limit_s: when to stop.
+            starts: earlier choices to begin from; they may break cuts.
         """
         ...

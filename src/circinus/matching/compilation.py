@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, DeploymentUse, ReplicaDemand
+from circinus.estimation import Candidate, ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.problem import (
     RESOURCES,
@@ -34,7 +34,7 @@ def compile_problem(
     infrastructure: Infrastructure,
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
-    known: Iterable[DeploymentUse] = (),
+    known: Mapping[Deployment, ReplicaDemand] | None = None,
 ) -> Problem:
     """The matching of `queries` as arrays.
 
@@ -43,7 +43,7 @@ def compile_problem(
         candidates: query name -> plans that promise its objectives; a query may have none.
         infrastructure: the pools and links.
         usable_link_share: share of each link's bandwidth that may be filled.
-        known: further uses; what they expect a replica of a deployment to take counts, too.
+        known: what further queries expect a replica of a deployment to take; it counts, too.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
@@ -56,9 +56,9 @@ def compile_problem(
         for candidate in candidates.get(query.name, ()):
             _check_candidate(query, candidate)
 
-    uses = [use for candidate in flat for use in candidate.deployments]
-    used = {use.deployment for use in uses}
-    demand_of = merged_demands([*uses, *(use for use in known if use.deployment in used)])
+    demand_of = merged_demands((use.deployment, use.demand) for candidate in flat for use in candidate.deployments)
+    if known:
+        demand_of = merged_demands([*demand_of.items(), *((d, known[d]) for d in demand_of if d in known)])
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))
     pools = {pool.name: index for index, pool in enumerate(infrastructure.pools)}
     for deployment in deployments:
@@ -107,18 +107,18 @@ def compile_problem(
     )
 
 
-def merged_demands(uses: Iterable[DeploymentUse]) -> dict[Deployment, ReplicaDemand]:
+def merged_demands(demands: Iterable[tuple[Deployment, ReplicaDemand]]) -> dict[Deployment, ReplicaDemand]:
     """For each deployment the most that any of its uses expects a replica to take.
 
     The memory of a replica may have been measured behind different ancestors; all of them will run in it.
     """
     merged: dict[Deployment, ReplicaDemand] = {}
-    for use in uses:
-        known, new = merged.get(use.deployment), use.demand
+    for deployment, new in demands:
+        known = merged.get(deployment)
         if known is None or known == new:
-            merged[use.deployment] = new
+            merged[deployment] = new
         else:
-            merged[use.deployment] = ReplicaDemand(
+            merged[deployment] = ReplicaDemand(
                 cpus=max(known.cpus, new.cpus),
                 memory_bytes=max(known.memory_bytes, new.memory_bytes),
                 gpus=max(known.gpus, new.gpus),

@@ -13,7 +13,7 @@ import numpy as np
 
 from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
-from circinus.matching.greedy import goodness, greedy, improve
+from circinus.matching.greedy import goodness, greedy, improve, keeps_all
 from circinus.matching.highs import Relaxation, Relaxed, minimise
 from circinus.matching.problem import FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
@@ -33,6 +33,9 @@ _WHOLE = 1e-6
 
 _CUT_ROUNDS = 20
 """Most times that the relaxation is tightened; it is at rest after about six."""
+
+_CAUTIOUS_SHARE = 0.3
+"""Share of the time left that a cautious search may take."""
 
 _LEAST_TIME_S = 0.02
 """What every step is given, however little is left."""
@@ -82,23 +85,31 @@ class ExactSolver:
         self._seed = seed
         self._clock = clock
 
-    def choose(self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float) -> Choice:
+    def choose(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
+    ) -> Choice:
         """See `Solver`. The greedy choice starts the search and stands in when time runs out before a better one."""
         deadline_s = self._clock() + time_limit_s
         best = greedy(problem, cuts)
+        for start in starts:
+            best = max(best, improve(problem, start, cuts), key=lambda chosen: goodness(problem, chosen))
         programme = build(problem, cuts)
         weights = WholeWeights.of(problem.weight)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
         reachable = int(weights.multiples[servable].sum())
         if not reachable:
-            return Choice(best, 0.0, 0.0, optimal=True)
+            return Choice(best, best, 0.0, 0.0, optimal=True)
         search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed)
+        if any(weights.total(best) < weights.total(start) for start in starts):
+            best = search.cautious(best)
+        safe = best
         if weights.total(best) < reachable:
             best, reachable = search.most_weight(best, reachable)
         proved = weights.total(best) == reachable
         best, cost_bound, least = search.least_cost(best)
         return Choice(
             chosen=best,
+            safe=best if keeps_all(problem, best, cuts) else safe,
             weight_bound=min(reachable * weights.unit + weights.rounding, float(problem.weight[servable].sum())),
             cost_bound_usd_per_h=cost_bound,
             optimal=proved and least,
@@ -124,6 +135,28 @@ class _Search:
         self._deadline_s = deadline_s
         self._clock = clock
         self._seed = seed
+
+    def cautious(self, best: IntArray) -> IntArray:
+        """A choice at least as good as `best` by a programme in which whatever is allowed keeps its cost objective.
+
+        Cost objectives that only sharing can keep are what quick choices miss, and what the exact programme finds out
+        one choice after the other.
+        """
+        programme = build(self._problem, self._cuts, cautious=True)
+        query_of = self._problem.query_of[programme.candidates]
+        cost = programme.cost_usd_per_h()
+        objective = cost / max(2 * float(cost @ np.array(programme.upper)), 1e-9)  # in all, less than half a unit
+        objective[: len(query_of)] -= self._weights.multiples[query_of]
+        start = np.where(np.isin(best, programme.candidates), best, -1)
+        values, _ = minimise(
+            programme,
+            objective,
+            programme.values_of(start, self._problem.usage_of(start)),
+            time_limit_s=self._left_s() * _CAUTIOUS_SHARE,
+            gap=1e-4,
+            seed=self._seed,
+        )
+        return best if values is None else self._better(best, programme.choice_of(values))
 
     def most_weight(self, best: IntArray, reachable: int) -> tuple[IntArray, int]:
         """(the choice of most weight, a bound on it), in multiples of the weights' unit."""

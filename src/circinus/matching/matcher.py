@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.estimation import ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.alternatives import assignments
 from circinus.matching.choice import Solver
@@ -126,7 +125,7 @@ def match(
             usable_link_share=settings.usable_link_share,
             reestimate=reestimate,
             solver=solver or ExactSolver(seed=settings.seed, clock=clock),
-            deadline_s=deadline_s,
+            deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
         )
         return run_passes(state, clock=clock)
 
@@ -159,11 +158,10 @@ def _sized(state: State) -> tuple[SizedDeployment, ...]:
     sized = []
     for index in np.flatnonzero(usage.used):
         deployment = problem.deployments[index]
-        cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in problem.demand[index])
         sized.append(
             SizedDeployment(
                 deployment=deployment,
-                demand=ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(problem.price_usd_per_h[index])),
+                demand=problem.demand_of(int(index)),
                 nodes=nodes[int(index)],
                 utilization=state.sizing.conditions.deployments[deployment].utilization,
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.matching.choice import Choice, Solver
 from circinus.matching.cuts import Cut, share_cut, sizing_cut
-from circinus.matching.greedy import within_cost
+from circinus.matching.greedy import goodness, improve, within_cost
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
 from circinus.matching.sizing import Broken, Reestimate, Sizing, size
@@ -39,6 +39,10 @@ class State:
     round: int = 0
     cuts: tuple[Cut, ...] = ()
     choice: Choice | None = None
+    attempted: IntArray | None = None
+    """The solver's last choice, before anything was taken out of it."""
+    safe: IntArray | None = None
+    """The best choice known that keeps all cost objectives."""
     usage: Usage | None = None
     nodes: Mapping[int, tuple[int, ...]] | None = None
     """Deployment -> the node of each replica."""
@@ -65,12 +69,16 @@ class Pass:
 
 def choose(state: State, clock: Callable[[], float]) -> State:
     """Choose a candidate for as many queries as the linear capacities and the cuts allow."""
-    choice = state.solver.choose(state.problem, state.cuts, max(state.deadline_s - clock(), 0.1))
+    left_s = max(state.deadline_s - clock(), 0.1)
+    starts = [start for start in (state.attempted, state.safe) if start is not None]
+    choice = state.solver.choose(state.problem, state.cuts, left_s, starts)
     exact = all(cut.exact for cut in state.cuts)
     return replace(
         state,
         round=state.round + 1,
         choice=choice,
+        attempted=choice.chosen,
+        safe=choice.safe,
         usage=state.problem.usage_of(choice.chosen),
         nodes=None,
         sizing=None,
@@ -178,9 +186,11 @@ def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable
 
 
 def _settle(state: State, passes: Sequence[Pass]) -> State:
-    """Take out of the last choice what does not pack or breaks an objective, until the rest holds."""
+    """Repair the last choice, then take out of it what does not pack or breaks an objective, until the rest holds."""
     assert state.choice is not None
-    problem, chosen = state.problem, state.choice.chosen.copy()
+    problem = state.problem
+    repaired = [improve(problem, start, state.cuts) for start in (state.choice.chosen, state.choice.safe)]
+    chosen = max(repaired, key=lambda found: goodness(problem, found))
     while True:
         usage = problem.usage_of(chosen)
         nodes, packing = pack_pools(problem, usage)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate
+from circinus.estimation import Candidate, ReplicaDemand
 from circinus.spec import Deployment
 
 FloatArray = NDArray[np.float64]
@@ -71,7 +71,7 @@ class Incidence:
             values, entries = self._dense
             return values[rows].sum(axis=0), np.logical_or.reduce(entries[rows], axis=0)
         sums: FloatArray = np.zeros(self.columns, dtype=np.float64)
-        touched: BoolArray = np.zeros(self.columns, dtype=np.bool_)
+        touched = np.full(self.columns, fill_value=False)
         for index in rows:
             columns, values = self.row(int(index))
             sums[columns] += values
@@ -143,6 +143,11 @@ class Problem:
     def candidates_of(self, query: int) -> range:
         """Indexes of the candidates of one query."""
         return range(int(self.block[query]), int(self.block[query + 1]))
+
+    def demand_of(self, deployment: int) -> ReplicaDemand:
+        """What one replica of a deployment takes, and costs."""
+        cpus, memory_bytes, gpus, gpu_memory_bytes = (float(amount) for amount in self.demand[deployment])
+        return ReplicaDemand(cpus, memory_bytes, gpus, gpu_memory_bytes, float(self.price_usd_per_h[deployment]))
 
     def usage_of(self, chosen: IntArray) -> Usage:
         """What the chosen candidates take together.

@@ -118,8 +118,14 @@ class Programme:
         return chosen
 
 
-def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
-    """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts."""
+def build(problem: Problem, cuts: Sequence[Cut], *, cautious: bool = False) -> Programme:
+    """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
+
+    Args:
+        problem: what to choose from.
+        cuts: what was learnt from earlier choices.
+        cautious: forbid everything that might break a cost objective, instead of what surely does.
+    """
     usable = _usable(problem, cuts)
     candidates = np.flatnonzero(usable).astype(np.int64)
     row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
@@ -157,7 +163,7 @@ def build(problem: Problem, cuts: Sequence[Cut]) -> Programme:
         programme.loads.append(load)
         _add_load(programme, load, alone[here])
     _add_capacities(programme)
-    _add_cost_limits(programme, bound)
+    _add_cost_limits(programme, bound, cautious=cautious)
     for cut in cuts:
         _add_cut(programme, cut, bound)
     return programme
@@ -220,15 +226,15 @@ def _add_capacities(programme: Programme) -> None:
             programme.add_row(columns, values[columns], -np.inf, 1.0)
 
 
-def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
+def _add_cost_limits(programme: Programme, bound: IntArray, *, cautious: bool) -> None:
     """Cost objectives, deployment by deployment.
 
-    A query pays price * replicas * fluid / load for a deployment. For one deployment the limit that remains when the
+    A query pays price * fluid * replicas / load for a deployment. For one deployment the limit that remains when the
     others are fully shared is linear in its replicas and its load. Several deployments that are all shared in part
-    may still exceed the limit together: that is found after the sizing, and cut (`ShareCut`).
+    may still exceed the limit together: that is found after the sizing, and cut (`ShareCut`). Being cautious, what
+    remains is divided over the deployments by the prices of their replicas.
     """
     problem = programme.problem
-    is_shared = np.isin(np.arange(len(problem.deployments)), programme.shared)
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     for x, candidate in enumerate(programme.candidates):
         limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
@@ -236,25 +242,28 @@ def _add_cost_limits(programme: Programme, bound: IntArray) -> None:
             continue
         columns, fluid = problem.fluid.row(int(candidate))
         price = problem.price_usd_per_h[columns]
-        alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
-        least = np.where(is_shared[columns], price * fluid, price * alone)
-        most = np.where(is_shared[columns], price * (fluid + 1), price * alone)
+        shared = np.isin(columns, programme.shared)
+        alone = price * whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+        least = np.where(shared, price * fluid, alone)
+        most = np.where(shared, price * (fluid + 1), alone)
         rest = limit - problem.transfer_cost_usd_per_h[candidate] - least.sum()
-        for position in np.flatnonzero(is_shared[columns] & (most - least > rest)):
-            if price[position] == 0:
-                continue
-            deployment = columns[position]
+        for position in np.flatnonzero(shared & (price > 0) & (most - least > rest)):
+            part = price[position] / price[shared].sum() if cautious else 1.0
             # Replicas for each unit of load; where not even none may be paid for, the candidate is out.
-            allowed = max((rest + least[position]) / (price[position] * fluid[position]), 0.0)
-            most_replicas = float(bound[deployment])
-            load = load_of[int(deployment)]
-            scale = 1.0 / max(most_replicas, 1.0)
-            row = np.zeros(len(programme.upper))
-            row[load.candidates] = -allowed * load.fluid * scale
-            row[load.replicas] = scale
-            row[x] += most_replicas * scale
-            taken = np.flatnonzero(row)
-            programme.add_row(taken, row[taken], -np.inf, most_replicas * scale + 1e-9)
+            allowed = max((least[position] + part * rest) / least[position], 0.0)
+            most_replicas = float(bound[columns[position]])
+            _add_ratio(programme, x, load_of[int(columns[position])], allowed, most_replicas)
+
+
+def _add_ratio(programme: Programme, x: int, load: Load, allowed: float, most_replicas: float) -> None:
+    """replicas <= allowed * load where candidate column x is chosen."""
+    scale = 1.0 / max(most_replicas, 1.0)
+    row = np.zeros(len(programme.upper))
+    row[load.candidates] = -allowed * load.fluid * scale
+    row[load.replicas] = scale
+    row[x] += most_replicas * scale
+    columns = np.flatnonzero(row)
+    programme.add_row(columns, row[columns], -np.inf, most_replicas * scale + 1e-9)
 
 
 def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:

@@ -182,6 +182,6 @@ class _BesideOthers:
             {**self._plans, open_query.name: candidates},
             state.infrastructure,
             usable_link_share=state.usable_link_share,
-            known=[use for candidate in state.problem.candidates for use in candidate.deployments],
+            known={d: state.problem.demand_of(index) for index, d in enumerate(state.problem.deployments)},
         )
         return problem, np.append(np.arange(len(self._matched)), -1).astype(np.int64)

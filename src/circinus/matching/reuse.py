@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from circinus.estimation import Candidate
-from circinus.matching.greedy import goodness, improve
+from circinus.matching.greedy import goodness, greedy, improve
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.problem import IntArray, Problem
 from circinus.spec import Deployment, Query
@@ -36,7 +36,8 @@ def solve_with_reuse(
     """Solve, and solve again while plans on the answer's deployments help.
 
     The frontiers' plans alone are solved first: on nearly all instances the plans on running deployments then improve
-    nothing, which improving the answer by them shows at a fraction of the cost of solving the wider problem.
+    nothing, which quick answers to the wider problem show at a fraction of the cost of solving it. The deployments of
+    a quick answer to the frontiers' plans are offered, too: they differ from those of the best one.
 
     Args:
         candidates: the frontiers' plans.
@@ -45,25 +46,35 @@ def solve_with_reuse(
         compile_candidates: the problem of some candidates.
         solve: the passes on a problem.
     """
-    state = solve(compile_candidates(candidates))
+    problem = compile_candidates(candidates)
+    state = solve(problem)
+    running = _running(problem, greedy(problem))
     for _ in range(_ROUNDS):
         chosen = chosen_of(state)
-        wider = _widened(candidates, queries, compose, _running(state.problem, chosen))
+        running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.attempted)]))
+        wider = _widened(candidates, queries, compose, running)
         if wider is None:
             break
         problem = compile_candidates(wider)
         start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
-        if goodness(problem, improve(problem, start)) <= goodness(problem, start):
+        known = goodness(problem, start)
+        quick = max(goodness(problem, found) for found in (improve(problem, start), greedy(problem)))
+        if state.optimal and quick <= known:
             break
         again = solve(problem)
-        if goodness(problem, chosen_of(again)) <= goodness(problem, start):
+        if goodness(problem, chosen_of(again)) <= known:
             break
         candidates, state = wider, again
     return state
 
 
-def _running(problem: Problem, chosen: IntArray) -> list[Deployment]:
-    return [problem.deployments[column] for column in np.flatnonzero(problem.usage_of(chosen).used)]
+def _running(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
+    """The deployments that any of the choices uses."""
+    used = np.zeros(len(problem.deployments), dtype=bool)
+    for chosen in choices:
+        if chosen is not None:
+            used |= problem.usage_of(chosen).used
+    return [problem.deployments[column] for column in np.flatnonzero(used)]
 
 
 def _widened(
