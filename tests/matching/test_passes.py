@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from random_matchings import (
+    Instance,
+    candidate,
+    deployment,
+    frontiers_of,
+    infrastructure,
+    random_instance,
+    reestimate,
+    use,
+)
+
+from circinus.matching import match
+from circinus.matching.choice import Choice
+from circinus.matching.compilation import compile_problem
+from circinus.matching.cuts import Cut
+from circinus.matching.exact import ExactSolver, WholeWeights
+from circinus.matching.passes import PASSES
+from circinus.matching.problem import IntArray, Problem
+from circinus.spec import CostSlo, Query, Slos
+
+
+class Blind:
+    """Takes the first candidate of every query, whatever was learnt."""
+
+    def choose(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
+    ) -> Choice:
+        first = np.where(np.diff(problem.block) > 0, problem.block[:-1], -1)
+        return Choice(first, np.full_like(first, -1), float(problem.weight.sum()), 0.0, optimal=False)
+
+
+class Countdown:
+    """A clock that moves by a second each time somebody looks."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+def test_the_passes_have_their_order_and_names() -> None:
+    assert [step.name for step in PASSES] == ["choose", "pack", "size"]
+
+
+def test_a_choice_that_overfills_a_pool_never_gets_past_the_first_check() -> None:
+    infra = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+    queries = tuple(Query(name=f"q{i}", pipeline="p", source="home", rate_per_s=1.0) for i in range(3))
+    candidates = {
+        q.name: (candidate(q.name, [use(deployment("a", i, "edge", cpus=2.0), 0.5, infra)]),)
+        for i, q in enumerate(queries)
+    }
+    with pytest.raises(AssertionError, match="overfull"):
+        match(frontiers_of(Instance(infra, queries, candidates)), infra, reestimate, solver=Blind())
+
+
+def test_when_time_runs_out_queries_are_taken_out_until_the_rest_holds() -> None:
+    """Alone the model costs each $0.5/h: only the query without a cost objective can stay."""
+    infra = infrastructure([("edge", 2, 4.0, 16.0, 1.0)])
+    limits = (0.2, None, 0.3)
+    queries = tuple(
+        Query(
+            name=f"q{i}",
+            pipeline="p",
+            source="home",
+            rate_per_s=1.0,
+            slos=Slos(cost=None if limit is None else CostSlo(limit_usd_per_h=limit)),
+        )
+        for i, limit in enumerate(limits)
+    )
+    candidates = {
+        q.name: (candidate(q.name, [use(deployment("a", i, "edge", cpus=2.0), 0.3, infra)]),)
+        for i, q in enumerate(queries)
+    }
+    found = match(
+        frontiers_of(Instance(infra, queries, candidates)), infra, reestimate, solver=Blind(), clock=Countdown()
+    )
+    assert [a.query for a in found.assignments] == ["q1"]
+    assert not found.optimal
+    assert {r.query: r.binding for r in found.rejections} == {"q0": ("cost",), "q2": ("cost",)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
+    instance = random_instance(seed, queries=5, candidates=5, cost_slos=0.9)
+    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    choice = ExactSolver().choose(problem, [], 30.0)
+    usage = problem.usage_of(choice.safe)
+    assert problem.fits(usage)
+    for query, chosen in problem.served(choice.safe):
+        share = problem.cost_share_usd_per_h(chosen, usage)
+        assert share <= problem.cost_limit_usd_per_h[query] * (1 + 1e-6) + 1e-12
+    assert problem.weight_of(choice.safe) <= choice.weight_bound + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("weights", "unit"),
+    [([1.0, 2.0, 3.0], 1.0), ([0.1, 0.2, 0.7], 0.1), ([1 / 3, 0.5], 1 / 6), ([2.5], 2.5)],
+)
+def test_weights_with_a_common_unit_are_counted_exactly(weights: list[float], unit: float) -> None:
+    whole = WholeWeights.of(np.array(weights))
+    assert whole.unit == pytest.approx(unit)
+    assert whole.rounding == 0.0
+    assert whole.multiples.tolist() == [round(weight / unit) for weight in weights]
+    assert whole.total(np.array([-1] * (len(weights) - 1) + [0])) == round(weights[-1] / unit)
+
+
+def test_weights_without_a_common_unit_say_how_far_they_are_rounded() -> None:
+    weights = np.array([np.pi, np.e, 1.0])
+    whole = WholeWeights.of(weights)
+    assert np.abs(whole.multiples * whole.unit - weights).sum() <= whole.rounding <= 1e-4

@@ -1,0 +1,160 @@
+"""Relaxations are checked by planning and matching everything again under the relaxed objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from random_matchings import candidate, deployment, infrastructure, reestimate, use
+from specifications import random_specification
+
+from circinus.matching import Matching, match, plan_all
+from circinus.matching.relaxation import relaxed
+from circinus.planning import Frontier, SingleRelaxation
+from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -> None:
+    specification, profiles = random_specification(seed, queries=6)
+    found, frontiers = plan_all(specification, profiles)
+    slos = {query.name: query.slos for query in specification.queries}
+    for rejection in found.rejections:
+        if rejection.relaxation is None:
+            continue
+        now = rejection.relaxation.slos
+        before = slos[rejection.query]
+        changed = [name for name in ("latency", "accuracy", "cost") if getattr(now, name) != getattr(before, name)]
+        assert len(changed) == 1
+        assert rejection.relaxation.change.startswith(changed[0])
+        assert not rejection.relaxation.estimate.violations(now)
+        queries = tuple(
+            query.model_copy(update={"slos": now}) if query.name == rejection.query else query
+            for query in specification.queries
+        )
+        again, _ = plan_all(replace(specification, queries=queries), profiles)
+        assert rejection.query in [assignment.query for assignment in again.assignments]
+        assert not frontiers[rejection.query].candidates or found.optimal
+
+
+def test_the_random_specifications_have_rejections_for_want_of_room_and_of_plans() -> None:
+    without_room = without_plans = 0
+    for seed in range(16):
+        found, frontiers = plan_all(*random_specification(seed, queries=6))
+        for rejection in found.rejections:
+            if frontiers[rejection.query].candidates:
+                without_room += 1
+                assert "fits beside" in rejection.reason
+            else:
+                without_plans += 1
+    assert without_room >= 3
+    assert without_plans >= 3
+
+
+INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
+
+
+def query(name: str, slos: Slos, weight: float = 1.0) -> Query:
+    return Query(name=name, pipeline="p", source="home", rate_per_s=1.0, slos=slos, weight=weight)
+
+
+def frontier(asked: Query, *plans, relaxations=()) -> Frontier:
+    return Frontier(asked, plans, {}, (), tuple(relaxations), "" if plans else "no plan keeps all objectives")
+
+
+def only_rejection(found: Matching):
+    (rejection,) = found.rejections
+    return rejection
+
+
+def test_the_tightest_limit_is_named_when_its_plan_fits() -> None:
+    asked = query("q", Slos(latency=LatencySlo(limit_s=0.3)))
+    plan = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.4007)
+    found = match({"q": frontier(asked, relaxations=[SingleRelaxation("latency", 0.44, plan)])}, INFRA, reestimate)
+    relaxation = only_rejection(found).relaxation
+    assert relaxation is not None
+    assert relaxation.plan == plan.plan
+    assert relaxation.slos.latency == LatencySlo(limit_s=0.441)
+    assert relaxation.change == "latency p95 <= 300 ms -> 441 ms"
+    assert only_rejection(found).binding == ("latency",)
+
+
+def test_a_relaxation_whose_plan_has_no_room_is_not_offered() -> None:
+    asked = query("q", Slos(latency=LatencySlo(limit_s=0.3)))
+    plan = candidate("q", [use(deployment("a", 0, "edge", cpus=3.0), 0.5, INFRA)], latency_s=0.4)
+    relaxations = [SingleRelaxation("latency", 0.44, plan)]
+    alone = match({"q": frontier(asked, relaxations=relaxations)}, INFRA, reestimate)
+    assert only_rejection(alone).relaxation is not None
+    big = query("big", Slos())
+    taken = candidate("big", [use(deployment("a", 1, "edge", cpus=2.0), 0.5, INFRA)])
+    beside = match({"q": frontier(asked, relaxations=relaxations), "big": frontier(big, taken)}, INFRA, reestimate)
+    assert [a.query for a in beside.assignments] == ["big"]
+    assert only_rejection(beside).relaxation is None
+
+
+def test_the_smallest_relative_change_wins_and_is_narrowed_down_by_planning_again() -> None:
+    """On `far` there is room, at 50 % more latency or at 5 % less accuracy; latencies come in steps of 10 %."""
+    slos = Slos(latency=LatencySlo(limit_s=1.0), accuracy=AccuracySlo(threshold=0.8))
+    asked = query("q", slos)
+    heavy = query("heavy", Slos(), weight=2.0)
+    taken = candidate("heavy", [use(deployment("a", 1, "edge", cpus=4.0), 0.5, INFRA)])
+    blocked = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], latency_s=0.8, accuracy=0.9)
+    slower = [
+        candidate("q", [use(deployment("a", 10 + step, "far"), 0.5, INFRA)], latency_s=1.0 + step / 10, accuracy=0.9)
+        for step in range(5, 20)
+    ]
+    coarser = candidate("q", [use(deployment("a", 30, "far"), 0.5, INFRA)], latency_s=0.8, accuracy=0.78)
+    asked_for: list[Slos] = []
+
+    def replan_among(*plans):
+        def replan(other: Query) -> Frontier:
+            asked_for.append(other.slos)
+            return frontier(other, *(plan for plan in plans if not plan.estimate.violations(other.slos)))
+
+        return replan
+
+    frontiers = {"heavy": frontier(heavy, taken), "q": frontier(asked, blocked)}
+    latency = only_rejection(match(frontiers, INFRA, reestimate, replan=replan_among(blocked, *slower))).relaxation
+    assert latency is not None
+    assert latency.slos.latency is not None
+    assert latency.slos.latency.limit_s == pytest.approx(1.65)
+    assert latency.slos.accuracy == slos.accuracy
+    assert len(asked_for) <= 2 * 5
+    both = only_rejection(match(frontiers, INFRA, reestimate, replan=replan_among(blocked, *slower, coarser)))
+    assert both.relaxation is not None
+    assert both.relaxation.change == "accuracy >= 0.8 -> 0.76"
+    assert both.binding == ("pool edge: cpus",)
+
+
+def test_a_cost_objective_is_relaxed_to_the_share_as_sized() -> None:
+    asked = query("q", Slos(cost=CostSlo(limit_usd_per_h=0.15)))
+    other = query("other", Slos())
+    shared = deployment("a", 0, "edge", cpus=2.0)
+    plan = candidate("q", [use(shared, 0.25, INFRA)])
+    frontiers = {
+        "q": frontier(asked, plan),
+        "other": frontier(other, candidate("other", [use(shared, 0.5, INFRA)])),
+    }
+    found = match(frontiers, INFRA, reestimate, replan=lambda query: frontier(query, plan))
+    relaxation = only_rejection(found).relaxation
+    assert relaxation is not None
+    assert relaxation.change == "cost <= $0.15/h -> $0.167/h"
+    assert relaxation.estimate.cost_usd_per_h.value == pytest.approx(0.5 / 3)
+
+
+def test_relaxing_moves_a_limit_in_its_own_direction() -> None:
+    slos = Slos(
+        latency=LatencySlo(percentile=99.0, limit_s=2.0),
+        accuracy=AccuracySlo(threshold=0.2, comparison="<="),
+        cost=CostSlo(limit_usd_per_h=1.0),
+    )
+    assert relaxed(slos, "latency", 0.5).latency == LatencySlo(percentile=99.0, limit_s=3.0)
+    accuracy = relaxed(slos, "accuracy", 0.5).accuracy
+    assert accuracy is not None
+    assert accuracy.threshold == pytest.approx(0.3)
+    assert accuracy.comparison == "<="
+    assert relaxed(slos, "cost", 0.5).cost == CostSlo(limit_usd_per_h=1.5)
+    wide = relaxed(slos, "latency", None)
+    assert wide.latency is not None
+    assert wide.latency.percentile == 99.0, "which percentile is meant does not change"
+    assert relaxed(slos, "cost", None) == slos.model_copy(update={"cost": None})

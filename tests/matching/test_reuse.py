@@ -1,0 +1,130 @@
+"""What frontiers lose when plans share, and what plans on running deployments win back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from specifications import random_specification
+
+from circinus.errors import PlanningError
+from circinus.estimation import Estimator
+from circinus.matching import Matching, match
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.planning import Frontier, SearchSettings, plan_queries
+from circinus.profiling import PipelineProfile
+from circinus.spec import Network, Specification
+from instances import Instance, all_plans
+
+EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
+SEEDS = range(30)
+
+
+def all_frontiers(specification: Specification, profiles: dict[str, PipelineProfile]) -> dict[str, Frontier]:
+    """Every plan that promises its query's objectives, beaten or not."""
+    assert specification.infrastructure is not None
+    network = Network(specification.infrastructure)
+    found = {}
+    for query in specification.queries:
+        pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
+        estimators = {c.configuration: Estimator(query, pipeline, c, network) for c in profile.configurations}
+        plans = []
+        for plan in all_plans(Instance(query, pipeline, profile, network), EXACT):
+            try:
+                candidate = estimators[plan.configuration].candidate(plan)
+            except PlanningError:  # a link that the query alone would fill
+                continue
+            if not candidate.estimate.violations(query.slos):
+                plans.append(candidate)
+        found[query.name] = Frontier(query, tuple(plans), {}, (), (), "none")
+    return found
+
+
+def goodness(found: Matching) -> tuple[float, float]:
+    assert found.optimal
+    return round(found.satisfied_weight, 6), -round(found.cost_usd_per_h, 7)
+
+
+@pytest.fixture(scope="module")
+def matchings() -> list[tuple[tuple[float, float], ...]]:
+    """For each instance how good the matchings of the frontiers, with reuse, and of all plans are."""
+    found = []
+    for seed in SEEDS:
+        specification, profiles = random_specification(seed)
+        infrastructure = specification.infrastructure
+        assert infrastructure is not None
+        plans = ProfiledPlans(specification, profiles, EXACT.usable_link_share)
+        frontiers = plan_queries(specification, profiles, EXACT)
+        found.append(
+            (
+                goodness(match(frontiers, infrastructure, plans.reestimate)),
+                goodness(match(frontiers, infrastructure, plans.reestimate, compose=plans.composed)),
+                goodness(match(all_frontiers(specification, profiles), infrastructure, plans.reestimate)),
+            )
+        )
+    return found
+
+
+def test_reuse_is_never_worse_than_frontiers_and_never_better_than_all_plans(matchings) -> None:
+    for frontiers, reuse, everything in matchings:
+        assert frontiers <= reuse <= everything
+
+
+def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_is_lost(matchings) -> None:
+    lost = sum(frontiers < everything for frontiers, _, everything in matchings)
+    still_lost = sum(reuse < everything for _, reuse, everything in matchings)
+    assert 0 < lost < len(matchings) / 2
+    assert still_lost <= lost / 2
+
+
+def test_composed_plans_use_running_deployments_and_keep_the_objectives() -> None:
+    specification, profiles = random_specification(4)
+    assert specification.infrastructure is not None
+    plans = ProfiledPlans(specification, profiles, EXACT.usable_link_share)
+    frontiers = plan_queries(specification, profiles, EXACT)
+    running = {use.deployment for f in frontiers.values() for plan in f.candidates[:3] for use in plan.deployments}
+    composed = 0
+    for query in specification.queries:
+        for plan in plans.composed(query, sorted(running, key=lambda deployment: deployment.name)):
+            composed += 1
+            assert {use.deployment for use in plan.deployments} <= running
+            assert not plan.estimate.violations(query.slos)
+    assert composed
+    assert plans.composed(specification.queries[0], []) == []
+
+
+def test_composed_plans_respect_pins_and_pools_of_other_sites() -> None:
+    specification, profiles = random_specification(4)
+    (pipeline,) = specification.pipelines.values()
+    frontiers = plan_queries(specification, profiles, EXACT)
+    running = sorted(
+        {use.deployment for f in frontiers.values() for plan in f.candidates for use in plan.deployments},
+        key=lambda deployment: deployment.name,
+    )
+    pinned = pipeline.model_copy(
+        update={"operators": tuple(o.model_copy(update={"allowed_tiers": ()}) for o in pipeline.operators)}
+    )
+    nowhere = replace(specification, pipelines={pipeline.name: pinned})
+    plans = ProfiledPlans(nowhere, profiles, EXACT.usable_link_share)
+    assert all(not plans.composed(query, running) for query in specification.queries)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None
+    pools = tuple(pool.model_copy(update={"private": pool.site != "device"}) for pool in infrastructure.pools)
+    private = infrastructure.model_copy(update={"pools": pools})
+    alone = ProfiledPlans(replace(specification, infrastructure=private), profiles, EXACT.usable_link_share)
+    at_home = {pool.name for pool in private.pools if pool.site == "device"}
+    for query in specification.queries:
+        for plan in alone.composed(query, running):
+            assert {pool for _, pool in plan.plan.placement} <= at_home
+
+
+def test_a_deployments_memory_is_one_number_in_these_instances() -> None:
+    """Otherwise the comparison above would compare prices, too."""
+    _, profiles = random_specification(0)
+    (profile,) = profiles.values()
+    seen: dict[tuple[str, object], float] = {}
+    for found in profile.configurations:
+        for name, operator in found.operators.items():
+            known = seen.setdefault((name, found.configuration[name]), operator.peak_memory_bytes)
+            assert np.isclose(known, operator.peak_memory_bytes)
