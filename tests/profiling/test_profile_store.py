@@ -164,3 +164,10 @@ def test_arrays_are_filled_where_something_was_measured(store: ProfileStore) -> 
             np.testing.assert_array_equal([service_s[row, column], output_bytes[row, column]], expected)
             np.testing.assert_array_equal(scores[row, column], expected[0])
     assert np.isnan(read_scores(store, [99], items)).all()
+
+
+def test_of_no_items_nothing_is_read(store: ProfileStore) -> None:
+    with store.transaction():
+        store.write("INSERT INTO score VALUES (?, ?, ?)", [(1, 7, 0.5)])
+    assert read_scores(store, [1], np.array([7])).tolist() == [[0.5]]
+    assert read_scores(store, [1], np.array([], dtype=np.int64)).shape == (1, 0)

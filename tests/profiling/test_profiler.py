@@ -52,7 +52,9 @@ def test_the_profile_has_what_was_measured(application: Application) -> None:
     assert (profile.dataset_items, profile.hardware_class, profile.risk) == (24, "local", 0.1)
     assert {p.configuration for p in profile.configurations} == set(application.configurations)
     assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == ((), (), (), False)
-    assert profile.operator_versions == application.addresses().code.operators
+    code = application.addresses().code
+    assert profile.code_versions.items() >= code.operators.items()
+    assert {code.metric, code.dataset} <= set(profile.code_versions.values())
     for found in profile.configurations:
         n = len(found.items)
         assert found.items.tolist() == list(dataset.order[:n])

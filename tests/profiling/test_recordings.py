@@ -142,6 +142,21 @@ def test_nothing_to_replay_is_an_error(application: Application) -> None:
         _record(application, application.configuration(1, "low"))
 
 
+def test_one_that_fails_on_every_item_leaves_nothing_to_replay_though_the_others_are_known(
+    application: Application,
+) -> None:
+    marker = application.folder / "broken"
+    broken = f"for value in values:\n            assert self.quality == 'high' or not os.path.exists({str(marker)!r})"
+    application.edit("sample_second", "for value in values:", broken)
+    low, high = application.configuration(1, "low"), application.configuration(1, "high")
+    _record(application, high)
+    marker.touch()
+    listener = Listener()
+    with pytest.raises(ProfileError, match="no item of pipeline sample was recorded under all"):
+        _record(application, low, high, observer=listener)
+    assert [(f.configuration, f.item_key) for f in listener.failures] == [(low, k) for k in _held_out(application, 5)]
+
+
 def test_a_configuration_of_another_pipeline_is_refused(application: Application) -> None:
     wanted = application.configuration(1, "low")
     operators = application.pipeline.operators

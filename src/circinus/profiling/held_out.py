@@ -91,6 +91,8 @@ def _record(
     measurer: Measurer, configuration: Configuration, indexes: Sequence[int], observer: ProfileObserver
 ) -> set[int]:
     """Measure what can be measured, and give the items that cannot."""
+    if not indexes:
+        return set()
     try:
         measurer.measure(configuration, indexes, counted=False)
     except MeasurementError as error:

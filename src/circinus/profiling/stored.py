@@ -157,6 +157,8 @@ def _dense(rows: list[Any], subjects: Sequence[int], numbers: IntArray, column: 
 
 def _positions(wanted: IntArray, among: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
     """Index of each of `wanted` in `among`, and whether it is there."""
+    if not len(among):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
     by_size: IntArray = np.argsort(among)
     place = np.minimum(np.searchsorted(among, wanted, sorter=by_size), len(among) - 1)
     index: IntArray = by_size[place]
