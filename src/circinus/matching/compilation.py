@@ -56,25 +56,18 @@ def compile_problem(
         for candidate in candidates.get(query.name, ()):
             _check_candidate(query, candidate)
 
+    _check_capacities(infrastructure, links_usable=usable_link_share)
     demand_of = merged_demands((use.deployment, use.demand) for candidate in flat for use in candidate.deployments)
     if known:
         demand_of = merged_demands([*demand_of.items(), *((d, known[d]) for d in demand_of if d in known)])
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))
     pools = {pool.name: index for index, pool in enumerate(infrastructure.pools)}
-    for deployment in deployments:
-        if deployment.pool not in pools:
-            raise PlanningError(
-                f"deployment {deployment.name}: found pool {deployment.pool}, expected one of {', '.join(pools)}"
-            )
+    _check_pools(deployments, pools)
     demand = np.array([_amounts(demand_of[d]) for d in deployments]).reshape(len(deployments), len(RESOURCES))
     pool_of = np.array([pools[d.pool] for d in deployments], dtype=np.int64)
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
     links = Network(infrastructure).links
-    _check_capacities(infrastructure, links_usable=usable_link_share)
-
-    column_of = {deployment: index for index, deployment in enumerate(deployments)}
-    link_of = {link.name: index for index, link in enumerate(links)}
     return Problem(
         queries=tuple(query.name for query in queries),
         weight=np.array([query.weight for query in queries], dtype=np.float64),
@@ -85,14 +78,8 @@ def compile_problem(
         candidates=tuple(flat),
         query_of=np.repeat(np.arange(len(queries)), sizes),
         transfer_cost_usd_per_h=np.array([c.transfer_cost_usd_per_h for c in flat], dtype=np.float64),
-        fluid=_incidence(
-            [
-                {column_of[use.deployment]: max(use.fluid_replicas, _LEAST_FLUID) for use in candidate.deployments}
-                for candidate in flat
-            ],
-            len(deployments),
-        ),
-        traffic=_incidence([_traffic(candidate, link_of) for candidate in flat], len(links)),
+        fluid=_fluid(flat, deployments),
+        traffic=_traffic(flat, [link.name for link in links]),
         deployments=deployments,
         pool_of=pool_of,
         demand=demand,
@@ -141,15 +128,29 @@ def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> Incidence:
     )
 
 
-def _traffic(candidate: Candidate, link_of: Mapping[str, int]) -> dict[int, float]:
-    total: Counter[int] = Counter()
-    for use in candidate.links:
-        if use.link.name not in link_of:
-            raise PlanningError(
-                f"query {candidate.query}: found link {use.link.name} in a plan, expected one of {', '.join(link_of)}"
-            )
-        total[link_of[use.link.name]] += use.bytes_per_s  # type: ignore[assignment]
-    return {link: float(value) for link, value in total.items() if value > 0}
+def _fluid(candidates: Sequence[Candidate], deployments: Sequence[Deployment]) -> Incidence:
+    column_of = {deployment: index for index, deployment in enumerate(deployments)}
+    rows = [
+        {column_of[use.deployment]: max(use.fluid_replicas, _LEAST_FLUID) for use in candidate.deployments}
+        for candidate in candidates
+    ]
+    return _incidence(rows, len(deployments))
+
+
+def _traffic(candidates: Sequence[Candidate], links: Sequence[str]) -> Incidence:
+    column_of = {link: index for index, link in enumerate(links)}
+    rows = []
+    for candidate in candidates:
+        total: dict[int, float] = {}
+        for use in candidate.links:
+            if use.link.name not in column_of:
+                raise PlanningError(
+                    f"query {candidate.query}: found link {use.link.name} in a plan, expected one of {', '.join(links)}"
+                )
+            column = column_of[use.link.name]
+            total[column] = total.get(column, 0.0) + use.bytes_per_s
+        rows.append({column: value for column, value in total.items() if value > 0})
+    return _incidence(rows, len(links))
 
 
 def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray) -> IntArray:
@@ -226,6 +227,14 @@ def _check_candidate(query: Query, candidate: Candidate) -> None:
             f"{where}: found a candidate that does not promise {', '.join(violated)}, expected only plans whose "
             "objectives are promised; leave it to the near misses"
         )
+
+
+def _check_pools(deployments: Sequence[Deployment], pools: Mapping[str, int]) -> None:
+    for deployment in deployments:
+        if deployment.pool not in pools:
+            raise PlanningError(
+                f"deployment {deployment.name}: found pool {deployment.pool}, expected one of {', '.join(pools)}"
+            )
 
 
 def _check_number(where: str, what: str, value: float) -> None:

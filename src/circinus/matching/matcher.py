@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -134,16 +133,21 @@ def match(
         state = solve(compile_candidates(candidates))
     else:
         state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
+    return _matching(state, frontiers, replan)
+
+
+def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> Matching:
     assert state.usage is not None
-    problem, chosen = state.problem, chosen_of(state)
+    problem = state.problem
+    total_weight = float(problem.weight.sum())
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),
         deployments=_sized(state),
-        satisfied_weight=problem.weight_of(chosen),
-        total_weight=float(problem.weight.sum()),
+        satisfied_weight=problem.weight_of(chosen_of(state)),
+        total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
-        weight_bound=state.weight_bound if math.isfinite(state.weight_bound) else float(problem.weight.sum()),
+        weight_bound=min(state.weight_bound, total_weight),
         optimal=state.optimal,
         cost_bound_usd_per_h=state.cost_bound_usd_per_h,
     )
