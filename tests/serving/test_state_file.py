@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain
-from circinus.serving.engine import Mode
-from circinus.serving.state_file import state_from_json, state_to_json
+from circinus.serving.conformance_states import Step, chain, route
+from circinus.serving.conformance_states import state as state_of
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.state_file import desired_fingerprint, state_from_json, state_to_json
 from circinus.spec.model import Scalar
 
 SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -47,3 +48,36 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 def test_document_names_its_schema_version() -> None:
     assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 1
+
+
+FIRST, OTHER = Step("first", "add", knobs=(("amount", 1),)), Step("other", "add")
+ROUTES = [route("a", FIRST), route("b", OTHER)]
+GIVEN = state_of(ROUTES, [FIRST, OTHER])
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        state_of(ROUTES[::-1], [OTHER, FIRST]),
+        state_from_json(state_to_json(GIVEN)),
+        replace(GIVEN, module_paths=(Path("elsewhere"),), recordings=Path("store.sqlite")),
+        replace(GIVEN, deployments=tuple(replace(d, cpus=int(d.cpus) or d.cpus) for d in GIVEN.deployments)),
+    ],
+)
+def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
+    assert desired_fingerprint(same) == desired_fingerprint(GIVEN)
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        replace(GIVEN, mode=Mode.REPLAY),
+        replace(GIVEN, routes=GIVEN.routes[:1]),
+        replace(GIVEN, infrastructure=GIVEN.infrastructure.model_copy(update={"links": ()})),
+        replace(GIVEN, deployments=tuple(replace(d, replicas=d.replicas + 1) for d in GIVEN.deployments)),
+        replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),
+        state_of(ROUTES, [replace(FIRST, knobs=(("amount", True),)), OTHER]),
+    ],
+)
+def test_fingerprint_tells_states_apart(different: DesiredState) -> None:
+    assert desired_fingerprint(different) != desired_fingerprint(GIVEN)

@@ -27,6 +27,7 @@ from circinus.errors import ServingError
 from circinus.serving.conformance_operators import come
 from circinus.serving.conformance_states import Step, chain, recorded, route, state
 from circinus.serving.engine import Engine, Mode, Request, Response
+from circinus.serving.state_file import desired_fingerprint
 
 _PATIENCE_S = 60.0
 _P = ParamSpec("_P")
@@ -287,6 +288,7 @@ class EngineConformance:
         who = Step("who", "process_id")
         await engine.apply(chain("q", who))
         process = await ask(engine, 0)
+        before = (await engine.status()).state
         bad = Step("bad", "Unloadable", after=("who",))
         grown = Step("who", "process_id", replicas=2)
         with pytest.raises(ServingError, match="its model is missing"):
@@ -294,6 +296,7 @@ class EngineConformance:
         assert await ask(engine, 0) == process
         status = await engine.status()
         assert status.routes == ("q",)
+        assert status.state == before
         assert [(d.deployment, d.replicas_wanted) for d in status.deployments] == [(who.deployment, 1)]
         assert status.healthy
 
@@ -303,6 +306,16 @@ class EngineConformance:
         process = await ask(engine, 0)
         await engine.apply(chain("q", Step("who", "process_id")))
         assert await ask(engine, 0) == process
+
+    @driven
+    async def test_status_tells_which_state_is_in_force(self, engine: Engine) -> None:
+        one = chain("q", Step("first", "add"))
+        two = chain("q", Step("first", "add", replicas=2))
+        assert (await engine.status()).state == ""
+        await engine.apply(one)
+        assert (await engine.status()).state == desired_fingerprint(one)
+        await engine.apply(two)
+        assert (await engine.status()).state == desired_fingerprint(two) != desired_fingerprint(one)
 
     # -- replay --
 

@@ -120,6 +120,8 @@ class EngineStatus:
     deployments: tuple[DeploymentStatus, ...]
     routes: tuple[str, ...]
     """Queries that can be sent requests."""
+    state: str = ""
+    """`desired_fingerprint` of the state in force; empty when nothing was applied."""
 
     @property
     def healthy(self) -> bool:

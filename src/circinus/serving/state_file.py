@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -35,3 +36,16 @@ def state_from_json(text: str) -> DesiredState:
         return _ADAPTER.validate_python(document["state"], strict=False)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise ServingError(f"cannot read the desired state: {error}") from error
+
+
+def desired_fingerprint(desired: DesiredState) -> str:
+    """SHA-256, in hexadecimal, that two states share when the same would run.
+
+    Covers the mode, the infrastructure whose links are emulated, the deployments with their replicas and versions, and
+    the routes, in whatever order they are listed. Not the paths, which are written one way or another.
+    """
+    read_back = state_from_json(state_to_json(desired))  # so that 1 and 1.0 are the same number of CPUs
+    content = _ADAPTER.dump_python(read_back, mode="json", exclude={"module_paths", "recordings"})
+    for listed in ("deployments", "routes"):
+        content[listed] = sorted(json.dumps(entry, sort_keys=True) for entry in content[listed])
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -18,6 +18,7 @@ from circinus.serving.local.messages import RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.local.recorded import recorded_stages
 from circinus.serving.local.route import CompiledRoute, Journey, PackedResponse
+from circinus.serving.state_file import desired_fingerprint
 from circinus.spec import Network
 
 _RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
@@ -30,6 +31,7 @@ class _Force:
     mode: Mode = Mode.REAL
     running: Mapping[_RunKey, RunningDeployment] = field(default_factory=dict)
     routes: Mapping[str, CompiledRoute] = field(default_factory=dict)
+    state: str = ""
 
 
 class LocalEngine:
@@ -107,6 +109,7 @@ class LocalEngine:
             mode=self._force.mode,
             deployments=tuple(deployment.status() for deployment in self._force.running.values()),
             routes=tuple(self._force.routes),
+            state=self._force.state,
         )
 
     async def close(self) -> None:
@@ -149,7 +152,7 @@ class LocalEngine:
             raise
         finally:
             self._starting = ()
-        self._force = _Force(desired.mode, running, routes)
+        self._force = _Force(desired.mode, running, routes, desired_fingerprint(desired))
         for key, deployment in running.items():
             deployment.shrink(replicas[key])
         for key, deployment in before.running.items():
