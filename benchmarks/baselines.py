@@ -19,7 +19,7 @@ class FixedChoice:
     """The same choice for every query."""
 
     name: str
-    configuration: Callable[[PipelineProfile], ConfigurationProfile]
+    configuration: Callable[[Pipeline, PipelineProfile], ConfigurationProfile]
     nearest_first: bool
     """Whether operators go to the nearest tier that they may use, or to the farthest."""
 
@@ -28,12 +28,13 @@ _ENOUGH_ITEMS = 8
 """Means of fewer items are mostly luck; somebody choosing by hand would not go by them either."""
 
 
-def _most_accurate(profile: PipelineProfile) -> ConfigurationProfile:
+def _most_accurate(pipeline: Pipeline, profile: PipelineProfile) -> ConfigurationProfile:
     known = [c for c in profile.configurations if len(c.items) >= _ENOUGH_ITEMS]
-    return max(known or profile.configurations, key=lambda c: (c.accuracy.value, -_busy_s(c)))
+    sign = 1.0 if pipeline.metric.direction == "maximize" else -1.0
+    return max(known or profile.configurations, key=lambda c: (sign * c.accuracy.value, -_busy_s(c)))
 
 
-def _least_work(profile: PipelineProfile) -> ConfigurationProfile:
+def _least_work(pipeline: Pipeline, profile: PipelineProfile) -> ConfigurationProfile:
     return min(profile.configurations, key=_busy_s)
 
 
@@ -61,10 +62,14 @@ def fixed_matching(
     demands: dict[Deployment, ReplicaDemand] = {}
     for query in specification.queries:
         pipeline = specification.pipelines[query.pipeline]
-        profile = choice.configuration(profiles[query.pipeline])
+        profile = choice.configuration(pipeline, profiles[query.pipeline])
         plan = _plan(query, pipeline, profile, network, choice.nearest_first)
         estimator = Estimator(query, pipeline, profile, network)
-        candidate = estimator.candidate(plan)
+        try:
+            candidate = estimator.candidate(plan)
+        except PlanningError as error:  # more traffic than a link can take
+            rejections.append(Rejection(query.name, str(error), ("links",), None))
+            continue
         new = {use.deployment: use.demand for use in candidate.deployments if use.deployment not in demands}
         if nodes.place_all(new):
             demands |= new
@@ -72,7 +77,7 @@ def fixed_matching(
         else:
             rejections.append(Rejection(query.name, "no room left", ("resources",), None))
     _fill_up([candidate for _, candidate, _ in admitted], demands, nodes)
-    return _as_matching(admitted, rejections, demands, nodes)
+    return _as_matching(admitted, rejections, demands, nodes, sum(query.weight for query in specification.queries))
 
 
 def _plan(query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool) -> Plan:
@@ -136,6 +141,7 @@ def _as_matching(
     rejections: Sequence[Rejection],
     demands: Mapping[Deployment, ReplicaDemand],
     nodes: _Nodes,
+    total_weight: float,
 ) -> Matching:
     replicas = {deployment: len(nodes.placed[deployment]) for deployment in demands}
     conditions: Conditions | None
@@ -163,9 +169,9 @@ def _as_matching(
         rejections=tuple(rejections),
         deployments=sized,
         satisfied_weight=served,
-        total_weight=served + len(rejections),
+        total_weight=total_weight,
         cost_usd_per_h=cost,
-        weight_bound=served + len(rejections),
+        weight_bound=total_weight,
         optimal=False,
         cost_bound_usd_per_h=0.0,
     )

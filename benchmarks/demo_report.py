@@ -20,7 +20,9 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
         reports: name -> what was measured.
     """
     ours, *others = strategies
-    table = Table(title="Measured in the mode replay, on items that planning has not seen", title_justify="left")
+    table = Table(
+        title="Predicted and measured, mode replay, on items from the end of the measuring order", title_justify="left"
+    )
     table.add_column("query and objectives", overflow="fold", min_width=24)
     table.add_column(f"plan by {ours}", overflow="fold", min_width=40)
     table.add_column("latency\npredicted\nmeasured", justify="right")
@@ -28,7 +30,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
     table.add_column("cost\npredicted\nmeasured", justify="right")
     table.add_column("SLOs\nmet")
     for name in others:
-        table.add_column(f"{name}\nmeasured, SLOs met", overflow="fold", min_width=16)
+        table.add_column(f"{name}\nmeasured: SLOs met", overflow="fold", min_width=16)
     plans = {a.query: plan_text(a.chosen.plan, a.chosen.estimate) for a in strategies[ours].assignments}
     why = {r.query: r.reason for r in strategies[ours].rejections}
     measured = {name: {query.query: query for query in report.queries} for name, report in reports.items()}
@@ -111,4 +113,4 @@ def _met(query: QueryMeasurement) -> str:
     if query.satisfied:
         return "[green]yes[/green]"
     broken = ", ".join(name for name, held in (query.held or {}).items() if not held)
-    return f"[red]no[/red] {broken or 'requests lost'}"
+    return f"[red]no[/red], missed {broken}" if broken else "[red]no[/red], requests lost"

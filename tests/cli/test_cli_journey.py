@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from circinus import __version__
+
 
 def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`circinus` as a process of its own."""
@@ -162,6 +164,54 @@ def _plan_for_this_machine(application: Path, folder: Path) -> str:
         cwd=application, kind="plan",
     )  # fmt: skip
     return str(plan_file)
+
+
+def test_traffic_is_held_to_the_plan_that_runs(application: Path, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "engine")
+    answer("apply", "plan.json", "--mode", "replay", "--run-dir", run_dir, cwd=application, kind="apply")
+    try:
+        other = _plan_for_this_machine(application, tmp_path)
+        run = run_circinus("load", other, "--duration", "1s", "--run-dir", run_dir, cwd=application)
+    finally:
+        run_circinus("destroy", "--run-dir", run_dir, cwd=application)
+    assert run.returncode == 1
+    assert "runs another plan" in run.stderr
+    assert "circinus apply" in run.stderr
+
+
+def test_replay_without_the_profiles_is_refused(application: Path, tmp_path: Path) -> None:
+    store = application / ".circinus" / "profiles.sqlite"
+    hidden = store.rename(tmp_path / "hidden.sqlite")
+    try:
+        run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
+    finally:
+        hidden.rename(store)
+    assert run.returncode == 3
+    assert "profile store" in run.stderr
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    run = run_circinus("--version", cwd=tmp_path)
+    assert run.returncode == 0
+    assert run.stdout.strip() == __version__
+
+
+def test_large_spaces_are_counted_not_listed(application: Path, tmp_path: Path) -> None:
+    text = (application / "pipeline.yaml").read_text(encoding="utf-8")
+    choices = ", ".join(str(number) for number in range(1, 1000))
+    text = text.replace("[first-letter, all]", f"[{choices}]").replace("choices: [1, 2]", f"choices: [{choices}]")
+    (tmp_path / "pipeline.yaml").write_text(text, encoding="utf-8")
+    data = answer("validate", "--no-operators", str(tmp_path / "pipeline.yaml"), cwd=tmp_path, kind="validate")
+    assert data["pipelines"]["mend"]["configurations"] == 2 * 999 * 999
+
+
+def test_a_file_that_cannot_be_written_is_one_message(application: Path, tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("", encoding="utf-8")
+    run = run_circinus("plan", "-o", str(tmp_path / "afile" / "plan.json"), cwd=application)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "plan.json" in run.stderr
+    assert run_circinus("init", str(tmp_path / "afile" / "x"), cwd=application).returncode == 1
 
 
 def test_a_stale_plan_is_refused(application: Path, tmp_path: Path) -> None:

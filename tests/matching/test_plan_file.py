@@ -50,7 +50,7 @@ def plan_set(specification: Specification) -> PlanSet:
     profile = random_profile(np.random.default_rng(6), pipeline)
     uses = pipeline.operators[0].uses
     version = resolve_operator(uses, specification.module_paths).version
-    profiles = {pipeline.name: replace(profile, operator_versions={uses: version})}
+    profiles = {pipeline.name: replace(profile, code_versions={uses: version})}
     matching, _ = plan_all(specification, profiles)
     assert matching.assignments
     assert matching.rejections
@@ -61,6 +61,7 @@ def plan_set(specification: Specification) -> PlanSet:
         matching,
         plan_file=folder / "plans" / "plan.json",
         profile_store=folder / ".circinus" / "profiles.sqlite",
+        seed=7,
         created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         planning_s=0.1 + 0.2,
     )
@@ -158,12 +159,12 @@ def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanSet, specific
 
 
 def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanSet, specification: Specification) -> None:
-    (uses,) = plan_set.operator_versions
+    (uses,) = plan_set.code_versions
     with pytest.raises(StalePlanError, match=f"the code of {uses} changed"):
-        check_fresh(replace(plan_set, operator_versions={uses: "older"}), specification)
+        check_fresh(replace(plan_set, code_versions={uses: "older"}), specification)
     gone = {"plan_file_operators:lost": "1"}
     with pytest.raises(StalePlanError, match="the code of plan_file_operators:lost cannot be loaded"):
-        check_fresh(replace(plan_set, operator_versions=gone), specification)
+        check_fresh(replace(plan_set, code_versions=gone), specification)
 
 
 def test_a_plan_is_stale_without_its_profiles(plan_set: PlanSet, specification: Specification, tmp_path: Path) -> None:

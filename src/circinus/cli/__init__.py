@@ -16,6 +16,12 @@ def main() -> None:
     except CircinusError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
+    except OSError as error:  # a file or folder that cannot be read or written
+        print_error(
+            CircinusError(f"{error.filename or 'input/output'}: {error.strerror or error}"),
+            as_json="--json" in sys.argv,
+        )
+        sys.exit(CircinusError.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was committed is kept, the same command goes on from there\n")
         sys.exit(130)

@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Chooses configuration, placement and allocation for all your ML pipelines together, so that the most "
     "SLOs hold at least cost; deploys what it chose and measures it.",
     no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=True,
 )
@@ -32,9 +33,12 @@ for verb in (init, validate, profile, plan, explain, apply, load, status, destro
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     """The command itself."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -10,9 +10,9 @@ import typer
 from circinus.cli.options import DEFAULT_PLAN, DEFAULT_RUN_DIR, Json, PlanFile, RunDir
 
 if TYPE_CHECKING:
-    from circinus.matching import PlanSet
+    from circinus.cli.opened_plan import OpenedPlan
     from circinus.serving import DesiredState, EngineStatus
-    from circinus.spec import Specification
+    from circinus.spec import Configuration
 
 DEFAULT_REPLAY_ITEMS = 16
 
@@ -30,26 +30,20 @@ def apply(
         int,
         typer.Option(min=1, help="In replay: how many items that planning did not see are recorded for each plan."),
     ] = DEFAULT_REPLAY_ITEMS,
-    seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     run_dir: RunDir = DEFAULT_RUN_DIR,
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
+    from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
-    from circinus.cli.specification_of import profile_store_of, specification_of
-    from circinus.matching import check_fresh, load_plan_set
     from circinus.reporting.status_table import status_table
     from circinus.serving import Mode
-    from circinus.serving.deploy import desired_state
 
-    plan_set = load_plan_set(plan_file)
-    specification = specification_of(plan_set, plan_file)
-    check_fresh(plan_set, specification)
-    store = profile_store_of(plan_set, plan_file)
-    if Mode(mode) is Mode.REPLAY:
-        record_configurations(plan_set, specification, store, items, seed)
-    desired = desired_state(plan_set.matching, specification, Mode(mode), store.resolve(), plan_set.operator_versions)
-    found = _deploy(desired, run_dir)
+    replay = Mode(mode) is Mode.REPLAY
+    opened = open_plan(plan_file, needs_store=replay)
+    if replay:
+        _record(opened, items)
+    found = _deploy(opened.desired_state(Mode(mode)), run_dir)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})
     else:
@@ -57,25 +51,25 @@ def apply(
         console().print(f"next: circinus load {plan_file}", highlight=False)
 
 
-def record_configurations(plan_set: PlanSet, specification: Specification, store: Path, items: int, seed: int) -> None:
+def _record(opened: OpenedPlan, items: int) -> None:
     """Record every configuration in use on items that planning did not see."""
     from circinus.cli.output import progress_console
     from circinus.profiling import record_held_out
     from circinus.reporting.progress import profile_bar
 
-    by_pipeline: dict[str, dict[object, None]] = {}
-    for assignment in plan_set.matching.assignments:
+    by_pipeline: dict[str, dict[Configuration, None]] = {}
+    for assignment in opened.plan_set.matching.assignments:
         chosen = assignment.chosen.plan
         by_pipeline.setdefault(chosen.pipeline, {})[chosen.configuration] = None
     for name, configurations in by_pipeline.items():
         with profile_bar(progress_console(), f"{name}: recording") as bar:
             record_held_out(
-                specification,
+                opened.specification,
                 name,
-                store,
-                configurations=list(configurations),  # type: ignore[arg-type]
+                opened.store,
+                configurations=list(configurations),
                 items_count=items,
-                seed=seed,
+                seed=opened.plan_set.seed,
                 observer=bar,
             )
 
@@ -94,8 +88,8 @@ def _deploy(desired: DesiredState, run_dir: Path) -> EngineStatus:
         try:
             await client.apply(desired)
             return await client.status()
-        except ServingError:
-            if started:  # an engine that runs nothing is of no use to anybody
+        except BaseException:
+            if started:  # an engine that runs nothing is of no use to anybody, however its first state failed
                 await client.close()
             raise
         finally:

@@ -15,14 +15,13 @@ def explain(
     json: Json = False,
 ) -> None:
     """Say why each query got its plan, what else there was, and what would let a rejected one in."""
+    from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
-    from circinus.cli.specification_of import specification_of
-    from circinus.matching import load_plan_set
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table
 
-    plan_set = load_plan_set(plan_file)
-    matching = plan_set.matching
+    opened = open_plan(plan_file)
+    matching = opened.plan_set.matching
     decisions = {a.query: a for a in matching.assignments} | {r.query: r for r in matching.rejections}
     for name in queries or ():
         if name not in decisions:
@@ -31,7 +30,7 @@ def explain(
     if json:
         print_json("explain", {name: decisions[name] for name in chosen})
         return
-    known = {query.name: query for query in specification_of(plan_set, plan_file).queries}
+    known = {query.name: query for query in opened.specification.queries}
     for assignment in matching.assignments:
         if assignment.query in chosen:
             console().print(assignment_explanation(assignment, known[assignment.query]))

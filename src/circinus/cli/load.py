@@ -10,14 +10,9 @@ import typer
 from circinus.cli.options import DEFAULT_PLAN, DEFAULT_RUN_DIR, Json, PlanFile, RunDir, duration_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from circinus.matching import Matching
-    from circinus.operators import Item
-    from circinus.serving import Mode
+    from circinus.cli.opened_plan import OpenedPlan
     from circinus.serving.load import Traffic
     from circinus.serving.measurement import LoadReport
-    from circinus.spec import Specification
 
 
 def load(
@@ -36,67 +31,59 @@ def load(
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""
+    from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
-    from circinus.cli.specification_of import profile_store_of, specification_of
-    from circinus.matching import check_fresh, load_plan_set
     from circinus.reporting.load_table import load_table
     from circinus.serving.load import Traffic
 
-    plan_set = load_plan_set(plan_file)
-    specification = specification_of(plan_set, plan_file)
-    check_fresh(plan_set, specification)
+    opened = open_plan(plan_file)
     traffic = Traffic(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
-    store = profile_store_of(plan_set, plan_file)
-    report = _run(specification, plan_set.matching, store, items, traffic, run_dir)
+    report, seen, sent = _run(opened, plan_file, items, traffic, run_dir)
     if json:
-        print_json("load", report)
-    else:
-        console().print(load_table(report))
+        print_json("load", {**vars(report), "items_sent": sent, "items_sent_seen_by_planning": seen})
+        return
+    console().print(load_table(report))
+    if seen:
+        console().print(
+            f"{seen} of the {sent} different items sent were measured when planning, too: their accuracy is no test of "
+            "the plan's promise",
+            style="yellow",
+        )
 
 
 def _run(
-    specification: Specification, matching: Matching, store: Path, items: int, traffic: Traffic, run_dir: Path
-) -> LoadReport:
+    opened: OpenedPlan, plan_file: Path, items: int, traffic: Traffic, run_dir: Path
+) -> tuple[LoadReport, int, int]:
+    """The report, and how many of how many different items planning had seen."""
     import asyncio
 
     from circinus.cli.output import progress_console
+    from circinus.cli.traffic_items import items_seen, items_to_send
+    from circinus.errors import ServingError
     from circinus.reporting.progress import load_bar
     from circinus.serving.load import run_load
     from circinus.serving.local.client import connect
     from circinus.serving.local.fine_timers import new_event_loop
+    from circinus.serving.state_file import desired_fingerprint
 
-    async def run() -> LoadReport:
+    specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
+
+    async def run() -> tuple[LoadReport, int, int]:
         client = connect(run_dir)
         try:
-            mode = (await client.status()).mode
-            chosen = items_to_send(specification, matching, store, items, mode)
+            status = await client.status()
+            if status.state != desired_fingerprint(opened.desired_state(status.mode)):
+                raise ServingError(
+                    f"{plan_file}: the engine in {run_dir} runs another plan; apply this one first: "
+                    f"circinus apply {plan_file} --mode {status.mode}"
+                )
+            chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)
+            seen = items_seen(specification, matching, opened.store, chosen, seed)
             with load_bar(progress_console()) as bar:
-                return await run_load(client, specification, matching, chosen, traffic, bar)
+                report = await run_load(client, specification, matching, chosen, traffic, bar)
+            return report, seen, sum(len(sent) for sent in chosen.values())
         finally:
             await client.disconnect()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:  # sends on time, to a fraction of a millisecond
         return runner.run(run())
-
-
-def items_to_send(
-    specification: Specification, matching: Matching, store: Path, count: int, mode: Mode
-) -> dict[str, Sequence[Item]]:
-    """For each pipeline in use up to `count` items that planning did not see; in replay, of those that are recorded."""
-    from circinus.profiling import load_dataset, load_recordings
-    from circinus.serving import Mode
-    from circinus.spec import prefix
-
-    chosen: dict[str, Sequence[Item]] = {}
-    for name in {assignment.chosen.plan.pipeline for assignment in matching.assignments}:
-        pipeline = specification.pipelines[name]
-        held_out = load_dataset(pipeline, specification.module_paths).held_out(count)
-        if mode is Mode.REPLAY:
-            plans = [a.chosen.plan for a in matching.assignments if a.chosen.plan.pipeline == name]
-            prefixes = {
-                prefix(pipeline, plan.configuration, operator.name) for plan in plans for operator in pipeline.operators
-            }
-            recorded = set(load_recordings(store, name, prefixes).items)
-            held_out = tuple(item for item in held_out if item.key in recorded)
-        chosen[name] = held_out
-    return chosen

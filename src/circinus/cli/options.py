@@ -29,7 +29,7 @@ def duration_option(text: str) -> float:
         try:
             return DURATION.parse(text)
         except ValueError as error:
-            raise typer.BadParameter(f"found {text!r}, expected {error}") from error
+            raise typer.BadParameter(str(error)) from error
 
 
 def store_path(chosen: Path | None, paths: list[Path]) -> Path:

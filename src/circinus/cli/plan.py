@@ -48,6 +48,7 @@ def plan(
         matching,
         plan_file=output,
         profile_store=known,
+        seed=seed,
         created_at=datetime.now(UTC),
         planning_s=perf_counter() - started,
     )

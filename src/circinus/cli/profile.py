@@ -49,13 +49,15 @@ def profile(
                 found = profile_pipeline(specification, name, known, budget_s=budget, seed=seed, observer=bar)
         profiles.append(found)
         if not json:
-            console().print(profile_table(found))
+            console().print(profile_table(found, specification.pipelines[name].metric.direction))
         if found.interrupted:
             break
     if json:
         print_json("profile", [_summary(found) for found in profiles])
     if any(found.interrupted for found in profiles):
         raise typer.Exit(130)
+    if any(found.failed and not found.configurations for found in profiles):
+        raise typer.Exit(1)  # not one configuration works
 
 
 def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:

@@ -18,10 +18,12 @@ def validate(
     json: Json = False,
 ) -> None:
     """Check everything that was written; print every fault with file, line and a near name."""
+    from math import prod
+
     from circinus.cli.output import print_json
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.spec import configurations
+    from circinus.spec import knob_values
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -32,7 +34,10 @@ def validate(
     summary = {
         "files": list(specification.files),
         "pipelines": {
-            name: {"operators": len(pipeline.operators), "configurations": sum(1 for _ in configurations(pipeline))}
+            name: {
+                "operators": len(pipeline.operators),
+                "configurations": prod(len(knob_values(o)) for o in pipeline.operators),
+            }
             for name, pipeline in specification.pipelines.items()
         },
         "pools": len(infrastructure.pools) if infrastructure else 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import OperatorError, PlanningError, StalePlanError
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
-from circinus.operators import resolve_operator
+from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
 from circinus.spec import Specification
 
@@ -29,6 +30,7 @@ def make_plan_set(
     *,
     plan_file: Path,
     profile_store: Path,
+    seed: int,
     created_at: datetime,
     planning_s: float,
 ) -> PlanSet:
@@ -40,17 +42,19 @@ def make_plan_set(
         matching: what was chosen.
         plan_file: where it is going to be written.
         profile_store: where the profiles came from.
+        seed: of the order in which items were measured.
         created_at: now.
         planning_s: how long planning took.
     """
     folder = plan_file.resolve().parent
-    versions = {uses: version for profile in profiles.values() for uses, version in profile.operator_versions.items()}
+    versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
     classes = sorted({profile.hardware_class for profile in profiles.values()})
     return PlanSet(
         specification_fingerprint=specification.fingerprint(),
         parts=_parts(specification),
         files=tuple(os.path.relpath(file.resolve(), folder) for file in specification.files),
-        operator_versions=versions,
+        code_versions=versions,
+        seed=seed,
         profile_store=os.path.relpath(profile_store.resolve(), folder),
         hardware_class=", ".join(classes),
         matching=matching,
@@ -82,7 +86,8 @@ def save_plan_set(plan_set: PlanSet, path: Path) -> None:
             f"{path}: found a number in the plan that is not finite ({error}); nothing written"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def load_plan_set(path: Path) -> PlanSet:
@@ -117,13 +122,13 @@ def check_fresh(plan_set: PlanSet, specification: Specification, *, profile_stor
         profile_store: where the plan says that its profiles are; by default that is not looked at.
 
     Raises:
-        StalePlanError: the specification or the code of an operator changed, or the profiles are gone; the message
+        StalePlanError: the specification or code that it names changed, or the profiles are gone; the message
             says what.
     """
     changes = _changed_parts(plan_set, specification)
-    for uses, version in plan_set.operator_versions.items():
+    for uses, version in plan_set.code_versions.items():
         try:
-            now = resolve_operator(uses, specification.module_paths).version
+            now = version_of(resolve(uses, specification.module_paths))
         except OperatorError as error:
             changes.append(f"the code of {uses} cannot be loaded any more ({error})")
             continue
@@ -134,7 +139,7 @@ def check_fresh(plan_set: PlanSet, specification: Specification, *, profile_stor
     if changes:
         raise StalePlanError(
             f"the plan of {plan_set.created_at} is stale, since then {'; '.join(changes)}: "
-            f"profile again if the code of operators changed, and plan again"
+            f"profile again if code changed, and plan again"
         )
 
 

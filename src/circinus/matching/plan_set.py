@@ -99,8 +99,10 @@ class PlanSet:
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of that document alone."""
     files: tuple[str, ...]
     """Specification files, relative to the plan file."""
-    operator_versions: Mapping[str, str]
-    """`uses` reference -> version of the operator's code when it was profiled."""
+    code_versions: Mapping[str, str]
+    """`uses` reference of operators, metrics and data sets -> version of the code when it was profiled."""
+    seed: int
+    """Of the order in which items were measured: tells which ones planning has not seen."""
     profile_store: str
     """Profile store, relative to the plan file."""
     hardware_class: str

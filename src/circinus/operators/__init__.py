@@ -3,6 +3,7 @@
 from circinus.operators.decorator import operator
 from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorType
 from circinus.operators.registry import ENTRY_POINT_GROUP, resolve, resolve_operator
+from circinus.operators.source_version import source_version, version_of
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -14,4 +15,6 @@ __all__ = [
     "operator",
     "resolve",
     "resolve_operator",
+    "source_version",
+    "version_of",
 ]

@@ -8,6 +8,7 @@ import inspect
 from typing import Any
 
 from circinus.errors import OperatorError
+from circinus.operators.protocol import OperatorType
 
 
 def source_version(target: Any) -> str:
@@ -33,3 +34,12 @@ def source_version(target: Any) -> str:
             f"{target!r}: found no source file to tell its version by ({error}); "
             "define it in a module, or declare its version with @operator(version=...)"
         ) from error
+
+
+def version_of(target: Any) -> str:
+    """The version of what a `uses` reference leads to: declared by an operator, else that of the source.
+
+    Raises:
+        OperatorError: as `source_version`.
+    """
+    return target.version if isinstance(target, OperatorType) else source_version(target)

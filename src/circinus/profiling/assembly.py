@@ -68,7 +68,11 @@ def read_profile(
         unsettled=tuple(p.configuration for p in profiles if objectives.undecided(p.accuracy)),
         profiled_s=ran_s,
         saved_s=saved_s,
-        operator_versions=addresses.code.operators,
+        code_versions={
+            **addresses.code.operators,
+            addresses.pipeline.metric.uses: addresses.code.metric,
+            addresses.pipeline.dataset.uses: addresses.code.dataset,
+        },
         failed=failures,
         interrupted=interrupted,
     )

@@ -84,8 +84,8 @@ class PipelineProfile:
     """Seconds of processing that the measurements took."""
     saved_s: float
     """Seconds of processing that the prefix cache saved."""
-    operator_versions: Mapping[str, str] = field(default_factory=dict)
-    """`uses` reference -> version of the operator's code that was measured."""
+    code_versions: Mapping[str, str] = field(default_factory=dict)
+    """`uses` reference of operators, metric and data set -> version of the code that was measured."""
     failed: tuple[FailedConfiguration, ...] = ()
     """Configurations that are left out because they failed when they were last tried."""
     interrupted: bool = False

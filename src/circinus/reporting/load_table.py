@@ -32,6 +32,7 @@ def _row(query: QueryMeasurement) -> tuple[str, ...]:
     measured_s = query.latency_s.at_percentile_s
     lost = query.failures + query.unanswered
     broken = [name for name, held in (query.held or {}).items() if not held]
+    missed = f"missed {', '.join(broken)}" if broken else "requests lost"
     cost = query.cost_usd_per_h
     return (
         query.query,
@@ -42,7 +43,7 @@ def _row(query: QueryMeasurement) -> tuple[str, ...]:
         score(predicted.accuracy.value) if predicted is not None else "",
         "" if query.score is None else score(query.score),
         "" if cost is None else usd_per_h(cost),
-        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({', '.join(broken) or 'requests lost'})",
+        "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({missed})",
     )
 
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, SizedDeployment
 from circinus.reporting.plan_text import plan_text, slos_text
 from circinus.reporting.quantities import duration, score, size, usd_per_h
@@ -46,9 +47,16 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
         slos_text(query.slos),
         plan_text(assignment.chosen.plan, estimate),
         f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}",
-        f"{score(estimate.accuracy.value)}\n≥ {score(estimate.accuracy.lower)}",
+        f"{score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",
         usd_per_h(estimate.cost_usd_per_h.value),
     )
+
+
+def _promised_accuracy(estimate: Estimate, query: Query) -> str:
+    slo = query.slos.accuracy
+    if slo is not None and slo.comparison == "<=":
+        return f"≤ {score(estimate.accuracy.upper)}"
+    return f"≥ {score(estimate.accuracy.lower)}"
 
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:

@@ -6,18 +6,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import PipelineProfile
+from circinus.profiling import FailedConfiguration, PipelineProfile
 from circinus.reporting.quantities import bounded_score, duration, size
 
 
-def profile_table(profile: PipelineProfile) -> RenderableType:
-    """A row for each configuration, most accurate first."""
+def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
+    """A row for each configuration, best first.
+
+    Args:
+        profile: what is known.
+        direction: of the metric: `maximize` or `minimize`.
+    """
+    sign = -1.0 if direction == "maximize" else 1.0
     table = Table(title=f"Profile of {profile.pipeline}", title_justify="left")
     table.add_column("configuration", overflow="fold")
     for column in ("items", "accuracy (bounds)", "mean time", "memory", "settled"):
         table.add_column(column, justify="right")
     unsettled = set(profile.unsettled)
-    for measured in sorted(profile.configurations, key=lambda c: -c.accuracy.value):
+    for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
         table.add_row(
             str(measured.configuration),
@@ -45,7 +51,12 @@ def _remarks(profile: PipelineProfile) -> list[Text]:
         )
     if profile.unmeasured:
         remarks.append(Text(f"{len(profile.unmeasured)} configurations were not measured at all"))
-    remarks += [Text(f"left out: {failed.configuration}: {failed.reason}", style="red") for failed in profile.failed]
+    by_reason: dict[str, list[FailedConfiguration]] = {}
+    for failed in profile.failed:
+        by_reason.setdefault(failed.reason, []).append(failed)
+    for reason, alike in by_reason.items():
+        others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        remarks.append(Text(f"left out: {alike[0].configuration}{others}: {reason}", style="red"))
     if profile.interrupted:
         remarks.append(Text("interrupted; the same command goes on from here", style="yellow"))
     return remarks

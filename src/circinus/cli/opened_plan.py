@@ -1,0 +1,51 @@
+"""A plan file together with what it was made from, as that is now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circinus.matching import PlanSet
+    from circinus.serving import DesiredState, Mode
+    from circinus.spec import Specification
+
+
+@dataclass(frozen=True)
+class OpenedPlan:
+    """A plan that is not stale."""
+
+    plan_set: PlanSet
+    specification: Specification
+    store: Path
+    """The profile store that it was made from."""
+
+    def desired_state(self, mode: Mode) -> DesiredState:
+        """What `apply` brings about."""
+        from circinus.serving.deploy import desired_state
+
+        versions = self.plan_set.code_versions
+        return desired_state(self.plan_set.matching, self.specification, mode, self.store.resolve(), versions)
+
+
+def open_plan(plan_file: Path, *, needs_store: bool = False) -> OpenedPlan:
+    """Read a plan file and the specification that it names.
+
+    Args:
+        plan_file: as `circinus plan` writes it.
+        needs_store: whether the profile store must still be there.
+
+    Raises:
+        PlanningError: there is no such plan file.
+        SpecError: the specification's files are gone or faulty.
+        StalePlanError: the specification, code or (if needed) store is not what the plan was made from.
+    """
+    from circinus.matching import check_fresh, load_plan_set
+    from circinus.spec.document import load_specification
+
+    plan_set = load_plan_set(plan_file)
+    specification = load_specification([plan_file.parent / file for file in plan_set.files])
+    store = plan_file.parent / plan_set.profile_store
+    check_fresh(plan_set, specification, profile_store=store if needs_store else None)
+    return OpenedPlan(plan_set, specification, store)

@@ -1,0 +1,73 @@
+"""Which items traffic carries: those that planning has not seen, as far as there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circinus.matching import Matching
+    from circinus.operators import Item
+    from circinus.serving import Mode
+    from circinus.spec import Specification
+
+
+def items_to_send(
+    specification: Specification, matching: Matching, store: Path, count: int, mode: Mode, seed: int
+) -> dict[str, Sequence[Item]]:
+    """For each pipeline in use up to `count` items from the end of the order; in replay, of those that are recorded.
+
+    Args:
+        specification: what was planned for.
+        matching: the plans.
+        store: the profile store.
+        count: how many items at most.
+        mode: of the engine.
+        seed: of the order in which items were measured.
+    """
+    from circinus.profiling import load_dataset, load_recordings
+    from circinus.serving import Mode
+    from circinus.spec import prefix
+
+    chosen: dict[str, Sequence[Item]] = {}
+    for name in _pipelines(matching):
+        pipeline = specification.pipelines[name]
+        held_out = load_dataset(pipeline, specification.module_paths, seed=seed).held_out(count)
+        if mode is Mode.REPLAY:
+            plans = [a.chosen.plan for a in matching.assignments if a.chosen.plan.pipeline == name]
+            prefixes = {
+                prefix(pipeline, plan.configuration, operator.name) for plan in plans for operator in pipeline.operators
+            }
+            recorded = set(load_recordings(store, name, prefixes).items)
+            held_out = tuple(item for item in held_out if item.key in recorded)
+        chosen[name] = held_out
+    return chosen
+
+
+def items_seen(
+    specification: Specification,
+    matching: Matching,
+    store: Path,
+    items: Mapping[str, Sequence[Item]],
+    seed: int,
+) -> int:
+    """How many of the items that traffic carries were measured for the profile of a configuration in use.
+
+    A configuration that was measured on the whole data set leaves nothing unseen.
+    """
+    from circinus.profiling import load_dataset, load_profile
+
+    seen = 0
+    for name in _pipelines(matching):
+        used = {a.chosen.plan.configuration for a in matching.assignments if a.chosen.plan.pipeline == name}
+        profile = load_profile(specification, name, store, seed=seed)
+        measured = {int(index) for c in profile.configurations if c.configuration in used for index in c.items}
+        dataset = load_dataset(specification.pipelines[name], specification.module_paths, seed=seed)
+        index_of = {item.key: index for index, item in enumerate(dataset.items)}
+        seen += sum(index_of[item.key] in measured for item in items[name])
+    return seen
+
+
+def _pipelines(matching: Matching) -> list[str]:
+    return sorted({assignment.chosen.plan.pipeline for assignment in matching.assignments})
