@@ -80,6 +80,14 @@ POCKETSPHINX = Model(
             "db21d0642286677699e6dbc859d2e5395570222361999387ce60f6e1d01995d6",
         ),
         ModelFile(
+            "pocketsphinx/model/en-us/en-us/feat.params",
+            "c982c5f75e2a30c34d2c9ef1f6b129a5a00e67e3e927565076b58664cc2404c9",
+        ),
+        ModelFile(
+            "pocketsphinx/model/en-us/en-us/noisedict",
+            "7295b07df2c204c4f87c6782b6be1a3859d7006d4e3864181c955d6dab105a33",
+        ),
+        ModelFile(
             "pocketsphinx/model/en-us/en-us/mdef",
             "2360f9a86889c1cfee8bd618a0269387911e5fb2920a594f506b18b8c79683b0",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _UP_TO_NINETEEN = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -14,7 +15,7 @@ _ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
 }  # fmt: skip
-_SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor", "e-mail": "email"}
+_SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor"}
 
 
 def normalise(text: str) -> str:
@@ -22,14 +23,15 @@ def normalise(text: str) -> str:
 
     Numbers from a million on are left as they are.
     """
-    text = text.lower().replace("’", "'")
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'").replace("e-mail", "email")
+    text = re.sub(r"[^a-z0-9'$%.,:]", " ", text)
     text = re.sub(r"\$\s*([\d,]*\d)", r"\1 dollars", text)
     text = re.sub(r"%", " percent ", text)
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     text = re.sub(r"\b(\d{1,2})[:.]([0-5]\d)\b", _time_of_day, text)
     text = re.sub(r"\b(\d{1,6})(st|nd|rd|th)?\b", lambda match: _number(int(match[1]), ordinal=bool(match[2])), text)
-    words = (_SPELLINGS.get(word.strip(".,;:!?\"'"), word) for word in text.split())
-    return " ".join(re.sub(r"[^a-z0-9' ]", " ", " ".join(words)).split())
+    words = re.sub(r"[$.,:]", " ", text).split()
+    return " ".join(_SPELLINGS.get(word.strip("'"), word) for word in words)
 
 
 def _time_of_day(match: re.Match[str]) -> str:
