@@ -157,6 +157,17 @@ def test_one_that_fails_on_every_item_leaves_nothing_to_replay_though_the_others
     assert [(f.configuration, f.item_key) for f in listener.failures] == [(low, k) for k in _held_out(application, 5)]
 
 
+def test_what_profiling_found_failing_stays_so(application: Application) -> None:
+    bad = load_dataset(application.pipeline, [application.folder]).first(1)[0].key
+    checked = f"for value in values:\n            assert self.quality == 'high' or value['key'] != {bad!r}"
+    application.edit("sample_second", "for value in values:", checked)
+    before = profile_pipeline(application.specification, "sample", application.store)
+    low = application.configuration(1, "low")
+    assert low in {failure.configuration for failure in before.failed}
+    assert len(_record(application, low).items) == 5
+    assert load_profile(application.specification, "sample", application.store).failed == before.failed
+
+
 def test_a_configuration_of_another_pipeline_is_refused(application: Application) -> None:
     wanted = application.configuration(1, "low")
     operators = application.pipeline.operators

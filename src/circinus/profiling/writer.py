@@ -38,7 +38,8 @@ class Writer:
             configuration: what was measured.
             items: (n,) addresses of the items.
             found: what was measured on them.
-            counted: whether the effort is one of profiling (and not one of recording for a replay).
+            counted: whether the effort is one of profiling (and not one of recording for a replay). Only then does a
+                success undo that the configuration failed: other items say nothing about the one it failed on.
         """
         store, addresses = self._store, self._addresses
         numbers = [self.item_numbers[item] for item in items]
@@ -66,8 +67,8 @@ class Writer:
                 self._write_replica(name, configuration[name], facts)
             if counted:
                 self._write_effort(ids[answer], found.ran_s, found.saved_s)
+                store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
             self._write_recordings(configuration)
-            store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
         """Commit that the prefixes of these configurations have the addresses they have now."""
