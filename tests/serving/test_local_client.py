@@ -188,6 +188,17 @@ def test_nothing_of_others_is_removed(folder: Path) -> None:
     assert [file.name for file in folder.iterdir()] == ["notes"]
 
 
+def test_destroy_of_a_folder_that_no_engine_had_does_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "log").write_text("precious")
+    assert not destroy(mine)
+    with pytest.raises(ServingError, match=r"found log in .*mine"):
+        start_daemon(mine)
+    assert (mine / "log").read_text() == "precious"
+    assert not destroy(tmp_path / "none")
+
+
 def test_folder_may_have_a_long_path(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 20) / ("longer" * 20) / "run"
     try:
@@ -201,7 +212,7 @@ def test_folder_may_have_a_long_path(tmp_path: Path) -> None:
 def test_start_that_fails_says_why(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
-    with pytest.raises(ServingError, match=r"cannot reach.*Not a directory"):
+    with pytest.raises(ServingError, match=r"found a file at .*file, expected a folder"):
         start_daemon(file)
     with pytest.raises(ServingError, match=r"did not start.*No such file"):
         start_daemon(Path("/proc/self/run"))  # nobody can make a folder there

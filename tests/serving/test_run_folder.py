@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def test_sockets_are_reached_whatever_the_length_of_their_path(tmp_path: Path, l
     folder = RunFolder(tmp_path / ("d" * length))
     folder.create()
     assert folder.connect() is None
-    with folder.listen() as listener:
+    lock = folder.try_lock()
+    assert lock is not None
+    with lock, folder.listen() as listener:
         connection = folder.connect()
         assert connection is not None
         with connection:
@@ -69,13 +72,63 @@ def test_clearing_waits_for_an_engine_that_is_about_to_end(folder: RunFolder) ->
     assert lock is not None
     timer = threading.Timer(0.1, lock.close)
     timer.start()
-    folder.clear()
+    assert folder.clear()
     assert not folder.path.exists()
     timer.join()
 
 
 def test_clearing_nothing_is_no_fault(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "none").clear()
+    assert not RunFolder(tmp_path / "none").clear()
+
+
+NAMES = ("log", "lock", "desired.json", "notes")
+
+
+def test_folder_of_somebody_else_is_neither_taken_nor_cleared(tmp_path: Path) -> None:
+    mine = RunFolder(tmp_path / "mine")
+    mine.path.mkdir(mode=0o755)
+    for name in NAMES:
+        (mine.path / name).write_text("precious")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(mine.address))
+        listener.listen()
+        with pytest.raises(ServingError, match=r"found desired\.json in .*mine.*another folder"):
+            mine.create()
+        assert mine.connect() is None
+        assert not mine.clear()
+    assert {file.name for file in mine.path.iterdir()} == {*NAMES, "socket"}
+    assert [(mine.path / name).read_text() for name in NAMES] == ["precious"] * len(NAMES)
+    assert mine.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_empty_folder_is_taken_with_the_rights_it_has(tmp_path: Path) -> None:
+    given = RunFolder(tmp_path / "given")
+    given.path.mkdir()
+    given.path.chmod(0o750)
+    given.create()
+    assert given.path.stat().st_mode & 0o777 == 0o750
+    lock = given.try_lock()
+    assert lock is not None
+    with lock:
+        given.log.write_text("what an engine printed")
+    given.create()  # it is an engine's now
+    assert given.clear()
+
+
+def test_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    shared = RunFolder(tmp_path / "shared")
+    shared.path.mkdir()
+    shared.path.chmod(0o1777)
+    with pytest.raises(ServingError, match="every user may write"):
+        shared.create()
+    assert shared.path.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ServingError, match="found a file"):
+        RunFolder(tmp_path / "file").create()
+    assert not RunFolder(tmp_path / "file").clear()
 
 
 def test_living_engine_is_not_cleared_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

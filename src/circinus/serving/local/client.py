@@ -167,11 +167,15 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
 
 
 def destroy(run_folder: Path = DEFAULT_RUN_FOLDER) -> bool:
-    """End the engine of `run_folder`, if one runs, and remove the folder; False when there was neither."""
+    """End the engine of `run_folder`, or remove what a killed one left there.
+
+    False when there was neither; a folder that no engine had is not touched.
+    """
     folder = RunFolder(run_folder.absolute())
-    found = folder.path.exists()
+    if not _answers(folder):
+        return folder.clear()
     asyncio.run(LocalEngineClient(run_folder).close())
-    return found
+    return True
 
 
 def _answers(folder: RunFolder) -> bool:

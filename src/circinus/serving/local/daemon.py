@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from circinus.errors import ServingError
 from circinus.serving.local.dialogue import Answer, Call, Submission, Verb
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.fine_timers import new_event_loop
@@ -131,7 +132,7 @@ def main() -> int:
     """`python -m circinus.serving.local.daemon RUN_FOLDER`."""
     try:
         return start(RunFolder(Path(sys.argv[1])))
-    except OSError as error:
+    except (ServingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
 

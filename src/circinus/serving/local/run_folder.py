@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,8 +39,11 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Holds the engine's process id, and is locked as long as it lives."""
-        return self.path / "lock"
+        """Holds the engine's process id, and is locked as long as it lives.
+
+        The first file of an engine to come and the last to go: a folder without it is somebody else's.
+        """
+        return self.path / "circinus-engine.lock"
 
     @property
     def log(self) -> Path:
@@ -52,13 +56,38 @@ class RunFolder:
         return self.path / "desired.json"
 
     def create(self) -> None:
-        """Make the folder, closed to other users."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        """Make the folder, closed to other users, or make sure that the one there can be taken as it is.
+
+        Raises:
+            ServingError: other things are in it, it is no folder, or every user may change what is in it.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True)
+            return
+        except FileExistsError:
+            if not self.path.is_dir():
+                raise ServingError(f"found a file at {self.path}, expected a folder for an engine") from None
+        if self.path.stat().st_mode & stat.S_IWOTH:
+            raise ServingError(
+                f"every user may write to {self.path}, expected a folder of your own for an engine; name a new one"
+            )
+        found = sorted(entry.name for entry in self.path.iterdir())
+        if found and self.lock.name not in found and not self.is_ours():  # asked last: it may just have been taken
+            raise ServingError(
+                f"found {found[0]} in {self.path} and no {self.lock.name}, expected a new or an empty folder, or one "
+                "of an engine; nothing was changed, name another folder"
+            )
+
+    def is_ours(self) -> bool:
+        """Whether an engine has the folder, or left something there."""
+        return self.lock.is_file()
 
     def try_lock(self) -> IO[str] | None:
         """The lock, to be kept open as long as this process (or a fork of it) is the engine; None when it is taken."""
-        file = self.lock.open("a+", encoding="utf-8")
+        try:
+            file = self.lock.open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            return None  # the folder was removed just now
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
@@ -71,18 +100,23 @@ class RunFolder:
         with suppress(FileNotFoundError):
             self.address.unlink()
         listener = socket.socket(socket.AF_UNIX)
-        with _short(self.address) as path:
-            listener.bind(path)
-        self.address.chmod(0o600)
+        mask = os.umask(0o177)  # not a moment open to others
+        try:
+            with _short(self.address) as path:
+                listener.bind(path)
+        finally:
+            os.umask(mask)
         listener.listen(64)
         return listener
 
     def connect(self) -> socket.socket | None:
-        """A connection to the engine; None when none listens.
+        """A connection to the engine; None when none listens, or the folder is somebody else's.
 
         Raises:
             ServingError: the folder is not one, or belongs to somebody else.
         """
+        if not self.is_ours():
+            return None
         connection = socket.socket(socket.AF_UNIX)
         try:
             with _short(self.address) as path:
@@ -115,21 +149,24 @@ class RunFolder:
         except FileNotFoundError:
             return ""
 
-    def clear(self) -> None:
-        """Remove what an engine that was killed left.
+    def clear(self) -> bool:
+        """Remove what an engine that was killed left; False, and nothing is touched, when none left anything.
 
         Raises:
             ServingError: an engine lives here after all.
         """
-        if not self.path.exists():
-            return
+        if not self.is_ours():
+            return False
         deadline_s = time.monotonic() + _END_S
         while (lock := self.try_lock()) is None:
+            if not self.is_ours():
+                return False
             if time.monotonic() > deadline_s:
                 raise ServingError(f"the engine of {self.path} (process {self.process()}) lives and does not answer")
             time.sleep(0.02)  # it is starting or about to end
         with lock:
             self.remove()
+        return True
 
     def remove(self) -> None:
         """Remove what an engine puts here, and the folder when nothing else is in it; for whoever has the lock."""
