@@ -89,8 +89,8 @@ def test_a_fine_look_finds_table_and_stamp(condition: str) -> None:
 @pytest.mark.parametrize("resolution", ["coarse", "fine"])
 def test_batches_of_pages_are_seen_as_single_ones(resolution: str) -> None:
     values = [item.value for item in pages()[:6]]
-    odd = Page(values[0].pixels[:400, :300])
-    mixed = [values[0], odd, *values[1:]]
+    odd, tiny = Page(values[0].pixels[:400, :300]), Page(values[0].pixels[:30, :40])
+    mixed = [values[0], odd, tiny, *values[1:]]
     look = FindLayout.create({"resolution": resolution}, 1.0)
     assert look.process(mixed) == [look.process([page])[0] for page in mixed]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,7 +57,7 @@ def find_layouts(pixels: NDArray[np.uint8], cell_px: int) -> list[Layout]:
     stamps = find_stamps(straight, cell_px)
     middle = pixels.shape[2] / 2
     return [
-        Layout(float(skew), _leaning(stamp, skew, middle), max(0, int(count) - 2))
+        Layout(float(skew), _leaning(stamp, float(skew), middle), max(0, int(count) - 2))
         for skew, count, stamp in zip(skews_deg, rules, stamps, strict=True)
     ]
 
@@ -66,7 +67,8 @@ def cell_means(pixels: NDArray[np.uint8], cell_px: int) -> Cells:
     pages, height, width = pixels.shape
     rows, columns = height // cell_px, width // cell_px
     cut = pixels[:, : rows * cell_px, : columns * cell_px].astype(np.float32)
-    return cut.reshape(pages, rows, cell_px, columns, cell_px).mean(axis=(2, 4))
+    means: Cells = cut.reshape(pages, rows, cell_px, columns, cell_px).mean(axis=(2, 4))
+    return means
 
 
 def find_skews(ink: Cells) -> NDArray[np.float64]:
@@ -77,7 +79,8 @@ def find_skews(ink: Cells) -> NDArray[np.float64]:
     """
     angles_deg = np.arange(-_LARGEST_SKEW_DEG, _LARGEST_SKEW_DEG + _SKEW_STEP_DEG / 2, _SKEW_STEP_DEG)
     sharpness = np.stack([(sheared(ink, angle).sum(axis=2) ** 2).sum(axis=1) for angle in angles_deg])
-    return angles_deg[np.argmax(sharpness, axis=0)]
+    sharpest: NDArray[np.float64] = angles_deg[np.argmax(sharpness, axis=0)]
+    return sharpest
 
 
 def sheared(ink: Cells, skew_deg: float) -> Cells:
@@ -94,7 +97,8 @@ def count_rules(straight: Cells) -> NDArray[np.int64]:
     dark = (straight[:, :-1] + straight[:, 1:]) > 0.25
     crossed = dark.mean(axis=2) > _RULE_SHARE
     begins = crossed & ~np.pad(crossed, ((0, 0), (1, 0)))[:, :-1]
-    return begins.sum(axis=1)
+    count: NDArray[np.int64] = begins.sum(axis=1)
+    return count
 
 
 def find_stamps(straight: Cells, cell_px: int) -> list[Box | None]:
@@ -104,6 +108,8 @@ def find_stamps(straight: Cells, cell_px: int) -> list[Box | None]:
     frame = max(1, round(_FRAME_PX / cell_px))
     total = np.pad(pale.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
     inner_height, inner_width = height - 2 * frame, width - 2 * frame
+    if straight.shape[1] < height or straight.shape[2] < width:
+        return [None] * len(straight)
     outer = _window_sums(total, height, width)
     inner = _window_sums(total, inner_height, inner_width)[
         :, frame : frame + outer.shape[1], frame : frame + outer.shape[2]
@@ -113,7 +119,8 @@ def find_stamps(straight: Cells, cell_px: int) -> list[Box | None]:
     found: list[Box | None] = []
     for one in density:
         row, column = np.unravel_index(int(np.argmax(one)), one.shape)
-        box = Box(column * cell_px, row * cell_px, (column + width) * cell_px, (row + height) * cell_px)
+        left, top = float(column * cell_px), float(row * cell_px)
+        box = Box(left, top, left + width * cell_px, top + height * cell_px)
         found.append(box if one[row, column] >= _LEAST_FRAME else None)
     return found
 
@@ -131,5 +138,5 @@ def _leaning(stamp: Box | None, skew_deg: float, middle_x: float) -> Box | None:
     """Where a box that was found on the level page lies on the page itself."""
     if stamp is None:
         return None
-    fall = np.tan(np.radians(skew_deg)) * ((stamp.left + stamp.right) / 2 - middle_x)
+    fall = math.tan(math.radians(skew_deg)) * ((stamp.left + stamp.right) / 2 - middle_x)
     return Box(stamp.left, stamp.top + fall, stamp.right, stamp.bottom + fall)

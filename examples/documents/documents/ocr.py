@@ -42,7 +42,7 @@ class Ocr:
         self._cv2: Any = cv2
         self._angle = angle
         self._nothing_found = RapidOCRError
-        self._engine = RapidOCR(
+        self._engine: Any = RapidOCR(
             params={
                 "Global.log_level": "error",
                 "Det.model_path": str(model_path(DETECTOR)),
@@ -73,12 +73,12 @@ class Ocr:
         picture = self._cv2.cvtColor(page.pixels, self._cv2.COLOR_GRAY2BGR)
         try:
             pieces, found = self._engine.detect_and_crop(picture, {})
+            upside_down = self._angle and self._most_stand_on_their_head(pieces)
+            if upside_down:
+                pieces = [self._cv2.rotate(piece, self._cv2.ROTATE_180) for piece in pieces]
+            read = self._engine.recognize_txt(pieces)
         except self._nothing_found:
             return Reading(())
-        upside_down = self._angle and self._most_stand_on_their_head(pieces)
-        if upside_down:
-            pieces = [self._cv2.rotate(piece, self._cv2.ROTATE_180) for piece in pieces]
-        read = self._engine.recognize_txt(pieces)
         lines = (
             _line(text, corners / page.scale)
             for text, confidence, corners in zip(read.txts, read.scores, found.boxes, strict=True)
