@@ -16,12 +16,11 @@ exclude_patterns = ["_build"]
 nitpicky = False
 
 
-def _escape_colons(app, what, name, obj, options, lines):
-    """Keep napoleon from reading the beginning of `module:attribute` in an attribute's docstring as its type."""
-    if what == "attribute":
-        lines[:] = [re.sub(r"`([^`]*)`", lambda code: code[0].replace(":", r"\:"), line) for line in lines]
+def _backticks_are_code(app, what, name, obj, options, lines):
+    """Docstrings write code as in Markdown; napoleon must not read the colon of `module:attribute` either."""
+    lines[:] = [re.sub(r"(?<![`:])`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
 
 
 def setup(app):
     """Before napoleon, which listens at priority 500."""
-    app.connect("autodoc-process-docstring", _escape_colons, priority=400)
+    app.connect("autodoc-process-docstring", _backticks_are_code, priority=400)
