@@ -65,7 +65,11 @@ def read_profile(
         risk=objectives.risk,
         configurations=profiles,
         unmeasured=tuple(c for c in listed if c not in seen and c not in failed),
-        unsettled=tuple(p.configuration for p in profiles if objectives.undecided(p.accuracy)),
+        unsettled=tuple(
+            p.configuration
+            for p in profiles
+            if len(p.items) < len(dataset.numbers) and not objectives.settled(p.accuracy, len(p.items))[0]
+        ),
         profiled_s=ran_s,
         saved_s=saved_s,
         code_versions={
