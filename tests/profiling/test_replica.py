@@ -24,7 +24,7 @@ from circinus.spec import KnobValues
 
 MODULE = "sample_replica"
 SOURCE = """
-import os, signal, sys, threading, time
+import os, signal, subprocess, sys, threading, time
 import numpy as np
 from circinus.operators import operator
 
@@ -60,6 +60,11 @@ class Any:
             np.ones(arguments[0] // 8).sum()
         if command == "print":
             print("noise on standard output", flush=True)
+        if command == "start":
+            return subprocess.Popen(["sleep", "600"]).pid
+        if command == "start and exit":
+            subprocess.Popen(["sleep", arguments[0]])
+            os._exit(7)
         if command == "pid":
             return os.getpid()
         if command == "environment":
@@ -107,6 +112,11 @@ def start(application: Application) -> Iterator[Callable[..., Replica]]:
 
 def _ask(replica: Replica, *command: Any) -> Any:
     return unpacked(replica.process([[packed(command)]]).outputs[0])
+
+
+def _ended(process: psutil.Process) -> bool:
+    psutil.wait_procs([process], timeout=20)
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_loads_once_and_processes_batches(start: Callable[..., Replica]) -> None:
@@ -238,17 +248,18 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
         folder = Path({str(application.folder)!r})
         key = ReplicaKey("{MODULE}:Any", KnobValues(), 1.0)
         replica = Replica(key, resolve_operator(key.uses, [folder]).version, (folder,), 60.0)
-        print(unpacked(replica.process([[packed(("pid",))]]).outputs[0]), flush=True)
+        for command in ("pid", "start"):
+            print(unpacked(replica.process([[packed((command,))]]).outputs[0]), flush=True)
         replica.process([[packed(("sleep", 600))]])
     """)
     process = subprocess.Popen([sys.executable, "-c", planner], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    replica = psutil.Process(int(process.stdout.readline()))
+    replica, started = (psutil.Process(int(process.stdout.readline())) for _ in range(2))
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    psutil.wait_procs([replica], timeout=20)
-    assert not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE
+    assert _ended(replica)
+    assert _ended(started)
 
 
 def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., Replica]) -> None:
@@ -257,6 +268,34 @@ def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., Rep
     replica.close()
     replica.close()
     assert not process.is_running()
+
+
+def test_what_an_operator_started_ends_with_it(start: Callable[..., Replica]) -> None:
+    closed, late = start(), start()
+    started = [psutil.Process(_ask(replica, "start")) for replica in (closed, late)]
+    closed.close()
+    late._timeout_s = 0.2
+    with pytest.raises(ReplicaError, match="no answer"):
+        _ask(late, "sleep", 60)
+    assert all(_ended(process) for process in started)
+
+
+def test_what_a_crashed_operator_started_ends_too(start: Callable[..., Replica]) -> None:
+    replica, mark = start(), f"600.{os.getpid()}"
+    with pytest.raises(ReplicaError, match="exit code 7"):
+        _ask(replica, "start and exit", mark)
+    left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", mark]]
+    assert all(_ended(process) for process in left)
+
+
+def test_what_cannot_be_started_leaves_nothing_open(
+    start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    before = psutil.Process().num_fds()
+    with pytest.raises(ReplicaError, match=r"no process can be started for it: .*/nowhere/python"):
+        start()
+    assert psutil.Process().num_fds() == before
 
 
 def test_only_as_many_stay_loaded_as_fit_in_memory(start: Callable[..., Replica], application: Application) -> None:

@@ -79,8 +79,8 @@ class PipelineProfile:
     unmeasured: tuple[Configuration, ...]
     """Configurations without a single item."""
     unsettled: tuple[Configuration, ...]
-    """Configurations whose measurement has not settled what the queries ask: their bounds straddle a threshold, or there
-    are too few items to estimate latency from. One that was measured on the whole data set is settled."""
+    """Configurations whose measurement has not settled what the queries ask: their bounds straddle a threshold, or
+    there are too few items to estimate latency from. One that was measured on the whole data set is settled."""
     profiled_s: float
     """Seconds of processing that the measurements took."""
     saved_s: float

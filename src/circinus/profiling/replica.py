@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -70,22 +70,12 @@ class Replica:
         """Resident memory of the whole process, interpreter and imports included, at its greatest."""
         self._timeout_s = timeout_s
         self._warm = False
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+        self._group_ended = False
         began = time.perf_counter()
-        ours, theirs = socket.socketpair()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "circinus.profiling.worker", str(theirs.fileno())],
-                stdin=subprocess.PIPE,
-                stdout=self._said,
-                stderr=self._said,
-                env=_environment(key.cpus),
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the planner, which ends this process in its own time
-            )
-        finally:
-            theirs.close()
-        self._connection = Connection(ours.detach())
+            self._process, self._connection, self._said = _start(key.cpus)
+        except OSError as error:
+            raise ReplicaError(f"no process can be started for it: {error}") from error
         request = LoadRequest(
             key.uses, version, key.knobs.as_dict(), key.cpus, tuple(p.resolve() for p in module_paths), tuple(sys.path)
         )
@@ -124,14 +114,13 @@ class Replica:
         return resident_bytes(self._process.pid)
 
     def close(self) -> None:
-        """End the process and wait until it has ended. May be called more than once."""
+        """End the process and all that it started, and wait until it has ended. May be called more than once."""
         self._connection.close()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._kill()
+        self._kill()
         self._said.close()
 
     def _call(self, request: LoadRequest | ProcessRequest) -> Loaded | Processed:
@@ -152,20 +141,47 @@ class Replica:
         return reply
 
     def _obituary(self) -> str:
-        try:
-            code = self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            code = -signal.SIGKILL
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE_S)
+        code = self._kill()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
         words = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
         return f"its process {how}" + (f"; its last words: {words[-1].strip()}" if words else "")
 
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
+    def _kill(self) -> int:
+        """End what still runs of the process and of all that it started; gives the exit code of the process."""
+        if not self._group_ended:  # once: later the group's number may be another's
+            with suppress(ProcessLookupError, PermissionError):  # nothing is left of it
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._group_ended = True
+        return self._process.wait()
+
+
+def _start(cpus: float) -> tuple[subprocess.Popen[bytes], Connection, IO[bytes]]:
+    """A worker, the connection to it, and the file of what it says; nothing stays open where it cannot be started.
+
+    Raises:
+        OSError: as the system refuses files, sockets or the process.
+    """
+    with ExitStack() as opened:
+        said = opened.enter_context(tempfile.TemporaryFile())
+        ours, theirs = socket.socketpair()
+        opened.callback(ours.close)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "circinus.profiling.worker", str(theirs.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+                env=_environment(cpus),
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for the planner, which ends this process in its own time; and what the operator starts
+                # can be ended with it.
+                start_new_session=True,
+            )
+        opened.pop_all()
+    return process, Connection(ours.detach()), said
 
 
 def _environment(cpus: float) -> dict[str, str]:

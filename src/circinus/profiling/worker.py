@@ -7,6 +7,7 @@ its resident memory are a replica's too. It listens on an inherited socket and e
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -97,6 +98,8 @@ def _end_with_parent() -> None:
     """Standard input is a pipe that nobody writes to: it ends when the planner does, however that was killed."""
     while os.read(0, 1):
         pass
+    if os.getpgrp() == os.getpid():  # what the operator started is in this process's group, and ends with it
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 
 
