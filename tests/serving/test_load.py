@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic_core import to_jsonable_python
-from served_queries import ITEMS, ObedientEngine, infrastructure, matching, query, specification
+from served_queries import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
 from virtual_time import run
 
-from circinus.errors import OperatorError, ServingError
-from circinus.serving import Mode
+from circinus.errors import ServingError
+from circinus.serving import Mode, conformance_operators
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import LoadProgress, Traffic, run_load
 from circinus.serving.local.engine import LocalEngine
-from circinus.serving.measurement import LoadReport
-from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Slos
+from circinus.serving.measurement import LoadReport, QueryMeasurement
+from circinus.serving.scoring import ERRORS_KEPT
+from circinus.spec import AccuracySlo, CostSlo, LatencySlo, MetricSpec, Slos
 
 ALL = Slos(latency=LatencySlo(limit=0.1), accuracy=AccuracySlo(threshold=0.9), cost=CostSlo(limit=0.7))
 
@@ -216,21 +218,60 @@ def test_missing_routes_and_items_are_told_before_anything_is_sent() -> None:
     assert not engine.received
 
 
-def test_score_outside_the_range_is_an_error() -> None:
-    given = specification(query("q"))
-    narrow = given.pipelines["p"].model_copy(
-        update={"metric": given.pipelines["p"].metric.model_copy(update={"range": (0.0, 0.5)})}
-    )
-    with pytest.raises(OperatorError, match=r"gave 1\.0 for item number-"):
-        run(
-            run_load(
-                ObedientEngine(("q",)),
-                replace(given, pipelines={"p": narrow}),
-                matching(["q"]),
-                {"p": ITEMS},
-                Traffic(duration_s=10.0),
-            )
-        )
+def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None = None) -> QueryMeasurement:
+    given = specification(query("q", slos=slos))
+    scored = given.pipelines["p"].model_copy(update={"metric": metric})
+    traffic = Traffic(duration_s=100.0)
+    report = run(run_load(engine, replace(given, pipelines={"p": scored}), matching(["q"]), {"p": ITEMS}, traffic))
+    return report.queries[0]
+
+
+@pytest.mark.parametrize(
+    ("direction", "score", "held"), [("maximize", 0.9, True), ("minimize", 0.1, True), ("maximize", 0.9, False)]
+)
+def test_answers_that_cannot_be_scored_count_with_the_worst_score(
+    monkeypatch: pytest.MonkeyPatch, direction: Literal["maximize", "minimize"], score: float, held: bool
+) -> None:
+    """And nothing else that the traffic showed is lost."""
+
+    def metric(output: Any, truth: Any) -> float:
+        if truth == 4.0:
+            raise ZeroDivisionError("no words")
+        return 1.0 if direction == "maximize" else 0.0
+
+    monkeypatch.setattr(conformance_operators, "equal", metric)
+    spec = MetricSpec(name="equal", uses=f"{MODULE}:equal", direction=direction)
+    threshold = score - 0.05 if (direction == "maximize") == held else score + 0.05
+    slos = Slos(accuracy=AccuracySlo(threshold=threshold, comparison=">=" if direction == "maximize" else "<="))
+    measured = load_scored_by(spec, ObedientEngine(("q",)), slos)
+    assert measured.score == pytest.approx(score, abs=0.01)
+    assert measured.unscored == pytest.approx(measured.requests / 10, abs=1)
+    assert (measured.failures, measured.unanswered) == (0, 0)
+    assert measured.held == {"accuracy": held}
+    assert len(measured.errors) == 1
+    assert re.search("metric equal .*failed on item number-3 with ZeroDivisionError: no words", measured.errors[0])
+    assert measured.latency_s is not None
+    assert measured.latency_s.p50_s == pytest.approx(0.05)
+
+
+def test_scores_outside_the_range_are_reported_and_rounding_is_not() -> None:
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    measured = load_scored_by(narrow, ObedientEngine(("q",)))
+    assert measured.unscored == measured.requests
+    assert measured.score == 0.0
+    assert all(re.search(r"gave 1\.0 for item number-\d, expected a number from 0 to 0\.5", e) for e in measured.errors)
+    rounded = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 1.0 - 2**-53))
+    measured = load_scored_by(rounded, ObedientEngine(("q",)))
+    assert (measured.unscored, measured.errors) == (0, ())
+    assert measured.score == pytest.approx(1.0)
+
+
+def test_a_faulty_metric_is_named_however_many_requests_failed() -> None:
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    engine = ObedientEngine(("q",), fails=lambda request: request.item_key != "number-3")
+    measured = load_scored_by(narrow, engine)
+    assert len(measured.errors) == ERRORS_KEPT
+    assert sum("metric equal" in error for error in measured.errors) == 1
 
 
 def test_fault_of_the_engine_is_not_taken_for_a_lost_request() -> None:

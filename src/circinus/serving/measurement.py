@@ -58,12 +58,14 @@ class QueryMeasurement:
     """Answered with an error."""
     unanswered: int = 0
     """Not answered when the time for stragglers was over."""
+    unscored: int = 0
+    """Answered, and the metric failed on the answer or gave no score in its range."""
     rate_per_s: float = 0.0
     """Requests over the measured seconds."""
     latency_s: LatencySummary | None = None
     """From the scheduled arrival until the answer was back."""
     score: float | None = None
-    """Mean over the answered requests."""
+    """Mean over the answered requests; an unscored one counts with the worst score that the metric can give."""
     score_standard_error: float | None = None
     cost_usd_per_h: float | None = None
     """Share, by busy seconds, of the deployments as sized, plus transfers."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from circinus.errors import OperatorError
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
+from circinus.profiling.score_range import score_within
 from circinus.serving.engine import Response
 from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
 from circinus.serving.open_loop import Answer
@@ -41,7 +42,7 @@ def measure_queries(
         duration_s: measured seconds.
 
     Raises:
-        OperatorError: a metric cannot be found, fails, or gives a score outside its range.
+        OperatorError: a metric cannot be found. One that fails on an answer is reported in its query's `errors`.
     """
     assignments = {assignment.query: assignment for assignment in matching.assignments}
     by_query: defaultdict[str, list[Answer]] = defaultdict(list)
@@ -68,22 +69,39 @@ class _Scorer:
         self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
         self._truth = {item.key: item.truth for item in items}
 
+        least, greatest = pipeline.metric.range
+        self.worst = least if pipeline.metric.direction == "maximize" else greatest
+
     def score(self, answer: Answer, response: Response) -> float:
+        """Raises OperatorError when the metric fails or gives no score in its range."""
         metric = self._pipeline.metric
+        truth = self._truth[answer.item_key]
         try:
-            score = float(self._metric(response.output, self._truth[answer.item_key]))
+            found = self._metric(response.output, truth)
         except Exception as error:  # whatever the user's metric raises
             raise OperatorError(
                 f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} failed on item "
                 f"{answer.item_key} with {type(error).__name__}: {error}"
             ) from error
-        lowest, highest = metric.range
-        if not lowest <= score <= highest:
+        score = score_within(found, metric.range)
+        if score is None:
+            least, greatest = metric.range
             raise OperatorError(
-                f"metric {metric.name} of pipeline {self._pipeline.name} gave {score} for item {answer.item_key}, "
-                f"expected {lowest} to {highest}; correct the metric or its range"
+                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} gave {found!r} for item "
+                f"{answer.item_key}, expected a number from {least:g} to {greatest:g}; correct the metric or its range"
             )
         return score
+
+    def scores(self, answered: Sequence[tuple[Answer, Response]]) -> tuple[list[float], list[str]]:
+        """A score for every answer, the worst where there is none, and why there is none for those."""
+        scores, errors = [], []
+        for answer, response in answered:
+            try:
+                scores.append(self.score(answer, response))
+            except OperatorError as error:  # the traffic is over: what else it showed must not be lost
+                scores.append(self.worst)
+                errors.append(str(error))
+        return scores, errors
 
 
 def _measure(
@@ -98,12 +116,13 @@ def _measure(
     answered = [(answer, answer.response) for answer in answers if answer.response is not None]
     failures = sum(bool(answer.error) for answer in answers)
     latency = score = standard_error = stage_s = None
+    unscored: list[str] = []
     if answers:
         percentile = query.slos.latency.percentile if query.slos.latency is not None else _DEFAULT_PERCENTILE
         latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
         latency = LatencySummary.of(latency_s, percentile)
         if answered:
-            scores = [scorer.score(answer, response) for answer, response in answered]
+            scores, unscored = scorer.scores(answered)
             score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
             stages = answered[0][1].stage_s
             stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
@@ -117,6 +136,7 @@ def _measure(
         requests=len(answers),
         failures=failures,
         unanswered=len(answers) - len(answered) - failures,
+        unscored=len(unscored),
         rate_per_s=len(answers) / duration_s,
         latency_s=latency,
         score=score,
@@ -126,8 +146,15 @@ def _measure(
         held=held,
         satisfied=bool(answers) and all(held.values()),
         predicted=assignment.chosen.estimate,
-        errors=tuple(dict.fromkeys(answer.error for answer in answers if answer.error))[:ERRORS_KEPT],
+        errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
     )
+
+
+def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:
+    """A few messages of both kinds: however many requests failed, a faulty metric is named."""
+    few = list(dict.fromkeys(failed))
+    metric = list(dict.fromkeys(unscored))[: max(1, ERRORS_KEPT - len(few))]
+    return (*few[: ERRORS_KEPT - len(metric)], *metric)
 
 
 def _costs_usd_per_h(
