@@ -38,7 +38,8 @@ class Failures:
         self.found.append(failure)
 
 
-def test_the_profile_has_what_was_measured(application: Application) -> None:
+def test_the_profile_has_what_was_measured(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circinus.profiling.local_runner._machine_cpus", lambda: 2.0)
     application.queries = (accuracy_query(0.75).model_copy(update={"risk": 0.1}),)
     operators = tuple(
         o.model_copy(update={"cpus": (1.0, 2.0), "batch_sizes": (1, 3)}) if o.name == "left" else o

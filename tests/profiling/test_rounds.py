@@ -12,6 +12,7 @@ from sample_application import Application, accuracy_query, sample_pipeline
 
 from circinus.errors import ProfileError
 from circinus.operators import Item
+from circinus.profiling import load_profile
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
@@ -44,6 +45,7 @@ class TimedRunner:
 
     def __init__(self, application: Application, seconds: Mapping[str, float], load_s: float, score: Score) -> None:
         self.now_s = 0.0
+        self.cpus = 2.0
         self.increments: list[tuple[Configuration, tuple[str, ...], float, float]] = []
         self.allocations: list[tuple[str, tuple[tuple[float, int], ...], float]] = []
         self.fails: Callable[[Configuration, Item], bool] = lambda configuration, item: False
@@ -329,6 +331,17 @@ def test_every_allocation_is_measured_once(large: Application) -> None:
     again = Trial(large)
     again.run()
     assert again.runner.allocations == []
+
+
+def test_allocations_of_more_cpus_than_there_are_stay_unmeasured(large: Application) -> None:
+    _with_choices(large, cpus=(1.0, 2.0, 4.0), batch_sizes=(1, 4))
+    trial = Trial(large)
+    trial.run()
+    assert {allocations for _, allocations, _ in trial.runner.allocations} == {((1.0, 4), (2.0, 1), (2.0, 4))}
+    profile = load_profile(large.specification, "sample", large.store)
+    for left in (found.operators["left"] for found in profile.configurations):
+        assert left.measured_allocations == {(1.0, 1), (1.0, 4), (2.0, 1), (2.0, 4)}
+        assert (left.batch_ratio[4.0, 1], left.batch_ratio[4.0, 4]) == (1.0, 4.0)
 
 
 def test_nothing_is_measured_where_there_is_no_choice(large: Application) -> None:

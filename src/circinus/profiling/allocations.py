@@ -58,7 +58,8 @@ class Allocations:
     def measure(self, limit_s: float, tell: Callable[[Configuration], None]) -> None:
         """Measure what is missing, the cheapest first, as far as `limit_s` seconds go.
 
-        An operator that fails in a batch is told to the observer and keeps the ratios of no gain.
+        An operator that fails in a batch is told to the observer and keeps the ratios of no gain, as allocations of
+        more CPUs than there are do.
 
         Args:
             limit_s: seconds, at most what the budget leaves.
@@ -103,7 +104,8 @@ class Allocations:
         known = self._store.known_numbers([self._addresses.replica(operator, knobs)])
         found = read_allocations(self._store, list(known.values()))
         measured = measured_allocations(allowed, next(iter(found.values()), {}))
-        return tuple(pair for pair in allowed if pair not in measured)
+        # With fewer CPUs than it names, an allocation's ratio would stand in the store as if it had been measured.
+        return tuple(pair for pair in allowed if pair not in measured and pair[0] <= self._measurer.cpus)
 
     def _estimate_s(
         self, operator: str, configuration: Configuration, allocations: tuple[tuple[float, int], ...]

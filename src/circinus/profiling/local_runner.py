@@ -38,8 +38,8 @@ class LocalRunner:
 
     A process holds one operator with its knobs, as a replica in service does: a crash or a leak harms nothing else,
     and load time and resident memory (Linux: the kernel's high-water mark) are a replica's. Processes are kept
-    while they fit in memory. Allocations of more CPUs than the machine has are measured with all it has: what
-    they would gain beyond that is not promised.
+    while they fit in memory. An operator whose fewest CPUs are more than the machine has
+    is measured with all it has: it would hardly take longer with more.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class LocalRunner:
     def close(self) -> None:
         """End every process that was started."""
         self._replicas.close()
+
+    @property
+    def cpus(self) -> float:
+        """See `Runner.cpus`."""
+        return _machine_cpus()
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""

@@ -37,6 +37,11 @@ class Measurer:
         measured, scores = coverage(self._store, self._addresses, configuration, self._numbers)
         return np.where(measured, scores, np.nan)
 
+    @property
+    def cpus(self) -> float:
+        """CPUs that an operator can be given while it is measured."""
+        return self._runner.cpus
+
     def measure(
         self, configuration: Configuration, indexes: Sequence[int], *, counted: bool = True
     ) -> Measurement | None:

@@ -82,6 +82,11 @@ class AllocationMeasurement:
 class Runner(Protocol):
     """Measures configurations of one pipeline."""
 
+    @property
+    def cpus(self) -> float:
+        """CPUs it can give an operator: allocations of more cannot be measured."""
+        ...
+
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """Run a configuration on items.
 
