@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob
+from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
@@ -16,17 +19,40 @@ _GIB = 2**30
 class Machine:
     """What there is to compute with."""
 
-    cpus: int
+    cpus: float
     memory_bytes: float
     gpus: int
 
     @classmethod
     def here(cls) -> Machine:
-        """This machine, as far as this process may use it."""
+        """This machine, as far as this process may use it: its affinity and the limits of its control groups."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(
-            cpus, float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")), len(glob("/dev/nvidia[0-9]*"))
-        )
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit_cpus, limit_bytes = group_limits()
+        return cls(min(cpus, limit_cpus), min(memory_bytes, limit_bytes), len(glob("/dev/nvidia[0-9]*")))
+
+
+def group_limits(
+    mounted: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> tuple[float, float]:
+    """(CPUs, bytes of memory) that this process' control groups (version 2) allow it; infinite where nothing is said.
+
+    The least of its own group and of all groups around it (Linux, Documentation/admin-guide/cgroup-v2.rst).
+    """
+    try:
+        entries = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf, math.inf
+    own = [mounted / entry.removeprefix("0::").lstrip("/") for entry in entries if entry.startswith("0::")]
+    groups = [group for path in own for group in (path, *path.parents) if group.is_relative_to(mounted)]
+    cpus, memory_bytes = [math.inf], [math.inf]
+    for group in groups:
+        with suppress(OSError, ValueError):  # `max` says that there is no limit
+            quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+            cpus.append(float(int(quota) / int(period)))
+        with suppress(OSError, ValueError):
+            memory_bytes.append(float(int((group / "memory.max").read_text(encoding="utf-8"))))
+    return min(cpus), min(memory_bytes)
 
 
 def check_state(desired: DesiredState) -> None:
