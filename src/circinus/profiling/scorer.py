@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from circinus.errors import ProfileError
 from circinus.operators import Item, Metric, resolve
 from circinus.profiling.runner import MeasurementError
+from circinus.profiling.score_range import score_within
 from circinus.profiling.wire import unpacked
 from circinus.spec import Configuration, Pipeline
-
-_ROUNDING = 1e-9
 
 
 class Scorer:
@@ -51,16 +49,12 @@ class Scorer:
                 item.key,
                 reason,
             ) from error
-        low, high = spec.range
-        margin = _ROUNDING * (high - low)
-        try:
-            value = float(score)
-        except (TypeError, ValueError):
-            value = math.nan
-        if not low - margin <= value <= high + margin:
+        value = score_within(score, spec.range)
+        if value is None:
+            low, high = spec.range
             raise ProfileError(
                 f"metric {spec.name} ({spec.uses}) of pipeline {self._pipeline.name}: found the score {score!r} for "
                 f"item {item.key} under configuration {configuration}, expected a number within its range "
                 f"[{low:g}, {high:g}]; clip it in the metric or widen the range"
             )
-        return min(max(value, low), high)
+        return value
