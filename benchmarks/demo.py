@@ -1,7 +1,7 @@
 """The main job on a real speech pipeline: profile, plan, apply, send traffic, and compare with two simple choices.
 
-Called by `make demo`. The models really run while profiling and recording; serving replays what was recorded, on items
-from the end of the measuring order, so that one machine stands in for devices, an edge server and a cloud.
+Called by `make demo`. The models really run while profiling and recording; serving replays what was recorded, on
+held-out items, so that one machine stands in for devices, an edge server and a cloud.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
             for choice in (BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE)
         },
     }
-    console.rule("3. Record the chosen configurations on items from the end of the measuring order")
+    console.rule("3. Record the chosen configurations on held-out items")
     _record(specification, strategies, store, options, console)
     console.rule("4. Apply, send traffic, measure: the plans and two simple choices side by side")
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -116,7 +116,7 @@ def _options() -> tuple[DemoOptions, bool]:
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls measured")
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "demo", help="folder of the profile store")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of profiling")
-    parser.add_argument("--items", type=int, default=14, help="unseen items to record and to send")
+    parser.add_argument("--items", type=int, default=14, help="held-out items to record and to send")
     parser.add_argument("--duration", type=float, default=45.0, help="measured seconds of traffic")
     parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of traffic before")
     parser.add_argument("--seed", type=int, default=0)
@@ -226,10 +226,10 @@ def _figures(
         Figure(
             "items sent that planning had seen",
             seen / max(sum(len(found) for found in sent.values()), 1),
-            None,
+            0.0,
             "lower",
             "of items",
-            "a configuration measured on all items leaves none unseen",
+            "held-out items are never profiled",
         ),
         Figure("queries planned", len(specification.queries), 12, "higher", "queries"),
         Figure(

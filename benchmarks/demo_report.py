@@ -20,9 +20,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
         reports: name -> what was measured.
     """
     ours, *others = strategies
-    table = Table(
-        title="Predicted and measured, mode replay, on items from the end of the measuring order", title_justify="left"
-    )
+    table = Table(title="Predicted and measured, mode replay, on held-out items", title_justify="left")
     table.add_column("query and objectives", overflow="fold", min_width=24)
     table.add_column(f"plan by {ours}", overflow="fold", min_width=40)
     table.add_column("latency\npredicted\nmeasured", justify="right")

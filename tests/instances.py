@@ -130,6 +130,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
         pipeline=pipeline.name,
         dataset_fingerprint="random",
         dataset_items=items,
+        held_out_items=0,
         hardware_class="local",
         risk=RISK,
         configurations=tuple(found),

@@ -7,7 +7,7 @@ import pytest
 
 from circinus.errors import PlanningError
 from circinus.planning import SearchSettings, plan_queries, plan_query
-from circinus.profiling import PipelineProfile
+from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import (
     AccuracySlo,
     CostSlo,
@@ -202,18 +202,10 @@ def test_what_does_not_belong_together_is_an_error() -> None:
 
 
 def test_configurations_measured_on_different_numbers_of_items_are_planned_together() -> None:
-    pipeline, profile = _chain()
+    pipeline, _ = _chain()
+    profile = random_profile(np.random.default_rng(1), pipeline, items=100)
     first, *others = profile.configurations
-    short = replace(
-        first,
-        items=first.items[:7],
-        scores=first.scores[:7],
-        input_bytes=first.input_bytes[:7],
-        operators={
-            name: replace(o, service_s=o.service_s[:7], output_bytes=o.output_bytes[:7])
-            for name, o in first.operators.items()
-        },
-    )
+    short = replace_items(first, 60)
     mixed = replace(profile, configurations=(short, *others))
     network = Network(_infrastructure())
     query = _query(latency=LatencySlo(limit=5.0))
@@ -225,3 +217,41 @@ def test_configurations_measured_on_different_numbers_of_items_are_planned_toget
     for candidate in alone.candidates:
         if candidate.plan in together:
             assert together[candidate.plan] == candidate
+
+
+def test_configurations_on_too_few_items_are_left_out_and_counted() -> None:
+    """The 95th percentile at a risk of 0.05 takes 59 items; a data set of 100 has them."""
+    pipeline, profile = _chain()
+    large = random_profile(np.random.default_rng(1), pipeline, items=100)
+    few = [replace_items(measured, 58) for measured in large.configurations[:-1]]
+    mixed = replace(large, configurations=(*few, large.configurations[-1]))
+    network, query = Network(_infrastructure()), _query(latency=LatencySlo(limit=1e3))
+    found = plan_query(query, pipeline, mixed, network)
+    assert {c.plan.configuration for c in found.candidates} == {large.configurations[-1].configuration}
+    assert found.considered["configurations measured on too few items for the latency objective"] == len(few)
+    assert len({c.plan.configuration for c in plan_query(_query(), pipeline, mixed, network).candidates}) > 1
+    # A data set that has no more than 25 items cannot be measured on 59.
+    assert plan_query(query, pipeline, profile, network).candidates
+
+
+def test_a_query_whose_configurations_are_all_on_too_few_items_is_told() -> None:
+    pipeline, _ = _chain()
+    large = random_profile(np.random.default_rng(1), pipeline, items=100)
+    few = replace(large, configurations=tuple(replace_items(c, 40) for c in large.configurations))
+    found = plan_query(_query(latency=LatencySlo(limit=1e3)), pipeline, few, Network(_infrastructure()))
+    assert not found.candidates
+    assert f"none of the {len(few.configurations)} measured configurations is known on the 59 items" in found.reason
+
+
+def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationProfile:
+    """The configuration as if only its first `count` items had been measured."""
+    return replace(
+        measured,
+        items=measured.items[:count],
+        scores=measured.scores[:count],
+        input_bytes=measured.input_bytes[:count],
+        operators={
+            name: replace(found, service_s=found.service_s[:count], output_bytes=found.output_bytes[:count])
+            for name, found in measured.operators.items()
+        },
+    )

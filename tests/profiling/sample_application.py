@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from circinus.operators import resolve
+from circinus.profiling import load_dataset
 from circinus.profiling.addresses import Addresses, pipeline_code
 from circinus.profiling.local_runner import LocalRunner
 from circinus.spec import (
@@ -101,9 +102,15 @@ def sample_pipeline(name: str = "sample", **changes: Any) -> Pipeline:
             OperatorSpec(name="joined", uses="sample_second:joined", after=("left", "right")),
         ),
         "metric": MetricSpec(name="close", uses="sample_data:close"),
-        "dataset": DatasetSpec(uses="sample_data:items"),
+        "dataset": DatasetSpec(uses="sample_data:items", held_out=0.0),
     }
     return Pipeline(**{**values, **changes})
+
+
+def first_keys(application: Application, count: int) -> list[str]:
+    """Keys of the items that are measured first."""
+    dataset = load_dataset(application.pipeline, [application.folder])
+    return [dataset.items[index].key for index in dataset.order[:count]]
 
 
 def accuracy_query(threshold: float, pipeline: str = "sample") -> Query:

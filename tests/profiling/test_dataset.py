@@ -52,10 +52,16 @@ def test_items_and_their_order(load: Callable[..., Dataset]) -> None:
 
 def test_the_end_of_the_order_is_held_out(load: Callable[..., Dataset]) -> None:
     data = load(GOOD)
-    assert [item.key for item in data.held_out(3)] == [data.items[i].key for i in data.order[-1:-4:-1]]
-    assert {item.key for item in data.first(12)}.isdisjoint(item.key for item in data.held_out(8))
-    assert len(data.held_out(100)) == 20
-    assert data.held_out(0) == ()
+    assert (data.held_out_items, data.profiled) == (4, data.order[:16])
+    assert data.for_traffic(3) == data.order[:-4:-1]
+    assert data.for_traffic(100) == data.order[:-5:-1]  # never more than are held out
+    assert data.for_traffic(0) == ()
+
+
+def test_traffic_carries_profiled_items_where_none_is_held_out(load: Callable[..., Dataset]) -> None:
+    data = load(GOOD, count=2)
+    assert (data.held_out_items, data.profiled) == (0, data.order)
+    assert data.for_traffic(100) == data.order[::-1]
 
 
 @pytest.mark.parametrize(

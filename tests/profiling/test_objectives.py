@@ -8,7 +8,8 @@ import pytest
 from sample_application import accuracy_query
 
 from circinus.profiling.bounded import Bounded
-from circinus.profiling.objectives import DEFAULT_RISK, LATENCY_ITEMS, Objectives
+from circinus.profiling.objectives import DEFAULT_RISK, Objectives
+from circinus.profiling.percentile_items import LEAST_ITEMS
 from circinus.spec import AccuracySlo, Query, Slos
 
 
@@ -39,9 +40,9 @@ def test_without_queries_accuracy_is_optional() -> None:
         (0.8, 0.95, 100, False, "may or may not be >= 0.9"),
         (0.5, 0.95, 8, False, r"\[0.5, 0.95\] may or may not be >= 0.9, >= 0.7"),
         (0.2, 0.6, 8, True, "not good enough for any query"),
-        (0.75, 0.85, LATENCY_ITEMS - 1, False, "latency"),
-        (0.75, 0.85, LATENCY_ITEMS, True, "decided"),
-        (0.95, 1.0, LATENCY_ITEMS, True, "decided"),
+        (0.75, 0.85, LEAST_ITEMS - 1, False, "latency"),
+        (0.75, 0.85, LEAST_ITEMS, True, "decided"),
+        (0.95, 1.0, LEAST_ITEMS, True, "decided"),
     ],
 )
 def test_settled_with_a_reason(lower: float, upper: float, items: int, settled: bool, why: str) -> None:
@@ -57,4 +58,4 @@ def test_where_less_is_better() -> None:
     objectives = Objectives.of([query], "sample")
     assert objectives.settled(_bounds(0.3, 0.5), 8) == (True, "its accuracy is not good enough for any query")
     assert objectives.undecided(_bounds(0.1, 0.3)) == (slos.accuracy,)
-    assert objectives.settled(_bounds(0.05, 0.15), LATENCY_ITEMS)[0]
+    assert objectives.settled(_bounds(0.05, 0.15), LEAST_ITEMS)[0]

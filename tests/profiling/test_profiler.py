@@ -12,10 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_application import Application, accuracy_query, sample_pipeline
+from sample_application import Application, accuracy_query, first_keys, sample_pipeline
 
 from circinus.errors import OperatorError, ProfileError
-from circinus.profiling import FailedConfiguration, PipelineProfile, load_dataset, profile_pipeline, wire_bytes
+from circinus.profiling import (
+    FailedConfiguration,
+    PipelineProfile,
+    load_dataset,
+    profile_pipeline,
+    record_held_out,
+    wire_bytes,
+)
 from circinus.profiling.confidence import mean_bounds
 from circinus.profiling.store import ProfileStore
 from circinus.spec import DatasetSpec, MetricSpec
@@ -100,13 +107,15 @@ def test_a_second_call_measures_nothing(application: Application) -> None:
 
 
 def test_more_queries_need_more_items_and_only_those(application: Application) -> None:
-    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 80}))
+    application.pipeline = sample_pipeline(
+        dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 120}, held_out=0.0)
+    )
     _profile(application)
     application.clear_calls()
-    application.queries = (accuracy_query(0.93),)
+    application.queries = (accuracy_query(0.96),)
     profile = _profile(application)
-    assert max(len(p.items) for p in profile.configurations) == 48
-    first = {item.key for item in load_dataset(application.pipeline, [application.folder]).first(32)}
+    assert max(len(p.items) for p in profile.configurations) == 96
+    first = set(first_keys(application, 59))
     assert first.isdisjoint(key for name in ("left-high", "joined", "right") for key in application.calls_of(name))
 
 
@@ -171,7 +180,9 @@ def test_another_metric_scores_the_stored_outputs(application: Application) -> N
 def test_a_new_item_leaves_the_others_measured(application: Application) -> None:
     _profile(application)
     application.clear_calls()
-    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 25}))
+    application.pipeline = sample_pipeline(
+        dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 25}, held_out=0.0)
+    )
     profile = _profile(application)
     assert profile.dataset_items == 25
     assert set(application.calls_of("joined")) == {"i24"}
@@ -283,3 +294,22 @@ def test_two_at_once_share_one_store(application: Application) -> None:
         said, errors = process.communicate(timeout=120)
         assert said.split() == ["complete", str(4 * 24)], errors
     assert len(_known(application)) == 4 * 24
+
+
+def test_held_out_items_are_never_profiled(application: Application) -> None:
+    """Not even when a replay has recorded them before, so that the store knows the whole data set."""
+    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", held_out=0.25))
+    application.queries = (accuracy_query(0.999),)
+    best = application.configuration(1, "high")
+    record_held_out(application.specification, "sample", application.store, configurations=[best], items_count=24)
+    dataset = load_dataset(application.pipeline, [application.folder])
+    held_out = set(dataset.for_traffic(24))
+    assert len(held_out) == 6
+    profile = _profile(application)
+    assert (profile.dataset_items, profile.held_out_items) == (24, 6)
+    assert all(held_out.isdisjoint(found.items.tolist()) for found in profile.configurations)
+    found = next(found for found in profile.configurations if found.configuration == best)
+    assert len(found.items) == 18
+    assert found.accuracy == mean_bounds(found.scores, 24, risk=profile.risk)  # of the whole data set, so never exact
+    assert found.accuracy.lower < found.accuracy.upper
+    assert best not in profile.unsettled  # there is nothing more to measure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from sample_application import Application, sample_pipeline
+from sample_application import Application, first_keys, sample_pipeline
 
 from circinus.errors import ProfileError
 from circinus.profiling import (
@@ -56,7 +56,8 @@ def _prefixes(application: Application, configuration: Configuration) -> dict[st
 
 
 def _held_out(application: Application, count: int) -> list[str]:
-    return [item.key for item in load_dataset(application.pipeline, [application.folder]).held_out(count)]
+    dataset = load_dataset(application.pipeline, [application.folder])
+    return [dataset.items[index].key for index in dataset.for_traffic(count)]
 
 
 def test_it_records_the_end_of_the_order(application: Application) -> None:
@@ -158,7 +159,7 @@ def test_one_that_fails_on_every_item_leaves_nothing_to_replay_though_the_others
 
 
 def test_what_profiling_found_failing_stays_so(application: Application) -> None:
-    bad = load_dataset(application.pipeline, [application.folder]).first(1)[0].key
+    bad = first_keys(application, 1)[0]
     checked = f"for value in values:\n            assert self.quality == 'high' or value['key'] != {bad!r}"
     application.edit("sample_second", "for value in values:", checked)
     before = profile_pipeline(application.specification, "sample", application.store)

@@ -18,9 +18,10 @@ from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.measuring import Measurer
-from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
+from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileProgress
 from circinus.profiling.pace import Pace
+from circinus.profiling.percentile_items import LEAST_ITEMS
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
@@ -131,7 +132,8 @@ class Trial:
             scorer = Scorer(application.pipeline, [application.folder])
             measurer = Measurer(store, addresses, self.dataset, self.runner, scorer)
             objectives = Objectives.of(self._queries, application.pipeline.name)
-            standings = Standings(application.pipeline, measurer, np.array(self.dataset.order), objectives)
+            order, population = np.array(self.dataset.profiled), len(self.dataset.items)
+            standings = Standings(application.pipeline, measurer, order, population, objectives)
             pace = Pace(addresses)
             allocations = Allocations(store, addresses, measurer, standings, pace, budget, listener)
             prospects = Prospects(application.pipeline, standings, objectives, pace)
@@ -143,7 +145,9 @@ class Trial:
 
 @pytest.fixture
 def large(application: Application) -> Application:
-    application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 120}))
+    application.pipeline = sample_pipeline(
+        dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 120}, held_out=0.0)
+    )
     return application
 
 
@@ -159,10 +163,10 @@ def test_equal_prefixes_are_neighbours(application: Application) -> None:
 
 
 def test_one_looks_again_after_some_items_more() -> None:
-    assert looks(120) == (8, 16, 24, 32, 48, 64, 96, 120)
-    assert looks(96) == (8, 16, 24, 32, 48, 64, 96)
-    assert looks(8) == (8,)
-    assert looks(3) == (3,)
+    assert looks(120, 32) == (8, 16, 24, 32, 48, 64, 96, 120)
+    assert looks(96, 59) == (8, 16, 24, 32, 48, 59, 64, 96)
+    assert looks(8, 8) == (8,)
+    assert looks(3, 32) == (3,)
 
 
 def test_too_many_to_list_is_told(application: Application) -> None:
@@ -204,7 +208,7 @@ def test_what_is_settled_gets_no_more_items(large: Application) -> None:
     trial = Trial(large, queries=[accuracy_query(0.8)], score=lambda configuration, item: means[configuration])
     standings = trial.run()
     assert standings.items(hopeless) == 8
-    assert standings.items(certain) == LATENCY_ITEMS
+    assert standings.items(certain) == LEAST_ITEMS
     assert standings.items(near) == 120
 
 
@@ -213,8 +217,8 @@ def test_a_query_without_an_accuracy_objective_needs_items_for_its_latency(large
         update={"slos": accuracy_query(0.8).slos.model_copy(update={"accuracy": None})}
     )
     standings = Trial(large, queries=[accuracy_query(0.8), free], score=lambda *_: 0.0).run()
-    assert _counts(standings) == [LATENCY_ITEMS] * 4
-    assert _counts(Trial(large).run()) == [LATENCY_ITEMS] * 4
+    assert _counts(standings) == [LEAST_ITEMS] * 4
+    assert _counts(Trial(large).run()) == [59] * 4
 
 
 def test_the_undecided_come_first(large: Application) -> None:
@@ -246,7 +250,7 @@ def test_with_little_time_one_configuration_is_made_sure_for_each_objective(larg
     standings = trial.run()
     sure = [c for c in standings.configurations if standings.accuracy(c).lower >= 0.89]
     assert sure
-    assert all(standings.items(c) >= LATENCY_ITEMS for c in sure)
+    assert all(standings.items(c) >= LEAST_ITEMS for c in sure)
     assert min(_counts(standings)) >= 1
 
 
@@ -311,7 +315,7 @@ def test_a_failing_configuration_is_left_and_the_others_go_on(large: Application
     standings = trial.run()
     assert [failure.configuration for failure in trial.listener.failures] == [bad]
     assert standings.failed(bad)
-    assert sorted(_counts(standings)) == [0, LATENCY_ITEMS, LATENCY_ITEMS, LATENCY_ITEMS]
+    assert sorted(_counts(standings)) == [0, 59, 59, 59]
 
 
 def _with_choices(application: Application, **changes: object) -> None:

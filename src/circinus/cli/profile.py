@@ -77,6 +77,7 @@ def _summary(profile: object) -> dict[str, object]:
         "pipeline": profile.pipeline,
         "dataset_fingerprint": profile.dataset_fingerprint,
         "dataset_items": profile.dataset_items,
+        "held_out_items": profile.held_out_items,
         "hardware_class": profile.hardware_class,
         "risk": profile.risk,
         "profiled_s": profile.profiled_s,

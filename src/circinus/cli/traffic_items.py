@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def items_to_send(
     specification: Specification, matching: Matching, store: Path, count: int, mode: Mode, seed: int
 ) -> dict[str, Sequence[Item]]:
-    """For each pipeline in use up to `count` items from the end of the order; in replay, of those that are recorded.
+    """For each pipeline in use up to `count` held-out items; in replay, of those that are recorded.
 
     Args:
         specification: what was planned for.
@@ -33,15 +33,16 @@ def items_to_send(
     chosen: dict[str, Sequence[Item]] = {}
     for name in _pipelines(matching):
         pipeline = specification.pipelines[name]
-        held_out = load_dataset(pipeline, specification.module_paths, seed=seed).held_out(count)
+        dataset = load_dataset(pipeline, specification.module_paths, seed=seed)
+        sent = tuple(dataset.items[index] for index in dataset.for_traffic(count))
         if mode is Mode.REPLAY:
             plans = [a.chosen.plan for a in matching.assignments if a.chosen.plan.pipeline == name]
             prefixes = {
                 prefix(pipeline, plan.configuration, operator.name) for plan in plans for operator in pipeline.operators
             }
             recorded = set(load_recordings(store, name, prefixes).items)
-            held_out = tuple(item for item in held_out if item.key in recorded)
-        chosen[name] = held_out
+            sent = tuple(item for item in sent if item.key in recorded)
+        chosen[name] = sent
     return chosen
 
 
@@ -54,7 +55,7 @@ def items_seen(
 ) -> int:
     """How many of the items that traffic carries were measured for the profile of a configuration in use.
 
-    A configuration that was measured on the whole data set leaves nothing unseen.
+    None where the data set holds items out.
     """
     from circinus.profiling import load_dataset, load_profile
 

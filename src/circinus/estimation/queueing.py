@@ -136,8 +136,10 @@ def waiting(
         )
     residual = (arrival_scv + service_scv) / 2
     queue = utilization / (1 - utilization) * (arrival_scv / batch_size + service_scv) / 2
-    conditional_s = service_s / servers * (residual + queue) * _correction(servers, utilization, service_scv)
     probability = erlang_c(servers, batch_size * utilization * servers)
+    # The correction is one of light traffic; with batches traffic is light as long as requests are served alone.
+    correction = _correction(servers, np.minimum(batch_size * utilization, 1.0), service_scv)
+    conditional_s = service_s / servers * (residual + queue) * correction
     return Wait(probability, np.asarray(conditional_s))
 
 

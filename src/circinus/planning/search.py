@@ -9,6 +9,7 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.planning.frontier import Frontier
+from circinus.planning.measured_enough import Measured, measured_enough
 from circinus.planning.near_misses import near_misses
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
@@ -33,7 +34,10 @@ def plan_query(
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk asks for.
     """
     _check(query, profile)
-    return _plan(query, pipeline, _compile(query, pipeline, profile, settings), network, settings)
+    measured = measured_enough(profile, query)
+    if not measured.profile.configurations and measured.left_out:
+        return _unmeasured(query, measured)
+    return _plan(query, pipeline, _compile(query, pipeline, measured.profile, settings), measured, network, settings)
 
 
 def plan_queries(
@@ -54,7 +58,7 @@ def plan_queries(
     if specification.infrastructure is None:
         raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
     network = Network(specification.infrastructure)
-    compiled: dict[tuple[str, ScenarioGrid], ProfileArrays] = {}
+    compiled: dict[tuple[str, ScenarioGrid, int], ProfileArrays] = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
@@ -65,10 +69,14 @@ def plan_queries(
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
-        key = (query.pipeline, ScenarioGrid.for_risk(query.risk))
+        measured = measured_enough(profile, query)
+        if not measured.profile.configurations and measured.left_out:
+            frontiers[query.name] = _unmeasured(query, measured)
+            continue
+        key = (query.pipeline, ScenarioGrid.for_risk(query.risk), measured.items)
         if key not in compiled:
-            compiled[key] = _compile(query, pipeline, profile, settings)
-        frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
+            compiled[key] = _compile(query, pipeline, measured.profile, settings)
+        frontiers[query.name] = _plan(query, pipeline, compiled[key], measured, network, settings)
     return frontiers
 
 
@@ -90,11 +98,24 @@ def _check(query: Query, profile: PipelineProfile) -> None:
         )
 
 
+_TOO_FEW_ITEMS = "configurations measured on too few items for the latency objective"
+
+
+def _unmeasured(query: Query, measured: Measured) -> Frontier:
+    return Frontier(query, (), {_TOO_FEW_ITEMS: measured.left_out}, (), (), measured.why_none)
+
+
 def _plan(
-    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
+    query: Query,
+    pipeline: Pipeline,
+    arrays: ProfileArrays,
+    measured: Measured,
+    network: Network,
+    settings: SearchSettings,
 ) -> Frontier:
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
+    considered[_TOO_FEW_ITEMS] = measured.left_out
     if not search.space.columns.pools:
         return Frontier(query, (), considered, (), (), why_none(search, ()))
     without_cost = search.cheapest()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
+    from circinus.profiling.percentile_items import latency_items
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
     from circinus.profiling.profiler import profile_pipeline
     from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
@@ -22,6 +23,7 @@ else:
         "Dataset": "dataset",
         "load_dataset": "dataset",
         "record_held_out": "held_out",
+        "latency_items": "percentile_items",
         "load_profile": "load",
         "ProfileObserver": "observer",
         "ProfileProgress": "observer",
@@ -57,6 +59,7 @@ __all__ = [
     "RecordedRun",
     "Recordings",
     "SilentObserver",
+    "latency_items",
     "load_dataset",
     "load_profile",
     "load_recordings",

@@ -61,6 +61,7 @@ def read_profile(
         pipeline=pipeline.name,
         dataset_fingerprint=dataset.fingerprint,
         dataset_items=len(dataset.numbers),
+        held_out_items=len(dataset.numbers) - reader.most_items,
         hardware_class=LOCAL,
         risk=objectives.risk,
         configurations=profiles,
@@ -68,7 +69,7 @@ def read_profile(
         unsettled=tuple(
             p.configuration
             for p in profiles
-            if len(p.items) < len(dataset.numbers) and not objectives.settled(p.accuracy, len(p.items))[0]
+            if len(p.items) < reader.most_items and not objectives.settled(p.accuracy, len(p.items))[0]
         ),
         profiled_s=ran_s,
         saved_s=saved_s,
@@ -95,7 +96,9 @@ class _Reader:
         self._addresses = addresses
         self._pipeline = addresses.pipeline
         self._dataset = dataset
-        ordered = dataset.numbers[dataset.order]
+        self.most_items = len(dataset.order) - self._pipeline.dataset.held_out_items(len(dataset.order))
+        """Items that may be profiled; what was recorded of the others is not looked at."""
+        ordered = dataset.numbers[dataset.order[: self.most_items]]
         operators = [operator.name for operator in self._pipeline.operators]
         services = store.known_numbers([addresses.service(name, c) for c in listed for name in operators])
         self._service_row = {address: row for row, address in enumerate(services)}

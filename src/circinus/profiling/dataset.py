@@ -25,6 +25,8 @@ class Dataset:
     """In the order of the data set itself."""
     order: tuple[int, ...]
     """Indexes into `items`: a seeded permutation, every beginning of which is balanced over the strata."""
+    held_out_items: int
+    """How many items at the end of the order are never profiled."""
     seed: int
     """What the order was drawn with."""
     fingerprint: str
@@ -34,13 +36,18 @@ class Dataset:
     input_bytes: tuple[int, ...]
     """For each of `items` the size of its value as it is sent."""
 
-    def first(self, count: int) -> tuple[Item, ...]:
-        """The `count` items that are measured first."""
-        return tuple(self.items[i] for i in self.order[:count])
+    @property
+    def profiled(self) -> tuple[int, ...]:
+        """The beginning of the order that may be profiled."""
+        return self.order[: len(self.order) - self.held_out_items]
 
-    def held_out(self, count: int) -> tuple[Item, ...]:
-        """The last `count` items of the order, last first: what a short measurement never sees."""
-        return tuple(self.items[i] for i in reversed(self.order[max(0, len(self.order) - count) :]))
+    def for_traffic(self, count: int) -> tuple[int, ...]:
+        """Indexes of at most `count` items that traffic may carry, last of the order first.
+
+        These are held-out items; of a data set that holds out none, the items that profiling reaches last.
+        """
+        backwards = self.order[::-1]
+        return backwards[: min(count, self.held_out_items or len(backwards))]
 
 
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
@@ -73,6 +80,7 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
     return Dataset(
         items=items,
         order=tuple(order.tolist()),
+        held_out_items=pipeline.dataset.held_out_items(len(items)),
         seed=seed,
         fingerprint=fingerprint.hexdigest(),
         addresses=tuple(addresses),

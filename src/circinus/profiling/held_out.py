@@ -34,10 +34,10 @@ def record_held_out(
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Recordings:
-    """Record the given configurations on the last `items_count` items of the order, for replay.
+    """Record the given configurations on at most `items_count` held-out items (`Dataset.for_traffic`), for replay.
 
     What the store knows is not measured again. An item on which one of the configurations fails is told to the observer
-    and left out. A profile takes no notice of these items until its gap-free beginning reaches them.
+    and left out. A profile takes no notice of held-out items.
 
     Raises:
         KeyboardInterrupt: as it comes; what was committed stays and the next call goes on from there.
@@ -50,7 +50,7 @@ def record_held_out(
     pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
     addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
     dataset = load_dataset(pipeline, module_paths, seed=seed)
-    indexes = list(reversed(dataset.order[max(0, len(dataset.order) - items_count) :]))
+    indexes = dataset.for_traffic(items_count)
     wanted = _in_prefix_order(pipeline, configurations)
     total, done, failed = len(wanted) * len(indexes), 0, set[int]()
     with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:

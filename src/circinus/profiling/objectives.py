@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circinus.profiling.bounded import Bounded
+from circinus.profiling.percentile_items import LEAST_ITEMS, items_for_percentile, latency_items
 from circinus.spec import AccuracySlo, Query
 
 DEFAULT_RISK = 0.05
-LATENCY_ITEMS = 32
-"""Items on which a configuration that may be chosen is measured at least: percentiles of latency stand on them."""
+_USUAL_ITEMS = max(LEAST_ITEMS, items_for_percentile(95.0, DEFAULT_RISK))
+"""Where nobody asks for anything yet."""
 
 
 @dataclass(frozen=True)
 class Objectives:
-    """The accuracy objectives of all queries on one pipeline."""
+    """What all queries on one pipeline ask to be known of it."""
 
     thresholds: tuple[AccuracySlo, ...]
     optional: bool
@@ -24,6 +25,8 @@ class Objectives:
     """The smallest risk of any query."""
     weights: tuple[float, ...] = ()
     """For each threshold the weight of the queries that ask for it."""
+    latency_items: int = _USUAL_ITEMS
+    """Items that the most demanding latency objective takes (`latency_items`)."""
 
     @classmethod
     def of(cls, queries: Sequence[Query], pipeline_name: str) -> Objectives:
@@ -39,6 +42,7 @@ class Objectives:
             weights=tuple(weights.values()),
             optional=not asked or any(slo is None for slo in asked),
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
+            latency_items=max(map(latency_items, concerned), default=_USUAL_ITEMS),
         )
 
     def undecided(self, accuracy: Bounded) -> tuple[AccuracySlo, ...]:
@@ -58,6 +62,6 @@ class Objectives:
             return False, f"its accuracy in [{accuracy.lower:.3g}, {accuracy.upper:.3g}] may or may not be {asked}"
         if not self.optional and not any(t.holds_for(accuracy.lower) for t in self.thresholds):
             return True, "its accuracy is not good enough for any query"
-        if items < LATENCY_ITEMS:
-            return False, f"latency is to be estimated from at least {LATENCY_ITEMS} items"
+        if items < self.latency_items:
+            return False, f"latency is to be estimated from at least {self.latency_items} items"
         return True, "its accuracy is decided for every query"

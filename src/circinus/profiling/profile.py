@@ -72,6 +72,8 @@ class PipelineProfile:
     pipeline: str
     dataset_fingerprint: str
     dataset_items: int
+    held_out_items: int
+    """How many of them are never profiled."""
     hardware_class: str
     risk: float
     """Probability with which any one accuracy bound may fail (each side)."""
@@ -80,7 +82,8 @@ class PipelineProfile:
     """Configurations without a single item."""
     unsettled: tuple[Configuration, ...]
     """Configurations whose measurement has not settled what the queries ask: their bounds straddle a threshold, or
-    there are too few items to estimate latency from. One that was measured on the whole data set is settled."""
+    there are too few items to estimate latency from. One that was measured on all items but the held-out ones is
+    settled."""
     profiled_s: float
     """Seconds of processing that the measurements took."""
     saved_s: float

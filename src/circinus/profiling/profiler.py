@@ -83,7 +83,8 @@ def profile_pipeline(
         for known in profile.configurations:
             pace.known(known.configuration, {n: o.service_s.tolist() for n, o in known.operators.items()})
         measurer.declare([known.configuration for known in profile.configurations])
-        standings = Standings(pipeline, measurer, np.array(dataset.order, dtype=np.int64), objectives)
+        order = np.array(dataset.profiled, dtype=np.int64)
+        standings = Standings(pipeline, measurer, order, len(dataset.items), objectives)
         prospects = Prospects(pipeline, standings, objectives, pace)
         allocations = Allocations(opened, addresses, measurer, standings, pace, budget, observer)
         try:

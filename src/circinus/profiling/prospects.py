@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circinus.profiling.bounded import Bounded
-from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
+from circinus.profiling.objectives import Objectives
 from circinus.profiling.pace import Pace
 from circinus.profiling.standings import Standings
 from circinus.spec import AccuracySlo, Configuration, Pipeline
@@ -70,7 +70,7 @@ class Prospects:
         )
 
     def _surely(self, configuration: Configuration, slo: AccuracySlo) -> bool:
-        enough = self._standings.items(configuration) >= min(LATENCY_ITEMS, len(self._standings.order))
+        enough = self._standings.items(configuration) >= self._standings.latency_items
         return (
             enough
             and not self._standings.failed(configuration)
@@ -87,7 +87,7 @@ class Prospects:
             bounds = {
                 target: self._standings.bounds(np.append(scores, np.resize(pattern, target - items)))
                 for target in self._standings.targets
-                if target > items and target >= min(LATENCY_ITEMS, len(self._standings.order))
+                if target > items and target >= self._standings.latency_items
             }
             known = self._expected[configuration] = items, bounds
         return known[1]

@@ -10,7 +10,7 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import mean_bounds
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.measuring import Measurer
-from circinus.profiling.objectives import LATENCY_ITEMS, Objectives
+from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.spec import Configuration, Pipeline
 
@@ -18,11 +18,23 @@ from circinus.spec import Configuration, Pipeline
 class Standings:
     """On how many items each configuration is known, and what that says."""
 
-    def __init__(self, pipeline: Pipeline, measurer: Measurer, order: IntArray, objectives: Objectives) -> None:
-        """Begin with what the store knows."""
+    def __init__(
+        self, pipeline: Pipeline, measurer: Measurer, order: IntArray, population: int, objectives: Objectives
+    ) -> None:
+        """Begin with what the store knows.
+
+        Args:
+            pipeline: what is measured.
+            measurer: knows the store.
+            order: indexes of the items that may be profiled, in the order of measuring.
+            population: number of items of the data set, whose mean score is to be bounded.
+            objectives: what is to be settled.
+        """
         self.configurations = prefix_order(pipeline)
         self.order = order
-        self.targets = looks(len(order))
+        self.latency_items = min(objectives.latency_items, len(order))
+        self.targets = looks(len(order), self.latency_items)
+        self._population = population
         self._metric = pipeline.metric
         self._measurer = measurer
         self._objectives = objectives
@@ -65,7 +77,7 @@ class Standings:
     def bounds(self, scores: FloatArray) -> Bounded:
         """Bounds of the mean score of the whole data set, had its first items these scores."""
         low, high = self._metric.range
-        return mean_bounds(scores, len(self.order), risk=self._objectives.risk, low=low, high=high)
+        return mean_bounds(scores, self._population, risk=self._objectives.risk, low=low, high=high)
 
     @property
     def best_score(self) -> float:
@@ -92,14 +104,14 @@ class Standings:
             return items
         if items and self._objectives.undecided(self.accuracy(configuration)):
             return len(self.order)
-        return max(items, min(LATENCY_ITEMS, len(self.order)))
+        return max(items, self.latency_items)
 
 
-def looks(items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ... and all.
+def looks(items: int, latency_items: int) -> tuple[int, ...]:
+    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ..., all, and those latency takes.
 
     The bounds allow any number of looks; the half steps keep a configuration from getting twice what it needs.
     """
     doubled = (8 << k for k in range(64))
     steps = (step for whole in doubled for step in ((whole,) if whole == 8 else (whole, whole * 3 // 2)))
-    return (*takewhile(lambda step: step < items, steps), items)
+    return tuple(sorted({*takewhile(lambda step: step < items, steps), min(latency_items, items), items}))

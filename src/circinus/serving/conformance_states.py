@@ -140,7 +140,7 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
         name=PIPELINE,
         operators=tuple(operators),
         metric=MetricSpec(name="equal", uses=f"{module}:equal"),
-        dataset=DatasetSpec(uses=f"{module}:numbers"),
+        dataset=DatasetSpec(uses=f"{module}:numbers", held_out=0.5),
     )
     specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
     configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})

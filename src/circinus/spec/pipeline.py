@@ -11,6 +11,7 @@ from circinus.spec.consistency import graph, knobs
 from circinus.spec.faults import Expects, Wrong, describe, wrong
 from circinus.spec.forms import KeyedByName, OneOrMany, ascending, distinct
 from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
+from circinus.spec.slo import Score
 from circinus.spec.units import Bytes
 
 Choices = Annotated[
@@ -98,6 +99,12 @@ class DatasetSpec(SpecModel):
     """`module:attribute` of a function that returns a sequence of `circinus.operators.Item`."""
     arguments: Mapping[str, ScalarValue] = Field(default_factory=dict)
     """Keyword arguments of the function."""
+    held_out: Score = Field(default=0.2, ge=0, le=0.5)
+    """Share of the items that profiling never measures, so that traffic can carry items no plan was chosen on."""
+
+    def held_out_items(self, items: int) -> int:
+        """How many of `items` are held out; one item at least is left to measure."""
+        return min(round(items * self.held_out), items - 1)
 
 
 class Pipeline(SpecModel):
