@@ -10,14 +10,14 @@ from circinus.estimation.percentiles import Percentile
 from circinus.estimation.scenarios import ScenarioGrid
 
 GRID = ScenarioGrid(5, 64)
-P95 = Percentile(95.0, GRID)
+P95 = Percentile.at(95.0, 0.05)
 
 vectors = arrays(np.float64, GRID.count, elements=st.floats(0, 100))
 
 
 @given(vectors, st.sampled_from([1.0, 50.0, 90.0, 95.0, 99.0, 99.9]))
 def test_bounds_enclose_the_value(latency_s: np.ndarray, percentile: float) -> None:
-    bounded = Percentile(percentile, GRID).of(latency_s)
+    bounded = Percentile.at(percentile, 0.05).of(latency_s)
     assert bounded.lower <= bounded.value <= bounded.upper
     assert bounded.upper <= latency_s.max()
 
@@ -48,7 +48,7 @@ def test_the_upper_bound_misses_the_truth_less_often_than_the_risk(percentile: f
         "two": lambda size: rng.normal(size=size) + 10 * (rng.random(size) < 0.06),
     }[shape]
     truth = np.quantile(draw(2_000_000), percentile / 100)
-    misses = np.mean(Percentile(percentile, GRID).upper(draw((4000, GRID.count))) < truth)
+    misses = np.mean(Percentile.at(percentile, 0.05).upper(draw((4000, GRID.count))) < truth)
     assert misses <= 0.05
 
 

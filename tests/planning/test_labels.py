@@ -10,7 +10,7 @@ import pytest
 from listing import EXACT, point_of, small_seeds
 
 from circinus.estimation import Estimator
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.estimator import latency_percentile
 from circinus.planning import plan_query
 from circinus.planning.allocations import AllocationSearch
 from circinus.planning.limits import Limits
@@ -24,7 +24,7 @@ SEEDS = small_seeds(80, 400)
 
 
 def _space(instance: Instance) -> SearchSpace:
-    arrays = compile_profile(instance.pipeline, instance.profile, ScenarioGrid.for_risk(instance.query.risk))
+    arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query))
     return compile_query(instance.query, instance.network, arrays, EXACT)
 
 
@@ -46,7 +46,7 @@ def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -
         plan = plans.plan(space, index)
         configuration = int(plans.configuration[index])
         candidate = estimators[configuration].candidate(plan)
-        expected_s = estimators[configuration].latency_s(plan)
+        expected_s = estimators[configuration].latency_s(plan, cautious=True)
         np.testing.assert_allclose(latency_s[index], expected_s, rtol=1e-12)
         assert (bounds_s[configuration] <= expected_s * (1 + 1e-12)).all()
         cost = candidate.estimate.cost_usd_per_h

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from circinus.estimation import Estimator
+from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
@@ -17,7 +18,7 @@ NOBODY_BEATS = -1e9
 
 
 def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, ResourceColumns, list[OptionTable]]:
-    arrays = compile_profile(instance.pipeline, instance.profile, GRID)
+    arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query))
     columns = ResourceColumns(instance.network.pools_for(instance.query.source), (), 0.7)
     tables = [
         option_table(
@@ -87,7 +88,9 @@ def test_options_are_what_the_estimator_computes(seed: int) -> None:
         if not table.available[row, pool, option]:
             continue
         estimator = Estimator(instance.query, instance.pipeline, arrays.configurations[position], instance.network)
-        np.testing.assert_allclose(estimator.latency_s(plan), table.node_s[row, pool, option], rtol=1e-12)
+        np.testing.assert_allclose(
+            estimator.latency_s(plan, cautious=True), table.node_s[row, pool, option], rtol=1e-12
+        )
         cost = estimator.candidate(plan).estimate.cost_usd_per_h
         assert table.resources[row, pool, option, columns.shared_cost] == pytest.approx(cost.lower)
         assert table.resources[row, pool, option, columns.alone_cost] == pytest.approx(cost.upper)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_application import accuracy_query
 
-from circinus.profiling import latency_items
-from circinus.profiling.percentile_items import LEAST_ITEMS, items_for_percentile
+from circinus.profiling.percentile_items import LEAST_ITEMS, items_for_percentile, latency_items
 from circinus.spec import LatencySlo
 
 
@@ -34,7 +33,7 @@ def test_drawing_without_replacement_needs_no_more() -> None:
     assert misses < 0.05
 
 
-@pytest.mark.parametrize(("percentile", "risk", "items"), [(95, 0.05, 59), (99, 0.05, 299), (50, 0.05, LEAST_ITEMS)])
+@pytest.mark.parametrize(("percentile", "risk", "items"), [(95, 0.05, 30), (99, 0.05, 150), (50, 0.05, LEAST_ITEMS)])
 def test_of_a_query(percentile: float, risk: float, items: int) -> None:
     query = accuracy_query(0.9)
     assert latency_items(query) == LEAST_ITEMS

@@ -115,7 +115,7 @@ def test_more_queries_need_more_items_and_only_those(application: Application) -
     application.queries = (accuracy_query(0.96),)
     profile = _profile(application)
     assert max(len(p.items) for p in profile.configurations) == 96
-    first = set(first_keys(application, 59))
+    first = set(first_keys(application, 32))
     assert first.isdisjoint(key for name in ("left-high", "joined", "right") for key in application.calls_of(name))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,6 @@ from circinus.estimation.conditions import Conditions
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, StageEstimate
 from circinus.estimation.percentiles import Percentile
-from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stages import Stages
 from circinus.estimation.transfer import INPUT, Transfers, destinations
 from circinus.profiling import ConfigurationProfile
@@ -31,7 +30,7 @@ def latency_percentile(query: Query) -> Percentile:
     """The percentile that `query` is about, over as many sections of scenarios as its risk asks for."""
     latency = query.slos.latency
     percentile = DEFAULT_PERCENTILE if latency is None else latency.percentile
-    return Percentile(percentile, ScenarioGrid.for_risk(query.risk))
+    return Percentile.at(percentile, query.risk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ class Estimator:
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
         grid = self._percentile.grid
-        self._stages: Stages = alike._stages if alike else Stages(query, grid)
+        self._stages: Stages = alike._stages if alike else Stages(query, self._percentile)
         self._transfers: Transfers = alike._transfers if alike else Transfers(query, network, grid, usable_link_share)
         self._sizes = self._transfers.sizes(profile)
 
@@ -102,6 +101,10 @@ class Estimator:
                 promise: a link for more than its usable share by this query alone).
         """
         timeline = self._follow(plan, conditions)
+        latency_s = self._percentile.of(timeline.latency_s)
+        if any(self._stages.allowance(operator) > 1 for operator in self._profile.operators.values()):
+            cautious_s = self._percentile.of(self._follow(plan, conditions, cautious=True).latency_s)
+            latency_s = replace(latency_s, upper=max(latency_s.upper, cautious_s.upper))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, promise=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
@@ -110,7 +113,7 @@ class Estimator:
             plan=plan,
             estimate=Estimate(
                 percentile=self._percentile.percentile,
-                latency_s=self._percentile.of(timeline.latency_s),
+                latency_s=latency_s,
                 accuracy=self._profile.accuracy,
                 cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
                 stages=timeline.stages,
@@ -121,11 +124,17 @@ class Estimator:
             transfer_cost_usd_per_h=transfers_usd_per_h,
         )
 
-    def latency_s(self, plan: Plan, conditions: Conditions | None = None) -> FloatArray:
-        """(scenarios,) the latency of `plan` in every scenario; arguments and errors are those of `candidate`."""
-        return self._follow(plan, conditions).latency_s
+    def latency_s(self, plan: Plan, conditions: Conditions | None = None, *, cautious: bool = False) -> FloatArray:
+        """(scenarios,) the latency of `plan` in every scenario.
 
-    def _follow(self, plan: Plan, conditions: Conditions | None) -> _Timeline:
+        Args:
+            plan: as of `candidate`; so are errors.
+            conditions: as of `candidate`.
+            cautious: with service times stretched by the allowance for few items, as upper bounds are.
+        """
+        return self._follow(plan, conditions, cautious=cautious).latency_s
+
+    def _follow(self, plan: Plan, conditions: Conditions | None, *, cautious: bool = False) -> _Timeline:
         self._check(plan)
         placement, allocations = dict(plan.placement), dict(plan.allocations)
         sites = {INPUT: self._query.source}
@@ -137,7 +146,7 @@ class Estimator:
             ready, transfer_s = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
-            finish[operator.name] = ready + stage.node_s
+            finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
             uses.append(stage.use)
             stages.append(
                 StageEstimate(

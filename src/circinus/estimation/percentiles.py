@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.tails import TailAllowance
 from circinus.profiling import Bounded
 
 FloatArray = NDArray[np.floating]
@@ -23,16 +24,24 @@ class Percentile:
     percentiles, each taken at the rank that is at or above the truth with probability at least 1/2 (the lower bound:
     the least, at or below). All sections err to the same side with probability at most 2^-sections, whatever the
     distribution. This holds for sections of independent scenarios; where a section has so few items (or scenarios,
-    beyond the 99th percentile) that none reaches the percentile, its rank is the last and the bound holds less often.
+    beyond the 99th percentile) that none reaches the percentile, its rank is the last and the bound would hold less
+    often: the upper one is therefore taken of latencies whose service times have been stretched by `allowance`.
 
     Every one of the three is monotone: where no scenario is slower, none of them is greater.
     """
 
     percentile: float
     grid: ScenarioGrid
+    allowance: TailAllowance
+    """For service times measured on few items."""
+
+    @classmethod
+    def at(cls, percentile: float, risk: float) -> Percentile:
+        """A percentile over as many sections of scenarios as a risk asks for."""
+        return cls(percentile, ScenarioGrid.for_risk(risk), TailAllowance(percentile, risk))
 
     def of(self, latency_s: FloatArray) -> Bounded:
-        """The percentile of one vector of scenarios, (count,)."""
+        """The percentile of one vector of scenarios, (count,), without the allowance."""
         ordered = np.sort(latency_s)
         value = float(ordered[math.ceil(self.percentile / 100 * self.grid.count - 1e-9) - 1])
         sections = np.sort(latency_s.reshape(self.grid.sections, self.grid.size), axis=1)

@@ -11,8 +11,8 @@ from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions, replicas_for, whole_replicas
 from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
+from circinus.estimation.percentiles import Percentile
 from circinus.estimation.queueing import Amount, Wait, waiting
-from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import OperatorProfile
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
@@ -27,6 +27,8 @@ class Stage:
     use: DeploymentUse
     node_s: FloatArray
     """(scenarios,) wait and service."""
+    cautious_s: FloatArray
+    """The same with the service time stretched by the allowance for few items."""
     mean_wait_s: float
     """Over the scenarios."""
     mean_service_s: float
@@ -81,19 +83,30 @@ class _Measured:
     scenarios_s: FloatArray
     mean_s: float
     square_s2: float
+    allowance: float
+    """At least 1: for the percentile of times measured on few items."""
+    stretched_s: FloatArray
+    """The scenarios with the allowance."""
 
     @classmethod
-    def of(cls, profile: OperatorProfile, grid: ScenarioGrid) -> _Measured:
+    def of(cls, profile: OperatorProfile, percentile: Percentile) -> _Measured:
         service_s = profile.service_s
-        return cls(service_s[grid.items(len(service_s))], float(service_s.mean()), float((service_s**2.0).mean()))
+        items = percentile.grid.items(len(service_s))
+        return cls(
+            service_s[items],
+            float(service_s.mean()),
+            float((service_s**2.0).mean()),
+            percentile.allowance.of(service_s),
+            percentile.allowance.stretched(service_s)[items],
+        )
 
 
 class Stages:
     """The stages of all plans of one query, under any configuration."""
 
-    def __init__(self, query: Query, grid: ScenarioGrid) -> None:
+    def __init__(self, query: Query, percentile: Percentile) -> None:
         self._query = query
-        self._grid = grid
+        self._percentile = percentile
         self._promised: dict[tuple[OperatorProfile, str, Allocation], Stage] = {}
         self._measured: dict[OperatorProfile, _Measured] = {}
 
@@ -118,6 +131,16 @@ class Stages:
             stage = self._promised[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
+    def allowance(self, profile: OperatorProfile) -> float:
+        """The factor on an operator's service times with which the percentile's bound keeps its risk."""
+        return self._of(profile).allowance
+
+    def _of(self, profile: OperatorProfile) -> _Measured:
+        measured = self._measured.get(profile)
+        if measured is None:
+            measured = self._measured[profile] = _Measured.of(profile, self._percentile)
+        return measured
+
     def _compute(
         self,
         operator: OperatorSpec,
@@ -127,9 +150,7 @@ class Stages:
         conditions: Conditions | None,
     ) -> Stage:
         slowdown = full_batch_ratio(profile, allocation.cpus, allocation.batch_size) / pool.hardware.relative_speed
-        measured = self._measured.get(profile)
-        if measured is None:
-            measured = self._measured[profile] = _Measured.of(profile, self._grid)
+        measured = self._of(profile)
         traffic = Traffic(self._query.rate_per_s, measured.mean_s * slowdown, measured.square_s2 * slowdown**2)
         use = DeploymentUse(
             deployment=Deployment(
@@ -149,9 +170,15 @@ class Stages:
             )
         else:
             wait = _loaded_wait(use.deployment, conditions)
-        wait_s = wait.at(self._grid.exponentials(queue_name(operator.name)))
+        wait_s = wait.at(self._percentile.grid.exponentials(queue_name(operator.name)))
         service_s = measured.scenarios_s * slowdown
-        return Stage(use, wait_s + service_s, float(wait_s.mean()), float(service_s.mean()))
+        return Stage(
+            use=use,
+            node_s=wait_s + service_s,
+            cautious_s=wait_s + measured.stretched_s * slowdown,
+            mean_wait_s=float(wait_s.mean()),
+            mean_service_s=float(service_s.mean()),
+        )
 
 
 def _loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:

@@ -111,7 +111,7 @@ class AllocationSearch:
         )
 
     def _run(self, known: Archive, *, settle: bool) -> tuple[_Labels, FloatArray]:
-        count, scenarios = self._cells.count, self._space.arrays.grid.count
+        count, scenarios = self._cells.count, self._space.arrays.percentile.grid.count
         labels = _Labels(
             cell=np.arange(count),
             options=np.zeros((count, 0), dtype=np.int64),

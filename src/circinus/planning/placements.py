@@ -102,7 +102,7 @@ class PlacementSearch:
             beginning=np.zeros(1, dtype=np.int64),
             pools=np.zeros((1, 0), dtype=np.int64),
             sites=np.full((1, 1), space.source),
-            finish_s={0: np.zeros((1, 2, space.arrays.grid.count), dtype=space.transfer_s[0].dtype)},
+            finish_s={0: np.zeros((1, 2, space.arrays.percentile.grid.count), dtype=space.transfer_s[0].dtype)},
             least=nothing,
             cheapest=nothing,
             transfers=nothing,

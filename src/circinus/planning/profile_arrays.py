@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
+from circinus.estimation.percentiles import Percentile
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stages import full_batch_ratio
 from circinus.estimation.traffic import Traffic
-from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import OperatorSpec, Pipeline
 
 FloatArray = NDArray[np.floating]
@@ -45,7 +46,7 @@ class OperatorRows:
 
     spec: OperatorSpec
     scenarios_s: FloatArray
-    """(rows, scenarios) seconds for one item alone on the fewest CPUs."""
+    """(rows, scenarios) seconds for one item alone on the fewest CPUs, stretched by the allowance for few items."""
     mean_s: FloatArray
     """(rows,)"""
     scv: FloatArray
@@ -60,9 +61,9 @@ class OperatorRows:
 
 @dataclass(frozen=True, eq=False)
 class ProfileArrays:
-    """All configurations of a profile."""
+    """All configurations of a profile, for the percentile that a query is about."""
 
-    grid: ScenarioGrid
+    percentile: Percentile
     order: tuple[OperatorSpec, ...]
     """Topological."""
     parents: tuple[tuple[int, ...], ...]
@@ -78,21 +79,25 @@ class ProfileArrays:
 
 
 def compile_profile(
-    pipeline: Pipeline, profile: PipelineProfile, grid: ScenarioGrid, dtype: type[np.floating] = np.float64
+    pipeline: Pipeline, profile: PipelineProfile, percentile: Percentile, dtype: type[np.floating] = np.float64
 ) -> ProfileArrays:
     """Lay out `profile` for the search.
 
     Raises:
-        PlanningError: the profile is of another pipeline, or has no configuration with a measured item.
+        PlanningError: the profile is of another pipeline, or has no configuration with enough items.
     """
     if profile.pipeline != pipeline.name:
         raise PlanningError(
             f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline"
         )
-    measured = [c for c in profile.configurations if len(c.items)]
+    least = min(LEAST_ITEMS, profile.dataset_items - profile.held_out_items)
+    measured = [c for c in profile.configurations if len(c.items) >= least]
     if not measured:
-        raise PlanningError(f"pipeline {pipeline.name}: found no measured configuration, expected one; profile it")
-    order = pipeline.topological_order()
+        raise PlanningError(
+            f"pipeline {pipeline.name}: found no configuration that was measured on {least} items, expected one; "
+            "profile it longer"
+        )
+    order, grid = pipeline.topological_order(), percentile.grid
     producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}
     rows = np.zeros((len(measured), len(order) + 1), dtype=np.int64)
@@ -112,7 +117,7 @@ def compile_profile(
     sorting = np.lexsort(rows.T[::-1])
     parents = tuple(tuple(dict.fromkeys(index[name] for name in o.after)) or (INPUT_INDEX,) for o in order)
     return ProfileArrays(
-        grid=grid,
+        percentile=percentile,
         order=order,
         parents=parents,
         consumers=tuple(tuple(o for o, ps in enumerate(parents) if producer in ps) for producer in producers),
@@ -126,7 +131,7 @@ def compile_profile(
             ),
         ),
         operators=tuple(
-            _operator_rows(o, [c.operators[o.name] for c in owners], grid, dtype)
+            _operator_rows(o, [c.operators[o.name] for c in owners], percentile, dtype)
             for o, owners in zip(order, first[1:], strict=True)
         ),
     )
@@ -152,14 +157,15 @@ def _producer_rows(sizes: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dty
 
 
 def _operator_rows(
-    spec: OperatorSpec, profiles: Sequence[OperatorProfile], grid: ScenarioGrid, dtype: type[np.floating]
+    spec: OperatorSpec, profiles: Sequence[OperatorProfile], percentile: Percentile, dtype: type[np.floating]
 ) -> OperatorRows:
     services = [profile.service_s for profile in profiles]
+    stretched = [percentile.allowance.stretched(service_s) for service_s in services]
     mean_s, scv = _moments(services)
     sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
     return OperatorRows(
         spec=spec,
-        scenarios_s=_scenarios(services, grid, dtype),
+        scenarios_s=_scenarios(stretched, percentile.grid, dtype),
         mean_s=mean_s,
         scv=scv,
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
@@ -168,7 +174,7 @@ def _operator_rows(
     )
 
 
-def _scenarios(measured: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dtype: type[np.floating]) -> FloatArray:
+def _scenarios(measured: Sequence[FloatArray], grid: ScenarioGrid, dtype: type[np.floating]) -> FloatArray:
     return np.stack([values[grid.items(len(values))] for values in measured]).astype(dtype)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.estimator import latency_percentile
+from circinus.estimation.percentiles import Percentile
 from circinus.planning.frontier import Frontier
-from circinus.planning.measured_enough import Measured, measured_enough
 from circinus.planning.near_misses import near_misses
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
@@ -34,10 +34,7 @@ def plan_query(
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk asks for.
     """
     _check(query, profile)
-    measured = measured_enough(profile, query)
-    if not measured.profile.configurations and measured.left_out:
-        return _unmeasured(query, measured)
-    return _plan(query, pipeline, _compile(query, pipeline, measured.profile, settings), measured, network, settings)
+    return _plan(query, pipeline, _compile(query, pipeline, profile, settings), network, settings)
 
 
 def plan_queries(
@@ -58,7 +55,7 @@ def plan_queries(
     if specification.infrastructure is None:
         raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
     network = Network(specification.infrastructure)
-    compiled: dict[tuple[str, ScenarioGrid, int], ProfileArrays] = {}
+    compiled: dict[tuple[str, Percentile], ProfileArrays] = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
@@ -69,21 +66,17 @@ def plan_queries(
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
-        measured = measured_enough(profile, query)
-        if not measured.profile.configurations and measured.left_out:
-            frontiers[query.name] = _unmeasured(query, measured)
-            continue
-        key = (query.pipeline, ScenarioGrid.for_risk(query.risk), measured.items)
+        key = (query.pipeline, latency_percentile(query))
         if key not in compiled:
-            compiled[key] = _compile(query, pipeline, measured.profile, settings)
-        frontiers[query.name] = _plan(query, pipeline, compiled[key], measured, network, settings)
+            compiled[key] = _compile(query, pipeline, profile, settings)
+        frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
     return frontiers
 
 
 def _compile(query: Query, pipeline: Pipeline, profile: PipelineProfile, settings: SearchSettings) -> ProfileArrays:
     # Where nothing may be lost, the search computes in the estimator's own precision.
     dtype = np.float32 if settings.tolerance > 0 else np.float64
-    return compile_profile(pipeline, profile, ScenarioGrid.for_risk(query.risk), dtype)
+    return compile_profile(pipeline, profile, latency_percentile(query), dtype)
 
 
 def _check(query: Query, profile: PipelineProfile) -> None:
@@ -98,24 +91,11 @@ def _check(query: Query, profile: PipelineProfile) -> None:
         )
 
 
-_TOO_FEW_ITEMS = "configurations measured on too few items for the latency objective"
-
-
-def _unmeasured(query: Query, measured: Measured) -> Frontier:
-    return Frontier(query, (), {_TOO_FEW_ITEMS: measured.left_out}, (), (), measured.why_none)
-
-
 def _plan(
-    query: Query,
-    pipeline: Pipeline,
-    arrays: ProfileArrays,
-    measured: Measured,
-    network: Network,
-    settings: SearchSettings,
+    query: Query, pipeline: Pipeline, arrays: ProfileArrays, network: Network, settings: SearchSettings
 ) -> Frontier:
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
-    considered[_TOO_FEW_ITEMS] = measured.left_out
     if not search.space.columns.pools:
         return Frontier(query, (), considered, (), (), why_none(search, ()))
     without_cost = search.cheapest()

@@ -74,7 +74,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
             option_table(
                 rows,
                 columns,
-                arrays.grid,
+                arrays.percentile.grid,
                 rate_per_s=query.rate_per_s,
                 utilization_targets=settings.utilization_targets,
                 slack_s=slack_s,
@@ -98,12 +98,12 @@ def _transfers(
 ) -> tuple[FloatArray, FloatArray]:
     """(rows, sites, sites, scenarios) seconds, and (rows, sites, sites, columns) resources, of sending an output."""
     sizes = producer.scenarios_bytes
-    seconds = np.zeros((len(sizes), sites, sites, arrays.grid.count), dtype=sizes.dtype)
+    seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
     bytes_per_s = rate_per_s * producer.mean_bytes
     crossing = {}
     for link in columns.links:
-        draws = arrays.grid.exponentials(queue_name(link)).astype(sizes.dtype)
+        draws = arrays.percentile.grid.exponentials(queue_name(link)).astype(sizes.dtype)
         wait_s = link_wait(link, columns.usable_link_share, producer.mean_bytes, producer.scv).at(draws)
         crossing[link] = crossing_s(link, sizes, wait_s)
     for (source, target), path in paths.items():

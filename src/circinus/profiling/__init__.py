@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
-    from circinus.profiling.percentile_items import latency_items
+    from circinus.profiling.percentile_items import LEAST_ITEMS
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
     from circinus.profiling.profiler import profile_pipeline
     from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
@@ -23,7 +23,7 @@ else:
         "Dataset": "dataset",
         "load_dataset": "dataset",
         "record_held_out": "held_out",
-        "latency_items": "percentile_items",
+        "LEAST_ITEMS": "percentile_items",
         "load_profile": "load",
         "ProfileObserver": "observer",
         "ProfileProgress": "observer",
@@ -48,6 +48,7 @@ else:
 
 
 __all__ = [
+    "LEAST_ITEMS",
     "Bounded",
     "ConfigurationProfile",
     "Dataset",
@@ -59,7 +60,6 @@ __all__ = [
     "RecordedRun",
     "Recordings",
     "SilentObserver",
-    "latency_items",
     "load_dataset",
     "load_profile",
     "load_recordings",

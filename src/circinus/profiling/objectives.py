@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circinus.profiling.bounded import Bounded
-from circinus.profiling.percentile_items import LEAST_ITEMS, items_for_percentile, latency_items
+from circinus.profiling.percentile_items import items_for_percentile, latency_items
 from circinus.spec import AccuracySlo, Query
 
 DEFAULT_RISK = 0.05
-_USUAL_ITEMS = max(LEAST_ITEMS, items_for_percentile(95.0, DEFAULT_RISK))
+_USUAL_ITEMS = math.ceil(items_for_percentile(95.0, DEFAULT_RISK) / 2)
 """Where nobody asks for anything yet."""
 
 

@@ -6,8 +6,8 @@ import math
 
 from circinus.spec import Query
 
-LEAST_ITEMS = 32
-"""Items that means of times and sizes stand on, whatever the objective."""
+LEAST_ITEMS = 8
+"""Items that anything is promised on: means of times and sizes, and tails."""
 
 
 def items_for_percentile(percentile: float, risk: float) -> int:
@@ -21,13 +21,16 @@ def items_for_percentile(percentile: float, risk: float) -> int:
         percentile: of 100, between 0 and 100.
         risk: between 0 and 1.
     """
-    return math.ceil(math.log(risk) / math.log(percentile / 100.0))
+    return max(1, math.ceil(math.log(risk) / math.log(percentile / 100.0)))
 
 
 def latency_items(query: Query) -> int:
-    """Items that a configuration must be measured on to promise the query's latency objective at its risk.
+    """Items on which a configuration is measured for the query's latency objective.
 
-    Where a data set has fewer, all of them that may be profiled have to do.
+    Half of what a bound of the percentile takes without assumptions. The allowance for the tail
+    (`circinus.estimation.tails`) is then small: some per cent of the service time.
     """
     latency = query.slos.latency
-    return LEAST_ITEMS if latency is None else max(LEAST_ITEMS, items_for_percentile(latency.percentile, query.risk))
+    if latency is None:
+        return LEAST_ITEMS
+    return max(LEAST_ITEMS, math.ceil(items_for_percentile(latency.percentile, query.risk) / 2))

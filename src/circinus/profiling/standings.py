@@ -32,8 +32,9 @@ class Standings:
         """
         self.configurations = prefix_order(pipeline)
         self.order = order
-        self.latency_items = min(objectives.latency_items, len(order))
-        self.targets = looks(len(order), self.latency_items)
+        self.targets = looks(len(order))
+        needed = min(objectives.latency_items, len(order))
+        self.latency_items = next(target for target in self.targets if target >= needed)
         self._population = population
         self._metric = pipeline.metric
         self._measurer = measurer
@@ -107,11 +108,11 @@ class Standings:
         return max(items, self.latency_items)
 
 
-def looks(items: int, latency_items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ..., all, and those latency takes.
+def looks(items: int) -> tuple[int, ...]:
+    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ... and all.
 
     The bounds allow any number of looks; the half steps keep a configuration from getting twice what it needs.
     """
     doubled = (8 << k for k in range(64))
     steps = (step for whole in doubled for step in ((whole,) if whole == 8 else (whole, whole * 3 // 2)))
-    return tuple(sorted({*takewhile(lambda step: step < items, steps), min(latency_items, items), items}))
+    return (*takewhile(lambda step: step < items, steps), items)

@@ -6,6 +6,7 @@ its resident memory are a replica's too. It listens on an inherited socket and e
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -73,6 +74,8 @@ class Failed:
 
 def main() -> None:
     """Serve requests until the other end closes."""
+    # Registered before any operator's own: runs after those, and ends what they left.
+    atexit.register(_end_group)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     operator: Operator | None = None
     with Connection(int(sys.argv[1])) as connection:
@@ -98,9 +101,15 @@ def _end_with_parent() -> None:
     """Standard input is a pipe that nobody writes to: it ends when the planner does, however that was killed."""
     while os.read(0, 1):
         pass
-    if os.getpgrp() == os.getpid():  # what the operator started is in this process's group, and ends with it
-        os.killpg(os.getpid(), signal.SIGKILL)
+    _end_group()
     os._exit(1)
+
+
+def _end_group() -> None:
+    """End this process and all that the operator started, which is in its group."""
+    if os.getpgrp() == os.getpid():
+        sys.stderr.flush()
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def _load(request: LoadRequest) -> Operator:
