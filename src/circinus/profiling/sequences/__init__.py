@@ -1,0 +1,19 @@
+"""Confidence sequences: bounds of a mean that hold however often one looks, from arrays alone."""
+
+from circinus.profiling.sequences.betting import betting_bounds
+from circinus.profiling.sequences.empirical_bernstein import empirical_bernstein_bounds
+from circinus.profiling.sequences.multiplicity import sequence_risk
+from circinus.profiling.sequences.paired import difference_bounds, through_partner
+from circinus.profiling.sequences.strata import indicators
+from circinus.profiling.sequences.thresholds import Verdicts, threshold_verdicts
+
+__all__ = [
+    "Verdicts",
+    "betting_bounds",
+    "difference_bounds",
+    "empirical_bernstein_bounds",
+    "indicators",
+    "sequence_risk",
+    "threshold_verdicts",
+    "through_partner",
+]

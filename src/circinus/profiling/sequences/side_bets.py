@@ -1,0 +1,75 @@
+"""Side bets on which item comes next: how covariates make bounds tighter and leave the promise as it is."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from circinus.profiling.sequences.arrays import FloatArray
+from circinus.profiling.sequences.capital import FRACTIONS
+from circinus.profiling.sequences.prediction import predictions
+
+_FIRST_FIT = 4
+
+
+def side_bets(scores: FloatArray, covariates: FloatArray) -> FloatArray:
+    """Payoffs of the capital that does not buy scores: high for items that are predicted to score low.
+
+    Covariates (strata, scores of a partner that was measured on every item) are known of every item beforehand.
+    Before each item is drawn, the money that is not in scores is put on *which* item that will be. All items left
+    are equally likely, so payoffs whose mean over the items left is 1 are fair, whatever the scores are: the capital
+    stays a supermartingale and the promise of `greatest_capital` stays exact, with a bad prediction as with a good
+    one. What a good prediction does is to take back the luck of the draw: the capital then swings with the error of
+    the prediction instead of with the score. In the limit the variance that counts is that of the residuals, which
+    for strata is what proportional stratification leaves. To first order the payoff is the control variate
+    x - (f - mean of f over the items left), the f being predictable; but where the control variate's greater
+    range would forbid bold bets, this one is cut off at 0 and made fair again instead.
+
+    Only a beginning that ended before an item predicts it. The predictions are fitted again after 4, 8, 12, 16, 20,
+    24, 28, 32, 40, ... items, independently of how many were drawn, so that more items change no bet of the past.
+
+    Limits: the proof needs that each next item is uniformly random among *all* items left, given the past: a random
+    permutation of the population. In an order that is balanced over strata the next item's stratum can be told in
+    advance, so that a side bet on strata is not fair; nothing is proved there.
+
+    Args:
+        scores: (k, n) in [0, 1], of the first n items in the order they were drawn.
+        covariates: (population, columns) of all items: the first n in the order they were drawn, the others in any.
+
+    Returns:
+        (fractions, k, n) of at least 0.
+    """
+    drawn, population = scores.shape[1], len(covariates)
+    payoffs = np.ones((len(FRACTIONS), *scores.shape))
+    fits = [*_fits_before(drawn), drawn]
+    for begin, end in pairwise(fits):
+        predicted = predictions(scores[:, :begin], covariates)[:, begin:]
+        # Relative to its mean, which is the fair price of a score if the prediction is right.
+        relative = predicted / np.maximum(predicted.mean(axis=1), 1e-9)[:, None]
+        left = population - np.arange(begin, end)
+        for number, fraction in enumerate(FRACTIONS):
+            if fraction == 1.0:
+                continue  # buys scores with everything: no money is left for the side
+            stakes = np.maximum(0.0, 1.0 - fraction * relative)
+            payoffs[number, :, begin:end] = _fair(stakes, left)
+    return payoffs
+
+
+def _fits_before(drawn: int) -> list[int]:
+    """Numbers of items after which predictions are fitted again: four to each doubling."""
+    found, step = [_FIRST_FIT], _FIRST_FIT
+    while found[-1] + step < drawn:
+        found.append(found[-1] + step)
+        if found[-1] >= 8 * step:
+            step *= 2
+    return found if drawn > _FIRST_FIT else []
+
+
+def _fair(stakes: FloatArray, left: FloatArray) -> FloatArray:
+    """(k, items left) stakes of at least 0 -> (k, n) those of the next n items over the means of what is then left."""
+    drawn = len(left)
+    later = stakes[:, drawn:].sum(axis=1, keepdims=True)
+    # Summed from the end: a difference of sums would leave rounding errors where little is left.
+    means = (np.cumsum(stakes[:, :drawn][:, ::-1], axis=1)[:, ::-1] + later) / left
+    return np.where(means > 1e-12, stakes[:, :drawn] / np.maximum(means, 1e-12), 1.0)

@@ -1,0 +1,99 @@
+"""On which side of thresholds a mean surely is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.profiling.sequences.arrays import BoolArray, FloatArray, checked_covariates, unit_scores
+from circinus.profiling.sequences.capital import greatest_capital
+from circinus.profiling.sequences.side_bets import side_bets
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """For k configurations and q thresholds, what is sure of the mean."""
+
+    above: BoolArray
+    """(k, q) whether the mean is surely greater."""
+    below: BoolArray
+    """(k, q) whether the mean is surely less. Both only where a promise failed."""
+    exhausted: bool
+    """Whether all items were seen, so that what is neither above nor below is equal."""
+
+    @property
+    def at_least(self) -> BoolArray:
+        """(k, q) whether the mean is surely the threshold or greater."""
+        return self.above | ~self.below if self.exhausted else self.above
+
+    @property
+    def at_most(self) -> BoolArray:
+        """(k, q) whether the mean is surely the threshold or less."""
+        return self.below | ~self.above if self.exhausted else self.below
+
+    @property
+    def undecided(self) -> BoolArray:
+        """(k, q) whether more items may tell."""
+        return ~(self.at_least | self.at_most)
+
+
+def threshold_verdicts(
+    scores: FloatArray,
+    population: int,
+    thresholds: FloatArray,
+    *,
+    risk: float,
+    low: float = 0.0,
+    high: float = 1.0,
+    covariates: FloatArray | None = None,
+) -> Verdicts:
+    """Say of each mean on which side of each threshold it surely is.
+
+    The same as comparing thresholds with `betting_bounds`, without its bisection: the capital that was won against a
+    threshold says it. Because that capital falls in the threshold, whoever wrongly excludes some threshold has
+    excluded the true mean itself; so the risk covers any number of thresholds at once, also those thought of later.
+
+    Args:
+        scores: (k, n) scores of the first n items in the order they were drawn, for each of k configurations.
+        population: number of all items, at least n.
+        thresholds: (q,) in the units of the scores.
+        risk: probability that, ever, any threshold of a configuration is wrongly said to be exceeded; likewise
+            undercut; 0 < risk < 1.
+        low: least score that can occur.
+        high: greatest score that can occur.
+        covariates: (population, columns), as for `betting_bounds`.
+
+    Raises:
+        ValueError: as for `betting_bounds`.
+    """
+    unit = unit_scores(scores, population, low, high)
+    covariates = checked_covariates(covariates, population)
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if scores.shape[1] == population:
+        means = scores.mean(axis=1)[:, None]
+        return Verdicts(means > thresholds, means < thresholds, exhausted=True)
+    if low == high:
+        ones = np.ones((len(scores), 1), dtype=bool)
+        return Verdicts(ones & (low > thresholds), ones & (low < thresholds), exhausted=True)
+    places = (thresholds - low) / (high - low)
+    above = _surely_above(unit, population, places, risk, covariates)
+    below = _surely_above(1.0 - unit, population, 1.0 - places, risk, covariates)
+    return Verdicts(above, below, exhausted=False)
+
+
+def _surely_above(
+    scores: FloatArray, population: int, places: FloatArray, risk: float, covariates: FloatArray | None
+) -> BoolArray:
+    """(k, n) scores and (q,) thresholds in the unit range -> (k, q)."""
+    bets = None if covariates is None else side_bets(scores, covariates)
+    certain = scores.sum(axis=1) / population
+    found = np.empty((len(scores), len(places)), dtype=bool)
+    for number, place in enumerate(places):
+        if place < 0 or place >= 1:
+            found[:, number] = place < 0
+            continue
+        means = np.full(len(scores), place)
+        found[:, number] = greatest_capital(scores, population, means, bets) >= 1 / risk
+        found[:, number] |= certain > place + 1e-12
+    return found

@@ -1,0 +1,44 @@
+"""The risk of a run is shared by all that may go wrong in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from simulated_populations import random_orders
+
+from circinus.profiling.sequences import difference_bounds, sequence_risk, threshold_verdicts
+
+
+def test_shares_add_up_to_the_risk() -> None:
+    assert sequence_risk(0.05, 25) * 50 == pytest.approx(0.05)
+    assert sequence_risk(0.05, 25, comparisons=24) * 98 == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("risk", "configurations", "comparisons"), [(0.0, 1, 0), (1.0, 1, 0), (0.1, 0, 0), (0.1, 1, -1)]
+)
+def test_what_cannot_be_is_refused(risk: float, configurations: int, comparisons: int) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        sequence_risk(risk, configurations, comparisons)
+
+
+def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None:
+    """Six independent coins, each with thresholds just beside its mean, all compared with the first."""
+    size, promised, runs = 60, 0.2, 300
+    rng = np.random.default_rng(3)
+    scores = (rng.random((6, size)) < np.linspace(0.2, 0.8, 6)[:, None]).astype(float)
+    means = scores.mean(axis=1)
+    thresholds = np.concatenate([means + 1e-6, means - 1e-6])
+    risk = sequence_risk(promised, configurations=6, comparisons=5)
+    wrong = 0
+    for order in random_orders(size, runs=runs)[:, :-1]:
+        drawn = scores[:, order]
+        verdicts = threshold_verdicts(drawn, size, thresholds, risk=risk)
+        misjudged = (verdicts.above & (thresholds >= means[:, None])) | (
+            verdicts.below & (thresholds <= means[:, None])
+        )
+        differences = difference_bounds(drawn[1:], drawn[:1], size, risk=risk)
+        for mean, found in zip(means[1:] - means[0], differences, strict=True):
+            misjudged[0, 0] |= not found.lower - 1e-6 <= mean <= found.upper + 1e-6
+        wrong += bool(misjudged.any())
+    assert 0 < wrong / runs <= promised
