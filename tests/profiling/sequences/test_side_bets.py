@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from circinus.profiling.sequences.capital import FRACTIONS, PARTS
+from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.side_bets import side_bets
 
 
+def _side_bets(scores: np.ndarray, covariates: np.ndarray) -> np.ndarray:
+    return side_bets(scores, Covariates.of(covariates))
+
+
 def _final_capital(scores: np.ndarray, covariates: np.ndarray, mean: float) -> float:
-    bets = side_bets(scores[None], covariates)[:, 0]
+    bets = _side_bets(scores[None], covariates)[:, 0]
     left = len(scores) - np.arange(len(scores))
     fair = (len(scores) * mean - (np.cumsum(scores) - scores)) / left
     payoff = np.where(fair > 1e-9, scores / np.maximum(fair, 1e-9), 1.0)
@@ -41,7 +46,7 @@ def test_the_mean_payoff_over_the_items_left_is_one() -> None:
         for candidate in range(drawn, 37):
             rest = [candidate, *(i for i in range(drawn, 37) if i != candidate)]
             order = [*range(drawn), *rest]
-            payoffs.append(side_bets(scores[:, order[: drawn + 1]], covariates[order])[:, :, drawn])
+            payoffs.append(_side_bets(scores[:, order[: drawn + 1]], covariates[order])[:, :, drawn])
         assert np.min(payoffs) >= 0
         assert np.mean(payoffs, axis=0)[1:] == pytest.approx(1.0)
         assert np.std(payoffs, axis=0)[1:].max() > 0.01
@@ -50,15 +55,15 @@ def test_the_mean_payoff_over_the_items_left_is_one() -> None:
 def test_scores_to_come_change_no_bet() -> None:
     rng = np.random.default_rng(4)
     scores, covariates = rng.random((3, 50)), rng.random((60, 4))
-    bets = side_bets(scores, covariates)
+    bets = _side_bets(scores, covariates)
     for drawn in (1, 5, 8, 23, 49):
-        assert np.allclose(side_bets(scores[:, :drawn], covariates), bets[:, :, :drawn])
+        assert np.allclose(_side_bets(scores[:, :drawn], covariates), bets[:, :, :drawn])
         other = np.hstack([scores[:, :drawn], 1 - scores[:, drawn:]])
-        assert np.array_equal(side_bets(other, covariates)[:, :, : drawn + 1], bets[:, :, : drawn + 1])
+        assert np.array_equal(_side_bets(other, covariates)[:, :, : drawn + 1], bets[:, :, : drawn + 1])
 
 
 def test_items_predicted_to_score_low_pay_more() -> None:
     covariates = (np.arange(40) % 2)[:, None].astype(float)
-    bets = side_bets(0.2 + 0.6 * covariates.T[:, :20], covariates)
+    bets = _side_bets(0.2 + 0.6 * covariates.T[:, :20], covariates)
     assert (bets[2:, 0, 10:20:2] > 1).all()
     assert (bets[2:, 0, 11:20:2] < 1).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_populations import ALLOWED, POPULATIONS, RISK, random_orders
 
-from circinus.profiling.sequences import betting_bounds, threshold_verdicts
+from circinus.profiling.sequences import Covariates, betting_bounds, threshold_verdicts
 
 THRESHOLDS = np.array([-0.5, 0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.5])
 
@@ -20,7 +20,7 @@ THRESHOLDS = np.array([-0.5, 0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.5])
 def test_verdicts_are_what_the_bounds_say(scores: list[float], more: int, with_covariates: bool) -> None:
     values = np.array(scores).reshape(1, -1)
     population = values.shape[1] + more
-    covariates = (np.arange(population) % 3 == 0)[:, None].astype(float) if with_covariates else None
+    covariates = Covariates.of((np.arange(population) % 3 == 0)[:, None].astype(float)) if with_covariates else None
     verdicts = threshold_verdicts(values, population, THRESHOLDS, risk=0.1, covariates=covariates)
     (bounds,) = betting_bounds(values, population, risk=0.1, covariates=covariates)
     for threshold, above, below in zip(THRESHOLDS, verdicts.above[0], verdicts.below[0], strict=True):

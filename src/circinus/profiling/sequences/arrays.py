@@ -38,18 +38,3 @@ def unit_scores(scores: FloatArray, population: int, low: float, high: float) ->
         return np.zeros_like(scores)
     unit: FloatArray = np.clip((scores - low) / (high - low), 0.0, 1.0)
     return unit
-
-
-def checked_covariates(covariates: FloatArray | None, population: int) -> FloatArray | None:
-    """See that covariates are known of every item.
-
-    Raises:
-        ValueError: another number of rows than the population has items, or a value that is not finite.
-    """
-    if covariates is None or covariates.shape[-1] == 0:
-        return None
-    if covariates.ndim != 2 or len(covariates) != population:
-        raise ValueError(f"found covariates of shape {covariates.shape}, expected ({population}, columns)")
-    if not np.isfinite(covariates).all():
-        raise ValueError(f"found no finite covariate of item {int(np.argwhere(~np.isfinite(covariates))[0][0])}")
-    return covariates

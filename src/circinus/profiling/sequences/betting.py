@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from circinus.profiling.bounded import Bounded
-from circinus.profiling.sequences.arrays import FloatArray, checked_covariates, unit_scores
+from circinus.profiling.sequences.arrays import FloatArray, unit_scores
 from circinus.profiling.sequences.capital import greatest_capital
+from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.prediction import predicted_means
 from circinus.profiling.sequences.side_bets import side_bets
 
@@ -20,7 +21,7 @@ def betting_bounds(
     risk: float,
     low: float = 0.0,
     high: float = 1.0,
-    covariates: FloatArray | None = None,
+    covariates: Covariates | None = None,
 ) -> tuple[Bounded, ...]:
     """Bound the means of finite populations by samples drawn without replacement.
 
@@ -38,18 +39,19 @@ def betting_bounds(
         risk: probability with which each side may fail, 0 < risk < 1.
         low: least score that can occur.
         high: greatest score that can occur.
-        covariates: (population, columns) what is known of every item: the first n in the order they were drawn, the
-            others in any. See `side_bets`, `indicators`.
+        covariates: what is known of every item: the first n in the order they were drawn, the others in any. Which
+            covariates are used must not depend on scores (see `side_bets`).
 
     Returns:
         For each sample its estimated mean: the plain mean, or with covariates the mean of what was seen and of
         predictions for what was not; the middle of the range for n = 0; moved to the nearer bound if outside.
 
     Raises:
-        ValueError: a score outside [low, high], more scores than the population has, or covariates not of every item.
+        ValueError: a score outside [low, high], more scores than the population has, or covariates not of all items.
     """
     unit = unit_scores(scores, population, low, high)
-    covariates = checked_covariates(covariates, population)
+    if covariates is not None:
+        covariates.check(population)
     drawn = scores.shape[1]
     if drawn == 0:
         return tuple(Bounded((low + high) / 2, low, high) for _ in scores)
@@ -61,7 +63,7 @@ def betting_bounds(
     return as_bounded(values, lower, upper, low, high)
 
 
-def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: FloatArray | None) -> FloatArray:
+def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: Covariates | None) -> FloatArray:
     """(k, n) scores in [0, 1] -> (k,) greatest means that were excluded from below at some time."""
     drawn = scores.shape[1]
     bets = None if covariates is None else side_bets(scores, covariates)

@@ -7,6 +7,7 @@ import numpy as np
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.sequences.arrays import FloatArray, unit_scores
 from circinus.profiling.sequences.betting import betting_bounds
+from circinus.profiling.sequences.covariates import Covariates
 
 
 def difference_bounds(
@@ -17,7 +18,7 @@ def difference_bounds(
     risk: float,
     low: float = 0.0,
     high: float = 1.0,
-    covariates: FloatArray | None = None,
+    covariates: Covariates | None = None,
 ) -> tuple[Bounded, ...]:
     """Bound the mean of `first` less the mean of `second`, measured on the same items.
 
@@ -33,7 +34,7 @@ def difference_bounds(
         risk: probability with which each side may ever fail, 0 < risk < 1.
         low: least score that can occur.
         high: greatest score that can occur.
-        covariates: (population, columns), as for `betting_bounds`.
+        covariates: as for `betting_bounds`.
 
     Raises:
         ValueError: as for `betting_bounds`.

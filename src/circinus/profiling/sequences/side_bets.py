@@ -6,14 +6,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from circinus.profiling.sequences.arrays import FloatArray
+from circinus.profiling.sequences.arrays import FloatArray, IntArray
 from circinus.profiling.sequences.capital import FRACTIONS
+from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.prediction import predictions
 
 _FIRST_FIT = 4
 
 
-def side_bets(scores: FloatArray, covariates: FloatArray) -> FloatArray:
+def side_bets(scores: FloatArray, covariates: Covariates) -> FloatArray:
     """Payoffs of the capital that does not buy scores: high for items that are predicted to score low.
 
     Covariates (strata, scores of a partner that was measured on every item) are known of every item beforehand.
@@ -26,6 +27,10 @@ def side_bets(scores: FloatArray, covariates: FloatArray) -> FloatArray:
     x - (f - mean of f over the items left), the f being predictable; but where the control variate's greater
     range would forbid bold bets, this one is cut off at 0 and made fair again instead.
 
+    The covariates themselves are to be chosen without regard to scores, or only to those of items drawn before: a
+    partner, say, that is measured on everything because it was so decided beforehand. To take the partner that fits
+    best afterwards, or the one that happened to be measured to the end, is to try them all (`sequence_risk`).
+
     Only a beginning that ended before an item predicts it. The predictions are fitted again after 4, 8, 12, 16, 20,
     24, 28, 32, 40, ... items, independently of how many were drawn, so that more items change no bet of the past.
 
@@ -35,24 +40,25 @@ def side_bets(scores: FloatArray, covariates: FloatArray) -> FloatArray:
 
     Args:
         scores: (k, n) in [0, 1], of the first n items in the order they were drawn.
-        covariates: (population, columns) of all items: the first n in the order they were drawn, the others in any.
+        covariates: of all items: the first n in the order they were drawn, the others in any.
 
     Returns:
         (fractions, k, n) of at least 0.
     """
-    drawn, population = scores.shape[1], len(covariates)
+    drawn, population = scores.shape[1], len(covariates.kind)
     payoffs = np.ones((len(FRACTIONS), *scores.shape))
     fits = [*_fits_before(drawn), drawn]
     for begin, end in pairwise(fits):
-        predicted = predictions(scores[:, :begin], covariates)[:, begin:]
+        predicted = predictions(scores[:, :begin], covariates)
         # Relative to its mean, which is the fair price of a score if the prediction is right.
-        relative = predicted / np.maximum(predicted.mean(axis=1), 1e-9)[:, None]
-        left = population - np.arange(begin, end)
+        mean = predicted @ covariates.counts(begin) / (population - begin)
+        relative = predicted / np.maximum(mean, 1e-9)[:, None]
+        left, later = population - np.arange(begin, end), covariates.counts(end)
         for number, fraction in enumerate(FRACTIONS):
             if fraction == 1.0:
                 continue  # buys scores with everything: no money is left for the side
             stakes = np.maximum(0.0, 1.0 - fraction * relative)
-            payoffs[number, :, begin:end] = _fair(stakes, left)
+            payoffs[number, :, begin:end] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, left)
     return payoffs
 
 
@@ -66,10 +72,14 @@ def _fits_before(drawn: int) -> list[int]:
     return found if drawn > _FIRST_FIT else []
 
 
-def _fair(stakes: FloatArray, left: FloatArray) -> FloatArray:
-    """(k, items left) stakes of at least 0 -> (k, n) those of the next n items over the means of what is then left."""
-    drawn = len(left)
-    later = stakes[:, drawn:].sum(axis=1, keepdims=True)
+def _fair(stakes: FloatArray, later: FloatArray, left: IntArray) -> FloatArray:
+    """Payoffs of stakes on the next n items, so that their mean over the items left is 1.
+
+    Args:
+        stakes: (k, n) of at least 0, on each of the next n items.
+        later: (k,) sum of the stakes on all items after those.
+        left: (n,) numbers of items left before each.
+    """
     # Summed from the end: a difference of sums would leave rounding errors where little is left.
-    means = (np.cumsum(stakes[:, :drawn][:, ::-1], axis=1)[:, ::-1] + later) / left
-    return np.where(means > 1e-12, stakes[:, :drawn] / np.maximum(means, 1e-12), 1.0)
+    means = (np.cumsum(stakes[:, ::-1], axis=1)[:, ::-1] + later[:, None]) / left
+    return np.where(means > 1e-12, stakes / np.maximum(means, 1e-12), 1.0)

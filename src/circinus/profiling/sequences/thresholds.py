@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.profiling.sequences.arrays import BoolArray, FloatArray, checked_covariates, unit_scores
+from circinus.profiling.sequences.arrays import BoolArray, FloatArray, unit_scores
 from circinus.profiling.sequences.capital import greatest_capital
+from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.side_bets import side_bets
 
 
@@ -46,7 +47,7 @@ def threshold_verdicts(
     risk: float,
     low: float = 0.0,
     high: float = 1.0,
-    covariates: FloatArray | None = None,
+    covariates: Covariates | None = None,
 ) -> Verdicts:
     """Say of each mean on which side of each threshold it surely is.
 
@@ -62,13 +63,14 @@ def threshold_verdicts(
             undercut; 0 < risk < 1.
         low: least score that can occur.
         high: greatest score that can occur.
-        covariates: (population, columns), as for `betting_bounds`.
+        covariates: as for `betting_bounds`.
 
     Raises:
         ValueError: as for `betting_bounds`.
     """
     unit = unit_scores(scores, population, low, high)
-    covariates = checked_covariates(covariates, population)
+    if covariates is not None:
+        covariates.check(population)
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if scores.shape[1] == population:
         means = scores.mean(axis=1)[:, None]
@@ -83,7 +85,7 @@ def threshold_verdicts(
 
 
 def _surely_above(
-    scores: FloatArray, population: int, places: FloatArray, risk: float, covariates: FloatArray | None
+    scores: FloatArray, population: int, places: FloatArray, risk: float, covariates: Covariates | None
 ) -> BoolArray:
     """(k, n) scores and (q,) thresholds in the unit range -> (k, q)."""
     bets = None if covariates is None else side_bets(scores, covariates)
