@@ -74,7 +74,7 @@ def test_what_is_left_has_no_order() -> None:
 
 
 @given(scores=unit_lists, more=st.integers(0, 40), risk=st.sampled_from([0.01, 0.2]), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_bounds_only_tighten_and_hold_the_possible(scores: list[float], more: int, risk: float, seed: int) -> None:
     values = np.array(scores)[None]
     drawn, population = len(scores), len(scores) + more

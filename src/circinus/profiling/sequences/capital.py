@@ -33,7 +33,7 @@ def greatest_capital(
         side_bets: (fractions, k, n) of at least 0; 1 everywhere by default.
 
     Returns:
-        (k,) of at least 0; at least 1 where n > 0 is not yet known to matter (betting begins with 1).
+        (k,) of at least 1, which is owned before the first item.
     """
     drawn = scores.shape[1]
     left = population - np.arange(drawn)

@@ -23,7 +23,7 @@ def empirical_bernstein_bounds(
     so that no bisection is needed; the price is a bound that is wider by an amount that falls as 1/n.
 
     Predictable plug-in empirical Bernstein confidence sequence without replacement: Waudby-Smith & Ramdas, "Confidence
-    sequences for sampling without replacement", NeurIPS 33 (2020), theorem 3.2, each side by itself.
+    sequences for sampling without replacement", NeurIPS 33 (2020), section 3, each side by itself.
 
     Raises:
         ValueError: a score outside [low, high], or more scores than the population has.

@@ -25,7 +25,8 @@ def difference_bounds(
     Betting on the differences item by item, whose range is [low - high, high - low]. Two configurations that fail
     on the same items differ little where each of them varies much; the sequence notices. Even without any variance
     it cannot tell means that differ by d of a unit range in fewer than about log(1 / risk) / d items, as the
-    greatest safe bet is limited by the range.
+    greatest safe bet is limited by the range. For the sign alone, `threshold_verdicts` of the
+    differences at 0 is cheaper.
 
     Args:
         first: (k, n) scores of the first n items in the order they were drawn, for each of k pairs.

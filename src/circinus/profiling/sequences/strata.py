@@ -1,4 +1,17 @@
-"""Strata as covariates: their sizes are known before anything is measured."""
+"""Strata as covariates: their sizes are known before anything is measured.
+
+In a uniformly random order side bets on the strata do what proportional stratified sampling does: only the variance
+within the strata counts once their means are learnt (post-stratification). Orders that are stratified themselves were
+considered and not chosen, for the same variance at a higher price:
+
+- In a stratified order the next score has its stratum's mean, which no hypothesis about the mean of all fixes. A
+  valid test bets against the worst case over all means that the strata may have (Spertus, Sridhar & Stark,
+  "Sequential stratified inference for the mean", 2024), and pays in each stratum for learning how to bet.
+- The means of blocks of one item from each stratum are fair draws without replacement, but one bet then waits for
+  a whole block and is no safer than a bet on a single item: far more items where few would do.
+- Plain bets on a balanced order keep the promise in simulations, unproved, and are not tighter than on a random one:
+  what balance takes out of the luck of the draw, the bets do not know of.
+"""
 
 from __future__ import annotations
 
