@@ -18,11 +18,13 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
     - *Comparisons* must be fixed before the scores are seen, for instance all with one partner. Choosing the pair
       that looks good and testing it only counts as testing all.
 
-    Not chosen: Holm's stepwise shares gain nothing, as each configuration keeps, whatever is decided of it, a true
-    statement that may be wrongly rejected (its mean is not beyond where it is). Shares only for the side that
-    makes a plan (surely feasible) would halve the logarithm's argument, but leave "surely infeasible" without a
-    promise, so that the best plan is lost unnoticed. Testing configurations one after the other, each at the full
-    risk, from the most accurate down until one fails, needs to know the ranking beforehand.
+    Not chosen: unequal shares, more for configurations near a threshold, save no items even where the margins are
+    known, as those far from it then need more. Holm's stepwise shares gain nothing, as each configuration keeps,
+    whatever is decided of it, a true statement that may be wrongly rejected (its mean is not beyond where it is).
+    Shares only for the side that makes a plan (surely feasible) would halve the logarithm's argument, but leave
+    "surely infeasible" without a promise, so that the best plan is lost unnoticed. Testing configurations one after
+    the other, each at the full risk, from the most accurate down until one fails, needs to know the ranking
+    beforehand.
 
     Args:
         risk: probability of any wrong verdict in the run, 0 < risk < 1.
