@@ -31,7 +31,6 @@ from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, 
 from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import profile_table
 from circinus.reporting.progress import load_bar, profile_bar
-from circinus.reporting.quantities import duration
 from circinus.serving import Mode
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import Traffic, run_load
@@ -40,6 +39,7 @@ from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
 from circinus.spec import Specification
 from circinus.spec.document import load_specification
+from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from rich.table import Table
 
 from circinus.matching import Matching
-from circinus.reporting.plan_text import plan_text, slos_text
-from circinus.reporting.quantities import duration, score, usd_per_h
+from circinus.reporting.plan_text import plan_text
 from circinus.serving.measurement import LoadReport, QueryMeasurement
+from circinus.spec.spoken import duration, score, usd_per_h
 
 
 def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]) -> Table:
@@ -34,7 +34,7 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
     measured = {name: {query.query: query for query in report.queries} for name, report in reports.items()}
     for query in reports[ours].queries:
         table.add_row(
-            f"[bold]{query.query}[/bold]\n{slos_text(query.slos)}",
+            f"[bold]{query.query}[/bold]\n{query.slos!s}",
             plans.get(query.query) or f"not served: {why.get(query.query, '')}",
             *_cells(query),
             *(_short(measured[name][query.query]) for name in others),
@@ -56,7 +56,7 @@ def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str,
     return {
         "strategy": strategy,
         "query": query.query,
-        "objectives": slos_text(query.slos),
+        "objectives": str(query.slos),
         "plan": plans.get(query.query),
         "requests": query.requests,
         "lost": query.failures + query.unanswered,

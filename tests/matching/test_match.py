@@ -215,7 +215,7 @@ def test_alternatives_say_what_they_would_cost_more() -> None:
     found = matched(Instance(infra, (query("q"),), {"q": plans}))
     (assignment,) = found.assignments
     assert assignment.reason == "least total cost of its 2 plans beside those of the others"
-    assert [a.reason for a in assignment.alternatives] == ["costs $0.25/h more"]
+    assert [a.reason for a in assignment.alternatives] == ["costs $0.25/h more in total"]
 
 
 def test_no_queries_and_no_candidates_are_no_problem() -> None:

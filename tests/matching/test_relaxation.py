@@ -75,7 +75,7 @@ def test_the_tightest_limit_is_named_when_its_plan_fits() -> None:
     assert relaxation is not None
     assert relaxation.plan == plan.plan
     assert relaxation.slos.latency == LatencySlo(limit_s=0.441)
-    assert relaxation.change == "latency p95 <= 300 ms -> 441 ms"
+    assert relaxation.change == "latency p95 <= 300ms -> 441ms"
     assert only_rejection(found).binding == ("latency",)
 
 

@@ -155,9 +155,12 @@ def test_an_error_metric_counts_from_above() -> None:
 @pytest.mark.parametrize(
     ("slos", "words"),
     [
-        ({"latency": LatencySlo(limit=0.001)}, r"one would do if p95 were .* instead of 1 ms"),
-        ({"accuracy": AccuracySlo(threshold=0.999)}, r"accuracy were 0\.\d+ instead of 0\.999"),
-        ({"cost": CostSlo(limit=1e-6)}, r"cost were \$.*/h instead of \$1e-06/h"),
+        (
+            {"latency": LatencySlo(limit=0.001)},
+            r"with the infrastructure to itself, one would do with latency p95 <= [\d.]+m?s instead of 1ms",
+        ),
+        ({"accuracy": AccuracySlo(threshold=0.999)}, r"one would do with accuracy >= 0\.\d+ instead of 0\.999"),
+        ({"cost": CostSlo(limit=1e-6)}, r"one would do with cost <= \$.*/h instead of \$"),
         (
             {"latency": LatencySlo(limit=0.001), "accuracy": AccuracySlo(threshold=0.999)},
             "no single one that gives way would suffice",
@@ -176,14 +179,43 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     pipeline, profile = _chain()
     network = Network(_infrastructure())
     busy = _query().model_copy(update={"rate_per_s": 1e5})
-    assert "fits in no pool" in plan_query(busy, pipeline, profile, network).reason
+    assert plan_query(busy, pipeline, profile, network).reason == (
+        "operator op0 fits in no pool: pool device0 has too few nodes for the replicas that 100000/s need; "
+        "pool edge has too few nodes for the replicas that 100000/s need"
+    )
     crowded = _query().model_copy(update={"rate_per_s": 40.0})
     small = Network(_infrastructure(cpus=1.0))
     reason = plan_query(crowded, pipeline, profile, small).reason
     assert "fits" in reason
     closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
     frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
-    assert frontier.reason == "no pool is open to a query from site device0"
+    assert frontier.reason == (
+        "no pool is open to a query from site device0: pool device1 is private to queries from site device1"
+    )
+
+
+def test_an_operator_that_fits_nowhere_is_told_what_keeps_it_out_of_each_pool() -> None:
+    pipeline, profile = _chain()
+    operators = (pipeline.operators[0].model_copy(update={"allowed_tiers": ("device",)}), *pipeline.operators[1:])
+    pinned = pipeline.model_copy(update={"operators": operators})
+    infrastructure = _infrastructure(devices=2)
+    small = infrastructure.pools[0].model_copy(update={"cpus": 0.5})
+    empty = infrastructure.pools[2].model_copy(update={"name": "empty", "nodes": 0})
+    pools = (small, *infrastructure.pools[1:], empty)
+    network = Network(infrastructure.model_copy(update={"pools": pools}))
+    assert plan_query(_query(), pinned, profile, network).reason == (
+        "operator op0 fits in no pool: a node of pool device0 has 0.5 cpus and a replica needs 1 cpu; "
+        "pool edge is on tier edge and its allowed_tiers are device; "
+        "pool device1 is private to queries from site device1; pool empty has no nodes"
+    )
+
+
+def test_of_many_closed_pools_a_few_are_named() -> None:
+    pipeline, profile = _chain()
+    infrastructure = _infrastructure(devices=9)
+    closed = infrastructure.model_copy(update={"pools": infrastructure.pools[1:9], "links": ()})
+    reason = plan_query(_query(), pipeline, profile, Network(closed)).reason
+    assert reason.endswith("pool device4 is private to queries from site device4; and 4 more pools")
 
 
 def test_what_does_not_belong_together_is_an_error() -> None:

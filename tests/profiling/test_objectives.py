@@ -38,7 +38,7 @@ def test_without_queries_accuracy_is_optional() -> None:
     [
         (0.6, 0.8, 100, False, "may or may not be >= 0.7"),
         (0.8, 0.95, 100, False, "may or may not be >= 0.9"),
-        (0.5, 0.95, 8, False, r"\[0.5, 0.95\] may or may not be >= 0.9, >= 0.7"),
+        (0.5, 0.95, 8, False, r"\[0.500, 0.950\] may or may not be >= 0.9, >= 0.7"),
         (0.2, 0.6, 8, True, "not good enough for any query"),
         (0.75, 0.85, LEAST_ITEMS - 1, False, "latency"),
         (0.75, 0.85, LEAST_ITEMS, True, "decided"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, DEFAULT_RUN_DIR, Json, PlanFile, RunDir
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir
+from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
@@ -30,7 +31,7 @@ def apply(
         int,
         typer.Option(min=1, help="In replay: how many items that planning did not see are recorded for each plan."),
     ] = DEFAULT_REPLAY_ITEMS,
-    run_dir: RunDir = DEFAULT_RUN_DIR,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from circinus.cli.options import DEFAULT_RUN_DIR, Json, RunDir
+from circinus.cli.options import Json, RunDir
+from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 
-def destroy(run_dir: RunDir = DEFAULT_RUN_DIR, json: Json = False) -> None:
+def destroy(run_dir: RunDir = DEFAULT_RUN_FOLDER, json: Json = False) -> None:
     """End the engine with everything it started."""
     from circinus.cli.output import print_json
     from circinus.serving.local.client import destroy as end_engine

@@ -19,6 +19,7 @@ def explain(
     from circinus.cli.output import console, print_json
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table
+    from circinus.reporting.plan_text import PLAN_LEGEND
 
     opened = open_plan(plan_file)
     matching = opened.plan_set.matching
@@ -37,5 +38,6 @@ def explain(
     for rejection in matching.rejections:
         if rejection.query in chosen:
             console().print(rejection_explanation(rejection, known[rejection.query]))
+    console().print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
     if not queries:
         console().print(deployment_table(matching.deployments))

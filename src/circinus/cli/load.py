@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, DEFAULT_RUN_DIR, Json, PlanFile, RunDir, duration_option
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir, duration_option
+from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
@@ -27,7 +28,7 @@ def load(
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,
-    run_dir: RunDir = DEFAULT_RUN_DIR,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""

@@ -15,7 +15,6 @@ Store = Annotated[
     typer.Option("--store", help="Profile store.", show_default=".circinus/profiles.sqlite beside the first file"),
 ]
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the running engine.", envvar="CIRCINUS_RUN_DIR")]
-DEFAULT_RUN_DIR = Path(".circinus/engine")
 DEFAULT_PLAN = Path("plan.json")
 
 

@@ -57,10 +57,11 @@ def plan(
         print_json("plan", {"file": output, "plan_set": plan_set})
         return
     from circinus.reporting.plan_table import deployment_table, plan_table
+    from circinus.spec.spoken import duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(matching, queries), deployment_table(matching.deployments))
-    console().print(f"planned in {plan_set.planning_s * 1e3:.0f} ms, written to {output}", highlight=False)
+    console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
 
 
 def _pipelines_in_use(specification: Specification) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from circinus.cli.options import DEFAULT_RUN_DIR, Json, RunDir
+from circinus.cli.options import Json, RunDir
+from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 
-def status(run_dir: RunDir = DEFAULT_RUN_DIR, json: Json = False) -> None:
+def status(run_dir: RunDir = DEFAULT_RUN_FOLDER, json: Json = False) -> None:
     """Say what runs; ends with 1 when a replica that is wanted is not ready."""
     import asyncio
 

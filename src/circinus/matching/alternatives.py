@@ -13,15 +13,17 @@ from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import IntArray, Problem, Usage
-from circinus.matching.wording import usd_per_h
 from circinus.planning import Frontier
 from circinus.spec import Deployment
+from circinus.spec.spoken import usd_per_h
 
 MOST_ALTERNATIVES = 5
 """Most rejected candidates that are shown for a query; near misses come on top."""
 
 _SAME_COST = 1e-9
 """US dollars per hour below which costs count as equal."""
+
+_TIE = "costs the same: with weight and total cost equal, nothing else is compared, and the search met the other first"
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def _judge_one(
     if paid_usd_per_h is not None:
         more = float(laid.added_usd_per_h[position]) - paid_usd_per_h
         if more > _SAME_COST:
-            return Judgement(candidate, (0, more), f"costs {usd_per_h(more)} more", None)
+            return Judgement(candidate, (0, more), f"costs {usd_per_h(more)} more in total", None)
         if more >= -_SAME_COST:
-            return Judgement(candidate, (0, 0.0), "costs the same", None)
+            return Judgement(candidate, (0, 0.0), _TIE, None)
     cut = next((c for c in state.cuts if isinstance(c, SizingCut | ShareCut) and c.candidate == candidate), None)
     found = examine(problem, tried, state.slos, state.reestimate)
     if isinstance(found, Obstacle):

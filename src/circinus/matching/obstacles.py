@@ -10,8 +10,8 @@ import numpy as np
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, RESOURCES, IntArray, Problem, Usage
 from circinus.matching.sizing import Reestimate, Sizing, size
-from circinus.matching.wording import amount, bandwidth
 from circinus.spec import Slos
+from circinus.spec.spoken import amount, bandwidth
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from circinus.matching.greedy import goodness, improve, within_cost
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
 from circinus.matching.sizing import Broken, Reestimate, Sizing, size
-from circinus.matching.wording import usd_per_h
 from circinus.spec import Infrastructure, Query, Slos
+from circinus.spec.spoken import usd_per_h
 
 _EXACT_ROUNDS = 40
 """Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up."""

@@ -14,10 +14,11 @@ from circinus.matching.obstacles import Verified, examine
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Relaxation
 from circinus.matching.problem import IntArray, Problem
-from circinus.matching.wording import duration, rounded_down, rounded_up, usd_per_h
 from circinus.planning import Frontier
 from circinus.planning.frontier import SloName
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
+from circinus.spec.spoken import latency_limit, rounded_down, rounded_up
+from circinus.spec.units import PRICE_PER_H
 
 Replan = Callable[[Query], Frontier]
 """The frontier of a query with other objectives."""
@@ -121,7 +122,7 @@ def _just_wide_enough(
         old = slos.latency.limit_s
         new = max(rounded_up(estimate.latency_s.upper), old)
         latency = LatencySlo(percentile=slos.latency.percentile, limit_s=new)
-        words = f"latency p{slos.latency.percentile:g} <= {duration(old)} -> {duration(new)}"
+        words = f"latency {slos.latency} -> {latency_limit(new)}"
         return slos.model_copy(update={"latency": latency}), (new - old) / old, words
     if slo == "accuracy" and slos.accuracy is not None:
         old, comparison = slos.accuracy.threshold, slos.accuracy.comparison
@@ -130,12 +131,12 @@ def _just_wide_enough(
         else:
             new = max(rounded_up(estimate.accuracy.upper), old)
         accuracy = AccuracySlo(threshold=new, comparison=comparison)
-        words = f"accuracy {comparison} {old:g} -> {new:g}"
+        words = f"accuracy {slos.accuracy} -> {new:g}"
         return slos.model_copy(update={"accuracy": accuracy}), abs(new - old) / max(abs(old), 1e-9), words
     assert slos.cost is not None
     old = slos.cost.limit_usd_per_h
     new = max(rounded_up(share_usd_per_h), old)
-    words = f"cost <= {usd_per_h(old)} -> {usd_per_h(new)}"
+    words = f"cost {slos.cost} -> {PRICE_PER_H.format(new)}"
     return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=new)}), (new - old) / max(old, 1e-9), words
 
 

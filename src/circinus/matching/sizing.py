@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from circinus.estimation import Candidate, Conditions, merge
 from circinus.matching.greedy import within_cost
 from circinus.matching.problem import IntArray, Problem, Usage
-from circinus.matching.wording import duration, usd_per_h
 from circinus.profiling import Bounded
 from circinus.spec import Slos
+from circinus.spec.spoken import duration, score, usd_per_h
 
 Reestimate = Callable[[Candidate, Conditions], Candidate]
 """A chosen plan under the merged load: the same plan with its final estimate."""
@@ -79,7 +79,7 @@ def _violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]
             f"{duration(slos.latency.limit_s)}"
         )
     if "accuracy" in objectives and slos.accuracy is not None:
-        words.append(f"accuracy {estimate.accuracy.value:.3f} does not keep {slos.accuracy.threshold:g}")
+        words.append(f"accuracy {score(estimate.accuracy.value)} does not keep {slos.accuracy}")
     if slos.cost is not None and not within_cost(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
         objectives.append("cost")
         words.append(

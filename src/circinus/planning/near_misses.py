@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate
+from circinus.estimation import Candidate, Estimate
 from circinus.planning.frontier import NearMiss, SloName
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.planning.wording import violations_in_words
+from circinus.spec import Slos
+from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.units import DURATION, PRICE_PER_H
 
 IntArray = NDArray[np.int64]
 
@@ -81,3 +83,23 @@ def _best(search: QuerySearch, slo: SloName, configuration: int) -> Candidate | 
     if slo == "accuracy":
         return search.least(configuration, columns.alone_cost, cost=True)
     return search.least(configuration, columns.shared_cost, cost=False)
+
+
+def violations_in_words(estimate: Estimate, slos: Slos) -> str:
+    """What `estimate` promises beside each objective of `slos` that it does not promise to meet."""
+    parts = []
+    for name in estimate.violations(slos):
+        if name == "latency" and slos.latency is not None:
+            found, wanted = estimate.latency_s, slos.latency.limit_s
+            promised = f"{duration(found.value)} (at most {duration(found.upper)})"
+            parts.append(f"p{estimate.percentile:g} {promised} > {DURATION.format(wanted)}")
+        if name == "accuracy" and slos.accuracy is not None:
+            accuracy, threshold = estimate.accuracy, f"{slos.accuracy.threshold:g}"
+            if slos.accuracy.comparison == ">=":
+                parts.append(f"accuracy {score(accuracy.value)} (at least {score(accuracy.lower)}) < {threshold}")
+            else:
+                parts.append(f"error {score(accuracy.value)} (at most {score(accuracy.upper)}) > {threshold}")
+        if name == "cost" and slos.cost is not None:
+            cost, limit = estimate.cost_usd_per_h, PRICE_PER_H.format(slos.cost.limit_usd_per_h)
+            parts.append(f"cost {usd_per_h(cost.upper)} alone ({usd_per_h(cost.lower)} fully shared) > {limit}")
+    return "; ".join(parts)

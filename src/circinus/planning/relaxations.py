@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from circinus.planning.closed_pools import closed_pools, closed_to
 from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.planning.wording import duration
+from circinus.spec import Network, Slos
+from circinus.spec.spoken import latency_limit, rounded_down, rounded_up
+from circinus.spec.units import DURATION, PRICE_PER_H
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
@@ -26,20 +29,20 @@ def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[S
     return tuple(relaxation for relaxation in found if relaxation is not None)
 
 
-def why_none(search: QuerySearch, relaxations: tuple[SingleRelaxation, ...]) -> str:
-    """Why a query has no plan, in words."""
+def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
+    """Why a query has no plan even with the whole infrastructure to itself, in words."""
+    query = search.query
     if not search.space.columns.pools:
-        return f"no pool is open to a query from site {search.query.source}"
-    for operator, table in zip(search.arrays.order, search.space.options, strict=True):
+        return f"no pool is open to a query from site {query.source}: {closed_pools(query, network)}"
+    for rows, table in zip(search.arrays.operators, search.space.options, strict=True):
         if not table.usable.any():
-            return f"operator {operator.name} fits in no pool that is open to the query and allowed for it"
+            return f"operator {rows.spec.name} fits in no pool: {closed_to(rows, query, network)}"
     if relaxations:
-        return "no plan keeps all objectives; one would do if " + ", or if ".join(
-            _in_words(search, relaxation) for relaxation in relaxations
-        )
+        changes = ", or with ".join(_in_words(query.slos, relaxation) for relaxation in relaxations)
+        return f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
     if not search.fits():
-        return "no plan fits in the pools and links that are open to the query"
-    return "no plan keeps all objectives, and no single one that gives way would suffice"
+        return "no plan fits in the pools and links that are open to the query, not even alone"
+    return "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
 
 
 def _relaxed_latency(search: QuerySearch) -> SingleRelaxation | None:
@@ -69,11 +72,16 @@ def _relaxed_cost(search: QuerySearch, without_cost: PlanArrays) -> SingleRelaxa
     return SingleRelaxation("cost", candidate.estimate.cost_usd_per_h.lower, candidate)
 
 
-def _in_words(search: QuerySearch, relaxation: SingleRelaxation) -> str:
-    slos, limit = search.query.slos, relaxation.limit
+def _in_words(slos: Slos, relaxation: SingleRelaxation) -> str:
+    """The objective as it would have to be, rounded to the side on which the plan keeps it, and as it is."""
+    limit = relaxation.limit
     if relaxation.slo == "latency" and slos.latency is not None:
-        return f"p{slos.latency.percentile:g} were {duration(limit)} instead of {duration(slos.latency.limit_s)}"
+        given = DURATION.format(slos.latency.limit_s)
+        return f"latency p{slos.latency.percentile:g} <= {latency_limit(rounded_up(limit))} instead of {given}"
     if relaxation.slo == "accuracy" and slos.accuracy is not None:
-        return f"accuracy were {limit:.3g} instead of {slos.accuracy.threshold:g}"
+        comparison, threshold = slos.accuracy.comparison, slos.accuracy.threshold
+        wide = f"{(rounded_down if comparison == '>=' else rounded_up)(limit):g}"
+        return f"accuracy {comparison} {wide} instead of {threshold:g}"
     assert slos.cost is not None
-    return f"cost were ${limit:.3g}/h instead of ${slos.cost.limit_usd_per_h:.3g}/h"
+    wide = PRICE_PER_H.format(rounded_up(limit))
+    return f"cost <= {wide} instead of {PRICE_PER_H.format(slos.cost.limit_usd_per_h)}"

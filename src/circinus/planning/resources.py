@@ -66,14 +66,3 @@ class ResourceColumns:
         for index, link in enumerate(self.links):
             capacity[self.link(index)] = self.usable_link_share * link.bandwidth_bytes_per_s
         return capacity
-
-    def names_over_capacity(self, taken: FloatArray) -> tuple[str, ...]:
-        """What of `taken`, (count,), exceeds the capacity, in words."""
-        names = []
-        for index, pool in enumerate(self.pools):
-            over = taken[self.alone(index)] > self.capacity[self.alone(index)] * (1 + 1e-9)
-            names += [f"pool {pool.name}: {amount}" for amount, is_over in zip(AMOUNTS, over, strict=True) if is_over]
-        for index, link in enumerate(self.links):
-            if taken[self.link(index)] > self.capacity[self.link(index)] * (1 + 1e-9):
-                names.append(f"link {link.name}: bandwidth")
-        return tuple(names)

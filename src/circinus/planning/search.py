@@ -97,7 +97,7 @@ def _plan(
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
     if not search.space.columns.pools:
-        return Frontier(query, (), considered, (), (), why_none(search, ()))
+        return Frontier(query, (), considered, (), (), why_none(search, network, ()))
     without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
     considered["plans beyond the cost objective"] = without_cost.count - plans.count
@@ -114,7 +114,7 @@ def _plan(
         considered={reason: count for reason, count in considered.items() if count},
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
-        reason="" if promised else why_none(search, relaxations),
+        reason="" if promised else why_none(search, network, relaxations),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.percentile_items import items_for_percentile, latency_items
 from circinus.spec import AccuracySlo, Query
+from circinus.spec.spoken import score
 
 DEFAULT_RISK = 0.05
 _USUAL_ITEMS = math.ceil(items_for_percentile(95.0, DEFAULT_RISK) / 2)
@@ -60,7 +61,10 @@ class Objectives:
         undecided = self.undecided(accuracy)
         if undecided:
             asked = ", ".join(f"{t.comparison} {t.threshold:g}" for t in undecided)
-            return False, f"its accuracy in [{accuracy.lower:.3g}, {accuracy.upper:.3g}] may or may not be {asked}"
+            return (
+                False,
+                f"its accuracy in [{score(accuracy.lower)}, {score(accuracy.upper)}] may or may not be {asked}",
+            )
         if not self.optional and not any(t.holds_for(accuracy.lower) for t in self.thresholds):
             return True, "its accuracy is not good enough for any query"
         if items < self.latency_items:

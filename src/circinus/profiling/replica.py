@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import socket
@@ -18,18 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from circinus.profiling.memory import peak_resident_bytes, resident_bytes
+from circinus.profiling.threads import thread_limits
 from circinus.profiling.worker import Failed, Loaded, LoadRequest, Processed, ProcessRequest
 from circinus.spec import KnobValues
 
-_THREAD_LIMITS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
 _LAST_WORDS_BYTES = 2000
 _PATIENCE_S = 2.0
 
@@ -186,4 +177,4 @@ def _start(cpus: float) -> tuple[subprocess.Popen[bytes], Connection, IO[bytes]]
 
 def _environment(cpus: float) -> dict[str, str]:
     """The planner's environment with the numeric libraries held to as many threads as the replica has CPUs."""
-    return {**os.environ, **dict.fromkeys(_THREAD_LIMITS, str(max(1, math.ceil(cpus))))}
+    return {**os.environ, **thread_limits(cpus)}

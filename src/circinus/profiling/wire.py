@@ -14,7 +14,7 @@ def packed(value: Any) -> bytes:
     return pickle.dumps(value, protocol=PROTOCOL)
 
 
-def unpacked(data: bytes) -> Any:
+def unpacked(data: bytes | bytearray | memoryview) -> Any:
     """The value that was sent as `data`."""
     return pickle.loads(data)
 

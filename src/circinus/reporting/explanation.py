@@ -8,16 +8,9 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection
-from circinus.reporting.plan_text import plan_text, slos_text
-from circinus.reporting.quantities import (
-    bounded_duration,
-    bounded_score,
-    bounded_usd_per_h,
-    duration,
-    score,
-    usd_per_h,
-)
+from circinus.reporting.plan_text import plan_text
 from circinus.spec import Query
+from circinus.spec.spoken import bounded, duration, score, usd_per_h
 
 
 def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
@@ -39,15 +32,18 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
     lines = [
         Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
         Text.assemble(("rejected", "red"), f": {rejection.reason}"),
-        Text(f"objectives: {slos_text(query.slos)}"),
+        Text(f"objectives: {query.slos}"),
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     relaxation = rejection.relaxation
     if relaxation is None:
-        lines.append(Text("no relaxation of a single objective would be served next to the other queries"))
+        lines.append(Text("no relaxation of a single objective would let it in beside the other queries"))
     else:
         lines.append(
-            Text(f"cheapest relaxation: {relaxation.change}, with {plan_text(relaxation.plan, relaxation.estimate)}")
+            Text(
+                f"cheapest relaxation beside the other queries: {relaxation.change}, "
+                f"with {plan_text(relaxation.plan, relaxation.estimate)}"
+            )
         )
     return Group(*lines, _alternatives(rejection.alternatives), Text(""))
 
@@ -57,20 +53,22 @@ def _objectives(estimate: Estimate, query: Query) -> Table:
     slos = query.slos
     wanted = margin = "-"
     if slos.latency is not None:
-        wanted = f"≤ {duration(slos.latency.limit_s)}"
+        wanted = str(slos.latency)
         margin = duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
-    table.add_row(f"latency p{estimate.percentile:g}", bounded_duration(estimate.latency_s), wanted, margin)
+    table.add_row(f"latency p{estimate.percentile:g}", bounded(duration, estimate.latency_s), wanted, margin)
     wanted = margin = "-"
     if slos.accuracy is not None:
         worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
-        wanted = f"{'≥' if slos.accuracy.comparison == '>=' else '≤'} {slos.accuracy.threshold:g}"
+        wanted = str(slos.accuracy)
         margin = score(abs(worst - slos.accuracy.threshold))
-    table.add_row("accuracy", bounded_score(estimate.accuracy), wanted, margin)
+    table.add_row("accuracy", bounded(score, estimate.accuracy), wanted, margin)
     wanted = margin = "-"
     if slos.cost is not None:
-        wanted = f"≤ {usd_per_h(slos.cost.limit_usd_per_h)}"
+        wanted = str(slos.cost)
         margin = usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
-    table.add_row("cost (shared to alone)", bounded_usd_per_h(estimate.cost_usd_per_h), wanted, margin)
+    table.add_row(
+        "cost: its share (fully shared to alone)", bounded(usd_per_h, estimate.cost_usd_per_h), wanted, margin
+    )
     return table
 
 
@@ -87,9 +85,10 @@ def _stages(assignment: Assignment) -> Table:
 def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
     if not alternatives:
         return Text("no alternatives")
-    table = Table(title="alternatives", title_justify="left")
+    title = "alternatives, each estimated for this query alone; 'more in total' counts what the others run already"
+    table = Table()
     table.add_column("plan", overflow="fold")
-    for column in ("latency", "accuracy", "cost"):
+    for column in ("latency", "accuracy", "cost alone\n(fully shared)"):
         table.add_column(column, justify="right")
     table.add_column("why not", overflow="fold")
     for alternative in alternatives:
@@ -98,7 +97,7 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
             plan_text(alternative.plan, estimate),
             duration(estimate.latency_s.value),
             score(estimate.accuracy.value),
-            usd_per_h(estimate.cost_usd_per_h.value),
+            f"{usd_per_h(estimate.cost_usd_per_h.upper)}\n({usd_per_h(estimate.cost_usd_per_h.lower)})",
             alternative.reason,
         )
-    return table
+    return Group(Text(title, style="italic"), table)

@@ -6,9 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circinus.reporting.plan_text import slos_text
-from circinus.reporting.quantities import duration, score, usd_per_h
 from circinus.serving.measurement import LoadReport, QueryMeasurement
+from circinus.spec.spoken import duration, score, usd_per_h
 
 
 def load_table(report: LoadReport) -> RenderableType:
@@ -24,7 +23,7 @@ def load_table(report: LoadReport) -> RenderableType:
 
 
 def _row(query: QueryMeasurement) -> tuple[str, ...]:
-    objectives = slos_text(query.slos)
+    objectives = str(query.slos)
     if not query.served or query.latency_s is None:
         why = "no plan" if not query.served else "no requests"
         return (query.query, objectives, "0", "", "", "", "", "", f"[red]no[/red] ({why})")
@@ -41,10 +40,15 @@ def _row(query: QueryMeasurement) -> tuple[str, ...]:
         f"p{query.latency_s.percentile:g} {duration(predicted.latency_s.value)}" if predicted is not None else "",
         "no answer" if measured_s is None else duration(measured_s),
         score(predicted.accuracy.value) if predicted is not None else "",
-        "" if query.score is None else score(query.score),
+        _measured_score(query),
         "" if cost is None else usd_per_h(cost),
         "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({missed})",
     )
+
+
+def _measured_score(query: QueryMeasurement) -> str:
+    unscored = f" ({query.unscored} unscored)" if query.unscored else ""
+    return "" if query.score is None else f"{score(query.score)}{unscored}"
 
 
 def _remarks(report: LoadReport) -> list[Text]:
@@ -61,6 +65,14 @@ def _remarks(report: LoadReport) -> list[Text]:
             Text(
                 f"the machine was too busy to send on time (99th percentile {duration(report.lateness.p99_s)} late): "
                 "measured latencies are overstated",
+                style="yellow",
+            )
+        )
+    if any(query.unscored for query in report.queries):
+        remarks.append(
+            Text(
+                "unscored: answered, but the metric failed on the answer or gave no score in its range; counted as the "
+                "worst score that it can give",
                 style="yellow",
             )
         )

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, SizedDeployment
-from circinus.reporting.plan_text import plan_text, slos_text
-from circinus.reporting.quantities import duration, score, size, usd_per_h
+from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
+from circinus.spec.spoken import duration, score, size, usd_per_h
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
@@ -28,8 +28,8 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         query = queries[rejection.query]
         wanted = f"[red]rejected[/red]: {rejection.reason}"
         if rejection.relaxation is not None:
-            wanted += f"; would be served with {rejection.relaxation.change}"
-        table.add_row(query.name, slos_text(query.slos), wanted, "", "", "")
+            wanted += f"; beside the others it would be served with {rejection.relaxation.change}"
+        table.add_row(query.name, str(query.slos), wanted, "", "", "")
     served = len(matching.assignments)
     sums = Text(
         f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
@@ -37,14 +37,14 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         f"{', proved optimal over the candidates' if matching.optimal else ''}), "
         f"{usd_per_h(matching.cost_usd_per_h)} in total"
     )
-    return Group(table, sums)
+    return Group(table, Text(PLAN_LEGEND, style="dim"), sums)
 
 
 def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
     estimate = assignment.chosen.estimate
     return (
         assignment.query,
-        slos_text(query.slos),
+        str(query.slos),
         plan_text(assignment.chosen.plan, estimate),
         f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}",
         f"{score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",

@@ -1,32 +1,24 @@
-"""Plans and objectives in one line."""
+"""Plans in one line."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
 from circinus.estimation import Estimate
-from circinus.reporting.quantities import duration, usd_per_h
-from circinus.spec import Plan, Slos
+from circinus.spec import Plan
 
-
-def slos_text(slos: Slos) -> str:
-    """All objectives."""
-    parts = []
-    if slos.latency is not None:
-        parts.append(f"p{slos.latency.percentile:g} ≤ {duration(slos.latency.limit_s)}")
-    if slos.accuracy is not None:
-        sign = "≥" if slos.accuracy.comparison == ">=" else "≤"
-        parts.append(f"accuracy {sign} {slos.accuracy.threshold:g}")
-    if slos.cost is not None:
-        parts.append(f"cost ≤ {usd_per_h(slos.cost.limit_usd_per_h)}")
-    return ", ".join(parts) or "none"
+PLAN_LEGEND = (
+    "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES of the knobs in the order of their names; REPLICA: "
+    "what each replica is given and how many items it takes at once, where that is not 1 CPU and 1 item"
+)
+"""How to read a plan; printed once below the plans."""
 
 
 def plan_text(plan: Plan, estimate: Estimate) -> str:
-    """Configuration and placement in the order of the flow.
+    """Configuration, placement and the size of replicas in the order of the flow.
 
-    `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny`: knobs show their values only,
-    in the order of the knobs' names; operators next to each other on one pool stand together.
+    `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny (2 CPUs, batch 4)`: knobs show
+    their values only, in the order of the knobs' names; operators next to each other on one pool stand together.
 
     Args:
         plan: what to show.
@@ -40,4 +32,10 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
 
 def _operator_text(plan: Plan, operator: str) -> str:
     values = (str(value) for _, value in plan.configuration[operator].values)
-    return " ".join((operator, *values))
+    allocation = plan.allocation_of(operator)
+    replica = []
+    if allocation.cpus != 1:
+        replica.append(f"{allocation.cpus:g} CPUs")
+    if allocation.batch_size != 1:
+        replica.append(f"batch {allocation.batch_size}")
+    return " ".join((operator, *values, *((f"({', '.join(replica)})",) if replica else ())))

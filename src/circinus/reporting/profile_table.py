@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.profiling import FailedConfiguration, PipelineProfile
-from circinus.reporting.quantities import bounded_score, duration, size
+from circinus.spec.spoken import bounded, duration, score, size
 
 
 def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
@@ -28,7 +28,7 @@ def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
         table.add_row(
             str(measured.configuration),
             str(len(measured.items)),
-            bounded_score(measured.accuracy),
+            bounded(score, measured.accuracy),
             duration(sum(float(operator.service_s.mean()) for operator in operators)),
             size(sum(operator.peak_memory_bytes for operator in operators)),
             "no" if measured.configuration in unsettled else "yes",

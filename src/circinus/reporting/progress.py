@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from circinus.reporting.quantities import duration
+from circinus.spec.spoken import duration
 
 if TYPE_CHECKING:
     from circinus.profiling import FailedConfiguration, ProfileProgress

@@ -156,7 +156,7 @@ class Slos(SpecModel):
 
     def __str__(self) -> str:
         given = {"latency": self.latency, "accuracy": self.accuracy, "cost": self.cost}
-        return ", ".join(f"{name} {objective}" for name, objective in given.items() if objective is not None)
+        return ", ".join(f"{name} {objective}" for name, objective in given.items() if objective is not None) or "none"
 
 
 def _objectives(entry: Any) -> list[tuple[str, Any]]:

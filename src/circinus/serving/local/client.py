@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import subprocess
 import sys
 import time
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.profiling.wire import packed
 from circinus.serving.engine import DesiredState, EngineStatus, Request, Response
+from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.dialogue import Answer, Call, Reply, Submission, Verb
 from circinus.serving.local.engine import unpack
-from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.serving.local.framing import Payload
 from circinus.serving.local.route import PackedResponse
 from circinus.serving.local.run_folder import RunFolder
 from circinus.serving.state_file import state_to_json
-
-DEFAULT_RUN_FOLDER = Path(".circinus/engine")
 
 _START_S = 30.0
 _END_S = 30.0
@@ -56,7 +55,7 @@ class LocalEngineClient:
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`; the output is unpickled here, not in the engine."""
-        value = pickle.dumps(request.value, protocol=PICKLE_PROTOCOL)
+        value = packed(request.value)
         submission = Submission(request.query, request.item_key, request.input_bytes)
         answer: Answer
         answer, outputs = await self._call(Verb.SUBMIT, submission, [value])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 import traceback
 from collections.abc import Sequence
 
 from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
-from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.profiling.wire import packed, unpacked
+from circinus.serving.local.framing import Payload
 from circinus.serving.local.messages import Batch, BatchResult, ReplicaSpec, WorkItem, WorkResult
 
 
@@ -59,7 +59,7 @@ class ComputingResponder:
         return [WorkResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
 
     def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:
-        columns = [[pickle.loads(packed) for packed in column] for column in zip(*inputs, strict=True)]
+        columns = [[unpacked(value) for value in column] for column in zip(*inputs, strict=True)]
         cpu_before_s, begin_s = time.process_time(), time.perf_counter()
         outputs = self._operator.process(*columns)
         elapsed_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_before_s
@@ -67,4 +67,4 @@ class ComputingResponder:
             raise ValueError(f"found {len(outputs)} outputs for a batch of {len(inputs)}, expected one for each item")
         service_s = max(elapsed_s, cpu_s / self._cpus) / self._relative_speed
         time.sleep(max(service_s - elapsed_s, 0.0))
-        return [pickle.dumps(output, protocol=PICKLE_PROTOCOL) for output in outputs], service_s
+        return [packed(output) for output in outputs], service_s

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.errors import ServingError
+from circinus.profiling.wire import packed, unpacked
 from circinus.serving.engine import DesiredDeployment, DesiredState, EngineStatus, Mode, Request, Response, RouteStage
 from circinus.serving.local.capacity import Machine, check_machine, check_state
 from circinus.serving.local.deployment import RunningDeployment
-from circinus.serving.local.framing import PICKLE_PROTOCOL, Payload
+from circinus.serving.local.framing import Payload
 from circinus.serving.local.links import LinkEmulator
 from circinus.serving.local.messages import RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
@@ -71,9 +71,9 @@ class LocalEngine:
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`."""
-        value = pickle.dumps(request.value, protocol=PICKLE_PROTOCOL) if self._force.mode is Mode.REAL else None
-        packed = await self.submit_packed(request.query, request.item_key, value, request.input_bytes)
-        return unpack(packed)
+        value = packed(request.value) if self._force.mode is Mode.REAL else None
+        answer = await self.submit_packed(request.query, request.item_key, value, request.input_bytes)
+        return unpack(answer)
 
     async def submit_packed(
         self, query: str, item_key: str, value: Payload | None, input_bytes: float
@@ -203,20 +203,20 @@ class LocalEngine:
         task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
 
 
-def unpack(packed: PackedResponse) -> Response:
+def unpack(response: PackedResponse) -> Response:
     """With the outputs unpickled: the sink's, or a dict of them where there are several.
 
     Raises:
         ServingError: an output's type cannot be imported here.
     """
     try:
-        outputs = {sink: pickle.loads(output) for sink, output in packed.outputs.items()}
+        outputs = {sink: unpacked(output) for sink, output in response.outputs.items()}
     except Exception as error:  # whatever the user's types raise while they are unpickled
         raise ServingError(
             f"the answer cannot be unpickled here ({type(error).__name__}: {error}); its module must be importable"
         ) from error
     output = next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    return Response(output, packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes)
+    return Response(output, response.latency_s, response.stage_s, response.busy_s, response.link_bytes)
 
 
 def _run_key(desired: DesiredState, wanted: DesiredDeployment) -> _RunKey:

@@ -12,18 +12,18 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from circinus.profiling.wire import PROTOCOL
+
 Payload = bytes | bytearray | memoryview
 Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""
 
 _FIXED = struct.Struct("<II")
-PICKLE_PROTOCOL = 5
-"""Of headers and of values: the one that sizes on the wire are measured with."""
 
 
 def encode(header: Any, payloads: Sequence[Payload] = ()) -> list[Payload]:
     """The parts of a frame, to be written one after the other."""
-    packed = pickle.dumps(header, protocol=PICKLE_PROTOCOL)
+    packed = pickle.dumps(header, protocol=PROTOCOL)
     lengths = struct.pack(f"<{len(payloads)}Q", *map(len, payloads))
     return [_FIXED.pack(len(packed), len(payloads)) + lengths + packed, *payloads]
 

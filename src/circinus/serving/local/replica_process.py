@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import sys
 import time
 import traceback
 
+from circinus.profiling.threads import thread_limits
 from circinus.serving.local.computing import ComputingResponder
 from circinus.serving.local.framing import BlockingFrames
 from circinus.serving.local.messages import ReplicaSpec, Say
 from circinus.serving.local.replaying import ReplayingResponder
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
-
 
 def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
     """Load the operator, then answer batches until the engine closes the connection."""
     frames = BlockingFrames(connection)
-    limit_threads(spec.cpus)
+    os.environ.update(thread_limits(spec.cpus))
     sys.path[:] = spec.search_path
     begin_s = time.perf_counter()
     responder: ComputingResponder | ReplayingResponder
@@ -47,10 +37,3 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
         else:
             result, outputs = responder.answer(content, payloads)
             frames.send((Say.DONE, result), outputs)
-
-
-def limit_threads(cpus: float) -> None:
-    """Hold numeric libraries that are imported from now on to as many threads as the replica has CPUs."""
-    threads = max(1, math.ceil(cpus))
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = str(threads)

@@ -15,6 +15,7 @@ from circinus.estimation import (
     Estimate,
     LinkUse,
     ReplicaDemand,
+    StageEstimate,
     Traffic,
     merge,
 )
@@ -120,7 +121,7 @@ def candidate(
         latency_s=Bounded(latency_s, latency_s * 0.9, latency_s * 1.1),
         accuracy=Bounded(accuracy, accuracy - 0.02, accuracy + 0.02),
         cost_usd_per_h=Bounded(alone, min(shared, alone), alone),
-        stages=(),
+        stages=tuple(StageEstimate(name, d.pool, 0.0, 0.0, latency_s) for name, d in operators.items()),
         return_s=0.0,
     )
     return Candidate(query, plan, estimate, tuple(uses), tuple(links), transfer)

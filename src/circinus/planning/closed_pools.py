@@ -1,0 +1,63 @@
+"""Why the pools of an infrastructure are closed to a query, or to one of its operators, in words."""
+
+from __future__ import annotations
+
+from circinus.planning.profile_arrays import OperatorRows
+from circinus.spec import Network, Pool, Query
+from circinus.spec.spoken import amount
+
+_MOST_NAMED = 4
+"""Pools that are named; what more there is, is counted."""
+
+
+def closed_pools(query: Query, network: Network) -> str:
+    """Why the query may use none of the pools, whatever its operators."""
+    reasons = [_closed(pool, query, network) for pool in network.infrastructure.pools]
+    return _listed([reason for reason in reasons if reason])
+
+
+def closed_to(rows: OperatorRows, query: Query, network: Network) -> str:
+    """Why an operator has no option in any of the pools; those that are open to the query come first."""
+    open_pools = network.pools_for(query.source)
+    others = [pool for pool in network.infrastructure.pools if pool not in open_pools]
+    reasons = [_pinned(rows, pool) or _too_small(rows, pool, query) for pool in open_pools]
+    return _listed(reasons + [_closed(pool, query, network) for pool in others])
+
+
+def _listed(reasons: list[str]) -> str:
+    more = len(reasons) - _MOST_NAMED
+    named = "; ".join(reasons[:_MOST_NAMED])
+    return f"{named}; and {more} more pools" if more > 0 else named or "the infrastructure has no pools"
+
+
+def _closed(pool: Pool, query: Query, network: Network) -> str:
+    """Empty where the pool is open to the query."""
+    if pool.serves_only_its_site() and pool.site != query.source:
+        return f"pool {pool.name} is private to queries from site {pool.site}"
+    if pool.nodes == 0:
+        return f"pool {pool.name} has no nodes"
+    if pool not in network.open_pools(query.source):
+        return f"pool {pool.name} cannot be reached from site {query.source} and back"
+    return ""
+
+
+def _pinned(rows: OperatorRows, pool: Pool) -> str:
+    """Empty where the operator may run on the pool's tier."""
+    tiers = rows.spec.allowed_tiers
+    if tiers is None or pool.tier in tiers:
+        return ""
+    return f"pool {pool.name} is on tier {pool.tier} and its allowed_tiers are {', '.join(tiers)}"
+
+
+def _too_small(rows: OperatorRows, pool: Pool, query: Query) -> str:
+    """What a node lacks for the smallest replica; where it lacks nothing there are too few of them for the rate."""
+    for resource, least, there in (
+        ("cpus", min(cpus for cpus, _ in rows.sizes), pool.cpus),
+        ("memory", float(rows.memory_bytes.min()), pool.memory_bytes),
+        ("gpus", rows.spec.gpus, pool.gpus),
+        ("gpu memory", rows.spec.gpu_memory_bytes, pool.gpu_memory_bytes),
+    ):
+        if least > there:
+            has, needs = amount(resource, there), amount(resource, least)
+            return f"a node of pool {pool.name} has {has} and a replica needs {needs}"
+    return f"pool {pool.name} has too few nodes for the replicas that {query.rate_per_s:g}/s need"

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+from printed import printed
+from random_matchings import candidate, infrastructure, reestimate, use
+
+from circinus.matching import match
+from circinus.planning import Frontier
+from circinus.reporting.plan_table import plan_table
+from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
+from circinus.spec import Allocation, Deployment, KnobValues, Query
+
+INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("cpus", "batch_size", "text"),
+    [
+        (1.0, 1, "edge: hear 5 tiny"),
+        (2.0, 1, "edge: hear 5 tiny (2 CPUs)"),
+        (1.0, 4, "edge: hear 5 tiny (batch 4)"),
+        (0.5, 8, "edge: hear 5 tiny (0.5 CPUs, batch 8)"),
+    ],
+)
+def test_a_plan_shows_its_replicas_where_they_are_not_plain(cpus: float, batch_size: int, text: str) -> None:
+    knobs = KnobValues.of({"model": "tiny", "beam": 5})
+    deployed = Deployment("p", "hear", knobs, "edge", Allocation(cpus, batch_size, 0.5))
+    found = candidate("q", [use(deployed, 0.5, INFRA)])
+    assert plan_text(found.plan, found.estimate) == text
+    query = Query(name="q", pipeline="p", source="home", rate="1/s")
+    matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
+    shown = printed(plan_table(matching, {"q": query}), width=400)
+    assert text in shown
+    assert PLAN_LEGEND in shown
