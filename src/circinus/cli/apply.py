@@ -63,7 +63,7 @@ def _record(opened: OpenedPlan, items: int) -> None:
         chosen = assignment.chosen.plan
         by_pipeline.setdefault(chosen.pipeline, {})[chosen.configuration] = None
     for name, configurations in by_pipeline.items():
-        with profile_bar(progress_console(), f"{name}: recording") as bar:
+        with profile_bar(progress_console(), name) as bar:
             record_held_out(
                 opened.specification,
                 name,
