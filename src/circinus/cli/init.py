@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,9 +31,7 @@ def init(
             f"found {', '.join(present)} already there, expected a folder without them; nothing was written: "
             "name another folder"
         )
-    for path, content in contents.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(content, encoding="utf-8")
+    _write_all({folder / path: content for path, content in contents.items()})
     if json:
         print_json("init", {"files": sorted(folder / path for path in contents)})
         return
@@ -39,6 +39,20 @@ def init(
         typer.echo(f"wrote {folder / path}")
     where = "" if folder == Path() else f"cd {folder} && "
     typer.echo(f"next: {where}circinus validate && circinus profile && circinus plan && circinus explain plan.json")
+
+
+def _write_all(contents: Mapping[Path, str]) -> None:
+    """Write all files or none: what a failure finds half done is removed, and nothing is ever overwritten."""
+    with ExitStack() as undo:  # in the opposite order: files before their folders
+        for path, content in contents.items():
+            for parent in reversed(path.parents):
+                if not parent.is_dir():
+                    parent.mkdir()
+                    undo.callback(parent.rmdir)
+            with path.open("x", encoding="utf-8") as file:
+                undo.callback(path.unlink)
+                file.write(content)
+        undo.pop_all()
 
 
 def _contents(folder: Traversable, below: Path) -> list[tuple[Path, str]]:

@@ -12,9 +12,9 @@ from circinus.cli.options import Json, Paths
 
 def validate(
     paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
-    operators: Annotated[
-        bool, typer.Option(help="Also import operators, metrics and data sets, and check them.")
-    ] = True,
+    no_operators: Annotated[
+        bool, typer.Option("--no-operators", help="Do not import and check operators, metrics and data sets.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check everything that was written; print every fault with file, line and a near name."""
@@ -27,7 +27,7 @@ def validate(
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
-    faults = check_operators(specification) if operators else ()
+    faults = () if no_operators else check_operators(specification)
     if faults:
         raise SpecError(faults)
     infrastructure = specification.infrastructure
