@@ -63,7 +63,7 @@ def main() -> None:
     """Run the demo."""
     options, fresh = _options()
     started = perf_counter()
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console() if sys.stdout.isatty() else Console(width=120)  # as wide as logs are shown
     if fresh and options.state.exists():
         shutil.rmtree(options.state)
     options.state.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.markup import escape
 from rich.table import Table
 
 from circinus.matching import Matching
@@ -21,31 +22,25 @@ def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadRep
     """
     ours, *others = strategies
     table = Table(title="Predicted and measured, mode replay, on held-out items", title_justify="left")
-    table.add_column("query and objectives", overflow="fold", min_width=24)
-    table.add_column(f"plan by {ours}", overflow="fold", min_width=40)
-    table.add_column("latency\npredicted\nmeasured", justify="right")
-    table.add_column("accuracy\npredicted\nmeasured", justify="right")
-    table.add_column("cost\npredicted\nmeasured", justify="right")
-    table.add_column("SLOs\nmet")
+    table.add_column(f"query, objectives and plan by {ours}", overflow="fold")
+    table.add_column(f"{ours}\npredicted → measured", overflow="fold")
     for name in others:
-        table.add_column(f"{name}\nmeasured: SLOs met", overflow="fold", min_width=16)
+        table.add_column(f"{name}\nmeasured", overflow="fold", max_width=16)
     plans = {a.query: plan_text(a.chosen.plan, a.chosen.estimate) for a in strategies[ours].assignments}
     why = {r.query: r.reason for r in strategies[ours].rejections}
     measured = {name: {query.query: query for query in report.queries} for name, report in reports.items()}
     for query in reports[ours].queries:
+        plan = plans.get(query.query) or f"not served: {why.get(query.query, '')}"
         table.add_row(
-            f"[bold]{query.query}[/bold]\n{query.slos!s}",
-            plans.get(query.query) or f"not served: {why.get(query.query, '')}",
-            *_cells(query),
-            *(_short(measured[name][query.query]) for name in others),
+            f"[bold]{query.query}[/bold]\n{query.slos}\n{escape(plan)}",
+            _beside_the_prediction(query),
+            *(_measured(measured[name][query.query]) for name in others),
         )
         table.add_section()
     table.add_row(
-        "[bold]goodput[/bold], by weight\nall SLOs met\ncost",
-        _sums(strategies[ours], reports[ours]),
-        "", "", "", "",
-        *(_sums(strategies[name], reports[name]) for name in others),
-    )  # fmt: skip
+        "[bold]goodput[/bold] by weight, plans that kept all they promised, cost of all deployments and transfers",
+        *(_sums(strategies[name], reports[name]) for name in strategies),
+    )
     return table
 
 
@@ -81,34 +76,38 @@ def _sums(matching: Matching, report: LoadReport) -> str:
     )
 
 
-def _cells(query: QueryMeasurement) -> tuple[str, str, str, str]:
+def _beside_the_prediction(query: QueryMeasurement) -> str:
     estimate = query.predicted
     if not query.served or estimate is None:
-        return "", "", "", "[red]no[/red]"
-    return (
-        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n{_latency(query)}",
-        f"{score(estimate.accuracy.value)}\n{'' if query.score is None else score(query.score)}",
-        f"{usd_per_h(estimate.cost_usd_per_h.value)}\n"
-        f"{'' if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h)}",
-        _met(query),
+        return "[red]no[/red]: no plan"
+    predicted = (
+        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}",
+        f"accuracy {score(estimate.accuracy.value)}",
+        usd_per_h(estimate.cost_usd_per_h.value),
     )
+    lines = [f"{before} → {after}" for before, after in zip(predicted, _values(query), strict=True)]
+    return "\n".join((*lines, _met(query)))
 
 
-def _short(query: QueryMeasurement) -> str:
+def _measured(query: QueryMeasurement) -> str:
     if not query.served:
-        return "no room: [red]no[/red]"
-    accuracy = "" if query.score is None else score(query.score)
-    cost = "" if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h)
-    return f"{_latency(query)}, {accuracy}\n{cost}: {_met(query)}"
+        return "[red]no[/red]: no room"
+    latency, accuracy, cost = _values(query)
+    return "\n".join((latency, f"accuracy {accuracy}", cost, _met(query)))
 
 
-def _latency(query: QueryMeasurement) -> str:
+def _values(query: QueryMeasurement) -> tuple[str, str, str]:
+    """Latency at the objective's percentile, accuracy and cost, as measured."""
     measured_s = query.latency_s.at_percentile_s if query.latency_s is not None else None
-    return "no answer" if measured_s is None else duration(measured_s)
+    return (
+        "no answer" if measured_s is None else duration(measured_s),
+        "unknown" if query.score is None else score(query.score),
+        "unknown" if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h),
+    )
 
 
 def _met(query: QueryMeasurement) -> str:
     if query.satisfied:
-        return "[green]yes[/green]"
+        return "[green]yes[/green]: all SLOs met"
     broken = ", ".join(name for name, held in (query.held or {}).items() if not held)
-    return f"[red]no[/red], missed {broken}" if broken else "[red]no[/red], requests lost"
+    return f"[red]no[/red]: missed {broken}" if broken else "[red]no[/red]: requests lost"

@@ -15,6 +15,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from circinus.spec.spoken import duration, percentage, usd_per_h
+
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -68,10 +70,23 @@ def print_figures(figures: Sequence[Figure], console: Console) -> None:
     """All figures beside their aims."""
     table = Table("figure", "value", "aim", "met", "note", title="Figures", title_justify="left")
     for figure in figures:
-        aim = "" if figure.aim is None else f"{'≤' if figure.better == 'lower' else '≥'} {figure.aim:g} {figure.unit}"
+        aim = (
+            ""
+            if figure.aim is None
+            else f"{'≤' if figure.better == 'lower' else '≥'} {_in_words(figure.aim, figure.unit)}"
+        )
         met = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[figure.met]
-        table.add_row(figure.name, f"{figure.value:.4g} {figure.unit}", aim, met, figure.note)
+        table.add_row(figure.name, _in_words(figure.value, figure.unit), aim, met, figure.note)
     console.print(table)
+
+
+def _in_words(value: float, unit: str) -> str:
+    """Seconds, dollars an hour and shares (`of plans`) as people read them; other units as they are."""
+    if unit == "s":
+        return duration(value)
+    if unit == "$/h":
+        return usd_per_h(value)
+    return f"{percentage(value)} {unit}" if unit.startswith("of ") else f"{value:.4g} {unit}"
 
 
 def _commit() -> str:
