@@ -187,6 +187,11 @@ def test_a_query_that_fits_nowhere_is_told_so() -> None:
     small = Network(_infrastructure(cpus=1.0))
     reason = plan_query(crowded, pipeline, profile, small).reason
     assert "fits" in reason
+    device = _infrastructure().model_copy(update={"pools": _infrastructure().pools[:1]})
+    assert plan_query(_query(), pipeline, profile, Network(device)).reason == (
+        "no plan fits in the pools and links that are open to the query, not even alone: "
+        "its operators need at least 3 cpus, and there are 2 cpus"
+    )
     closed = _infrastructure().model_copy(update={"pools": (_infrastructure(devices=2).pools[1],)})
     frontier = plan_query(_query(), pipeline, profile, Network(closed.model_copy(update={"links": ()})))
     assert frontier.reason == (

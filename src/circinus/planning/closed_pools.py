@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from circinus.planning.dominance import SLACK
 from circinus.planning.profile_arrays import OperatorRows
+from circinus.planning.space import SearchSpace
 from circinus.spec import Network, Pool, Query
 from circinus.spec.spoken import amount
+
+_RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
+"""The amounts of a node, in the order of `AMOUNTS`, in words."""
 
 _MOST_NAMED = 4
 """Pools that are named; what more there is, is counted."""
@@ -22,6 +29,24 @@ def closed_to(rows: OperatorRows, query: Query, network: Network) -> str:
     others = [pool for pool in network.infrastructure.pools if pool not in open_pools]
     reasons = [_pinned(rows, pool) or _too_small(rows, pool, query) for pool in open_pools]
     return _listed(reasons + [_closed(pool, query, network) for pool in others])
+
+
+def lacking_alone(space: SearchSpace) -> str:
+    """An amount that all operators together need more of than all open pools have; empty where there is none."""
+    all_columns = np.arange(space.columns.count)
+    for index, resource in enumerate(_RESOURCES):
+        here = [all_columns[space.columns.alone(pool)][index] for pool in range(len(space.columns.pools))]
+        least = sum(
+            min(
+                float(table.least[table.usable[:, pool], pool, column].min(initial=np.inf))
+                for pool, column in enumerate(here)
+            )
+            for table in space.options
+        )
+        there = float(space.columns.capacity[here].sum())
+        if least > there * (1 + SLACK):
+            return f"its operators need at least {amount(resource, least)}, and there are {amount(resource, there)}"
+    return ""
 
 
 def _listed(reasons: list[str]) -> str:
@@ -51,12 +76,10 @@ def _pinned(rows: OperatorRows, pool: Pool) -> str:
 
 def _too_small(rows: OperatorRows, pool: Pool, query: Query) -> str:
     """What a node lacks for the smallest replica; where it lacks nothing there are too few of them for the rate."""
-    for resource, least, there in (
-        ("cpus", min(cpus for cpus, _ in rows.sizes), pool.cpus),
-        ("memory", float(rows.memory_bytes.min()), pool.memory_bytes),
-        ("gpus", rows.spec.gpus, pool.gpus),
-        ("gpu memory", rows.spec.gpu_memory_bytes, pool.gpu_memory_bytes),
-    ):
+    least_cpus, least_bytes = min(cpus for cpus, _ in rows.sizes), float(rows.memory_bytes.min())
+    replica = (least_cpus, least_bytes, rows.spec.gpus, rows.spec.gpu_memory_bytes)
+    node = (pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes)
+    for resource, least, there in zip(_RESOURCES, replica, node, strict=True):
         if least > there:
             has, needs = amount(resource, there), amount(resource, least)
             return f"a node of pool {pool.name} has {has} and a replica needs {needs}"

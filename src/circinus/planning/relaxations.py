@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.planning.closed_pools import closed_pools, closed_to
+from circinus.planning.closed_pools import closed_pools, closed_to, lacking_alone
 from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
@@ -41,7 +41,9 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
         changes = ", or with ".join(_in_words(query.slos, relaxation) for relaxation in relaxations)
         return f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
     if not search.fits():
-        return "no plan fits in the pools and links that are open to the query, not even alone"
+        lacking = lacking_alone(search.space)
+        words = "no plan fits in the pools and links that are open to the query, not even alone"
+        return f"{words}: {lacking}" if lacking else words
     return "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
 
 
