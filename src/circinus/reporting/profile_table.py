@@ -45,12 +45,10 @@ def _remarks(profile: PipelineProfile) -> list[Text]:
         )
     ]
     if profile.unsettled:
-        count = len(profile.unsettled)
-        remarks.append(
-            Text(f"{count} configurations are not settled for some objective; profile longer to settle them")
-        )
+        words = f"configurations not settled for some objective: {len(profile.unsettled)}"
+        remarks.append(Text(f"{words}; profile longer to settle them"))
     if profile.unmeasured:
-        remarks.append(Text(f"{len(profile.unmeasured)} configurations were not measured at all"))
+        remarks.append(Text(f"configurations not measured at all: {len(profile.unmeasured)}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
     for failed in profile.failed:
         by_reason.setdefault(failed.reason, []).append(failed)

@@ -1,0 +1,130 @@
+"""Every message that `docs/troubleshooting.md` quotes is one that the command really prints in that case."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
+
+
+def circinus(folder: Path, *arguments: str) -> str:
+    """Everything that a command prints, in one line."""
+    run = subprocess.run(
+        [sys.executable, "-m", "circinus", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in run.stderr
+    return " ".join((run.stdout + run.stderr).split())
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def stale(folder: Path) -> str:
+    replace(folder / "queries.yaml", "rate: 5/s", "rate: 6/s")
+    said = circinus(folder, "apply")
+    (folder / "starter" / "operators.py").open("a").write("\n# changed\n")
+    return said + circinus(folder, "plan")
+
+
+def rejected(folder: Path) -> str:
+    replace(folder / "queries.yaml", "p95 <= 500ms", "p95 <= 50us")
+    circinus(folder, "plan")
+    said = circinus(folder, "explain", "plan.json", "archive")
+    replace(folder / "pipeline.yaml", "batch_sizes: [1, 4]", "allowed_tiers: [device]\n      batch_sizes: [1, 4]")
+    circinus(folder, "plan")
+    return said + circinus(folder, "explain", "plan.json", "archive")
+
+
+def small_budget(folder: Path) -> str:
+    said = circinus(folder, "profile", "--budget", "0s", "--store", "new.sqlite")
+    # An objective that nothing was measured for, so that what was measured early leaves it open.
+    replace(folder / "queries.yaml", "accuracy >= 0.7", "accuracy >= 0.65")
+    return said + circinus(folder, "profile", "--show")
+
+
+def broken_operator(folder: Path) -> str:
+    replace(folder / "pipeline.yaml", "operators:Correct", "operators:Corect")
+    said = circinus(folder, "validate")
+    replace(folder / "pipeline.yaml", "starter.operators:Corect", "starter.operatrs:Correct")
+    said += circinus(folder, "validate")
+    replace(folder / "pipeline.yaml", "starter.operatrs", "starter.operators")
+    line = "        self._method = method"
+    replace(folder / "starter" / "operators.py", line, f'        raise FileNotFoundError("model.bin")\n{line}')
+    return said + circinus(folder, "profile")
+
+
+def small_machine(folder: Path) -> str:
+    replace(folder / "infrastructure.yaml", "cpus: 4", "cpus: 4096")  # more than any machine has
+    circinus(folder, "plan")
+    return circinus(folder, "apply", "--mode", "real")
+
+
+def engine_left_over(folder: Path) -> str:
+    circinus(folder, "apply", "--mode", "replay")
+    engine = folder / ".circinus" / "engine"
+    try:
+        queries = (folder / "queries.yaml").read_text(encoding="utf-8")
+        (folder / "queries.yaml").write_text(queries.partition("---")[0], encoding="utf-8")
+        circinus(folder, "plan")
+        said = circinus(folder, "load", "--duration", "1s")
+        os.kill(int((engine / "circinus-engine.lock").read_text(encoding="utf-8")), signal.SIGKILL)
+        said += circinus(folder, "status")
+    finally:
+        circinus(folder, "destroy")
+    return said + circinus(folder, "status")
+
+
+CASES: dict[str, Callable[[Path], str]] = {
+    "The plan is stale": stale,
+    "A query is rejected": rejected,
+    "The budget was too small": small_budget,
+    "An operator cannot be loaded": broken_operator,
+    "This machine is too small for the mode `real`": small_machine,
+    "An engine was left over, or killed": engine_left_over,
+}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter application with a profile and a plan, to be copied."""
+    folder = tmp_path_factory.mktemp("planned")
+    for verb in ("init", "profile", "plan"):
+        circinus(folder, verb)
+    assert (folder / "plan.json").exists()
+    return folder
+
+
+def test_every_section_is_checked() -> None:
+    assert list(SECTIONS) == list(CASES)
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_every_quoted_message_is_printed(title: str, planned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "application"
+    shutil.copytree(planned, folder)
+    said = CASES[title](folder)
+    quoted = [
+        line for block in re.findall(r"```text\n(.*?)```", SECTIONS[title], re.DOTALL) for line in block.splitlines()
+    ]
+    assert quoted
+    for message in quoted:
+        pattern = ".*?".join(re.escape(part) for part in message.split("…"))
+        assert re.search(pattern, said), f"{message}\nis not in\n{said}"
