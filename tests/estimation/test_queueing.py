@@ -50,7 +50,9 @@ def test_erlang_c_of_arrays_is_that_of_their_elements() -> None:
     servers = np.array([[1.0], [3.0], [40.0]])
     load = np.array([0.0, 0.5, 2.5, 39.0, 50.0])
     expected = [[float(erlang_c(int(c[0]), float(a))) for a in load] for c in servers]
-    np.testing.assert_allclose(erlang_c(servers, load), expected, rtol=1e-12)
+    found = erlang_c(servers, load)
+    assert found.shape == (3, 5)
+    assert found == pytest.approx(np.array(expected), rel=1e-12, abs=0)
 
 
 def test_erlang_c_of_an_overloaded_queue_is_one() -> None:
