@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 from printed import printed
-from random_matchings import candidate, infrastructure, reestimate, use
 
 from circinus.matching import match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import plan_table
+from circinus.reporting.plan_table import deployment_table, plan_table
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Allocation, Deployment, KnobValues, Query
+from random_matchings import candidate, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])
 
@@ -32,3 +32,12 @@ def test_a_plan_shows_its_replicas_where_they_are_not_plain(cpus: float, batch_s
     shown = printed(plan_table(matching, {"q": query}), width=400)
     assert text in shown
     assert PLAN_LEGEND in shown
+
+
+def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
+    deployed = Deployment("p", "hear", KnobValues.of({"stop": "[red]"}), "edge", Allocation(1.0, 1, 0.5))
+    found = candidate("q", [use(deployed, 0.5, INFRA)])
+    query = Query(name="q", pipeline="p", source="home", rate="1/s")
+    matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
+    assert "edge: hear [red]" in printed(plan_table(matching, {"q": query}))
+    assert "stop=[red]" in printed(deployment_table(matching.deployments))

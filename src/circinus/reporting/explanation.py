@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -94,10 +95,10 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
     for alternative in alternatives:
         estimate = alternative.estimate
         table.add_row(
-            plan_text(alternative.plan, estimate),
+            escape(plan_text(alternative.plan, estimate)),
             duration(estimate.latency_s.value),
             score(estimate.accuracy.value),
             f"{usd_per_h(estimate.cost_usd_per_h.upper)}\n({usd_per_h(estimate.cost_usd_per_h.lower)})",
-            alternative.reason,
+            escape(alternative.reason),
         )
     return Group(Text(title, style="italic"), table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +27,7 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         table.add_row(*_assignment_row(assignment, queries[assignment.query]))
     for rejection in matching.rejections:
         query = queries[rejection.query]
-        wanted = f"[red]rejected[/red]: {rejection.reason}"
+        wanted = f"[red]rejected[/red]: {escape(rejection.reason)}"
         if rejection.relaxation is not None:
             wanted += f"; beside the others it would be served with {rejection.relaxation.change}"
         table.add_row(query.name, str(query.slos), wanted, "", "", "")
@@ -45,7 +46,7 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
     return (
         assignment.query,
         str(query.slos),
-        plan_text(assignment.chosen.plan, estimate),
+        escape(plan_text(assignment.chosen.plan, estimate)),
         f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}",
         f"{score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",
         usd_per_h(estimate.cost_usd_per_h.value),
@@ -70,7 +71,7 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
         deployment = sized.deployment
         table.add_row(
             f"{deployment.pipeline}/{deployment.operator}",
-            str(deployment.knobs),
+            escape(str(deployment.knobs)),
             deployment.pool,
             str(sized.replicas),
             f"{sized.demand.cpus:g}",

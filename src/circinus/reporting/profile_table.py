@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +27,7 @@ def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
         table.add_row(
-            str(measured.configuration),
+            escape(str(measured.configuration)),
             str(len(measured.items)),
             bounded(score, measured.accuracy),
             duration(sum(float(operator.service_s.mean()) for operator in operators)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +20,11 @@ def status_table(status: EngineStatus) -> RenderableType:
     for deployment in status.deployments:
         ready = f"{deployment.replicas_ready}/{deployment.replicas_wanted}"
         table.add_row(
-            deployment.deployment.name,
+            escape(deployment.deployment.name),
             ready if deployment.replicas_ready == deployment.replicas_wanted else f"[red]{ready}[/red]",
             str(deployment.queue_length),
             str(deployment.requests),
             str(deployment.restarts),
-            deployment.message,
+            escape(deployment.message),
         )
     return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))
