@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from circinus.matching import Matching, MatchSettings, match
+from circinus.spec import CostSlo, LatencySlo, Query, Slos
 from random_matchings import (
     Instance,
     best_answer,
@@ -19,9 +22,6 @@ from random_matchings import (
     reestimate,
     use,
 )
-
-from circinus.matching import Matching, MatchSettings, match
-from circinus.spec import CostSlo, LatencySlo, Query, Slos
 
 
 def matched(instance: Instance, time_limit_s: float = 60.0) -> Matching:
