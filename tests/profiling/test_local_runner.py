@@ -109,7 +109,6 @@ def test_only_what_did_not_run_counts_as_saved(application: Application, inputs:
             assert found.saved_s == pytest.approx(saved_s)
             assert found.ran_s == pytest.approx(_seconds(found) - saved_s)
         assert runner.cache.evictions > 0
-        assert (runner.cache.saved_s > 0) == (inputs > 3)
 
 
 def test_an_operator_error_names_operator_configuration_and_item(application: Application, runner: LocalRunner) -> None:

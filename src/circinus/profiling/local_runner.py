@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from circinus.operators import Item
 from circinus.profiling.addresses import Addresses
-from circinus.profiling.prefix_cache import PrefixCache
+from circinus.profiling.prefix_cache import PrefixCache, operators_to_run
 from circinus.profiling.replica import BatchRun, Replica, ReplicaError, ReplicaKey
 from circinus.profiling.replicas import Replicas
 from circinus.profiling.runner import (
@@ -48,6 +48,7 @@ class LocalRunner:
         module_paths: Sequence[Path],
         *,
         cache_bytes: int = _CACHE_BYTES,
+        spill_bytes: int = 0,
         memory_limit_bytes: float | None = None,
         timeout_s: float = _TIMEOUT_S,
     ) -> None:
@@ -56,18 +57,19 @@ class LocalRunner:
         Args:
             addresses: of the pipeline's measurements.
             module_paths: where its operators are found.
-            cache_bytes: bound of the prefix cache.
+            cache_bytes: bound of the prefix cache in memory.
+            spill_bytes: bound of what it puts on disk besides; 0: nothing.
             memory_limit_bytes: bound of all loaded operators, see `Replicas`.
             timeout_s: an operator that takes longer to load or to process a batch has failed.
 
         Raises:
             OperatorError: the metric is not found.
         """
-        self.cache = PrefixCache(cache_bytes)
+        self._scorer = Scorer(addresses.pipeline, module_paths)
+        self.cache = PrefixCache(cache_bytes, spill_bytes=spill_bytes)
         self._addresses = addresses
         self._pipeline = addresses.pipeline
         self._topological = self._pipeline.topological_order()
-        self._scorer = Scorer(self._pipeline, module_paths)
         self._module_paths = tuple(module_paths)
         self._timeout_s = timeout_s
         self._replicas = Replicas(self._load, memory_limit_bytes)
@@ -84,8 +86,9 @@ class LocalRunner:
         self.close()
 
     def close(self) -> None:
-        """End every process that was started."""
+        """End every process that was started, and remove what is on disk."""
         self._replicas.close()
+        self.cache.close()
 
     @property
     def cpus(self) -> float:
@@ -165,15 +168,15 @@ class LocalRunner:
         held: dict[tuple[str, str], bytes] = {}
         missing: dict[str, list[Item]] = {operator.name: [] for operator in self._topological}
         for item in items:
-            needed = set(wanted)
-            for operator in reversed(self._topological):
-                if operator.name in needed:
-                    output = self.cache.get(self._addresses.output(operator.name, configuration), item.key)
-                    if output is None:
-                        missing[operator.name].append(item)
-                        needed.update(operator.after)
-                    else:
-                        held[operator.name, item.key] = output
+
+            def holds(operator: str, item: Item = item) -> bool:
+                output = self.cache.get(self._addresses.output(operator, configuration), item.key)
+                if output is not None:
+                    held[operator, item.key] = output
+                return output is not None
+
+            for name in operators_to_run(self._topological, wanted, holds):
+                missing[name].append(item)
         ran_s = 0.0
         for operator in self._topological:
             for item in missing[operator.name]:
@@ -193,7 +196,7 @@ class LocalRunner:
         except MeasurementError as error:
             self._failures[address, item.key] = error.reason
             raise
-        self.cache.put(address, item.key, run.outputs[0])
+        self.cache.put(address, item.key, run.outputs[0], run.service_s)
         self._runs[address, item.key] = _Run(run.service_s, len(run.outputs[0]))
         return run
 
