@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from circinus.errors import ProfileError
-from circinus.profiling.store import SCHEMA_VERSION, ProfileStore
+from circinus.profiling.migrations import SCHEMA_VERSION
+from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_scores, read_services
 
 
@@ -47,13 +48,15 @@ def test_reading_makes_no_file(path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_another_schema_is_refused(path: Path) -> None:
+def test_a_later_schema_is_refused(path: Path) -> None:
     ProfileStore(path, create=True).close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     for create in (True, False):
-        with pytest.raises(ProfileError, match=f"of schema {SCHEMA_VERSION + 1}, expected {SCHEMA_VERSION}"):
+        with pytest.raises(
+            ProfileError, match=f"of schema {SCHEMA_VERSION + 1}, expected at most {SCHEMA_VERSION}: a later"
+        ):
             ProfileStore(path, create=create)
 
 
@@ -96,16 +99,59 @@ def test_an_error_inside_a_transaction_leaves_nothing(store: ProfileStore) -> No
     assert set(store.known_numbers(["half", "whole"])) == {"whole"}
 
 
-def test_a_second_writer_waits_then_fails_clearly_and_readers_do_not_wait(path: Path, store: ProfileStore) -> None:
+def test_a_second_writer_waits_then_is_told_who_writes_and_readers_do_not_wait(path: Path, store: ProfileStore) -> None:
     with ProfileStore(path, busy_s=0.05) as second:
         with store.transaction():
             store.numbers(["first"])
             assert second.known_numbers(["first"]) == {}
-            message = r"another process has been writing for more than 0\.05 s"
+            message = rf"waited 0\.05 s to write, while process {os.getpid()} on \S+ \(.*\), since \S+ was writing"
             with pytest.raises(ProfileError, match=message), second.transaction():
                 pass
         with second.transaction():
             assert set(second.numbers(["first", "second"])) == {"first", "second"}
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from circinus.profiling.store import ProfileStore
+store = ProfileStore(Path(sys.argv[1]), create=True)
+with store.transaction():
+    store.numbers(["lost"])
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_holder_is_named_and_leaves_nothing_behind_when_it_is_killed(path: Path, store: ProfileStore) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path), "an argument"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "writing\n"
+    with ProfileStore(path, busy_s=0.05) as second:
+        with pytest.raises(ProfileError, match=rf"while process {holder.pid} on .*an argument"), second.transaction():
+            pass
+        holder.kill()
+        holder.communicate()
+        with second.transaction():
+            assert set(second.numbers(["next"])) == {"next"}
+        assert second.known_numbers(["lost"]) == {}
+
+
+def test_another_program_that_writes_is_waited_for_too(path: Path, store: ProfileStore) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ProfileStore(path, busy_s=0.05) as second:
+        with pytest.raises(ProfileError, match="while another process was writing"), second.transaction():
+            pass
+        other.execute("ROLLBACK")
+        with second.transaction():
+            second.numbers(["now"])
+    other.close()
 
 
 def test_many_processes_make_and_write_it_at_once(path: Path) -> None:

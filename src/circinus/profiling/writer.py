@@ -160,9 +160,10 @@ def _write_dataset(store: ProfileStore, addresses: Addresses, dataset: Dataset, 
     store.write("INSERT OR IGNORE INTO dataset (fingerprint) VALUES (?)", [(dataset.fingerprint,)])
     number = int(store.rows("SELECT id FROM dataset WHERE fingerprint = ?", dataset.fingerprint)[0][0])
     store.write(
-        "INSERT OR IGNORE INTO dataset_item VALUES (?, ?, ?, ?, ?)",
+        # A store of an earlier schema learns the strata here.
+        "INSERT INTO dataset_item VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET strata = excluded.strata",
         [
-            (number, position, items[address], item.key, size)
+            (number, position, items[address], item.key, size, json.dumps(dict(item.strata), sort_keys=True))
             for position, (item, address, size) in enumerate(
                 zip(dataset.items, dataset.addresses, dataset.input_bytes, strict=True)
             )

@@ -1,0 +1,92 @@
+"""The schema of the profile store, as the steps that lead to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from circinus.errors import ProfileError
+
+_MEASUREMENTS = """
+CREATE TABLE address (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
+
+CREATE TABLE dataset (id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
+CREATE TABLE dataset_item (
+    dataset INTEGER NOT NULL, position INTEGER NOT NULL, item INTEGER NOT NULL, key TEXT NOT NULL,
+    input_bytes INTEGER NOT NULL, PRIMARY KEY (dataset, position)) WITHOUT ROWID;
+CREATE TABLE dataset_order (
+    dataset INTEGER NOT NULL, seed INTEGER NOT NULL, positions TEXT NOT NULL, PRIMARY KEY (dataset, seed)
+    ) WITHOUT ROWID;
+CREATE TABLE dataset_source (source INTEGER PRIMARY KEY, dataset INTEGER NOT NULL);
+
+CREATE TABLE service (
+    subject INTEGER NOT NULL, item INTEGER NOT NULL, service_s REAL NOT NULL, output_bytes INTEGER NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+CREATE TABLE output (subject INTEGER NOT NULL, item INTEGER NOT NULL, packed BLOB NOT NULL,
+    PRIMARY KEY (subject, item));
+CREATE TABLE score (subject INTEGER NOT NULL, item INTEGER NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+
+CREATE TABLE replica (subject INTEGER PRIMARY KEY, loads INTEGER NOT NULL, load_s REAL NOT NULL,
+    peak_memory_bytes INTEGER NOT NULL);
+CREATE TABLE allocation (subject INTEGER NOT NULL, cpus REAL NOT NULL, batch_size INTEGER NOT NULL,
+    ratio REAL NOT NULL, PRIMARY KEY (subject, cpus, batch_size)) WITHOUT ROWID;
+
+CREATE TABLE effort (subject INTEGER PRIMARY KEY, ran_s REAL NOT NULL, saved_s REAL NOT NULL);
+CREATE TABLE failure (subject INTEGER PRIMARY KEY, item_key TEXT, reason TEXT NOT NULL);
+
+CREATE TABLE recording (pipeline TEXT NOT NULL, prefix TEXT NOT NULL, operator TEXT NOT NULL, allowed TEXT NOT NULL,
+    service INTEGER NOT NULL, output INTEGER NOT NULL, replica INTEGER NOT NULL, dataset INTEGER NOT NULL,
+    seed INTEGER NOT NULL, PRIMARY KEY (pipeline, prefix)) WITHOUT ROWID;
+"""
+"""`address` numbers the content addresses of `addresses` and of items; `subject`, `item`, `source`, `service`, `output`
+and `replica` are such numbers. `replica.load_s` is the sum over `loads`. `recording` says which addresses the latest
+measurement of a pipeline used for a prefix, so that recordings are found without the pipeline's code."""
+
+_MACHINES_AND_STRATA = """
+CREATE TABLE machine (id INTEGER PRIMARY KEY, cpu_model TEXT NOT NULL, cores INTEGER NOT NULL,
+    UNIQUE (cpu_model, cores));
+ALTER TABLE dataset_item ADD COLUMN strata TEXT;
+"""
+"""`machine`: those that measured into the store. `dataset_item.strata`: JSON; NULL of a data set that nobody has
+measured on since the step."""
+
+STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA)
+"""Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""
+
+SCHEMA_VERSION = len(STEPS)
+
+
+def migrate(
+    connection: sqlite3.Connection, transaction: Callable[[], AbstractContextManager[None]], path: Path
+) -> None:
+    """Bring a store to the present schema, each step in a transaction of its own.
+
+    Ended at any moment, it goes on from the last whole step at the next opening. Several may try at once.
+
+    Args:
+        connection: to the store.
+        transaction: gives what commits or takes back as a whole.
+        path: of the store, for errors.
+
+    Raises:
+        ProfileError: the store is of a later schema.
+    """
+    while (version := schema_version(connection)) != SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
+            raise ProfileError(
+                f"{path}: found a profile store of schema {version}, expected at most {SCHEMA_VERSION}: a later "
+                "version of Circinus wrote it; use that version, or measure into a new file"
+            )
+        with transaction():
+            if schema_version(connection) == version:  # nobody else was quicker
+                for statement in STEPS[version].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Of a store; 0: there is nothing in it."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,126 @@
+"""Stores of earlier schemas: brought to the present one without losing anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from circinus.errors import ProfileError
+from circinus.profiling.migrations import SCHEMA_VERSION
+from circinus.profiling.store import ProfileStore
+
+FIRST_SCHEMA = """
+CREATE TABLE address (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
+CREATE TABLE dataset (id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
+CREATE TABLE dataset_item (
+    dataset INTEGER NOT NULL, position INTEGER NOT NULL, item INTEGER NOT NULL, key TEXT NOT NULL,
+    input_bytes INTEGER NOT NULL, PRIMARY KEY (dataset, position)) WITHOUT ROWID;
+CREATE TABLE dataset_order (
+    dataset INTEGER NOT NULL, seed INTEGER NOT NULL, positions TEXT NOT NULL, PRIMARY KEY (dataset, seed)
+    ) WITHOUT ROWID;
+CREATE TABLE dataset_source (source INTEGER PRIMARY KEY, dataset INTEGER NOT NULL);
+CREATE TABLE service (
+    subject INTEGER NOT NULL, item INTEGER NOT NULL, service_s REAL NOT NULL, output_bytes INTEGER NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+CREATE TABLE output (subject INTEGER NOT NULL, item INTEGER NOT NULL, packed BLOB NOT NULL,
+    PRIMARY KEY (subject, item));
+CREATE TABLE score (subject INTEGER NOT NULL, item INTEGER NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (subject, item)) WITHOUT ROWID;
+CREATE TABLE replica (subject INTEGER PRIMARY KEY, loads INTEGER NOT NULL, load_s REAL NOT NULL,
+    peak_memory_bytes INTEGER NOT NULL);
+CREATE TABLE allocation (subject INTEGER NOT NULL, cpus REAL NOT NULL, batch_size INTEGER NOT NULL,
+    ratio REAL NOT NULL, PRIMARY KEY (subject, cpus, batch_size)) WITHOUT ROWID;
+CREATE TABLE effort (subject INTEGER PRIMARY KEY, ran_s REAL NOT NULL, saved_s REAL NOT NULL);
+CREATE TABLE failure (subject INTEGER PRIMARY KEY, item_key TEXT, reason TEXT NOT NULL);
+CREATE TABLE recording (pipeline TEXT NOT NULL, prefix TEXT NOT NULL, operator TEXT NOT NULL, allowed TEXT NOT NULL,
+    service INTEGER NOT NULL, output INTEGER NOT NULL, replica INTEGER NOT NULL, dataset INTEGER NOT NULL,
+    seed INTEGER NOT NULL, PRIMARY KEY (pipeline, prefix)) WITHOUT ROWID;
+INSERT INTO address VALUES (1, 'an item'), (2, 'a prefix');
+INSERT INTO dataset VALUES (1, 'print');
+INSERT INTO dataset_item VALUES (1, 0, 1, 'i0', 17);
+INSERT INTO service VALUES (2, 1, 0.25, 9);
+PRAGMA application_id = 1128878659;
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """A store of schema 1, as it was written then."""
+    path = tmp_path / "profiles.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript(FIRST_SCHEMA)
+    connection.close()
+    return path
+
+
+def _tables(path: Path) -> list[tuple[str, list[str]]]:
+    connection = sqlite3.connect(path)
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+    found = [(n, [str(column[1:]) for column in connection.execute(f"PRAGMA table_info({n})")]) for n in names]
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_first_store_becomes_a_present_one_and_keeps_what_it_held(first: Path, tmp_path: Path, create: bool) -> None:
+    with ProfileStore(first, create=create) as store:
+        assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert store.rows("SELECT * FROM service") == [(2, 1, 0.25, 9)]
+        assert store.rows("SELECT key, input_bytes, strata FROM dataset_item") == [("i0", 17, None)]
+        assert store.known_numbers(["an item", "a prefix"]) == {"an item": 1, "a prefix": 2}
+    ProfileStore(tmp_path / "new.sqlite", create=True).close()
+    assert _tables(first) == _tables(tmp_path / "new.sqlite")
+
+
+def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _tables(first)
+    monkeypatch.setattr("circinus.profiling.migrations.STEPS", ("", "CREATE TABLE half (x); CREATE TABLE address (x)"))
+    with pytest.raises(ProfileError, match="cannot be used: table address already exists"):
+        ProfileStore(first)
+    assert _tables(first) == before
+    monkeypatch.undo()
+    ProfileStore(first).close()
+    assert _tables(first) != before
+
+
+def test_killed_between_two_steps_it_goes_on_at_the_next_opening(tmp_path: Path) -> None:
+    """Of every number of steps that were done."""
+    for done in range(1, SCHEMA_VERSION + 1):
+        path = tmp_path / f"{done}.sqlite"
+        program = textwrap.dedent(f"""
+            import os, signal
+            from pathlib import Path
+            from circinus.profiling import migrations
+            from circinus.profiling.store import ProfileStore
+            steps = migrations.STEPS
+            migrations.STEPS = (*steps[:{done}], *["SELECT no_such_column"] * (len(steps) - {done}))
+            try:
+                ProfileStore(Path({str(path)!r}), create=True)
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)
+        """)
+        ended = subprocess.run([sys.executable, "-c", program], check=False, env=os.environ)
+        assert ended.returncode == -signal.SIGKILL
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (done,)
+        connection.close()
+        with ProfileStore(path) as store:
+            assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_many_may_migrate_at_once(first: Path) -> None:
+    program = "import sys; from pathlib import Path; from circinus.profiling.store import ProfileStore; "
+    program += "ProfileStore(Path(sys.argv[1])).close()"
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(first)]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    with ProfileStore(first) as store:
+        assert store.rows("SELECT * FROM service") == [(2, 1, 0.25, 9)]
