@@ -11,6 +11,7 @@ from typing import Any
 
 from circinus.operators import resolve, resolve_operator
 from circinus.operators.source_version import source_version
+from circinus.profiling.machine import Machine
 from circinus.spec import Configuration, DatasetSpec, KnobValues, Pipeline
 
 LOCAL = "local"
@@ -40,9 +41,9 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineC
     )
 
 
-def dataset_source(dataset: DatasetSpec, version: str) -> str:
+def dataset_source(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     """Address of the code and arguments that make a data set: tells which one it is without making it."""
-    return _address("data set", dataset.uses, dict(dataset.arguments), version)
+    return _address("data set", dataset.uses, dict(dataset.arguments), version, *([origin] if origin else []))
 
 
 class Addresses:
@@ -53,10 +54,30 @@ class Addresses:
     pipeline's nor the operators' names are in it, so that equal beginnings of different pipelines are measured once.
     """
 
-    def __init__(self, pipeline: Pipeline, code: PipelineCode, hardware_class: str = LOCAL) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        code: PipelineCode,
+        hardware_class: str = LOCAL,
+        machine: Machine | None = None,
+        origin: str = "",
+    ) -> None:
+        """Of measurements made in one place.
+
+        Args:
+            pipeline: what is measured.
+            code: versions of what it refers to.
+            hardware_class: of the machine that measured.
+            machine: which one; None: measured before machines were recorded.
+            origin: of measurements that the code as it is here did not make, such as those of a trace; they share no
+                address with any others.
+        """
         self.pipeline = pipeline
         self.code = code
-        self._hardware_class = hardware_class
+        self.machine = machine
+        self.origin = origin
+        self._hardware: Any = hardware_class if machine is None else [hardware_class, machine.cpu_model, machine.cores]
+        self._own = [origin] if origin else []
         self._lineages = {o.name: (*pipeline.ancestors(o.name), o.name) for o in pipeline.operators}
         self._sinks = pipeline.sinks()
         self._known: dict[Hashable, str] = {}
@@ -69,7 +90,8 @@ class Addresses:
             spec = self.pipeline.operator(operator)
             inputs = [self.output(parent, configuration) for parent in spec.after]
             version = self.code.operators[spec.uses]
-            self._known[key] = _address("output", spec.uses, version, values[operator].as_dict(), inputs)
+            content = spec.uses, version, values[operator].as_dict(), inputs
+            self._known[key] = _address("output", *content, *self._own)
         return self._known[key]
 
     def service(self, operator: str, configuration: Configuration) -> str:
@@ -78,7 +100,7 @@ class Addresses:
         key = "service", operator, output
         if key not in self._known:
             cpus = min(self.pipeline.operator(operator).cpus)
-            self._known[key] = _address("service", output, cpus, self._hardware_class)
+            self._known[key] = _address("service", output, cpus, self._hardware)
         return self._known[key]
 
     def replica(self, operator: str, knobs: KnobValues) -> str:
@@ -87,7 +109,8 @@ class Addresses:
         if key not in self._known:
             spec = self.pipeline.operator(operator)
             version, cpus = self.code.operators[spec.uses], min(spec.cpus)
-            self._known[key] = _address("replica", spec.uses, version, knobs.as_dict(), cpus, self._hardware_class)
+            content = spec.uses, version, knobs.as_dict(), cpus, self._hardware
+            self._known[key] = _address("replica", *content, *self._own)
         return self._known[key]
 
     def answer(self, configuration: Configuration) -> str:
@@ -96,6 +119,15 @@ class Addresses:
         if key not in self._known:
             self._known[key] = _address("answer", [[name, self.output(name, configuration)] for name in self._sinks])
         return self._known[key]
+
+    def effort(self, configuration: Configuration) -> str:
+        """Of what measuring a configuration took."""
+        answer = self.answer(configuration)
+        return answer if self.machine is None else _address("effort", answer, self._hardware)
+
+    def dataset(self) -> str:
+        """Of what makes the data set."""
+        return dataset_source(self.pipeline.dataset, self.code.dataset, self.origin)
 
     def score(self, configuration: Configuration) -> str:
         """Of the scores: depends on the metric besides."""

@@ -53,7 +53,7 @@ def read_profile(
     ran_s, saved_s = read_effort(
         store,
         store.known_numbers(
-            [addresses.answer(c) for c in listed]
+            [addresses.effort(c) for c in listed]
             + [addresses.replica(o.name, c[o.name]) for c in listed for o in pipeline.operators]
         ).values(),
     )
@@ -63,6 +63,7 @@ def read_profile(
         dataset_items=len(dataset.numbers),
         held_out_items=len(dataset.numbers) - reader.most_items,
         hardware_class=LOCAL,
+        machine=addresses.machine,
         risk=objectives.risk,
         configurations=profiles,
         unmeasured=tuple(c for c in listed if c not in seen and c not in failed),

@@ -12,6 +12,7 @@ from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.local_runner import LocalRunner
+from circinus.profiling.machine import this_machine
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
 from circinus.profiling.recordings import Recordings, load_recordings
@@ -48,7 +49,7 @@ def record_held_out(
     budget = Budget(None, clock)
     observer = observer or SilentObserver()
     pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
-    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
+    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths), machine=this_machine())
     dataset = load_dataset(pipeline, module_paths, seed=seed)
     indexes = dataset.for_traffic(items_count)
     wanted = _in_prefix_order(pipeline, configurations)

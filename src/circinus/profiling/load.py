@@ -2,38 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses, dataset_source, pipeline_code
+from circinus.profiling.addresses import Addresses
 from circinus.profiling.assembly import read_profile
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import PipelineProfile
+from circinus.profiling.source import LocalSource, Source
 from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import read_dataset
+from circinus.profiling.stored import StoredDataset, read_dataset, read_machines
 from circinus.spec import Specification
 
 
-def load_profile(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> PipelineProfile:
+@dataclass(frozen=True)
+class FoundProfile:
+    """A profile, and where it stands in the store."""
+
+    profile: PipelineProfile
+    addresses: Addresses
+    dataset: StoredDataset
+
+
+def load_profile(
+    specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0, source: Source | None = None
+) -> PipelineProfile:
     """What the store knows of a pipeline as specified and coded now.
 
     Neither builds the data set nor loads an operator's model: the data set is taken to be what its code and arguments
-    made when it was last measured on.
+    made when it was last measured on. What was measured on this machine comes first; where that is nothing, it is what
+    another machine measured (`PipelineProfile.machine`): never a mixture.
+
+    Args:
+        specification: has the pipeline and the queries that say what is settled.
+        pipeline_name: which pipeline.
+        store: file.
+        seed: of the order of the items.
+        source: where measurements came from; None: the operators.
 
     Raises:
         ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
         OperatorError: an operator, metric or data set cannot be found.
     """
-    pipeline = specification.pipelines[pipeline_name]
     with ProfileStore(store) as opened:
-        addresses = Addresses(pipeline, pipeline_code(pipeline, specification.module_paths))
-        source = dataset_source(pipeline.dataset, addresses.code.dataset)
-        dataset = read_dataset(opened, source, seed)
-        objectives = Objectives.of(specification.queries, pipeline_name)
-        profile = None if dataset is None else read_profile(opened, addresses, dataset, objectives)
-    if profile is None or not (profile.configurations or profile.failed):
+        return find_profile(opened, specification, pipeline_name, seed, source).profile
+
+
+def find_profile(
+    store: ProfileStore, specification: Specification, pipeline_name: str, seed: int, source: Source | None = None
+) -> FoundProfile:
+    """As `load_profile`, from an open store."""
+    source = source or LocalSource(specification.module_paths)
+    pipeline = specification.pipelines[pipeline_name]
+    objectives = Objectives.of(specification.queries, pipeline_name)
+    failing = None
+    for machine in dict.fromkeys((source.machine, *read_machines(store), None)):
+        addresses = source.addresses(pipeline, machine)
+        dataset = read_dataset(store, addresses.dataset(), seed)
+        if dataset is None:
+            break
+        found = FoundProfile(read_profile(store, addresses, dataset, objectives), addresses, dataset)
+        if found.profile.configurations:
+            return found
+        if found.profile.failed and failing is None:
+            failing = found
+    if failing is None:
         raise ProfileError(
-            f"{store}: found no measurement of pipeline {pipeline_name} as its operators, metric and data set are now "
-            f"(order of items: seed {seed}); measure it (circinus profile)"
+            f"{store.path}: found no measurement of pipeline {pipeline_name} as its operators, metric and data set are "
+            f"now (order of items: seed {seed}); measure it (circinus profile)"
         )
-    return profile
+    return failing

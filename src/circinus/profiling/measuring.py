@@ -11,7 +11,7 @@ from circinus.profiling.addresses import Addresses
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration, FloatArray, IntArray
 from circinus.profiling.runner import AllocationMeasurement, Measurement, Runner
-from circinus.profiling.scorer import Scorer
+from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import coverage, read_outputs
 from circinus.profiling.writer import Writer
@@ -22,7 +22,7 @@ class Measurer:
     """Ties a runner to a store, for one pipeline and one data set."""
 
     def __init__(
-        self, store: ProfileStore, addresses: Addresses, dataset: Dataset, runner: Runner, scorer: Scorer
+        self, store: ProfileStore, addresses: Addresses, dataset: Dataset, runner: Runner, scorer: ItemScorer
     ) -> None:
         self._store = store
         self._addresses = addresses

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.bounded import Bounded
+from circinus.profiling.machine import Machine
 from circinus.spec import Configuration
 
 FloatArray = NDArray[np.float64]
@@ -75,6 +76,7 @@ class PipelineProfile:
     held_out_items: int
     """How many of them are never profiled."""
     hardware_class: str
+    """Of the machine that measured; its speed is 1."""
     risk: float
     """Probability with which any one accuracy bound may fail (each side)."""
     configurations: tuple[ConfigurationProfile, ...]
@@ -92,5 +94,8 @@ class PipelineProfile:
     """`uses` reference of operators, metric and data set -> version of the code that was measured."""
     failed: tuple[FailedConfiguration, ...] = ()
     """Configurations that are left out because they failed when they were last tried."""
+    machine: Machine | None = None
+    """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
+    everywhere."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses, dataset_source, pipeline_code
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.assembly import read_profile
 from circinus.profiling.budget import Budget
-from circinus.profiling.dataset import load_dataset
-from circinus.profiling.local_runner import LocalRunner
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileObserver, SilentObserver
@@ -22,7 +18,7 @@ from circinus.profiling.pace import Pace
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
-from circinus.profiling.scorer import Scorer
+from circinus.profiling.source import LocalSource, Source
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
@@ -41,7 +37,8 @@ def profile_pipeline(
     budget_s: float | None = None,
     seed: int = 0,
     observer: ProfileObserver | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] | None = None,
+    source: Source | None = None,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are settled or the budget is spent.
 
@@ -55,27 +52,29 @@ def profile_pipeline(
         budget_s: seconds to spend, exceeded by at most one increment of one configuration; None: no limit.
         seed: of the order of the items.
         observer: is told of progress and failures.
-        clock: seconds that pass.
+        clock: seconds that pass; None: those of the source.
+        source: where measurements come from; None: the operators, run on this machine.
 
     Raises:
         ProfileError: a score outside the metric's range, an unusable data set, a store that cannot be used.
         OperatorError: an operator, metric or data set cannot be found.
     """
-    budget = Budget(budget_s, clock)
+    source = source or LocalSource(specification.module_paths)
+    budget = Budget(budget_s, clock or source.clock)
     observer = observer or SilentObserver()
-    pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
-    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths))
-    dataset = load_dataset(pipeline, module_paths, seed=seed)
+    pipeline = specification.pipelines[pipeline_name]
+    addresses = source.addresses(pipeline, source.machine)
+    dataset = source.dataset(pipeline, seed)
     objectives = Objectives.of(specification.queries, pipeline_name)
     interrupted = False
     # What takes longer than the whole budget cannot be measured within it: the rest shall not wait for it.
     patience_s = MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
     with (
         ProfileStore(store, create=True) as opened,
-        LocalRunner(addresses, module_paths, timeout_s=patience_s) as runner,
+        source.runner(addresses, timeout_s=patience_s) as runner,
     ):
-        measurer = Measurer(opened, addresses, dataset, runner, Scorer(pipeline, module_paths))
-        stored = read_dataset(opened, dataset_source(pipeline.dataset, addresses.code.dataset), seed)
+        measurer = Measurer(opened, addresses, dataset, runner, source.scorer(pipeline))
+        stored = read_dataset(opened, addresses.dataset(), seed)
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
         pace = Pace(addresses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from circinus.errors import ProfileError
 from circinus.operators import Item, Metric, resolve
@@ -11,6 +12,14 @@ from circinus.profiling.runner import MeasurementError
 from circinus.profiling.score_range import score_within
 from circinus.profiling.wire import unpacked
 from circinus.spec import Configuration, Pipeline
+
+
+class ItemScorer(Protocol):
+    """Scores one item."""
+
+    def score(self, configuration: Configuration, item: Item, outputs: Mapping[str, bytes]) -> float:
+        """See `Scorer.score`."""
+        ...
 
 
 class Scorer:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.addresses import Addresses
+from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.store import ProfileStore, as_json
 from circinus.spec import Configuration
@@ -71,6 +72,11 @@ def _dataset(store: ProfileStore, number: int, fingerprint: str, positions: str)
         input_bytes=np.array([size for _, _, size in items], dtype=np.float64),
         order=np.array(json.loads(positions), dtype=np.int64),
     )
+
+
+def read_machines(store: ProfileStore) -> tuple[Machine, ...]:
+    """All that have measured into the store, the newest first."""
+    return tuple(Machine(*row) for row in store.rows("SELECT cpu_model, cores FROM machine ORDER BY id DESC"))
 
 
 def read_services(store: ProfileStore, subjects: Sequence[int], numbers: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from circinus.profiling.addresses import Addresses, dataset_source
+from circinus.profiling.addresses import Addresses
 from circinus.profiling.assembly import allowed_allocations
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration
@@ -24,6 +24,9 @@ class Writer:
         self._pipeline = addresses.pipeline
         self._seed = dataset.seed
         with store.transaction():
+            if addresses.machine is not None and not addresses.origin:
+                machine = addresses.machine.cpu_model, addresses.machine.cores
+                store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
             self.item_numbers = store.numbers(dataset.addresses)
             self._dataset = _write_dataset(store, addresses, dataset, self.item_numbers)
 
@@ -47,8 +50,8 @@ class Writer:
         with store.transaction():
             services = {name: addresses.service(name, configuration) for name in operators}
             outputs = {name: addresses.output(name, configuration) for name in self._pipeline.sinks()}
-            score, answer = addresses.score(configuration), addresses.answer(configuration)
-            ids = store.numbers([*services.values(), *outputs.values(), score, answer])
+            score, effort = addresses.score(configuration), addresses.effort(configuration)
+            ids = store.numbers([*services.values(), *outputs.values(), score, effort])
             for name, runs in found.runs.items():
                 store.write(
                     "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
@@ -66,7 +69,7 @@ class Writer:
             for name, facts in found.replicas.items():
                 self._write_replica(name, configuration[name], facts)
             if counted:
-                self._write_effort(ids[answer], found.ran_s, found.saved_s)
+                self._write_effort(ids[effort], found.ran_s, found.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
             self._write_recordings(configuration)
 
@@ -156,7 +159,7 @@ def prefix_text(prefix: Configuration) -> str:
 
 def _write_dataset(store: ProfileStore, addresses: Addresses, dataset: Dataset, items: Mapping[str, int]) -> int:
     """Write what has to be known of a data set to read its profile without making it; gives its number."""
-    source = dataset_source(addresses.pipeline.dataset, addresses.code.dataset)
+    source = addresses.dataset()
     store.write("INSERT OR IGNORE INTO dataset (fingerprint) VALUES (?)", [(dataset.fingerprint,)])
     number = int(store.rows("SELECT id FROM dataset WHERE fingerprint = ?", dataset.fingerprint)[0][0])
     store.write(

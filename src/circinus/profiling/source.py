@@ -1,0 +1,91 @@
+"""Where the measurements of a pipeline come from: its operators, run here, or what was recorded of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from circinus.profiling.addresses import Addresses, pipeline_code
+from circinus.profiling.dataset import Dataset, load_dataset
+from circinus.profiling.machine import Machine, this_machine
+from circinus.profiling.runner import Runner
+from circinus.profiling.scorer import ItemScorer, Scorer
+from circinus.spec import Pipeline
+
+
+class Source(Protocol):
+    """Everything that measuring takes from outside."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The seconds that a budget of this source counts."""
+        ...
+
+    @property
+    def machine(self) -> Machine | None:
+        """Whose service times these are; None: nobody knows."""
+        ...
+
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+        """Where measurements made on `machine` stand in the store.
+
+        Raises:
+            OperatorError: an operator, metric or data set is not found.
+            ProfileError: the source has nothing of this pipeline.
+        """
+        ...
+
+    def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
+        """The items in order.
+
+        Raises:
+            OperatorError, ProfileError: as `load_dataset`.
+        """
+        ...
+
+    def scorer(self, pipeline: Pipeline) -> ItemScorer:
+        """What scores outputs that the store has already."""
+        ...
+
+    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+        """What measures. An operator that takes longer than `timeout_s` has failed."""
+        ...
+
+
+class LocalSource:
+    """The operators themselves, in processes on this machine."""
+
+    def __init__(self, module_paths: Sequence[Path]) -> None:
+        """Find operators, metric and data set in `module_paths`."""
+        self._module_paths = tuple(module_paths)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """See `Source.clock`."""
+        return time.monotonic
+
+    @property
+    def machine(self) -> Machine:
+        """See `Source.machine`."""
+        return this_machine()
+
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+        """See `Source.addresses`."""
+        return Addresses(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
+
+    def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
+        """See `Source.dataset`."""
+        return load_dataset(pipeline, self._module_paths, seed=seed)
+
+    def scorer(self, pipeline: Pipeline) -> ItemScorer:
+        """See `Source.scorer`."""
+        return Scorer(pipeline, self._module_paths)
+
+    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+        """See `Source.runner`."""
+        from circinus.profiling.local_runner import LocalRunner
+
+        return LocalRunner(addresses, self._module_paths, timeout_s=timeout_s)
