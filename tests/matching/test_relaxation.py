@@ -126,6 +126,39 @@ def test_the_smallest_relative_change_wins_and_is_narrowed_down_by_planning_agai
     assert both.binding == ("pool edge: cpus",)
 
 
+def test_another_plan_of_the_tightest_accuracy_is_tried_before_wider_objectives() -> None:
+    """The cheapest plan that promises 0.78 has no room, the next one has; nothing wider is planned."""
+    asked = query("q", Slos(accuracy=AccuracySlo(threshold=0.8)))
+    heavy = query("heavy", Slos(), weight=2.0)
+    taken = candidate("heavy", [use(deployment("a", 1, "edge", cpus=4.0), 0.5, INFRA)])
+    blocked = candidate("q", [use(deployment("a", 0, "edge"), 0.5, INFRA)], accuracy=0.8)
+    roomy = candidate("q", [use(deployment("a", 2, "far"), 0.5, INFRA)], accuracy=0.8)
+    tightest = blocked.estimate.accuracy.lower
+    asked_for: list[Slos] = []
+
+    def replan(other: Query) -> Frontier:
+        asked_for.append(other.slos)
+        return frontier(other, blocked, roomy)
+
+    frontiers = {
+        "heavy": frontier(heavy, taken),
+        "q": frontier(asked, relaxations=[SingleRelaxation("accuracy", tightest, blocked)]),
+    }
+    relaxation = only_rejection(match(frontiers, INFRA, reestimate, replan=replan)).relaxation
+    assert relaxation is not None
+    assert relaxation.plan == roomy.plan
+    assert [slos.accuracy.threshold for slos in asked_for if slos.accuracy] == [pytest.approx(tightest)]
+
+
+def test_nothing_is_planned_again_where_no_limit_would_do() -> None:
+    asked = query("q", Slos(latency=LatencySlo(limit_s=0.3), accuracy=AccuracySlo(threshold=0.8)))
+
+    def replan(other: Query) -> Frontier:
+        raise AssertionError(f"planned again for {other.slos}")
+
+    assert only_rejection(match({"q": frontier(asked)}, INFRA, reestimate, replan=replan)).relaxation is None
+
+
 def test_a_cost_objective_is_relaxed_to_the_share_as_sized() -> None:
     asked = query("q", Slos(cost=CostSlo(limit_usd_per_h=0.15)))
     other = query("other", Slos())

@@ -45,8 +45,9 @@ def cheapest_relaxation(state: State, frontier: Frontier, replan: Replan | None)
     """Relax one objective at a time as little as lets the query in, and take the smallest relative change.
 
     What fits is really fitted: capacities, nodes, and every query's objectives as sized. Plans under a relaxed
-    objective come from the frontier and, where `replan` is given, from planning again: the limit is then narrowed down
-    by halving, to within a sixteenth of the distance between what does not suffice and what does.
+    objective come from the frontier and, where `replan` is given, from planning again: at the tightest accuracy that
+    any plan promises, and else widely. A wide limit is narrowed down by halving, to within a sixteenth of the distance
+    between what does not suffice and what does.
     """
     beside_others = _BesideOthers(state, frontier.query)
     best: _Fit | None = None
@@ -73,11 +74,19 @@ def _smallest(
     found = beside_others.fit(slo, known)
     if found is not None or replan is None:
         return found  # the tightest limit under which there is any plan
+    if not known and not frontier.candidates:
+        return None  # the frontier says so: there is no plan under any limit
+    too_little = min((needed_change(query.slos, slo, candidate) for candidate in known), default=0.0)
+    if best is not None and too_little >= best:
+        return None
+    if slo == "accuracy" and known:  # many plans promise the same accuracy: another one of the tightest may fit
+        nearest = beside_others.fit(slo, replan(_with(query, relaxed(query.slos, slo, too_little))).candidates)
+        if nearest is not None:
+            return nearest
     widest = replan(_with(query, relaxed(query.slos, slo, best)))
     found = beside_others.fit(slo, widest.candidates)
     if found is None or slo == "cost":
         return found  # the cost of a plan is part of the frontier: the cheapest fitting plan is on it
-    too_little = min((needed_change(query.slos, slo, candidate) for candidate in known), default=0.0)
     for _ in range(_HALVINGS):
         middle = (too_little + found.change) / 2
         nearer = beside_others.fit(slo, replan(_with(query, relaxed(query.slos, slo, middle))).candidates)
