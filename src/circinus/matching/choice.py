@@ -40,6 +40,6 @@ class Solver(Protocol):
             problem: what to choose from.
             cuts: what was learnt from earlier choices.
             time_limit_s: when to stop.
-            starts: earlier choices to begin from; they may break cuts.
+            starts: earlier or quick choices to begin from; they may break cuts.
         """
         ...

@@ -88,11 +88,12 @@ class ExactSolver:
     def choose(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
     ) -> Choice:
-        """See `Solver`. The greedy choice starts the search and stands in when time runs out before a better one."""
+        """See `Solver`. A greedy choice starts the search and stands in when time runs out before a better one."""
         deadline_s = self._clock() + time_limit_s
-        best = greedy(problem, cuts)
-        for start in starts:
-            best = max(best, improve(problem, start, cuts), key=lambda chosen: goodness(problem, chosen))
+        known = [improve(problem, start, cuts) for start in starts]
+        if cuts or not starts:  # a start that nothing was learnt since is greedy already
+            known.append(greedy(problem, cuts))
+        best = max(known, key=lambda chosen: goodness(problem, chosen))
         programme = build(problem, cuts)
         weights = WholeWeights.of(problem.weight)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])

@@ -15,7 +15,7 @@ from circinus.matching.compilation import compile_problem
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of, run_passes
 from circinus.matching.plan_set import Matching, SizedDeployment
-from circinus.matching.problem import Problem
+from circinus.matching.problem import IntArray, Problem
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import rejections
 from circinus.matching.relaxation import Replan
@@ -116,7 +116,7 @@ def match(
     def compile_candidates(candidates: Candidates) -> Problem:
         return compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
 
-    def solve(problem: Problem) -> State:
+    def solve(problem: Problem, start: IntArray | None = None) -> State:
         state = State(
             problem=problem,
             queries=queries,
@@ -125,6 +125,7 @@ def match(
             reestimate=reestimate,
             solver=solver or ExactSolver(seed=settings.seed, clock=clock),
             deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
+            attempted=start,
         )
         return run_passes(state, clock=clock)
 

@@ -40,7 +40,7 @@ class State:
     cuts: tuple[Cut, ...] = ()
     choice: Choice | None = None
     attempted: IntArray | None = None
-    """The solver's last choice, before anything was taken out of it."""
+    """The solver's last choice, before anything was taken out of it; at first one to begin from."""
     safe: IntArray | None = None
     """The best choice known that keeps all cost objectives."""
     usage: Usage | None = None

@@ -8,6 +8,7 @@ good answer are offered to every query: one step of column generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def solve_with_reuse(
     queries: Sequence[Query],
     compose: Compose,
     compile_candidates: Callable[[Candidates], Problem],
-    solve: Callable[[Problem], State],
+    solve: Callable[[Problem, IntArray], State],
 ) -> State:
     """Solve, and solve again while plans on the answer's deployments help.
 
@@ -44,11 +45,12 @@ def solve_with_reuse(
         queries: what is matched.
         compose: how a query is planned on given deployments.
         compile_candidates: the problem of some candidates.
-        solve: the passes on a problem.
+        solve: the passes on a problem, from a choice to begin with.
     """
     problem = compile_candidates(candidates)
-    state = solve(problem)
-    running = _running(problem, greedy(problem))
+    quick = greedy(problem)
+    state = solve(problem, quick)
+    running = _running(problem, quick)
     for _ in range(_ROUNDS):
         chosen = chosen_of(state)
         running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.attempted)]))
@@ -58,10 +60,10 @@ def solve_with_reuse(
         problem = compile_candidates(wider)
         start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
         known = goodness(problem, start)
-        quick = max(goodness(problem, found) for found in (improve(problem, start), greedy(problem)))
-        if state.optimal and quick <= known:
+        quick = max(improve(problem, start), greedy(problem), key=partial(goodness, problem))
+        if state.optimal and goodness(problem, quick) <= known:
             break
-        again = solve(problem)
+        again = solve(problem, quick)
         if goodness(problem, chosen_of(again)) <= known:
             break
         candidates, state = wider, again
