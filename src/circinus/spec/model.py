@@ -105,7 +105,6 @@ class SpecModel(BaseModel):
         extra="forbid",
         populate_by_name=True,
         validate_default=True,
-        use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
 

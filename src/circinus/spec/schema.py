@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from circinus.spec.envelope import API_VERSION, KINDS, Metadata
+from circinus.spec.field_docs import field_docs
 from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -43,11 +44,20 @@ def json_schema() -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Leaves out titles that only repeat a field's name, and defaults in units that people do not write."""
+    """Says of every field what stands below it in the source; leaves out titles that only repeat a field's name, and
+    defaults in units that people do not write."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Fields get no title."""
         return False
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """A model, with the texts below its fields as descriptions."""
+        made = super().model_schema(schema)
+        model: type[BaseModel] = schema["cls"]
+        for name, text in field_docs(model).items():
+            made["properties"][model.model_fields[name].alias or name]["description"] = text
+        return made
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
         """A default in the form in which it is written in YAML."""
