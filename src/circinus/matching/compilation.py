@@ -11,14 +11,8 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate, ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching.problem import (
-    RESOURCES,
-    CapacityRows,
-    FloatArray,
-    Incidence,
-    IntArray,
-    Problem,
-)
+from circinus.matching.incidence import Incidence
+from circinus.matching.problem import RESOURCES, CapacityRows, FloatArray, IntArray, Problem
 from circinus.spec import Deployment, Infrastructure, Network, Query
 
 _LEAST_FLUID = 1e-12

@@ -28,8 +28,6 @@ class Beside:
 
     rows: FloatArray
     """(candidates, rows) what each capacity row would come to."""
-    traffic_bytes_per_s: FloatArray
-    """(candidates, L)"""
     added_usd_per_h: FloatArray
     """(candidates,) what all deployments and transfers would cost more."""
     fits: BoolArray
@@ -38,27 +36,19 @@ class Beside:
 
 def beside(problem: Problem, query: int, usage: Usage) -> Beside:
     """Lay every candidate of `query` beside `usage`, which must not contain the query itself."""
-    block = problem.candidates_of(query)
-    row, column, fluid = problem.fluid.entries(block.start, block.stop)
-    after = whole_replicas(usage.fluid[column] + fluid, np.ones(len(column), dtype=bool))
-    added = after - usage.replicas[column]
-    rows = np.zeros((len(block), len(problem.rows.limit)))
-    np.add.at(rows, row, (problem.rows.coefficients[:, column] * added).T)
-    cost = problem.transfer_cost_usd_per_h[block.start : block.stop].copy()
-    np.add.at(cost, row, problem.price_usd_per_h[column] * added)
-    traffic = np.zeros((len(block), len(problem.links)))
-    at, link, volume = problem.traffic.entries(block.start, block.stop)
-    np.add.at(traffic, (at, link), volume)
-    rows += usage.rows
-    traffic += usage.traffic_bytes_per_s
-    over = np.zeros(len(block), dtype=bool)
-    np.logical_or.at(over, row, after > problem.max_replicas[column])
-    fits = (
-        np.all(rows <= problem.rows.limit * (1 + CAPACITY_TOLERANCE), axis=1)
-        & np.all(traffic <= problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE), axis=1)
-        & ~over
+    candidates, block = problem.candidates_of(query), problem.blocks[query]
+    after = whole_replicas(usage.fluid[block.deployments] + block.fluid, block.uses)
+    added = np.where(block.uses, after - usage.replicas[block.deployments], 0.0)
+    rows = usage.rows + added @ block.coefficients
+    traffic = usage.traffic_bytes_per_s + block.traffic_bytes_per_s
+    cost = added @ problem.price_usd_per_h[block.deployments]
+    cost += problem.transfer_cost_usd_per_h[candidates.start : candidates.stop]
+    fits = np.asarray(
+        (rows <= problem.rows.limit * (1 + CAPACITY_TOLERANCE)).all(axis=1)
+        & (traffic <= problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)).all(axis=1)
+        & (after <= problem.max_replicas[block.deployments]).all(axis=1)
     )
-    return Beside(rows=rows, traffic_bytes_per_s=traffic, added_usd_per_h=cost, fits=fits)
+    return Beside(rows=rows, added_usd_per_h=cost, fits=fits)
 
 
 def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
@@ -157,19 +147,17 @@ def _insert(
 
 def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
     """(candidates of the query,) whether each uses the deployment."""
-    block = problem.candidates_of(query)
-    row, column, _ = problem.fluid.entries(block.start, block.stop)
-    using = np.zeros(len(block), dtype=bool)
-    using[row[column == deployment]] = True
-    return using
+    block = problem.blocks[query]
+    return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
 
 
 def _close(problem: Problem, chosen: IntArray, deployment: int, cuts: Sequence[Cut]) -> IntArray:
     """Put every query of a deployment elsewhere; those that find no place are not served."""
-    users = [query for query, candidate in problem.served(chosen) if deployment in problem.fluid.row(candidate)[0]]
+    served = np.flatnonzero(chosen >= 0)
+    users = served[problem.fluid.has(chosen[served], deployment)]
     moved = chosen.copy()
     moved[users] = -1
-    for query in sorted(users, key=lambda query: -problem.weight[query]):
+    for query in users[np.argsort(-problem.weight[users], kind="stable")].tolist():
         moved = _insert(problem, moved, query, (), by_cost=True, objectives=False, closed=deployment)
     return moved if keeps_all(problem, moved, cuts) else chosen
 

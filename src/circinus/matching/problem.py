@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Candidate, ReplicaDemand
+from circinus.matching.incidence import Incidence
 from circinus.spec import Deployment
 
 FloatArray = NDArray[np.float64]
@@ -24,59 +25,6 @@ REPLICA_TOLERANCE = 1e-6
 
 CAPACITY_TOLERANCE = 1e-6
 """Relative excess over a capacity that counts as rounding."""
-
-
-_DENSE_ENTRIES = 2_000_000
-"""Up to so many entries, sums of rows are taken of the whole matrix: many times faster than row by row."""
-
-
-@dataclass(frozen=True, eq=False)
-class Incidence:
-    """A sparse matrix by rows: what each candidate takes of each column (deployment or link)."""
-
-    start: IntArray
-    """(rows + 1,) where each row's entries begin."""
-    column: IntArray
-    """(entries,)"""
-    value: FloatArray
-    """(entries,)"""
-    columns: int
-
-    def row(self, index: int) -> tuple[IntArray, FloatArray]:
-        """Columns and values of one row."""
-        entries = slice(self.start[index], self.start[index + 1])
-        return self.column[entries], self.value[entries]
-
-    @cached_property
-    def _dense(self) -> tuple[FloatArray, BoolArray] | None:
-        """The whole matrix, and where it has entries; None where it is too large to be written out."""
-        rows = len(self.start) - 1
-        if rows * self.columns > _DENSE_ENTRIES:
-            return None
-        values, entries = np.zeros((rows, self.columns)), np.zeros((rows, self.columns), dtype=bool)
-        row, column, value = self.entries(0, rows)
-        values[row, column] = value
-        entries[row, column] = True
-        return values, entries
-
-    def entries(self, first: int, last: int) -> tuple[IntArray, IntArray, FloatArray]:
-        """Row (counted from `first`), column and value of all entries of the rows `first` up to `last`."""
-        span = slice(self.start[first], self.start[last])
-        row = np.repeat(np.arange(last - first), np.diff(self.start[first : last + 1]))
-        return row, self.column[span], self.value[span]
-
-    def total(self, rows: IntArray) -> tuple[FloatArray, BoolArray]:
-        """Sum of the given rows for each column, and whether any of them has an entry there."""
-        if self._dense is not None:
-            values, entries = self._dense
-            return values[rows].sum(axis=0), np.logical_or.reduce(entries[rows], axis=0)
-        sums: FloatArray = np.zeros(self.columns, dtype=np.float64)
-        touched = np.full(self.columns, fill_value=False)
-        for index in rows:
-            columns, values = self.row(int(index))
-            sums[columns] += values
-            touched[columns] = True
-        return sums, touched
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +47,22 @@ class CapacityRows:
     """(rows,) index into RESOURCES"""
     plain: BoolArray
     """(rows,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The p candidates of one query, written out over the d deployments that any of them uses."""
+
+    deployments: IntArray
+    """(d,)"""
+    fluid: FloatArray
+    """(p, d)"""
+    uses: BoolArray
+    """(p, d)"""
+    traffic_bytes_per_s: FloatArray
+    """(p, L)"""
+    coefficients: FloatArray
+    """(d, rows) what one replica adds to each capacity row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +107,18 @@ class Problem:
     def candidates_of(self, query: int) -> range:
         """Indexes of the candidates of one query."""
         return range(int(self.block[query]), int(self.block[query + 1]))
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Of each query."""
+        return tuple(self._block(self.candidates_of(query)) for query in range(len(self.queries)))
+
+    def _block(self, candidates: range) -> Block:
+        deployments, fluid, uses = self.fluid.written_out(candidates.start, candidates.stop)
+        crossed, volume, _ = self.traffic.written_out(candidates.start, candidates.stop)
+        traffic = np.zeros((len(candidates), len(self.links)))
+        traffic[:, crossed] = volume
+        return Block(deployments, fluid, uses, traffic, self.rows.coefficients[:, deployments].T)
 
     def demand_of(self, deployment: int) -> ReplicaDemand:
         """What one replica of a deployment takes, and costs."""
