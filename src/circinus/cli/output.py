@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +34,10 @@ def print_json(kind: str, data: Any) -> None:
 
     Dataclasses, paths and pydantic models inside `data` are converted.
     """
-    from pydantic_core import to_jsonable_python
+    from circinus.spec.json_text import json_text
 
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "data": to_jsonable_python(data, by_alias=True, inf_nan_mode="null", serialize_unknown=True),
-    }
-    json.dump(document, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": data}
+    sys.stdout.write(f"{json_text(document, indent=2, by_alias=True, not_finite='null')}\n")
 
 
 def print_error(error: CircinusError, *, as_json: bool) -> None:

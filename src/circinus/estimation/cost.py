@@ -26,7 +26,7 @@ def usd_per_h_for_bytes(link: DirectedLink, bytes_per_s: _Amount) -> _Amount:
 
 def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
     """Price of the transfers of a query."""
-    return sum(usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links)
+    return sum((usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links), 0.0)
 
 
 def alone_usd_per_h(uses: Iterable[DeploymentUse]) -> float:

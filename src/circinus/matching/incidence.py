@@ -52,7 +52,7 @@ class Incidence:
         return np.array([column in self.row(int(index))[0] for index in rows], dtype=bool)
 
     def written_out(self, first: int, last: int) -> tuple[IntArray, FloatArray, BoolArray]:
-        """The rows `first` up to `last` as a matrix: its columns (those with any entry), its values, where entries are."""
+        """The rows `first` up to `last` as a matrix: the columns with an entry, the values, where entries are."""
         row, column, value = self.entries(first, last)
         columns, position = np.unique(column, return_inverse=True)
         values, entries = np.zeros((last - first, len(columns))), np.zeros((last - first, len(columns)), dtype=bool)

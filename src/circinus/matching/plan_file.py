@@ -16,6 +16,7 @@ from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
 from circinus.spec import Specification
+from circinus.spec.json_text import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -69,13 +70,13 @@ def save_plan_set(plan_set: PlanSet, path: Path) -> None:
     Raises:
         PlanningError: it cannot be written.
     """
-    document = {"kind": KIND, **_adapter().dump_python(plan_set, mode="json")}
+    text = json_text({"kind": KIND, **vars(plan_set)}, indent=1, by_alias=False)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        refuse_not_finite(text)
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, allow_nan=False)
-            file.write("\n")
+            file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
