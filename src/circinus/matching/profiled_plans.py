@@ -15,7 +15,8 @@ MOST_COMPOSED = 500
 
 
 class ProfiledPlans:
-    """Estimates plans from profiles; estimators are prepared once for each query and configuration."""
+    """Estimates plans from profiles; estimators are prepared once for each query and configuration, and promises are
+    computed once for each query and plan."""
 
     def __init__(
         self, specification: Specification, profiles: Mapping[str, PipelineProfile], usable_link_share: float
@@ -29,7 +30,8 @@ class ProfiledPlans:
             (name, found.configuration): found for name, profile in profiles.items() for found in profile.configurations
         }
         self._usable_link_share = usable_link_share
-        self._estimators: dict[tuple[str, Configuration], Estimator] = {}
+        self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
+        self._promises: dict[tuple[str, Plan], Candidate | None] = {}
 
     def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
         """The candidate's plan under `conditions`."""
@@ -82,6 +84,12 @@ class ProfiledPlans:
         return wanted.holds_for(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
 
     def _promised(self, query: Query, plan: Plan) -> Candidate | None:
+        key = (query.name, plan)
+        if key not in self._promises:
+            self._promises[key] = self._promise(query, plan)
+        return self._promises[key]
+
+    def _promise(self, query: Query, plan: Plan) -> Candidate | None:
         try:
             candidate = self._estimator(query.name, plan.configuration).candidate(plan)
         except PlanningError:  # a link that this query alone would fill
@@ -89,14 +97,15 @@ class ProfiledPlans:
         return None if candidate.estimate.violations(query.slos) else candidate
 
     def _estimator(self, query: str, configuration: Configuration) -> Estimator:
-        key = (query, configuration)
-        if key not in self._estimators:
+        estimators = self._estimators[query]
+        if configuration not in estimators:
             pipeline = self._pipelines[self._queries[query].pipeline]
-            self._estimators[key] = Estimator(
+            estimators[configuration] = Estimator(
                 self._queries[query],
                 pipeline,
                 self._profiles[pipeline.name, configuration],
                 self._network,
                 usable_link_share=self._usable_link_share,
+                alike=next(iter(estimators.values()), None),
             )
-        return self._estimators[key]
+        return estimators[configuration]

@@ -110,6 +110,7 @@ class _Reader:
         self._replica = store.known_numbers([addresses.replica(name, c[name]) for c in listed for name in operators])
         self._replicas = read_replicas(store, list(self._replica.values()))
         self._allocations = read_allocations(store, list(self._replica.values()))
+        self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
 
     def beginning(self, configuration: Configuration) -> int:
         """Length of the longest gap-free beginning of the order on which everything is known."""
@@ -143,7 +144,14 @@ class _Reader:
         )
 
     def _operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
+        """Configurations that share a prefix, on equally many items, share the very object."""
         row = self._service_row[self._addresses.service(spec.name, configuration)]
+        key = spec.name, row, items
+        if key not in self._operators:
+            self._operators[key] = self._read_operator(spec, configuration, row, items)
+        return self._operators[key]
+
+    def _read_operator(self, spec: OperatorSpec, configuration: Configuration, row: int, items: int) -> OperatorProfile:
         number = self._replica[self._addresses.replica(spec.name, configuration[spec.name])]
         replica, measured = self._replicas[number], self._allocations.get(number, {})
         ratios = batch_ratios(allowed_allocations(spec), measured)
