@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Alternative, Assignment
-from circinus.matching.problem import IntArray, Problem, Usage
+from circinus.matching.problem import IntArray, Problem
 from circinus.planning import Frontier
 from circinus.spec import Deployment
 from circinus.spec.spoken import usd_per_h
@@ -36,6 +36,8 @@ class Judgement:
     reason: str
     obstacle: Obstacle | None
     """None: nothing but its cost is against it."""
+    cheaper: bool = False
+    """Whether it would lower the total cost if it fitted."""
 
 
 def assignments(state: State, frontiers: Mapping[str, Frontier]) -> tuple[Assignment, ...]:
@@ -79,7 +81,9 @@ def judge(state: State, query: int) -> tuple[Judgement, ...]:
     for position, candidate in enumerate(problem.candidates_of(query)):
         if candidate != got:
             tried[query] = candidate
-            judged.append(_judge_one(state, tried, candidate, laid, position, paid))
+            judgement = _judge_one(state, tried, candidate, laid, position, paid)
+            cheaper = paid is not None and float(laid.added_usd_per_h[position]) < paid - _SAME_COST
+            judged.append(replace(judgement, cheaper=cheaper))
     return tuple(sorted(judged, key=lambda judgement: judgement.rank))
 
 
@@ -111,7 +115,7 @@ def _why(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
     shared = _shared(state.problem, chosen_of(state), query)
     if shared:
         words.append("; ".join(f"shares {names} with {', '.join(others)}" for names, others in shared))
-    cheaper = [j for j in judged if j.obstacle is not None and _cheaper(state, query, j.candidate)]
+    cheaper = [j for j in judged if j.obstacle is not None and j.cheaper]
     if cheaper:
         words.append(f"the nearest of {len(cheaper)} plans that would cost less {_verb(cheaper[0].reason)}")
     if not state.optimal:
@@ -123,24 +127,13 @@ def _verb(reason: str) -> str:
     return reason if reason.startswith("needs") else f"fails: {reason}"
 
 
-def _cheaper(state: State, query: int, candidate: int) -> bool:
-    """Whether the candidate would lower the total cost if it fitted."""
-    chosen = chosen_of(state)
-    tried = chosen.copy()
-    tried[query] = candidate
-    before: Usage = state.problem.usage_of(chosen)
-    return state.problem.usage_of(tried).cost_usd_per_h < before.cost_usd_per_h - _SAME_COST
-
-
 def _shared(problem: Problem, chosen: IntArray, query: int) -> list[tuple[str, list[str]]]:
     """(operators and pools, other queries) of the deployments that the query shares, by who shares them."""
     by_others: dict[tuple[str, ...], list[Deployment]] = {}
+    others_served = np.array([other for other, _ in problem.served(chosen) if other != query], dtype=np.int64)
     for deployment in problem.fluid.row(int(chosen[query]))[0]:
-        others = tuple(
-            problem.queries[other]
-            for other, candidate in problem.served(chosen)
-            if other != query and np.isin(deployment, problem.fluid.row(candidate)[0])
-        )
+        sharing = others_served[problem.fluid.has(chosen[others_served], int(deployment))]
+        others = tuple(problem.queries[other] for other in sharing)
         if others:
             by_others.setdefault(others, []).append(problem.deployments[deployment])
     return [

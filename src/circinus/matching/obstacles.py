@@ -63,17 +63,14 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
     found: list[tuple[float, str, str, int | None]] = []
     rows = problem.rows
     over = usage.rows > rows.limit * (1 + CAPACITY_TOLERANCE)
-    for pool in range(len(problem.pools)):
-        for resource, called in enumerate(RESOURCES):
-            here = np.flatnonzero(over & (rows.pool == pool) & (rows.resource == resource))
-            if not len(here):
-                continue
-            where = f"pool {problem.pools[pool]}"
-            excess = float((usage.rows[here] / rows.limit[here] - 1).max())
-            words = f"more nodes at {where} for whole replicas ({called})"
-            for row in here[rows.plain[here]]:  # at most one; an amount says more than the rounding behind it
-                words = f"{amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
-            found.append((excess, f"{where}: {called}", words, pool))
+    for pool, resource in sorted(set(zip(rows.pool[over].tolist(), rows.resource[over].tolist(), strict=True))):
+        here = np.flatnonzero(over & (rows.pool == pool) & (rows.resource == resource))
+        called, where = RESOURCES[resource], f"pool {problem.pools[pool]}"
+        excess = float((usage.rows[here] / rows.limit[here] - 1).max())
+        words = f"more nodes at {where} for whole replicas ({called})"
+        for row in here[rows.plain[here]]:  # at most one; an amount says more than the rounding behind it
+            words = f"{amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
+        found.append((excess, f"{where}: {called}", words, pool))
     for link in np.flatnonzero(
         usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
     ):
