@@ -20,6 +20,9 @@ _DISAGREEMENT = 1e-6
 _FEASIBLE = 2
 """HiGHS's code for a feasible point."""
 
+_PROBING = 1 << 15
+"""The presolve rule `Probing` as HiGHS 1.16 numbers it; where it has another number only time is lost or won."""
+
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
@@ -107,6 +110,7 @@ def _branch_and_cut(
         ("mip_heuristic_run_rens", False),
         ("mip_heuristic_run_feasibility_jump", False),
         ("mip_pscost_minreliable", 2),
+        ("presolve_rule_off", _PROBING),
     ):
         solver.setOptionValue(option, value)
     solver.passModel(_model(programme, objective, integer=True))
