@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from circinus.profiling.dataset import Dataset, load_dataset
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
+    from circinus.profiling.machine import Machine, elsewhere, this_machine
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
     from circinus.profiling.percentile_items import LEAST_ITEMS
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
     from circinus.profiling.profiler import profile_pipeline
     from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
+    from circinus.profiling.simulated_clock import SimulatedClock
+    from circinus.profiling.source import LocalSource, Source
+    from circinus.profiling.trace import Trace
+    from circinus.profiling.trace_file import load_trace, save_trace
+    from circinus.profiling.trace_recording import record_trace
+    from circinus.profiling.trace_source import TraceSource
     from circinus.profiling.wire import wire_bytes
 else:
     _HOMES = {
@@ -36,6 +43,17 @@ else:
         "RecordedRun": "recordings",
         "Recordings": "recordings",
         "load_recordings": "recordings",
+        "LocalSource": "source",
+        "Machine": "machine",
+        "SimulatedClock": "simulated_clock",
+        "Source": "source",
+        "Trace": "trace",
+        "TraceSource": "trace_source",
+        "elsewhere": "machine",
+        "load_trace": "trace_file",
+        "record_trace": "trace_recording",
+        "save_trace": "trace_file",
+        "this_machine": "machine",
         "wire_bytes": "wire",
     }
 
@@ -53,6 +71,8 @@ __all__ = [
     "ConfigurationProfile",
     "Dataset",
     "FailedConfiguration",
+    "LocalSource",
+    "Machine",
     "OperatorProfile",
     "PipelineProfile",
     "ProfileObserver",
@@ -60,10 +80,19 @@ __all__ = [
     "RecordedRun",
     "Recordings",
     "SilentObserver",
+    "SimulatedClock",
+    "Source",
+    "Trace",
+    "TraceSource",
+    "elsewhere",
     "load_dataset",
     "load_profile",
     "load_recordings",
+    "load_trace",
     "profile_pipeline",
     "record_held_out",
+    "record_trace",
+    "save_trace",
+    "this_machine",
     "wire_bytes",
 ]

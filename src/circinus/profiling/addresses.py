@@ -125,6 +125,11 @@ class Addresses:
         answer = self.answer(configuration)
         return answer if self.machine is None else _address("effort", answer, self._hardware)
 
+    def versions(self) -> dict[str, str]:
+        """`uses` reference -> version of the code, of operators, metric and data set."""
+        pipeline, code = self.pipeline, self.code
+        return {**code.operators, pipeline.metric.uses: code.metric, pipeline.dataset.uses: code.dataset}
+
     def dataset(self) -> str:
         """Of what makes the data set."""
         return dataset_source(self.pipeline.dataset, self.code.dataset, self.origin)

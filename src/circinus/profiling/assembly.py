@@ -74,11 +74,7 @@ def read_profile(
         ),
         profiled_s=ran_s,
         saved_s=saved_s,
-        code_versions={
-            **addresses.code.operators,
-            addresses.pipeline.metric.uses: addresses.code.metric,
-            addresses.pipeline.dataset.uses: addresses.code.dataset,
-        },
+        code_versions={} if addresses.origin else addresses.versions(),
         failed=failures,
         interrupted=interrupted,
     )

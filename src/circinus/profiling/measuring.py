@@ -10,7 +10,7 @@ from circinus.operators import Item
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration, FloatArray, IntArray
-from circinus.profiling.runner import AllocationMeasurement, Measurement, Runner
+from circinus.profiling.runner import AllocationMeasurement, Measurement, Runner, UnrecordedError
 from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import coverage, read_outputs
@@ -29,6 +29,8 @@ class Measurer:
         self._dataset = dataset
         self._runner = runner
         self._scorer = scorer
+        self._address = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
+        self._exhausted: set[Configuration] = set()
         self._writer = Writer(store, addresses, dataset)
         self._numbers: IntArray = np.array([self._writer.item_numbers[a] for a in dataset.addresses], dtype=np.int64)
 
@@ -59,7 +61,8 @@ class Measurer:
             What ran; None when nothing had to.
 
         Raises:
-            MeasurementError: an operator or the metric failed; nothing of this call was committed but scores.
+            MeasurementError: an operator or the metric failed; nothing of this call was committed but scores and, of
+                an `UnrecordedError`, what could be measured.
             ProfileError: a score contradicts the metric's declaration.
         """
         wanted = np.asarray(indexes, dtype=np.int64)
@@ -68,10 +71,14 @@ class Measurer:
         missing = wanted[~measured]
         if not len(missing):
             return None
-        found = self._runner.measure(configuration, self._items(missing))
-        addresses = [self._dataset.addresses[i] for i in missing]
-        self._writer.measured(configuration, addresses, found, counted=counted)
-        return found
+        try:
+            return self._measure(configuration, self._items(missing), counted)
+        except UnrecordedError as error:
+            # What there is of it counts, and that there is no more is no failure of the configuration.
+            self._exhausted.add(configuration)
+            if error.recorded:
+                self._measure(configuration, error.recorded, counted)
+            raise
 
     def measure_allocations(
         self,
@@ -90,12 +97,18 @@ class Measurer:
         return found
 
     def record_failure(self, failure: FailedConfiguration) -> None:
-        """Commit that a configuration failed."""
-        self._writer.failed(failure)
+        """Commit that a configuration failed; that there are no more measurements of it is no failure."""
+        if failure.configuration not in self._exhausted:
+            self._writer.failed(failure)
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
         """Commit that recordings of these configurations are those of the code as it is now."""
         self._writer.declare(configurations)
+
+    def _measure(self, configuration: Configuration, items: Sequence[Item], counted: bool) -> Measurement:
+        found = self._runner.measure(configuration, items)
+        self._writer.measured(configuration, [self._address[item.key] for item in items], found, counted=counted)
+        return found
 
     def _items(self, indexes: Sequence[int] | IntArray) -> list[Item]:
         return [self._dataset.items[i] for i in indexes]

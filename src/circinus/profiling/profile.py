@@ -91,7 +91,8 @@ class PipelineProfile:
     saved_s: float
     """Seconds of processing that the prefix cache saved."""
     code_versions: Mapping[str, str] = field(default_factory=dict)
-    """`uses` reference of operators, metric and data set -> version of the code that was measured."""
+    """`uses` reference of operators, metric and data set -> version of the code that was measured; nothing of a trace,
+    which stands for itself whatever the code is now."""
     failed: tuple[FailedConfiguration, ...] = ()
     """Configurations that are left out because they failed when they were last tried."""
     machine: Machine | None = None

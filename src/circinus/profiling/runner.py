@@ -29,6 +29,16 @@ class MeasurementError(OperatorError):
         return FailedConfiguration(self.configuration, self.item_key, self.reason)
 
 
+class UnrecordedError(MeasurementError):
+    """There is no measurement of an item where measurements come from; of others there is. Nothing failed."""
+
+    def __init__(self, where: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
+        reason = "the trace has no more measurements of it"
+        super().__init__(f"{where}, item {item_key}: {reason}", configuration, item_key, reason)
+        self.recorded = recorded
+        """Those of the items that can be measured."""
+
+
 @dataclass(frozen=True)
 class OperatorRuns:
     """One operator over n items, each alone, with the fewest CPUs it may be given."""
@@ -91,7 +101,7 @@ class Runner(Protocol):
         """Run a configuration on items.
 
         Raises:
-            MeasurementError: an operator or the metric failed.
+            MeasurementError: an operator or the metric failed; `UnrecordedError`: some of the items cannot be measured.
             ProfileError: a score contradicts what the metric declares.
         """
         ...

@@ -1,0 +1,72 @@
+"""Traces of a small pipeline, drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from circinus.profiling.addresses import Addresses
+from circinus.profiling.listing import prefix_order
+from circinus.profiling.trace import Trace, TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.trace_source import TraceSource
+from circinus.spec import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Specification
+
+
+def trace_pipeline(held_out: float = 0.0) -> Pipeline:
+    """first -> (second, third) -> last: eight configurations. None of its code exists."""
+    knob = (Knob(name="k", choices=(1, 2)),)
+    return Pipeline(
+        name="traced",
+        operators=(
+            OperatorSpec(name="first", uses="no_such_module:first", knobs=knob),
+            OperatorSpec(
+                name="second",
+                uses="no_such_module:second",
+                after=("first",),
+                knobs=knob,
+                cpus=(1.0, 2.0),
+                batch_sizes=(1, 2),
+            ),
+            OperatorSpec(name="third", uses="no_such_module:third", after=("first",)),
+            OperatorSpec(name="last", uses="no_such_module:last", after=("second", "third"), knobs=knob),
+        ),
+        metric=MetricSpec(name="closeness", uses="no_such_module:closeness"),
+        dataset=DatasetSpec(uses="no_such_module:items", held_out=held_out),
+    )
+
+
+def random_trace(
+    pipeline: Pipeline, items: int, *, seed: int, configurations: Sequence[Configuration] | None = None
+) -> Trace:
+    """Seconds in sixteenths, so that sums are exact; scores that differ by configuration and item."""
+    rng = np.random.default_rng(seed)
+    wanted = tuple(prefix_order(pipeline) if configurations is None else configurations)
+    rows, owners = prefix_rows(pipeline, wanted)
+    levels = rng.uniform(0.2, 0.9, (len(wanted), 1))
+    replicas = {(name, c[name]): TraceReplica(float(rng.integers(1, 9)) / 4, 2**20) for c in wanted for name in c}
+    return Trace(
+        pipeline=pipeline.name,
+        operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
+        configurations=wanted,
+        rows=rows,
+        service_s=rng.integers(1, 32, (len(owners), items)) / 16,
+        output_bytes=rng.integers(0, 60, (len(owners), items)).astype(np.float64),
+        scores=np.clip(levels + rng.normal(0, 0.15, (len(wanted), items)), 0.0, 1.0),
+        replicas=replicas,
+        metric=pipeline.metric.name,
+        direction=pipeline.metric.direction,
+        item_keys=tuple(f"i{i}" for i in range(items)),
+        item_addresses=tuple(f"address of i{i}" for i in range(items)),
+        strata=tuple({"third": str(i % 3)} for i in range(items)),
+        input_bytes=rng.integers(1, 100, items).astype(np.float64),
+        dataset_fingerprint=f"items {items}",
+    )
+
+
+def addresses_of(trace: Trace, pipeline: Pipeline) -> Addresses:
+    return TraceSource(trace).addresses(pipeline, trace.machine)
+
+
+def specification_of(pipeline: Pipeline) -> Specification:
+    return Specification(pipelines={pipeline.name: pipeline}, infrastructure=None, queries=(), module_paths=())

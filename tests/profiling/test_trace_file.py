@@ -1,0 +1,123 @@
+"""Trace files: what is written comes back, and what is no trace is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_traces import random_trace, trace_pipeline
+
+from circinus.errors import ProfileError
+from circinus.profiling.trace import Trace
+from circinus.profiling.trace_file import load_trace, save_trace, trace_digest
+
+PIPELINE = trace_pipeline()
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return random_trace(PIPELINE, 5, seed=0)
+
+
+def _change(path: Path, header: dict[str, object] | None = None, **arrays: np.ndarray | None) -> None:
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    written = json.loads(content["header"].tobytes()) | (header or {})
+    content["header"] = np.frombuffer(json.dumps(written).encode(), dtype=np.uint8)
+    content |= arrays  # type: ignore[arg-type]
+    with path.open("wb") as stream:
+        np.savez(stream, **{name: array for name, array in content.items() if array is not None})
+
+
+@given(seed=st.integers(0, 1000), items=st.integers(1, 6))
+@settings(max_examples=25, deadline=None)
+def test_what_is_written_comes_back(seed: int, items: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("trace") / "deep" / "some.trace"
+    trace = random_trace(PIPELINE, items, seed=seed)
+    trace.scores[0, 0] = np.nan
+    save_trace(trace, path)
+    found = load_trace(path)
+    assert trace_digest(found) == trace_digest(trace)
+    for name, value in vars(trace).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(found, name), value)
+        else:
+            assert getattr(found, name) == value
+    assert [file.name for file in path.parent.iterdir()] == ["some.trace"]
+
+
+def test_every_number_counts_in_the_digest(trace: Trace) -> None:
+    changed = random_trace(PIPELINE, 5, seed=0)
+    assert trace_digest(changed) == trace_digest(trace)
+    changed.service_s[3, 2] += 1
+    assert trace_digest(changed) != trace_digest(trace)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "found no trace at"), (b"", "is no trace, or is damaged"), (b"text\n" * 100, "is no trace, or is damaged")],
+)
+def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "trace"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ProfileError, match=message):
+        load_trace(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path, trace: Trace) -> None:
+    path = tmp_path / "trace"
+    save_trace(trace, path)
+    whole = path.read_bytes()
+    for length in range(1, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ProfileError, match="is no trace, or is damaged"):
+            load_trace(path)
+
+
+def test_other_arrays_are_no_trace(tmp_path: Path) -> None:
+    with (tmp_path / "trace").open("wb") as file:
+        np.savez(file, some=np.zeros(3))
+    with pytest.raises(ProfileError, match="is no trace"):
+        load_trace(tmp_path / "trace")
+    with (tmp_path / "trace").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ProfileError, match="is no trace"):
+        load_trace(tmp_path / "trace")
+
+
+@pytest.mark.parametrize(
+    ("header", "arrays", "message"),
+    [
+        ({"kind": "other"}, {}, "found the kind 'other', expected 'circinus trace'"),
+        ({"schema_version": 99}, {}, "of schema version 99, expected 1"),
+        ({"metric": "closeness"}, {}, "missing or wrong"),
+        ({"replicas": [{}]}, {}, "missing or wrong"),
+        ({"machine": {"cpu": "x"}}, {}, "missing or wrong"),
+        ({"replicas": []}, {}, "found nothing of the replicas of first"),
+        ({}, {"scores": None}, "missing or wrong"),
+        ({}, {"scores": np.zeros((8, 4))}, r"found scores of shape \(8, 4\), expected \(8, 5\)"),
+        ({}, {"rows": np.zeros((8, 4))}, "missing or wrong"),
+        ({}, {"scores": np.full((8, 5), "x")}, "missing or wrong"),
+        ({}, {"input_bytes": np.full(5, np.nan)}, "input_bytes that are missing"),
+    ],
+)
+def test_faults_are_named(
+    tmp_path: Path, trace: Trace, header: dict[str, object], arrays: dict[str, np.ndarray], message: str
+) -> None:
+    path = tmp_path / "trace"
+    save_trace(trace, path)
+    _change(path, header, **arrays)
+    with pytest.raises(ProfileError, match=message) as error:
+        load_trace(path)
+    assert str(path) in str(error.value)
+
+
+def test_where_it_cannot_be_written_is_told(tmp_path: Path, trace: Trace) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ProfileError, match="the trace cannot be written"):
+        save_trace(trace, tmp_path / "file" / "trace")
