@@ -76,6 +76,31 @@ def test_profile_shows_what_is_known_without_measuring(application: Path) -> Non
         assert configuration["operators"]["correct"]["service_s"] > 0
 
 
+def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "words.trace"
+    (known,) = answer("profile", "--show", "--record", str(trace), cwd=application, kind="profile")
+    for file in application.glob("*.yaml"):
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    run = run_circinus("plan", "--trace", "words.trace", cwd=tmp_path)
+    assert run.returncode == 1
+    assert "found no profile store" in run.stderr
+    (found,) = answer("profile", "--trace", "words.trace", cwd=tmp_path, kind="profile")
+    assert found["dataset_fingerprint"] == known["dataset_fingerprint"]
+    assert len(found["configurations"]) == 8
+    data = answer("plan", "--trace", "words.trace", cwd=tmp_path, kind="plan")
+    assert [a["query"] for a in data["plan_set"]["matching"]["assignments"]] == ["typing-aid", "archive"]
+    assert set(answer("explain", cwd=tmp_path, kind="explain")) == {"typing-aid", "archive"}
+    for arguments, message in (
+        (("--trace", "words.trace", "--record", "again.trace"), "both --record and --trace"),
+        (("--trace", "words.trace", "--trace", "words.trace"), "a second trace of pipeline mend"),
+        (("--trace", "pipeline.yaml"), "is no trace"),
+    ):
+        run = run_circinus("profile", *arguments, cwd=tmp_path)
+        assert run.returncode != 0
+        assert message in " ".join(run.stderr.split())
+        assert "Traceback" not in run.stderr
+
+
 def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> None:
     data = answer("plan", cwd=application, kind="plan")
     matching = data["plan_set"]["matching"]

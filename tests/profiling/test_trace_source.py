@@ -18,6 +18,7 @@ from circinus.profiling import (
     TraceSource,
     load_dataset,
     load_profile,
+    load_recordings,
     load_trace,
     profile_pipeline,
     record_trace,
@@ -25,7 +26,7 @@ from circinus.profiling import (
 )
 from circinus.profiling.confidence import mean_bounds
 from circinus.profiling.machine import Machine, this_machine
-from circinus.spec import Pipeline
+from circinus.spec import Pipeline, prefix
 
 
 def _profile(
@@ -176,6 +177,11 @@ def test_in_one_store_a_trace_and_the_operators_are_two(
         for name in one.operators:
             np.testing.assert_array_equal(one.operators[name].service_s, other.operators[name].service_s)
             np.testing.assert_array_equal(two.operators[name].service_s, 2 * one.operators[name].service_s)
+    configuration = real.configurations[0].configuration
+    wanted = [prefix(application.pipeline, configuration, "joined")]
+    recordings = load_recordings(application.store, "sample", wanted)
+    key = recordings.items[-1]
+    assert recordings.output(wanted[0], key)[0] == key
 
 
 def test_failures_are_recorded(application: Application) -> None:

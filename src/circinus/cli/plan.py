@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_option, store_path
+from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
-    from circinus.profiling import PipelineProfile
+    from collections.abc import Mapping
+
+    from circinus.profiling import Source
     from circinus.spec import Specification
 
 
@@ -23,6 +26,7 @@ def plan(
             parser=duration_option, metavar="DURATION", help="Profile each pipeline for so long first; by default not."
         ),
     ] = None,
+    trace: Traces = None,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -33,13 +37,18 @@ def plan(
 
     from circinus.cli.output import console, print_json
     from circinus.matching import make_plan_set, plan_all, save_plan_set
+    from circinus.profiling import load_profile
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
     known = store_path(store, paths)
+    sources = trace_sources(trace, specification)
     if budget is not None:
-        _profile_first(specification, known, budget, seed)
-    profiles = _load_profiles(specification, known, seed)
+        _profile_first(specification, known, budget, seed, sources)
+    profiles = {
+        name: load_profile(specification, name, known, seed=seed, source=sources.get(name))
+        for name in _pipelines_in_use(specification)
+    }
     started = perf_counter()
     matching, _ = plan_all(specification, profiles)
     plan_set = make_plan_set(
@@ -69,19 +78,17 @@ def _pipelines_in_use(specification: Specification) -> list[str]:
     return [name for name in specification.pipelines if name in used]
 
 
-def _profile_first(specification: Specification, store: Path, budget_s: float, seed: int) -> None:
+def _profile_first(
+    specification: Specification, store: Path, budget_s: float, seed: int, sources: Mapping[str, Source]
+) -> None:
     from circinus.cli.output import progress_console
     from circinus.profiling import profile_pipeline
     from circinus.reporting.progress import profile_bar
 
     for name in _pipelines_in_use(specification):
         with profile_bar(progress_console(), name) as bar:
-            found = profile_pipeline(specification, name, store, budget_s=budget_s, seed=seed, observer=bar)
+            found = profile_pipeline(
+                specification, name, store, budget_s=budget_s, seed=seed, observer=bar, source=sources.get(name)
+            )
         if found.interrupted:
             raise KeyboardInterrupt
-
-
-def _load_profiles(specification: Specification, store: Path, seed: int) -> dict[str, PipelineProfile]:
-    from circinus.profiling import load_profile
-
-    return {name: load_profile(specification, name, store, seed=seed) for name in _pipelines_in_use(specification)}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from circinus.cli.options import Json, Paths, Store, duration_option, store_path
+from circinus.cli.traces import Traces, trace_sources
 
 
 def profile(
@@ -22,6 +23,10 @@ def profile(
     ] = None,
     pipeline: Annotated[list[str] | None, typer.Option(help="Only this pipeline; may be repeated.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Measure nothing, print what is known.")] = False,
+    record: Annotated[
+        Path | None, typer.Option("--record", help="Write a trace of what is known afterwards to this file.")
+    ] = None,
+    trace: Traces = None,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -30,34 +35,49 @@ def profile(
     from circinus.cli.output import console, print_json, progress_console
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.profiling import load_profile, profile_pipeline
+    from circinus.profiling import load_profile, profile_pipeline, record_trace, save_trace
     from circinus.reporting.profile_table import profile_table
     from circinus.reporting.progress import profile_bar
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
-    faults = check_operators(specification)
+    sources = trace_sources(trace, specification)
+    names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
+    _check_recording(record, names, bool(sources))
+    faults = check_operators(specification) if not sources else ()
     if faults:
         raise SpecError(faults)
     known = store_path(store, paths)
     profiles = []
-    for name in _chosen(pipeline, list(specification.pipelines)):
+    for name in names:
+        source = sources.get(name)
         if show:
-            found = load_profile(specification, name, known, seed=seed)
+            found = load_profile(specification, name, known, seed=seed, source=source)
         else:
             with profile_bar(progress_console(), name) as bar:
-                found = profile_pipeline(specification, name, known, budget_s=budget, seed=seed, observer=bar)
+                found = profile_pipeline(
+                    specification, name, known, budget_s=budget, seed=seed, observer=bar, source=source
+                )
         profiles.append(found)
         if not json:
             console().print(profile_table(found, specification.pipelines[name].metric.direction))
         if found.interrupted:
             break
+    if record is not None:
+        save_trace(record_trace(specification, names[0], known, seed=seed), record)
     if json:
         print_json("profile", [_summary(found) for found in profiles])
     if any(found.interrupted for found in profiles):
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
         raise typer.Exit(1)  # not one configuration works
+
+
+def _check_recording(record: Path | None, names: list[str], from_traces: bool) -> None:
+    if record is not None and len(names) != 1:
+        raise typer.BadParameter(f"a trace is of one pipeline, found {', '.join(names)}: choose one with --pipeline")
+    if record is not None and from_traces:
+        raise typer.BadParameter("found both --record and --trace; a trace is recorded of a real run")
 
 
 def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:

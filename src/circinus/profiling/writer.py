@@ -129,7 +129,9 @@ class Writer:
         )
 
     def _write_recordings(self, configuration: Configuration) -> None:
-        """Say which addresses the prefixes of a configuration have now."""
+        """Say which addresses the prefixes of a configuration have now; a trace has nothing to answer from."""
+        if self._addresses.origin:
+            return
         rows = []
         for spec in self._pipeline.operators:
             addresses = (
