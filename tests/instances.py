@@ -161,6 +161,12 @@ def _operator_profile(
     )
 
 
+def _hardware(index: int, speed: float) -> HardwareClass:
+    """Of every third class the speed is not known exactly."""
+    bounds = (0.8 * speed, 1.1 * speed) if index % 3 == 2 else None
+    return HardwareClass(name=f"class{index}", relative_speed=speed, relative_speed_bounds=bounds)
+
+
 def random_infrastructure(
     rng: np.random.Generator, *, sites: int = 3, pools: int = 3, gpus: float = 0.0
 ) -> Infrastructure:
@@ -183,7 +189,7 @@ def random_infrastructure(
                 memory=float(rng.integers(2, 9)) * GIB,
                 gpus=(count := float(rng.integers(1, 3) * (rng.random() < gpus))),
                 gpu_memory=count * 8 * GIB,
-                hardware=HardwareClass(name=f"class{index}", relative_speed=float(rng.choice([0.25, 0.5, 1.0, 2.0]))),
+                hardware=_hardware(index, float(rng.choice([0.25, 0.5, 1.0, 2.0]))),
                 price=float(rng.uniform(0.0, 1.0)),
             )
             for index, home in enumerate(homes)

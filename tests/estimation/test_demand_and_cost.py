@@ -19,7 +19,7 @@ POOL = Pool(
     memory=16 * GIB,
     gpus=2.0,
     gpu_memory=16 * GIB,
-    hardware=HardwareClass(name="h"),
+    hardware=HardwareClass(name="h", relative_speed=1.0),
     price=1.6,
 )
 

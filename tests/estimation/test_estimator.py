@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,13 @@ def _profile(
     )
 
 
-def _network(*, speed: float = 1.0, bandwidth: float = 1e6, round_trip: float = 0.02) -> Network:
+def _network(
+    *,
+    speed: float = 1.0,
+    speed_bounds: tuple[float, float] | None = None,
+    bandwidth: float = 1e6,
+    round_trip: float = 0.02,
+) -> Network:
     return Network(
         Infrastructure(
             name="i",
@@ -90,7 +97,11 @@ def _network(*, speed: float = 1.0, bandwidth: float = 1e6, round_trip: float = 
                     nodes=20,
                     cpus=4.0,
                     memory=8 * GIB,
-                    hardware=HardwareClass(name="h", relative_speed=1.0 if site == "device" else speed),
+                    hardware=HardwareClass(
+                        name="h",
+                        relative_speed=1.0 if site == "device" else speed,
+                        relative_speed_bounds=None if site == "device" else speed_bounds,
+                    ),
                     price=price,
                 )
                 for site, price in (("device", 0.1), ("edge", 0.8))
@@ -114,13 +125,23 @@ def _plan(profile: ConfigurationProfile, pools: Mapping[str, str], allocation: A
 
 
 def _estimate(
-    after: Mapping[str, tuple[str, ...]], services_s: Mapping[str, float], pools: Mapping[str, str], **network: float
+    after: Mapping[str, tuple[str, ...]], services_s: Mapping[str, float], pools: Mapping[str, str], **network: Any
 ) -> tuple[Candidate, np.ndarray]:
     pipeline = _pipeline(after)
     profile = _profile(pipeline, {name: np.full(10, seconds) for name, seconds in services_s.items()})
     estimator = Estimator(_query(), pipeline, profile, _network(**network))
     plan = _plan(profile, pools)
     return estimator.candidate(plan), estimator.latency_s(plan)
+
+
+def test_promises_are_made_with_the_speed_that_hardware_surely_has() -> None:
+    chain, services_s, pools = {"a": (), "b": ("a",)}, {"a": 0.1, "b": 0.2}, {"a": "device", "b": "edge"}
+    bounded, latency_s = _estimate(chain, services_s, pools, speed=0.5, speed_bounds=(0.4, 0.7))
+    slow, slow_latency_s = _estimate(chain, services_s, pools, speed=0.4)
+    assert bounded.estimate == slow.estimate
+    assert bounded.deployments == slow.deployments
+    np.testing.assert_array_equal(latency_s, slow_latency_s)
+    assert bounded.estimate.stages[1].service_s == pytest.approx(0.2 / 0.4)
 
 
 def test_one_operator_at_the_source_waits_and_serves_and_nothing_else() -> None:

@@ -59,7 +59,7 @@ def _infrastructure(*, cpus: float = 8.0, devices: int = 1) -> Infrastructure:
                 nodes=2,
                 cpus=cpus,
                 memory=32 * GIB,
-                hardware=HardwareClass(name="large"),
+                hardware=HardwareClass(name="large", relative_speed=1.0),
                 price=0.8,
             ),
         ),

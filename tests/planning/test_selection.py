@@ -10,7 +10,9 @@ from circinus.spec import DirectedLink, HardwareClass, Pool
 
 COLUMNS = ResourceColumns(
     pools=tuple(
-        Pool(name=name, site=name, tier=name, cpus=8.0, memory=1e9, hardware=HardwareClass(name="h"))
+        Pool(
+            name=name, site=name, tier=name, cpus=8.0, memory=1e9, hardware=HardwareClass(name="h", relative_speed=1.0)
+        )
         for name in ("device", "edge", "cloud")
     ),
     links=(DirectedLink("device", "edge", 1e6, 0.01, 0.0),),

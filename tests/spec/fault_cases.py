@@ -30,7 +30,7 @@ spec:
       gpus: 1
       gpu_memory: 16GiB
       price: $0.40/h
-      hardware: {class: x86}
+      hardware: {class: x86, relative_speed: 1}
   links:
     - {from: phone, to: office, bandwidth: 40Mbit/s, round_trip: 20ms, price: $0.05/GB}
 ---
@@ -116,8 +116,35 @@ FIELDS: list[Case] = [
     ("      cpus: 2\n", "", 8, "spec.pools[0].cpus", ("found nothing", "a number", "required")),
     ("      cpus: 2\n", "      cpus: [2]\n", 11, "spec.pools[0].cpus", ("a list of 1", "a number")),
     ("relative_speed: 0.25", "relative_speed: 0", 13, "spec.pools[0].hardware.relative_speed", ("0", "more than 0")),
+    (
+        "{class: x86, relative_speed: 1}",
+        "{class: x86}",
+        23,
+        "spec.pools[1].hardware.relative_speed",
+        ("nothing", "how fast x86 is", "--calibrate"),
+    ),
+    (
+        "relative_speed: 1}",
+        "relative_speed: 1, relative_speed_bounds: [0.2, 0.5]}",
+        23,
+        "spec.pools[1].hardware.relative_speed_bounds",
+        ("[0.2, 0.5]", "relative speed 1 between"),
+    ),
+    (
+        "relative_speed: 1}",
+        "relative_speed: 1, relative_speed_bounds: 0.5}",
+        23,
+        "spec.pools[1].hardware.relative_speed_bounds",
+        ("0.5", "least and the greatest speed"),
+    ),
     ("relative_speed: 0.25", "speed: 0.25", 13, "spec.pools[0].hardware.speed", ("speed", "class, relative_speed")),
-    ("hardware: {class: x86}", "hardware: x86", 23, "spec.pools[1].hardware", ("'x86'", "class, relative_speed")),
+    (
+        "hardware: {class: x86, relative_speed: 1}",
+        "hardware: x86",
+        23,
+        "spec.pools[1].hardware",
+        ("'x86'", "class, relative_speed"),
+    ),
     ("cpus: [1, 2]", "cpus: [1, 0]", 45, "spec.operators[1].cpus[1]", ("found 0", "more than 0")),
     ("cpus: [1, 2]", "cpus: [1, 2, 1.0]", 45, "spec.operators[1].cpus[2]", ("1.0 again", "every number of CPUs once")),
     ("cpus: [1, 2]", "cpus: []", 45, "spec.operators[1].cpus", ("an empty list", "at least 1")),

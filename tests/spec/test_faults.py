@@ -87,8 +87,8 @@ def test_documents_behind_a_broken_one_are_read() -> None:
 
 
 def test_a_machine_needs_to_hold_all_demands_together() -> None:
-    servers = "hardware: {class: x86}\n"
-    small = "    - {name: small, site: office, tier: edge, cpus: 64, memory: 1GiB, hardware: {class: x86}}\n"
+    servers = "hardware: {class: x86, relative_speed: 1}\n"
+    small = "    - {name: small, site: office, tier: edge, cpus: 64, memory: 1GiB, hardware: {class: local}}\n"
     text = FAULTLESS.replace(servers, servers + small).replace("batch_sizes: [1, 4]", "gpus: 1")
     (fault,) = _faults(text.replace("cpus: [1, 2]", "cpus: [16, 32]"))
     assert (fault.line, fault.field) == (38, "spec.operators[1]")

@@ -89,7 +89,10 @@ def test_every_form_is_accepted_by_both(old: str, new: str) -> None:
     assert _complaints(text) == []
 
 
-BEYOND_A_SCHEMA = ("again", "second", "least score below", "another name", "the knob", "finite", "`module:attribute`")
+BEYOND_A_SCHEMA = (
+    "again", "second", "least score below", "another name", "the knob", "finite", "`module:attribute`", "how fast",
+    "relative speed",
+)  # fmt: skip
 """Words of messages about what a schema cannot say, or says of another place."""
 
 

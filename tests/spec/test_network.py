@@ -14,7 +14,13 @@ SITES = "abcde"
 
 def _pool(site: str, **fields: object) -> Pool:
     return Pool(
-        name=f"at-{site}", site=site, tier="edge", cpus=1, memory_bytes=1, hardware=HardwareClass(name="x"), **fields
+        name=f"at-{site}",
+        site=site,
+        tier="edge",
+        cpus=1,
+        memory_bytes=1,
+        hardware=HardwareClass(name="x", relative_speed=1.0),
+        **fields,
     )
 
 

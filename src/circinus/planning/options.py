@@ -97,7 +97,7 @@ def option_table(
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
     targets = np.array([a.utilization_target for a in allocations])
     batch_sizes = np.array([a.batch_size for a in allocations])
-    speeds = np.array([pool.hardware.relative_speed for pool in columns.pools])
+    speeds = np.array([pool.hardware.promised_speed for pool in columns.pools])
     ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
     slowdown = ratio[:, None, :] / speeds[None, :, None]
     batch_s = rows.mean_s[:, None, None] * slowdown

@@ -91,6 +91,6 @@ def _desired_deployment(
         replicas=sized.replicas,
         cpus=sized.demand.cpus,
         memory_bytes=sized.demand.memory_bytes,
-        relative_speed=infrastructure.pool(deployment.pool).hardware.relative_speed,
+        relative_speed=infrastructure.pool(deployment.pool).hardware.speed,
         operator_version=versions.get(uses, ""),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from circinus.spec.consistency import places
-from circinus.spec.faults import Wrong
+from circinus.spec.faults import Wrong, describe, wrong
 from circinus.spec.forms import OneOrMany, distinct
 from circinus.spec.model import Count, Flag, Name, Number, SpecModel
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
@@ -24,13 +24,53 @@ class Site(SpecModel):
         return {"name": given} if isinstance(given, str) else given
 
 
+LOCAL_CLASS = "local"
+"""The hardware class of the machine that profiles; its speed is 1 by definition."""
+
+
+def _bounds(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise wrong(describe(value), "the least and the greatest speed, such as [0.4, 0.5]")
+    return value
+
+
 class HardwareClass(SpecModel):
     """A kind of machine, with its speed relative to the class that was profiled on."""
 
     name: Name = Field(alias="class")
     """What the kind is called; `local` is the machine that profiles."""
-    relative_speed: Number = Field(default=1.0, gt=0)
-    """Service times measured on the profiled class are divided by this."""
+    relative_speed: Annotated[Number, Field(gt=0)] | None = None
+    """Service times measured on the profiled class are divided by this. Every class but `local` has to say it: a guess
+    would turn into promises."""
+    relative_speed_bounds: Annotated[tuple[Number, Number], BeforeValidator(_bounds)] | None = None
+    """Between which two the speed surely is, where it is not known exactly; promises are made with the lower."""
+
+    @property
+    def speed(self) -> float:
+        """The relative speed, as well as it is known."""
+        return 1.0 if self.relative_speed is None else self.relative_speed
+
+    @property
+    def promised_speed(self) -> float:
+        """The relative speed that it surely has."""
+        return self.speed if self.relative_speed_bounds is None else self.relative_speed_bounds[0]
+
+    @classmethod
+    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+        if not isinstance(content, HardwareClass):
+            return
+        if content.relative_speed is None and content.name != LOCAL_CLASS:
+            yield Wrong(
+                ("relative_speed",),
+                "nothing",
+                f"how fast {content.name} is, where the machine that profiles is 1",
+                f"measure it there (circinus profile --calibrate), or call the class {LOCAL_CLASS}",
+            )
+        elif content.relative_speed_bounds is not None:
+            least, greatest = content.relative_speed_bounds
+            if not 0 < least <= content.speed <= greatest:
+                expected = f"two numbers above 0 with the relative speed {content.speed:g} between them"
+                yield Wrong(("relative_speed_bounds",), f"[{least:g}, {greatest:g}]", expected)
 
 
 class Pool(SpecModel):
