@@ -40,14 +40,14 @@ def _profile(
 
 def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp_path: Path) -> None:
     pipeline = trace_pipeline()
-    trace = random_trace(pipeline, 40, seed=0)
+    trace = random_trace(pipeline, 24, seed=0)
     profile, passed_s = _profile(trace, pipeline, tmp_path / "store")
     assert len(profile.configurations) == 8
     assert (profile.unmeasured, profile.failed, profile.code_versions) == ((), (), {})
     for found in profile.configurations:
         index = trace.configurations.index(found.configuration)
         np.testing.assert_array_equal(found.scores, trace.scores[index, found.items])
-        assert found.accuracy == mean_bounds(found.scores, 40, risk=profile.risk)
+        assert found.accuracy == mean_bounds(found.scores, 24, risk=profile.risk)
         for column, operator in enumerate(trace.operators):
             row = trace.rows[index, column]
             measured = found.operators[operator.name]
