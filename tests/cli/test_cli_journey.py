@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from circinus import __version__
+from circinus.profiling import Machine, load_trace, save_trace
 
 
 def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -90,6 +92,18 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     data = answer("plan", "--trace", "words.trace", cwd=tmp_path, kind="plan")
     assert [a["query"] for a in data["plan_set"]["matching"]["assignments"]] == ["typing-aid", "archive"]
     assert set(answer("explain", cwd=tmp_path, kind="explain")) == {"typing-aid", "archive"}
+    assert data["warnings"] == []
+    recorded = load_trace(trace)
+    save_trace(replace(recorded, machine=Machine("Another CPU", 3)), tmp_path / "far.trace")
+    (far,) = answer("profile", "--trace", "far.trace", cwd=tmp_path, kind="profile")
+    assert far["machine"] == {"cpu_model": "Another CPU", "cores": 3}
+    assert "measured on Another CPU, 3 cores" in far["warning"]
+    (warning,) = answer("plan", "--trace", "far.trace", cwd=tmp_path, kind="plan")["warnings"]
+    assert warning == f"pipeline mend: {far['warning']}"
+    for verb in ("profile", "plan"):
+        run = run_circinus(verb, "--trace", "far.trace", cwd=tmp_path)
+        assert run.returncode == 0
+        assert "measured on Another CPU, 3 cores; this machine is" in " ".join(run.stdout.split())
     for arguments, message in (
         (("--trace", "words.trace", "--record", "again.trace"), "both --record and --trace"),
         (("--trace", "words.trace", "--trace", "words.trace"), "a second trace of pipeline mend"),

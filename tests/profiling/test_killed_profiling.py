@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_traces import random_trace, specification_of, trace_pipeline
 
 from circinus.profiling import PipelineProfile, TraceSource, load_profile, profile_pipeline, save_trace
 from circinus.profiling.store import ProfileStore
+from random_traces import random_trace, specification_of, trace_pipeline
 
 ITEMS = 80
 KILLS = 10
@@ -63,7 +63,7 @@ def _run(store: Path, trace: Path, kill_at: int) -> tuple[int, list[int]]:
         [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at)],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,
     )
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr

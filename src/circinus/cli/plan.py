@@ -37,7 +37,7 @@ def plan(
 
     from circinus.cli.output import console, print_json
     from circinus.matching import make_plan_set, plan_all, save_plan_set
-    from circinus.profiling import load_profile
+    from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -62,14 +62,17 @@ def plan(
         planning_s=perf_counter() - started,
     )
     save_plan_set(plan_set, output)
+    warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
     if json:
-        print_json("plan", {"file": output, "plan_set": plan_set})
+        print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings)})
         return
     from circinus.reporting.plan_table import deployment_table, plan_table
     from circinus.spec.spoken import duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(matching, queries), deployment_table(matching.deployments))
+    for warning in sorted(warnings):
+        console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
 
 

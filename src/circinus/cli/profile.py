@@ -35,7 +35,7 @@ def profile(
     from circinus.cli.output import console, print_json, progress_console
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.profiling import load_profile, profile_pipeline, record_trace, save_trace
+    from circinus.profiling import elsewhere, load_profile, profile_pipeline, record_trace, save_trace
     from circinus.reporting.profile_table import profile_table
     from circinus.reporting.progress import profile_bar
     from circinus.spec.document import load_specification
@@ -60,7 +60,8 @@ def profile(
                 )
         profiles.append(found)
         if not json:
-            console().print(profile_table(found, specification.pipelines[name].metric.direction))
+            warning = elsewhere(found.machine)
+            console().print(profile_table(found, specification.pipelines[name].metric.direction, warning))
         if found.interrupted:
             break
     if record is not None:
@@ -89,7 +90,7 @@ def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:
 
 def _summary(profile: object) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
-    from circinus.profiling import PipelineProfile
+    from circinus.profiling import PipelineProfile, elsewhere
 
     assert isinstance(profile, PipelineProfile)
     unsettled = set(profile.unsettled)
@@ -99,6 +100,8 @@ def _summary(profile: object) -> dict[str, object]:
         "dataset_items": profile.dataset_items,
         "held_out_items": profile.held_out_items,
         "hardware_class": profile.hardware_class,
+        "machine": profile.machine,
+        "warning": elsewhere(profile.machine),
         "risk": profile.risk,
         "profiled_s": profile.profiled_s,
         "saved_s": profile.saved_s,
@@ -109,12 +112,15 @@ def _summary(profile: object) -> dict[str, object]:
                 "items": len(measured.items),
                 "accuracy": measured.accuracy,
                 "settled": measured.configuration not in unsettled,
+                "reason": profile.reasons[measured.configuration],
                 "operators": {
                     name: {
                         "service_s": float(operator.service_s.mean()),
                         "output_bytes": float(operator.output_bytes.mean()),
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,
+                        "measured_allocations": len(operator.measured_allocations),
+                        "allowed_allocations": len(operator.batch_ratio),
                     }
                     for name, operator in measured.operators.items()
                 },

@@ -49,6 +49,7 @@ def read_profile(
     measured = [(c, n) for c in listed if c not in failed and (n := reader.beginning(c))]
     bounds = _accuracies(reader, measured, objectives.risk)
     profiles = tuple(reader.profile(configuration, n, bounds[configuration]) for configuration, n in measured)
+    standings = {p.configuration: _standing(len(p.items), p.accuracy, objectives, reader.most_items) for p in profiles}
     seen = {configuration for configuration, _ in measured}
     ran_s, saved_s = read_effort(
         store,
@@ -67,17 +68,21 @@ def read_profile(
         risk=objectives.risk,
         configurations=profiles,
         unmeasured=tuple(c for c in listed if c not in seen and c not in failed),
-        unsettled=tuple(
-            p.configuration
-            for p in profiles
-            if len(p.items) < reader.most_items and not objectives.settled(p.accuracy, len(p.items))[0]
-        ),
+        unsettled=tuple(configuration for configuration, (settled, _) in standings.items() if not settled),
+        reasons={configuration: reason for configuration, (_, reason) in standings.items()},
         profiled_s=ran_s,
         saved_s=saved_s,
         code_versions={} if addresses.origin else addresses.versions(),
         failed=failures,
         interrupted=interrupted,
     )
+
+
+def _standing(items: int, accuracy: Bounded, objectives: Objectives, most_items: int) -> tuple[bool, str]:
+    """Whether a configuration needs no more items, and why."""
+    if items == most_items:
+        return True, "measured on every item that may be profiled"
+    return objectives.settled(accuracy, items)
 
 
 class _Reader:

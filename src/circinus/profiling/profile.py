@@ -98,5 +98,7 @@ class PipelineProfile:
     machine: Machine | None = None
     """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
     everywhere."""
+    reasons: Mapping[Configuration, str] = field(default_factory=dict)
+    """For each measured configuration why it is settled, or why not."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""

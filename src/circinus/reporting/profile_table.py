@@ -7,22 +7,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import FailedConfiguration, PipelineProfile
-from circinus.spec.spoken import bounded, duration, score, size
+from circinus.profiling import FailedConfiguration, OperatorProfile, PipelineProfile
+from circinus.spec import KnobValues
+from circinus.spec.spoken import bounded, duration, score, size, spread
 
 
-def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
-    """A row for each configuration, best first.
+def profile_table(profile: PipelineProfile, direction: str, warning: str | None = None) -> RenderableType:
+    """A row for each configuration, best first; then one for each operator with its knobs, and what it all cost.
 
     Args:
         profile: what is known.
         direction: of the metric: `maximize` or `minimize`.
+        warning: why it is not to be believed as it stands; None: nothing speaks against it.
     """
     sign = -1.0 if direction == "maximize" else 1.0
     table = Table(title=f"Profile of {profile.pipeline}", title_justify="left")
     table.add_column("configuration", overflow="fold")
     for column in ("items", "accuracy (bounds)", "mean time", "memory", "settled"):
         table.add_column(column, justify="right")
+    table.add_column("why", overflow="fold")
     unsettled = set(profile.unsettled)
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
@@ -33,18 +36,48 @@ def profile_table(profile: PipelineProfile, direction: str) -> RenderableType:
             duration(sum(float(operator.service_s.mean()) for operator in operators)),
             size(sum(operator.peak_memory_bytes for operator in operators)),
             "no" if measured.configuration in unsettled else "yes",
+            escape(profile.reasons.get(measured.configuration, "")),
         )
-    return Group(table, *_remarks(profile))
+    return Group(table, *([_operators(profile)] if profile.configurations else []), *_remarks(profile, warning))
 
 
-def _remarks(profile: PipelineProfile) -> list[Text]:
+def _operators(profile: PipelineProfile) -> Table:
+    """A row for each operator with its own knob values, over all prefixes that it was measured under."""
+    table = Table(title="Operators", title_justify="left")
+    for column in ("operator", "knobs"):
+        table.add_column(column, overflow="fold")
+    for column in ("mean time", "output", "load", "memory", "allocations measured"):
+        table.add_column(column, justify="right")
+    alike: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
+    for name in profile.configurations[0].operators:
+        for measured in profile.configurations:
+            alike.setdefault((name, measured.configuration[name]), []).append(measured.operators[name])
+    for (name, knobs), found in alike.items():
+        service_s = [float(operator.service_s.mean()) for operator in found]
+        table.add_row(
+            escape(name),
+            escape(str(knobs)),
+            spread(duration, min(service_s), max(service_s)),
+            size(sum(float(operator.output_bytes.mean()) for operator in found) / len(found)),
+            duration(found[0].load_s),
+            size(found[0].peak_memory_bytes),
+            f"{len(found[0].measured_allocations)} of {len(found[0].batch_ratio)}",
+        )
+    return table
+
+
+def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
+    held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     remarks = [
         Text(
-            f"{duration(profile.profiled_s)} of processing on a data set of {profile.dataset_items} items, "
-            f"{duration(profile.saved_s)} saved by shared beginnings; each bound may fail with probability "
-            f"{profile.risk:g}"
-        )
+            f"{duration(profile.profiled_s)} of processing, {duration(profile.saved_s)} saved by shared beginnings; "
+            f"each bound may fail with probability {profile.risk:g}"
+        ),
+        Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
+        Text(f"measured on: {profile.machine or 'not recorded'}"),
     ]
+    if warning is not None:
+        remarks.append(Text(f"warning: {warning}", style="yellow"))
     if profile.unsettled:
         words = f"configurations not settled for some objective: {len(profile.unsettled)}"
         remarks.append(Text(f"{words}; profile longer to settle them"))

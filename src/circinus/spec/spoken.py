@@ -50,6 +50,12 @@ def usd_per_h(value: float) -> str:
     return f"{sign}${_digits(abs(value))}/h"
 
 
+def spread(say: Callable[[float], str], least: float, greatest: float) -> str:
+    """`1.2 ms to 3.4 ms`, or one of them where both read alike."""
+    words = say(least), say(greatest)
+    return words[0] if words[0] == words[1] else " to ".join(words)
+
+
 def score(value: float) -> str:
     """A mean score: three decimals where they are three digits, so that scores stand below each other."""
     return f"{value:.3f}" if value == 0 or 0.0995 <= abs(value) < 10 else _digits(value)

@@ -1,0 +1,56 @@
+"""What is known of a pipeline, how sure, and what it cost, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from printed import printed
+
+from circinus.profiling import FailedConfiguration, PipelineProfile, TraceSource, profile_pipeline
+from circinus.profiling.machine import Machine
+from circinus.reporting.profile_table import profile_table
+from random_traces import random_trace, specification_of, trace_pipeline
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> PipelineProfile:
+    pipeline = trace_pipeline(held_out=0.25)
+    trace = replace(random_trace(pipeline, 40, seed=0), machine=Machine("A CPU", 8))
+    specification = specification_of(pipeline)
+    return profile_pipeline(specification, pipeline.name, tmp_path / "s", budget_s=200.0, source=TraceSource(trace))
+
+
+def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfile) -> None:
+    shown = printed(profile_table(profile, "maximize"))
+    rows = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == len(profile.configurations) + 7  # first, second and last with two knob values, third with none
+    best = max(profile.configurations, key=lambda c: c.accuracy.value)
+    assert rows[0][1].strip() == str(best.configuration)
+    assert rows[0][2].strip() == str(len(best.items))
+    for found in profile.configurations:
+        (row,) = (row for row in rows if row[1].strip() == str(found.configuration))
+        assert (row[6].strip() == "no") == (found.configuration in profile.unsettled)
+        assert row[7].strip() == profile.reasons[found.configuration]
+    assert profile.unsettled
+    assert "profile longer to settle them" in shown
+    assert "data set: 40 items, 10 of them held out; version items 40" in shown
+    assert "measured on: A CPU, 8 cores" in shown
+    assert "saved by shared beginnings; each bound may fail with probability 0.05" in shown
+    assert "warning" not in shown
+
+
+def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) -> None:
+    failed = tuple(FailedConfiguration(c.configuration, None, "no memory") for c in profile.configurations[:2])
+    shown = printed(profile_table(replace(profile, failed=failed, interrupted=True, machine=None), "maximize", "far"))
+    assert "warning: far" in shown
+    assert "measured on: not recorded" in shown
+    assert f"left out: {failed[0].configuration} and 1 more: no memory" in shown
+    assert "interrupted; the same command goes on from here" in shown
+
+
+def test_of_nothing_the_table_is_empty(profile: PipelineProfile) -> None:
+    shown = printed(profile_table(replace(profile, configurations=(), unsettled=(), reasons={}), "minimize"))
+    assert "Profile of traced" in shown
+    assert "Operators" not in shown
