@@ -115,6 +115,22 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
         assert "Traceback" not in run.stderr
 
 
+def test_a_machine_is_calibrated_against_what_another_measured(application: Path, tmp_path: Path) -> None:
+    run = run_circinus("profile", "--calibrate", cwd=application)
+    assert run.returncode == 1
+    assert "found no measurement of pipeline mend on another machine" in run.stderr
+    trace, store = str(tmp_path / "far.trace"), ("--store", str(tmp_path / "far.sqlite"))
+    answer("profile", "--show", "--record", trace, cwd=application, kind="profile")
+    save_trace(replace(load_trace(Path(trace)), machine=Machine("Another CPU", 3)), Path(trace))
+    answer("profile", "--trace", trace, *store, cwd=application, kind="profile")
+    (found,) = answer("profile", "--calibrate", "--trace", trace, *store, cwd=application, kind="calibration")
+    assert found["recorded_on"] == {"cpu_model": "Another CPU", "cores": 3}
+    assert 0 < found["speed"]["lower"] <= found["speed"]["value"] <= found["speed"]["upper"]
+    assert set(found["operators"]) <= {"clean", "correct"}
+    run = run_circinus("profile", "--calibrate", "--trace", trace, *store, cwd=application)
+    assert "for infrastructure: relative_speed: " in run.stdout
+
+
 def test_plan_serves_every_query_and_keeps_its_promises(application: Path) -> None:
     data = answer("plan", cwd=application, kind="plan")
     matching = data["plan_set"]["matching"]

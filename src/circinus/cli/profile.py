@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circinus.cli.options import Json, Paths, Store, duration_option, store_path
 from circinus.cli.traces import Traces, trace_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from circinus.profiling import Source
+    from circinus.spec import Specification
 
 
 def profile(
@@ -27,6 +33,12 @@ def profile(
         Path | None, typer.Option("--record", help="Write a trace of what is known afterwards to this file.")
     ] = None,
     trace: Traces = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Measure this machine's relative speed against what another put into the store."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -48,6 +60,9 @@ def profile(
     if faults:
         raise SpecError(faults)
     known = store_path(store, paths)
+    if calibrated:
+        _calibrate(specification, names, known, sources, seed, json)
+        return
     profiles = []
     for name in names:
         source = sources.get(name)
@@ -72,6 +87,25 @@ def profile(
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
         raise typer.Exit(1)  # not one configuration works
+
+
+def _calibrate(
+    specification: Specification, names: list[str], store: Path, sources: Mapping[str, Source], seed: int, json: bool
+) -> None:
+    from circinus.cli.output import console, print_json
+    from circinus.profiling import calibrate, load_profile
+    from circinus.reporting.calibration_table import calibration_table
+
+    found = []
+    for name in names:
+        source = sources.get(name)
+        recorded = load_profile(specification, name, store, seed=seed, source=source, of_others=source is None)
+        found.append(calibrate(specification, recorded, seed=seed))
+    if json:
+        print_json("calibration", found)
+        return
+    for calibration in found:
+        console().print(calibration_table(calibration))
 
 
 def _check_recording(record: Path | None, names: list[str], from_traces: bool) -> None:

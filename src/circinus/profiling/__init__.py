@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circinus.profiling.bounded import Bounded
+    from circinus.profiling.calibration import Calibration, calibrate
     from circinus.profiling.dataset import Dataset, load_dataset
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "Bounded": "bounded",
+        "Calibration": "calibration",
+        "calibrate": "calibration",
         "Dataset": "dataset",
         "load_dataset": "dataset",
         "record_held_out": "held_out",
@@ -68,6 +71,7 @@ else:
 __all__ = [
     "LEAST_ITEMS",
     "Bounded",
+    "Calibration",
     "ConfigurationProfile",
     "Dataset",
     "FailedConfiguration",
@@ -84,6 +88,7 @@ __all__ = [
     "Source",
     "Trace",
     "TraceSource",
+    "calibrate",
     "elsewhere",
     "load_dataset",
     "load_profile",

@@ -8,6 +8,7 @@ from pathlib import Path
 from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.assembly import read_profile
+from circinus.profiling.machine import this_machine
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import PipelineProfile
 from circinus.profiling.source import LocalSource, Source
@@ -26,7 +27,13 @@ class FoundProfile:
 
 
 def load_profile(
-    specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0, source: Source | None = None
+    specification: Specification,
+    pipeline_name: str,
+    store: Path,
+    *,
+    seed: int = 0,
+    source: Source | None = None,
+    of_others: bool = False,
 ) -> PipelineProfile:
     """What the store knows of a pipeline as specified and coded now.
 
@@ -40,24 +47,32 @@ def load_profile(
         store: file.
         seed: of the order of the items.
         source: where measurements came from; None: the operators.
+        of_others: whether to leave out what was measured on this machine.
 
     Raises:
         ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
         OperatorError: an operator, metric or data set cannot be found.
     """
     with ProfileStore(store) as opened:
-        return find_profile(opened, specification, pipeline_name, seed, source).profile
+        return find_profile(opened, specification, pipeline_name, seed, source, of_others=of_others).profile
 
 
 def find_profile(
-    store: ProfileStore, specification: Specification, pipeline_name: str, seed: int, source: Source | None = None
+    store: ProfileStore,
+    specification: Specification,
+    pipeline_name: str,
+    seed: int,
+    source: Source | None = None,
+    *,
+    of_others: bool = False,
 ) -> FoundProfile:
     """As `load_profile`, from an open store."""
     source = source or LocalSource(specification.module_paths)
     pipeline = specification.pipelines[pipeline_name]
     objectives = Objectives.of(specification.queries, pipeline_name)
     failing = None
-    for machine in dict.fromkeys((source.machine, *read_machines(store), None)):
+    machines = dict.fromkeys((source.machine, *read_machines(store), None))
+    for machine in (machine for machine in machines if not of_others or machine != this_machine()):
         addresses = source.addresses(pipeline, machine)
         dataset = read_dataset(store, addresses.dataset(), seed)
         if dataset is None:
@@ -68,8 +83,9 @@ def find_profile(
         if found.profile.failed and failing is None:
             failing = found
     if failing is None:
+        where = " on another machine" if of_others else ""
         raise ProfileError(
-            f"{store.path}: found no measurement of pipeline {pipeline_name} as its operators, metric and data set are "
-            f"now (order of items: seed {seed}); measure it (circinus profile)"
+            f"{store.path}: found no measurement of pipeline {pipeline_name}{where} as its operators, metric and data "
+            f"set are now (order of items: seed {seed}); measure it{where} (circinus profile)"
         )
     return failing

@@ -1,0 +1,95 @@
+"""The relative speed of a machine: right where it is known, bounded where it varies, refused where nothing compares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_application import Application
+
+from circinus.errors import ProfileError
+from circinus.profiling import PipelineProfile, Trace, TraceSource, calibrate, load_profile, profile_pipeline
+from circinus.profiling.calibration import median_bounds
+from circinus.profiling.machine import Machine, this_machine
+from random_traces import random_trace, specification_of, trace_pipeline
+
+PIPELINE = trace_pipeline()
+SPECIFICATION = specification_of(PIPELINE)
+THERE, HERE = Machine("A CPU", 8), Machine("Another CPU", 2)
+
+
+def _recorded(tmp_path: Path) -> tuple[Trace, PipelineProfile]:
+    trace = replace(random_trace(PIPELINE, 40, seed=0), machine=THERE)
+    return trace, profile_pipeline(SPECIFICATION, PIPELINE.name, tmp_path / "store", source=TraceSource(trace))
+
+
+def test_a_machine_twice_as_fast_is_found_to_be(tmp_path: Path) -> None:
+    trace, profile = _recorded(tmp_path)
+    fast = replace(trace, service_s=trace.service_s / 2, machine=HERE)
+    found = calibrate(SPECIFICATION, profile, here=TraceSource(fast))
+    assert (found.speed.value, found.speed.lower, found.speed.upper) == (2.0, 2.0, 2.0)
+    assert (found.machine, found.recorded_on, found.items) == (HERE, THERE, 24)
+    seconds = {p.configuration: sum(o.service_s.mean() for o in p.operators.values()) for p in profile.configurations}
+    assert seconds[found.configuration] == min(seconds.values())
+
+
+def test_the_bounds_hold_every_operator(tmp_path: Path) -> None:
+    """One gains threefold, the others nothing: no one number is right for all."""
+    trace, profile = _recorded(tmp_path)
+    service_s = trace.service_s.copy()
+    service_s[trace.rows[:, 1]] /= 3
+    found = calibrate(SPECIFICATION, profile, here=TraceSource(replace(trace, service_s=service_s, machine=HERE)))
+    assert found.operators["second"].value == pytest.approx(3.0)
+    assert found.operators["first"].value == 1.0
+    assert 1.0 == found.speed.lower < found.speed.value < found.speed.upper == pytest.approx(3.0)
+
+
+def test_other_data_compare_with_nothing(tmp_path: Path) -> None:
+    trace, profile = _recorded(tmp_path)
+    with pytest.raises(ProfileError, match="found version other, expected items 40"):
+        calibrate(SPECIFICATION, profile, here=TraceSource(replace(trace, dataset_fingerprint="other")))
+    with pytest.raises(ProfileError, match="found no measured configuration to compare with"):
+        calibrate(SPECIFICATION, replace(profile, configurations=()), here=TraceSource(trace))
+
+
+def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as there:
+        there.setattr("circinus.profiling.source.this_machine", lambda: THERE)
+        profile_pipeline(application.specification, "sample", application.store)
+    recorded = load_profile(application.specification, "sample", application.store, of_others=True)
+    application.clear_calls()
+    found = calibrate(application.specification, recorded, items=5)
+    assert (found.machine, found.recorded_on, found.items) == (this_machine(), THERE, 5)
+    assert 0 < found.speed.lower <= found.speed.value <= found.speed.upper
+    assert len(application.calls_of("joined")) == 5
+    assert load_profile(application.specification, "sample", application.store).machine == THERE
+
+
+def test_what_this_machine_measured_can_be_left_out(application: Application) -> None:
+    profile_pipeline(application.specification, "sample", application.store)
+    with pytest.raises(ProfileError, match="of pipeline sample on another machine"):
+        load_profile(application.specification, "sample", application.store, of_others=True)
+
+
+@pytest.mark.parametrize(("n", "risk"), [(6, 0.1), (15, 0.05), (24, 0.0125), (40, 0.3)])
+def test_bounds_of_a_median_fail_as_rarely_as_promised(n: int, risk: float) -> None:
+    rng = np.random.default_rng(0)
+    misses, trials = 0, 4000
+    for _ in range(trials):
+        found = median_bounds(rng.lognormal(size=n), risk)  # its median is 1
+        misses += not found.lower <= 1.0 <= found.upper
+    assert misses / trials <= risk + 3 * np.sqrt(risk / trials)
+
+
+def test_bounds_of_a_median_are_the_narrowest_order_statistics() -> None:
+    values = np.arange(10.0)
+    # P(B <= 1) = 11 / 1024 for ten coins: the second and the ninth, unless more than twice that is asked for.
+    assert median_bounds(values, 2 * 11 / 1024).lower == 1.0
+    assert median_bounds(values, 2 * 10.9 / 1024).lower == 0.0
+    for n in (1, 2, 3):
+        found = median_bounds(values[:n], 0.01)
+        assert (found.lower, found.upper) == (0.0, n - 1.0)
