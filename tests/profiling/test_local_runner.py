@@ -252,3 +252,17 @@ def test_a_metric_with_another_range(application: Application) -> None:
     with application.runner() as runner:
         found = runner.measure(application.configuration(1, "low"), application.items()[:2])
     assert found.scores == pytest.approx([-30.0, -30.0])
+
+
+def test_what_memory_has_no_room_for_is_taken_from_disk_and_not_run_again(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(application.folder))
+    items = application.items()[:3]
+    with application.runner(cache_bytes=0, spill_bytes=10**6) as runner:
+        first = runner.measure(application.configuration(1, "low"), items)
+        again = runner.measure(application.configuration(1, "low"), items)
+        assert (again.ran_s, again.outputs) == (0.0, first.outputs)
+        assert again.saved_s == pytest.approx(first.ran_s)
+        assert list(application.folder.glob("circinus-outputs-*"))
+    assert not list(application.folder.glob("circinus-outputs-*"))

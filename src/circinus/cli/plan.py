@@ -84,14 +84,9 @@ def _pipelines_in_use(specification: Specification) -> list[str]:
 def _profile_first(
     specification: Specification, store: Path, budget_s: float, seed: int, sources: Mapping[str, Source]
 ) -> None:
-    from circinus.cli.output import progress_console
-    from circinus.profiling import profile_pipeline
-    from circinus.reporting.progress import profile_bar
+    from circinus.cli.profile import measured_pipeline
 
     for name in _pipelines_in_use(specification):
-        with profile_bar(progress_console(), name) as bar:
-            found = profile_pipeline(
-                specification, name, store, budget_s=budget_s, seed=seed, observer=bar, source=sources.get(name)
-            )
+        found = measured_pipeline(specification, name, store, budget_s, seed, sources.get(name))
         if found.interrupted:
             raise KeyboardInterrupt

@@ -13,8 +13,17 @@ from circinus.cli.traces import Traces, trace_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from circinus.profiling import Source
+    from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
+
+
+Record = Annotated[
+    Path | None, typer.Option("--record", help="Write a trace of what is known afterwards to this file.")
+]
+Calibrated = Annotated[
+    bool,
+    typer.Option("--calibrate", help="Measure this machine's relative speed against what another put into the store."),
+]
 
 
 def profile(
@@ -29,27 +38,19 @@ def profile(
     ] = None,
     pipeline: Annotated[list[str] | None, typer.Option(help="Only this pipeline; may be repeated.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Measure nothing, print what is known.")] = False,
-    record: Annotated[
-        Path | None, typer.Option("--record", help="Write a trace of what is known afterwards to this file.")
-    ] = None,
+    record: Record = None,
     trace: Traces = None,
-    calibrated: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Measure this machine's relative speed against what another put into the store."
-        ),
-    ] = False,
+    calibrated: Calibrated = False,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Measure the pipelines' configurations; may be interrupted, and then goes on where it was."""
-    from circinus.cli.output import console, print_json, progress_console
+    from circinus.cli.output import console, print_json
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.profiling import elsewhere, load_profile, profile_pipeline, record_trace, save_trace
+    from circinus.profiling import elsewhere, load_profile, record_trace, save_trace
     from circinus.reporting.profile_table import profile_table
-    from circinus.reporting.progress import profile_bar
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -69,10 +70,7 @@ def profile(
         if show:
             found = load_profile(specification, name, known, seed=seed, source=source)
         else:
-            with profile_bar(progress_console(), name) as bar:
-                found = profile_pipeline(
-                    specification, name, known, budget_s=budget, seed=seed, observer=bar, source=source
-                )
+            found = measured_pipeline(specification, name, known, budget, seed, source)
         profiles.append(found)
         if not json:
             warning = elsewhere(found.machine)
@@ -87,6 +85,18 @@ def profile(
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
         raise typer.Exit(1)  # not one configuration works
+
+
+def measured_pipeline(
+    specification: Specification, name: str, store: Path, budget_s: float | None, seed: int, source: Source | None
+) -> PipelineProfile:
+    """Measure one pipeline behind a progress bar."""
+    from circinus.cli.output import progress_console
+    from circinus.profiling import profile_pipeline
+    from circinus.reporting.progress import profile_bar
+
+    with profile_bar(progress_console(), name) as bar:
+        return profile_pipeline(specification, name, store, budget_s=budget_s, seed=seed, observer=bar, source=source)
 
 
 def _calibrate(

@@ -86,12 +86,11 @@ def calibrate(
     chosen = [dataset.items[index] for index in recorded.items[:most]]
     with here.runner(here.addresses(pipeline, here.machine), timeout_s=_TIMEOUT_S) as runner:
         found = runner.measure(recorded.configuration, chosen)
-    then_s = {name: operator.service_s[:most] for name, operator in recorded.operators.items()}
-    now_s = {name: np.array(found.runs[name].service_s) for name in then_s}
-    whole_s = sum(now_s.values(), np.zeros(most))
-    noteworthy = [name for name in then_s if now_s[name].sum() >= _NOTEWORTHY_SHARE * whole_s.sum()]
-    operators = {name: median_bounds(then_s[name] / now_s[name], risk / len(noteworthy)) for name in noteworthy}
-    value = float(np.median(sum(then_s.values(), np.zeros(most)) / whole_s))
+    value, operators = _speeds(
+        {name: operator.service_s[:most] for name, operator in recorded.operators.items()},
+        {name: np.array(runs.service_s) for name, runs in found.runs.items()},
+        risk,
+    )
     return Calibration(
         pipeline=pipeline.name,
         configuration=recorded.configuration,
@@ -106,6 +105,16 @@ def calibrate(
         operators=operators,
         risk=risk,
     )
+
+
+def _speeds(
+    then_s: Mapping[str, FloatArray], now_s: Mapping[str, FloatArray], risk: float
+) -> tuple[float, dict[str, Bounded]]:
+    """The speed of all operators together, and that of each noteworthy one with bounds; from (n,) seconds by name."""
+    whole_then_s, whole_now_s = np.sum(list(then_s.values()), axis=0), np.sum(list(now_s.values()), axis=0)
+    noteworthy = [name for name in then_s if now_s[name].sum() >= _NOTEWORTHY_SHARE * whole_now_s.sum()]
+    bounds = {name: median_bounds(then_s[name] / now_s[name], risk / len(noteworthy)) for name in noteworthy}
+    return float(np.median(whole_then_s / whole_now_s)), bounds
 
 
 def median_bounds(values: FloatArray, risk: float) -> Bounded:
