@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_traces import random_trace, trace_pipeline
 
 from circinus.errors import ProfileError
 from circinus.profiling.trace import Trace
 from circinus.profiling.trace_file import load_trace, save_trace, trace_digest
+from random_traces import random_trace, trace_pipeline
 
 PIPELINE = trace_pipeline()
 

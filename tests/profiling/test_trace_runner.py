@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_traces import addresses_of, random_trace, trace_pipeline
 
 from circinus.errors import ProfileError
 from circinus.operators import Item
@@ -19,6 +18,7 @@ from circinus.profiling.runner import MeasurementError, UnrecordedError
 from circinus.profiling.simulated_clock import SimulatedClock
 from circinus.profiling.trace import Trace
 from circinus.profiling.trace_runner import TraceRunner
+from random_traces import addresses_of, random_trace, trace_pipeline
 
 PIPELINE = trace_pipeline()
 OPERATORS = [operator.name for operator in PIPELINE.topological_order()]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_traces import random_trace, specification_of, trace_pipeline
 from sample_application import Application, accuracy_query
 
 from circinus.errors import ProfileError
@@ -27,6 +26,7 @@ from circinus.profiling import (
 from circinus.profiling.confidence import mean_bounds
 from circinus.profiling.machine import Machine, this_machine
 from circinus.spec import Pipeline, prefix
+from random_traces import random_trace, specification_of, trace_pipeline
 
 
 def _profile(
