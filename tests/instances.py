@@ -135,7 +135,6 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
         risk=RISK,
         configurations=tuple(found),
         unmeasured=(),
-        unsettled=(),
         profiled_s=0.0,
         saved_s=0.0,
     )

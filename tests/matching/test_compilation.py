@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_matchings import GIB, candidate, crossing, deployment, infrastructure, packs, random_instance, use
 
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate
 from circinus.matching.compilation import compile_problem
 from circinus.spec import CostSlo, LatencySlo, Network, Query, Slos
+from random_matchings import GIB, candidate, crossing, deployment, infrastructure, packs, random_instance, use
 
 INFRA = infrastructure([("edge", 2, 4.0, 8.0, 1.0), ("cloud", 3, 8.0, 16.0, 4.0)])
 QUERY = Query(name="q", pipeline="p", source="home", rate_per_s=1.0, slos=Slos(latency=LatencySlo(limit_s=0.7)))

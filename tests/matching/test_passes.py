@@ -4,6 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
+from circinus.matching import match
+from circinus.matching.choice import Choice
+from circinus.matching.compilation import compile_problem
+from circinus.matching.cuts import Cut
+from circinus.matching.exact import ExactSolver, WholeWeights
+from circinus.matching.passes import PASSES
+from circinus.matching.problem import IntArray, Problem
+from circinus.spec import CostSlo, Query, Slos
 from random_matchings import (
     Instance,
     candidate,
@@ -14,15 +23,6 @@ from random_matchings import (
     reestimate,
     use,
 )
-
-from circinus.matching import match
-from circinus.matching.choice import Choice
-from circinus.matching.compilation import compile_problem
-from circinus.matching.cuts import Cut
-from circinus.matching.exact import ExactSolver, WholeWeights
-from circinus.matching.passes import PASSES
-from circinus.matching.problem import IntArray, Problem
-from circinus.spec import CostSlo, Query, Slos
 
 
 class Blind:

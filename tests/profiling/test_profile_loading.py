@@ -8,7 +8,7 @@ from sample_application import Application, accuracy_query
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.profiling import PipelineProfile, load_profile, profile_pipeline
-from circinus.profiling.assembly import batch_ratios, measured_allocations
+from circinus.profiling.batch_ratios import batch_ratios, measured_allocations
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
+from circinus.profiling.prospects import Prospects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_application import Application, sample_pipeline
@@ -23,7 +24,6 @@ from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileProgress
 from circinus.profiling.pace import Pace
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
 from circinus.profiling.runner import (
     AllocationMeasurement,

@@ -25,6 +25,9 @@ Calibrated = Annotated[
     typer.Option("--calibrate", help="Measure this machine's relative speed against what another put into the store."),
 ]
 
+if TYPE_CHECKING:
+    from circinus.profiling import Judgement
+
 
 def profile(
     paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
@@ -68,7 +71,7 @@ def profile(
     for name in names:
         source = sources.get(name)
         if show:
-            found = load_profile(specification, name, known, seed=seed, source=source)
+            found = load_profile(specification, name, known, seed=seed, source=source, judged=True)
         else:
             found = measured_pipeline(specification, name, known, budget, seed, source)
         profiles.append(found)
@@ -132,12 +135,15 @@ def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:
     return wanted or present
 
 
+def _judgement(judgement: Judgement | None) -> dict[str, object]:
+    return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
+
+
 def _summary(profile: object) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
     from circinus.profiling import PipelineProfile, elsewhere
 
     assert isinstance(profile, PipelineProfile)
-    unsettled = set(profile.unsettled)
     return {
         "pipeline": profile.pipeline,
         "dataset_fingerprint": profile.dataset_fingerprint,
@@ -155,8 +161,7 @@ def _summary(profile: object) -> dict[str, object]:
                 "configuration": {name: measured.configuration[name].as_dict() for name in measured.configuration},
                 "items": len(measured.items),
                 "accuracy": measured.accuracy,
-                "settled": measured.configuration not in unsettled,
-                "reason": profile.reasons[measured.configuration],
+                **_judgement(profile.judgements.get(measured.configuration)),
                 "operators": {
                     name: {
                         "service_s": float(operator.service_s.mean()),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from circinus.profiling.trace_file import load_trace, save_trace
     from circinus.profiling.trace_recording import record_trace
     from circinus.profiling.trace_source import TraceSource
+    from circinus.profiling.verdicts import Judgement, Verdict
     from circinus.profiling.wire import wire_bytes
 else:
     _HOMES = {
@@ -42,6 +43,8 @@ else:
         "FailedConfiguration": "profile",
         "OperatorProfile": "profile",
         "PipelineProfile": "profile",
+        "Judgement": "verdicts",
+        "Verdict": "verdicts",
         "profile_pipeline": "profiler",
         "RecordedRun": "recordings",
         "Recordings": "recordings",
@@ -75,6 +78,7 @@ __all__ = [
     "ConfigurationProfile",
     "Dataset",
     "FailedConfiguration",
+    "Judgement",
     "LocalSource",
     "Machine",
     "OperatorProfile",
@@ -88,6 +92,7 @@ __all__ = [
     "Source",
     "Trace",
     "TraceSource",
+    "Verdict",
     "calibrate",
     "elsewhere",
     "load_dataset",

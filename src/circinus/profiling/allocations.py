@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from circinus.profiling.addresses import Addresses
-from circinus.profiling.assembly import allowed_allocations, measured_allocations
+from circinus.profiling.batch_ratios import allowed_allocations, measured_allocations
 from circinus.profiling.budget import Budget
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver
 from circinus.profiling.pace import Pace
-from circinus.profiling.profile import FailedConfiguration
+from circinus.profiling.profile import FailedConfiguration, IntArray
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
@@ -41,6 +41,7 @@ class Allocations:
         store: ProfileStore,
         addresses: Addresses,
         measurer: Measurer,
+        order: IntArray,
         standings: Standings,
         pace: Pace,
         budget: Budget,
@@ -49,6 +50,7 @@ class Allocations:
         self._store = store
         self._addresses = addresses
         self._measurer = measurer
+        self._order = order
         self._standings = standings
         self._pace = pace
         self._budget = budget
@@ -71,7 +73,7 @@ class Allocations:
             if task.seconds > left_s:
                 return
             before_s = self._budget.elapsed_s
-            indexes = self._standings.order[: min(_ITEMS, self._standings.items(task.configuration))].tolist()
+            indexes = self._order[: min(_ITEMS, self._standings.items(task.configuration))].tolist()
             try:
                 found = self._measurer.measure_allocations(task.configuration, task.operator, task.allocations, indexes)
             except MeasurementError as error:

@@ -1,24 +1,114 @@
-"""Bounds of mean scores, as the profiler reports them."""
+"""How sure one is of the mean scores of a pipeline's configurations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.profile import FloatArray
-from circinus.profiling.sequences import betting_bounds
+from circinus.profiling.sequences import (
+    Covariates,
+    Verdicts,
+    betting_bounds,
+    indicators,
+    sequence_risk,
+    threshold_verdicts,
+)
+from circinus.spec import AccuracySlo, MetricSpec
+
+BoolArray = NDArray[np.bool_]
 
 
-def mean_bounds(scores: FloatArray, population: int, *, risk: float, low: float = 0.0, high: float = 1.0) -> Bounded:
-    """Bound the mean of all `population` scores by those of the first n items.
+@dataclass(frozen=True)
+class Sides:
+    """On which side of accuracy objectives mean scores surely are."""
 
-    See `betting_bounds`, which does this for many samples at once.
+    meets: BoolArray
+    """(k, q) surely kept by configuration k: objective q."""
+    fails: BoolArray
+    """(k, q) surely missed."""
+
+    @property
+    def undecided(self) -> BoolArray:
+        """(k, q) whether more items may tell."""
+        return ~(self.meets | self.fails)
+
+
+@dataclass(frozen=True, eq=False)
+class Confidence:
+    """Anytime-valid bounds of the mean score over the items that may be profiled, in the order of measuring.
+
+    All statements about all configurations, thresholds and compared pairs of a run are right together with
+    probability 1 - risk of the run (`sequence_risk`): looking again and asking for more thresholds costs nothing.
     """
-    return means_bounds(np.atleast_2d(scores), population, risk=risk, low=low, high=high)[0]
 
+    metric: MetricSpec
+    population: int
+    """Items that may be profiled."""
+    covariates: Covariates
+    """Their strata, in the order of measuring."""
+    side_risk: float
+    """Of each side of each sequence."""
 
-def means_bounds(
-    scores: FloatArray, population: int, *, risk: float, low: float = 0.0, high: float = 1.0
-) -> tuple[Bounded, ...]:
-    """Bound the means of finite populations by samples drawn without replacement: `betting_bounds`."""
-    return betting_bounds(scores, population, risk=risk, low=low, high=high)
+    @classmethod
+    def of_run(
+        cls, metric: MetricSpec, strata: Sequence[Mapping[str, str]], risk: float, configurations: int
+    ) -> Confidence:
+        """For a run that may measure every configuration and compares each with one other.
+
+        Args:
+            metric: of the pipeline.
+            strata: conditions of the items that may be profiled, in the order of measuring.
+            risk: of the run.
+            configurations: how many there are.
+        """
+        side_risk = sequence_risk(risk, configurations, comparisons=configurations)
+        return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk)
+
+    def bounds(self, scores: FloatArray) -> tuple[Bounded, ...]:
+        """(k, n) scores of the first n items -> for each row the bounds of the mean of all.
+
+        Raises:
+            ValueError: a score outside the metric's range.
+        """
+        low, high = self.metric.range
+        return betting_bounds(
+            scores, self.population, risk=self.side_risk, low=low, high=high, covariates=self.covariates
+        )
+
+    def sides(self, scores: FloatArray, objectives: Sequence[AccuracySlo]) -> Sides:
+        """(k, n) scores of the first n items -> which objectives the means of all surely keep or miss.
+
+        Raises:
+            ValueError: a score outside the metric's range.
+        """
+        low, high = self.metric.range
+        thresholds = np.array([slo.threshold for slo in objectives], dtype=np.float64)
+        found = threshold_verdicts(
+            scores, self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
+        )
+        # What the bounds say at a threshold itself: a mean that is not below is at least there.
+        rising = np.array([slo.comparison == ">=" for slo in objectives], dtype=bool)
+        return Sides(
+            meets=np.where(rising, found.at_least, found.at_most),
+            fails=np.where(rising, found.below, found.above),
+        )
+
+    def surely_as_good(self, first: FloatArray, second: FloatArray) -> BoolArray:
+        """(k, n) scores of pairs on the same first n items -> (k,) whether the first of each is surely no worse."""
+        low, high = self.metric.range
+        width = high - low
+        better = first - second if self.metric.direction == "maximize" else second - first
+        found: Verdicts = threshold_verdicts(
+            np.clip(better, -width, width),
+            self.population,
+            np.zeros(1),
+            risk=self.side_risk,
+            low=-width,
+            high=width,
+        )
+        return found.at_least[:, 0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
-from circinus.profiling.order import stratified_order
+from circinus.profiling.order import measuring_order
 from circinus.profiling.wire import packed
 from circinus.spec import Pipeline
 
@@ -24,7 +24,7 @@ class Dataset:
     items: tuple[Item, ...]
     """In the order of the data set itself."""
     order: tuple[int, ...]
-    """Indexes into `items`: a seeded permutation, every beginning of which is balanced over the strata."""
+    """Indexes into `items`: a seeded permutation (`measuring_order`)."""
     held_out_items: int
     """How many items at the end of the order are never profiled."""
     seed: int
@@ -76,11 +76,12 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
         addresses.append(_digest(item.key.encode(), value, truth))
         sizes.append(len(value))
         fingerprint.update(f"{addresses[-1]}{sorted(item.strata.items())}".encode())
-    order = stratified_order([item.strata for item in items], np.random.default_rng(seed))
+    held_out = pipeline.dataset.held_out_items(len(items))
+    order = measuring_order([item.strata for item in items], held_out, np.random.default_rng(seed))
     return Dataset(
         items=items,
         order=tuple(order.tolist()),
-        held_out_items=pipeline.dataset.held_out_items(len(items)),
+        held_out_items=held_out,
         seed=seed,
         fingerprint=fingerprint.hexdigest(),
         addresses=tuple(addresses),

@@ -34,6 +34,7 @@ def load_profile(
     seed: int = 0,
     source: Source | None = None,
     of_others: bool = False,
+    judged: bool = False,
 ) -> PipelineProfile:
     """What the store knows of a pipeline as specified and coded now.
 
@@ -48,13 +49,16 @@ def load_profile(
         seed: of the order of the items.
         source: where measurements came from; None: the operators.
         of_others: whether to leave out what was measured on this machine.
+        judged: whether to say what is decided of every configuration, too (`PipelineProfile.judgements`).
 
     Raises:
         ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
         OperatorError: an operator, metric or data set cannot be found.
     """
     with ProfileStore(store) as opened:
-        return find_profile(opened, specification, pipeline_name, seed, source, of_others=of_others).profile
+        return find_profile(
+            opened, specification, pipeline_name, seed, source, of_others=of_others, judged=judged
+        ).profile
 
 
 def find_profile(
@@ -65,6 +69,7 @@ def find_profile(
     source: Source | None = None,
     *,
     of_others: bool = False,
+    judged: bool = False,
 ) -> FoundProfile:
     """As `load_profile`, from an open store."""
     source = source or LocalSource(specification.module_paths)
@@ -77,7 +82,7 @@ def find_profile(
         dataset = read_dataset(store, addresses.dataset(), seed)
         if dataset is None:
             break
-        found = FoundProfile(read_profile(store, addresses, dataset, objectives), addresses, dataset)
+        found = FoundProfile(read_profile(store, addresses, dataset, objectives, judged=judged), addresses, dataset)
         if found.profile.configurations:
             return found
         if found.profile.failed and failing is None:

@@ -39,6 +39,12 @@ class Measurer:
         measured, scores = coverage(self._store, self._addresses, configuration, self._numbers)
         return np.where(measured, scores, np.nan)
 
+    def known_beginning(self, configuration: Configuration, order: IntArray) -> FloatArray:
+        """(n,) scores of the longest gap-free beginning of an order, indexes of items, on which everything is known."""
+        scores = self.known_scores(configuration)[order]
+        missing = np.isnan(scores)
+        return scores[: int(np.argmax(missing))] if missing.any() else scores
+
     @property
     def cpus(self) -> float:
         """CPUs that an operator can be given while it is measured."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.machine import Machine
+from circinus.profiling.verdicts import Judgement, Verdict
 from circinus.spec import Configuration
 
 FloatArray = NDArray[np.float64]
@@ -78,14 +79,10 @@ class PipelineProfile:
     hardware_class: str
     """Of the machine that measured; its speed is 1."""
     risk: float
-    """Probability with which any one accuracy bound may fail (each side)."""
+    """Probability with which any accuracy bound of any configuration may fail."""
     configurations: tuple[ConfigurationProfile, ...]
     unmeasured: tuple[Configuration, ...]
     """Configurations without a single item."""
-    unsettled: tuple[Configuration, ...]
-    """Configurations whose measurement has not settled what the queries ask: their bounds straddle a threshold, or
-    there are too few items to estimate latency from. One that was measured on all items but the held-out ones is
-    settled."""
     profiled_s: float
     """Seconds of processing that the measurements took."""
     saved_s: float
@@ -98,7 +95,12 @@ class PipelineProfile:
     machine: Machine | None = None
     """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
     everywhere."""
-    reasons: Mapping[Configuration, str] = field(default_factory=dict)
-    """For each measured configuration why it is settled, or why not."""
+    judgements: Mapping[Configuration, Judgement] = field(default_factory=dict)
+    """What is decided of each configuration that has not failed, and why; empty where nobody asked for it."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
+
+    @property
+    def unsettled(self) -> tuple[Configuration, ...]:
+        """Configurations of which more items may decide something."""
+        return tuple(c for c, judgement in self.judgements.items() if judgement.verdict is Verdict.UNDECIDED)

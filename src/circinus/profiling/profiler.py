@@ -11,12 +11,15 @@ from circinus.errors import ProfileError
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.assembly import read_profile
 from circinus.profiling.budget import Budget
+from circinus.profiling.confidence import Confidence
+from circinus.profiling.footprints import Footprints
+from circinus.profiling.listing import prefix_order
+from circinus.profiling.measurements import Measurements
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileObserver, SilentObserver
 from circinus.profiling.pace import Pace
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.prospects import Prospects
 from circinus.profiling.rounds import Rounds
 from circinus.profiling.source import LocalSource, Source
 from circinus.profiling.standings import Standings
@@ -83,11 +86,17 @@ def profile_pipeline(
             pace.known(known.configuration, {n: o.service_s.tolist() for n, o in known.operators.items()})
         measurer.declare([known.configuration for known in profile.configurations])
         order = np.array(dataset.profiled, dtype=np.int64)
-        standings = Standings(pipeline, measurer, order, len(dataset.items), objectives)
-        prospects = Prospects(pipeline, standings, objectives, pace)
-        allocations = Allocations(opened, addresses, measurer, standings, pace, budget, observer)
+        listed = prefix_order(pipeline)
+        strata = [dataset.items[index].strata for index in dataset.profiled]
+        confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed))
+        standings = Standings(listed, confidence, objectives)
+        allocations = Allocations(opened, addresses, measurer, order, standings, pace, budget, observer)
+
+        def footprints() -> Footprints:
+            return Measurements(opened, addresses, stored, listed).footprints(listed)
+
         try:
-            Rounds(measurer, standings, prospects, allocations, pace, budget, observer).run()
+            Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer).run()
         except KeyboardInterrupt:
             interrupted = True
-        return read_profile(opened, addresses, stored, objectives, interrupted=interrupted)
+        return read_profile(opened, addresses, stored, objectives, judged=True, interrupted=interrupted)

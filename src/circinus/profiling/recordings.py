@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.assembly import batch_ratios
+from circinus.profiling.batch_ratios import batch_ratios
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import (
     StoredDataset,

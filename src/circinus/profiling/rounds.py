@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
+from circinus.profiling.footprints import Footprints
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
-from circinus.profiling.prospects import Prospects
+from circinus.profiling.profile import IntArray
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.standings import Standings
 from circinus.spec import Configuration
@@ -24,30 +26,44 @@ class Rounds:
     """One measurement of a pipeline.
 
     Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
-    them to 8 items, or to as many as an equal part of its share of the budget allows; then allocations are measured;
-    then those are pursued that may soon surely meet an objective (`Prospects`); at last every round adds items
-    to those that are not settled, the ones whose accuracy is undecided first, as far as the budget allows if it is
-    divided equally. Within a round the configurations come in the order of their prefixes, so that each prefix runs
-    once.
+    them to 8 items, or to as many as an equal part of its share of the budget allows, in the order of their prefixes,
+    so that each prefix runs once; then allocations are measured; then one increment after the other goes where it is
+    expected to decide most (`next_step`), until no question is open.
     """
 
     def __init__(
         self,
         measurer: Measurer,
+        order: IntArray,
         standings: Standings,
-        prospects: Prospects,
+        footprints: Callable[[], Footprints],
         allocations: Allocations,
         pace: Pace,
         budget: Budget,
         observer: ProfileObserver,
     ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            measurer: measures.
+            order: indexes of the items that may be profiled, in the order of measuring.
+            standings: decides, and knows nothing yet.
+            footprints: what each configuration takes, as far as it is known now.
+            allocations: measures those.
+            pace: how long things take.
+            budget: what may be spent.
+            observer: is told.
+        """
         self._measurer = measurer
+        self._order = order
         self._standings = standings
-        self._prospects = prospects
+        self._footprints = footprints
         self._allocations = allocations
         self._pace = pace
         self._budget = budget
         self._observer = observer
+        for configuration in standings.configurations:
+            self._learn(configuration)
 
     def run(self) -> None:
         """Measure until all is settled or the budget is spent.
@@ -56,31 +72,41 @@ class Rounds:
             ProfileError: a score contradicts the metric's declaration, or the store cannot be used.
         """
         limit_s = self._budget.remaining_s
-        first, *further = self._standings.targets
-        self._round(first, limit_s * _FIRST_ROUND_SHARE)
+        self._first_look(limit_s * _FIRST_ROUND_SHARE)
         self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._tell_allocations)
-        self._pursue_prospects()
-        for target in (first, *further):
-            self._round(target, self._budget.remaining_s)
+        self._pursue()
+        while self._first_look(self._budget.remaining_s):
+            self._pursue()
         self._allocations.measure(math.inf, self._tell_allocations)
 
-    def _round(self, target: int, limit_s: float) -> None:
-        """Bring those that are not settled to `target` items, or as far as equal parts of `limit_s` allow."""
-        waiting = self._standings.pending(target)
-        end_s = self._budget.elapsed_s + limit_s
+    def _first_look(self, limit_s: float) -> bool:
+        """Bring those without enough items for any look to the first one, or as far as equal parts of `limit_s` allow.
+
+        Returns:
+            Whether anything was measured.
+        """
+        standings, first = self._standings, self._standings.looks[0]
+        waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.failed(c)]
+        end_s, moved = self._budget.elapsed_s + limit_s, False
         for done, configuration in enumerate(waiting):
             allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
-            self._increase(configuration, target, allowed_s, at_least=1)
+            moved |= self._increase(configuration, first, allowed_s, at_least=1)
+        return moved
 
-    def _pursue_prospects(self) -> None:
-        while (configuration := self._prospects.best(self._budget.remaining_s)) is not None:
-            items = self._standings.items(configuration)
-            target = next(target for target in self._standings.targets if target > items)
-            self._increase(configuration, target, self._budget.remaining_s)
-            if self._standings.items(configuration) == items and not self._standings.failed(configuration):
+    def _pursue(self) -> None:
+        self._standings.weigh(self._footprints())
+        while (step := self._standings.next_step(self._seconds, self._budget.remaining_s)) is not None:
+            configuration = self._standings.configurations[step.configuration]
+            if not self._increase(configuration, step.target, self._budget.remaining_s):
                 return
 
-    def _increase(self, configuration: Configuration, target: int, allowed_s: float, at_least: int = 0) -> None:
+    def _seconds(self, configuration: Configuration, items: int) -> float:
+        return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
+
+    def _learn(self, configuration: Configuration) -> None:
+        self._standings.learn(configuration, self._measurer.known_beginning(configuration, self._order))
+
+    def _increase(self, configuration: Configuration, target: int, allowed_s: float, at_least: int = 0) -> bool:
         """Measure a configuration on as many items more, up to `target`, as are expected to take `allowed_s`.
 
         Args:
@@ -88,25 +114,29 @@ class Rounds:
             target: items to be known afterwards, at most.
             allowed_s: seconds.
             at_least: items to measure even where they take longer, if the budget is expected to last for them.
+
+        Returns:
+            Whether anything was measured, or found to fail.
         """
         begin = self._standings.items(configuration)
         end = self._affordable(configuration, begin, target, allowed_s)
         if end == begin:
             end = self._affordable(configuration, begin, min(begin + at_least, target), self._budget.remaining_s)
         if end <= begin:
-            return
+            return False
         before_s = self._budget.elapsed_s
         try:
-            found = self._measurer.measure(configuration, self._standings.order[begin:end].tolist())
+            found = self._measurer.measure(configuration, self._order[begin:end].tolist())
         except MeasurementError as error:
             self._standings.fail(configuration)
             self._measurer.record_failure(error.failure)
             self._observer.failed(error.failure)
-            return
-        self._standings.look_up(configuration)
+            return True
+        self._learn(configuration)
         if found is not None:
             self._pace.measured(configuration, end, found, self._budget.elapsed_s - before_s)
         self._tell("scores", configuration)
+        return True
 
     def _affordable(self, configuration: Configuration, begin: int, target: int, allowed_s: float) -> int:
         """The greatest end of an increment that is expected to take at most `allowed_s`; `begin` if there is none."""
@@ -126,16 +156,16 @@ class Rounds:
         self._tell("allocations", configuration)
 
     def _tell(self, phase: str, configuration: Configuration) -> None:
-        standings = self._standings
+        standings, goals = self._standings, self._standings.goals()
         expected_s = 0.0
-        for other in standings.configurations:
-            expected_s += self._pace.increment_s(other, standings.items(other), standings.goal(other)) or 0.0
+        for other, goal in goals.items():
+            expected_s += self._pace.increment_s(other, standings.items(other), goal) or 0.0
         self._observer.progressed(
             ProfileProgress(
                 phase=phase,
                 configuration=configuration,
                 done=sum(standings.items(c) for c in standings.configurations),
-                total=sum(standings.goal(c) for c in standings.configurations),
+                total=sum(goals.values()),
                 elapsed_s=self._budget.elapsed_s,
                 remaining_s=min(expected_s, self._budget.remaining_s),
             )

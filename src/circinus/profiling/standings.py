@@ -2,117 +2,206 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.confidence import mean_bounds
-from circinus.profiling.listing import prefix_order
-from circinus.profiling.measuring import Measurer
+from circinus.profiling.confidence import Confidence
+from circinus.profiling.footprints import Footprints
+from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
 from circinus.profiling.objectives import Objectives
-from circinus.profiling.profile import FloatArray, IntArray
-from circinus.spec import Configuration, Pipeline
+from circinus.profiling.profile import FloatArray
+from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
+from circinus.spec import AccuracySlo, Configuration, MetricSpec
 
 
 class Standings:
-    """On how many items each configuration is known, and what that says."""
+    """On how many items each configuration is known, what that decides, and what to measure next.
 
-    def __init__(
-        self, pipeline: Pipeline, measurer: Measurer, order: IntArray, population: int, objectives: Objectives
-    ) -> None:
-        """Begin with what the store knows.
+    All of it follows from the scores and footprints alone: who ends a measurement and begins it again later gets the
+    same decisions.
+    """
+
+    def __init__(self, configurations: Sequence[Configuration], confidence: Confidence, objectives: Objectives) -> None:
+        """Begin with nothing known.
 
         Args:
-            pipeline: what is measured.
-            measurer: knows the store.
-            order: indexes of the items that may be profiled, in the order of measuring.
-            population: number of items of the data set, whose mean score is to be bounded.
-            objectives: what is to be settled.
+            configurations: all that may be measured.
+            confidence: bounds their mean scores.
+            objectives: what is to be decided.
         """
-        self.configurations = prefix_order(pipeline)
-        self.order = order
-        self.targets = looks(len(order))
-        needed = min(objectives.latency_items, len(order))
-        self.latency_items = next(target for target in self.targets if target >= needed)
-        self._population = population
-        self._metric = pipeline.metric
-        self._measurer = measurer
-        self._objectives = objectives
-        self._scores: dict[Configuration, FloatArray] = {}
-        self._bounds: dict[Configuration, Bounded] = {}
-        self._failed: set[Configuration] = set()
-        for configuration in self.configurations:
-            self.look_up(configuration)
+        self.configurations = tuple(configurations)
+        self.confidence = confidence
+        self.objectives = objectives
+        self.looks = looks(confidence.population)
+        needed = min(objectives.latency_items, confidence.population)
+        self.latency_items = next(look for look in self.looks if look >= needed)
+        self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
+        count, asked = len(self.configurations), len(objectives.asked)
+        self._scores: list[FloatArray] = [np.zeros(0) for _ in range(count)]
+        self._failed = np.zeros(count, dtype=bool)
+        self._meets = np.zeros((count, asked), dtype=bool)
+        self._fails = np.zeros((count, asked), dtype=bool)
+        self._means = np.full(count, sum(confidence.metric.range) / 2)
+        self._variances = np.full(count, _range(confidence.metric) ** 2 / 4)
+        self._outdone = np.zeros(count, dtype=bool)
+        self._partners = np.full(count, -1, dtype=np.int64)
+        self._footprints: Footprints | None = None
 
-    def look_up(self, configuration: Configuration) -> None:
-        """See what the store knows of a configuration now."""
-        scores = self._measurer.known_scores(configuration)[self.order]
-        missing = np.isnan(scores)
-        beginning = int(np.argmax(missing)) if missing.any() else len(scores)
-        self._scores[configuration] = scores[:beginning]
-        self._bounds.pop(configuration, None)
+    def learn(self, configuration: Configuration, scores: FloatArray) -> None:
+        """Take note of the (n,) scores of a configuration on the first n items."""
+        number = self._number[configuration]
+        if len(scores) == len(self._scores[number]):
+            return
+        self._scores[number] = scores
+        sides = self.confidence.sides(scores[None], self._thresholds)
+        for column, found in zip(self._bounded, range(len(self._bounded)), strict=True):
+            self._meets[number, column] = sides.meets[0, found]
+            self._fails[number, column] = sides.fails[0, found]
+        self._meets[number, self._unbounded] = True
+        width = _range(self.confidence.metric)
+        self._means[number] = scores.mean()
+        # One item more whose score is a quarter of the range off: a few equal scores are no proof of certainty.
+        self._variances[number] = (((scores - scores.mean()) ** 2).sum() + width**2 / 16) / (len(scores) + 1)
+        for pair in {number, *np.flatnonzero(self._partners == number).tolist()}:
+            self._compare(pair)
+
+    def weigh(self, footprints: Footprints) -> None:
+        """Take note of what running each configuration takes, by which they are compared from now on."""
+        self._footprints = footprints
+        self._partners = footprints.partners()
+        self._outdone[:] = False
+        for number in range(len(self.configurations)):
+            self._compare(number)
 
     def fail(self, configuration: Configuration) -> None:
         """Measure it no more."""
-        self._failed.add(configuration)
+        self._failed[self._number[configuration]] = True
 
     def failed(self, configuration: Configuration) -> bool:
         """Whether it failed in this measurement."""
-        return configuration in self._failed
+        return bool(self._failed[self._number[configuration]])
 
     def items(self, configuration: Configuration) -> int:
         """Length of the beginning of the order on which it is known."""
-        return len(self._scores[configuration])
-
-    def accuracy(self, configuration: Configuration) -> Bounded:
-        """Bounds of its mean score."""
-        if configuration not in self._bounds:
-            self._bounds[configuration] = self.bounds(self._scores[configuration])
-        return self._bounds[configuration]
-
-    def scores(self, configuration: Configuration) -> FloatArray:
-        """(items,) scores in the order of measuring."""
-        return self._scores[configuration]
-
-    def bounds(self, scores: FloatArray) -> Bounded:
-        """Bounds of the mean score of the whole data set, had its first items these scores."""
-        low, high = self._metric.range
-        return mean_bounds(scores, self._population, risk=self._objectives.risk, low=low, high=high)
-
-    @property
-    def best_score(self) -> float:
-        """The best that the metric can say."""
-        low, high = self._metric.range
-        return high if self._metric.direction == "maximize" else low
+        return len(self._scores[self._number[configuration]])
 
     def settled(self, configuration: Configuration) -> bool:
-        """Whether it needs no more items."""
-        items = self.items(configuration)
-        if items == len(self.order) or self.failed(configuration):
-            return True
-        return items > 0 and self._objectives.settled(self.accuracy(configuration), items)[0]
+        """Whether more items of it would change no decision."""
+        return bool(self.decisions().settled[self._number[configuration]])
 
-    def pending(self, target: int) -> list[Configuration]:
-        """Those not settled and known on fewer than `target` items: undecided ones first, each part in prefix order."""
-        waiting = [c for c in self.configurations if self.items(c) < target and not self.settled(c)]
-        return sorted(waiting, key=lambda c: not self._objectives.undecided(self.accuracy(c)))
+    def next_step(self, seconds: Callable[[Configuration, int], float], within_s: float) -> Step | None:
+        """What to measure next of the configurations that have been measured at all; None: nothing is open.
 
-    def goal(self, configuration: Configuration) -> int:
-        """Items on which it is going to be known, as it looks now."""
-        items = self.items(configuration)
-        if self.settled(configuration):
-            return items
-        if items and self._objectives.undecided(self.accuracy(configuration)):
-            return len(self.order)
-        return max(items, self.latency_items)
+        Args:
+            seconds: (configuration, items) -> seconds until it is known on so many items.
+            within_s: seconds left.
+        """
+        decisions, standing = self.decisions(), self._standing()
+        measured = standing.items > 0
+        decisions = replace(decisions, open=decisions.open & measured[:, None], short=decisions.short & measured)
+        total_s = np.zeros(len(self.configurations)) if self._footprints is None else self._footprints.total_cpu_s
+        return next_step(
+            standing,
+            decisions,
+            self._evidence(),
+            total_s,
+            self.looks,
+            lambda number, items: seconds(self.configurations[number], items),
+            within_s,
+        )
+
+    def goals(self) -> dict[Configuration, int]:
+        """On how many items each configuration will be known in the end, as it looks now."""
+        standing, decisions, evidence = self._standing(), self.decisions(), self._evidence()
+        found = {}
+        for number, configuration in enumerate(self.configurations):
+            items = len(self._scores[number])
+            if decisions.short[number]:
+                items = max(items, self.latency_items)
+            for q in np.flatnonzero(decisions.open[number]):
+                items = max(items, expected_items(number, int(q), standing, evidence))
+            found[configuration] = items
+        return found
+
+    def decisions(self) -> Decisions:
+        """Which questions are open."""
+        return decide(self._standing(), self._footprints or Footprints.unknown(len(self.configurations)))
+
+    def judgements(self) -> dict[Configuration, Judgement]:
+        """A verdict with its reason for every configuration that has not failed."""
+        names = [str(configuration) for configuration in self.configurations]
+        found = judge(self._standing(), self.decisions(), self.objectives.asked, names)
+        return {c: found[n] for n, c in enumerate(self.configurations) if not self._failed[n]}
+
+    @property
+    def _bounded(self) -> list[int]:
+        """Columns of objectives that ask for accuracy."""
+        return [q for q, slo in enumerate(self.objectives.asked) if slo is not None]
+
+    @property
+    def _unbounded(self) -> list[int]:
+        return [q for q, slo in enumerate(self.objectives.asked) if slo is None]
+
+    @property
+    def _thresholds(self) -> list[AccuracySlo]:
+        return [slo for slo in self.objectives.asked if slo is not None]
+
+    def _compare(self, number: int) -> None:
+        """See whether the partner of a configuration is surely as accurate."""
+        partner = int(self._partners[number])
+        if partner < 0:
+            return
+        common = min(len(self._scores[number]), len(self._scores[partner]))
+        if common and not self._outdone[number]:
+            first, second = self._scores[partner][None, :common], self._scores[number][None, :common]
+            self._outdone[number] = self.confidence.surely_as_good(first, second)[0]
+
+    def _standing(self) -> Standing:
+        everything = self.confidence.population
+        items = np.array([len(scores) for scores in self._scores], dtype=np.int64)
+        return Standing(
+            meets=self._meets & ~self._failed[:, None],
+            fails=self._fails | self._failed[:, None],
+            items=np.where(self._failed, everything, items),
+            latency_items=self.latency_items,
+            all_items=everything,
+            outdone=self._outdone & ~self._failed[self._partners],
+            partners=self._partners,
+        )
+
+    def _evidence(self) -> Evidence:
+        keeps = np.ones(self._meets.shape, dtype=bool)
+        margins = np.zeros(self._meets.shape)
+        for column, slo in enumerate(self.objectives.asked):
+            if slo is not None:
+                keeps[:, column] = [slo.holds_for(mean) for mean in self._means.tolist()]
+                margins[:, column] = np.abs(self._means - slo.threshold)
+        return Evidence(
+            variances=self._variances,
+            keeps=keeps,
+            margins=margins,
+            score_range=_range(self.confidence.metric),
+            side_risk=self.confidence.side_risk,
+            weights=np.array(self.objectives.weights, dtype=np.float64),
+        )
 
 
 def looks(items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 24, 32, 48, 64, 96, ... and all.
+    """Numbers of items after which to look again: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, ... and all.
 
-    The bounds allow any number of looks; the half steps keep a configuration from getting twice what it needs.
+    The bounds allow any number of looks; eight items are worth starting an operator for, and four steps to a doubling
+    keep a configuration from getting many more than it needs.
     """
-    doubled = (8 << k for k in range(64))
-    steps = (step for whole in doubled for step in ((whole,) if whole == 8 else (whole, whole * 3 // 2)))
-    return (*takewhile(lambda step: step < items, steps), items)
+    found, step = [8], 8
+    while found[-1] + step < items:
+        found.append(found[-1] + step)
+        if found[-1] >= 8 * step:
+            step *= 2
+    return (*(look for look in found if look < items), items)
+
+
+def _range(metric: MetricSpec) -> float:
+    low, high = metric.range
+    return high - low

@@ -29,6 +29,8 @@ class StoredDataset:
     """(N,) size of the pipeline's input as it is sent."""
     order: IntArray
     """(N,) indexes in the order of measuring."""
+    strata: tuple[Mapping[str, str], ...]
+    """(N,) conditions of the items by name; none where they were not recorded."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,16 @@ def read_recorded_dataset(store: ProfileStore, number: int, seed: int) -> Stored
 
 
 def _dataset(store: ProfileStore, number: int, fingerprint: str, positions: str) -> StoredDataset:
-    items = store.rows("SELECT key, item, input_bytes FROM dataset_item WHERE dataset = ? ORDER BY position", number)
+    items = store.rows(
+        "SELECT key, item, input_bytes, strata FROM dataset_item WHERE dataset = ? ORDER BY position", number
+    )
     return StoredDataset(
         fingerprint=fingerprint,
-        keys=tuple(key for key, _, _ in items),
-        numbers=np.array([item for _, item, _ in items], dtype=np.int64),
-        input_bytes=np.array([size for _, _, size in items], dtype=np.float64),
+        keys=tuple(key for key, _, _, _ in items),
+        numbers=np.array([item for _, item, _, _ in items], dtype=np.int64),
+        input_bytes=np.array([size for _, _, size, _ in items], dtype=np.float64),
         order=np.array(json.loads(positions), dtype=np.int64),
+        strata=tuple(json.loads(strata or "{}") for _, _, _, strata in items),
     )
 
 

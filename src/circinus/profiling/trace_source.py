@@ -11,7 +11,7 @@ from circinus.operators import Item
 from circinus.profiling.addresses import Addresses, PipelineCode
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.machine import Machine
-from circinus.profiling.order import stratified_order
+from circinus.profiling.order import measuring_order
 from circinus.profiling.runner import Runner
 from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.simulated_clock import SimulatedClock
@@ -58,11 +58,12 @@ class TraceSource:
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
         """See `Source.dataset`: keys, strata and sizes, without values."""
         trace = self.trace
-        order = stratified_order(trace.strata, np.random.default_rng(seed))
+        held_out = pipeline.dataset.held_out_items(len(trace.item_keys))
+        order = measuring_order(trace.strata, held_out, np.random.default_rng(seed))
         return Dataset(
             items=tuple(Item(key, None, None, dict(s)) for key, s in zip(trace.item_keys, trace.strata, strict=True)),
             order=tuple(order.tolist()),
-            held_out_items=pipeline.dataset.held_out_items(len(trace.item_keys)),
+            held_out_items=held_out,
             seed=seed,
             fingerprint=trace.dataset_fingerprint,
             addresses=trace.item_addresses,

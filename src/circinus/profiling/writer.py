@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from circinus.profiling.addresses import Addresses
-from circinus.profiling.assembly import allowed_allocations
+from circinus.profiling.batch_ratios import allowed_allocations
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.runner import AllocationMeasurement, Measurement, ReplicaFacts

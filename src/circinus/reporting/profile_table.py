@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import FailedConfiguration, OperatorProfile, PipelineProfile
+from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile
 from circinus.spec import KnobValues
 from circinus.spec.spoken import bounded, duration, score, size, spread
 
@@ -23,10 +23,9 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
     sign = -1.0 if direction == "maximize" else 1.0
     table = Table(title=f"Profile of {profile.pipeline}", title_justify="left")
     table.add_column("configuration", overflow="fold")
-    for column in ("items", "accuracy (bounds)", "mean time", "memory", "settled"):
+    for column in ("items", "accuracy (bounds)", "mean time", "memory"):
         table.add_column(column, justify="right")
-    table.add_column("why", overflow="fold")
-    unsettled = set(profile.unsettled)
+    table.add_column("verdict", overflow="fold")
     for measured in sorted(profile.configurations, key=lambda c: sign * c.accuracy.value):
         operators = measured.operators.values()
         table.add_row(
@@ -35,8 +34,7 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
             bounded(score, measured.accuracy),
             duration(sum(float(operator.service_s.mean()) for operator in operators)),
             size(sum(operator.peak_memory_bytes for operator in operators)),
-            "no" if measured.configuration in unsettled else "yes",
-            escape(profile.reasons.get(measured.configuration, "")),
+            _verdict(profile.judgements.get(measured.configuration)),
         )
     return Group(table, *([_operators(profile)] if profile.configurations else []), *_remarks(profile, warning))
 
@@ -66,12 +64,16 @@ def _operators(profile: PipelineProfile) -> Table:
     return table
 
 
+def _verdict(judgement: Judgement | None) -> str:
+    return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
+
+
 def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     remarks = [
         Text(
             f"{duration(profile.profiled_s)} of processing, {duration(profile.saved_s)} saved by shared beginnings; "
-            f"each bound may fail with probability {profile.risk:g}"
+            f"with probability {1 - profile.risk:g} all bounds and verdicts hold"
         ),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),
@@ -79,8 +81,8 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     if warning is not None:
         remarks.append(Text(f"warning: {warning}", style="yellow"))
     if profile.unsettled:
-        words = f"configurations not settled for some objective: {len(profile.unsettled)}"
-        remarks.append(Text(f"{words}; profile longer to settle them"))
+        words = f"undecided configurations: {len(profile.unsettled)}"
+        remarks.append(Text(f"{words}; profile longer to decide them"))
     if profile.unmeasured:
         remarks.append(Text(f"configurations not measured at all: {len(profile.unmeasured)}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}

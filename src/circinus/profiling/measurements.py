@@ -1,0 +1,123 @@
+"""What the store knows of a pipeline's configurations, as arrays in the order of measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from circinus.profiling.addresses import Addresses
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
+from circinus.profiling.bounded import Bounded
+from circinus.profiling.confidence import Confidence
+from circinus.profiling.footprints import Footprints
+from circinus.profiling.profile import ConfigurationProfile, FloatArray, IntArray, OperatorProfile
+from circinus.profiling.store import ProfileStore
+from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
+from circinus.spec import Configuration, KnobValues, OperatorSpec, prefix
+
+_FOOTPRINT_ITEMS = 8
+"""Items that configurations are compared on by what they take; the same for all, so that items make no difference."""
+
+
+class Measurements:
+    """Everything the store knows of some configurations, read at once, as arrays in the order of measuring."""
+
+    def __init__(
+        self,
+        store: ProfileStore,
+        addresses: Addresses,
+        dataset: StoredDataset,
+        listed: Sequence[Configuration],
+    ) -> None:
+        self._addresses = addresses
+        self._pipeline = addresses.pipeline
+        self._dataset = dataset
+        self.most_items = len(dataset.order) - self._pipeline.dataset.held_out_items(len(dataset.order))
+        """Items that may be profiled; what was recorded of the others is not looked at."""
+        ordered = dataset.numbers[dataset.order[: self.most_items]]
+        operators = [operator.name for operator in self._pipeline.operators]
+        services = store.known_numbers([addresses.service(name, c) for c in listed for name in operators])
+        self._service_row = {address: row for row, address in enumerate(services)}
+        self._service_s, self._output_bytes = read_services(store, list(services.values()), ordered)
+        scores = store.known_numbers([addresses.score(c) for c in listed])
+        self._score_row = {address: row for row, address in enumerate(scores)}
+        self._scores = read_scores(store, list(scores.values()), ordered)
+        self._replica = store.known_numbers([addresses.replica(name, c[name]) for c in listed for name in operators])
+        self._replicas = read_replicas(store, list(self._replica.values()))
+        self._allocations = read_allocations(store, list(self._replica.values()))
+        self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
+
+    def beginning(self, configuration: Configuration) -> int:
+        """Length of the longest gap-free beginning of the order on which everything is known."""
+        services = [self._addresses.service(o.name, configuration) for o in self._pipeline.operators]
+        rows = [self._service_row[address] for address in services if address in self._service_row]
+        score = self._score_row.get(self._addresses.score(configuration))
+        if score is None or len(rows) < len(services):
+            return 0
+        missing = np.isnan(self._service_s[rows]).any(axis=0) | np.isnan(self._scores[score])
+        return int(np.argmax(missing)) if missing.any() else len(missing)
+
+    def scores(self, configuration: Configuration, items: int) -> FloatArray:
+        """(items,) scores of the first items."""
+        return self._scores[self._score_row[self._addresses.score(configuration)], :items]
+
+    def confidence(self, risk: float, configurations: int) -> Confidence:
+        """What bounds mean scores, at the risk of a run over so many configurations."""
+        strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
+        return Confidence.of_run(self._pipeline.metric, strata, risk, configurations)
+
+    def profile(self, configuration: Configuration, items: int, accuracy: Bounded) -> ConfigurationProfile:
+        """The profile of a configuration on the first items."""
+        indexes: IntArray = self._dataset.order[:items]
+        return ConfigurationProfile(
+            configuration=configuration,
+            items=indexes,
+            scores=self.scores(configuration, items),
+            accuracy=accuracy,
+            input_bytes=self._dataset.input_bytes[indexes],
+            operators={o.name: self._operator(o, configuration, items) for o in self._pipeline.operators},
+        )
+
+    def _operator(self, spec: OperatorSpec, configuration: Configuration, items: int) -> OperatorProfile:
+        """Configurations that share a prefix, on equally many items, share the very object."""
+        row = self._service_row[self._addresses.service(spec.name, configuration)]
+        key = spec.name, row, items
+        if key not in self._operators:
+            self._operators[key] = self._read_operator(spec, configuration, row, items)
+        return self._operators[key]
+
+    def _read_operator(self, spec: OperatorSpec, configuration: Configuration, row: int, items: int) -> OperatorProfile:
+        number = self._replica[self._addresses.replica(spec.name, configuration[spec.name])]
+        replica, measured = self._replicas[number], self._allocations.get(number, {})
+        ratios = batch_ratios(allowed_allocations(spec), measured)
+        return OperatorProfile(
+            operator=spec.name,
+            prefix=prefix(self._pipeline, configuration, spec.name),
+            service_s=self._service_s[row, :items],
+            output_bytes=self._output_bytes[row, :items],
+            peak_memory_bytes=replica.peak_memory_bytes,
+            load_s=replica.load_s,
+            batch_ratio=ratios,
+            measured_allocations=measured_allocations(ratios, measured),
+        )
+
+    def footprints(self, listed: Sequence[Configuration]) -> Footprints:
+        """What running each configuration takes, from the first few items on which all measured ones are known."""
+        known = [self.beginning(configuration) for configuration in listed]
+        items = min([_FOOTPRINT_ITEMS, *(count for count in known if count)])
+        operators = self._pipeline.operators
+        cpu_s, output_bytes, memory_bytes = (np.full((len(listed), len(operators)), np.nan) for _ in range(3))
+        values: dict[tuple[str, KnobValues], int] = {}
+        changes = np.zeros((len(listed), len(operators)), dtype=np.int64)
+        for row, configuration in enumerate(listed):
+            for column, spec in enumerate(operators):
+                own = configuration[spec.name]
+                changes[row, column] = values.setdefault((spec.name, own), len(values))
+                if known[row]:
+                    service = self._service_row[self._addresses.service(spec.name, configuration)]
+                    cpu_s[row, column] = self._service_s[service, :items].mean() * min(spec.cpus)
+                    output_bytes[row, column] = self._output_bytes[service, :items].mean()
+                    number = self._replica[self._addresses.replica(spec.name, own)]
+                    memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
+        return Footprints(cpu_s, output_bytes, memory_bytes, changes)

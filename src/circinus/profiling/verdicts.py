@@ -1,0 +1,170 @@
+"""What is decided of each configuration, for all objectives of all queries at once, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.profiling.footprints import Footprints
+from circinus.spec import AccuracySlo
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+class Verdict(StrEnum):
+    """Where a configuration stands."""
+
+    FEASIBLE = "feasible"
+    """It surely keeps some objective, and may be the best to do so."""
+    INFEASIBLE = "infeasible"
+    """It surely misses every objective."""
+    DOMINATED = "dominated"
+    """Wherever it might serve, another surely serves and takes hardly more of anything."""
+    UNDECIDED = "undecided"
+    """More items may tell."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its reason."""
+
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What is known of k configurations and q objectives."""
+
+    meets: BoolArray
+    """(k, q) surely kept."""
+    fails: BoolArray
+    """(k, q) surely missed."""
+    items: IntArray
+    """(k,) on how many items each is known."""
+    latency_items: int
+    """How many items latency is to be estimated from, at most all."""
+    all_items: int
+    """How many there are: a configuration known on all of them is decided."""
+    outdone: BoolArray
+    """(k,) whether its partner is surely as accurate."""
+    partners: IntArray
+    """(k,) see `Footprints.partners`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """What follows from a standing."""
+
+    open: BoolArray
+    """(k, q) undecided, and an answer would matter."""
+    kept: BoolArray
+    """(k, q) surely kept, and by nothing that takes less and stands in."""
+    short: BoolArray
+    """(k,) feasible and not dominated, but its latency is not known well enough."""
+    covered: IntArray
+    """(k, q) a configuration that surely keeps the objective and stands in; -1: none."""
+
+    @property
+    def settled(self) -> BoolArray:
+        """(k,) whether more items of a configuration would change no decision."""
+        return ~(self.open.any(axis=1) | self.short)
+
+
+def decide(standing: Standing, footprints: Footprints) -> Decisions:
+    """Say which questions are open.
+
+    A configuration that may keep an objective need not be asked where another surely keeps it and may stand in for
+    it, nor anywhere if its partner stands in for it and is surely as accurate.
+
+    Args:
+        standing: of k configurations; one without an item is open everywhere.
+        footprints: of the same configurations.
+    """
+    if not standing.meets.shape[1]:
+        return _without_objectives(standing)
+    unknown = standing.items == 0
+    undecided = ~(standing.meets | standing.fails) & (standing.items < standing.all_items)[:, None]
+    covered = _covered(standing, footprints, cheaper=False)
+    outdone = standing.outdone & (standing.partners >= 0)
+    open_ = undecided & (covered < 0) & ~outdone[:, None] | unknown[:, None]
+    kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~outdone[:, None]
+    return Decisions(open_, kept, kept.any(axis=1) & (standing.items < standing.latency_items), covered)
+
+
+def _without_objectives(standing: Standing) -> Decisions:
+    """Nobody asks for anything yet: all that its partner does not outdo is to be known well enough to plan on."""
+    none = np.zeros((len(standing.items), 0), dtype=bool)
+    outdone = standing.outdone & (standing.partners >= 0)
+    short = ~outdone & (standing.items < standing.latency_items)
+    return Decisions(none, none, short, none.astype(np.int64))
+
+
+def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> IntArray:
+    """(k, q) for each the configuration with the fewest CPU seconds that surely keeps the objective and stands in.
+
+    Args:
+        standing: of the configurations.
+        footprints: of the configurations.
+        cheaper: whether it must take fewer CPU seconds, so that of two that stand in for each other one is left.
+    """
+    count, objectives = standing.meets.shape
+    found = np.full((count, objectives), -1, dtype=np.int64)
+    total_s, everything = footprints.total_cpu_s, np.arange(count)
+    sure = np.flatnonzero(standing.meets.any(axis=1))
+    sure = sure[np.argsort(total_s[sure], kind="stable")]
+    for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
+        stands_in = footprints.stands_in(one[None], everything)[0]
+        stands_in[one] = False
+        if cheaper:
+            stands_in &= (total_s[one] < total_s) | ((total_s[one] == total_s) & (one < everything))
+        found[np.ix_(np.flatnonzero(stands_in), np.flatnonzero(standing.meets[one]))] = one
+    return found
+
+
+def judge(
+    standing: Standing, decisions: Decisions, objectives: Sequence[AccuracySlo | None], names: Sequence[str]
+) -> tuple[Judgement, ...]:
+    """A verdict and its reason for each configuration.
+
+    Args:
+        standing: what is known.
+        decisions: what follows from it.
+        objectives: (q,) None stands for queries that ask for no accuracy.
+        names: (k,) of the configurations.
+    """
+    return tuple(_judgement(standing, decisions, objectives, names, row) for row in range(len(names)))
+
+
+def _judgement(
+    standing: Standing,
+    decisions: Decisions,
+    objectives: Sequence[AccuracySlo | None],
+    names: Sequence[str],
+    row: int,
+) -> Judgement:
+    asked = ["any accuracy" if slo is None else f"accuracy {slo}" for slo in objectives]
+    if not standing.items[row]:
+        return Judgement(Verdict.UNDECIDED, "it was not measured")
+    if decisions.open[row].any():
+        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.open[row]))
+        return Judgement(Verdict.UNDECIDED, f"it may or may not keep {which}")
+    if decisions.short[row]:
+        return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items} items")
+    if standing.fails[row].all() and len(asked):
+        return Judgement(Verdict.INFEASIBLE, f"it surely misses {', '.join(asked)}")
+    if standing.outdone[row] and standing.partners[row] >= 0:
+        other = names[standing.partners[row]]
+        return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
+    if not asked:
+        return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
+    if decisions.kept[row].any():
+        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.kept[row]))
+        return Judgement(Verdict.FEASIBLE, f"it surely keeps {which}")
+    others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
+    return Judgement(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")
