@@ -13,74 +13,91 @@ IntArray = NDArray[np.int64]
 
 DEFAULT_TOLERANCE = 0.05
 """Share by which a configuration may take more than another and still stand in for it."""
+_ROWS_AT_A_TIME = 64
+_FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
 class Footprints:
-    """For k configurations and o operators what one item takes; NaN rows for configurations without a measurement.
+    """For k configurations and o operators what the first m items of the order take.
 
-    All is measured on the same few items, so that two configurations differ by what they do and not by their items;
-    scores play no part.
+    Two configurations are compared on the items that both are known on, so that they differ by what they do and not by
+    their items. Scores play no part.
     """
 
     cpu_s: FloatArray
-    """(k, o) CPU seconds: mean service time times the fewest CPUs."""
+    """(k, o, m) CPU seconds of each item: service time times the fewest CPUs; NaN beyond `items`."""
     output_bytes: FloatArray
-    """(k, o) mean size of the output."""
+    """(k, o, m) size of each output; NaN beyond `items`."""
     memory_bytes: FloatArray
-    """(k, o) peak resident memory of a replica."""
+    """(k, o) peak resident memory of a replica; NaN without a measurement."""
+    items: IntArray
+    """(k,) how many of the m items each is known on."""
     changes: IntArray
-    """(k, o) number of the operator's knob values, equal where they are."""
+    """(k, o) numbers of the operators' knob values, equal where those are."""
     tolerance: float = DEFAULT_TOLERANCE
 
     @classmethod
     def unknown(cls, configurations: int) -> Footprints:
         """Of configurations that nobody has measured: none stands in for another."""
-        nothing = np.full((configurations, 1), np.nan)
-        return cls(nothing, nothing, nothing, np.zeros((configurations, 1), dtype=np.int64))
+        nothing = np.full((configurations, 1, 1), np.nan)
+        none = np.zeros(configurations, dtype=np.int64)
+        return cls(nothing, nothing, nothing[:, :, 0], none, none[:, None])
 
     @property
     def total_cpu_s(self) -> FloatArray:
-        """(k,) over all operators."""
-        return np.asarray(self.cpu_s.sum(axis=1))
+        """(k,) CPU seconds of an item, on average over those known; NaN where there is none."""
+        sums = np.nansum(self.cpu_s, axis=(1, 2))
+        return np.where(self.items > 0, sums / np.maximum(self.items, 1), np.nan)
 
     def stands_in(self, first: IntArray, second: IntArray) -> BoolArray:
-        """(m, n) whether a plan of configuration `first[i]` takes hardly more than the same plan of `second[j]`.
+        """(f, s) whether a plan of configuration `first[i]` takes hardly more than the same plan of `second[j]`.
 
         With the same pools and links, whatever they are: in no operator more CPU seconds, memory or bytes, up to the
         tolerance of the second's total of each. Plans of the second are then not needed where the first will do.
         """
-        found = np.ones((len(first), len(second)), dtype=bool)
-        for taken in (self.cpu_s, self.output_bytes, self.memory_bytes):
-            mine, its = taken[first][:, None, :], taken[second][None, :, :]
-            excess = np.maximum(mine - its, 0.0).sum(axis=2)
-            found &= excess <= self.tolerance * its.sum(axis=2)  # False where a side is NaN
-        return found
+        common = np.minimum(self.items[first][:, None], self.items[second][None, :])
+        found = common > 0
+        for taken in (self.cpu_s, self.output_bytes):
+            means = _running_means(taken)
+            last = np.maximum(common, 1) - 1
+            mine = means[first[:, None], :, last]
+            its = means[second[None, :], :, last]
+            found &= self._hardly_more(mine, its)
+        mine, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
+        return found & self._hardly_more(mine, its)
+
+    def before(self, first: IntArray, second: IntArray) -> BoolArray:
+        """(f, s) whether the first has fewer CPU seconds on the items known of both; of equal ones the first listed."""
+        common = np.maximum(np.minimum(self.items[first][:, None], self.items[second][None, :]), 1) - 1
+        totals = _running_means(self.cpu_s).sum(axis=1)
+        mine, its = totals[first[:, None], common], totals[second[None, :], common]
+        return np.asarray((mine < its) | ((mine == its) & (first[:, None] < second[None, :])))
 
     def partners(self) -> IntArray:
         """(k,) for each configuration one that may stand in for it and is most like it; -1 where there is none.
 
         The fewest operators differ, and of those the one with the most CPU seconds: where the two score alike, the
-        costlier need not be measured on. Of two that stand in for each other the one with fewer CPU seconds may.
+        costlier need not be measured on. Of two that stand in for each other only the one that comes `before` may.
         """
-        count = len(self.cpu_s)
-        everything = np.arange(count)
-        total_s, found = self.total_cpu_s, np.full(count, -1, dtype=np.int64)
-        for start in range(0, count, _ROWS_AT_A_TIME):
+        everything = np.arange(len(self.items))
+        total_s, found = self.total_cpu_s, np.full(len(everything), -1, dtype=np.int64)
+        for start in range(0, len(everything), _ROWS_AT_A_TIME):
             rows = everything[start : start + _ROWS_AT_A_TIME]
-            candidates = self.stands_in(everything, rows).T
-            before = (total_s[None, :] < total_s[rows, None]) | (
-                (total_s[None, :] == total_s[rows, None]) & (everything[None, :] < rows[:, None])
-            )
-            candidates &= before
+            candidates = (self.stands_in(everything, rows) & self.before(everything, rows)).T
             differing = (self.changes[rows][:, None, :] != self.changes[None, :, :]).sum(axis=2)
-            # Fewest differences first, then most CPU seconds.
-            order = np.where(candidates, differing, np.iinfo(np.int64).max)
-            fewest = order.min(axis=1, keepdims=True)
-            alike = candidates & (order == fewest)
+            distance = np.where(candidates, differing, _FAR)
+            alike = candidates & (distance == distance.min(axis=1, keepdims=True))
             best = np.where(alike, total_s[None, :], -np.inf).argmax(axis=1)
             found[rows] = np.where(alike.any(axis=1), best, -1)
         return found
 
+    def _hardly_more(self, mine: FloatArray, its: FloatArray) -> BoolArray:
+        """(..., o) what two take of one thing -> (...)"""
+        excess = np.maximum(mine - its, 0.0).sum(axis=-1)
+        return np.asarray(excess <= self.tolerance * its.sum(axis=-1))
 
-_ROWS_AT_A_TIME = 256
+
+def _running_means(taken: FloatArray) -> FloatArray:
+    """(k, o, m) -> (k, o, m) means over the first 1, 2, ... items."""
+    return np.asarray(np.cumsum(taken, axis=2) / np.arange(1, taken.shape[2] + 1))

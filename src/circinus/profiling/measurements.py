@@ -103,21 +103,21 @@ class Measurements:
         )
 
     def footprints(self, listed: Sequence[Configuration]) -> Footprints:
-        """What running each configuration takes, from the first few items on which all measured ones are known."""
-        known = [self.beginning(configuration) for configuration in listed]
-        items = min([_FOOTPRINT_ITEMS, *(count for count in known if count)])
-        operators = self._pipeline.operators
-        cpu_s, output_bytes, memory_bytes = (np.full((len(listed), len(operators)), np.nan) for _ in range(3))
+        """What the first few items take under each configuration, as far as they are known."""
+        operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
+        items = np.array([min(self.beginning(configuration), most) for configuration in listed], dtype=np.int64)
+        cpu_s, output_bytes = (np.full((len(listed), len(operators), most), np.nan) for _ in range(2))
+        memory_bytes = np.full((len(listed), len(operators)), np.nan)
         values: dict[tuple[str, KnobValues], int] = {}
         changes = np.zeros((len(listed), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(listed):
             for column, spec in enumerate(operators):
-                own = configuration[spec.name]
+                own, known = configuration[spec.name], items[row]
                 changes[row, column] = values.setdefault((spec.name, own), len(values))
-                if known[row]:
+                if known:
                     service = self._service_row[self._addresses.service(spec.name, configuration)]
-                    cpu_s[row, column] = self._service_s[service, :items].mean() * min(spec.cpus)
-                    output_bytes[row, column] = self._output_bytes[service, :items].mean()
+                    cpu_s[row, column, :known] = self._service_s[service, :known] * min(spec.cpus)
+                    output_bytes[row, column, :known] = self._output_bytes[service, :known]
                     number = self._replica[self._addresses.replica(spec.name, own)]
                     memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
-        return Footprints(cpu_s, output_bytes, memory_bytes, changes)
+        return Footprints(cpu_s, output_bytes, memory_bytes, items, changes)

@@ -115,14 +115,14 @@ def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> In
     """
     count, objectives = standing.meets.shape
     found = np.full((count, objectives), -1, dtype=np.int64)
-    total_s, everything = footprints.total_cpu_s, np.arange(count)
+    everything = np.arange(count)
     sure = np.flatnonzero(standing.meets.any(axis=1))
-    sure = sure[np.argsort(total_s[sure], kind="stable")]
+    sure = sure[np.argsort(footprints.total_cpu_s[sure], kind="stable")]
     for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
         stands_in = footprints.stands_in(one[None], everything)[0]
         stands_in[one] = False
         if cheaper:
-            stands_in &= (total_s[one] < total_s) | ((total_s[one] == total_s) & (one < everything))
+            stands_in &= footprints.before(one[None], everything)[0]
         found[np.ix_(np.flatnonzero(stands_in), np.flatnonzero(standing.meets[one]))] = one
     return found
 
