@@ -12,6 +12,7 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.profile import FloatArray
 from circinus.profiling.sequences import (
     Covariates,
+    RunningVerdicts,
     Verdicts,
     betting_bounds,
     indicators,
@@ -32,10 +33,14 @@ class Sides:
     fails: BoolArray
     """(k, q) surely missed."""
 
-    @property
-    def undecided(self) -> BoolArray:
-        """(k, q) whether more items may tell."""
-        return ~(self.meets | self.fails)
+    @classmethod
+    def of(cls, found: Verdicts, objectives: Sequence[AccuracySlo]) -> Sides:
+        """From verdicts on the thresholds of the objectives."""
+        rising = np.array([slo.comparison == ">=" for slo in objectives], dtype=bool)
+        return cls(
+            meets=np.where(rising, found.at_least, found.at_most),
+            fails=np.where(rising, found.below, found.above),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +96,32 @@ class Confidence:
         found = threshold_verdicts(
             scores, self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
-        # What the bounds say at a threshold itself: a mean that is not below is at least there.
-        rising = np.array([slo.comparison == ">=" for slo in objectives], dtype=bool)
-        return Sides(
-            meets=np.where(rising, found.at_least, found.at_most),
-            fails=np.where(rising, found.below, found.above),
+        return Sides.of(found, objectives)
+
+    def running(self, objectives: Sequence[AccuracySlo]) -> RunningVerdicts:
+        """Verdicts on the thresholds of objectives, of one configuration, to which scores are added."""
+        low, high = self.metric.range
+        thresholds = np.array([slo.threshold for slo in objectives], dtype=np.float64)
+        return RunningVerdicts(
+            self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
+
+    def running_comparison(self) -> RunningVerdicts:
+        """A verdict on whether one configuration is better than another, to which `advantages` are added."""
+        width = self.metric.range[1] - self.metric.range[0]
+        return RunningVerdicts(self.population, np.zeros(1), risk=self.side_risk, low=-width, high=width)
+
+    def advantages(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """By how much the first scores are better, item by item."""
+        width = self.metric.range[1] - self.metric.range[0]
+        better = first - second if self.metric.direction == "maximize" else second - first
+        return np.clip(better, -width, width)  # rounding may go beyond
 
     def surely_as_good(self, first: FloatArray, second: FloatArray) -> BoolArray:
         """(k, n) scores of pairs on the same first n items -> (k,) whether the first of each is surely no worse."""
-        low, high = self.metric.range
-        width = high - low
-        better = first - second if self.metric.direction == "maximize" else second - first
+        width = self.metric.range[1] - self.metric.range[0]
         found: Verdicts = threshold_verdicts(
-            np.clip(better, -width, width),
+            self.advantages(first, second),
             self.population,
             np.zeros(1),
             risk=self.side_risk,

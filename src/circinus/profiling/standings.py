@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling.confidence import Confidence
+from circinus.profiling.confidence import Confidence, Sides
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import FloatArray
+from circinus.profiling.sequences import RunningVerdicts
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
 from circinus.spec import AccuracySlo, Configuration, MetricSpec
 
@@ -40,6 +41,8 @@ class Standings:
         self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
         count, asked = len(self.configurations), len(objectives.asked)
         self._scores: list[FloatArray] = [np.zeros(0) for _ in range(count)]
+        self._running = [confidence.running(self._thresholds) for _ in range(count)]
+        self._comparisons: dict[int, RunningVerdicts] = {}
         self._failed = np.zeros(count, dtype=bool)
         self._meets = np.zeros((count, asked), dtype=bool)
         self._fails = np.zeros((count, asked), dtype=bool)
@@ -55,10 +58,11 @@ class Standings:
         if len(scores) == len(self._scores[number]):
             return
         self._scores[number] = scores
-        sides = self.confidence.sides(scores[None], self._thresholds)
-        for column, found in zip(self._bounded, range(len(self._bounded)), strict=True):
-            self._meets[number, column] = sides.meets[0, found]
-            self._fails[number, column] = sides.fails[0, found]
+        running = self._running[number]
+        running.extend(scores[running.items :])
+        sides = Sides.of(running.verdicts, self._thresholds)
+        self._meets[number, self._bounded] = sides.meets[0]
+        self._fails[number, self._bounded] = sides.fails[0]
         self._meets[number, self._unbounded] = True
         width = _range(self.confidence.metric)
         self._means[number] = scores.mean()
@@ -70,8 +74,11 @@ class Standings:
     def weigh(self, footprints: Footprints) -> None:
         """Take note of what running each configuration takes, by which they are compared from now on."""
         self._footprints = footprints
-        self._partners = footprints.partners()
-        self._outdone[:] = False
+        partners = footprints.partners()
+        for number in np.flatnonzero(partners != self._partners).tolist():
+            self._comparisons.pop(number, None)
+            self._outdone[number] = False
+        self._partners = partners
         for number in range(len(self.configurations)):
             self._compare(number)
 
@@ -153,10 +160,12 @@ class Standings:
         partner = int(self._partners[number])
         if partner < 0:
             return
-        common = min(len(self._scores[number]), len(self._scores[partner]))
-        if common and not self._outdone[number]:
-            first, second = self._scores[partner][None, :common], self._scores[number][None, :common]
-            self._outdone[number] = self.confidence.surely_as_good(first, second)[0]
+        comparison = self._comparisons.setdefault(number, self.confidence.running_comparison())
+        new = slice(comparison.items, min(len(self._scores[number]), len(self._scores[partner])))
+        if new.start < new.stop:
+            first, second = self._scores[partner][new], self._scores[number][new]
+            comparison.extend(self.confidence.advantages(first, second))
+            self._outdone[number] = comparison.verdicts.at_least[0, 0]
 
     def _standing(self) -> Standing:
         everything = self.confidence.population

@@ -45,20 +45,48 @@ def side_bets(scores: FloatArray, covariates: Covariates) -> FloatArray:
     Returns:
         (fractions, k, n) of at least 0.
     """
-    drawn, population = scores.shape[1], len(covariates.kind)
+    drawn = scores.shape[1]
     payoffs = np.ones((len(FRACTIONS), *scores.shape))
-    fits = [*_fits_before(drawn), drawn]
-    for begin, end in pairwise(fits):
-        predicted = predictions(scores[:, :begin], covariates)
-        # Relative to its mean, which is the fair price of a score if the prediction is right.
-        mean = predicted @ covariates.counts(begin) / (population - begin)
-        relative = predicted / np.maximum(mean, 1e-9)[:, None]
-        left, later = population - np.arange(begin, end), covariates.counts(end)
-        for number, fraction in enumerate(FRACTIONS):
-            if fraction == 1.0:
-                continue  # buys scores with everything: no money is left for the side
-            stakes = np.maximum(0.0, 1.0 - fraction * relative)
-            payoffs[number, :, begin:end] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, left)
+    for begin, end in pairwise([*_fits_before(drawn), drawn]):
+        payoffs[:, :, begin:end] = _payoffs(scores, covariates, begin, begin, end)
+    return payoffs
+
+
+class SideBets:
+    """`side_bets` of one configuration, to which items are added."""
+
+    def __init__(self, covariates: Covariates) -> None:
+        """Begin with no item."""
+        self._covariates = covariates
+        self._items = 0
+
+    def extend(self, scores: FloatArray) -> FloatArray:
+        """(n,) all scores, of which the first m are known -> (fractions, n - m) payoffs of the new ones."""
+        known, drawn = self._items, len(scores)
+        payoffs = np.ones((len(FRACTIONS), drawn - known))
+        for begin, end in pairwise([*_fits_before(drawn), drawn]):
+            start = max(begin, known)
+            if start < end:
+                found = _payoffs(scores[None], self._covariates, begin, start, end)
+                payoffs[:, start - known : end - known] = found[:, 0]
+        self._items = drawn
+        return payoffs
+
+
+def _payoffs(scores: FloatArray, covariates: Covariates, fitted: int, begin: int, end: int) -> FloatArray:
+    """(fractions, k, end - begin) of the items from `begin` to `end`, predicted from the first `fitted` ones."""
+    population = len(covariates.kind)
+    predicted = predictions(scores[:, :fitted], covariates)
+    # Relative to its mean, which is the fair price of a score if the prediction is right.
+    mean = predicted @ covariates.counts(fitted) / (population - fitted)
+    relative = predicted / np.maximum(mean, 1e-9)[:, None]
+    left, later = population - np.arange(begin, end), covariates.counts(end)
+    payoffs = np.ones((len(FRACTIONS), len(scores), end - begin))
+    for number, fraction in enumerate(FRACTIONS):
+        if fraction == 1.0:
+            continue  # buys scores with everything: no money is left for the side
+        stakes = np.maximum(0.0, 1.0 - fraction * relative)
+        payoffs[number] = _fair(stakes[:, covariates.kind[begin:end]], stakes @ later, left)
     return payoffs
 
 
