@@ -16,12 +16,16 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
+_LEAST_SHARE = 0.02
+"""Of an objective's weight, that any open question is worth."""
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What scores say besides what is sure, for k configurations and q objectives."""
 
     variances: FloatArray
-    """(k,) of single scores, at least a little."""
+    """(k,) of single scores about what is predicted of them, at least a little."""
     keeps: BoolArray
     """(k, q) whether the estimate keeps the objective."""
     margins: FloatArray
@@ -52,12 +56,13 @@ def next_step(
     seconds: Callable[[int, int], float],
     within_s: float,
 ) -> Step | None:
-    """The step that is expected to settle the greatest weight of objectives per second.
+    """The step that is expected to bring most per second.
 
-    For each objective one configuration is looked at first: of those that may matter and whose estimate keeps it the
-    one with the fewest CPU seconds, since once it surely keeps the objective all that take more are out; where no
-    estimate keeps it, the one that is expected to be out soonest. The step goes to the next look only, and then
-    everything is weighed anew.
+    An objective that no configuration surely keeps yet waits for the one that is expected to do so soonest: that is
+    worth the weight of its queries. Then for a cheaper one: of all that are no costlier than the cheapest whose
+    estimate keeps the objective, as each of these has to be decided anyway, the one that is expected to be decided
+    soonest; that is worth the share of the CPU seconds that might be saved. Where no estimate keeps it, the one that is
+    expected to be out soonest. A step goes to the next look only, and then everything is weighed anew.
 
     Args:
         standing: what is sure.
@@ -74,9 +79,12 @@ def next_step(
     worth: dict[int, tuple[float, float]] = {}
     for q in range(decisions.open.shape[1]):
         open_ = np.flatnonzero(decisions.open[:, q])
-        if len(open_):
-            chosen, items = _pursued(open_, q, standing, evidence, total_cpu_s, seconds)
-            _add(worth, chosen, float(evidence.weights[q]), seconds(chosen, items))
+        if not len(open_):
+            continue
+        candidates, share = _pursued(open_, q, standing, evidence, total_cpu_s)
+        expected_s = {int(k): seconds(int(k), expected_items(int(k), q, standing, evidence)) for k in candidates}
+        soonest = min(expected_s, key=lambda k: (expected_s[k], k))
+        _add(worth, soonest, share * float(evidence.weights[q]), expected_s[soonest])
     for k in np.flatnonzero(decisions.short):
         weight = float(evidence.weights[decisions.kept[k]].sum()) if decisions.kept.shape[1] else 1.0
         _add(worth, int(k), weight, seconds(int(k), standing.latency_items))
@@ -93,21 +101,18 @@ def _add(worth: dict[int, tuple[float, float]], configuration: int, weight: floa
 
 
 def _pursued(
-    open_: IntArray,
-    objective: int,
-    standing: Standing,
-    evidence: Evidence,
-    total_cpu_s: FloatArray,
-    seconds: Callable[[int, int], float],
-) -> tuple[int, int]:
-    """(configuration, items that are expected to decide it) for one objective."""
+    open_: IntArray, objective: int, standing: Standing, evidence: Evidence, total_cpu_s: FloatArray
+) -> tuple[IntArray, float]:
+    """(configurations one of which comes next, what deciding it is worth as a share of the objective's weight)"""
     hopeful = open_[evidence.keeps[open_, objective]]
-    if len(hopeful):
-        chosen = int(hopeful[np.lexsort((hopeful, total_cpu_s[hopeful]))[0]])
-        return chosen, expected_items(chosen, objective, standing, evidence)
-    expected = {int(k): expected_items(int(k), objective, standing, evidence) for k in open_}
-    chosen = min(expected, key=lambda k: (seconds(k, expected[k]), k))
-    return chosen, expected[chosen]
+    sure = np.flatnonzero(standing.meets[:, objective])
+    if not len(hopeful):
+        return open_, _LEAST_SHARE
+    if not len(sure):
+        return hopeful, 1.0
+    cheapest_s = float(total_cpu_s[hopeful].min())
+    saved = 1.0 - cheapest_s / max(float(total_cpu_s[sure].min()), 1e-12)
+    return open_[total_cpu_s[open_] <= cheapest_s], max(saved, _LEAST_SHARE)
 
 
 def expected_items(configuration: int, objective: int, standing: Standing, evidence: Evidence) -> int:

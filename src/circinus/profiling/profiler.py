@@ -42,6 +42,7 @@ def profile_pipeline(
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] | None = None,
     source: Source | None = None,
+    exhaustive: bool = False,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are settled or the budget is spent.
 
@@ -57,6 +58,7 @@ def profile_pipeline(
         observer: is told of progress and failures.
         clock: seconds that pass; None: those of the source.
         source: where measurements come from; None: the operators, run on this machine.
+        exhaustive: measure every configuration on every item that may be profiled, whatever the queries ask.
 
     Raises:
         ProfileError: a score outside the metric's range, an unusable data set, a store that cannot be used.
@@ -96,7 +98,11 @@ def profile_pipeline(
             return Measurements(opened, addresses, stored, listed).footprints(listed)
 
         try:
-            Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer).run()
+            rounds = Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer)
+            if exhaustive:
+                rounds.run_exhaustively()
+            else:
+                rounds.run()
         except KeyboardInterrupt:
             interrupted = True
         return read_profile(opened, addresses, stored, objectives, judged=True, interrupted=interrupted)

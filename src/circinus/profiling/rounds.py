@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 from circinus.profiling.allocations import Allocations
@@ -12,7 +13,7 @@ from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
 from circinus.profiling.profile import IntArray
-from circinus.profiling.runner import MeasurementError
+from circinus.profiling.runner import MeasurementError, UnrecordedError
 from circinus.profiling.standings import Standings
 from circinus.spec import Configuration
 
@@ -79,6 +80,19 @@ class Rounds:
             self._pursue()
         self._allocations.measure(math.inf, self._tell_allocations)
 
+    def run_exhaustively(self) -> None:
+        """Measure every configuration on every item that may be profiled, as far as the budget goes.
+
+        Raises:
+            ProfileError: as `run`.
+        """
+        standings = self._standings
+        for look in (standings.looks[0], standings.looks[-1]):
+            for configuration in standings.configurations:
+                if not standings.failed(configuration):
+                    self._increase(configuration, look, self._budget.remaining_s)
+        self._allocations.measure(math.inf, self._tell_allocations)
+
     def _first_look(self, limit_s: float) -> bool:
         """Bring those without enough items for any look to the first one, or as far as equal parts of `limit_s` allow.
 
@@ -127,6 +141,10 @@ class Rounds:
         before_s = self._budget.elapsed_s
         try:
             found = self._measurer.measure(configuration, self._order[begin:end].tolist())
+        except UnrecordedError:
+            self._learn(configuration)
+            self._standings.end(configuration)
+            return True
         except MeasurementError as error:
             self._standings.fail(configuration)
             self._measurer.record_failure(error.failure)
@@ -146,11 +164,12 @@ class Rounds:
             return begin
         if self._pace.increment_s(configuration, begin, target) is None:
             return begin + 1  # nothing is known yet: try one item
-        for end in range(target, begin, -1):
+
+        def beyond(end: int) -> bool:
             expected_s = self._pace.increment_s(configuration, begin, end)
-            if expected_s is not None and expected_s <= allowed_s:
-                return end
-        return begin
+            return expected_s is None or expected_s > allowed_s
+
+        return bisect_left(range(begin + 1, target + 1), True, key=beyond) + begin
 
     def _tell_allocations(self, configuration: Configuration) -> None:
         self._tell("allocations", configuration)

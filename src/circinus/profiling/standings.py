@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling.confidence import Confidence, Sides
+from circinus.profiling.confidence import BoolArray, Confidence, Sides
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
 from circinus.profiling.objectives import Objectives
-from circinus.profiling.profile import FloatArray
+from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.sequences import RunningVerdicts
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
 from circinus.spec import AccuracySlo, Configuration, MetricSpec
@@ -44,6 +44,7 @@ class Standings:
         self._running = [confidence.running(self._thresholds) for _ in range(count)]
         self._comparisons: dict[int, RunningVerdicts] = {}
         self._failed = np.zeros(count, dtype=bool)
+        self._ended = np.zeros(count, dtype=bool)
         self._meets = np.zeros((count, asked), dtype=bool)
         self._fails = np.zeros((count, asked), dtype=bool)
         self._means = np.full(count, sum(confidence.metric.range) / 2)
@@ -65,9 +66,9 @@ class Standings:
         self._fails[number, self._bounded] = sides.fails[0]
         self._meets[number, self._unbounded] = True
         width = _range(self.confidence.metric)
-        self._means[number] = scores.mean()
+        self._means[number] = running.estimate
         # One item more whose score is a quarter of the range off: a few equal scores are no proof of certainty.
-        self._variances[number] = (((scores - scores.mean()) ** 2).sum() + width**2 / 16) / (len(scores) + 1)
+        self._variances[number] = (running.residual_squares + width**2 / 16) / (len(scores) + 1)
         for pair in {number, *np.flatnonzero(self._partners == number).tolist()}:
             self._compare(pair)
 
@@ -85,6 +86,10 @@ class Standings:
     def fail(self, configuration: Configuration) -> None:
         """Measure it no more."""
         self._failed[self._number[configuration]] = True
+
+    def end(self, configuration: Configuration) -> None:
+        """Measure it no more: there is nothing more to be had of it. What is known stays."""
+        self._ended[self._number[configuration]] = True
 
     def failed(self, configuration: Configuration) -> bool:
         """Whether it failed in this measurement."""
@@ -118,6 +123,25 @@ class Standings:
             lambda number, items: seconds(self.configurations[number], items),
             within_s,
         )
+
+    @property
+    def sure(self) -> tuple[BoolArray, BoolArray]:
+        """(k, q) which objectives each configuration surely keeps, and which it surely misses."""
+        standing = self._standing()
+        return standing.meets, standing.fails
+
+    def recommended(self, cost: FloatArray) -> IntArray:
+        """(q,) the configuration that one would choose for each objective now; -1: none.
+
+        Of those that surely keep it and those that may and whose estimate does, the one with the least cost.
+
+        Args:
+            cost: (k,) whatever is to be spared.
+        """
+        standing, evidence = self._standing(), self._evidence()
+        hopeful = standing.meets | (~standing.fails & evidence.keeps & (standing.items > 0)[:, None])
+        least = np.where(hopeful, cost[:, None], np.inf)
+        return np.where(hopeful.any(axis=0), least.argmin(axis=0), -1)
 
     def goals(self) -> dict[Configuration, int]:
         """On how many items each configuration will be known in the end, as it looks now."""
@@ -173,7 +197,7 @@ class Standings:
         return Standing(
             meets=self._meets & ~self._failed[:, None],
             fails=self._fails | self._failed[:, None],
-            items=np.where(self._failed, everything, items),
+            items=np.where(self._failed | self._ended, everything, items),
             latency_items=self.latency_items,
             all_items=everything,
             outdone=self._outdone & ~self._failed[self._partners],

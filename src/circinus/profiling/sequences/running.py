@@ -7,6 +7,7 @@ import numpy as np
 from circinus.profiling.sequences.arrays import FloatArray, unit_scores
 from circinus.profiling.sequences.capital import FRACTIONS, PARTS
 from circinus.profiling.sequences.covariates import Covariates
+from circinus.profiling.sequences.prediction import predicted_means, predictions
 from circinus.profiling.sequences.side_bets import SideBets
 from circinus.profiling.sequences.thresholds import Verdicts
 
@@ -41,6 +42,7 @@ class RunningVerdicts:
         self._thresholds = np.asarray(thresholds, dtype=np.float64)
         places = (self._thresholds - low) / (high - low)
         self._sides = tuple(_Side(population, p, covariates) for p in (places, 1.0 - places))
+        self._covariates = covariates
         self._scores = np.zeros(0)
 
     @property
@@ -59,6 +61,29 @@ class RunningVerdicts:
         self._scores = grown
         self._sides[0].extend(unit)
         self._sides[1].extend(1.0 - unit)
+
+    @property
+    def estimate(self) -> float:
+        """Of the mean of all: what was seen as it is, and what is left as the covariates predict it."""
+        if not self.items:
+            return (self._low + self._high) / 2
+        mean = predicted_means(self._unit[None], self._covariates, self._population)[0]
+        return self._low + (self._high - self._low) * float(mean)
+
+    @property
+    def residual_squares(self) -> float:
+        """Sum over the items of the squared distance of the score from what the covariates predict of it."""
+        if not self.items:
+            return 0.0
+        if self._covariates is None:
+            predicted = self._unit.mean()
+        else:
+            predicted = predictions(self._unit[None], self._covariates)[0, self._covariates.kind[: self.items]]
+        return float(((self._unit - predicted) ** 2).sum()) * (self._high - self._low) ** 2
+
+    @property
+    def _unit(self) -> FloatArray:
+        return np.clip((self._scores - self._low) / (self._high - self._low), 0.0, 1.0)
 
     @property
     def verdicts(self) -> Verdicts:
