@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench bench-profiling docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,8 +29,12 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-profiling: $(READY)  ## how little profiling measures; results in benchmarks/results
+	$(BIN)/python -m benchmarks.profiling
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
+	$(BIN)/python -m benchmarks.profiling
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs
