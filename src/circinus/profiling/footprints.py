@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ _FAR = np.iinfo(np.int64).max
 class Footprints:
     """For k configurations and o operators what the first m items of the order take.
 
-    Two configurations are compared on the items that both are known on, so that they differ by what they do and not by
-    their items. Scores play no part.
+    Whether one stands in for another is seen on the items that both are known on, so that they differ by what they do
+    and not by their items. Scores play no part.
     """
 
     cpu_s: FloatArray
@@ -44,7 +45,7 @@ class Footprints:
         none = np.zeros(configurations, dtype=np.int64)
         return cls(nothing, nothing, nothing[:, :, 0], none, none[:, None])
 
-    @property
+    @cached_property
     def total_cpu_s(self) -> FloatArray:
         """(k,) CPU seconds of an item, on average over those known; NaN where there is none."""
         sums = np.nansum(self.cpu_s, axis=(1, 2))
@@ -58,8 +59,7 @@ class Footprints:
         """
         common = np.minimum(self.items[first][:, None], self.items[second][None, :])
         found = common > 0
-        for taken in (self.cpu_s, self.output_bytes):
-            means = _running_means(taken)
+        for means in self._running_means:
             last = np.maximum(common, 1) - 1
             mine = means[first[:, None], :, last]
             its = means[second[None, :], :, last]
@@ -68,10 +68,13 @@ class Footprints:
         return found & self._hardly_more(mine, its)
 
     def before(self, first: IntArray, second: IntArray) -> BoolArray:
-        """(f, s) whether the first has fewer CPU seconds on the items known of both; of equal ones the first listed."""
-        common = np.maximum(np.minimum(self.items[first][:, None], self.items[second][None, :]), 1) - 1
-        totals = _running_means(self.cpu_s).sum(axis=1)
-        mine, its = totals[first[:, None], common], totals[second[None, :], common]
+        """(f, s) whether the first has fewer `total_cpu_s`; of equal ones the first listed. False without an item.
+
+        One order of all, so that nobody comes before itself by way of others, as could be where each two were compared
+        on the items known of both.
+        """
+        total_s = self.total_cpu_s
+        mine, its = total_s[first[:, None]], total_s[second[None, :]]
         return np.asarray((mine < its) | ((mine == its) & (first[:, None] < second[None, :])))
 
     def partners(self) -> IntArray:
@@ -92,12 +95,13 @@ class Footprints:
             found[rows] = np.where(alike.any(axis=1), best, -1)
         return found
 
+    @cached_property
+    def _running_means(self) -> tuple[FloatArray, FloatArray]:
+        """(k, o, m) means over the first 1, 2, ... items of CPU seconds and of bytes."""
+        counts = np.arange(1, self.cpu_s.shape[2] + 1)
+        return np.cumsum(self.cpu_s, axis=2) / counts, np.cumsum(self.output_bytes, axis=2) / counts
+
     def _hardly_more(self, mine: FloatArray, its: FloatArray) -> BoolArray:
         """(..., o) what two take of one thing -> (...)"""
         excess = np.maximum(mine - its, 0.0).sum(axis=-1)
         return np.asarray(excess <= self.tolerance * its.sum(axis=-1))
-
-
-def _running_means(taken: FloatArray) -> FloatArray:
-    """(k, o, m) -> (k, o, m) means over the first 1, 2, ... items."""
-    return np.asarray(np.cumsum(taken, axis=2) / np.arange(1, taken.shape[2] + 1))

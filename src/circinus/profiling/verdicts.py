@@ -64,7 +64,7 @@ class Decisions:
     open: BoolArray
     """(k, q) undecided, and an answer would matter."""
     kept: BoolArray
-    """(k, q) surely kept, and by nothing that takes less and stands in."""
+    """(k, q) surely kept, and there is nothing that stands in and takes less or is surely as accurate."""
     short: BoolArray
     """(k,) feasible and not dominated, but its latency is not known well enough."""
     covered: IntArray
@@ -80,7 +80,9 @@ def decide(standing: Standing, footprints: Footprints) -> Decisions:
     """Say which questions are open.
 
     A configuration that may keep an objective need not be asked where another surely keeps it and may stand in for
-    it, nor anywhere if its partner stands in for it and is surely as accurate.
+    it, nor anywhere if its partner stands in for it and is surely as accurate. One that surely keeps an objective gives
+    way to such a partner only where that is asked on or surely keeps it too: else neither would be left where the
+    partner is asked no more because this one stands in for it.
 
     Args:
         standing: of k configurations; one without an item is open everywhere.
@@ -93,7 +95,9 @@ def decide(standing: Standing, footprints: Footprints) -> Decisions:
     covered = _covered(standing, footprints, cheaper=False)
     outdone = standing.outdone & (standing.partners >= 0)
     open_ = undecided & (covered < 0) & ~outdone[:, None] | unknown[:, None]
-    kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~outdone[:, None]
+    last = _outdoers(standing, outdone)
+    gives_way = outdone[:, None] & (standing.meets[last] | open_[last])
+    kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~gives_way
     return Decisions(open_, kept, kept.any(axis=1) & (standing.items < standing.latency_items), covered)
 
 
@@ -103,6 +107,14 @@ def _without_objectives(standing: Standing) -> Decisions:
     outdone = standing.outdone & (standing.partners >= 0)
     short = ~outdone & (standing.items < standing.latency_items)
     return Decisions(none, none, short, none.astype(np.int64))
+
+
+def _outdoers(standing: Standing, outdone: BoolArray) -> IntArray:
+    """(k,) from partner to partner the one that is not outdone itself, which for most is each itself."""
+    found = np.where(outdone, standing.partners, np.arange(len(outdone)))
+    while outdone[found].any():
+        found = found[found]
+    return found
 
 
 def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> IntArray:
@@ -158,13 +170,13 @@ def _judgement(
         return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items} items")
     if standing.fails[row].all() and len(asked):
         return Judgement(Verdict.INFEASIBLE, f"it surely misses {', '.join(asked)}")
+    if decisions.kept[row].any():
+        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.kept[row]))
+        return Judgement(Verdict.FEASIBLE, f"it surely keeps {which}")
     if standing.outdone[row] and standing.partners[row] >= 0:
         other = names[standing.partners[row]]
         return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
     if not asked:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
-    if decisions.kept[row].any():
-        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.kept[row]))
-        return Judgement(Verdict.FEASIBLE, f"it surely keeps {which}")
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     return Judgement(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")

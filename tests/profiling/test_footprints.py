@@ -1,0 +1,172 @@
+"""What may stand in for what: by the definition, item by item and operator by operator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_standings import random_footprints
+
+from circinus.profiling.footprints import DEFAULT_TOLERANCE, Footprints
+
+seeds = st.integers(0, 100_000)
+
+
+def _one_item(cpu_s: list[list[float]], **changes: object) -> Footprints:
+    """(k, o) CPU seconds of one item; bytes and memory are alike."""
+    taken = np.array(cpu_s, dtype=np.float64)
+    values: dict[str, object] = {
+        "cpu_s": taken[:, :, None],
+        "output_bytes": np.ones_like(taken)[:, :, None],
+        "memory_bytes": np.ones_like(taken),
+        "items": np.ones(len(taken), dtype=np.int64),
+        "changes": np.tile(np.arange(len(taken))[:, None], (1, taken.shape[1])),
+    }
+    return Footprints(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _stands_in(found: Footprints, first: int, second: int) -> bool:
+    common = min(found.items[first], found.items[second])
+    if common == 0:
+        return False
+    for taken in (found.cpu_s[:, :, :common].mean(axis=2), found.output_bytes[:, :, :common].mean(axis=2)):
+        if not _hardly_more(taken[first], taken[second], found.tolerance):
+            return False
+    return _hardly_more(found.memory_bytes[first], found.memory_bytes[second], found.tolerance)
+
+
+def _hardly_more(mine: np.ndarray, its: np.ndarray, tolerance: float) -> bool:
+    if np.isnan(mine).any() or np.isnan(its).any():
+        return False
+    excess = sum(max(float(a) - float(b), 0.0) for a, b in zip(mine, its, strict=True))
+    # Levels of the random footprints are on a grid: what is within rounding of the limit is left open.
+    limit = tolerance * float(its.sum())
+    return excess <= limit + 1e-9
+
+
+def _near_the_limit(found: Footprints, first: int, second: int) -> bool:
+    """Whether rounding decides."""
+    common = max(1, min(found.items[first], found.items[second]))
+    for taken in (found.cpu_s[:, :, :common].mean(axis=2), found.output_bytes[:, :, :common].mean(axis=2)):
+        excess = np.maximum(taken[first] - taken[second], 0).sum()
+        if abs(excess - found.tolerance * taken[second].sum()) < 1e-9:
+            return True
+    return False
+
+
+def _total_s(found: Footprints, number: int) -> float:
+    return float(found.cpu_s[number, :, : found.items[number]].sum() / found.items[number])
+
+
+@given(seed=seeds, count=st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_what_stands_in_takes_hardly_more_of_anything(seed: int, count: int) -> None:
+    found = random_footprints(np.random.default_rng(seed), count)
+    everything = np.arange(count)
+    stands_in = found.stands_in(everything, everything)
+    for first in range(count):
+        for second in range(count):
+            if not _near_the_limit(found, first, second):
+                assert stands_in[first, second] == _stands_in(found, first, second)
+    np.testing.assert_array_equal(found.stands_in(everything[1:], everything[:2]), stands_in[1:, :2])
+
+
+@given(seed=seeds, count=st.integers(1, 9))
+@settings(max_examples=80, deadline=None)
+def test_one_order_says_which_of_two_comes_before(seed: int, count: int) -> None:
+    found = random_footprints(np.random.default_rng(seed), count)
+    before = found.before(np.arange(count), np.arange(count))
+    known = np.flatnonzero(found.items > 0)
+    ranks = before[np.ix_(known, known)].sum(axis=0)  # how many come before each: 0, 1, 2, ... in an order of all
+    assert sorted(ranks.tolist()) == list(range(len(known)))
+    assert before.sum() == len(known) * (len(known) - 1) / 2
+    totals = [_total_s(found, k) for k in known[np.argsort(ranks)]]
+    assert totals == pytest.approx(sorted(totals))
+
+
+@given(seed=seeds, count=st.integers(1, 12))
+@settings(max_examples=80, deadline=None)
+def test_partners_are_the_most_alike_and_of_those_the_costliest(seed: int, count: int) -> None:
+    found = random_footprints(np.random.default_rng(seed), count)
+    everything = np.arange(count)
+    may = found.stands_in(everything, everything) & found.before(everything, everything)
+    for number, partner in enumerate(found.partners().tolist()):
+        candidates = np.flatnonzero(may[:, number]).tolist()
+        if not candidates:
+            assert partner == -1
+            continue
+        differing = {k: int((found.changes[k] != found.changes[number]).sum()) for k in candidates}
+        fewest = [k for k in candidates if differing[k] == min(differing.values())]
+        assert partner in fewest
+        assert _total_s(found, partner) == pytest.approx(max(_total_s(found, k) for k in fewest))
+
+
+@given(seed=seeds, count=st.integers(1, 12))
+@settings(max_examples=80, deadline=None)
+def test_whoever_goes_from_partner_to_partner_comes_to_an_end(seed: int, count: int) -> None:
+    partners = random_footprints(np.random.default_rng(seed), count).partners()
+    for number in range(count):
+        steps = 0
+        while number >= 0:
+            number, steps = int(partners[number]), steps + 1
+            assert steps <= count
+
+
+def test_unequal_items_make_no_circle() -> None:
+    """Compared two by two on the items known of both, each of these takes less than the next."""
+    cpu_s = np.array([[[1.02, 1.00]], [[1.00, 1.04]], [[1.015, np.nan]]])
+    found = Footprints(
+        cpu_s=cpu_s,
+        output_bytes=np.where(np.isnan(cpu_s), np.nan, 1.0),
+        memory_bytes=np.ones((3, 1)),
+        items=np.array([2, 2, 1]),
+        changes=np.arange(3)[:, None],
+    )
+    assert found.stands_in(np.arange(3), np.arange(3)).all()
+    assert found.partners().tolist() == [-1, 2, 0]
+
+
+def test_the_tolerance_is_a_share_of_the_total_over_operators() -> None:
+    """A tenth more in the small operator is little of the whole; as much in both directions does not cancel out."""
+    found = _one_item([[1.0, 10.0], [1.1, 10.0], [1.0, 10.6], [1.6, 9.4]])
+    zero = np.zeros(1, dtype=np.int64)
+    assert found.stands_in(np.arange(4), zero)[:, 0].tolist() == [True, True, False, False]
+    assert found.stands_in(zero, np.arange(4))[0].tolist() == [True, True, True, False]
+    assert DEFAULT_TOLERANCE == found.tolerance
+
+
+def test_bytes_and_memory_count_as_seconds_do() -> None:
+    ones = np.ones((2, 1))
+    more = np.array([[1.0], [1.2]])
+    pair = np.arange(2)
+    for changes in ({"output_bytes": more[:, :, None]}, {"memory_bytes": more}):
+        found = _one_item([[1.0], [1.0]], **changes)
+        assert found.stands_in(pair, pair).tolist() == [[True, True], [False, True]]
+        assert found.partners().tolist() == [-1, 0]
+    assert _one_item(ones.tolist()).partners().tolist() == [-1, 0]  # of equals the first listed
+
+
+def test_nothing_is_said_of_what_nobody_measured() -> None:
+    unknown = Footprints.unknown(3)
+    everything = np.arange(3)
+    assert not unknown.stands_in(everything, everything).any()
+    assert not unknown.before(everything, everything).any()
+    assert unknown.partners().tolist() == [-1, -1, -1]
+    assert np.isnan(unknown.total_cpu_s).all()
+    memory = _one_item([[1.0], [1.0]], memory_bytes=np.array([[1.0], [np.nan]]))
+    assert memory.partners().tolist() == [-1, -1]
+
+
+def test_items_are_compared_where_both_are_known() -> None:
+    """The second takes half as much on the item that both know; the first is ahead on average over unequal items."""
+    found = Footprints(
+        cpu_s=np.array([[[4.0, 1.0, 1.0]], [[2.5, np.nan, np.nan]]]),
+        output_bytes=np.array([[[1.0, 1.0, 1.0]], [[1.0, np.nan, np.nan]]]),
+        memory_bytes=np.ones((2, 1)),
+        items=np.array([3, 1]),
+        changes=np.arange(2)[:, None],
+    )
+    pair = np.arange(2)
+    assert found.stands_in(pair, pair).tolist() == [[True, False], [True, True]]
+    assert found.total_cpu_s.tolist() == [2.0, 2.5]

@@ -1,0 +1,231 @@
+"""What is decided of each configuration: by the definitions, and never so that an objective loses its last plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
+
+from circinus.profiling.footprints import Footprints
+from circinus.profiling.verdicts import Decisions, Judgement, Standing, Verdict, decide, judge
+from circinus.spec import AccuracySlo
+
+seeds = st.integers(0, 100_000)
+counts = st.integers(1, 10)
+SLOS = tuple(AccuracySlo(threshold=threshold) for threshold in (0.9, 0.8, 0.7, 0.6))
+
+
+def _random(seed: int, count: int, objectives: int) -> tuple[Standing, Footprints]:
+    rng = np.random.default_rng(seed)
+    footprints = random_footprints(rng, count)
+    return random_standing(rng, footprints, objectives), footprints
+
+
+def _cheapest(sure: list[int], footprints: Footprints) -> int:
+    return min(sure, key=lambda k: (footprints.total_cpu_s[k], k)) if sure else -1
+
+
+def _outdoer(standing: Standing, number: int) -> int:
+    """The last of those who are surely as accurate as the one before."""
+    while standing.outdone[number] and standing.partners[number] >= 0:
+        number = int(standing.partners[number])
+    return number
+
+
+def _brute(standing: Standing, footprints: Footprints) -> Decisions:
+    """The definitions, read out one question at a time."""
+    count, objectives = standing.meets.shape
+    everything = np.arange(count)
+    stands_in = footprints.stands_in(everything, everything)
+    before = footprints.before(everything, everything)
+    open_, kept = (np.zeros((count, objectives), dtype=bool) for _ in range(2))
+    covered = np.full((count, objectives), -1, dtype=np.int64)
+    outdone = [bool(standing.outdone[k] and standing.partners[k] >= 0) for k in range(count)]
+    for k in range(count):
+        for q in range(objectives):
+            sure = [o for o in range(count) if o != k and standing.meets[o, q] and stands_in[o, k]]
+            covered[k, q] = _cheapest(sure, footprints)
+            undecided = not standing.meets[k, q] and not standing.fails[k, q] and standing.items[k] < ALL_ITEMS
+            open_[k, q] = standing.items[k] == 0 or (undecided and not sure and not outdone[k])
+    for k in range(count):
+        for q in range(objectives):
+            cheaper = any(standing.meets[o, q] and stands_in[o, k] and before[o, k] for o in range(count) if o != k)
+            last = _outdoer(standing, k)
+            left_to_it = outdone[k] and (standing.meets[last, q] or open_[last, q])
+            kept[k, q] = standing.meets[k, q] and not cheaper and not left_to_it
+    short = kept.any(axis=1) & (standing.items < LATENCY_ITEMS)
+    return Decisions(open_, kept, short, covered)
+
+
+@given(seed=seeds, count=counts, objectives=st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_decisions_are_what_the_definitions_say(seed: int, count: int, objectives: int) -> None:
+    standing, footprints = _random(seed, count, objectives)
+    found, expected = decide(standing, footprints), _brute(standing, footprints)
+    np.testing.assert_array_equal(found.open, expected.open)
+    np.testing.assert_array_equal(found.kept, expected.kept)
+    np.testing.assert_array_equal(found.short, expected.short)
+    np.testing.assert_array_equal(found.covered, expected.covered)
+    np.testing.assert_array_equal(found.settled, ~(expected.open.any(axis=1) | expected.short))
+
+
+@given(seed=seeds, count=counts, objectives=st.integers(1, 4))
+@settings(max_examples=300, deadline=None)
+def test_no_objective_loses_its_last_configuration(seed: int, count: int, objectives: int) -> None:
+    """Two that stand in for each other, or one that is outdone by one that waits for it, are not both dropped."""
+    standing, footprints = _random(seed, count, objectives)
+    found = decide(standing, footprints)
+    everything = np.arange(count)
+    stands_in = footprints.stands_in(everything, everything)
+    for q in range(objectives):
+        if standing.meets[:, q].any():
+            assert found.kept[:, q].any() or found.open[:, q].any()
+        if not found.open[:, q].any():
+            # Nothing is dropped but for one that is kept and stands in for it, perhaps in several steps.
+            reached = found.kept[:, q].copy()
+            for _ in range(count):
+                reached |= (stands_in & reached[:, None]).any(axis=0)
+            assert reached[standing.meets[:, q]].all()
+
+
+@given(seed=seeds, count=counts, objectives=st.integers(0, 4))
+@settings(max_examples=200, deadline=None)
+def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) -> None:
+    standing, footprints = _random(seed, count, objectives)
+    decisions = decide(standing, footprints)
+    names = [f"c{k}" for k in range(count)]
+    for k, found in enumerate(judge(standing, decisions, SLOS[:objectives], names)):
+        assert found.reason
+        assert (found.verdict is Verdict.UNDECIDED) == (not decisions.settled[k])
+        if found.verdict is Verdict.INFEASIBLE:
+            assert standing.fails[k].all()
+        if found.verdict is Verdict.FEASIBLE and objectives:
+            assert decisions.kept[k].any()
+            for q, slo in enumerate(SLOS[:objectives]):
+                assert (str(slo) in found.reason) == decisions.kept[k, q]
+        if found.verdict is Verdict.DOMINATED:
+            assert not decisions.kept[k].any()
+            assert not standing.fails[k].all() or not objectives
+            others = [o for o in range(count) if f"c{o} " in found.reason and o != k]
+            assert others
+            assert all(footprints.stands_in(np.array([o]), np.array([k]))[0, 0] for o in others)
+
+
+def _footprints(*cpu_s: float) -> Footprints:
+    taken = np.array(cpu_s)[:, None]
+    ones = np.ones_like(taken)
+    items = np.ones(len(cpu_s), dtype=np.int64)
+    return Footprints(taken[:, :, None], ones[:, :, None], ones, items, np.arange(len(cpu_s))[:, None])
+
+
+def _standing(footprints: Footprints, known: list[str], **changes: object) -> Standing:
+    """`known`: for each configuration and objective + (kept), - (missed) or ? (undecided)."""
+    signs = np.array([list(signs) for signs in known]).reshape(len(known), -1)
+    count = len(known)
+    values: dict[str, object] = {
+        "meets": signs == "+",
+        "fails": signs == "-",
+        "items": np.full(count, LATENCY_ITEMS),
+        "latency_items": LATENCY_ITEMS,
+        "all_items": ALL_ITEMS,
+        "outdone": np.zeros(count, dtype=bool),
+        "partners": footprints.partners(),
+    }
+    return Standing(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _judged(standing: Standing, footprints: Footprints, objectives: int = 1) -> tuple[Judgement, ...]:
+    names = [f"c{k}" for k in range(len(footprints.items))]
+    return judge(standing, decide(standing, footprints), SLOS[:objectives], names)
+
+
+def test_each_verdict() -> None:
+    footprints = _footprints(1.0, 2.0, 3.0, 1.5, 0.5)
+    standing = _standing(footprints, ["+", "?", "+", "-", "?"])
+    assert _judged(standing, footprints) == (
+        Judgement(Verdict.FEASIBLE, "it surely keeps accuracy >= 0.9"),
+        Judgement(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
+        Judgement(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
+        Judgement(Verdict.INFEASIBLE, "it surely misses accuracy >= 0.9"),
+        Judgement(Verdict.UNDECIDED, "it may or may not keep accuracy >= 0.9"),
+    )
+
+
+def test_what_is_not_measured_is_undecided_even_beside_something_cheaper() -> None:
+    footprints = _footprints(1.0, 2.0)
+    standing = _standing(footprints, ["+", "?"], items=np.array([ALL_ITEMS, 0]))
+    assert _judged(standing, footprints)[1] == Judgement(Verdict.UNDECIDED, "it was not measured")
+
+
+def test_latency_is_asked_of_what_is_kept_alone() -> None:
+    footprints = _footprints(1.0, 2.0, 1.5)
+    standing = _standing(footprints, ["+", "+", "-"], items=np.full(3, 8))
+    found = _judged(standing, footprints)
+    assert found[0] == Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items")
+    assert [one.verdict for one in found[1:]] == [Verdict.DOMINATED, Verdict.INFEASIBLE]
+
+
+def test_one_objective_each() -> None:
+    """The cheap one keeps the low objective, the dear one both: neither is dropped. What is between them is."""
+    footprints = _footprints(1.0, 2.0, 3.0)
+    standing = _standing(footprints, ["-+", "-?", "+?"])
+    found = _judged(standing, footprints, 2)
+    assert [one.verdict for one in found] == [Verdict.FEASIBLE, Verdict.DOMINATED, Verdict.FEASIBLE]
+    assert found[0].reason == "it surely keeps accuracy >= 0.8"
+    assert found[2].reason == "it surely keeps accuracy >= 0.9"
+
+
+def test_a_partner_that_is_surely_as_accurate_outdoes() -> None:
+    footprints = _footprints(1.0, 2.0)
+    standing = _standing(footprints, ["?", "?"], outdone=np.array([False, True]))
+    found = _judged(standing, footprints)
+    assert found[0].verdict is Verdict.UNDECIDED
+    assert found[1] == Judgement(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate")
+
+
+def test_who_outdoes_does_not_drop_the_one_it_leans_on() -> None:
+    """The first is surely as accurate as the second, but only the second surely keeps the objective so far.
+
+    They stand in for each other, so that the first is asked no more: the second is needed.
+    """
+    footprints = _footprints(1.0, 1.01)
+    standing = _standing(footprints, ["?", "+"], outdone=np.array([False, True]))
+    found = _judged(standing, footprints)
+    assert found[0] == Judgement(Verdict.DOMINATED, "c1 surely will do and takes hardly more")
+    assert found[1].verdict is Verdict.FEASIBLE
+    # Where the second takes much more, the first is asked on, and the second waits for it.
+    apart = _footprints(1.0, 2.0)
+    waiting = _judged(replace(standing, partners=apart.partners()), apart)
+    assert [one.verdict for one in waiting] == [Verdict.UNDECIDED, Verdict.DOMINATED]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_of_equals_one_is_kept(count: int) -> None:
+    footprints = _footprints(*[1.0] * count)
+    verdicts = [one.verdict for one in _judged(_standing(footprints, ["+"] * count), footprints)]
+    assert verdicts == [Verdict.FEASIBLE] + [Verdict.DOMINATED] * (count - 1)
+
+
+def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None:
+    footprints = _footprints(2.0, 1.0)
+    standing = _standing(footprints, ["-+", "-+"])
+    found = judge(standing, decide(standing, footprints), (SLOS[0], None), ("c0", "c1"))
+    assert found == (
+        Judgement(Verdict.DOMINATED, "c1 surely will do and takes hardly more"),
+        Judgement(Verdict.FEASIBLE, "it surely keeps any accuracy"),
+    )
+
+
+def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> None:
+    footprints = _footprints(1.0, 2.0, 3.0)
+    outdone = np.array([False, True, False])
+    standing = _standing(footprints, ["", "", ""], outdone=outdone, items=np.array([LATENCY_ITEMS, 8, 8]))
+    assert _judged(standing, footprints, 0) == (
+        Judgement(Verdict.FEASIBLE, "no query asks for anything yet"),
+        Judgement(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate"),
+        Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items"),
+    )
