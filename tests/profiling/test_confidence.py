@@ -1,4 +1,4 @@
-"""Bounds of the mean score: they hold at every look, tighten, and end in the exact mean."""
+"""What is sure of the mean scores of a run's configurations: sides, bounds and comparisons, all at one risk."""
 
 from __future__ import annotations
 
@@ -7,134 +7,186 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circinus.profiling.confidence import mean_bounds, means_bounds
-from circinus.profiling.order import stratified_order
+from circinus.profiling.confidence import Confidence
+from circinus.spec import AccuracySlo, MetricSpec
 
-POPULATION = 60
-RISK = 0.1
-RUNS = 400
-GENERATOR = np.random.default_rng(11)
-POPULATIONS = {
-    "nearly all right": (GENERATOR.random(POPULATION) < 0.95).astype(float),
-    "nearly all wrong": (GENERATOR.random(POPULATION) < 0.06).astype(float),
-    "coin": (GENERATOR.random(POPULATION) < 0.5).astype(float),
-    "bimodal": np.where(GENERATOR.random(POPULATION) < 0.7, 0.98, 0.1),
-    "skewed": GENERATOR.beta(8, 0.6, POPULATION),
-    "narrow": np.clip(GENERATOR.normal(0.8, 0.02, POPULATION), 0, 1),
-    "one outlier": np.append(np.ones(POPULATION - 1), 0.0),
-}
+SIZE = 60
+seeds = st.integers(0, 100_000)
 
 
-def _ever_missed(orders: np.ndarray, population: np.ndarray) -> tuple[float, float]:
-    """Share of the orders in which the lower (upper) bound was ever on the wrong side, looking again and again.
-
-    Bounds only tighten, so the last look before the exact mean has all earlier failures in it.
-    """
-    mean = population.mean()
-    bounds = means_bounds(population[orders[:, : POPULATION - 1]], POPULATION, risk=RISK)
-    below = np.mean([b.lower > mean + 1e-6 for b in bounds])
-    above = np.mean([b.upper < mean - 1e-6 for b in bounds])
-    return float(below), float(above)
+def _metric(direction: str = "maximize", low: float = 0.0, high: float = 1.0) -> MetricSpec:
+    return MetricSpec(name="close", uses="sample_data:close", direction=direction, range=(low, high))
 
 
-@pytest.mark.parametrize("name", POPULATIONS)
-def test_each_side_fails_at_most_as_often_as_promised_however_often_one_looks(name: str) -> None:
-    rng = np.random.default_rng(5)
-    orders = np.array([rng.permutation(POPULATION) for _ in range(RUNS)])
-    allowed = RISK + 3 * np.sqrt(RISK * (1 - RISK) / RUNS)
-    below, above = _ever_missed(orders, POPULATIONS[name])
-    assert below <= allowed
-    assert above <= allowed
+def _strata(labels: np.ndarray) -> list[dict[str, str]]:
+    return [{"noise": str(label)} for label in labels]
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.3, 0.8])
-def test_the_promise_holds_in_an_order_balanced_over_strata(spread: float) -> None:
-    rng = np.random.default_rng(6)
-    noise = np.arange(POPULATION) % 4
-    population = np.clip(0.9 - spread * noise / 3 + rng.normal(0, 0.1, POPULATION), 0, 1)
-    strata = [{"noise": str(level)} for level in noise]
-    orders = np.array([stratified_order(strata, rng) for _ in range(RUNS // 2)])
-    below, above = _ever_missed(orders, population)
-    assert max(below, above) <= RISK
+def _slos(*thresholds: float, comparison: str = ">=") -> list[AccuracySlo]:
+    return [AccuracySlo(threshold=threshold, comparison=comparison) for threshold in thresholds]
 
 
-@given(
-    scores=st.lists(st.floats(0, 1), min_size=1, max_size=30),
-    more=st.integers(0, 40),
-    risk=st.sampled_from([0.01, 0.05, 0.2]),
-)
-@settings(max_examples=150, deadline=None)
-def test_bounds_only_tighten_and_hold_the_possible(scores: list[float], more: int, risk: float) -> None:
-    values = np.array(scores)
-    population = len(values) + more
-    before = mean_bounds(values[:0], population, risk=risk)
-    assert (before.lower, before.upper) == (0.0, 1.0)
-    for n in range(1, len(values) + 1):
-        now = mean_bounds(values[:n], population, risk=risk)
-        crossed = now.lower > before.upper or now.upper < before.lower
-        if n < population and not crossed:
-            assert now.lower >= before.lower - 1e-6
-            assert now.upper <= before.upper + 1e-6
-        assert now.lower >= values[:n].sum() / population - 1e-9
-        assert now.upper <= (values[:n].sum() + population - n) / population + 1e-9
-        before = now
+def _of_run(metric: MetricSpec, labels: np.ndarray, configurations: int = 3, risk: float = 0.05) -> Confidence:
+    return Confidence.of_run(metric, _strata(labels), risk, configurations)
 
 
-@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=40))
-@settings(max_examples=50, deadline=None)
-def test_all_items_give_the_exact_mean(scores: list[float]) -> None:
-    found = mean_bounds(np.array(scores), len(scores), risk=0.05)
-    assert found.lower == found.value == found.upper == np.mean(scores)
+@given(seed=seeds, drawn=st.integers(0, SIZE), direction=st.sampled_from(["maximize", "minimize"]))
+@settings(max_examples=60, deadline=None)
+def test_sides_are_what_the_bounds_say(seed: int, drawn: int, direction: str) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, SIZE)
+    low, high = -1.0, 3.0
+    scores = np.clip(rng.normal(rng.uniform(low, high, (4, 1)), 0.3, (4, SIZE)) + 0.2 * labels, low, high)
+    confidence = _of_run(_metric(direction, low, high), labels)
+    bounds = confidence.bounds(scores[:, :drawn])
+    comparison = ">=" if direction == "maximize" else "<="
+    # A threshold that is mirrored is no harder: the same numbers serve both comparisons.
+    objectives = _slos(-2.0, -1.0, 0.0, 0.7, 1.3, 2.0, 3.0, 4.0, comparison=comparison)
+    found = confidence.sides(scores[:, :drawn], objectives)
+    for row, bounded in enumerate(bounds):
+        for column, slo in enumerate(objectives):
+            if min(abs(bounded.lower - slo.threshold), abs(bounded.upper - slo.threshold)) < 1e-5:
+                continue
+            both = slo.holds_for(bounded.lower), slo.holds_for(bounded.upper)
+            assert found.meets[row, column] == all(both)
+            assert found.fails[row, column] == (not any(both))
 
 
-@given(
-    scores=st.lists(st.floats(0, 1), min_size=1, max_size=20),
-    low=st.floats(-10, 10),
-    width=st.floats(0.1, 100),
-)
-@settings(max_examples=100, deadline=None)
-def test_any_range_is_the_unit_range_moved(scores: list[float], low: float, width: float) -> None:
-    unit = mean_bounds(np.array(scores), 50, risk=0.05)
-    high = low + width
-    moved = mean_bounds(np.clip(low + width * np.array(scores), low, high), 50, risk=0.05, low=low, high=high)
-    tolerance = 1e-5 * width
-    assert moved.lower == pytest.approx(low + width * unit.lower, abs=tolerance)
-    assert moved.upper == pytest.approx(low + width * unit.upper, abs=tolerance)
-
-
-@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=20))
-@settings(max_examples=50, deadline=None)
-def test_swapping_good_and_bad_mirrors_the_bounds(scores: list[float]) -> None:
-    one, other = (mean_bounds(x, 70, risk=0.05) for x in (np.array(scores), 1 - np.array(scores)))
-    assert one.lower == pytest.approx(1 - other.upper, abs=1e-6)
-    assert one.upper == pytest.approx(1 - other.lower, abs=1e-6)
-
-
-def test_many_samples_at_once_are_each_alone() -> None:
-    scores = np.random.default_rng(0).random((7, 12))
-    together = means_bounds(scores, 40, risk=0.05)
-    assert together == tuple(mean_bounds(row, 40, risk=0.05) for row in scores)
-
-
-def test_the_width_is_of_the_known_size() -> None:
-    """32 perfect items of very many: the boldest bet alone would exclude means below risk^(1/32) = 0.911."""
-    found = mean_bounds(np.ones(32), 10**6, risk=0.05)
-    assert 0.85 < found.lower < 0.05 ** (1 / 32)
-    assert found.upper == 1.0
-
-
-def test_a_narrow_population_is_recognised() -> None:
+def test_what_is_at_most_mirrors_what_is_at_least() -> None:
     rng = np.random.default_rng(0)
-    narrow = np.clip(rng.normal(0.8, 0.02, 1000), 0, 1)[:100]
-    coin = (rng.random(100) < 0.8).astype(float)
-    width = [b.upper - b.lower for b in means_bounds(np.array([narrow, coin]), 1000, risk=0.05)]
-    assert width[0] < 0.5 * width[1]
+    labels, scores = rng.integers(0, 2, SIZE), rng.random((5, SIZE // 2))
+    thresholds = np.linspace(0.05, 0.95, 10)
+    rising = _of_run(_metric(), labels).sides(scores, _slos(*thresholds))
+    falling = _of_run(_metric("minimize"), labels).sides(1 - scores, _slos(*(1 - thresholds), comparison="<="))
+    np.testing.assert_array_equal(rising.meets, falling.meets)
+    np.testing.assert_array_equal(rising.fails, falling.fails)
+    assert rising.meets.any()
+    assert rising.fails.any()
 
 
-def test_scores_outside_the_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="outside"):
-        mean_bounds(np.array([0.5, 1.5]), 10, risk=0.05)
-    with pytest.raises(ValueError, match="outside"):
-        mean_bounds(np.array([np.nan]), 10, risk=0.05)
-    with pytest.raises(ValueError, match="at most"):
-        mean_bounds(np.zeros(3), 2, risk=0.05)
+def test_all_items_decide_everything_by_their_mean() -> None:
+    scores = np.array([[0.0, 0.5, 1.0, 0.5], [0.5, 0.5, 0.5, 0.75]])
+    confidence = _of_run(_metric(), np.zeros(4))
+    assert [(b.lower, b.upper) for b in confidence.bounds(scores)] == [(0.5, 0.5), (0.5625, 0.5625)]
+    found = confidence.sides(scores, _slos(0.5, 0.55))
+    assert found.meets.tolist() == [[True, False], [True, True]]
+    assert found.fails.tolist() == [[False, True], [False, False]]
+    falling = _of_run(_metric("minimize"), np.zeros(4)).sides(scores, _slos(0.5, 0.55, comparison="<="))
+    assert falling.meets.tolist() == [[True, True], [False, False]]
+    assert falling.fails.tolist() == [[False, False], [True, True]]
+
+
+@given(seed=seeds, drawn=st.lists(st.integers(0, 20), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_what_is_kept_up_is_what_is_computed_at_once(seed: int, drawn: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.choice([0.0, 0.4, 1.0], (2, SIZE)), rng.integers(0, 3, SIZE)
+    confidence, objectives = _of_run(_metric(), labels), _slos(0.1, 0.4, 0.6, 0.9)
+    running, comparison = confidence.running(objectives), confidence.running_comparison()
+    for step in [*drawn, SIZE]:
+        new = slice(running.items, min(running.items + step, SIZE))
+        running.extend(scores[0, new])
+        comparison.extend(confidence.advantages(scores[0, new], scores[1, new]))
+        sides = confidence.sides(scores[:1, : new.stop], objectives)
+        np.testing.assert_array_equal(running.verdicts.at_least, sides.meets)
+        np.testing.assert_array_equal(running.verdicts.below, sides.fails)
+        as_good = confidence.surely_as_good(scores[:1, : new.stop], scores[1:, : new.stop])
+        assert comparison.verdicts.at_least[0, 0] == as_good[0]
+
+
+@given(seed=seeds, size=st.integers(1, 40), direction=st.sampled_from(["maximize", "minimize"]))
+@settings(max_examples=60, deadline=None)
+def test_on_all_items_as_good_is_as_good(seed: int, size: int, direction: str) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 5, (2, 6, size)) / 4
+    confidence = _of_run(_metric(direction), np.zeros(size))
+    sign = 1 if direction == "maximize" else -1
+    expected = [sign * (a.sum() - b.sum()) >= 0 for a, b in zip(first, second, strict=True)]
+    assert confidence.surely_as_good(first, second).tolist() == expected
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("maximize", 1.0), ("minimize", -1.0)])
+def test_pairs_tell_a_small_difference_that_means_hide(direction: str, sign: float) -> None:
+    rng = np.random.default_rng(1)
+    worse = 0.1 + 0.8 * (rng.random((1, 400)) < 0.5)
+    better = worse + sign * 0.05
+    confidence = _of_run(_metric(direction), np.zeros(2000))
+    assert confidence.surely_as_good(better, worse).tolist() == [True]
+    assert confidence.surely_as_good(worse, better).tolist() == [False]
+    one, other = confidence.bounds(np.vstack([better, worse]))
+    assert max(one.lower, other.lower) < min(one.upper, other.upper)
+    assert not confidence.surely_as_good(worse, worse).any()
+
+
+def test_advantages_stay_in_their_range() -> None:
+    """A difference of range ends may round to more than the range is wide."""
+    low, high = -0.1, 0.7000000000000001
+    first, second = np.array([high, low, 0.3]), np.array([low, high, 0.2])
+    for direction, sign in (("maximize", 1.0), ("minimize", -1.0)):
+        confidence = _of_run(_metric(direction, low, high), np.zeros(9))
+        found = confidence.advantages(first, second)
+        assert found == pytest.approx(sign * (first - second))
+        assert np.abs(found).max() <= high - low
+
+
+def test_strata_tighten_the_bounds() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 400)
+    scores = np.clip(0.25 * labels + rng.normal(0.1, 0.05, (1, 400)), 0, 1)[:, :120]
+    known, unknown = _of_run(_metric(), labels), _of_run(_metric(), np.zeros(400))
+    width = [b.upper - b.lower for confidence in (known, unknown) for b in confidence.bounds(scores)]
+    assert width[0] < 0.8 * width[1]
+
+
+def test_a_score_outside_the_range_is_refused_by_name() -> None:
+    confidence = _of_run(_metric(high=0.5), np.zeros(9))
+    scores = np.array([[0.1, 0.2], [0.3, 0.75]])
+    with pytest.raises(ValueError, match=r"score 0\.75 of configuration 1, item 1"):
+        confidence.bounds(scores)
+    with pytest.raises(ValueError, match=r"score 0\.75 of configuration 1, item 1"):
+        confidence.sides(scores, _slos(0.3))
+
+
+@pytest.mark.parametrize(
+    ("direction", "shape"), [("maximize", "coins"), ("minimize", "strata"), ("maximize", "nearly perfect")]
+)
+def test_nothing_said_in_a_whole_run_is_wrong_more_often_than_promised(direction: str, shape: str) -> None:
+    """Six configurations, thresholds just beside each mean, each compared with its partner; looking after every item.
+
+    What was ever said is still said after all items but one, as sequences forget nothing.
+    """
+    runs, promised, count = 250, 0.3, 6
+    rng = np.random.default_rng(7)
+    labels = np.arange(SIZE) % 3
+    common = rng.random(SIZE)
+    scores = {
+        "coins": (rng.random((count, SIZE)) < np.linspace(0.3, 0.7, count)[:, None]).astype(float),
+        "strata": np.clip(0.3 * labels + 0.2 * common + rng.normal(0.1, 0.05, (count, SIZE)), 0, 1),
+        "nearly perfect": (rng.random((count, SIZE)) < 0.94).astype(float),
+    }[shape]
+    means, sign = scores.mean(axis=1), 1.0 if direction == "maximize" else -1.0
+    comparison = ">=" if direction == "maximize" else "<="
+    thresholds = np.unique(np.concatenate([means + offset for offset in (-0.1, -1e-6, 1e-6, 0.1)]))
+    objectives = _slos(*thresholds[(thresholds >= 0) & (thresholds <= 1)], comparison=comparison)
+    truth = np.array([[slo.holds_for(mean) for slo in objectives] for mean in means])
+    partners = (np.arange(count) + 1) % count
+    truly_as_good = sign * (means[partners] - means) >= -1e-12
+    wrong = said = 0
+    for _ in range(runs):
+        order = rng.permutation(SIZE)
+        drawn = scores[:, order[:-1]]
+        confidence = Confidence.of_run(_metric(direction), _strata(labels[order]), promised, count)
+        sides = confidence.sides(drawn, objectives)
+        as_good = confidence.surely_as_good(drawn[partners], drawn)
+        wrong += bool((sides.meets & ~truth).any() or (sides.fails & truth).any() or (as_good & ~truly_as_good).any())
+        said += int(sides.meets.sum() + sides.fails.sum() + as_good.sum())
+    assert said > runs * len(objectives)
+    assert wrong / runs <= promised
+
+
+def test_the_risk_is_that_of_the_run() -> None:
+    """More configurations: less risk for each, so wider bounds."""
+    scores = np.random.default_rng(0).random((1, 30))
+    few, many = (_of_run(_metric(), np.zeros(SIZE), configurations=n).bounds(scores)[0] for n in (1, 100))
+    assert many.lower < few.lower < few.upper < many.upper
+    assert _of_run(_metric(), np.zeros(SIZE), configurations=5, risk=0.2).side_risk == pytest.approx(0.2 / 20)

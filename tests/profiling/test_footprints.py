@@ -133,7 +133,7 @@ def test_the_tolerance_is_a_share_of_the_total_over_operators() -> None:
     zero = np.zeros(1, dtype=np.int64)
     assert found.stands_in(np.arange(4), zero)[:, 0].tolist() == [True, True, False, False]
     assert found.stands_in(zero, np.arange(4))[0].tolist() == [True, True, True, False]
-    assert DEFAULT_TOLERANCE == found.tolerance
+    assert found.tolerance == DEFAULT_TOLERANCE
 
 
 def test_bytes_and_memory_count_as_seconds_do() -> None:

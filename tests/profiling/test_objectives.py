@@ -1,61 +1,49 @@
-"""When a configuration needs no more items, and why."""
+"""What the queries on a pipeline ask to be known."""
 
 from __future__ import annotations
 
-import re
-
-import pytest
 from sample_application import accuracy_query
 
-from circinus.profiling.bounded import Bounded
 from circinus.profiling.objectives import DEFAULT_RISK, Objectives
-from circinus.profiling.percentile_items import LEAST_ITEMS
-from circinus.spec import AccuracySlo, Query, Slos
+from circinus.profiling.percentile_items import LEAST_ITEMS, latency_items
+from circinus.spec import AccuracySlo, LatencySlo, Query, Slos
 
 
-def _bounds(lower: float, upper: float) -> Bounded:
-    return Bounded((lower + upper) / 2, lower, upper)
+def _query(name: str, slos: Slos, weight: float = 1.0) -> Query:
+    return Query(name=name, pipeline="sample", source="here", rate_per_s=1.0, slos=slos, weight=weight)
 
 
 def test_those_of_the_queries_on_the_pipeline() -> None:
     careful = accuracy_query(0.9).model_copy(update={"risk": 0.01})
-    other = accuracy_query(0.5, pipeline="other").model_copy(update={"risk": 0.001})
+    other = accuracy_query(0.5, pipeline="other").model_copy(update={"risk": 0.001, "weight": 9.0})
     found = Objectives.of([careful, accuracy_query(0.7), other, accuracy_query(0.7)], "sample")
-    assert [slo.threshold for slo in found.thresholds] == [0.9, 0.7]
+    assert found.asked == (AccuracySlo(threshold=0.9), AccuracySlo(threshold=0.7))
+    assert found.weights == (1.0, 2.0)
     assert found.risk == 0.01
-    assert not found.optional
+    assert found.latency_items == LEAST_ITEMS
 
 
-def test_without_queries_accuracy_is_optional() -> None:
-    found = Objectives.of([], "sample")
-    assert (found.thresholds, found.optional, found.risk) == ((), True, DEFAULT_RISK)
-    free = Query(name="free", pipeline="sample", source="here", rate_per_s=1.0)
-    assert Objectives.of([free, accuracy_query(0.9)], "sample").optional
+def test_equal_thresholds_of_unlike_comparisons_are_two() -> None:
+    slos = [AccuracySlo(threshold=0.3, comparison=comparison) for comparison in ("<=", ">=")]
+    found = Objectives.of([_query("mixed", Slos(accuracy=slo)) for slo in slos], "sample")
+    assert found.asked == tuple(slos)
 
 
-@pytest.mark.parametrize(
-    ("lower", "upper", "items", "settled", "why"),
-    [
-        (0.6, 0.8, 100, False, "may or may not be >= 0.7"),
-        (0.8, 0.95, 100, False, "may or may not be >= 0.9"),
-        (0.5, 0.95, 8, False, r"\[0.500, 0.950\] may or may not be >= 0.9, >= 0.7"),
-        (0.2, 0.6, 8, True, "not good enough for any query"),
-        (0.75, 0.85, LEAST_ITEMS - 1, False, "latency"),
-        (0.75, 0.85, LEAST_ITEMS, True, "decided"),
-        (0.95, 1.0, LEAST_ITEMS, True, "decided"),
-    ],
-)
-def test_settled_with_a_reason(lower: float, upper: float, items: int, settled: bool, why: str) -> None:
-    objectives = Objectives.of([accuracy_query(0.9), accuracy_query(0.7)], "sample")
-    found, reason = objectives.settled(_bounds(lower, upper), items)
-    assert found is settled
-    assert re.search(why, reason)
+def test_queries_without_an_accuracy_objective_are_one_more() -> None:
+    free = [_query("one", Slos(), weight=2.0), _query("other", Slos(), weight=0.5)]
+    found = Objectives.of([free[0], accuracy_query(0.9), free[1]], "sample")
+    assert found.asked == (None, AccuracySlo(threshold=0.9))
+    assert found.weights == (2.5, 1.0)
 
 
-def test_where_less_is_better() -> None:
-    slos = Slos(accuracy=AccuracySlo(threshold=0.2, comparison="<="))
-    query = Query(name="errors", pipeline="sample", source="here", rate_per_s=1.0, slos=slos)
-    objectives = Objectives.of([query], "sample")
-    assert objectives.settled(_bounds(0.3, 0.5), 8) == (True, "its accuracy is not good enough for any query")
-    assert objectives.undecided(_bounds(0.1, 0.3)) == (slos.accuracy,)
-    assert objectives.settled(_bounds(0.05, 0.15), LEAST_ITEMS)[0]
+def test_without_queries_nothing_is_asked_and_latency_takes_the_usual_items() -> None:
+    found = Objectives.of([accuracy_query(0.5, pipeline="other")], "sample")
+    assert (found.asked, found.weights, found.risk) == ((), (), DEFAULT_RISK)
+    usual = _query("usual", Slos(latency=LatencySlo(limit=1.0)))
+    assert found.latency_items == latency_items(usual)
+
+
+def test_the_most_demanding_latency_objective_counts() -> None:
+    percentiles = [_query(f"p{p}", Slos(latency=LatencySlo(limit=1.0, percentile=p))) for p in (50.0, 99.0, 90.0)]
+    found = Objectives.of([*percentiles, accuracy_query(0.9)], "sample")
+    assert found.latency_items == latency_items(percentiles[1]) > latency_items(percentiles[2])

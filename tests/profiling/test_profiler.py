@@ -23,7 +23,8 @@ from circinus.profiling import (
     record_held_out,
     wire_bytes,
 )
-from circinus.profiling.confidence import mean_bounds
+from circinus.profiling.bounded import Bounded
+from circinus.profiling.confidence import Confidence
 from circinus.profiling.store import ProfileStore
 from circinus.spec import DatasetSpec, MetricSpec
 
@@ -32,6 +33,17 @@ OPERATORS = ("prepare", "left", "right", "joined")
 
 def _profile(application: Application, **arguments: object) -> PipelineProfile:
     return profile_pipeline(application.specification, application.pipeline.name, application.store, **arguments)  # type: ignore[arg-type]
+
+
+ALIKE = "1.0 - int(answer[0][1:]) / 100"
+
+
+def _score_alike(application: Application) -> None:
+    """Scores of the items alone: whatever times are measured, nobody is surely as accurate as another before the end.
+
+    Without a query all configurations are then measured on all items.
+    """
+    application.edit("sample_data", "max(0.0, 1.0 - abs(answer[1] - truth))", ALIKE)
 
 
 class Failures:
@@ -60,6 +72,8 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
     assert (profile.dataset_items, profile.hardware_class, profile.risk) == (24, "local", 0.1)
     assert {p.configuration for p in profile.configurations} == set(application.configurations)
     assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == ((), (), (), False)
+    assert set(profile.judgements) == set(application.configurations)
+    confidence = _confidence(application, risk=0.1)
     code = application.addresses().code
     assert profile.code_versions.items() >= code.operators.items()
     assert {code.metric, code.dataset} <= set(profile.code_versions.values())
@@ -68,7 +82,7 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
         assert found.items.tolist() == list(dataset.order[:n])
         expected = [_score(found.configuration, i) for i in found.items]
         np.testing.assert_allclose(found.scores, expected)
-        assert found.accuracy == mean_bounds(found.scores, 24, risk=0.1)
+        assert found.accuracy == confidence.bounds(found.scores[None])[0]
         assert found.input_bytes.tolist() == [wire_bytes(dataset.items[i].value) for i in found.items]
         assert set(found.operators) == set(OPERATORS)
         for name, operator in found.operators.items():
@@ -86,6 +100,12 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
         assert found.operators["right"].batch_ratio == {(1.0, 1): 1.0}
     assert profile.profiled_s > 0
     assert profile.saved_s > 0
+
+
+def _confidence(application: Application, risk: float) -> Confidence:
+    dataset = load_dataset(application.pipeline, [application.folder])
+    strata = [dataset.items[index].strata for index in dataset.profiled]
+    return Confidence.of_run(application.pipeline.metric, strata, risk, len(application.configurations))
 
 
 def _score(configuration: object, item: int) -> float:
@@ -152,6 +172,7 @@ def test_a_failure_is_tried_again_and_forgotten_when_it_goes_well(application: A
 
 
 def test_an_edit_invalidates_what_it_can_have_changed(application: Application) -> None:
+    _score_alike(application)
     before = _profile(application)
     application.clear_calls()
     application.edit("sample_second", "import os", "import os  # another version")
@@ -169,15 +190,17 @@ def test_an_edit_invalidates_what_it_can_have_changed(application: Application) 
 
 
 def test_another_metric_scores_the_stored_outputs(application: Application) -> None:
+    _score_alike(application)
     before = _profile(application)
     application.clear_calls()
-    application.edit("sample_data", "1.0 - abs", "1.0 - 0.5 * abs")
+    application.edit("sample_data", "1.0 - int", "1.0 - 0.5 * int")
     after = _profile(application)
     assert set(application.calls()) == {"dataset -"}
     np.testing.assert_allclose(1 - after.configurations[0].scores, (1 - before.configurations[0].scores) / 2)
 
 
 def test_a_new_item_leaves_the_others_measured(application: Application) -> None:
+    _score_alike(application)
     _profile(application)
     application.clear_calls()
     application.pipeline = sample_pipeline(
@@ -265,6 +288,7 @@ def _known(application: Application) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Application, how: signal.Signals) -> None:
+    _score_alike(application)
     application.edit("sample_second", "for value in values:", SLOW)
     application.edit("sample_second", "import os", "import os, time")
     process = _start(application)
@@ -289,6 +313,7 @@ def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Applica
 
 
 def test_two_at_once_share_one_store(application: Application) -> None:
+    _score_alike(application)
     processes = [_start(application) for _ in range(2)]
     for process in processes:
         said, errors = process.communicate(timeout=120)
@@ -310,6 +335,5 @@ def test_held_out_items_are_never_profiled(application: Application) -> None:
     assert all(held_out.isdisjoint(found.items.tolist()) for found in profile.configurations)
     found = next(found for found in profile.configurations if found.configuration == best)
     assert len(found.items) == 18
-    assert found.accuracy == mean_bounds(found.scores, 24, risk=profile.risk)  # of the whole data set, so never exact
-    assert found.accuracy.lower < found.accuracy.upper
+    assert found.accuracy == Bounded.exactly(found.scores.mean())  # of the items that may be profiled, which is all
     assert best not in profile.unsettled  # there is nothing more to measure

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
-from circinus.profiling.prospects import Prospects
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_application import Application, sample_pipeline
@@ -17,8 +17,11 @@ from circinus.operators import Item
 from circinus.profiling import load_profile
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
+from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import load_dataset
+from circinus.profiling.footprints import Footprints
 from circinus.profiling.listing import prefix_order
+from circinus.profiling.measurements import Measurements
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.observer import ProfileProgress
@@ -35,6 +38,7 @@ from circinus.profiling.runner import (
 from circinus.profiling.scorer import Scorer
 from circinus.profiling.standings import Standings, looks
 from circinus.profiling.store import ProfileStore
+from circinus.profiling.stored import read_dataset
 from circinus.spec import Configuration, DatasetSpec, Knob, LatencySlo, Query
 
 OPERATORS = ("prepare", "left", "right", "joined")
@@ -42,7 +46,7 @@ Score = Callable[[Configuration, Item], float]
 
 
 class TimedRunner:
-    """Takes given seconds for each operator, keeps what a prefix brought, and loads what it has not loaded."""
+    """Takes given seconds for each operator or knob value, keeps what a prefix brought, and loads what is new."""
 
     def __init__(self, application: Application, seconds: Mapping[str, float], load_s: float, score: Score) -> None:
         self.now_s = 0.0
@@ -64,16 +68,19 @@ class TimedRunner:
             for item in items:
                 if self.fails(configuration, item):
                     raise MeasurementError("said", configuration, item.key, "reason")
-                needed_s += self._seconds[name]
+                takes_s = self._takes_s(name, configuration)
+                needed_s += takes_s
                 key = self._addresses.output(name, configuration), item.key
                 if key not in self._kept:
-                    self.now_s += self._seconds[name] + (self._load_s if replica not in self._loaded else 0.0)
-                    ran_s += self._seconds[name]
+                    self.now_s += takes_s + (self._load_s if replica not in self._loaded else 0.0)
+                    ran_s += takes_s
                     self._kept.add(key)
                     self._loaded.add(replica)
         self.increments.append((configuration, tuple(item.key for item in items), began_s, self.now_s))
         return Measurement(
-            runs={n: OperatorRuns((self._seconds[n],) * len(items), (10,) * len(items)) for n in OPERATORS},
+            runs={
+                n: OperatorRuns((self._takes_s(n, configuration),) * len(items), (10,) * len(items)) for n in OPERATORS
+            },
             outputs={"joined": tuple(b"" for _ in items)},
             scores=tuple(self._score(configuration, item) for item in items),
             replicas={name: ReplicaFacts((1.0,), 1000) for name in OPERATORS},
@@ -89,9 +96,14 @@ class TimedRunner:
         items: Sequence[Item],
     ) -> AllocationMeasurement:
         self.allocations.append((operator, tuple(allocations), self.now_s))
-        ran_s = sum(size for _, size in allocations) * self._seconds[operator]
+        ran_s = sum(size for _, size in allocations) * self._takes_s(operator, configuration)
         self.now_s += ran_s
         return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaFacts((), 1000), ran_s)
+
+    def _takes_s(self, operator: str, configuration: Configuration) -> float:
+        """Seconds may be those of an operator, or of one of its knob values: `left`, `left-high`."""
+        knobs = "-".join(str(value) for value in configuration[operator].as_dict().values())
+        return self._seconds.get(f"{operator}-{knobs}", self._seconds[operator])
 
 
 class Listener:
@@ -142,14 +154,19 @@ class Trial:
             scorer = Scorer(application.pipeline, [application.folder])
             measurer = Measurer(store, addresses, self.dataset, self.runner, scorer)
             objectives = Objectives.of(self._queries, application.pipeline.name)
-            order, population = np.array(self.dataset.profiled), len(self.dataset.items)
-            standings = Standings(application.pipeline, measurer, order, population, objectives)
+            order, listed = np.array(self.dataset.profiled), prefix_order(application.pipeline)
+            strata = [self.dataset.items[index].strata for index in order]
+            confidence = Confidence.of_run(application.pipeline.metric, strata, objectives.risk, len(listed))
+            standings = Standings(listed, confidence, objectives)
             pace = Pace(addresses)
-            allocations = Allocations(store, addresses, measurer, standings, pace, budget, listener)
-            prospects = Prospects(application.pipeline, standings, objectives, pace)
-            Rounds(measurer, standings, prospects, allocations, pace, budget, listener).run()
-            for configuration in standings.configurations:
-                standings.look_up(configuration)
+            allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, listener)
+            stored = read_dataset(store, addresses.dataset(), self.dataset.seed)
+            assert stored is not None
+
+            def footprints() -> Footprints:
+                return Measurements(store, addresses, stored, listed).footprints(listed)
+
+            Rounds(measurer, order, standings, footprints, allocations, pace, budget, listener).run()
             return standings
 
 
@@ -172,13 +189,6 @@ def test_equal_prefixes_are_neighbours(application: Application) -> None:
     assert gains == [gains[0], gains[0], gains[2], gains[2]]
 
 
-def test_one_looks_again_after_some_items_more() -> None:
-    assert looks(120) == (8, 16, 24, 32, 48, 64, 96, 120)
-    assert looks(96) == (8, 16, 24, 32, 48, 64, 96)
-    assert looks(8) == (8,)
-    assert looks(3) == (3,)
-
-
 def test_too_many_to_list_is_told(application: Application) -> None:
     knobs = tuple(Knob(name=f"k{i}", choices=tuple(range(10))) for i in range(4))
     many = tuple(
@@ -188,66 +198,93 @@ def test_too_many_to_list_is_told(application: Application) -> None:
         prefix_order(sample_pipeline(operators=many))
 
 
+def _seconds(**others: float) -> dict[str, float]:
+    return {**dict.fromkeys(OPERATORS, 0.25), **{name.replace("_", "-"): seconds for name, seconds in others.items()}}
+
+
 def test_without_a_budget_everything_is_settled(large: Application) -> None:
-    """Perfect scores clear a threshold of 0.95 with some 60 items; a threshold of 1 is never cleared but by all."""
+    """Perfect scores clear a threshold of 0.95 with some 80 items; a threshold of 1 is never cleared but by all.
+
+    What takes as much as another that surely will do is asked no further.
+    """
     trial = Trial(large, queries=[accuracy_query(0.95)])
     standings = trial.run()
     assert all(standings.settled(configuration) for configuration in standings.configurations)
-    assert _counts(standings) == [64] * 4
+    assert _counts(standings) == [80, 8, 8, 8]
     full = Trial(large, queries=[accuracy_query(1.0)]).run()
-    assert _counts(full) == [120] * 4
+    assert _counts(full) == [120, 8, 8, 8]
 
 
 def test_increments_grow_and_each_prefix_runs_once(large: Application) -> None:
-    trial = Trial(large, queries=[accuracy_query(0.95)])
-    trial.run()
+    """Nobody keeps the objective, so that each is measured until it surely does not."""
+    trial = Trial(large, queries=[accuracy_query(0.5)], score=lambda *_: 0.48)
+    items = trial.run().items(large.configuration(1, "low"))
+    assert 32 < items < 120
     for configuration in large.configurations:
         sizes = [len(items) for c, items, _, _ in trial.runner.increments if c == configuration]
-        assert sizes == [8, 8, 8, 8, 16, 16]
+        ends = np.cumsum(sizes).tolist()
+        assert ends == [look for look in looks(120) if look <= items]
+        assert sizes[-1] > sizes[0]
     runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
-    assert trial.runner.now_s == pytest.approx(64 * 0.25 * sum(runs.values()))
+    assert trial.runner.now_s == pytest.approx(items * 0.25 * sum(runs.values()))
 
 
 def test_what_is_settled_gets_no_more_items(large: Application) -> None:
+    """The near miss takes less than the one that surely keeps the objective, and so has to be asked to the end."""
     hopeless, certain, near = (
         large.configuration(20, "low"),
         large.configuration(20, "high"),
         large.configuration(1, "low"),
     )
-    means = {hopeless: 0.0, certain: 1.0, near: 0.8, large.configuration(1, "high"): 0.8}
-    trial = Trial(large, queries=[accuracy_query(0.8)], score=lambda configuration, item: means[configuration])
+    means = {hopeless: 0.0, certain: 1.0, near: 0.799, large.configuration(1, "high"): 0.799}
+    trial = Trial(
+        large,
+        queries=[accuracy_query(0.8)],
+        score=lambda configuration, item: means[configuration],
+        seconds=_seconds(prepare_1=0.1, prepare_20=1.0),
+    )
     standings = trial.run()
     assert standings.items(hopeless) == 8
     assert standings.items(certain) == LATENCY_ITEMS
     assert standings.items(near) == 120
 
 
+def test_what_takes_more_than_one_that_surely_will_do_gets_no_more_items(large: Application) -> None:
+    cheap = [large.configuration(gain, "low") for gain in (1, 20)]
+    scores = {cheap[0]: 0.0}
+    trial = Trial(
+        large,
+        queries=[accuracy_query(0.8)],
+        score=lambda configuration, _: scores.get(configuration, 1.0),
+        seconds=_seconds(left_high=1.0),
+    )
+    standings = trial.run()
+    assert standings.items(cheap[1]) == LATENCY_ITEMS
+    assert sorted(_counts(standings)) == [8, 8, 8, LATENCY_ITEMS]
+    assert [c for c, _, _, _ in trial.runner.increments[4:]] == [cheap[1]] * 3
+
+
 def test_a_query_without_an_accuracy_objective_needs_items_for_its_latency(large: Application) -> None:
+    """Of the cheapest; where nobody asks for anything yet, of all."""
     free = accuracy_query(0.8).model_copy(
         update={"slos": accuracy_query(0.8).slos.model_copy(update={"accuracy": None})}
     )
-    standings = Trial(large, queries=[accuracy_query(0.8), free], score=lambda *_: 0.0).run()
-    assert _counts(standings) == [LATENCY_ITEMS] * 4
-    assert _counts(Trial(large).run()) == [LATENCY_ITEMS] * 4
-
-
-def test_the_undecided_come_first(large: Application) -> None:
-    """In a round: those that straddle the threshold, then those that only want items for latency."""
-    straddling = large.configuration(20, "high")
-    trial = Trial(
+    cheapest = large.configuration(20, "high")
+    standings = Trial(
         large,
-        queries=[accuracy_query(0.5)],
-        score=lambda configuration, _: 0.45 if configuration == straddling else 1.0,
-    )
-    trial.run()
-    pursued = [configuration for configuration, _, _, _ in trial.runner.increments[4:7]]
-    assert pursued == [large.configuration(1, "low")] * 3
-    assert trial.runner.increments[7][0] == straddling
+        queries=[accuracy_query(0.8), free],
+        score=lambda *_: 0.0,
+        seconds=_seconds(prepare_20=0.1, left_high=0.1),
+    ).run()
+    assert sorted(_counts(standings)) == [8, 8, 8, LATENCY_ITEMS]
+    assert standings.items(cheapest) == LATENCY_ITEMS
+    large.store.unlink()
+    assert _counts(Trial(large).run()) == [LATENCY_ITEMS] * 4
 
 
 def test_with_little_time_one_configuration_is_made_sure_for_each_objective(large: Application) -> None:
     """Breadth first, 100 s would bring 14 items to each of the four: not enough for either objective."""
-    means = {("low", 1): 0.88, ("high", 1): 1.0, ("low", 20): 0.5, ("high", 20): 0.97}
+    means = {("low", 1): 0.7, ("high", 1): 1.0, ("low", 20): 0.5, ("high", 20): 0.97}
 
     def score(configuration: Configuration, item: Item) -> float:
         values = dict(configuration.operators)
@@ -255,12 +292,12 @@ def test_with_little_time_one_configuration_is_made_sure_for_each_objective(larg
 
     seconds = {"prepare": 0.1, "left": 1.5, "right": 0.1, "joined": 0.1}
     trial = Trial(
-        large, budget_s=100.0, queries=[accuracy_query(0.89), accuracy_query(0.7)], score=score, seconds=seconds
+        large, budget_s=100.0, queries=[accuracy_query(0.8), accuracy_query(0.6)], score=score, seconds=seconds
     )
     standings = trial.run()
-    sure = [c for c in standings.configurations if standings.accuracy(c).lower >= 0.89]
-    assert sure
-    assert all(standings.items(c) >= LATENCY_ITEMS for c in sure)
+    kept = standings.decisions().kept
+    assert kept.any(axis=0).all()
+    assert all(standings.items(standings.configurations[k]) >= LATENCY_ITEMS for k in np.flatnonzero(kept.any(axis=1)))
     assert min(_counts(standings)) >= 1
 
 
@@ -288,10 +325,10 @@ def test_a_budget_is_exceeded_by_at_most_one_increment(
 
 
 def test_a_small_budget_is_spread_over_all_configurations(large: Application) -> None:
-    """Eight items of everything would take 24 s; 13 s are enough for some of each."""
-    counts = _counts(Trial(large, budget_s=13.0).run())
-    assert min(counts) >= 2
-    assert max(counts) <= 8
+    """Eight items of everything would take 24 s; 13 s are enough for some of each, the rest goes to one of them."""
+    trial = Trial(large, budget_s=13.0)
+    assert min(_counts(trial.run())) >= 1
+    assert len({configuration for configuration, _, _, _ in trial.runner.increments[:4]}) == 4
 
 
 def test_a_tiny_budget_still_measures_one_item(large: Application) -> None:
@@ -366,13 +403,16 @@ def test_nothing_is_measured_where_there_is_no_choice(large: Application) -> Non
 
 def test_allocations_come_after_the_first_round_and_take_a_share_of_the_budget(large: Application) -> None:
     _with_choices(large, batch_sizes=(1, 2))
-    trial = Trial(large, budget_s=60.0, queries=[accuracy_query(0.99)])
+    trial = Trial(large, budget_s=80.0, queries=[accuracy_query(0.99)])
     trial.run()
-    first_round_s = max(ended_s for _, _, _, ended_s in trial.runner.increments[:4])
     began = [began_s for _, _, began_s in trial.runner.allocations]
     assert len(began) == 3
-    assert min(began) == pytest.approx(first_round_s)
-    assert max(began) < trial.runner.increments[4][2]
+    before = [increment for increment in trial.runner.increments if increment[2] < min(began)]
+    after = [began_s for _, _, began_s, _ in trial.runner.increments if began_s >= min(began)]
+    counts = Counter(configuration for configuration, items, _, _ in before for _ in items)
+    assert counts == dict.fromkeys(large.configurations, 8)  # also the one that was tried first, with a single item
+    assert min(began) == pytest.approx(max(ended_s for _, _, _, ended_s in before))
+    assert max(began) < min(after)
     tight = Trial(large, budget_s=9.0)
     large.store.unlink()
     tight.run()

@@ -50,7 +50,7 @@ class ConfigurationProfile:
     scores: FloatArray
     """(n,) metric of each item."""
     accuracy: Bounded
-    """Mean score over the whole data set; an anytime-valid confidence sequence at the profile's risk."""
+    """Mean score over the items that may be profiled; an anytime-valid confidence sequence at the profile's risk."""
     input_bytes: FloatArray
     """(n,) size of the pipeline's input as it is sent."""
     operators: Mapping[str, OperatorProfile]

@@ -100,19 +100,25 @@ class Rounds:
             Whether anything was measured.
         """
         standings, first = self._standings, self._standings.looks[0]
-        waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.failed(c)]
         end_s, moved = self._budget.elapsed_s + limit_s, False
-        for done, configuration in enumerate(waiting):
-            allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
-            moved |= self._increase(configuration, first, allowed_s, at_least=1)
+        for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
+            waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.failed(c)]
+            for done, configuration in enumerate(waiting):
+                allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
+                moved |= self._increase(configuration, first, allowed_s, at_least)
         return moved
 
     def _pursue(self) -> None:
-        self._standings.weigh(self._footprints())
-        while (step := self._standings.next_step(self._seconds, self._budget.remaining_s)) is not None:
-            configuration = self._standings.configurations[step.configuration]
-            if not self._increase(configuration, step.target, self._budget.remaining_s):
-                return
+        """Take steps until nothing is open; of more items than were weighed, more may be open."""
+        standings, first, weighed = self._standings, self._standings.looks[0], False
+        while not weighed:
+            standings.weigh(self._footprints())
+            weighed = True
+            while (step := standings.next_step(self._seconds, self._budget.remaining_s)) is not None:
+                configuration = standings.configurations[step.configuration]
+                weighed &= standings.items(configuration) >= first
+                if not self._increase(configuration, step.target, self._budget.remaining_s):
+                    return
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
