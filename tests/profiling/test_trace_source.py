@@ -23,7 +23,7 @@ from circinus.profiling import (
     record_trace,
     save_trace,
 )
-from circinus.profiling.confidence import mean_bounds
+from circinus.profiling.confidence import Confidence
 from circinus.profiling.machine import Machine, this_machine
 from circinus.spec import Pipeline, prefix
 from random_traces import random_trace, specification_of, trace_pipeline
@@ -47,7 +47,10 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
     for found in profile.configurations:
         index = trace.configurations.index(found.configuration)
         np.testing.assert_array_equal(found.scores, trace.scores[index, found.items])
-        assert found.accuracy == mean_bounds(found.scores, 24, risk=profile.risk)
+        order = TraceSource(trace).dataset(pipeline, 0).profiled
+        strata = [trace.strata[item] for item in order]
+        confidence = Confidence.of_run(pipeline.metric, strata, profile.risk, configurations=8)
+        assert found.accuracy == confidence.bounds(found.scores[None])[0]
         for column, operator in enumerate(trace.operators):
             row = trace.rows[index, column]
             measured = found.operators[operator.name]
