@@ -104,7 +104,11 @@ def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
             direction=draw(st.sampled_from(["maximize", "minimize"])),
             range=(least, greatest),
         ),
-        dataset=DatasetSpec(uses=draw(references), arguments=draw(st.dictionaries(texts, scalars, max_size=2))),
+        dataset=DatasetSpec(
+            uses=draw(references),
+            arguments=draw(st.dictionaries(texts, scalars, max_size=2)),
+            features=draw(st.sampled_from(["plain", "none", "m:f"])),
+        ),
     )
 
 

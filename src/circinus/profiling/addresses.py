@@ -11,6 +11,7 @@ from typing import Any
 
 from circinus.operators import resolve, resolve_operator
 from circinus.operators.source_version import source_version
+from circinus.profiling.features import NONE, PLAIN
 from circinus.profiling.machine import Machine
 from circinus.spec import Configuration, DatasetSpec, KnobValues, Pipeline
 
@@ -26,6 +27,7 @@ class PipelineCode:
     """`uses` reference -> version."""
     metric: str
     dataset: str
+    """Of the data set, and of its features where they have code of their own."""
 
 
 def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineCode:
@@ -34,16 +36,21 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineC
     Raises:
         OperatorError: something is not found.
     """
+    dataset = source_version(resolve(pipeline.dataset.uses, module_paths))
+    if pipeline.dataset.features not in (PLAIN, NONE):
+        dataset += source_version(resolve(pipeline.dataset.features, module_paths))
     return PipelineCode(
         operators={o.uses: resolve_operator(o.uses, module_paths).version for o in pipeline.operators},
         metric=source_version(resolve(pipeline.metric.uses, module_paths)),
-        dataset=source_version(resolve(pipeline.dataset.uses, module_paths)),
+        dataset=dataset,
     )
 
 
 def dataset_source(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     """Address of the code and arguments that make a data set: tells which one it is without making it."""
-    return _address("data set", dataset.uses, dict(dataset.arguments), version, *([origin] if origin else []))
+    features = [] if dataset.features == PLAIN else [{"features": dataset.features}]
+    own = [origin] if origin else []
+    return _address("data set", dataset.uses, dict(dataset.arguments), version, *features, *own)
 
 
 class Addresses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
+from circinus.profiling.features import item_features
+from circinus.profiling.found_strata import found_strata
 from circinus.profiling.order import measuring_order
 from circinus.profiling.wire import packed
 from circinus.spec import Pipeline
@@ -22,7 +24,7 @@ class Dataset:
     """Items in the order in which they are measured: the same for every configuration."""
 
     items: tuple[Item, ...]
-    """In the order of the data set itself."""
+    """In the order of the data set itself; with the strata that were found, where no item declares any."""
     order: tuple[int, ...]
     """Indexes into `items`: a seeded permutation (`measuring_order`)."""
     held_out_items: int
@@ -30,9 +32,9 @@ class Dataset:
     seed: int
     """What the order was drawn with."""
     fingerprint: str
-    """SHA-256 over keys, values, truths and strata."""
+    """SHA-256 over keys, values, truths and strata, declared or found: with other strata the order is another."""
     addresses: tuple[str, ...]
-    """For each of `items` the SHA-256 over its key, value and truth."""
+    """For each of `items` the SHA-256 over its key, value and truth: with other strata, measurements stay."""
     input_bytes: tuple[int, ...]
     """For each of `items` the size of its value as it is sent."""
 
@@ -53,16 +55,19 @@ class Dataset:
 def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed: int = 0) -> Dataset:
     """Build the data set of `pipeline` and put its items in order.
 
+    Where no item declares strata they are found from features of the values (`DatasetSpec.features`).
+
     The fingerprint is over pickled content: values must pickle to the same bytes in every process (a set of
     strings does not), or nothing that was measured is ever recognised.
 
     Raises:
-        OperatorError: the function is not found or fails.
+        OperatorError: the function or that of the features is not found or fails.
         ProfileError: it returns something else than items, no item, two items with the same key, or an item that
-            cannot be pickled.
+            cannot be pickled; or the features are not equally many finite numbers.
     """
     items = _build(pipeline, module_paths)
     _check(pipeline, items)
+    items = _with_strata(pipeline, items, module_paths)
     addresses, sizes = [], []
     fingerprint = hashlib.sha256()
     for item in items:
@@ -99,6 +104,16 @@ def _build(pipeline: Pipeline, module_paths: Sequence[Path]) -> tuple[Item, ...]
             f"{_where(pipeline)}: calling it with {dict(pipeline.dataset.arguments)} failed with "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _with_strata(pipeline: Pipeline, items: tuple[Item, ...], module_paths: Sequence[Path]) -> tuple[Item, ...]:
+    """The items with strata found for them, where none declares any."""
+    if any(item.strata for item in items):
+        return items
+    features = item_features(items, pipeline.dataset.features, module_paths, _where(pipeline))
+    # Whatever the seed of the order: strata belong to the data set, of which there may be several orders.
+    strata = found_strata(features, np.random.default_rng(0))
+    return tuple(replace(item, strata=found) for item, found in zip(items, strata, strict=True))
 
 
 def _check(pipeline: Pipeline, items: Sequence[Any]) -> None:

@@ -99,6 +99,9 @@ class DatasetSpec(SpecModel):
     """`module:attribute` of a function that returns a sequence of `circinus.operators.Item`."""
     arguments: Mapping[str, ScalarValue] = Field(default_factory=dict)
     """Keyword arguments of the function."""
+    features: Reference = "plain"
+    """What items that declare no strata are told apart by: `module:attribute` of a function `(value) -> numbers`,
+    `plain` for sizes, levels, spectra and the like of plain data, or `none`."""
     held_out: Score = Field(default=0.2, ge=0, le=0.5)
     """Share of the items that profiling never measures, so that traffic can carry items no plan was chosen on."""
 
