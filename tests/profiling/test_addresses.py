@@ -101,6 +101,9 @@ def test_data_sets_are_told_apart_by_code_and_arguments(application: Application
     spec = application.pipeline.dataset
     assert dataset_source(spec, "1") != dataset_source(spec, "2")
     assert dataset_source(spec, "1") != dataset_source(spec.model_copy(update={"arguments": {"count": 3}}), "1")
+    sources = {dataset_source(spec.model_copy(update={"features": f}), "1") for f in ("plain", "none", "m:f")}
+    assert len(sources) == 3
+    assert dataset_source(spec, "1") in sources
 
 
 def test_equal_knobs_of_different_kinds_differ(application: Application) -> None:

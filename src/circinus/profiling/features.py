@@ -63,7 +63,7 @@ def _declared(function: Callable[[Any], Any], item: Item, where: str) -> FloatAr
         raise OperatorError(f"{where}: it failed with {type(error).__name__}: {error}") from error
     try:
         row = np.asarray(found, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ProfileError(f"{where}: found {_brief(found)}, expected a sequence of numbers") from error
     if row.ndim != 1 or not len(row):
         raise ProfileError(f"{where}: found {_brief(found)}, expected a sequence of at least one number")
@@ -113,7 +113,7 @@ def _number(value: Any) -> float:
     try:
         number = float(abs(value) if isinstance(value, np.complexfloating) else value)
     except OverflowError:  # an int beyond the range of floats
-        number = math.copysign(math.inf, value)
+        number = math.inf if value > 0 else -math.inf
     if math.isnan(number):
         return 0.0
     return math.copysign(math.log1p(min(abs(number), 1e300)), number)

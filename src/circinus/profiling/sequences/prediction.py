@@ -33,12 +33,19 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
     seen, deviations = rows[kind], scores - means
     inverse = np.linalg.inv(seen.T @ seen + _PSEUDO_ITEMS * np.eye(seen.shape[1]))
     moves = (deviations @ seen) @ inverse @ rows.T
-    leverages = 1 / drawn + (seen @ inverse * seen).sum(axis=1)
+    # Of kinds or of items, whichever are fewer: strata are few where items are thousands.
+    leverages = 1 / drawn + (_norms(rows, inverse)[kind] if len(rows) < drawn else _norms(seen, inverse))
     errors = (deviations - moves[:, kind]) / np.maximum(1.0 - leverages, 1e-9)
     plain_errors = deviations / max(1.0 - 1 / drawn, 1e-9)
     telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
     predicted: FloatArray = np.clip(means + np.where(telling[:, None], moves, 0.0), 0.0, 1.0)
     return predicted
+
+
+def _norms(vectors: FloatArray, form: FloatArray) -> FloatArray:
+    """(m, d) vectors v and a (d, d) form A -> (m,) v'Av."""
+    norms: FloatArray = (vectors @ form * vectors).sum(axis=1)
+    return norms
 
 
 def predicted_means(scores: FloatArray, covariates: Covariates | None, population: int) -> FloatArray:
