@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
-from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
+from circinus.profiling.next_step import LEAST_SHARE, Evidence, Step, expected_items, next_step
 from circinus.profiling.standings import looks
 from circinus.profiling.verdicts import Decisions, Standing, decide
 
@@ -41,7 +41,7 @@ class Case:
         """Configuration `order[i]` becomes configuration i."""
         standing, decisions, evidence = self.standing, self.decisions, self.evidence
         return Case(
-            standing=replace(standing, items=standing.items[order]),
+            standing=replace(standing, items=standing.items[order], meets=standing.meets[order]),
             decisions=Decisions(
                 decisions.open[order], decisions.kept[order], decisions.short[order], decisions.covered
             ),
@@ -113,13 +113,18 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
         open_ = [k for k in range(len(standing.items)) if decisions.open[k, q]]
         hopeful = [k for k in open_ if evidence.keeps[k, q]]
         needs_s = {k: case.seconds(k, expected_items(k, q, standing, evidence)) for k in open_}
-        if hopeful:
-            chosen = min(hopeful, key=lambda k: case.total_cpu_s[k])
-        elif open_:
-            chosen = min(needs_s, key=lambda k: needs_s[k])
-        else:
+        sure_s = [case.total_cpu_s[k] for k in range(len(standing.items)) if standing.meets[k, q]]
+        if not open_:
             continue
-        found.setdefault(chosen, []).append((evidence.weights[q], needs_s[chosen]))
+        candidates, share = open_, LEAST_SHARE
+        if hopeful and not sure_s:
+            candidates, share = hopeful, 1.0
+        elif hopeful:
+            cheapest_s = min(case.total_cpu_s[k] for k in hopeful)
+            candidates = [k for k in open_ if case.total_cpu_s[k] <= cheapest_s]
+            share = max(1 - cheapest_s / min(sure_s), LEAST_SHARE)
+        chosen = min(candidates, key=lambda k: needs_s[k])
+        found.setdefault(chosen, []).append((share * evidence.weights[q], needs_s[chosen]))
     for k in np.flatnonzero(decisions.short).tolist():
         weight = sum(evidence.weights[q] for q in np.flatnonzero(decisions.kept[k]))
         found.setdefault(k, []).append((weight, case.seconds(k, LATENCY_ITEMS)))
@@ -142,11 +147,17 @@ def test_the_greatest_weight_per_second_comes_first_of_what_the_budget_settles(
     assert weight / max(seconds, 1e-9) >= best * (1 - 1e-9)
 
 
-def _case(open_: list[list[bool]], items: list[int], keeps: list[list[bool]], **changes: object) -> Case:
+def _case(
+    open_: list[list[bool]],
+    items: list[int],
+    keeps: list[list[bool]],
+    meets: list[list[bool]] | None = None,
+    **changes: object,
+) -> Case:
     count, objectives = np.array(open_).shape
     nothing = np.zeros((count, objectives), dtype=bool)
     standing = Standing(
-        meets=nothing,
+        meets=nothing if meets is None else np.array(meets),
         fails=nothing,
         items=np.array(items),
         latency_items=LATENCY_ITEMS,
@@ -167,12 +178,19 @@ def _case(open_: list[list[bool]], items: list[int], keeps: list[list[bool]], **
     return Case(standing, decisions, evidence, **{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_the_cheapest_that_seems_to_keep_it_is_looked_at_first() -> None:
-    case = _case([[True]] * 3, [8, 8, 8], [[False], [True], [True]])
-    assert case.step() == Step(1, 16)
-    # What takes the fewest CPU seconds is it, not what is measured soonest: it drops the others.
-    slow = _case([[True]] * 3, [8, 8, 8], [[False], [True], [True]], pace_s=np.array([1.0, 9.0, 1.0]))
-    assert slow.step() == Step(1, 16)
+def test_first_somebody_is_made_sure_as_soon_as_can_be() -> None:
+    case = _case([[True]] * 3, [8, 8, 8], [[False], [True], [True]], pace_s=np.array([1.0, 9.0, 2.0]))
+    assert case.step() == Step(2, 16)
+
+
+def test_then_what_is_no_costlier_than_the_cheapest_that_seems_to_keep_it() -> None:
+    """The last one surely keeps it. The third seems to, but costs more than the second, which seems to as well."""
+    open_, keeps = [[True], [True], [True], [False]], [[False], [True], [True], [True]]
+    meets = [[False], [False], [False], [True]]
+    pace_s = np.array([5.0, 9.0, 1.0, 1.0])
+    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == Step(0, 16)
+    pace_s = np.array([9.0, 5.0, 1.0, 1.0])
+    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == Step(1, 16)
 
 
 def test_where_none_seems_to_keep_it_the_one_that_is_out_soonest_comes_first() -> None:

@@ -15,11 +15,11 @@ from circinus.profiling.stored import read_dataset
 
 @pytest.fixture
 def measured(application: Application) -> PipelineProfile:
-    return profile_pipeline(application.specification, "sample", application.store)
+    return profile_pipeline(application.specification, "sample", application.store, exhaustive=True)
 
 
-def _load(application: Application, seed: int = 0) -> PipelineProfile:
-    return load_profile(application.specification, "sample", application.store, seed=seed)
+def _load(application: Application, seed: int = 0, *, judged: bool = False) -> PipelineProfile:
+    return load_profile(application.specification, "sample", application.store, seed=seed, judged=judged)
 
 
 def test_it_is_what_was_measured(application: Application, measured: PipelineProfile) -> None:
@@ -66,13 +66,11 @@ def test_thresholds_are_those_of_the_queries_now(application: Application, measu
     profile_pipeline(
         application.specification, "sample", application.store, budget_s=25.0, clock=lambda: float(next(now_s))
     )
-    before = _load(application)
-    # Without a threshold too: latency is to be estimated from more items.
-    assert set(before.unsettled) == {p.configuration for p in before.configurations if len(p.items) < 24}
-    assert before.unsettled
+    before = _load(application, judged=True)
+    assert _load(application).judgements == {}  # it takes longer, and only those who look at it want it
     partial = next(p for p in before.configurations if len(p.items) < 24)
     application.queries = (accuracy_query(partial.accuracy.value),)
-    assert partial.configuration in _load(application).unsettled
+    assert partial.configuration in _load(application, judged=True).unsettled
     application.queries = (accuracy_query(0.5).model_copy(update={"risk": 0.2}),)
     wider = _load(application)
     assert wider.risk == 0.2
@@ -96,7 +94,7 @@ def test_nothing_of_it_is_believed_after_an_edit_of_everything(
 def test_another_order_is_another_profile(application: Application, measured: PipelineProfile) -> None:
     with pytest.raises(ProfileError, match="seed 1"):
         _load(application, seed=1)
-    again = profile_pipeline(application.specification, "sample", application.store, seed=1)
+    again = profile_pipeline(application.specification, "sample", application.store, seed=1, exhaustive=True)
     assert again.profiled_s == measured.profiled_s  # the same items in another order: nothing had to run
     assert again.configurations[0].items.tolist() != measured.configurations[0].items.tolist()
     assert _load(application).configurations[0].items.tolist() == measured.configurations[0].items.tolist()

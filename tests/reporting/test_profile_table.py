@@ -31,13 +31,13 @@ def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfil
     assert rows[0][2].strip() == str(len(best.items))
     for found in profile.configurations:
         (row,) = (row for row in rows if row[1].strip() == str(found.configuration))
-        assert (row[6].strip() == "no") == (found.configuration in profile.unsettled)
-        assert row[7].strip() == profile.reasons[found.configuration]
+        judgement = profile.judgements[found.configuration]
+        assert row[6].strip() == f"{judgement.verdict}: {judgement.reason}"
     assert profile.unsettled
-    assert "profile longer to settle them" in shown
+    assert "profile longer to decide them" in shown
     assert "data set: 40 items, 10 of them held out; version items 40" in shown
     assert "measured on: A CPU, 8 cores" in shown
-    assert "saved by shared beginnings; each bound may fail with probability 0.05" in shown
+    assert "saved by shared beginnings; with probability 0.95 all bounds and verdicts hold" in shown
     assert "warning" not in shown
 
 
@@ -51,6 +51,6 @@ def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) ->
 
 
 def test_of_nothing_the_table_is_empty(profile: PipelineProfile) -> None:
-    shown = printed(profile_table(replace(profile, configurations=(), unsettled=(), reasons={}), "minimize"))
+    shown = printed(profile_table(replace(profile, configurations=(), judgements={}), "minimize"))
     assert "Profile of traced" in shown
     assert "Operators" not in shown

@@ -16,7 +16,7 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
-_LEAST_SHARE = 0.02
+LEAST_SHARE = 0.02
 """Of an objective's weight, that any open question is worth."""
 
 
@@ -107,12 +107,12 @@ def _pursued(
     hopeful = open_[evidence.keeps[open_, objective]]
     sure = np.flatnonzero(standing.meets[:, objective])
     if not len(hopeful):
-        return open_, _LEAST_SHARE
+        return open_, LEAST_SHARE
     if not len(sure):
         return hopeful, 1.0
     cheapest_s = float(total_cpu_s[hopeful].min())
     saved = 1.0 - cheapest_s / max(float(total_cpu_s[sure].min()), 1e-12)
-    return open_[total_cpu_s[open_] <= cheapest_s], max(saved, _LEAST_SHARE)
+    return open_[total_cpu_s[open_] <= cheapest_s], max(saved, LEAST_SHARE)
 
 
 def expected_items(configuration: int, objective: int, standing: Standing, evidence: Evidence) -> int:
