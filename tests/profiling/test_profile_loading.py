@@ -15,17 +15,18 @@ from circinus.profiling.stored import read_dataset
 
 @pytest.fixture
 def measured(application: Application) -> PipelineProfile:
-    return profile_pipeline(application.specification, "sample", application.store, exhaustive=True)
+    application.score_alike()
+    return profile_pipeline(application.specification, "sample", application.store)
 
 
-def _load(application: Application, seed: int = 0, *, judged: bool = False) -> PipelineProfile:
-    return load_profile(application.specification, "sample", application.store, seed=seed, judged=judged)
+def _load(application: Application, seed: int = 0) -> PipelineProfile:
+    return load_profile(application.specification, "sample", application.store, seed=seed, judged=True)
 
 
 def test_it_is_what_was_measured(application: Application, measured: PipelineProfile) -> None:
     found = _load(application)
     assert (found.dataset_fingerprint, found.dataset_items) == (measured.dataset_fingerprint, 24)
-    for name in ("pipeline", "unmeasured", "unsettled", "profiled_s", "saved_s"):
+    for name in ("pipeline", "unmeasured", "judgements", "profiled_s", "saved_s"):
         assert getattr(found, name) == getattr(measured, name)
     for one, other in zip(found.configurations, measured.configurations, strict=True):
         assert one.accuracy == other.accuracy
@@ -59,18 +60,26 @@ def test_strata_that_were_found_are_read_and_not_found_again(application: Applic
     assert application.calls() == {}
 
 
-def test_thresholds_are_those_of_the_queries_now(application: Application, measured: PipelineProfile) -> None:
+def test_nothing_is_judged_where_nobody_asks_for_it(application: Application, measured: PipelineProfile) -> None:
+    assert set(measured.judgements) == set(application.configurations)
+    assert load_profile(application.specification, "sample", application.store).judgements == {}
+
+
+def test_thresholds_are_those_of_the_queries_now(application: Application) -> None:
     # On all 24 items every mean is exact, so take a profile with fewer.
-    application.store.unlink()
+    application.score_alike()
     now_s = iter(range(10_000))
     profile_pipeline(
         application.specification, "sample", application.store, budget_s=25.0, clock=lambda: float(next(now_s))
     )
-    before = _load(application, judged=True)
-    assert _load(application).judgements == {}  # it takes longer, and only those who look at it want it
+    before = _load(application)
+    # Without a threshold too: latency is to be estimated from more items.
+    assert set(before.unsettled) == {p.configuration for p in before.configurations if len(p.items) < 24}
+    assert before.unsettled
     partial = next(p for p in before.configurations if len(p.items) < 24)
-    application.queries = (accuracy_query(partial.accuracy.value),)
-    assert partial.configuration in _load(application, judged=True).unsettled
+    true_mean = 1.0 - np.arange(24).mean() / 100
+    application.queries = (accuracy_query((true_mean + partial.accuracy.upper) / 2),)  # who knows all items misses it
+    assert partial.configuration in _load(application).unsettled
     application.queries = (accuracy_query(0.5).model_copy(update={"risk": 0.2}),)
     wider = _load(application)
     assert wider.risk == 0.2
@@ -94,7 +103,7 @@ def test_nothing_of_it_is_believed_after_an_edit_of_everything(
 def test_another_order_is_another_profile(application: Application, measured: PipelineProfile) -> None:
     with pytest.raises(ProfileError, match="seed 1"):
         _load(application, seed=1)
-    again = profile_pipeline(application.specification, "sample", application.store, seed=1, exhaustive=True)
+    again = profile_pipeline(application.specification, "sample", application.store, seed=1)
     assert again.profiled_s == measured.profiled_s  # the same items in another order: nothing had to run
     assert again.configurations[0].items.tolist() != measured.configurations[0].items.tolist()
     assert _load(application).configurations[0].items.tolist() == measured.configurations[0].items.tolist()

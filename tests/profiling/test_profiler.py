@@ -35,17 +35,6 @@ def _profile(application: Application, **arguments: object) -> PipelineProfile:
     return profile_pipeline(application.specification, application.pipeline.name, application.store, **arguments)  # type: ignore[arg-type]
 
 
-ALIKE = "1.0 - int(answer[0][1:]) / 100"
-
-
-def _score_alike(application: Application) -> None:
-    """Scores of the items alone: whatever times are measured, nobody is surely as accurate as another before the end.
-
-    Without a query all configurations are then measured on all items.
-    """
-    application.edit("sample_data", "max(0.0, 1.0 - abs(answer[1] - truth))", ALIKE)
-
-
 class Failures:
     def __init__(self) -> None:
         self.found: list[FailedConfiguration] = []
@@ -172,7 +161,7 @@ def test_a_failure_is_tried_again_and_forgotten_when_it_goes_well(application: A
 
 
 def test_an_edit_invalidates_what_it_can_have_changed(application: Application) -> None:
-    _score_alike(application)
+    application.score_alike()
     before = _profile(application)
     application.clear_calls()
     application.edit("sample_second", "import os", "import os  # another version")
@@ -190,7 +179,7 @@ def test_an_edit_invalidates_what_it_can_have_changed(application: Application) 
 
 
 def test_another_metric_scores_the_stored_outputs(application: Application) -> None:
-    _score_alike(application)
+    application.score_alike()
     before = _profile(application)
     application.clear_calls()
     application.edit("sample_data", "1.0 - int", "1.0 - 0.5 * int")
@@ -200,7 +189,7 @@ def test_another_metric_scores_the_stored_outputs(application: Application) -> N
 
 
 def test_a_new_item_leaves_the_others_measured(application: Application) -> None:
-    _score_alike(application)
+    application.score_alike()
     _profile(application)
     application.clear_calls()
     application.pipeline = sample_pipeline(
@@ -288,7 +277,7 @@ def _known(application: Application) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Application, how: signal.Signals) -> None:
-    _score_alike(application)
+    application.score_alike()
     application.edit("sample_second", "for value in values:", SLOW)
     application.edit("sample_second", "import os", "import os, time")
     process = _start(application)
@@ -313,7 +302,7 @@ def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Applica
 
 
 def test_two_at_once_share_one_store(application: Application) -> None:
-    _score_alike(application)
+    application.score_alike()
     processes = [_start(application) for _ in range(2)]
     for process in processes:
         said, errors = process.communicate(timeout=120)
