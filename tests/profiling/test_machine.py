@@ -44,6 +44,7 @@ def test_what_another_machine_measured_is_found_and_told(
 
 
 def test_times_of_two_machines_never_mix(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    application.score_alike()
     with monkeypatch.context() as there:
         _move_to(OTHER, there)
         before = profile_pipeline(application.specification, "sample", application.store)
