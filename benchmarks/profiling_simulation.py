@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 RISK = 0.05
 FIRST_LOOK = 8
+LATENCY_ITEMS = 30
+"""Of a configuration that may be chosen, for a 95th percentile of latency."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Outcome:
     """Whether anything that was said to be sure is not so."""
     right: BoolArray
     """(thresholds,) whether the plan recommended at the end is the cheapest feasible one, up to the tolerance."""
-    items_until_right: int
+    items_until_right: float
     """Items after which the plans recommended for all thresholds were right and stayed so."""
     right_after: dict[int, float]
     """Items -> share of the thresholds whose recommended plan was right when so many had been measured."""
@@ -122,7 +124,7 @@ def simulate(
     standings = Standings(
         trace.configurations,
         _confidence(metric, population, variant, count),
-        Objectives(asked, (1.0,) * len(asked), RISK, 1),
+        Objectives(asked, (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
     )
     known = np.zeros(count, dtype=np.int64)
     seconds_of = _Seconds(trace)
@@ -150,7 +152,7 @@ def simulate(
     return Outcome(
         items=int(known.sum()),
         seconds=seconds_of.spent_s(known),
-        wrong=judge.wrong(standings),
+        wrong=judge.wrong,
         right=judge.right,
         items_until_right=judge.right_since,
         right_after={items: judge.share_at(items) for items in watched},
@@ -205,11 +207,18 @@ class _Judge:
         self._good_enough = self._keeps & (cost[:, None] <= cheapest * (1 + tolerance))
         self._answerable: BoolArray = self._keeps.any(axis=0)
         self._looks: list[tuple[int, float]] = []
+        self._means: FloatArray = means[:, 0]
+        self._sign = 1.0 if comparison == ">=" else -1.0
+        self._wrong = False
         self.right: BoolArray = np.zeros(len(limits[0]), dtype=bool)
-        self.right_since = 0
+        self.right_since = np.inf
 
     def look(self, standings: Standings, items: int) -> None:
-        """See which recommended plans are right after so many items."""
+        """See which recommended plans are right after so many items, and whether what is sure is true."""
+        meets, fails = standings.sure
+        self._wrong |= bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
+        for better, worse in standings.surely_as_accurate():
+            self._wrong |= bool(self._sign * (self._means[better] - self._means[worse]) < -1e-12)
         recommended = standings.recommended(self._cost)
         found = recommended >= 0
         self.right = np.where(
@@ -217,16 +226,13 @@ class _Judge:
         )
         self._looks.append((items, float(self.right.mean())))
         wrong = [at for at, share in self._looks if share < 1]
-        self.right_since = next((at for at, _ in self._looks if not wrong or at > wrong[-1]), items + 1)
+        self.right_since = next((float(at) for at, _ in self._looks if not wrong or at > wrong[-1]), np.inf)
 
     def share_at(self, items: int) -> float:
         """Of the recommended plans, when `items` had been measured; at the end, if the run took fewer."""
         return [share for at, share in self._looks if at <= max(items, self._looks[0][0])][-1]
 
-    def wrong(self, standings: Standings) -> bool:
-        """Whether something was said to be sure that is not so."""
-        meets, fails = standings.sure
-        return bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
-
-
-Progress = Callable[[], None]
+    @property
+    def wrong(self) -> bool:
+        """Whether something was ever said to be sure that is not so."""
+        return self._wrong

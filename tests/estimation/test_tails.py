@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.estimation.tails import TailAllowance, tolerance_factor
+from circinus.estimation.tails import UNBOUNDED, TailAllowance, tolerance_factor
 
 P95 = TailAllowance(95.0, 0.05)
 
@@ -57,4 +57,10 @@ def test_the_factor_has_no_unit_and_is_at_least_one(items: int, scale: float, se
 
 def test_no_time_at_all_is_no_error() -> None:
     assert P95.of(np.zeros(8)) == 1.0
-    assert np.isinf(P95.stretched(np.zeros(2))).all()
+    assert P95.of(np.zeros(2)) == UNBOUNDED
+    assert np.isfinite(P95.stretched(np.zeros(2))).all()
+
+
+def test_two_very_different_kinds_of_items_are_no_error() -> None:
+    careful = TailAllowance(95.0, 1e-4)
+    assert 1 < careful.of(np.array([1e-9] * 4 + [10.0] * 4)) <= UNBOUNDED

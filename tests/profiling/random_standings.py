@@ -47,7 +47,7 @@ def random_standing(rng: np.random.Generator, footprints: Footprints, objectives
         meets=told & keeps,
         fails=told & ~keeps,
         items=items.astype(np.int64),
-        latency_items=LATENCY_ITEMS,
+        latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,
         outdone=as_good & (rng.random(count) < 0.6),
         partners=partners,

@@ -160,7 +160,7 @@ def _case(
         meets=nothing if meets is None else np.array(meets),
         fails=nothing,
         items=np.array(items),
-        latency_items=LATENCY_ITEMS,
+        latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,
         outdone=np.zeros(count, dtype=bool),
         partners=np.full(count, -1),

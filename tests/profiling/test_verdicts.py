@@ -130,7 +130,7 @@ def _standing(footprints: Footprints, known: list[str], **changes: object) -> St
         "meets": signs == "+",
         "fails": signs == "-",
         "items": np.full(count, LATENCY_ITEMS),
-        "latency_items": LATENCY_ITEMS,
+        "latency_items": np.full(count, LATENCY_ITEMS),
         "all_items": ALL_ITEMS,
         "outdone": np.zeros(count, dtype=bool),
         "partners": footprints.partners(),

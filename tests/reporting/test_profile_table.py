@@ -37,7 +37,7 @@ def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfil
     assert "profile longer to decide them" in shown
     assert "data set: 40 items, 10 of them held out; version items 40" in shown
     assert "measured on: A CPU, 8 cores" in shown
-    assert "saved by shared beginnings; with probability 0.95 all bounds and verdicts hold" in shown
+    assert "saved by shared beginnings; with probability 0.95 all that is said of accuracy holds" in shown
     assert "warning" not in shown
 
 

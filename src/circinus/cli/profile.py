@@ -13,7 +13,7 @@ from circinus.cli.traces import Traces, trace_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from circinus.profiling import PipelineProfile, Source
+    from circinus.profiling import Judgement, PipelineProfile, Source
     from circinus.spec import Specification
 
 
@@ -24,9 +24,6 @@ Calibrated = Annotated[
     bool,
     typer.Option("--calibrate", help="Measure this machine's relative speed against what another put into the store."),
 ]
-
-if TYPE_CHECKING:
-    from circinus.profiling import Judgement
 
 
 def profile(
@@ -56,6 +53,10 @@ def profile(
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
+    if calibrated and record is not None:
+        raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
+    if show and budget is not None:
+        raise typer.BadParameter("--show measures nothing; leave out --budget")
     specification = load_specification(paths)
     sources = trace_sources(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
@@ -139,11 +140,10 @@ def _judgement(judgement: Judgement | None) -> dict[str, object]:
     return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
 
 
-def _summary(profile: object) -> dict[str, object]:
+def _summary(profile: PipelineProfile) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
-    from circinus.profiling import PipelineProfile, elsewhere
+    from circinus.profiling import elsewhere
 
-    assert isinstance(profile, PipelineProfile)
     return {
         "pipeline": profile.pipeline,
         "dataset_fingerprint": profile.dataset_fingerprint,

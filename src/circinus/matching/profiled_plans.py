@@ -27,7 +27,7 @@ class ProfiledPlans:
         self._pipelines = specification.pipelines
         self._queries: dict[str, Query] = {query.name: query for query in specification.queries}
         self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
-            (name, found.configuration): found for name, profile in profiles.items() for found in profile.configurations
+            (name, found.configuration): found for name, profile in profiles.items() for found in profile.usable
         }
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}

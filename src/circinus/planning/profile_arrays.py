@@ -90,12 +90,11 @@ def compile_profile(
         raise PlanningError(
             f"pipeline {pipeline.name}: found a profile of pipeline {profile.pipeline}, expected one of this pipeline"
         )
-    least = min(LEAST_ITEMS, profile.dataset_items - profile.held_out_items)
-    measured = [c for c in profile.configurations if len(c.items) >= least]
+    measured = profile.usable
     if not measured:
         raise PlanningError(
-            f"pipeline {pipeline.name}: found no configuration that was measured on {least} items, expected one; "
-            "profile it longer"
+            f"pipeline {pipeline.name}: found no configuration that was measured on {LEAST_ITEMS} items (or on all "
+            "there are), expected one; profile it longer"
         )
     order, grid = pipeline.topological_order(), percentile.grid
     producers = range(len(order) + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from circinus.estimation.tails import UNBOUNDED
 from circinus.planning.closed_pools import closed_pools, closed_to, lacking_alone
 from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
@@ -11,6 +12,9 @@ from circinus.planning.query_search import QuerySearch
 from circinus.spec import Network, Slos
 from circinus.spec.spoken import latency_limit, rounded_down, rounded_up
 from circinus.spec.units import DURATION, PRICE_PER_H
+
+_UNBOUNDED_S = 1e6
+"""A latency bound from which on there is none: the items are too few for it."""
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
@@ -37,6 +41,9 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
     for rows, table in zip(search.arrays.operators, search.space.options, strict=True):
         if not table.usable.any():
             return f"operator {rows.spec.name} fits in no pool: {closed_to(rows, query, network)}"
+    too_few = _too_few_items(search)
+    if too_few:
+        return too_few
     if relaxations:
         changes = ", or with ".join(_in_words(query.slos, relaxation) for relaxation in relaxations)
         return f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
@@ -47,9 +54,20 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
     return "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
 
 
+def _too_few_items(search: QuerySearch) -> str:
+    """Why nothing can be promised at the query's percentile and risk, where the items are too few for any bound."""
+    latency, most = search.query.slos.latency, max(len(c.items) for c in search.arrays.configurations)
+    if latency is None or search.space.percentile.allowance.of(np.ones(most)) < UNBOUNDED:
+        return ""
+    return (
+        f"p{latency.percentile:g} cannot be bounded at a risk of {search.query.risk:g} from {most} items; give the "
+        "data set more items, or raise the query's risk"
+    )
+
+
 def _relaxed_latency(search: QuerySearch) -> SingleRelaxation | None:
     candidate = search.fastest(search.accurate)
-    if candidate is None:
+    if candidate is None or candidate.estimate.latency_s.upper >= _UNBOUNDED_S:
         return None
     return SingleRelaxation("latency", candidate.estimate.latency_s.upper, candidate)
 

@@ -14,6 +14,7 @@ from circinus.operators.source_version import source_version
 from circinus.profiling.features import NONE, PLAIN
 from circinus.profiling.machine import Machine
 from circinus.spec import Configuration, DatasetSpec, KnobValues, Pipeline
+from circinus.spec.pipeline import DEFAULT_HELD_OUT
 
 LOCAL = "local"
 """Hardware class of the machine that measures."""
@@ -49,8 +50,10 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineC
 def dataset_source(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     """Address of the code and arguments that make a data set: tells which one it is without making it."""
     features = [] if dataset.features == PLAIN else [{"features": dataset.features}]
+    # The order, and with it what may be profiled, depends on how much is held out.
+    held_out = [] if dataset.held_out == DEFAULT_HELD_OUT else [{"held_out": dataset.held_out}]
     own = [origin] if origin else []
-    return _address("data set", dataset.uses, dict(dataset.arguments), version, *features, *own)
+    return _address("data set", dataset.uses, dict(dataset.arguments), version, *features, *held_out, *own)
 
 
 class Addresses:

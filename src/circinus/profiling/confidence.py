@@ -17,7 +17,6 @@ from circinus.profiling.sequences import (
     betting_bounds,
     indicators,
     sequence_risk,
-    threshold_verdicts,
 )
 from circinus.spec import AccuracySlo, MetricSpec
 
@@ -85,19 +84,6 @@ class Confidence:
             scores, self.population, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
 
-    def sides(self, scores: FloatArray, objectives: Sequence[AccuracySlo]) -> Sides:
-        """(k, n) scores of the first n items -> which objectives the means of all surely keep or miss.
-
-        Raises:
-            ValueError: a score outside the metric's range.
-        """
-        low, high = self.metric.range
-        thresholds = np.array([slo.threshold for slo in objectives], dtype=np.float64)
-        found = threshold_verdicts(
-            scores, self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
-        )
-        return Sides.of(found, objectives)
-
     def running(self, objectives: Sequence[AccuracySlo]) -> RunningVerdicts:
         """Verdicts on the thresholds of objectives, of one configuration, to which scores are added."""
         low, high = self.metric.range
@@ -116,16 +102,3 @@ class Confidence:
         width = self.metric.range[1] - self.metric.range[0]
         better = first - second if self.metric.direction == "maximize" else second - first
         return np.clip(better, -width, width)  # rounding may go beyond
-
-    def surely_as_good(self, first: FloatArray, second: FloatArray) -> BoolArray:
-        """(k, n) scores of pairs on the same first n items -> (k,) whether the first of each is surely no worse."""
-        width = self.metric.range[1] - self.metric.range[0]
-        found: Verdicts = threshold_verdicts(
-            self.advantages(first, second),
-            self.population,
-            np.zeros(1),
-            risk=self.side_risk,
-            low=-width,
-            high=width,
-        )
-        return found.at_least[:, 0]

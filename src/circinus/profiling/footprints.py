@@ -14,6 +14,14 @@ IntArray = NDArray[np.int64]
 
 DEFAULT_TOLERANCE = 0.05
 """Share by which a configuration may take more than another and still stand in for it."""
+_NEGLIGIBLE = 0.01
+"""Share of the total that no tolerance of an operator is smaller than: microseconds of one that does nothing are
+noise."""
+_UNEVEN = 0.6
+"""Standard deviation of the logarithms of service times above which the allowance for few items is large."""
+_SHORTEST_S = 1e-9
+_NOTEWORTHY = 0.05
+"""Share of the CPU seconds from which an operator's times matter for the tail."""
 _ROWS_AT_A_TIME = 64
 _FAR = np.iinfo(np.int64).max
 
@@ -55,7 +63,8 @@ class Footprints:
         """(f, s) whether a plan of configuration `first[i]` takes hardly more than the same plan of `second[j]`.
 
         With the same pools and links, whatever they are: in no operator more CPU seconds, memory or bytes, up to the
-        tolerance of the second's total of each. Plans of the second are then not needed where the first will do.
+        tolerance of what the second takes there (and what is negligible in its total). Plans of the second are then
+        not needed where the first will do. Means are compared: tails and what batches and CPUs gain are not.
         """
         common = np.minimum(self.items[first][:, None], self.items[second][None, :])
         found = common > 0
@@ -67,6 +76,20 @@ class Footprints:
         mine, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
         return found & self._hardly_more(mine, its)
 
+    def stood_in_for(self, one: int) -> BoolArray:
+        """(k,) which configurations one may stand in for; looked at once."""
+        if one not in self._rows:
+            self._rows[one] = self.stands_in(np.array([one]), np.arange(len(self.items)))[0]
+        return self._rows[one]
+
+    def stand_in_for(self, partners: IntArray) -> BoolArray:
+        """(k,) whether each configuration's partner (-1: none) may stand in for it and comes before it."""
+        found = np.zeros(len(partners), dtype=bool)
+        for number in np.flatnonzero(partners >= 0):
+            pair = partners[number : number + 1], np.array([number])
+            found[number] = self.stands_in(*pair)[0, 0] and self.before(*pair)[0, 0]
+        return found
+
     def before(self, first: IntArray, second: IntArray) -> BoolArray:
         """(f, s) whether the first has fewer `total_cpu_s`; of equal ones the first listed. False without an item.
 
@@ -76,6 +99,16 @@ class Footprints:
         total_s = self.total_cpu_s
         mine, its = total_s[first[:, None]], total_s[second[None, :]]
         return np.asarray((mine < its) | ((mine == its) & (first[:, None] < second[None, :])))
+
+    @property
+    def uneven(self) -> BoolArray:
+        """(k,) whether an operator that matters takes so different times that few items say little of the tail."""
+        found = np.zeros(len(self.items), dtype=bool)
+        for number in np.flatnonzero(self.items):
+            times_s = np.maximum(self.cpu_s[number, :, : self.items[number]], _SHORTEST_S)
+            matters = times_s.mean(axis=1) >= _NOTEWORTHY * self.total_cpu_s[number]
+            found[number] = (np.log(times_s).std(axis=1)[matters] > _UNEVEN).any()
+        return found
 
     def partners(self) -> IntArray:
         """(k,) for each configuration one that may stand in for it and is most like it; -1 where there is none.
@@ -101,7 +134,13 @@ class Footprints:
         counts = np.arange(1, self.cpu_s.shape[2] + 1)
         return np.cumsum(self.cpu_s, axis=2) / counts, np.cumsum(self.output_bytes, axis=2) / counts
 
+    @cached_property
+    def _rows(self) -> dict[int, BoolArray]:
+        return {}
+
     def _hardly_more(self, mine: FloatArray, its: FloatArray) -> BoolArray:
         """(..., o) what two take of one thing -> (...)"""
-        excess = np.maximum(mine - its, 0.0).sum(axis=-1)
-        return np.asarray(excess <= self.tolerance * its.sum(axis=-1))
+        allowed = self.tolerance * its + _NEGLIGIBLE * its.sum(axis=-1, keepdims=True)
+        excess = np.maximum(mine - its, 0.0)
+        total = self.tolerance * its.sum(axis=-1)
+        return np.asarray((excess <= allowed).all(axis=-1) & (excess.sum(axis=-1) <= total))

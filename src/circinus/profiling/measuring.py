@@ -30,7 +30,6 @@ class Measurer:
         self._runner = runner
         self._scorer = scorer
         self._address = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
-        self._exhausted: set[Configuration] = set()
         self._writer = Writer(store, addresses, dataset)
         self._numbers: IntArray = np.array([self._writer.item_numbers[a] for a in dataset.addresses], dtype=np.int64)
 
@@ -81,7 +80,6 @@ class Measurer:
             return self._measure(configuration, self._items(missing), counted)
         except UnrecordedError as error:
             # What there is of it counts, and that there is no more is no failure of the configuration.
-            self._exhausted.add(configuration)
             if error.recorded:
                 self._measure(configuration, error.recorded, counted)
             raise
@@ -103,9 +101,8 @@ class Measurer:
         return found
 
     def record_failure(self, failure: FailedConfiguration) -> None:
-        """Commit that a configuration failed; that there are no more measurements of it is no failure."""
-        if failure.configuration not in self._exhausted:
-            self._writer.failed(failure)
+        """Commit that a configuration failed."""
+        self._writer.failed(failure)
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
         """Commit that recordings of these configurations are those of the code as it is now."""

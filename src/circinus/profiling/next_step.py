@@ -87,7 +87,7 @@ def next_step(
         _add(worth, soonest, share * float(evidence.weights[q]), expected_s[soonest])
     for k in np.flatnonzero(decisions.short):
         weight = float(evidence.weights[decisions.kept[k]].sum()) if decisions.kept.shape[1] else 1.0
-        _add(worth, int(k), weight, seconds(int(k), standing.latency_items))
+        _add(worth, int(k), weight, seconds(int(k), int(standing.latency_items[k])))
     if not worth:
         return None
     chosen = max(worth, key=lambda k: (worth[k][1] <= within_s, worth[k][0] / max(worth[k][1], 1e-9), -k))

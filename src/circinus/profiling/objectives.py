@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from circinus.profiling.percentile_items import items_for_percentile, latency_items
+from circinus.profiling.percentile_items import certain_items, items_for_percentile, latency_items
 from circinus.spec import AccuracySlo, Query
 
 DEFAULT_RISK = 0.05
-_USUAL_ITEMS = math.ceil(items_for_percentile(95.0, DEFAULT_RISK) / 2)
+_USUAL_CERTAIN = items_for_percentile(95.0, DEFAULT_RISK)
+_USUAL_ITEMS = math.ceil(_USUAL_CERTAIN / 2)
 """Where nobody asks for anything yet."""
 
 
@@ -26,6 +27,8 @@ class Objectives:
     """The smallest risk of any query: that anything said of any configuration and any objective is wrong."""
     latency_items: int = _USUAL_ITEMS
     """Items that the most demanding latency objective takes (`latency_items`)."""
+    certain_items: int = _USUAL_CERTAIN
+    """Items that it takes of a configuration whose times are so uneven that fewer say little of their tail."""
 
     @classmethod
     def of(cls, queries: Sequence[Query], pipeline_name: str) -> Objectives:
@@ -39,4 +42,5 @@ class Objectives:
             weights=tuple(weights.values()),
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
             latency_items=max(map(latency_items, concerned), default=_USUAL_ITEMS),
+            certain_items=max(map(certain_items, concerned), default=_USUAL_CERTAIN),
         )

@@ -24,13 +24,17 @@ def items_for_percentile(percentile: float, risk: float) -> int:
     return max(1, math.ceil(math.log(risk) / math.log(percentile / 100.0)))
 
 
+def certain_items(query: Query) -> int:
+    """Items on which the bound of the query's latency percentile needs no assumption."""
+    latency = query.slos.latency
+    return LEAST_ITEMS if latency is None else max(LEAST_ITEMS, items_for_percentile(latency.percentile, query.risk))
+
+
 def latency_items(query: Query) -> int:
     """Items on which a configuration is measured for the query's latency objective.
 
     Half of what a bound of the percentile takes without assumptions. The allowance for the tail
-    (`circinus.estimation.tails`) is then small: some per cent of the service time.
+    (`circinus.estimation.tails`) is then small, some per cent of the service time, unless times are of very different
+    kinds.
     """
-    latency = query.slos.latency
-    if latency is None:
-        return LEAST_ITEMS
-    return max(LEAST_ITEMS, math.ceil(items_for_percentile(latency.percentile, query.risk) / 2))
+    return max(LEAST_ITEMS, math.ceil(certain_items(query) / 2))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.machine import Machine
+from circinus.profiling.percentile_items import LEAST_ITEMS
 from circinus.profiling.verdicts import Judgement, Verdict
 from circinus.spec import Configuration
 
@@ -99,6 +100,12 @@ class PipelineProfile:
     """What is decided of each configuration that has not failed, and why; empty where nobody asked for it."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
+
+    @property
+    def usable(self) -> tuple[ConfigurationProfile, ...]:
+        """Configurations that anything is promised on: known on `LEAST_ITEMS` items, or on all there are."""
+        least = min(LEAST_ITEMS, self.dataset_items - self.held_out_items)
+        return tuple(found for found in self.configurations if len(found.items) >= least)
 
     @property
     def unsettled(self) -> tuple[Configuration, ...]:

@@ -79,6 +79,7 @@ class Rounds:
         while self._first_look(self._budget.remaining_s):
             self._pursue()
         self._allocations.measure(math.inf, self._tell_allocations)
+        self._pursue()  # batches may have taken more memory than was known
 
     def run_exhaustively(self) -> None:
         """Measure every configuration on every item that may be profiled, as far as the budget goes.
@@ -89,7 +90,7 @@ class Rounds:
         standings = self._standings
         for look in (standings.looks[0], standings.looks[-1]):
             for configuration in standings.configurations:
-                if not standings.failed(configuration):
+                if not standings.closed(configuration):
                     self._increase(configuration, look, self._budget.remaining_s)
         self._allocations.measure(math.inf, self._tell_allocations)
 
@@ -102,23 +103,25 @@ class Rounds:
         standings, first = self._standings, self._standings.looks[0]
         end_s, moved = self._budget.elapsed_s + limit_s, False
         for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
-            waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.failed(c)]
+            waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.closed(c)]
             for done, configuration in enumerate(waiting):
                 allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
                 moved |= self._increase(configuration, first, allowed_s, at_least)
         return moved
 
     def _pursue(self) -> None:
-        """Take steps until nothing is open; of more items than were weighed, more may be open."""
-        standings, first, weighed = self._standings, self._standings.looks[0], False
-        while not weighed:
+        """Take steps until none is left with what running each configuration takes as it is known then."""
+        standings, stepped = self._standings, True
+        beyond: set[Configuration] = set()  # not one item of them fits in what is left of the budget
+        while stepped:
             standings.weigh(self._footprints())
-            weighed = True
-            while (step := standings.next_step(self._seconds, self._budget.remaining_s)) is not None:
+            stepped = False
+            while (step := standings.next_step(self._seconds, self._budget.remaining_s, beyond)) is not None:
                 configuration = standings.configurations[step.configuration]
-                weighed &= standings.items(configuration) >= first
-                if not self._increase(configuration, step.target, self._budget.remaining_s):
-                    return
+                if self._increase(configuration, step.target, self._budget.remaining_s):
+                    stepped = True
+                else:
+                    beyond.add(configuration)
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,8 +36,12 @@ class Standings:
         self.confidence = confidence
         self.objectives = objectives
         self.looks = looks(confidence.population)
-        needed = min(objectives.latency_items, confidence.population)
-        self.latency_items = next(look for look in self.looks if look >= needed)
+        usual, certain = (
+            next(look for look in self.looks if look >= min(items, confidence.population))
+            for items in (objectives.latency_items, objectives.certain_items)
+        )
+        self._certain_items = certain
+        self._latency_items = np.full(len(configurations), usual, dtype=np.int64)
         self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
         count, asked = len(self.configurations), len(objectives.asked)
         self._scores: list[FloatArray] = [np.zeros(0) for _ in range(count)]
@@ -51,6 +55,7 @@ class Standings:
         self._variances = np.full(count, _range(confidence.metric) ** 2 / 4)
         self._outdone = np.zeros(count, dtype=bool)
         self._partners = np.full(count, -1, dtype=np.int64)
+        self._stands_in = np.zeros(count, dtype=bool)
         self._footprints: Footprints | None = None
 
     def learn(self, configuration: Configuration, scores: FloatArray) -> None:
@@ -75,11 +80,11 @@ class Standings:
     def weigh(self, footprints: Footprints) -> None:
         """Take note of what running each configuration takes, by which they are compared from now on."""
         self._footprints = footprints
-        partners = footprints.partners()
-        for number in np.flatnonzero(partners != self._partners).tolist():
-            self._comparisons.pop(number, None)
-            self._outdone[number] = False
-        self._partners = partners
+        begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
+        # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
+        self._partners = np.where(begun, self._partners, footprints.partners())
+        self._stands_in = footprints.stand_in_for(self._partners)
+        self._latency_items = np.where(footprints.uneven, self._certain_items, self._latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)
 
@@ -95,6 +100,11 @@ class Standings:
         """Whether it failed in this measurement."""
         return bool(self._failed[self._number[configuration]])
 
+    def closed(self, configuration: Configuration) -> bool:
+        """Whether it is measured no more, because it failed or there is nothing more of it."""
+        number = self._number[configuration]
+        return bool(self._failed[number] or self._ended[number])
+
     def items(self, configuration: Configuration) -> int:
         """Length of the beginning of the order on which it is known."""
         return len(self._scores[self._number[configuration]])
@@ -103,15 +113,22 @@ class Standings:
         """Whether more items of it would change no decision."""
         return bool(self.decisions().settled[self._number[configuration]])
 
-    def next_step(self, seconds: Callable[[Configuration, int], float], within_s: float) -> Step | None:
+    def next_step(
+        self,
+        seconds: Callable[[Configuration, int], float],
+        within_s: float,
+        without: Collection[Configuration] = (),
+    ) -> Step | None:
         """What to measure next of the configurations that have been measured at all; None: nothing is open.
 
         Args:
             seconds: (configuration, items) -> seconds until it is known on so many items.
             within_s: seconds left.
+            without: configurations that are not to be measured now.
         """
         decisions, standing = self.decisions(), self._standing()
         measured = standing.items > 0
+        measured[[self._number[configuration] for configuration in without]] = False
         decisions = replace(decisions, open=decisions.open & measured[:, None], short=decisions.short & measured)
         total_s = np.zeros(len(self.configurations)) if self._footprints is None else self._footprints.total_cpu_s
         return next_step(
@@ -129,6 +146,10 @@ class Standings:
         """(k, q) which objectives each configuration surely keeps, and which it surely misses."""
         standing = self._standing()
         return standing.meets, standing.fails
+
+    def surely_as_accurate(self) -> list[tuple[int, int]]:
+        """Pairs of numbers of configurations: the first is surely no less accurate than the second."""
+        return [(int(self._partners[number]), int(number)) for number in np.flatnonzero(self._outdone)]
 
     def recommended(self, cost: FloatArray) -> IntArray:
         """(q,) the configuration that one would choose for each objective now; -1: none.
@@ -150,7 +171,7 @@ class Standings:
         for number, configuration in enumerate(self.configurations):
             items = len(self._scores[number])
             if decisions.short[number]:
-                items = max(items, self.latency_items)
+                items = max(items, int(self._latency_items[number]))
             for q in np.flatnonzero(decisions.open[number]):
                 items = max(items, expected_items(number, int(q), standing, evidence))
             found[configuration] = items
@@ -198,9 +219,9 @@ class Standings:
             meets=self._meets & ~self._failed[:, None],
             fails=self._fails | self._failed[:, None],
             items=np.where(self._failed | self._ended, everything, items),
-            latency_items=self.latency_items,
+            latency_items=self._latency_items,
             all_items=everything,
-            outdone=self._outdone & ~self._failed[self._partners],
+            outdone=self._outdone & self._stands_in & ~self._failed[self._partners],
             partners=self._partners,
         )
 

@@ -151,8 +151,7 @@ class TraceRunner:
             reason = f"{failure.reason} (as recorded)"
             raise MeasurementError(f"{where}: {reason}", configuration, failure.item_key, reason)
         if configuration not in self._indexes:
-            reason = "the trace has no measurement of it"
-            raise MeasurementError(f"{where}: {reason}", configuration, None, reason)
+            raise UnrecordedError(where, configuration, items[0].key, ())
         index = self._indexes[configuration]
         numbers = [self._items[item.key] for item in items]
         known = np.isfinite(self._trace.scores[index, numbers])

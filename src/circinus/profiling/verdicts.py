@@ -47,8 +47,8 @@ class Standing:
     """(k, q) surely missed."""
     items: IntArray
     """(k,) on how many items each is known."""
-    latency_items: int
-    """How many items latency is to be estimated from, at most all."""
+    latency_items: IntArray
+    """(k,) on how many items each is to be known for its latency, at most all."""
     all_items: int
     """How many there are: a configuration known on all of them is decided."""
     outdone: BoolArray
@@ -131,7 +131,7 @@ def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> In
     sure = np.flatnonzero(standing.meets.any(axis=1))
     sure = sure[np.argsort(footprints.total_cpu_s[sure], kind="stable")]
     for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
-        stands_in = footprints.stands_in(one[None], everything)[0]
+        stands_in = footprints.stood_in_for(int(one)).copy()
         stands_in[one] = False
         if cheaper:
             stands_in &= footprints.before(one[None], everything)[0]
@@ -167,7 +167,7 @@ def _judgement(
         which = ", ".join(asked[q] for q in np.flatnonzero(decisions.open[row]))
         return Judgement(Verdict.UNDECIDED, f"it may or may not keep {which}")
     if decisions.short[row]:
-        return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items} items")
+        return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items[row]} items")
     if standing.fails[row].all() and len(asked):
         return Judgement(Verdict.INFEASIBLE, f"it surely misses {', '.join(asked)}")
     if decisions.kept[row].any():
@@ -179,4 +179,6 @@ def _judgement(
     if not asked:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
+    if not others:
+        return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")
     return Judgement(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")

@@ -73,7 +73,7 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     remarks = [
         Text(
             f"{duration(profile.profiled_s)} of processing, {duration(profile.saved_s)} saved by shared beginnings; "
-            f"with probability {1 - profile.risk:g} all bounds and verdicts hold"
+            f"with probability {1 - profile.risk:g} all that is said of accuracy holds"
         ),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
         Text(f"measured on: {profile.machine or 'not recorded'}"),

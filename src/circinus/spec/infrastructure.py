@@ -59,7 +59,10 @@ class HardwareClass(SpecModel):
     def _disagreements(cls, content: Any) -> Iterable[Wrong]:
         if not isinstance(content, HardwareClass):
             return
-        if content.relative_speed is None and content.name != LOCAL_CLASS:
+        if content.name == LOCAL_CLASS and content.relative_speed not in (None, 1.0):
+            found, expected = f"{content.relative_speed:g}", "1, as this is the machine that profiles"
+            yield Wrong(("relative_speed",), found, expected, "give the class another name")
+        elif content.relative_speed is None and content.name != LOCAL_CLASS:
             yield Wrong(
                 ("relative_speed",),
                 "nothing",

@@ -14,6 +14,8 @@ from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, Sca
 from circinus.spec.slo import Score
 from circinus.spec.units import Bytes
 
+DEFAULT_HELD_OUT = 0.2
+
 Choices = Annotated[
     tuple[ScalarValue, ...],
     Field(min_length=1),
@@ -102,7 +104,7 @@ class DatasetSpec(SpecModel):
     features: Reference = "plain"
     """What items that declare no strata are told apart by: `module:attribute` of a function `(value) -> numbers`,
     `plain` for sizes, levels, spectra and the like of plain data, or `none`."""
-    held_out: Score = Field(default=0.2, ge=0, le=0.5)
+    held_out: Score = Field(default=DEFAULT_HELD_OUT, ge=0, le=0.5)
     """Share of the items that profiling never measures, so that traffic can carry items no plan was chosen on."""
 
     def held_out_items(self, items: int) -> int:

@@ -21,6 +21,8 @@ _COST = re.compile(rf"\s*(?:cost\s*:?\s*)?{_COMPARISON}\s*(?P<limit>.*)")
 _OBJECTIVE = re.compile(r"\s*(?P<objective>[A-Za-z_]\w*)\s*:?\s*(?P<rest>.*)", re.DOTALL)
 _EXAMPLES = "an objective such as latency p95 <= 800ms, accuracy >= 0.9 or cost <= $0.50/h"
 _AT_MOST = ("<=", "≤")
+_ROUNDING = 1e-12
+"""The mean of scores that all are the threshold may be off by so much."""
 
 
 def _score(value: Any) -> Any:
@@ -84,8 +86,9 @@ class AccuracySlo(SpecModel):
         return {"threshold": match["threshold"], "comparison": "<=" if match["comparison"] in _AT_MOST else ">="}
 
     def holds_for(self, score: float) -> bool:
-        """Whether a mean score keeps the objective."""
-        return score >= self.threshold if self.comparison == ">=" else score <= self.threshold
+        """Whether a mean score keeps the objective, rounding aside."""
+        beyond = score - self.threshold if self.comparison == ">=" else self.threshold - score
+        return beyond >= -_ROUNDING
 
     def __str__(self) -> str:
         return f"{self.comparison} {_plain(self.threshold)}"

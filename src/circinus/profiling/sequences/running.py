@@ -9,7 +9,7 @@ from circinus.profiling.sequences.capital import FRACTIONS, PARTS
 from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.prediction import predicted_means, predictions
 from circinus.profiling.sequences.side_bets import SideBets
-from circinus.profiling.sequences.thresholds import Verdicts
+from circinus.profiling.sequences.thresholds import Verdicts, exhausted_verdicts
 
 
 class RunningVerdicts:
@@ -89,8 +89,7 @@ class RunningVerdicts:
     def verdicts(self) -> Verdicts:
         """(1, q) what is sure now."""
         if self.items == self._population:
-            mean = self._scores.mean()
-            return Verdicts((mean > self._thresholds)[None], (mean < self._thresholds)[None], exhausted=True)
+            return exhausted_verdicts(self._scores[None], self._thresholds, self._high - self._low)
         above, below = (side.surely_above(self._risk)[None] for side in self._sides)
         return Verdicts(above, below, exhausted=False)
 

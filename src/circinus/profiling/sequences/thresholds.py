@@ -11,6 +11,9 @@ from circinus.profiling.sequences.capital import greatest_capital
 from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.side_bets import side_bets
 
+_ROUNDING = 1e-12
+"""Share of the range by which a mean of many equal scores may be off."""
+
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
@@ -73,8 +76,7 @@ def threshold_verdicts(
         covariates.check(population)
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if scores.shape[1] == population:
-        means = scores.mean(axis=1)[:, None]
-        return Verdicts(means > thresholds, means < thresholds, exhausted=True)
+        return exhausted_verdicts(scores, thresholds, high - low)
     if low == high:
         ones = np.ones((len(scores), 1), dtype=bool)
         return Verdicts(ones & (low > thresholds), ones & (low < thresholds), exhausted=True)
@@ -82,6 +84,12 @@ def threshold_verdicts(
     above = _surely_above(unit, population, places, risk, covariates)
     below = _surely_above(1.0 - unit, population, 1.0 - places, risk, covariates)
     return Verdicts(above, below, exhausted=False)
+
+
+def exhausted_verdicts(scores: FloatArray, thresholds: FloatArray, width: float) -> Verdicts:
+    """(k, N) scores of all items and (q,) thresholds; means within rounding of a threshold are equal to it."""
+    beyond = scores.mean(axis=1)[:, None] - thresholds
+    return Verdicts(beyond > _ROUNDING * width, beyond < -_ROUNDING * width, exhausted=True)
 
 
 def _surely_above(
