@@ -167,6 +167,24 @@ def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp
     assert "latency" in rejection["relaxation"]["change"]
 
 
+def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: Path, tmp_path: Path) -> None:
+    text = (application / "queries.yaml").read_text(encoding="utf-8")
+    lines = ["    - latency p95 <= 1us" if "latency" in line else line for line in text.splitlines()]
+    queries = application / "hopeless.yaml"
+    queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plan_file = str(tmp_path / "hopeless.json")
+    try:
+        arguments = "plan", "pipeline.yaml", "infrastructure.yaml", "hopeless.yaml", "-o", plan_file
+        data = answer(*arguments, cwd=application, kind="plan", code=1)
+        assert not data["plan_set"]["matching"]["assignments"]
+        run = run_circinus("apply", plan_file, "--run-dir", str(tmp_path / "engine"), cwd=application)
+    finally:
+        queries.unlink()
+    assert run.returncode == 1
+    assert "found no query that is served" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize("mode", ["replay", "real"])
 def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "engine")

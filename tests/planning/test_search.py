@@ -9,7 +9,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
 from circinus.planning import SearchSettings, plan_queries, plan_query
-from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling import Bounded, ConfigurationProfile, PipelineProfile
 from circinus.spec import (
     AccuracySlo,
     CostSlo,
@@ -295,3 +295,17 @@ def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationPr
             for name, found in measured.operators.items()
         },
     )
+
+
+def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
+    pipeline, profile = _chain()
+    unsure = replace(
+        profile,
+        configurations=tuple(replace(c, accuracy=Bounded(0.6, 0.4, 0.95)) for c in profile.configurations),
+    )
+    network = Network(_infrastructure())
+    found = plan_query(_query(accuracy=AccuracySlo(threshold=0.9)), pipeline, unsure, network)
+    count = len(unsure.configurations)
+    assert f"but {count} configurations measured on few items may keep accuracy >= 0.9: profile first" in found.reason
+    hopeless = plan_query(_query(accuracy=AccuracySlo(threshold=0.96)), pipeline, unsure, network)
+    assert "profile first" not in hopeless.reason

@@ -226,7 +226,7 @@ def test_the_budget_is_kept_on_the_given_clock(application: Application) -> None
     now_s = iter(range(10_000))
     profile = _profile(application, budget_s=12.0, clock=lambda: float(next(now_s)))
     assert 0 < sum(len(p.items) for p in profile.configurations) < 4 * 8
-    assert next(now_s) < 60
+    assert next(now_s) < 100
 
 
 SLOW = "for value in values:\n            time.sleep(0.05)"

@@ -38,7 +38,8 @@ def test_the_cost_of_an_alternative_is_labelled_as_that_of_the_query_alone() -> 
     (alternative,) = assignment.alternatives
     assert alternative.reason == "costs $0.25/h more in total"
     text = printed(assignment_explanation(assignment, asked))
-    assert "alternatives, each estimated for this query alone; 'more in total' counts what the others run" in text
+    assert "alternatives, each estimated for this query alone with deployments as busy as they may get" in text
+    assert "'more in total' counts what the others run already" in text
     assert "cost alone" in text
     assert "(fully shared)" in text
     alone, shared = alternative.estimate.cost_usd_per_h.upper, alternative.estimate.cost_usd_per_h.lower

@@ -37,11 +37,14 @@ def apply(
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
+    from circinus.errors import PlanningError
     from circinus.reporting.status_table import status_table
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY
     opened = open_plan(plan_file, needs_store=replay)
+    if not opened.plan_set.matching.assignments:
+        raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
     if replay:
         _record(opened, items)
     found = _deploy(opened.desired_state(Mode(mode)), run_dir)

@@ -38,7 +38,9 @@ def init(
     for path in sorted(contents):
         typer.echo(f"wrote {folder / path}")
     where = "" if folder == Path() else f"cd {folder} && "
-    typer.echo(f"next: {where}circinus validate && circinus profile && circinus plan && circinus explain plan.json")
+    typer.echo(
+        f"next: {where}circinus validate && circinus profile && circinus plan && circinus explain plan.json && circinus apply --mode replay"
+    )
 
 
 def _write_all(contents: Mapping[Path, str]) -> None:

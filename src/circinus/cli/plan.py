@@ -63,8 +63,11 @@ def plan(
     )
     save_plan_set(plan_set, output)
     warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
+    nothing_served = bool(specification.queries) and not matching.assignments
     if json:
         print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings)})
+        if nothing_served:
+            raise typer.Exit(1)
         return
     from circinus.reporting.plan_table import deployment_table, plan_table
     from circinus.spec.spoken import duration
@@ -74,6 +77,8 @@ def plan(
     for warning in sorted(warnings):
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
+    if nothing_served:
+        raise typer.Exit(1)
 
 
 def _pipelines_in_use(specification: Specification) -> list[str]:

@@ -83,6 +83,8 @@ def profile(
             break
     if record is not None:
         save_trace(record_trace(specification, names[0], known, seed=seed), record)
+        if not json:
+            console().print(f"trace written to {record}", highlight=False)
     if json:
         print_json("profile", [_summary(found) for found in profiles])
     if any(found.interrupted for found in profiles):

@@ -46,12 +46,27 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
         return too_few
     if relaxations:
         changes = ", or with ".join(_in_words(query.slos, relaxation) for relaxation in relaxations)
-        return f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
+        words = f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
+        return words + (_not_known_well(search) if any(r.slo == "accuracy" for r in relaxations) else "")
     if not search.fits():
         lacking = lacking_alone(search.space)
         words = "no plan fits in the pools and links that are open to the query, not even alone"
         return f"{words}: {lacking}" if lacking else words
-    return "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
+    words = "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
+    return words + ("" if len(search.accurate) else _not_known_well(search))
+
+
+def _not_known_well(search: QuerySearch) -> str:
+    """That more measurements may help, where configurations may keep the accuracy objective or not."""
+    slo = search.query.slos.accuracy
+    if slo is None:
+        return ""
+    bounds = [c.accuracy for c in search.arrays.configurations]
+    count = sum(slo.holds_for(b.lower) != slo.holds_for(b.upper) for b in bounds)
+    if not count:
+        return ""
+    which = "1 configuration" if count == 1 else f"{count} configurations"
+    return f"; but {which} measured on few items may keep accuracy {slo}: profile first (circinus profile)"
 
 
 def _too_few_items(search: QuerySearch) -> str:

@@ -89,8 +89,9 @@ def find_profile(
             failing = found
     if failing is None:
         where = " on another machine" if of_others else ""
+        command = "circinus profile" if isinstance(source, LocalSource) else "circinus profile --trace"
         raise ProfileError(
             f"{store.path}: found no measurement of pipeline {pipeline_name}{where} as its operators, metric and data "
-            f"set are now (order of items: seed {seed}); measure it{where} (circinus profile)"
+            f"set are now (order of items: seed {seed}); measure it{where} ({command})"
         )
     return failing

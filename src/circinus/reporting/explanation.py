@@ -86,7 +86,10 @@ def _stages(assignment: Assignment) -> Table:
 def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
     if not alternatives:
         return Text("no alternatives")
-    title = "alternatives, each estimated for this query alone; 'more in total' counts what the others run already"
+    title = (
+        "alternatives, each estimated for this query alone with deployments as busy as they may get (the chosen plan's "
+        "as they will run); 'more in total' counts what the others run already"
+    )
     table = Table()
     table.add_column("plan", overflow="fold")
     for column in ("latency", "accuracy", "cost alone\n(fully shared)"):

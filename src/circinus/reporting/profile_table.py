@@ -83,6 +83,8 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     if profile.unsettled:
         words = f"undecided configurations: {len(profile.unsettled)}"
         remarks.append(Text(f"{words}; profile longer to decide them"))
+    elif profile.configurations and profile.judgements:
+        remarks.append(Text("every configuration is decided: measuring longer would change nothing"))
     if profile.unmeasured:
         remarks.append(Text(f"configurations not measured at all: {len(profile.unmeasured)}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
