@@ -38,9 +38,8 @@ def init(
     for path in sorted(contents):
         typer.echo(f"wrote {folder / path}")
     where = "" if folder == Path() else f"cd {folder} && "
-    typer.echo(
-        f"next: {where}circinus validate && circinus profile && circinus plan && circinus explain plan.json && circinus apply --mode replay"
-    )
+    steps = "validate", "profile", "plan", "explain plan.json", "apply --mode replay"
+    typer.echo(f"next: {where}{' && '.join(f'circinus {step}' for step in steps)}")
 
 
 def _write_all(contents: Mapping[Path, str]) -> None:
