@@ -24,14 +24,13 @@ class FixedChoice:
     """Whether operators go to the nearest tier that they may use, or to the farthest."""
 
 
-_ENOUGH_ITEMS = 8
-"""Means of fewer items are mostly luck; somebody choosing by hand would not go by them either."""
-
-
 def _most_accurate(pipeline: Pipeline, profile: PipelineProfile) -> ConfigurationProfile:
-    known = [c for c in profile.configurations if len(c.items) >= _ENOUGH_ITEMS]
-    sign = 1.0 if pipeline.metric.direction == "maximize" else -1.0
-    return max(known or profile.configurations, key=lambda c: (sign * c.accuracy.value, -_busy_s(c)))
+    """The one that surely is: means of few items are mostly luck, and nobody would go by them."""
+    rising = pipeline.metric.direction == "maximize"
+    return max(
+        profile.configurations,
+        key=lambda c: (c.accuracy.lower if rising else -c.accuracy.upper, -_busy_s(c)),
+    )
 
 
 def _least_work(pipeline: Pipeline, profile: PipelineProfile) -> ConfigurationProfile:
