@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="runs of each statistic")
     parser.add_argument("--ablation-seeds", type=int, default=50, help="runs of each ablation")
+    parser.add_argument("--coverage-runs", type=int, default=600, help="orders of each population")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "profiling", help="folder of the real store")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -78,7 +79,7 @@ def main() -> None:
     parts: tuple[Callable[[], Part], ...] = (
         lambda: trace_part(chosen.seeds, chosen.ablation_seeds, chosen.jobs, console),
         lambda: queries_part(chosen.ablation_seeds, chosen.jobs, console),
-        lambda: coverage(chosen.seeds, console),
+        lambda: coverage(chosen.coverage_runs, console),
         lambda: kills(chosen.kills, console),
         lambda: meeting(chosen.state, console),
     )

@@ -21,6 +21,7 @@ MODULE = "dataset_sample"
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Dataset]]:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within a second would share their bytecode
 
     def loaded(body: str, seed: int = 0, features: str = "plain", **arguments: Any) -> Dataset:
         sys.modules.pop(MODULE, None)

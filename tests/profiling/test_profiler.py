@@ -231,10 +231,11 @@ def test_the_budget_is_kept_on_the_given_clock(application: Application) -> None
 
 SLOW = "for value in values:\n            time.sleep(0.05)"
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from sample_application import Application
 from circinus.profiling import profile_pipeline
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 application = Application(Path(sys.argv[1]))
 found = profile_pipeline(application.specification, "sample", application.store)
 print("interrupted" if found.interrupted else "complete", sum(len(p.items) for p in found.configurations))
