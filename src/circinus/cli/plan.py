@@ -11,8 +11,9 @@ from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_opti
 from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from circinus.matching import PlanSet
     from circinus.profiling import Source
     from circinus.spec import Specification
 
@@ -35,7 +36,7 @@ def plan(
     from datetime import UTC, datetime
     from time import perf_counter
 
-    from circinus.cli.output import console, print_json
+    from circinus.cli.output import print_json
     from circinus.matching import make_plan_set, plan_all, save_plan_set
     from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
@@ -63,22 +64,24 @@ def plan(
     )
     save_plan_set(plan_set, output)
     warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
-    nothing_served = bool(specification.queries) and not matching.assignments
     if json:
         print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings)})
-        if nothing_served:
-            raise typer.Exit(1)
-        return
+    else:
+        _print(specification, plan_set, output, sorted(warnings))
+    if specification.queries and not matching.assignments:
+        raise typer.Exit(1)  # nobody is served
+
+
+def _print(specification: Specification, plan_set: PlanSet, output: Path, warnings: Sequence[str]) -> None:
+    from circinus.cli.output import console
     from circinus.reporting.plan_table import deployment_table, plan_table
     from circinus.spec.spoken import duration
 
     queries = {query.name: query for query in specification.queries}
-    console().print(plan_table(matching, queries), deployment_table(matching.deployments))
-    for warning in sorted(warnings):
+    console().print(plan_table(plan_set.matching, queries), deployment_table(plan_set.matching.deployments))
+    for warning in warnings:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
-    if nothing_served:
-        raise typer.Exit(1)
 
 
 def _pipelines_in_use(specification: Specification) -> list[str]:

@@ -53,10 +53,7 @@ def profile(
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
-    if calibrated and record is not None:
-        raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
-    if show and budget is not None:
-        raise typer.BadParameter("--show measures nothing; leave out --budget")
+    _check_options(budget, show=show, record=record, calibrated=calibrated)
     specification = load_specification(paths)
     sources = trace_sources(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
@@ -91,6 +88,13 @@ def profile(
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
         raise typer.Exit(1)  # not one configuration works
+
+
+def _check_options(budget: float | None, *, show: bool, record: Path | None, calibrated: bool) -> None:
+    if calibrated and record is not None:
+        raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
+    if show and budget is not None:
+        raise typer.BadParameter("--show measures nothing; leave out --budget")
 
 
 def measured_pipeline(

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ProfileError
+from circinus.profiling.addresses import Addresses
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.assembly import read_profile
 from circinus.profiling.budget import Budget
 from circinus.profiling.confidence import Confidence
+from circinus.profiling.dataset import Dataset
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.measurements import Measurements
@@ -24,7 +26,7 @@ from circinus.profiling.rounds import Rounds
 from circinus.profiling.source import LocalSource, Source
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import read_dataset
+from circinus.profiling.stored import StoredDataset, read_dataset
 from circinus.spec import Specification
 
 LEAST_PATIENCE_S = 60.0
@@ -82,23 +84,8 @@ def profile_pipeline(
         stored = read_dataset(opened, addresses.dataset(), seed)
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
-        pace = Pace(addresses)
-        profile = read_profile(opened, addresses, stored, objectives)
-        for known in profile.configurations:
-            pace.known(known.configuration, {n: o.service_s.tolist() for n, o in known.operators.items()})
-        measurer.declare([known.configuration for known in profile.configurations])
-        order = np.array(dataset.profiled, dtype=np.int64)
-        listed = prefix_order(pipeline)
-        strata = [dataset.items[index].strata for index in dataset.profiled]
-        confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed))
-        standings = Standings(listed, confidence, objectives)
-        allocations = Allocations(opened, addresses, measurer, order, standings, pace, budget, observer)
-
-        def footprints() -> Footprints:
-            return Measurements(opened, addresses, stored, listed).footprints(listed)
-
+        rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer)
         try:
-            rounds = Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer)
             if exhaustive:
                 rounds.run_exhaustively()
             else:
@@ -106,3 +93,32 @@ def profile_pipeline(
         except KeyboardInterrupt:
             interrupted = True
         return read_profile(opened, addresses, stored, objectives, judged=True, interrupted=interrupted)
+
+
+def _rounds(
+    store: ProfileStore,
+    measurer: Measurer,
+    addresses: Addresses,
+    dataset: Dataset,
+    stored: StoredDataset,
+    objectives: Objectives,
+    budget: Budget,
+    observer: ProfileObserver,
+) -> Rounds:
+    """A measurement that goes on from what the store knows."""
+    pipeline, listed = addresses.pipeline, prefix_order(addresses.pipeline)
+    known = read_profile(store, addresses, stored, objectives).configurations
+    pace = Pace(addresses)
+    for measured in known:
+        pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
+    measurer.declare([measured.configuration for measured in known])
+    strata = [dataset.items[index].strata for index in dataset.profiled]
+    confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed))
+    standings = Standings(listed, confidence, objectives)
+    order = np.array(dataset.profiled, dtype=np.int64)
+    allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, observer)
+
+    def footprints() -> Footprints:
+        return Measurements(store, addresses, stored, listed).footprints(listed)
+
+    return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer)
