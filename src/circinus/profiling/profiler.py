@@ -84,8 +84,8 @@ def profile_pipeline(
         stored = read_dataset(opened, addresses.dataset(), seed)
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
-        rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer)
         try:
+            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer)
             if exhaustive:
                 rounds.run_exhaustively()
             else:
