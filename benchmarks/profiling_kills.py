@@ -22,11 +22,12 @@ from circinus.spec import AccuracySlo, Query, Slos, Specification
 
 THRESHOLDS = (0.4, 0.6, 0.8)
 ITEMS_HELD_OUT = 0.5
-PROGRAM = """
+_EVERY = 1000
+KILLED_AT_A_STEP = """
 import os, signal, sqlite3, sys
 from pathlib import Path
 
-store, trace, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+store, trace, kill_at, every = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 steps = 0
 
 def step():
@@ -41,10 +42,16 @@ connect = sqlite3.connect
 
 def counted(*arguments, **named):
     connection = connect(*arguments, **named)
-    connection.set_progress_handler(step, 1000)
+    connection.set_progress_handler(step, every)
     return connection
 
 sqlite3.connect = counted
+"""
+"""Beginning of a program that is given store, trace, the step at which it is killed (0: never) and the instructions of
+SQLite that make a step. `steps` counts them."""
+PROGRAM = (
+    KILLED_AT_A_STEP
+    + """
 from benchmarks.profiling_kills import killed_specification
 from benchmarks.speech_trace import read_speech_trace, traces_folder
 from circinus.profiling import TraceSource, load_trace, profile_pipeline
@@ -53,6 +60,7 @@ specification = killed_specification()
 profile_pipeline(specification, "speech", store, source=TraceSource(load_trace(trace)))
 print(steps)
 """
+)
 
 
 def killed_specification() -> Specification:
@@ -112,7 +120,7 @@ def _run(store: Path, trace: Path, kill_at: int) -> int | None:
     """Steps of a run that came to its end; None: it was killed."""
     root = Path(__file__).resolve().parent.parent
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at)],
+        [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at), str(_EVERY)],
         capture_output=True,
         text=True,
         cwd=root,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.profiling_kills import KILLED_AT_A_STEP
 
 from circinus.profiling import PipelineProfile, TraceSource, load_profile, profile_pipeline, save_trace
 from circinus.profiling.store import ProfileStore
@@ -16,30 +17,11 @@ from random_traces import random_trace, specification_of, trace_pipeline
 
 ITEMS = 80
 KILLS = 10
+EVERY = 25
 
-PROGRAM = """
-import os, signal, sqlite3, sys
-from pathlib import Path
-
-store, trace, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-steps = 0
-
-def step():
-    # Called by SQLite after some steps of its virtual machine: in the middle of statements and of transactions.
-    global steps
-    steps += 1
-    if steps == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 0
-
-connect = sqlite3.connect
-
-def counted(*arguments, **named):
-    connection = connect(*arguments, **named)
-    connection.set_progress_handler(step, 25)
-    return connection
-
-sqlite3.connect = counted
+PROGRAM = (
+    KILLED_AT_A_STEP
+    + """
 from random_traces import specification_of, trace_pipeline
 from circinus.profiling import TraceSource, load_trace, profile_pipeline
 
@@ -55,12 +37,13 @@ source = TraceSource(load_trace(trace))
 profile_pipeline(specification_of(pipeline), pipeline.name, store, source=source, observer=Teller())
 print(steps)
 """
+)
 
 
 def _run(store: Path, trace: Path, kill_at: int) -> tuple[int, list[int]]:
     """Exit code, and the numbers that were told: of runs that were committed."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at)],
+        [sys.executable, "-c", PROGRAM, str(store), str(trace), str(kill_at), str(EVERY)],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(Path(__file__).parents[1])},
