@@ -55,7 +55,7 @@ def items_seen(
 ) -> int:
     """How many of the items that traffic carries were measured for the profile of a configuration in use.
 
-    None where the data set holds items out.
+    Zero where the data set holds items out.
     """
     from circinus.profiling import load_dataset, load_profile
 

@@ -91,13 +91,13 @@ class _Measured:
     @classmethod
     def of(cls, profile: OperatorProfile, percentile: Percentile) -> _Measured:
         service_s = profile.service_s
-        items = percentile.grid.items(len(service_s))
+        scenarios_s, allowance = service_s[percentile.grid.items(len(service_s))], percentile.allowance.of(service_s)
         return cls(
-            service_s[items],
+            scenarios_s,
             float(service_s.mean()),
             float((service_s**2.0).mean()),
-            percentile.allowance.of(service_s),
-            percentile.allowance.stretched(service_s)[items],
+            allowance,
+            scenarios_s * allowance,
         )
 
 

@@ -52,7 +52,7 @@ class TailAllowance:
 
     def stretched(self, service_s: FloatArray) -> FloatArray:
         """The seconds times the factor."""
-        return np.asarray(np.maximum(service_s, _SHORTEST_S) * self.of(service_s))
+        return np.asarray(service_s * self.of(service_s))
 
 
 def tolerance_factor(items: int, share: float, risk: float) -> float:
