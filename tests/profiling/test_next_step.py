@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
+from circinus.profiling.looks import looks
 from circinus.profiling.next_step import LEAST_SHARE, Evidence, Step, expected_items, next_step
-from circinus.profiling.standings import looks
 from circinus.profiling.verdicts import Decisions, Standing, decide
 
 LOOKS = looks(ALL_ITEMS)

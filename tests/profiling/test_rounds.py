@@ -21,6 +21,7 @@ from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import load_dataset
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.listing import prefix_order
+from circinus.profiling.looks import looks
 from circinus.profiling.measurements import Measurements
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import Objectives
@@ -36,7 +37,7 @@ from circinus.profiling.runner import (
     ReplicaFacts,
 )
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.standings import Standings, looks
+from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
 from circinus.spec import Configuration, DatasetSpec, Knob, LatencySlo, Query

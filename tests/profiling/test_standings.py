@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.footprints import DEFAULT_TOLERANCE, Footprints
+from circinus.profiling.looks import looks
 from circinus.profiling.objectives import Objectives
-from circinus.profiling.standings import Standings, looks
+from circinus.profiling.standings import Standings
 from circinus.profiling.verdicts import Judgement, Verdict
 from circinus.spec import AccuracySlo, Configuration, KnobValues, LatencySlo, MetricSpec, Query, Slos
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from circinus.profiling.confidence import BoolArray, Confidence, Sides
 from circinus.profiling.footprints import Footprints
+from circinus.profiling.looks import looks
 from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import FloatArray, IntArray
@@ -240,20 +241,6 @@ class Standings:
             side_risk=self.confidence.side_risk,
             weights=np.array(self.objectives.weights, dtype=np.float64),
         )
-
-
-def looks(items: int) -> tuple[int, ...]:
-    """Numbers of items after which to look again: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, ... and all.
-
-    The bounds allow any number of looks; eight items are worth starting an operator for, and four steps to a doubling
-    keep a configuration from getting many more than it needs.
-    """
-    found, step = [8], 8
-    while found[-1] + step < items:
-        found.append(found[-1] + step)
-        if found[-1] >= 8 * step:
-            step *= 2
-    return (*(look for look in found if look < items), items)
 
 
 def _range(metric: MetricSpec) -> float:
