@@ -76,13 +76,13 @@ class Footprints:
         mine, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
         return found & self._hardly_more(mine, its)
 
-    def stood_in_for(self, one: int) -> BoolArray:
+    def covered_by(self, one: int) -> BoolArray:
         """(k,) which configurations one may stand in for; looked at once."""
         if one not in self._rows:
             self._rows[one] = self.stands_in(np.array([one]), np.arange(len(self.items)))[0]
         return self._rows[one]
 
-    def stand_in_for(self, partners: IntArray) -> BoolArray:
+    def partners_stand_in(self, partners: IntArray) -> BoolArray:
         """(k,) whether each configuration's partner (-1: none) may stand in for it and comes before it."""
         found = np.zeros(len(partners), dtype=bool)
         for number in np.flatnonzero(partners >= 0):

@@ -84,7 +84,7 @@ class Standings:
         begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
         # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
         self._partners = np.where(begun, self._partners, footprints.partners())
-        self._stands_in = footprints.stand_in_for(self._partners)
+        self._stands_in = footprints.partners_stand_in(self._partners)
         self._latency_items = np.where(footprints.uneven, self._certain_items, self._latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)

@@ -131,7 +131,7 @@ def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> In
     sure = np.flatnonzero(standing.meets.any(axis=1))
     sure = sure[np.argsort(footprints.total_cpu_s[sure], kind="stable")]
     for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
-        stands_in = footprints.stood_in_for(int(one)).copy()
+        stands_in = footprints.covered_by(int(one)).copy()
         stands_in[one] = False
         if cheaper:
             stands_in &= footprints.before(one[None], everything)[0]
