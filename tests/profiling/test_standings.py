@@ -267,7 +267,7 @@ def test_who_stops_and_begins_again_ends_the_same(seed: int, stopped: list[int])
     assert standings.judgements() == through.judgements()
 
 
-def test_a_configuration_that_fails_is_out_and_what_it_covered_by_is_asked_again() -> None:
+def test_a_configuration_that_fails_is_out_and_what_it_stood_in_for_is_asked_again() -> None:
     """The first is cheaper and as good; when it fails, the second is needed."""
     rng = np.random.default_rng(0)
     scores = np.clip(0.8 + rng.normal(0, 0.05, (2, 100)), 0, 1)
