@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from circinus.profiling import Trace
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.footprints import Footprints, IntArray
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.objectives import Objective, Objectives
 from circinus.profiling.sequences import Covariates, indicators
 from circinus.profiling.standings import Standings
 from circinus.spec import AccuracySlo, MetricSpec
@@ -124,7 +124,7 @@ def simulate(
     standings = Standings(
         trace.configurations,
         _confidence(metric, population, variant, count),
-        Objectives(asked, (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
+        Objectives(tuple(map(Objective, asked)), (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
     )
     known = np.zeros(count, dtype=np.int64)
     seconds_of = _Seconds(trace)

@@ -40,12 +40,14 @@ def random_standing(rng: np.random.Generator, footprints: Footprints, objectives
     known = footprints.items > 0
     items = np.where(known, rng.choice([8, LATENCY_ITEMS, 24, ALL_ITEMS], count), 0)
     told = known[:, None] & ((items == ALL_ITEMS)[:, None] | (rng.random((count, objectives)) < 0.5))
-    keeps = means[:, None] >= thresholds[None, :]
+    late = told & (rng.random((count, objectives)) < 0.2)
+    keeps = (means[:, None] >= thresholds[None, :]) & ~late
     partners = footprints.partners()
     as_good = (partners >= 0) & (means[partners] >= means)
     return Standing(
         meets=told & keeps,
         fails=told & ~keeps,
+        slow=late,
         items=items.astype(np.int64),
         latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,

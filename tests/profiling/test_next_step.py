@@ -159,6 +159,7 @@ def _case(
     standing = Standing(
         meets=nothing if meets is None else np.array(meets),
         fails=nothing,
+        slow=nothing,
         items=np.array(items),
         latency_items=np.full(count, LATENCY_ITEMS),
         all_items=ALL_ITEMS,

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from sample_application import accuracy_query
+from sample_application import accuracy_query, sample_pipeline
 
-from circinus.profiling.objectives import DEFAULT_RISK, Objectives
+from circinus.profiling.objectives import DEFAULT_RISK, Objective, Objectives
 from circinus.profiling.percentile_items import LEAST_ITEMS, latency_items
-from circinus.spec import AccuracySlo, LatencySlo, Query, Slos
+from circinus.spec import (
+    AccuracySlo,
+    HardwareClass,
+    Infrastructure,
+    LatencySlo,
+    Pool,
+    Query,
+    Slos,
+    Specification,
+)
 
 
 def _query(name: str, slos: Slos, weight: float = 1.0) -> Query:
@@ -16,8 +25,8 @@ def _query(name: str, slos: Slos, weight: float = 1.0) -> Query:
 def test_those_of_the_queries_on_the_pipeline() -> None:
     careful = accuracy_query(0.9).model_copy(update={"risk": 0.01})
     other = accuracy_query(0.5, pipeline="other").model_copy(update={"risk": 0.001, "weight": 9.0})
-    found = Objectives.of([careful, accuracy_query(0.7), other, accuracy_query(0.7)], "sample")
-    assert found.asked == (AccuracySlo(threshold=0.9), AccuracySlo(threshold=0.7))
+    found = Objectives.of_queries([careful, accuracy_query(0.7), other, accuracy_query(0.7)], "sample")
+    assert found.asked == (Objective(AccuracySlo(threshold=0.9)), Objective(AccuracySlo(threshold=0.7)))
     assert found.weights == (1.0, 2.0)
     assert found.risk == 0.01
     assert found.latency_items == LEAST_ITEMS
@@ -25,19 +34,19 @@ def test_those_of_the_queries_on_the_pipeline() -> None:
 
 def test_equal_thresholds_of_unlike_comparisons_are_two() -> None:
     slos = [AccuracySlo(threshold=0.3, comparison=comparison) for comparison in ("<=", ">=")]
-    found = Objectives.of([_query("mixed", Slos(accuracy=slo)) for slo in slos], "sample")
-    assert found.asked == tuple(slos)
+    found = Objectives.of_queries([_query("mixed", Slos(accuracy=slo)) for slo in slos], "sample")
+    assert found.asked == tuple(map(Objective, slos))
 
 
 def test_queries_without_an_accuracy_objective_are_one_more() -> None:
     free = [_query("one", Slos(), weight=2.0), _query("other", Slos(), weight=0.5)]
-    found = Objectives.of([free[0], accuracy_query(0.9), free[1]], "sample")
-    assert found.asked == (None, AccuracySlo(threshold=0.9))
+    found = Objectives.of_queries([free[0], accuracy_query(0.9), free[1]], "sample")
+    assert found.asked == (Objective(), Objective(AccuracySlo(threshold=0.9)))
     assert found.weights == (2.5, 1.0)
 
 
 def test_without_queries_nothing_is_asked_and_latency_takes_the_usual_items() -> None:
-    found = Objectives.of([accuracy_query(0.5, pipeline="other")], "sample")
+    found = Objectives.of_queries([accuracy_query(0.5, pipeline="other")], "sample")
     assert (found.asked, found.weights, found.risk) == ((), (), DEFAULT_RISK)
     usual = _query("usual", Slos(latency=LatencySlo(limit=1.0)))
     assert found.latency_items == latency_items(usual)
@@ -45,5 +54,36 @@ def test_without_queries_nothing_is_asked_and_latency_takes_the_usual_items() ->
 
 def test_the_most_demanding_latency_objective_counts() -> None:
     percentiles = [_query(f"p{p}", Slos(latency=LatencySlo(limit=1.0, percentile=p))) for p in (50.0, 99.0, 90.0)]
-    found = Objectives.of([*percentiles, accuracy_query(0.9)], "sample")
+    found = Objectives.of_queries([*percentiles, accuracy_query(0.9)], "sample")
     assert found.latency_items == latency_items(percentiles[1]) > latency_items(percentiles[2])
+
+
+def test_one_threshold_within_two_latencies_is_two_objectives() -> None:
+    accuracy = AccuracySlo(threshold=0.9)
+    limits = [LatencySlo(limit=limit_s) for limit_s in (1.0, 2.0)]
+    queries = [_query(f"q{n}", Slos(accuracy=accuracy, latency=limits[n % 2])) for n in range(4)]
+    found = Objectives.of_queries([*queries, _query("free", Slos())], "sample")
+    assert found.asked == (Objective(accuracy, limits[0]), Objective(accuracy, limits[1]), Objective())
+    assert (found.weights, found.latencies) == ((2.0, 2.0, 1.0), 2)
+
+
+def test_the_fastest_hardware_that_an_operator_may_run_on() -> None:
+    pools = [
+        Pool(
+            name=tier,
+            site="here",
+            tier=tier,
+            cpus=4,
+            memory=2**30,
+            hardware=HardwareClass(**{"class": tier}, relative_speed=speed, relative_speed_bounds=bounds),
+        )
+        for tier, speed, bounds in (("device", 0.5, None), ("edge", 2.0, (1.5, 3.0)), ("cloud", 4.0, None))
+    ]
+    infrastructure = Infrastructure(name="all", sites=("here",), pools=tuple(pools))
+    pipeline = sample_pipeline()
+    first, *others = pipeline.operators
+    near = first.model_copy(update={"allowed_tiers": ("device", "edge")})
+    pipeline = pipeline.model_copy(update={"operators": (near, *others)})
+    found = Objectives.of(Specification({pipeline.name: pipeline}, infrastructure, ()), pipeline.name)
+    assert found.speeds == {near.name: 1.5} | dict.fromkeys((o.name for o in others), 4.0)
+    assert not Objectives.of(Specification({pipeline.name: pipeline}, None, ()), pipeline.name).speeds

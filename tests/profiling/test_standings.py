@@ -43,7 +43,8 @@ class Case:
     def standings(self) -> Standings:
         metric = MetricSpec(name="close", uses="sample_data:close", direction=self.direction)
         strata = [{"noise": str(label)} for label in self.labels]
-        confidence = Confidence.of_run(metric, strata, self.objectives.risk, len(self.scores))
+        latencies = self.objectives.latencies
+        confidence = Confidence.of_run(metric, strata, self.objectives.risk, len(self.scores), latencies)
         return Standings(self.configurations, confidence, self.objectives)
 
     def footprints(self, standings: Standings) -> Footprints:
@@ -88,7 +89,7 @@ class Case:
         """(k, q)"""
         return np.array(
             [
-                [slo is None or slo.holds_for(float(mean)) for slo in self.objectives.asked]
+                [o.accuracy is None or o.accuracy.holds_for(float(mean)) for o in self.objectives.asked]
                 for mean in self.scores.mean(axis=1)
             ]
         ).reshape(len(self.scores), -1)
@@ -123,7 +124,7 @@ def _random(
     ]
     cpu_s = np.linspace(1.0, 2.0, count)[:, None] * rng.uniform(0.8, 1.2, (count, 1)) * rng.uniform(0.9, 1.1, items)
     scores = scores if direction == "maximize" else 1 - scores
-    return Case(scores, cpu_s, labels, Objectives.of(queries, "p"), direction)
+    return Case(scores, cpu_s, labels, Objectives.of_queries(queries, "p"), direction)
 
 
 def _verdicts(judgements: dict[Configuration, Judgement]) -> list[Verdict]:
@@ -178,7 +179,10 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
     for _ in range(runs):
         order = rng.permutation(64)
         case = Case(
-            truth_of.scores[:, order], truth_of.cpu_s[:, order], truth_of.labels[order], Objectives.of(queries, "p")
+            truth_of.scores[:, order],
+            truth_of.cpu_s[:, order],
+            truth_of.labels[order],
+            Objectives.of_queries(queries, "p"),
         )
         standings = case.begin(case.first())
         case.run(standings)
@@ -241,7 +245,8 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
         k, end = pieces[position]
         if end > other.items(case.configurations[k]):
             other.learn(case.configurations[k], case.scores[k, :end])
-        if rng.random() < 0.3:
+        begun = all(n >= FIRST_LOOK for n in case.known(other))  # partners are chosen at the first weighing
+        if begun and rng.random() < 0.3:
             other.weigh(case.footprints(other))
     other.weigh(case.footprints(other))
     assert other.judgements() == standings.judgements()
@@ -272,7 +277,7 @@ def test_a_configuration_that_fails_is_out_and_what_it_stood_in_for_is_asked_aga
     rng = np.random.default_rng(0)
     scores = np.clip(0.8 + rng.normal(0, 0.05, (2, 100)), 0, 1)
     cpu_s = np.array([[1.0], [2.0]]) * np.ones(100)
-    case = Case(scores, cpu_s, np.zeros(100), Objectives.of(_queries([0.7]), "p"))
+    case = Case(scores, cpu_s, np.zeros(100), Objectives.of_queries(_queries([0.7]), "p"))
     standings = case.begin([100, 8])
     assert _verdicts(standings.judgements()) == [Verdict.FEASIBLE, Verdict.DOMINATED]
     standings.fail(case.configurations[0])
@@ -287,10 +292,12 @@ def test_a_partner_that_fails_outdoes_nobody() -> None:
     rng = np.random.default_rng(0)
     worse = np.clip(0.3 + rng.normal(0, 0.05, 100), 0, 1)
     scores = np.vstack([worse + 0.3, worse])
-    case = Case(scores, np.array([[1.0], [2.0]]) * np.ones(100), np.zeros(100), Objectives.of(_queries([0.4]), "p"))
+    case = Case(
+        scores, np.array([[1.0], [2.0]]) * np.ones(100), np.zeros(100), Objectives.of_queries(_queries([0.4]), "p")
+    )
     standings = case.begin([100, 99])
     assert standings.judgements()[case.configurations[1]].verdict is Verdict.INFEASIBLE
-    near = Case(scores, case.cpu_s, case.labels, Objectives.of(_queries([0.3]), "p"))
+    near = Case(scores, case.cpu_s, case.labels, Objectives.of_queries(_queries([0.3]), "p"))
     pair = near.begin([60, 60])
     assert pair.decisions().settled[1]
     pair.fail(near.configurations[0])

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
 from circinus.profiling.footprints import Footprints
+from circinus.profiling.objectives import Objective
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, Verdict, decide, judge
-from circinus.spec import AccuracySlo
+from circinus.spec import AccuracySlo, LatencySlo
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
-SLOS = tuple(AccuracySlo(threshold=threshold) for threshold in (0.9, 0.8, 0.7, 0.6))
+SLOS = tuple(Objective(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
 
 
 def _random(seed: int, count: int, objectives: int) -> tuple[Standing, Footprints]:
@@ -103,8 +104,8 @@ def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) ->
             assert standing.fails[k].all()
         if found.verdict is Verdict.FEASIBLE and objectives:
             assert decisions.kept[k].any()
-            for q, slo in enumerate(SLOS[:objectives]):
-                assert (str(slo) in found.reason) == decisions.kept[k, q]
+            for q, objective in enumerate(SLOS[:objectives]):
+                assert (str(objective.accuracy) in found.reason) == decisions.kept[k, q]
         if found.verdict is Verdict.DOMINATED:
             assert not decisions.kept[k].any()
             assert not standing.fails[k].all() or not objectives
@@ -121,12 +122,13 @@ def _footprints(*cpu_s: float) -> Footprints:
 
 
 def _standing(footprints: Footprints, known: list[str], **changes: object) -> Standing:
-    """`known`: for each configuration and objective + (kept), - (missed) or ? (undecided)."""
+    """`known`: for each configuration and objective + (kept), - (missed), s (too slow) or ? (undecided)."""
     signs = np.array([list(signs) for signs in known]).reshape(len(known), -1)
     count = len(known)
     values: dict[str, object] = {
         "meets": signs == "+",
-        "fails": signs == "-",
+        "fails": (signs == "-") | (signs == "s"),
+        "slow": signs == "s",
         "items": np.full(count, LATENCY_ITEMS),
         "latency_items": np.full(count, LATENCY_ITEMS),
         "all_items": ALL_ITEMS,
@@ -211,7 +213,7 @@ def test_of_equals_one_is_kept(count: int) -> None:
 def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None:
     footprints = _footprints(2.0, 1.0)
     standing = _standing(footprints, ["-+", "-+"])
-    found = judge(standing, decide(standing, footprints), (SLOS[0], None), ("c0", "c1"))
+    found = judge(standing, decide(standing, footprints), (SLOS[0], Objective()), ("c0", "c1"))
     assert found == (
         Judgement(Verdict.DOMINATED, "c1 surely will do and takes hardly more"),
         Judgement(Verdict.FEASIBLE, "it surely keeps any accuracy"),
@@ -227,3 +229,16 @@ def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> N
         Judgement(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate"),
         Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items"),
     )
+
+
+def test_too_slow_is_told_apart_from_inaccurate() -> None:
+    footprints = _footprints(1.0, 2.0)
+    asked = tuple(
+        Objective(AccuracySlo(threshold=0.9), LatencySlo(limit=limit_s, percentile=95.0)) for limit_s in (0.5, 4.0)
+    )
+    standing = _standing(footprints, ["s-", "ss"])
+    reasons = [found.reason for found in judge(standing, decide(standing, footprints), asked, ["a", "b"])]
+    assert reasons == [
+        "it is surely too slow for latency p95 <= 500ms and surely misses accuracy >= 0.9",
+        "it is surely too slow for latency p95 <= 500ms, p95 <= 4s",
+    ]

@@ -45,7 +45,7 @@ def read_profile(
     failed = {failure.configuration for failure in failures}
     measurements = Measurements(store, addresses, dataset, listed)
     measured = [(c, n) for c in listed if c not in failed and (n := measurements.beginning(c))]
-    bounds = _accuracies(measurements, measured, measurements.confidence(objectives.risk, len(listed)))
+    bounds = _accuracies(measurements, measured, measurements.confidence(objectives, len(listed)))
     profiles = tuple(measurements.profile(configuration, n, bounds[configuration]) for configuration, n in measured)
     seen = {configuration for configuration, _ in measured}
     ran_s, saved_s = read_effort(
@@ -101,11 +101,11 @@ def _judgements(
     failed: Collection[Configuration],
     objectives: Objectives,
 ) -> Mapping[Configuration, Judgement]:
-    standings = Standings(listed, measurements.confidence(objectives.risk, len(listed)), objectives)
+    standings = Standings(listed, measurements.confidence(objectives, len(listed)), objectives)
     for configuration in listed:
         if configuration in failed:
             standings.fail(configuration)
         elif items := measurements.beginning(configuration):
             standings.learn(configuration, measurements.scores(configuration, items))
-    standings.weigh(measurements.footprints(listed))
+    standings.weigh(measurements.footprints(listed, objectives.speeds))
     return standings.judgements()

@@ -23,6 +23,15 @@ def batch_ratios(
     }
 
 
+def least_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], float]) -> float:
+    """The least seconds for a single item over those on the fewest CPUs that an allocation may bring.
+
+    As measured; CPUs that nobody measured with are taken to gain all they can.
+    """
+    fewest = min(spec.cpus)
+    return min(1.0 if cpus == fewest else measured.get((cpus, 1), fewest / cpus) for cpus in spec.cpus)
+
+
 def measured_allocations(
     allowed: Iterable[tuple[float, int]], measured: Mapping[tuple[float, int], float]
 ) -> frozenset[tuple[float, int]]:

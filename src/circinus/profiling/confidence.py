@@ -17,6 +17,7 @@ from circinus.profiling.sequences import (
     betting_bounds,
     indicators,
     sequence_risk,
+    split_risk,
 )
 from circinus.spec import AccuracySlo, MetricSpec
 
@@ -57,10 +58,17 @@ class Confidence:
     """Their strata, in the order of measuring."""
     side_risk: float
     """Of each side of each sequence."""
+    latency_risk: float = 0.0
+    """Of each statement that a configuration is too slow for a latency objective."""
 
     @classmethod
     def of_run(
-        cls, metric: MetricSpec, strata: Sequence[Mapping[str, str]], risk: float, configurations: int
+        cls,
+        metric: MetricSpec,
+        strata: Sequence[Mapping[str, str]],
+        risk: float,
+        configurations: int,
+        latencies: int = 0,
     ) -> Confidence:
         """For a run that may measure every configuration and compares each with one other.
 
@@ -69,9 +77,11 @@ class Confidence:
             strata: conditions of the items that may be profiled, in the order of measuring.
             risk: of the run.
             configurations: how many there are.
+            latencies: how many latency objectives each of them is held against.
         """
-        side_risk = sequence_risk(risk, configurations, comparisons=configurations)
-        return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk)
+        of_scores, latency_risk = split_risk(risk, configurations, latencies)
+        side_risk = sequence_risk(of_scores, configurations, comparisons=configurations)
+        return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk, latency_risk)
 
     def bounds(self, scores: FloatArray) -> tuple[Bounded, ...]:
         """(k, n) scores of the first n items -> for each row the bounds of the mean of all.

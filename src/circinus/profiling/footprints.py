@@ -44,6 +44,8 @@ class Footprints:
     """(k,) how many of the m items each is known on."""
     changes: IntArray
     """(k, o) numbers of the operators' knob values, equal where those are."""
+    least_latency_s: FloatArray | None = None
+    """(k, m) seconds that no plan undercuts on each item, where the hardware is known; NaN beyond `items`."""
     tolerance: float = DEFAULT_TOLERANCE
 
     @classmethod

@@ -74,7 +74,7 @@ def find_profile(
     """As `load_profile`, from an open store."""
     source = source or LocalSource(specification.module_paths)
     pipeline = specification.pipelines[pipeline_name]
-    objectives = Objectives.of(specification.queries, pipeline_name)
+    objectives = Objectives.of(specification, pipeline_name)
     failing = None
     machines = dict.fromkeys((source.machine, *read_machines(store), None))
     for machine in (machine for machine in machines if not of_others or machine != this_machine()):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from circinus.profiling.addresses import Addresses
-from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, least_ratio, measured_allocations
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.footprints import Footprints
+from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import ConfigurationProfile, FloatArray, IntArray, OperatorProfile
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
+from circinus.profiling.too_slow import critical_path_s
 from circinus.spec import Configuration, KnobValues, OperatorSpec, prefix
 
 _FOOTPRINT_ITEMS = 8
@@ -62,10 +64,10 @@ class Measurements:
         """(items,) scores of the first items."""
         return self._scores[self._score_row[self._addresses.score(configuration)], :items]
 
-    def confidence(self, risk: float, configurations: int) -> Confidence:
+    def confidence(self, objectives: Objectives, configurations: int) -> Confidence:
         """What bounds mean scores, at the risk of a run over so many configurations."""
         strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
-        return Confidence.of_run(self._pipeline.metric, strata, risk, configurations)
+        return Confidence.of_run(self._pipeline.metric, strata, objectives.risk, configurations, objectives.latencies)
 
     def profile(self, configuration: Configuration, items: int, accuracy: Bounded) -> ConfigurationProfile:
         """The profile of a configuration on the first items."""
@@ -102,12 +104,17 @@ class Measurements:
             measured_allocations=measured_allocations(ratios, measured),
         )
 
-    def footprints(self, listed: Sequence[Configuration]) -> Footprints:
-        """What the first few items take under each configuration, as far as they are known."""
+    def footprints(self, listed: Sequence[Configuration], speeds: Mapping[str, float]) -> Footprints:
+        """What the first few items take under each configuration, as far as they are known.
+
+        Args:
+            listed: the configurations.
+            speeds: of each operator's fastest hardware; where it has none, nothing is said of how fast it may be.
+        """
         operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
         items = np.array([min(self.beginning(configuration), most) for configuration in listed], dtype=np.int64)
         cpu_s, output_bytes = (np.full((len(listed), len(operators), most), np.nan) for _ in range(2))
-        memory_bytes = np.full((len(listed), len(operators)), np.nan)
+        memory_bytes, slowdown = (np.full((len(listed), len(operators)), np.nan) for _ in range(2))
         values: dict[tuple[str, KnobValues], int] = {}
         changes = np.zeros((len(listed), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(listed):
@@ -120,4 +127,7 @@ class Measurements:
                     output_bytes[row, column, :known] = self._output_bytes[service, :known]
                     number = self._replica[self._addresses.replica(spec.name, own)]
                     memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
-        return Footprints(cpu_s, output_bytes, memory_bytes, items, changes)
+                    gain = least_ratio(spec, self._allocations.get(number, {}))
+                    slowdown[row, column] = gain / speeds[spec.name] / min(spec.cpus) if spec.name in speeds else 0.0
+        least_latency_s = critical_path_s(self._pipeline, cpu_s * slowdown[:, :, None])
+        return Footprints(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)

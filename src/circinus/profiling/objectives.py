@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from circinus.profiling.percentile_items import certain_items, items_for_percentile, latency_items
-from circinus.spec import AccuracySlo, Query
+from circinus.spec import AccuracySlo, LatencySlo, Query, Specification
 
 DEFAULT_RISK = 0.05
 _USUAL_CERTAIN = items_for_percentile(95.0, DEFAULT_RISK)
@@ -16,11 +16,19 @@ _USUAL_ITEMS = math.ceil(_USUAL_CERTAIN / 2)
 
 
 @dataclass(frozen=True)
-class Objectives:
-    """The accuracy objectives of all queries on one pipeline, and what their latency objectives take."""
+class Objective:
+    """What some queries ask of a configuration; None: nothing."""
 
-    asked: tuple[AccuracySlo | None, ...]
-    """Each objective once; None: some query asks for no accuracy. Empty without queries."""
+    accuracy: AccuracySlo | None = None
+    latency: LatencySlo | None = None
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The objectives of all queries on one pipeline, and what they take to be decided."""
+
+    asked: tuple[Objective, ...]
+    """Each once. Empty without queries."""
     weights: tuple[float, ...]
     """For each of `asked` the weight of the queries behind it."""
     risk: float
@@ -29,18 +37,47 @@ class Objectives:
     """Items that the most demanding latency objective takes (`latency_items`)."""
     certain_items: int = _USUAL_CERTAIN
     """Items that it takes of a configuration whose times are so uneven that fewer say little of their tail."""
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    """Operator name -> greatest speed promised by any pool that it may run in; nothing where no pools are known."""
 
     @classmethod
-    def of(cls, queries: Sequence[Query], pipeline_name: str) -> Objectives:
+    def of(cls, specification: Specification, pipeline_name: str) -> Objectives:
+        """Those of the queries on a pipeline, wherever they may run."""
+        return cls.of_queries(specification.queries, pipeline_name, _speeds(specification, pipeline_name))
+
+    @classmethod
+    def of_queries(
+        cls, queries: Sequence[Query], pipeline_name: str, speeds: Mapping[str, float] | None = None
+    ) -> Objectives:
         """Those of the queries on a pipeline."""
         concerned = [query for query in queries if query.pipeline == pipeline_name]
-        weights: dict[AccuracySlo | None, float] = {}
+        weights: dict[Objective, float] = {}
         for query in concerned:
-            weights[query.slos.accuracy] = weights.get(query.slos.accuracy, 0.0) + query.weight
+            objective = Objective(query.slos.accuracy, query.slos.latency)
+            weights[objective] = weights.get(objective, 0.0) + query.weight
         return cls(
             asked=tuple(weights),
             weights=tuple(weights.values()),
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
             latency_items=max(map(latency_items, concerned), default=_USUAL_ITEMS),
             certain_items=max(map(certain_items, concerned), default=_USUAL_CERTAIN),
+            speeds=speeds or {},
         )
+
+    @property
+    def latencies(self) -> int:
+        """How many different latency objectives there are."""
+        return len({objective.latency for objective in self.asked} - {None})
+
+
+def _speeds(specification: Specification, pipeline_name: str) -> dict[str, float]:
+    infrastructure = specification.infrastructure
+    if infrastructure is None:
+        return {}
+    found = {}
+    for operator in specification.pipelines[pipeline_name].operators:
+        tiers = operator.allowed_tiers
+        speeds = [p.hardware.promised_speed for p in infrastructure.pools if tiers is None or p.tier in tiers]
+        if speeds:
+            found[operator.name] = max(speeds)
+    return found

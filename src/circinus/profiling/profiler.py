@@ -72,7 +72,7 @@ def profile_pipeline(
     pipeline = specification.pipelines[pipeline_name]
     addresses = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
-    objectives = Objectives.of(specification.queries, pipeline_name)
+    objectives = Objectives.of(specification, pipeline_name)
     interrupted = False
     # What takes longer than the whole budget cannot be measured within it: the rest shall not wait for it.
     patience_s = MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
@@ -113,12 +113,12 @@ def _rounds(
         pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
     measurer.declare([measured.configuration for measured in known])
     strata = [dataset.items[index].strata for index in dataset.profiled]
-    confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed))
+    confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed), objectives.latencies)
     standings = Standings(listed, confidence, objectives)
     order = np.array(dataset.profiled, dtype=np.int64)
     allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, observer)
 
     def footprints() -> Footprints:
-        return Measurements(store, addresses, stored, listed).footprints(listed)
+        return Measurements(store, addresses, stored, listed).footprints(listed, objectives.speeds)
 
     return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer)

@@ -14,6 +14,7 @@ from circinus.profiling.next_step import Evidence, Step, expected_items, next_st
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.sequences import RunningVerdicts
+from circinus.profiling.too_slow import surely_too_slow
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
 from circinus.spec import AccuracySlo, Configuration, MetricSpec
 
@@ -22,7 +23,7 @@ class Standings:
     """On how many items each configuration is known, what that decides, and what to measure next.
 
     All of it follows from the scores and footprints alone: who ends a measurement and begins it again later gets the
-    same decisions.
+    same decisions, as long as everything had its first look before it was weighed first: partners stay then.
     """
 
     def __init__(self, configurations: Sequence[Configuration], confidence: Confidence, objectives: Objectives) -> None:
@@ -57,6 +58,7 @@ class Standings:
         self._outdone = np.zeros(count, dtype=bool)
         self._partners = np.full(count, -1, dtype=np.int64)
         self._stands_in = np.zeros(count, dtype=bool)
+        self._slow = np.zeros((count, asked), dtype=bool)
         self._footprints: Footprints | None = None
 
     def learn(self, configuration: Configuration, scores: FloatArray) -> None:
@@ -85,6 +87,10 @@ class Standings:
         # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
         self._partners = np.where(begun, self._partners, footprints.partners())
         self._stands_in = footprints.partners_stand_in(self._partners)
+        if footprints.least_latency_s is not None:
+            latencies = tuple(objective.latency for objective in self.objectives.asked)
+            population, risk = self.confidence.population, self.confidence.latency_risk
+            self._slow = surely_too_slow(footprints.least_latency_s, population, latencies, risk)
         self._latency_items = np.where(footprints.uneven, self._certain_items, self._latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)
@@ -191,15 +197,15 @@ class Standings:
     @property
     def _bounded(self) -> list[int]:
         """Columns of objectives that ask for accuracy."""
-        return [q for q, slo in enumerate(self.objectives.asked) if slo is not None]
+        return [q for q, objective in enumerate(self.objectives.asked) if objective.accuracy is not None]
 
     @property
     def _unbounded(self) -> list[int]:
-        return [q for q, slo in enumerate(self.objectives.asked) if slo is None]
+        return [q for q, objective in enumerate(self.objectives.asked) if objective.accuracy is None]
 
     @property
     def _thresholds(self) -> list[AccuracySlo]:
-        return [slo for slo in self.objectives.asked if slo is not None]
+        return [objective.accuracy for objective in self.objectives.asked if objective.accuracy is not None]
 
     def _compare(self, number: int) -> None:
         """See whether the partner of a configuration is surely as accurate."""
@@ -217,8 +223,9 @@ class Standings:
         everything = self.confidence.population
         items = np.array([len(scores) for scores in self._scores], dtype=np.int64)
         return Standing(
-            meets=self._meets & ~self._failed[:, None],
-            fails=self._fails | self._failed[:, None],
+            meets=self._meets & ~self._slow & ~self._failed[:, None],
+            fails=self._fails | self._slow | self._failed[:, None],
+            slow=self._slow,
             items=np.where(self._failed | self._ended, everything, items),
             latency_items=self._latency_items,
             all_items=everything,
@@ -229,7 +236,8 @@ class Standings:
     def _evidence(self) -> Evidence:
         keeps = np.ones(self._meets.shape, dtype=bool)
         margins = np.zeros(self._meets.shape)
-        for column, slo in enumerate(self.objectives.asked):
+        for column, objective in enumerate(self.objectives.asked):
+            slo = objective.accuracy
             if slo is not None:
                 keeps[:, column] = [slo.holds_for(mean) for mean in self._means.tolist()]
                 margins[:, column] = np.abs(self._means - slo.threshold)

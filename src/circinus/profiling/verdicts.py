@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.footprints import Footprints
-from circinus.spec import AccuracySlo
+from circinus.profiling.objectives import Objective
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -45,6 +45,8 @@ class Standing:
     """(k, q) surely kept."""
     fails: BoolArray
     """(k, q) surely missed."""
+    slow: BoolArray
+    """(k, q) surely missed because no plan is fast enough, whatever the accuracy."""
     items: IntArray
     """(k,) on how many items each is known."""
     latency_items: IntArray
@@ -140,14 +142,14 @@ def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> In
 
 
 def judge(
-    standing: Standing, decisions: Decisions, objectives: Sequence[AccuracySlo | None], names: Sequence[str]
+    standing: Standing, decisions: Decisions, objectives: Sequence[Objective], names: Sequence[str]
 ) -> tuple[Judgement, ...]:
     """A verdict and its reason for each configuration.
 
     Args:
         standing: what is known.
         decisions: what follows from it.
-        objectives: (q,) None stands for queries that ask for no accuracy.
+        objectives: (q,) what is asked.
         names: (k,) of the configurations.
     """
     return tuple(_judgement(standing, decisions, objectives, names, row) for row in range(len(names)))
@@ -156,29 +158,41 @@ def judge(
 def _judgement(
     standing: Standing,
     decisions: Decisions,
-    objectives: Sequence[AccuracySlo | None],
+    objectives: Sequence[Objective],
     names: Sequence[str],
     row: int,
 ) -> Judgement:
-    asked = ["any accuracy" if slo is None else f"accuracy {slo}" for slo in objectives]
     if not standing.items[row]:
         return Judgement(Verdict.UNDECIDED, "it was not measured")
     if decisions.open[row].any():
-        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.open[row]))
+        which = _accuracies(objectives, decisions.open[row])
         return Judgement(Verdict.UNDECIDED, f"it may or may not keep {which}")
     if decisions.short[row]:
         return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items[row]} items")
-    if standing.fails[row].all() and len(asked):
-        return Judgement(Verdict.INFEASIBLE, f"it surely misses {', '.join(asked)}")
+    if standing.fails[row].all() and len(objectives):
+        return Judgement(Verdict.INFEASIBLE, _missed(objectives, standing.slow[row]))
     if decisions.kept[row].any():
-        which = ", ".join(asked[q] for q in np.flatnonzero(decisions.kept[row]))
+        which = _accuracies(objectives, decisions.kept[row])
         return Judgement(Verdict.FEASIBLE, f"it surely keeps {which}")
     if standing.outdone[row] and standing.partners[row] >= 0:
         other = names[standing.partners[row]]
         return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
-    if not asked:
+    if not objectives:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     if not others:
         return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")
     return Judgement(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")
+
+
+def _accuracies(objectives: Sequence[Objective], which: BoolArray) -> str:
+    slos = [objective.accuracy for objective, among in zip(objectives, which, strict=True) if among]
+    return ", ".join(dict.fromkeys("any accuracy" if slo is None else f"accuracy {slo}" for slo in slos))
+
+
+def _missed(objectives: Sequence[Objective], slow: BoolArray) -> str:
+    limits = dict.fromkeys(str(o.latency) for o, late in zip(objectives, slow, strict=True) if late)
+    parts = [f"is surely too slow for latency {', '.join(limits)}"] if limits else []
+    if not slow.all():
+        parts.append(f"surely misses {_accuracies(objectives, ~slow)}")
+    return f"it {' and '.join(parts)}"

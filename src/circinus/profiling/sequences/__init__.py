@@ -3,7 +3,7 @@
 from circinus.profiling.sequences.betting import betting_bounds
 from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.empirical_bernstein import empirical_bernstein_bounds
-from circinus.profiling.sequences.multiplicity import sequence_risk
+from circinus.profiling.sequences.multiplicity import sequence_risk, split_risk
 from circinus.profiling.sequences.paired import difference_bounds, through_partner
 from circinus.profiling.sequences.running import RunningVerdicts
 from circinus.profiling.sequences.strata import indicators
@@ -18,6 +18,7 @@ __all__ = [
     "empirical_bernstein_bounds",
     "indicators",
     "sequence_risk",
+    "split_risk",
     "threshold_verdicts",
     "through_partner",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LATENCY_SHARE = 0.1
+"""Of a run's risk, for what is said of latency objectives: these are seldom close, and scores need the rest."""
+
 
 def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> float:
     """The risk of each side of each sequence, so that with probability `1 - risk` nothing in a whole run is wrong.
@@ -39,3 +42,16 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
     if configurations < 1 or comparisons < 0:
         raise ValueError(f"found {configurations} configurations and {comparisons} comparisons, expected at least 1, 0")
     return risk / (2 * (configurations + comparisons))
+
+
+def split_risk(risk: float, configurations: int, latencies: int) -> tuple[float, float]:
+    """What is left of a run's risk for the sequences, and what each statement about a latency objective gets.
+
+    Args:
+        risk: of the run.
+        configurations: number of all configurations that may be measured.
+        latencies: number of latency objectives that each of them is held against.
+    """
+    if not latencies:
+        return risk, 0.0
+    return risk * (1.0 - LATENCY_SHARE), risk * LATENCY_SHARE / (configurations * latencies)
