@@ -53,4 +53,5 @@ def random_standing(rng: np.random.Generator, footprints: Footprints, objectives
         all_items=ALL_ITEMS,
         outdone=as_good & (rng.random(count) < 0.6),
         partners=partners,
+        pointless=rng.random((count, objectives)) < 0.1,
     )

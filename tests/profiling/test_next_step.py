@@ -165,6 +165,7 @@ def _case(
         all_items=ALL_ITEMS,
         outdone=np.zeros(count, dtype=bool),
         partners=np.full(count, -1),
+        pointless=nothing,
     )
     decisions = Decisions(np.array(open_), nothing, np.zeros(count, dtype=bool), np.full((count, objectives), -1))
     evidence = Evidence(

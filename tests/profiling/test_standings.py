@@ -43,7 +43,7 @@ class Case:
     def standings(self) -> Standings:
         metric = MetricSpec(name="close", uses="sample_data:close", direction=self.direction)
         strata = [{"noise": str(label)} for label in self.labels]
-        latencies = self.objectives.latencies
+        latencies = self.objectives.latency_percentiles
         confidence = Confidence.of_run(metric, strata, self.objectives.risk, len(self.scores), latencies)
         return Standings(self.configurations, confidence, self.objectives)
 

@@ -51,7 +51,9 @@ def _brute(standing: Standing, footprints: Footprints) -> Decisions:
             sure = [o for o in range(count) if o != k and standing.meets[o, q] and stands_in[o, k]]
             covered[k, q] = _cheapest(sure, footprints)
             undecided = not standing.meets[k, q] and not standing.fails[k, q] and standing.items[k] < ALL_ITEMS
-            open_[k, q] = standing.items[k] == 0 or (undecided and not sure and not outdone[k])
+            undecided = undecided and not standing.pointless[k, q]
+            left = outdone[k] and not standing.slow[standing.partners[k], q]
+            open_[k, q] = standing.items[k] == 0 or (undecided and not sure and not left)
     for k in range(count):
         for q in range(objectives):
             cheaper = any(standing.meets[o, q] and stands_in[o, k] and before[o, k] for o in range(count) if o != k)
@@ -109,6 +111,9 @@ def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) ->
         if found.verdict is Verdict.DOMINATED:
             assert not decisions.kept[k].any()
             assert not standing.fails[k].all() or not objectives
+            if "hardly dearer" in found.reason:
+                assert (standing.pointless[k] & ~standing.fails[k]).any()
+                continue
             others = [o for o in range(count) if f"c{o} " in found.reason and o != k]
             assert others
             assert all(footprints.stands_in(np.array([o]), np.array([k]))[0, 0] for o in others)
@@ -134,6 +139,7 @@ def _standing(footprints: Footprints, known: list[str], **changes: object) -> St
         "all_items": ALL_ITEMS,
         "outdone": np.zeros(count, dtype=bool),
         "partners": footprints.partners(),
+        "pointless": np.zeros(signs.shape, dtype=bool),
     }
     return Standing(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -242,3 +248,19 @@ def test_too_slow_is_told_apart_from_inaccurate() -> None:
         "it is surely too slow for latency p95 <= 500ms and surely misses accuracy >= 0.9",
         "it is surely too slow for latency p95 <= 500ms, p95 <= 4s",
     ]
+
+
+def test_a_partner_that_is_too_slow_outdoes_nobody_where_it_is() -> None:
+    footprints = _footprints(1.0, 1.01)
+    standing = _standing(footprints, ["s", "?"], outdone=np.array([False, True]), partners=np.array([-1, 0]))
+    assert decide(standing, footprints).open[:, 0].tolist() == [False, True]
+
+
+def test_what_makes_no_plan_cheaper_is_not_asked() -> None:
+    footprints = _footprints(1.0, 2.0)
+    standing = _standing(footprints, ["+-", "??"], pointless=np.array([[False, False], [True, False]]))
+    assert decide(standing, footprints).open.tolist() == [[False, False], [False, True]]
+    standing = _standing(footprints, ["+-", "??"], pointless=np.array([[False, False], [True, True]]))
+    found = _judged(standing, footprints, objectives=2)
+    assert found[1].verdict is Verdict.DOMINATED
+    assert "hardly dearer" in found[1].reason

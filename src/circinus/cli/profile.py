@@ -49,6 +49,7 @@ def profile(
     from circinus.cli.output import console, print_json
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
+    from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile, record_trace, save_trace
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
@@ -69,7 +70,8 @@ def profile(
     for name in names:
         source = sources.get(name)
         if show:
-            found = load_profile(specification, name, known, seed=seed, source=source, judged=True)
+            explorer = explorer_of(specification, name)
+            found = load_profile(specification, name, known, seed=seed, source=source, judged=True, explorer=explorer)
         else:
             found = measured_pipeline(specification, name, known, budget, seed, source)
         profiles.append(found)
@@ -102,11 +104,21 @@ def measured_pipeline(
 ) -> PipelineProfile:
     """Measure one pipeline behind a progress bar."""
     from circinus.cli.output import progress_console
+    from circinus.planning.exploration import explorer_of
     from circinus.profiling import profile_pipeline
     from circinus.reporting.progress import profile_bar
 
     with profile_bar(progress_console(), name) as bar:
-        return profile_pipeline(specification, name, store, budget_s=budget_s, seed=seed, observer=bar, source=source)
+        return profile_pipeline(
+            specification,
+            name,
+            store,
+            budget_s=budget_s,
+            seed=seed,
+            observer=bar,
+            source=source,
+            explorer=explorer_of(specification, name),
+        )
 
 
 def _calibrate(

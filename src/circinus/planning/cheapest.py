@@ -151,3 +151,25 @@ def _settled_plans(space: SearchSpace, configurations: IntArray, cells: Placemen
     rows = space.arrays.rows[configuration]
     options = [table.cheapest[rows[:, o + 1], pools[:, o]] for o, table in enumerate(space.options)]
     return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[kept])
+
+
+def cheapest_situations(space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int) -> FloatArray:
+    """(configurations, 2 (1 + pools)) no plan of a configuration that may keep `limits` costs less, USD per hour.
+
+    Fully shared and alone, in all pools, and then without each of the pools in turn; infinite where there is no plan.
+
+    Args:
+        space: what to search.
+        configurations: ascending indexes into those of the space.
+        limits: what plans must keep to.
+        max_labels: most labels of one configuration to follow at a time.
+    """
+    pools = len(space.columns.pools)
+    found = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)
+    for group in _groups(space, configurations):
+        cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
+        costs = cells.least[:, [space.columns.shared_cost, space.columns.alone_cost]]
+        for avoided in range(-1, pools):
+            free = (cells.pools != avoided).all(axis=1)
+            np.minimum.at(found[:, avoided + 1], group[cells.beginning[free]], costs[free])
+    return found[configurations].reshape(len(configurations), -1)

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from circinus.profiling.bounded import Bounded
     from circinus.profiling.calibration import Calibration, calibrate
     from circinus.profiling.dataset import Dataset, load_dataset
+    from circinus.profiling.explorer import Assessment, Certificate, Explorer, Proposal
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
     from circinus.profiling.machine import Machine, elsewhere, this_machine
+    from circinus.profiling.objectives import Objective
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
     from circinus.profiling.percentile_items import LEAST_ITEMS
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
@@ -33,6 +35,11 @@ else:
         "calibrate": "calibration",
         "Dataset": "dataset",
         "load_dataset": "dataset",
+        "Assessment": "explorer",
+        "Certificate": "explorer",
+        "Explorer": "explorer",
+        "Proposal": "explorer",
+        "Objective": "objectives",
         "record_held_out": "held_out",
         "LEAST_ITEMS": "percentile_items",
         "load_profile": "load",
@@ -73,18 +80,23 @@ else:
 
 __all__ = [
     "LEAST_ITEMS",
+    "Assessment",
     "Bounded",
     "Calibration",
+    "Certificate",
     "ConfigurationProfile",
     "Dataset",
+    "Explorer",
     "FailedConfiguration",
     "Judgement",
     "LocalSource",
     "Machine",
+    "Objective",
     "OperatorProfile",
     "PipelineProfile",
     "ProfileObserver",
     "ProfileProgress",
+    "Proposal",
     "RecordedRun",
     "Recordings",
     "SilentObserver",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
+from circinus.profiling.explorer import Certificate, Explorer
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.measurements import Measurements
 from circinus.profiling.objectives import Objectives
@@ -16,7 +18,7 @@ from circinus.profiling.profile import FailedConfiguration, PipelineProfile
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_effort, read_failures
-from circinus.profiling.verdicts import Judgement
+from circinus.profiling.verdicts import Judgement, Verdict
 from circinus.spec import Configuration
 
 
@@ -28,6 +30,7 @@ def read_profile(
     *,
     judged: bool = False,
     interrupted: bool = False,
+    explorer: Explorer | None = None,
 ) -> PipelineProfile:
     """Put together what is known of a pipeline on a data set.
 
@@ -38,6 +41,7 @@ def read_profile(
         objectives: what the queries ask.
         judged: whether to say of every configuration what is decided, too, which takes longer.
         interrupted: what the profile says of itself.
+        explorer: who says which configurations are worth measuring; None: all are.
     """
     pipeline = addresses.pipeline
     listed = prefix_order(pipeline)
@@ -55,7 +59,7 @@ def read_profile(
             + [addresses.replica(o.name, c[o.name]) for c in listed for o in pipeline.operators]
         ).values(),
     )
-    return PipelineProfile(
+    profile = PipelineProfile(
         pipeline=pipeline.name,
         dataset_fingerprint=dataset.fingerprint,
         dataset_items=len(dataset.numbers),
@@ -65,13 +69,15 @@ def read_profile(
         risk=objectives.risk,
         configurations=profiles,
         unmeasured=tuple(c for c in listed if c not in seen and c not in failed),
-        judgements=_judgements(measurements, listed, failed, objectives) if judged else {},
         profiled_s=ran_s,
         saved_s=saved_s,
         code_versions={} if addresses.origin else addresses.versions(),
         failed=failures,
         interrupted=interrupted,
     )
+    if not judged:
+        return profile
+    return replace(profile, judgements=_judgements(measurements, listed, profile, objectives, explorer))
 
 
 def _failures(
@@ -98,14 +104,26 @@ def _accuracies(
 def _judgements(
     measurements: Measurements,
     listed: Sequence[Configuration],
-    failed: Collection[Configuration],
+    profile: PipelineProfile,
     objectives: Objectives,
+    explorer: Explorer | None,
 ) -> Mapping[Configuration, Judgement]:
-    standings = Standings(listed, measurements.confidence(objectives, len(listed)), objectives)
+    confidence = measurements.confidence(objectives, len(listed))
+    standings = Standings(listed, confidence, objectives, comparing=explorer is None)
+    failed = {failure.configuration for failure in profile.failed}
     for configuration in listed:
         if configuration in failed:
             standings.fail(configuration)
         elif items := measurements.beginning(configuration):
             standings.learn(configuration, measurements.scores(configuration, items))
     standings.weigh(measurements.footprints(listed, objectives.speeds))
-    return standings.judgements()
+    if explorer is None:
+        return standings.judgements()
+    explorer.cover(listed)
+    assessment = explorer.assess(profile, lambda configuration, items: 1.0)
+    standings.narrow(assessment)
+    found = standings.judgements()
+    if isinstance(assessment.next, Certificate):
+        unlikely = Judgement(Verdict.UNLIKELY, str(assessment.next))
+        found |= {c: unlikely for c in found if not standings.items(c)}
+    return found

@@ -24,12 +24,16 @@ def batch_ratios(
 
 
 def least_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], float]) -> float:
-    """The least seconds for a single item over those on the fewest CPUs that an allocation may bring.
+    """The least ratio that an allowed allocation may have.
 
-    As measured; CPUs that nobody measured with are taken to gain all they can.
+    As measured; an allocation that nobody measured is taken to gain all that its CPUs may, and its batch to take no
+    longer than one item.
     """
     fewest = min(spec.cpus)
-    return min(1.0 if cpus == fewest else measured.get((cpus, 1), fewest / cpus) for cpus in spec.cpus)
+    return min(
+        1.0 if (cpus, size) == (fewest, 1) else measured.get((cpus, size), fewest / cpus)
+        for cpus, size in allowed_allocations(spec)
+    )
 
 
 def measured_allocations(

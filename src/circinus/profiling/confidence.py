@@ -68,7 +68,7 @@ class Confidence:
         strata: Sequence[Mapping[str, str]],
         risk: float,
         configurations: int,
-        latencies: int = 0,
+        latency_percentiles: int = 0,
     ) -> Confidence:
         """For a run that may measure every configuration and compares each with one other.
 
@@ -77,9 +77,9 @@ class Confidence:
             strata: conditions of the items that may be profiled, in the order of measuring.
             risk: of the run.
             configurations: how many there are.
-            latencies: how many latency objectives each of them is held against.
+            latency_percentiles: at how many percentiles each of them is held against limits.
         """
-        of_scores, latency_risk = split_risk(risk, configurations, latencies)
+        of_scores, latency_risk = split_risk(risk, configurations, latency_percentiles)
         side_risk = sequence_risk(of_scores, configurations, comparisons=configurations)
         return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk, latency_risk)
 

@@ -45,7 +45,7 @@ class Footprints:
     changes: IntArray
     """(k, o) numbers of the operators' knob values, equal where those are."""
     least_latency_s: FloatArray | None = None
-    """(k, m) seconds that no plan undercuts on each item, where the hardware is known; NaN beyond `items`."""
+    """(k, m) seconds that no plan undercuts on each item, 0 where the hardware is unknown; NaN beyond `items`."""
     tolerance: float = DEFAULT_TOLERANCE
 
     @classmethod

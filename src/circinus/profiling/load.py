@@ -8,6 +8,7 @@ from pathlib import Path
 from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.assembly import read_profile
+from circinus.profiling.explorer import Explorer
 from circinus.profiling.machine import this_machine
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import PipelineProfile
@@ -35,6 +36,7 @@ def load_profile(
     source: Source | None = None,
     of_others: bool = False,
     judged: bool = False,
+    explorer: Explorer | None = None,
 ) -> PipelineProfile:
     """What the store knows of a pipeline as specified and coded now.
 
@@ -50,6 +52,7 @@ def load_profile(
         source: where measurements came from; None: the operators.
         of_others: whether to leave out what was measured on this machine.
         judged: whether to say what is decided of every configuration, too (`PipelineProfile.judgements`).
+        explorer: who said which configurations are worth measuring; None: all are.
 
     Raises:
         ProfileError: there is no store, or nothing in it is of the pipeline as it is now.
@@ -57,7 +60,7 @@ def load_profile(
     """
     with ProfileStore(store) as opened:
         return find_profile(
-            opened, specification, pipeline_name, seed, source, of_others=of_others, judged=judged
+            opened, specification, pipeline_name, seed, source, of_others=of_others, judged=judged, explorer=explorer
         ).profile
 
 
@@ -70,6 +73,7 @@ def find_profile(
     *,
     of_others: bool = False,
     judged: bool = False,
+    explorer: Explorer | None = None,
 ) -> FoundProfile:
     """As `load_profile`, from an open store."""
     source = source or LocalSource(specification.module_paths)
@@ -82,7 +86,8 @@ def find_profile(
         dataset = read_dataset(store, addresses.dataset(), seed)
         if dataset is None:
             break
-        found = FoundProfile(read_profile(store, addresses, dataset, objectives, judged=judged), addresses, dataset)
+        profile = read_profile(store, addresses, dataset, objectives, judged=judged, explorer=explorer)
+        found = FoundProfile(profile, addresses, dataset)
         if found.profile.configurations:
             return found
         if found.profile.failed and failing is None:

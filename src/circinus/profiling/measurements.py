@@ -67,7 +67,9 @@ class Measurements:
     def confidence(self, objectives: Objectives, configurations: int) -> Confidence:
         """What bounds mean scores, at the risk of a run over so many configurations."""
         strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
-        return Confidence.of_run(self._pipeline.metric, strata, objectives.risk, configurations, objectives.latencies)
+        return Confidence.of_run(
+            self._pipeline.metric, strata, objectives.risk, configurations, objectives.latency_percentiles
+        )
 
     def profile(self, configuration: Configuration, items: int, accuracy: Bounded) -> ConfigurationProfile:
         """The profile of a configuration on the first items."""
@@ -114,7 +116,7 @@ class Measurements:
         operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
         items = np.array([min(self.beginning(configuration), most) for configuration in listed], dtype=np.int64)
         cpu_s, output_bytes = (np.full((len(listed), len(operators), most), np.nan) for _ in range(2))
-        memory_bytes, slowdown = (np.full((len(listed), len(operators)), np.nan) for _ in range(2))
+        least_service_s, memory_bytes = np.full_like(cpu_s, np.nan), np.full((len(listed), len(operators)), np.nan)
         values: dict[tuple[str, KnobValues], int] = {}
         changes = np.zeros((len(listed), len(operators)), dtype=np.int64)
         for row, configuration in enumerate(listed):
@@ -127,7 +129,7 @@ class Measurements:
                     output_bytes[row, column, :known] = self._output_bytes[service, :known]
                     number = self._replica[self._addresses.replica(spec.name, own)]
                     memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
-                    gain = least_ratio(spec, self._allocations.get(number, {}))
-                    slowdown[row, column] = gain / speeds[spec.name] / min(spec.cpus) if spec.name in speeds else 0.0
-        least_latency_s = critical_path_s(self._pipeline, cpu_s * slowdown[:, :, None])
+                    factor = least_ratio(spec, self._allocations.get(number, {})) / speeds.get(spec.name, np.inf)
+                    least_service_s[row, column, :known] = self._service_s[service, :known] * factor
+        least_latency_s = critical_path_s(self._pipeline, least_service_s)
         return Footprints(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)

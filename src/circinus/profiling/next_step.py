@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ class Step:
     configuration: int
     target: int
     """Items on which it is then known."""
+    worth_per_s: float = field(default=0.0, compare=False)
+    """Weight of the queries that it is expected to settle, or the share of it that they save, over the seconds until
+    then."""
 
 
 def next_step(
@@ -91,7 +94,9 @@ def next_step(
     if not worth:
         return None
     chosen = max(worth, key=lambda k: (worth[k][1] <= within_s, worth[k][0] / max(worth[k][1], 1e-9), -k))
-    return Step(chosen, next(look for look in looks if look > standing.items[chosen]))
+    weight, longest_s = worth[chosen]
+    target = next(look for look in looks if look > standing.items[chosen])
+    return Step(chosen, target, weight / max(longest_s, 1e-9))
 
 
 def _add(worth: dict[int, tuple[float, float]], configuration: int, weight: float, seconds: float) -> None:

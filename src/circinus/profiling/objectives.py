@@ -65,9 +65,10 @@ class Objectives:
         )
 
     @property
-    def latencies(self) -> int:
-        """How many different latency objectives there are."""
-        return len({objective.latency for objective in self.asked} - {None})
+    def latency_percentiles(self) -> int:
+        """At how many percentiles configurations are held against limits; none where no hardware is known."""
+        latencies = [objective.latency for objective in self.asked if objective.latency is not None]
+        return len({latency.percentile for latency in latencies}) if self.speeds else 0
 
 
 def _speeds(specification: Specification, pipeline_name: str) -> dict[str, float]:

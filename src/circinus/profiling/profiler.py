@@ -14,6 +14,7 @@ from circinus.profiling.assembly import read_profile
 from circinus.profiling.budget import Budget
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import Dataset
+from circinus.profiling.explorer import Explorer
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.measurements import Measurements
@@ -44,6 +45,7 @@ def profile_pipeline(
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] | None = None,
     source: Source | None = None,
+    explorer: Explorer | None = None,
     exhaustive: bool = False,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are settled or the budget is spent.
@@ -60,6 +62,7 @@ def profile_pipeline(
         observer: is told of progress and failures.
         clock: seconds that pass; None: those of the source.
         source: where measurements come from; None: the operators, run on this machine.
+        explorer: says which configurations are worth measuring (`circinus.planning.explore`); None: all are.
         exhaustive: measure every configuration on every item that may be profiled, whatever the queries ask.
 
     Raises:
@@ -85,14 +88,16 @@ def profile_pipeline(
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
         try:
-            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer)
+            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer, explorer)
             if exhaustive:
                 rounds.run_exhaustively()
             else:
                 rounds.run()
         except KeyboardInterrupt:
             interrupted = True
-        return read_profile(opened, addresses, stored, objectives, judged=True, interrupted=interrupted)
+        return read_profile(
+            opened, addresses, stored, objectives, judged=True, interrupted=interrupted, explorer=explorer
+        )
 
 
 def _rounds(
@@ -104,6 +109,7 @@ def _rounds(
     objectives: Objectives,
     budget: Budget,
     observer: ProfileObserver,
+    explorer: Explorer | None,
 ) -> Rounds:
     """A measurement that goes on from what the store knows."""
     pipeline, listed = addresses.pipeline, prefix_order(addresses.pipeline)
@@ -113,12 +119,17 @@ def _rounds(
         pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
     measurer.declare([measured.configuration for measured in known])
     strata = [dataset.items[index].strata for index in dataset.profiled]
-    confidence = Confidence.of_run(pipeline.metric, strata, objectives.risk, len(listed), objectives.latencies)
-    standings = Standings(listed, confidence, objectives)
+    confidence = Confidence.of_run(
+        pipeline.metric, strata, objectives.risk, len(listed), objectives.latency_percentiles
+    )
+    standings = Standings(listed, confidence, objectives, comparing=explorer is None)
     order = np.array(dataset.profiled, dtype=np.int64)
     allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, observer)
 
     def footprints() -> Footprints:
         return Measurements(store, addresses, stored, listed).footprints(listed, objectives.speeds)
 
-    return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer)
+    def known_now() -> PipelineProfile:
+        return read_profile(store, addresses, stored, objectives)
+
+    return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer, explorer, known_now)

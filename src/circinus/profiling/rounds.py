@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
+from circinus.profiling.explorer import Explorer, Proposal
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
-from circinus.profiling.profile import IntArray
+from circinus.profiling.profile import IntArray, PipelineProfile
 from circinus.profiling.runner import MeasurementError, UnrecordedError
 from circinus.profiling.standings import Standings
 from circinus.spec import Configuration
@@ -29,7 +30,8 @@ class Rounds:
     Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
     them to 8 items, or to as many as an equal part of its share of the budget allows, in the order of their prefixes,
     so that each prefix runs once; then allocations are measured; then one increment after the other goes where it is
-    expected to decide most (`next_step`), until no question is open.
+    expected to decide most (`next_step`), until no question is open. With an explorer the first round is one of few
+    configurations, and every other one begins when that is worth more than an increment of those begun.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Rounds:
         pace: Pace,
         budget: Budget,
         observer: ProfileObserver,
+        explorer: Explorer | None = None,
+        known: Callable[[], PipelineProfile] | None = None,
     ) -> None:
         """Measure nothing yet.
 
@@ -54,6 +58,8 @@ class Rounds:
             pace: how long things take.
             budget: what may be spent.
             observer: is told.
+            explorer: says which configurations to measure at all; None: all.
+            known: for the explorer, what is known now.
         """
         self._measurer = measurer
         self._order = order
@@ -63,6 +69,9 @@ class Rounds:
         self._pace = pace
         self._budget = budget
         self._observer = observer
+        self._explorer = explorer
+        self._known = known
+        self._begun = standings.configurations if explorer is None else tuple(explorer.cover(standings.configurations))
         for configuration in standings.configurations:
             self._learn(configuration)
 
@@ -103,7 +112,7 @@ class Rounds:
         standings, first = self._standings, self._standings.looks[0]
         end_s, moved = self._budget.elapsed_s + limit_s, False
         for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
-            waiting = [c for c in standings.configurations if standings.items(c) < first and not standings.closed(c)]
+            waiting = [c for c in self._looked_at() if standings.items(c) < first and not standings.closed(c)]
             for done, configuration in enumerate(waiting):
                 allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
                 moved |= self._increase(configuration, first, allowed_s, at_least)
@@ -116,12 +125,40 @@ class Rounds:
         while stepped:
             standings.weigh(self._footprints())
             stepped = False
-            while (step := standings.next_step(self._seconds, self._budget.remaining_s, beyond)) is not None:
-                configuration = standings.configurations[step.configuration]
-                if self._increase(configuration, step.target, self._budget.remaining_s):
+            while True:
+                proposal = self._proposal(beyond)
+                step = standings.next_step(self._seconds, self._budget.remaining_s, beyond)
+                if proposal is not None and (step is None or proposal.worth_per_s > step.worth_per_s):
+                    configuration, target = proposal.configuration, standings.looks[0]
+                elif step is not None:
+                    configuration, target = standings.configurations[step.configuration], step.target
+                else:
+                    break
+                begun = standings.items(configuration) > 0
+                if self._increase(configuration, target, self._budget.remaining_s):
                     stepped = True
+                    if not begun:
+                        break  # what it takes is to be weighed first
                 else:
                     beyond.add(configuration)
+
+    def _proposal(self, without: Collection[Configuration]) -> Proposal | None:
+        """The configuration to begin next, if any is worth it; narrows what is open by the way."""
+        if self._explorer is None or self._known is None:
+            return None
+
+        def seconds(configuration: Configuration, items: int) -> float:
+            beyond = configuration in without or self._standings.closed(configuration)
+            return math.inf if beyond else self._seconds(configuration, items)
+
+        assessment = self._explorer.assess(self._known(), seconds)
+        self._standings.narrow(assessment)
+        return assessment.next if isinstance(assessment.next, Proposal) else None
+
+    def _looked_at(self) -> list[Configuration]:
+        """Configurations that have a first look, or are to have one whatever others show."""
+        standings, begun = self._standings, set(self._begun)
+        return [c for c in standings.configurations if c in begun or standings.items(c)]
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
@@ -186,6 +223,8 @@ class Rounds:
     def _tell(self, phase: str, configuration: Configuration) -> None:
         standings, goals = self._standings, self._standings.goals()
         expected_s = 0.0
+        looked_at = set(self._looked_at())
+        goals = {other: goal for other, goal in goals.items() if other in looked_at}
         for other, goal in goals.items():
             expected_s += self._pace.increment_s(other, standings.items(other), goal) or 0.0
         self._observer.progressed(

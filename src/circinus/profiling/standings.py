@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.profiling.confidence import BoolArray, Confidence, Sides
+from circinus.profiling.explorer import Assessment
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.looks import looks
 from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
@@ -26,14 +27,24 @@ class Standings:
     same decisions, as long as everything had its first look before it was weighed first: partners stay then.
     """
 
-    def __init__(self, configurations: Sequence[Configuration], confidence: Confidence, objectives: Objectives) -> None:
+    def __init__(
+        self,
+        configurations: Sequence[Configuration],
+        confidence: Confidence,
+        objectives: Objectives,
+        *,
+        comparing: bool = True,
+    ) -> None:
         """Begin with nothing known.
 
         Args:
             configurations: all that may be measured.
             confidence: bounds their mean scores.
             objectives: what is to be decided.
+            comparing: whether each configuration is compared with a partner. Partners are chosen among those measured
+                when they are weighed first, so all are to have had their first look by then.
         """
+        self._comparing = comparing
         self.configurations = tuple(configurations)
         self.confidence = confidence
         self.objectives = objectives
@@ -59,6 +70,7 @@ class Standings:
         self._partners = np.full(count, -1, dtype=np.int64)
         self._stands_in = np.zeros(count, dtype=bool)
         self._slow = np.zeros((count, asked), dtype=bool)
+        self._pointless = np.zeros((count, asked), dtype=bool)
         self._footprints: Footprints | None = None
 
     def learn(self, configuration: Configuration, scores: FloatArray) -> None:
@@ -85,7 +97,8 @@ class Standings:
         self._footprints = footprints
         begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
         # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
-        self._partners = np.where(begun, self._partners, footprints.partners())
+        if self._comparing:
+            self._partners = np.where(begun, self._partners, footprints.partners())
         self._stands_in = footprints.partners_stand_in(self._partners)
         if footprints.least_latency_s is not None:
             latencies = tuple(objective.latency for objective in self.objectives.asked)
@@ -94,6 +107,12 @@ class Standings:
         self._latency_items = np.where(footprints.uneven, self._certain_items, self._latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)
+
+    def narrow(self, assessment: Assessment) -> None:
+        """Take note of where it is pointless to ask."""
+        for column, objective in enumerate(self.objectives.asked):
+            if objective in assessment.pointless:
+                self._pointless[:, column] = assessment.pointless[objective]
 
     def fail(self, configuration: Configuration) -> None:
         """Measure it no more."""
@@ -231,6 +250,7 @@ class Standings:
             all_items=everything,
             outdone=self._outdone & self._stands_in & ~self._failed[self._partners],
             partners=self._partners,
+            pointless=self._pointless,
         )
 
     def _evidence(self) -> Evidence:

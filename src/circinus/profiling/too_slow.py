@@ -12,6 +12,9 @@ from circinus.spec import LatencySlo, Pipeline
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+_MARGIN = 0.05
+"""Share of a limit by which a time is to exceed it."""
+
 
 def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
     """(k, o, n) seconds of each operator, as the pipeline lists them -> (k, n) from the input to the last output."""
@@ -31,7 +34,10 @@ def surely_too_slow(
     An objective at the p-th percentile allows at most the share 1 - p/100 of the items to take longer than the limit.
     Of n items drawn from N without replacement, as many or more exceed it as did here with a hypergeometric
     probability; where that is at most the risk, the objective is surely missed. One look, at a number of items that
-    was fixed beforehand: peeking is not allowed for.
+    was fixed beforehand: peeking is not allowed for. Percentiles far from the tails take more than a few items.
+
+    The risk is that of drawing these items. Each was timed once: a machine that was busy all the while is no part of
+    it, so only what exceeds the limit by `_MARGIN` counts.
 
     Args:
         least_latency_s: on items drawn at random; NaN: not all are known, and nothing is said.
@@ -43,7 +49,8 @@ def surely_too_slow(
     found = np.zeros((len(least_latency_s), len(latencies)), dtype=np.bool_)
     for column, latency in enumerate(latencies):
         if latency is not None and items:
-            exceeding = (least_latency_s > latency.limit_s).sum(axis=1)
+            exceeding = (least_latency_s > latency.limit_s * (1.0 + _MARGIN)).sum(axis=1)
+            # Rounded up, as an estimate may interpolate between the items beside the percentile.
             allowed = math.ceil(population * (1.0 - latency.percentile / 100.0))
             found[:, column] = exceeding >= _fewest_unlikely(items, population, allowed, risk)
     found[np.isnan(least_latency_s).any(axis=1)] = False

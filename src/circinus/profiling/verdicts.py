@@ -20,11 +20,14 @@ class Verdict(StrEnum):
     """Where a configuration stands."""
 
     FEASIBLE = "feasible"
-    """It surely keeps some objective, and may be the best to do so."""
+    """It is surely accurate enough for some objective, not surely too slow, and may be the best of those."""
     INFEASIBLE = "infeasible"
     """It surely misses every objective."""
     DOMINATED = "dominated"
-    """Wherever it might serve, another surely serves and takes hardly more of anything."""
+    """Wherever it might serve, another surely serves and takes hardly more of anything, or makes plans that are hardly
+    dearer."""
+    UNLIKELY = "unlikely"
+    """It was not measured, and is not expected to make any plan much cheaper."""
     UNDECIDED = "undecided"
     """More items may tell."""
 
@@ -42,7 +45,7 @@ class Standing:
     """What is known of k configurations and q objectives."""
 
     meets: BoolArray
-    """(k, q) surely kept."""
+    """(k, q) surely accurate enough, and not surely too slow."""
     fails: BoolArray
     """(k, q) surely missed."""
     slow: BoolArray
@@ -57,6 +60,8 @@ class Standing:
     """(k,) whether its partner is surely as accurate."""
     partners: IntArray
     """(k,) see `Footprints.partners`."""
+    pointless: BoolArray
+    """(k, q) whether it keeps an objective makes no plan much cheaper; see `Assessment`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +99,12 @@ def decide(standing: Standing, footprints: Footprints) -> Decisions:
         return _without_objectives(standing)
     unknown = standing.items == 0
     undecided = ~(standing.meets | standing.fails) & (standing.items < standing.all_items)[:, None]
+    undecided &= ~standing.pointless
     covered = _covered(standing, footprints, cheaper=False)
     outdone = standing.outdone & (standing.partners >= 0)
-    open_ = undecided & (covered < 0) & ~outdone[:, None] | unknown[:, None]
+    # A partner that is too slow by a little serves nobody where this one may.
+    left_to_partner = outdone[:, None] & ~standing.slow[standing.partners]
+    open_ = undecided & (covered < 0) & ~left_to_partner | unknown[:, None]
     last = _outdoers(standing, outdone)
     gives_way = outdone[:, None] & (standing.meets[last] | open_[last])
     kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~gives_way
@@ -179,6 +187,10 @@ def _judgement(
         return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
     if not objectives:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
+    if (standing.pointless[row] & ~standing.fails[row]).any():
+        return Judgement(
+            Verdict.DOMINATED, "plans of others that surely will do are hardly dearer, whichever pool is full"
+        )
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     if not others:
         return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")

@@ -44,14 +44,16 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
     return risk / (2 * (configurations + comparisons))
 
 
-def split_risk(risk: float, configurations: int, latencies: int) -> tuple[float, float]:
-    """What is left of a run's risk for the sequences, and what each statement about a latency objective gets.
+def split_risk(risk: float, configurations: int, latency_percentiles: int) -> tuple[float, float]:
+    """What is left of a run's risk for the sequences, and what each configuration gets for each latency percentile.
+
+    Limits cost nothing, as thresholds do: who wrongly exceeds any limit that is kept exceeds the least of those.
 
     Args:
         risk: of the run.
         configurations: number of all configurations that may be measured.
-        latencies: number of latency objectives that each of them is held against.
+        latency_percentiles: number of percentiles at which each of them is held against limits.
     """
-    if not latencies:
+    if not latency_percentiles:
         return risk, 0.0
-    return risk * (1.0 - LATENCY_SHARE), risk * LATENCY_SHARE / (configurations * latencies)
+    return risk * (1.0 - LATENCY_SHARE), risk * LATENCY_SHARE / (configurations * latency_percentiles)

@@ -1,0 +1,141 @@
+"""What an unmeasured configuration would take, put together from what was measured of its operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
+
+LEAST_SPREAD = 0.05
+"""Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
+_UNSEEN_SPREAD = 0.3
+"""The same where no operator was seen under two prefixes yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Every configuration as far as its operators are known, all on the same items."""
+
+    profile: PipelineProfile
+    """Has the measured configurations and the predicted ones; accuracies of the latter are the metric's range."""
+    exact: frozenset[Configuration]
+    """Those of which every prefix was measured: nothing of them is guessed but their accuracy."""
+    key: object
+    """Equal where the predictions are, of the same pipeline and configurations."""
+    spread: float
+    """How far the service times of one operator configuration lie apart under different ancestors: standard deviation
+    of the logarithm of their means about that of the operator configuration."""
+
+
+def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configuration]) -> Predicted | None:
+    """Predict the configurations that were not measured.
+
+    An operator under a prefix that was measured is known. Under another one it takes what the same operator
+    configuration takes under the most similar prefix that was measured (most ancestors with the same knob values, then
+    the first listed), less one `spread`: in case of doubt a configuration is taken to be cheap, so that it is rather
+    measured than overlooked. Configurations with an operator configuration that nobody measured are left out.
+
+    Args:
+        pipeline: which pipeline.
+        known: what was measured of it.
+        listed: all configurations.
+
+    Returns:
+        None where nothing was measured.
+    """
+    measured = known.usable
+    if not measured:
+        return None
+    items = min(len(found.items) for found in measured)
+    first = measured[0]
+    by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in pipeline.operators}
+    for found in measured:
+        for name, profile in found.operators.items():
+            by_prefix[name].setdefault(profile.prefix, _shortened(profile, items))
+    spread = _spread(by_prefix)
+    seen = {found.configuration: found for found in measured}
+    failed = {failure.configuration for failure in known.failed}
+    profiles, exact = [], set()
+    guesses: dict[tuple[str, Configuration], OperatorProfile | None] = {}
+    for configuration in listed:
+        if configuration in failed:
+            continue
+        operators: dict[str, OperatorProfile] = {}
+        guessed = False
+        for operator in pipeline.operators:
+            own_prefix = prefix(pipeline, configuration, operator.name)
+            profile_or_none = by_prefix[operator.name].get(own_prefix)
+            if profile_or_none is None:
+                guessed = True
+                key = operator.name, own_prefix
+                if key not in guesses:
+                    guesses[key] = _guess(operator.name, own_prefix, by_prefix[operator.name], spread)
+                profile_or_none = guesses[key]
+            if profile_or_none is None:
+                break
+            operators[operator.name] = profile_or_none
+        if len(operators) < len(pipeline.operators):
+            continue
+        if not guessed:
+            exact.add(configuration)
+        accuracy = seen[configuration].accuracy if configuration in seen else _anything(pipeline.metric)
+        profiles.append(
+            ConfigurationProfile(
+                configuration=configuration,
+                items=first.items[:items],
+                scores=np.full(items, np.nan),
+                accuracy=accuracy,
+                input_bytes=first.input_bytes[:items],
+                operators=operators,
+            )
+        )
+    return Predicted(replace(known, configurations=tuple(profiles)), frozenset(exact), _key(by_prefix, failed), spread)
+
+
+def _key(by_prefix: dict[str, dict[Configuration, OperatorProfile]], failed: set[Configuration]) -> object:
+    rows = {
+        (name, found, len(profile.service_s), profile.peak_memory_bytes, tuple(sorted(profile.batch_ratio.items())))
+        for name, profiles in by_prefix.items()
+        for found, profile in profiles.items()
+    }
+    return frozenset(rows), frozenset(failed)
+
+
+def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
+    return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
+
+
+def _guess(
+    operator: str, own_prefix: Configuration, known: dict[Configuration, OperatorProfile], spread: float
+) -> OperatorProfile | None:
+    """The operator under a prefix that was not measured; None where it was never measured with its own knobs."""
+    donors = [found for found in known if found[operator] == own_prefix[operator]]
+    if not donors:
+        return None
+    donor = max(donors, key=lambda found: sum(found[name] == own_prefix[name] for name in own_prefix))
+    profile = known[donor]
+    return replace(profile, prefix=own_prefix, service_s=profile.service_s * np.exp(-spread))
+
+
+def _spread(by_prefix: dict[str, dict[Configuration, OperatorProfile]]) -> float:
+    """See `Predicted.spread`; pooled over all operator configurations seen under more than one prefix."""
+    squares, degrees = 0.0, 0
+    for name, profiles in by_prefix.items():
+        groups: dict[object, list[float]] = {}
+        for found, profile in profiles.items():
+            groups.setdefault(found[name], []).append(float(np.log(max(profile.service_s.mean(), 1e-9))))
+        for logarithms in groups.values():
+            squares += float(((np.array(logarithms) - np.mean(logarithms)) ** 2).sum())
+            degrees += len(logarithms) - 1
+    if not degrees:
+        return _UNSEEN_SPREAD
+    return max(LEAST_SPREAD, float(np.sqrt(squares / degrees)))
+
+
+def _anything(metric: MetricSpec) -> Bounded:
+    low, high = metric.range
+    return Bounded((low + high) / 2, low, high)

@@ -1,0 +1,60 @@
+"""Costs in every situation against those of all plans, on random small instances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from listing import EXACT, Listed, listed, small_seeds
+
+from circinus.planning.exploration.plan_costs import KINDS, least_costs, sure_costs
+from instances import Instance, random_instance
+
+SEEDS = small_seeds(60, 400)
+
+
+def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
+    """(s,) by definition."""
+    costs = []
+    for avoided in (None, *pools):
+        free = [p for p in plans if all(pool != avoided for _, pool in p.candidate.plan.placement)]
+        costs += [
+            min((p.shared_cost for p in free), default=np.inf),
+            min((p.alone_cost for p in free), default=np.inf),
+        ]
+    return np.array(costs)
+
+
+def _of_configurations(seed: int) -> tuple[Instance, list[list[Listed]]]:
+    """For each configuration its plans that keep the latency and cost objectives."""
+    instance = random_instance(seed)
+    slos = instance.query.slos.model_copy(update={"accuracy": None})
+    kept = [plan for plan in listed(seed) if not plan.violations(slos)]
+    configurations = [profile.configuration for profile in instance.profile.configurations]
+    return instance, [[p for p in kept if p.candidate.plan.configuration == c] for c in configurations]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(seed: int) -> None:
+    instance, plans = _of_configurations(seed)
+    pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
+    configurations = [profile.configuration for profile in instance.profile.configurations]
+    sure = np.arange(len(configurations))[:, None] % 3 != 2
+    (found,) = sure_costs(
+        instance.pipeline, [instance.query], instance.profile, instance.network, configurations, sure, EXACT
+    )
+    assert found.shape == (len(configurations), KINDS * (1 + len(pools)))
+    for number, its in enumerate(plans):
+        expected = _situations(its, pools) if sure[number, 0] else np.full(found.shape[1], np.inf)
+        np.testing.assert_allclose(found[number], expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_plan_costs_less_than_the_least(seed: int) -> None:
+    instance, plans = _of_configurations(seed)
+    pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
+    configurations = [profile.configuration for profile in instance.profile.configurations]
+    (found,) = least_costs(
+        instance.pipeline, [instance.query], instance.profile, instance.network, configurations, EXACT
+    )
+    for number, its in enumerate(plans):
+        assert (found[number] <= _situations(its, pools) * (1 + 1e-9)).all()
