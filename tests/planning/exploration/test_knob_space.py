@@ -13,25 +13,16 @@ from hypothesis import strategies as st
 from circinus.planning.exploration.knob_space import ABSENT, KnobSpace
 from circinus.spec import (
     Configuration,
-    DatasetSpec,
     Knob,
     KnobValues,
-    MetricSpec,
     OperatorSpec,
     Pipeline,
     configurations,
 )
+from planning.exploration.spaces import CASCADE, one_operator, pipeline_of
 from spec.strategies import knobs
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-def pipeline_of(*specs: OperatorSpec) -> Pipeline:
-    return Pipeline(name="p", operators=specs, metric=MetricSpec(name="m", uses="m:f"), dataset=DatasetSpec(uses="m:f"))
-
-
-def one_operator(*knobs: Knob) -> KnobSpace:
-    return KnobSpace.of(pipeline_of(OperatorSpec(name="o", uses="m:f", knobs=knobs)))
 
 
 @st.composite
@@ -46,15 +37,7 @@ def small_pipelines(draw: st.DrawFn) -> Pipeline:
     return pipeline
 
 
-CASCADE = one_operator(
-    Knob(name="beam", choices=[1, 3, 5], ordered=True, only_if={"model": ["large", "huge"]}),
-    Knob(name="model", choices=["none", "small", "large", "huge"]),
-    Knob(name="patience", choices=[1, 2], ordered=True, only_if={"beam": [3, 5], "model": ["huge"]}),
-    Knob(name="rate", choices=[8, 16, 24, 32], ordered=True),
-)
-
-
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(small_pipelines())
 def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> None:
     space = KnobSpace.of(pipeline)
@@ -66,7 +49,7 @@ def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> 
     assert space.valid(codes).all()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(small_pipelines(), seeds)
 def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
     space = KnobSpace.of(pipeline)
@@ -75,7 +58,7 @@ def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
     assert set(space.decode(codes)) <= set(configurations(pipeline))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(small_pipelines(), seeds)
 def test_neighbours_are_all_that_are_one_change_away(pipeline: Pipeline, seed: int) -> None:
     space = KnobSpace.of(pipeline)

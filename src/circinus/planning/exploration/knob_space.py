@@ -107,7 +107,7 @@ class KnobSpace:
                 found = values.get(knob.operator_name, {})
                 if knob.name in found:
                     codes[row, column] = self._positions[column].get(found.pop(knob.name), len(knob.choices))
-            if sorted(values) != sorted(self.operators) or any(values.values()) or not self.valid(codes[[row]])[0]:
+            if sorted(values) != sorted(self.operators) or any(values.values()) or not self.valid(codes[[row]]).all():
                 raise ValueError(f"{configuration} is not a configuration of the operators {', '.join(self.operators)}")
         return codes
 
@@ -124,11 +124,11 @@ class KnobSpace:
 
     def valid(self, codes: IntArray) -> BoolArray:
         """(n,) whether each code has a choice for exactly those knobs that exist under its others."""
-        found = ((codes >= ABSENT) & (codes < self._choices)).all(axis=1)
+        found: BoolArray = np.all((codes >= ABSENT) & (codes < self._choices), axis=1)
         inside = np.where(found[:, None], codes, ABSENT)
         for column in range(len(self.columns)):
             found &= (inside[:, column] != ABSENT) == self._exists(inside, column)
-        return np.asarray(found)
+        return found
 
     def resolved(self, codes: IntArray) -> IntArray:
         """(n, d) with a choice in every column -> the same without those knobs that do not exist under the others."""
