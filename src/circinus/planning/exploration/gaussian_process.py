@@ -1,0 +1,120 @@
+"""A Gaussian process on observed codes under known hyperparameters (Rasmussen & Williams 2006, algorithm 2.1).
+
+Scores are in units of the score's range, less their centre: the middle of the range or the prior mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.planning.exploration.hyperparameters import Hyperparameters
+from circinus.planning.exploration.kernel import KnobKernel
+
+FloatArray = NDArray[np.float64]
+
+JITTER = 1e-8
+"""Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
+_ROWS_AT_A_TIME = 512
+"""Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
+memory is used again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """n observed codes; s slots."""
+
+    slots: FloatArray
+    """(n, s)"""
+    residuals: FloatArray
+    """(n,) observed means less their centre."""
+    variances: FloatArray
+    """(n,) of these means."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess:
+    """Conditioned on n observations."""
+
+    kernel: KnobKernel
+    hyperparameters: Hyperparameters
+    observed: FloatArray
+    """(n, s) slots."""
+    inverse_factor: FloatArray
+    """(n, n) inverse of the lower Cholesky factor of the observations' covariance."""
+    weights: FloatArray
+    """(n,) the inverse covariance times the residuals."""
+
+    @classmethod
+    def given(cls, kernel: KnobKernel, hyperparameters: Hyperparameters, observations: Observations) -> GaussianProcess:
+        """Condition on observations."""
+        whole, _ = covariance(kernel, observations.slots, hyperparameters)
+        inverse = _inverse(_factor(whole, observations))
+        weights = inverse.T @ (inverse @ observations.residuals)
+        return cls(kernel, hyperparameters, observations.slots, inverse, weights)
+
+    def predict(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(m,) means and (m,) variances of m codes' scores."""
+        mean, explained = np.empty(len(slots)), np.empty(len(slots))
+        for start in range(0, len(slots), _ROWS_AT_A_TIME):
+            rows = slice(start, start + _ROWS_AT_A_TIME)
+            mean[rows], whitened = self._posterior(slots[rows])
+            np.einsum("mn,mn->m", whitened, whitened, out=explained[rows])
+        return mean, np.maximum(self.hyperparameters.prior_variance - explained, 0.0)
+
+    def joint(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(m,) means and (m, m) covariance of m codes' scores."""
+        mean, whitened = self._posterior(slots)
+        before, _ = covariance(self.kernel, slots, self.hyperparameters)
+        return mean, before - whitened @ whitened.T
+
+    def _posterior(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(m,) means, and (m, n) whitened covariance with the observations."""
+        h = self.hyperparameters
+        parts = self.kernel.correlations(slots, self.observed, h.sharpness)
+        shared = np.tensordot(h.variances, parts, axes=1) if len(parts) > 1 else h.variances[0] * parts[0]
+        shared += h.constant_deviation**2
+        return shared @ self.weights, shared @ self.inverse_factor.T
+
+
+def covariance(
+    kernel: KnobKernel, slots: FloatArray, hyperparameters: Hyperparameters
+) -> tuple[FloatArray, FloatArray]:
+    """(n, n) covariance of the scores of n codes, and (c, n, n) the part of each component."""
+    parts = kernel.correlations(slots, slots, hyperparameters.sharpness) * hyperparameters.variances[:, None, None]
+    return parts.sum(axis=0) + hyperparameters.constant_deviation**2, parts
+
+
+def minus_log_likelihood(
+    kernel: KnobKernel, hyperparameters: Hyperparameters, observations: Observations
+) -> tuple[float, FloatArray]:
+    """The marginal likelihood's logarithm, negative, and (p,) its gradient (Rasmussen & Williams 2006, eqs. 5.8, 5.9).
+
+    Infinite where it cannot be computed.
+    """
+    whole, parts = covariance(kernel, observations.slots, hyperparameters)
+    try:
+        factor = _factor(whole, observations)
+    except np.linalg.LinAlgError:
+        return math.inf, np.zeros(len(hyperparameters.parameters))
+    inverse = _inverse(factor)
+    weights = inverse.T @ (inverse @ observations.residuals)
+    value = float(observations.residuals @ weights + len(weights) * math.log(2 * math.pi)) / 2
+    pull = (inverse.T @ inverse - np.outer(weights, weights)) * parts  # (c, n, n) twice the derivative by each part
+    slopes = np.zeros(len(hyperparameters.log_sharpness))
+    for component, part in zip(kernel.components, pull, strict=True):
+        by_choices = observations.slots.T @ part @ observations.slots
+        slopes += component * kernel.slopes(hyperparameters.sharpness, by_choices) / 2
+    gradient = np.concatenate([slopes, pull.sum(axis=(1, 2))])
+    return value + float(np.log(np.diag(factor)).sum()), gradient
+
+
+def _factor(whole: FloatArray, observations: Observations) -> FloatArray:
+    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + JITTER)), dtype=np.float64)
+
+
+def _inverse(factor: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(factor), dtype=np.float64)
