@@ -71,7 +71,8 @@ def test_profile_shows_what_is_known_without_measuring(application: Path) -> Non
     second = answer("profile", "--show", cwd=application, kind="profile")
     assert first == second
     (profile,) = first
-    assert len(profile["configurations"]) == 8
+    assert 4 <= len(profile["configurations"]) == 8 - profile["unmeasured"]
+    assert bool(profile["unmeasured_because"]) == bool(profile["unmeasured"])
     for configuration in profile["configurations"]:
         accuracy = configuration["accuracy"]
         assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
@@ -88,7 +89,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     assert "found no profile store" in run.stderr
     (found,) = answer("profile", "--trace", "words.trace", cwd=tmp_path, kind="profile")
     assert found["dataset_fingerprint"] == known["dataset_fingerprint"]
-    assert len(found["configurations"]) == 8
+    assert 4 <= len(found["configurations"]) <= len(known["configurations"])
     data = answer("plan", "--trace", "words.trace", cwd=tmp_path, kind="plan")
     assert [a["query"] for a in data["plan_set"]["matching"]["assignments"]] == ["typing-aid", "archive"]
     assert set(answer("explain", cwd=tmp_path, kind="explain")) == {"typing-aid", "archive"}

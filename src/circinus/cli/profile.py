@@ -41,6 +41,9 @@ def profile(
     record: Record = None,
     trace: Traces = None,
     calibrated: Calibrated = False,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Measure every configuration on every item, whatever the queries ask.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -54,7 +57,7 @@ def profile(
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
-    _check_options(budget, show=show, record=record, calibrated=calibrated)
+    _check_options(budget, show=show, record=record, calibrated=calibrated, exhaustive=exhaustive)
     specification = load_specification(paths)
     sources = trace_sources(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
@@ -73,7 +76,7 @@ def profile(
             explorer = explorer_of(specification, name)
             found = load_profile(specification, name, known, seed=seed, source=source, judged=True, explorer=explorer)
         else:
-            found = measured_pipeline(specification, name, known, budget, seed, source)
+            found = measured_pipeline(specification, name, known, budget, seed, source, exhaustive=exhaustive)
         profiles.append(found)
         if not json:
             warning = elsewhere(found.machine)
@@ -92,15 +95,24 @@ def profile(
         raise typer.Exit(1)  # not one configuration works
 
 
-def _check_options(budget: float | None, *, show: bool, record: Path | None, calibrated: bool) -> None:
+def _check_options(
+    budget: float | None, *, show: bool, record: Path | None, calibrated: bool, exhaustive: bool
+) -> None:
     if calibrated and record is not None:
         raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
-    if show and budget is not None:
-        raise typer.BadParameter("--show measures nothing; leave out --budget")
+    if show and (budget is not None or exhaustive):
+        raise typer.BadParameter(f"--show measures nothing; leave out {'--exhaustive' if exhaustive else '--budget'}")
 
 
 def measured_pipeline(
-    specification: Specification, name: str, store: Path, budget_s: float | None, seed: int, source: Source | None
+    specification: Specification,
+    name: str,
+    store: Path,
+    budget_s: float | None,
+    seed: int,
+    source: Source | None,
+    *,
+    exhaustive: bool = False,
 ) -> PipelineProfile:
     """Measure one pipeline behind a progress bar."""
     from circinus.cli.output import progress_console
@@ -118,6 +130,7 @@ def measured_pipeline(
             observer=bar,
             source=source,
             explorer=explorer_of(specification, name),
+            exhaustive=exhaustive,
         )
 
 
@@ -195,6 +208,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
             for measured in profile.configurations
         ],
         "unmeasured": len(profile.unmeasured),
+        "unmeasured_because": profile.unmeasured_because,
         "failed": [
             {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
             for failure in profile.failed

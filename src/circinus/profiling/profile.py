@@ -108,6 +108,12 @@ class PipelineProfile:
         return tuple(found for found in self.configurations if len(found.items) >= least)
 
     @property
+    def unmeasured_because(self) -> str:
+        """Why the unmeasured configurations are not expected to matter; empty where that was not said."""
+        found = [self.judgements.get(configuration) for configuration in self.unmeasured]
+        return next((j.reason for j in found if j is not None and j.verdict is Verdict.UNLIKELY), "")
+
+    @property
     def unsettled(self) -> tuple[Configuration, ...]:
         """Configurations of which more items may decide something."""
         return tuple(c for c, judgement in self.judgements.items() if judgement.verdict is Verdict.UNDECIDED)

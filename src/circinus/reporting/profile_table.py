@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile, Verdict
+from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile
 from circinus.spec import KnobValues
 from circinus.spec.spoken import bounded, duration, score, size, spread
 
@@ -86,10 +86,7 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     elif profile.configurations and profile.judgements:
         remarks.append(Text("every configuration is decided: measuring longer would change nothing"))
     if profile.unmeasured:
-        reasons = {
-            j.reason for c in profile.unmeasured if (j := profile.judgements.get(c)) and j.verdict is Verdict.UNLIKELY
-        }
-        why = f" ({min(reasons)})" if reasons else ""
+        why = f" ({profile.unmeasured_because})" if profile.unmeasured_because else ""
         remarks.append(Text(f"configurations not measured at all: {len(profile.unmeasured)}{why}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
     for failed in profile.failed:

@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-_ROUNDS = 30
-"""Alternations; each takes a good part of what is left of the error."""
-
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -27,7 +24,7 @@ class Evidence:
 
 
 def evidence_of(scores: Sequence[FloatArray], population: int, score_range: float) -> Evidence:
-    """Estimate mean scores under score = configuration + item + rest, by alternating means.
+    """Estimate mean scores under score = configuration + item + rest, by least squares.
 
     The two-way layout (Scheffe, The Analysis of Variance, 1959, chapter 4). All configurations are measured on a
     beginning of the same order of items, so that by how much the first items are easier is seen by those that were
@@ -42,21 +39,26 @@ def evidence_of(scores: Sequence[FloatArray], population: int, score_range: floa
         score_range: greatest score less the least. A few equal scores are no proof of certainty: one rest more, a
             quarter of this, is counted.
     """
-    counts = np.array([len(own) for own in scores])
-    table = np.full((len(scores), int(counts.max())), np.nan)
+    reference = int(np.argmax([len(own) for own in scores]))
+    table = np.full((len(scores), len(scores[reference])), np.nan)
     for row, own in enumerate(scores):
         table[row, : len(own)] = own
     known = ~np.isnan(table)
-    items = np.zeros(table.shape[1])
-    means = np.nanmean(table, axis=1)
-    for _ in range(_ROUNDS):
-        items = np.nanmean(table - means[:, None], axis=0)
-        items -= items.mean()
-        means = np.nanmean(table - items, axis=1)
+    others = np.flatnonzero(np.arange(len(scores)) != reference)
+    # Least squares with the items' parts eliminated, as differences to the reference, which has scores on all items.
+    weights = known / known.sum(axis=0)
+    information = (np.diag(known.sum(axis=1)) - weights @ known.T)[np.ix_(others, others)]
+    covariance = np.linalg.inv(information)
+    items = np.nanmean(table, axis=0)
+    differences = np.zeros(len(scores))
+    differences[others] = covariance @ np.nansum(table - items, axis=1)[others]
+    items = np.nanmean(table - differences[:, None], axis=0)
+    means = differences + items.mean()
+    items = items - items.mean()
     rests = np.where(known, table - means[:, None] - items, 0.0)
-    degrees = max(int(known.sum()) - len(scores) - table.shape[1] + 1, 0)
+    degrees = int(known.sum()) - len(scores) - table.shape[1] + 1
     variance = (float((rests**2).sum()) + score_range**2 / 16) / (degrees + 1)
-    most = table.shape[1]
-    left = 1.0 - most / population
-    spread = float((items**2).sum() + score_range**2 / 16) / most
-    return Evidence(means, variance / counts, spread / most * left)
+    unit_variances = np.full(len(scores), 1.0 / table.shape[1])
+    unit_variances[others] += np.diag(covariance)
+    spread = (float((items**2).sum()) + score_range**2 / 16) / table.shape[1]
+    return Evidence(means, variance * unit_variances, spread / table.shape[1] * (1.0 - table.shape[1] / population))
