@@ -34,8 +34,9 @@ class Case:
         return np.asarray(self.sign * means >= self.sign * self.threshold)
 
     def affordable(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> BoolArray:
-        """Whether latency and cost keep their limits; what is not known (NaN) does not."""
-        return np.asarray((latency_s <= self.latency_s) & (cost_usd_per_h <= self.cost_usd_per_h))
+        """Whether latency and cost keep their limits; what is not known (NaN) or does not fit (infinite) does not."""
+        within = (latency_s <= self.latency_s) & (cost_usd_per_h <= self.cost_usd_per_h)
+        return np.asarray(within & np.isfinite(latency_s))
 
     def feasible(self, arena: Arena) -> BoolArray:
         """(k, p) which plans keep all three in truth."""
@@ -79,7 +80,7 @@ def _at(arena: Arena, levels: FloatArray) -> Case:
     achieved = np.unique(np.round(arena.means[placeable.any(axis=1)], 9))
     threshold = sign * float(np.quantile(sign * achieved, 1.0 - levels[0])) - sign * _ROUNDING
     case = Case(np.inf, threshold, np.inf, sign)
-    latency_s = float(np.quantile(arena.latency_s[placeable & case.accurate(arena.means)[:, None]], levels[1]))
+    latency_s = float(np.quantile(arena.latency_s[case.feasible(arena)], levels[1]))
     case = replace(case, latency_s=latency_s)
     cost = float(np.quantile(arena.cost_usd_per_h[case.feasible(arena)], levels[2]))
     return replace(case, cost_usd_per_h=cost)

@@ -73,7 +73,7 @@ class Meter:
         """
         known = int(self.items[configuration])
         target = min(known + max(items, 0), self.space.items)
-        self.seconds += self.price_s(configuration, items)
+        self.seconds += self._price_s(configuration, items)
         rows = self.space.rows[configuration]
         if target > known and (self._row_items[rows] == 0).any():
             self._tables = None
@@ -82,7 +82,11 @@ class Meter:
         return np.array(self._arena.scores[configuration, self._order[known:target]])
 
     def price_s(self, configuration: int, items: int) -> float:
-        """Seconds that `measure` would charge; to be asked of what is not known only to stay within a budget."""
+        """Seconds that `measure` would charge; NaN where one of its prefixes was not run yet."""
+        known = self.known_rows[self.space.rows[configuration]].all()
+        return self._price_s(configuration, items) if known else np.nan
+
+    def _price_s(self, configuration: int, items: int) -> float:
         known = int(self.items[configuration])
         target = min(known + max(items, 0), self.space.items)
         rows = self.space.rows[configuration]

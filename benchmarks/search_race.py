@@ -115,6 +115,8 @@ class Standing:
     """Both of the feasible plans that were found."""
     recognised: float
     """Share of the infeasible cases that are called so."""
+    broken: float
+    """Share of the plans given that break an SLO."""
     touched_median: float
     seconds_median: float
     seconds_mean: float
@@ -157,15 +159,16 @@ def tables(found: Sequence[Standing]) -> list[Table]:
     """For people, one for each arena."""
     drawn: list[Table] = []
     for arena, group in groupby(found, key=lambda each: each.arena):
-        head = ("found", f"to {CLOSE - 1:.0%}", "cost p95", "recognised", "touched", "seconds")
+        head = ("found", f"to {CLOSE - 1:.0%}", "cost p95", "recognised", "broken", "touched", "seconds")
         drawn.append(Table("method", *head, title=arena))
         for each in group:
             drawn[-1].add_row(
                 each.method,
-                f"{each.found:.1%}",
-                f"{each.close:.1%}",
+                f"{each.found:.0%}",
+                f"{each.close:.0%}",
                 f"{each.cost_over_optimum_p95:.2f}",
-                f"{each.recognised:.1%}",
+                f"{each.recognised:.0%}",
+                f"{each.broken:.0%}",
                 f"{each.touched_median:.0f}",
                 f"{each.seconds_median:.0f}",
             )
@@ -219,6 +222,7 @@ def _standing(rows: Sequence[Row]) -> Standing:
         cost_over_optimum_median=float(np.median(ratios)) if ratios else np.nan,
         cost_over_optimum_p95=float(np.quantile(ratios, 0.95)) if ratios else np.nan,
         recognised=_share(not verdict.answered for verdict in verdicts if not verdict.feasible),
+        broken=_share(not verdict.found for verdict in verdicts if verdict.answered),
         touched_median=float(np.median([verdict.touched for verdict in verdicts])),
         seconds_median=float(np.median([verdict.seconds for verdict in verdicts])),
         seconds_mean=float(np.mean([verdict.seconds for verdict in verdicts])),

@@ -101,7 +101,7 @@ def test_the_meter_never_charges_twice(steps: list[tuple[int, int]], reuse: bool
     for configuration, items in steps:
         before, price = meter.seconds, meter.price_s(configuration, items)
         meter.measure(configuration, items)
-        assert meter.seconds - before == pytest.approx(price)
+        assert np.isnan(price) or meter.seconds - before == pytest.approx(price)
     rows = arena.space.rows
     if reuse:
         most = [max(meter.items[(rows == row).any(axis=1)]) for row in range(len(arena.item_s))]
@@ -113,6 +113,7 @@ def test_the_meter_never_charges_twice(steps: list[tuple[int, int]], reuse: bool
 def test_the_meter_tells_only_of_what_was_run(tiny: Arena) -> None:
     meter = Meter(tiny, reuse_prefixes=True)
     assert np.isnan(meter.service_s).all()
+    assert np.isnan(meter.price_s(0, 1))
     assert not np.isfinite(meter.latency_s).any()
     assert (np.isinf(meter.cost_usd_per_h) == ~tiny.space.fits).all()
     k = _of(tiny, 2, "middle")
@@ -161,7 +162,8 @@ def test_published_populations(published: tuple[Arena, ...]) -> None:
     voices, libri, video = published
     assert voices.space.configurations == libri.space.configurations
     assert len({tuple(scores) for scores in voices.scores[:, :100]}) == 25  # a dead knob
-    assert video.item_s == pytest.approx(64 * video.service_s)
+    # A configuration's whole price is the published one.
+    assert float(video.item_s[video.space.rows[0]].sum() * 257) == pytest.approx(208.65027856826782)
 
 
 def test_libri_has_the_published_numbers(published: tuple[Arena, ...]) -> None:
@@ -171,6 +173,7 @@ def test_libri_has_the_published_numbers(published: tuple[Arena, ...]) -> None:
     k = names.index("8000-500-hubert-large")
     assert libri.means[k] == pytest.approx(0.9891087593412958)
     assert libri.service_s[libri.space.rows[k, 3]] == 0.01328725814819336
+    assert float(libri.item_s[libri.space.rows[k]].sum() * 300) == pytest.approx(19.05872678756714)
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -199,6 +202,10 @@ def test_cases_of_published_arenas(published: tuple[Arena, ...]) -> None:
         assert feasible == [True] * 32 + [False] * 8
         best = {np.where(c.feasible(drawn), drawn.cost_usd_per_h, np.inf).argmin() for c in asked[:32]}
         assert len(best) >= 8  # cases differ in what is right
+
+
+def test_what_fits_nowhere_keeps_nothing(tiny: Arena) -> None:
+    assert (Case(np.inf, 0.0, np.inf, 1.0).feasible(tiny) == tiny.space.fits).all()
 
 
 def test_answers_are_judged_by_the_truth(tiny: Arena) -> None:

@@ -42,6 +42,7 @@ def test_standings_by_hand() -> None:
     )
     assert len(found) == 1
     assert (found[0].found, found[0].close, found[0].recognised) == (0.5, 0.25, 0.5)
+    assert found[0].broken == 0.5  # of the four plans given
     assert found[0].cost_over_optimum_median == pytest.approx(1.1)
     assert (found[0].touched_median, found[0].seconds_mean) == (6.0, 6.0)
     assert as_records(found)[0]["method"] == "m"
