@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 
 JITTER = 1e-8
 """Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
-_ROWS_AT_A_TIME = 512
+_ROWS_AT_A_TIME = 256
 """Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
 memory is used again."""
 
