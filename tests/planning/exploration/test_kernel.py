@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.gaussian_process import Observations, minus_log_likelihood
+from circinus.planning.exploration.gaussian_process import Inputs, Observations, minus_log_likelihood
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
 from circinus.planning.exploration.knob_space import KnobSpace
@@ -58,8 +58,8 @@ def test_components_are_the_operators_and_all_together() -> None:
 def test_the_gradient_is_that_of_the_likelihood(space: KnobSpace, additive: bool) -> None:
     rng = np.random.default_rng(5)
     kernel = KnobKernel.of(space, additive=additive)
-    slots = kernel.slots(space.random(rng, 12))
-    observations = Observations(slots, rng.normal(0, 0.2, 12), rng.uniform(1e-4, 1e-2, 12))
+    inputs = Inputs(kernel.slots(space.random(rng, 12)), np.ones((12, 1)))
+    observations = Observations(inputs, rng.normal(0, 0.2, 12), rng.uniform(1e-4, 1e-2, 12))
     h = Hyperparameters.expected(kernel, about_prior=False)
     at = h.parameters + rng.normal(0, 0.5, len(h.parameters))
     _, gradient = minus_log_likelihood(kernel, h.at(at), observations)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.gaussian_process import GaussianProcess, Observations, covariance
+from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations, covariance
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
@@ -47,19 +47,31 @@ def test_no_belief_is_wider_than_before(seed: int, additive: bool, count: int) -
     codes = some(rng, space, count)
     means, variances = rng.uniform(0, 1, count), rng.uniform(0, 0.1, count)
     surrogate = Surrogate.fit(space, codes, means, variances, additive=additive)
+    everything = space.everything()
+    inputs = Inputs(surrogate.kernel.slots(everything), np.ones((space.size, 1)))
     for process in surrogate.processes:
-        _, left = process.predict(process.kernel.slots(space.everything()))
-        assert (left <= process.hyperparameters.prior_variance).all()
-    assert (surrogate.predict(space.everything()).deviation <= surrogate.prior_deviation).all()
+        _, left = process.predict(inputs)
+        assert (left <= process.prior_variances(inputs)).all()
+    assert (surrogate.predict(everything).deviation <= surrogate.prior_deviation(everything)).all()
 
 
 def test_far_away_the_prior_is_left() -> None:
     kernel = KnobKernel.of(SPACE)
-    h = replace(Hyperparameters.expected(kernel, about_prior=True), log_sharpness=np.full(4, np.log(50.0)))
-    observations = Observations(kernel.slots(np.array([[0, 0, 0, 0]])), np.array([0.3]), np.array([1e-6]))
-    mean, variance = GaussianProcess.given(kernel, h, observations).predict(kernel.slots(np.array([[4, 2, 2, 3]])))
+    h = Hyperparameters(np.full(4, np.log(50.0)), np.array([np.log(0.2)]), 0.8, np.zeros(1))
+    here, far = (Inputs(kernel.slots(np.array([code])), np.ones((1, 1))) for code in ([0, 0, 0, 0], [4, 2, 2, 3]))
+    process = GaussianProcess.given(kernel, h, Observations(here, np.array([0.3]), np.array([1e-6])))
+    mean, variance = process.predict(far)
     assert mean == pytest.approx(0.0, abs=1e-9)
-    assert variance == pytest.approx(h.prior_variance)
+    assert variance == pytest.approx(0.2**2)
+    assert process.predict(here)[0] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_far_away_a_given_prior_mean_is_left_as_wide_as_its_level_and_slope_are_known() -> None:
+    codes, prior = SPACE.everything()[:1], np.array([0.5])
+    surrogate = Surrogate.fit(SPACE, codes, np.array([0.5]), np.array([1e-6]), prior=prior)
+    belief = surrogate.predict(SPACE.everything()[-1:].repeat(2, axis=0), np.array([0.5, 0.9]))
+    assert belief.mean == pytest.approx([0.5, 0.9], abs=1e-3)
+    assert 0.05 < belief.deviation[0] < belief.deviation[1] - 0.02
 
 
 def test_one_measurement_moves_the_rest_along_and_leaves_them_open() -> None:
@@ -109,7 +121,8 @@ def test_the_truth_lies_in_its_intervals_as_often_as_it_should(count: int, addit
     for _ in range(30):
         drawn = expected.at(expected.parameters + expected.spread * rng.normal(size=len(expected.parameters)))
         codes = some(rng, SPACE, count + 40)
-        whole, _ = covariance(kernel, kernel.slots(codes), replace(drawn, constant_deviation=0.2))
+        inputs = Inputs(kernel.slots(codes), np.ones((len(codes), 1)))
+        whole, _ = covariance(kernel, inputs, replace(drawn, trend_deviation=np.array([0.2])))
         truth = 0.5 + np.linalg.cholesky(whole + 1e-10 * np.eye(len(codes))) @ rng.normal(size=len(codes))
         means = truth[:count] + rng.normal(0, 0.005, count)
         surrogate = Surrogate.fit(SPACE, codes[:count], means, np.full(count, 0.005**2), additive=additive)

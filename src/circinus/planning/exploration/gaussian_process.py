@@ -1,6 +1,7 @@
 """A Gaussian process on observed codes under known hyperparameters (Rasmussen & Williams 2006, algorithm 2.1).
 
-Scores are in units of the score's range, less their centre: the middle of the range or the prior mean.
+Scores are in units of the score's range, less their centre: the middle of the range or a prior mean. What the mean is
+made of besides are *trends*, functions of the code with normal coefficients that are integrated out (section 2.7).
 """
 
 from __future__ import annotations
@@ -12,23 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.hyperparameters import Hyperparameters
-from circinus.planning.exploration.kernel import KnobKernel
+from circinus.planning.exploration.kernel import KnobKernel, Towards
 
 FloatArray = NDArray[np.float64]
 
 JITTER = 1e-8
 """Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
-_ROWS_AT_A_TIME = 512
+_ROWS_AT_A_TIME = 256
 """Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
 memory is used again."""
 
 
 @dataclass(frozen=True, eq=False)
-class Observations:
-    """n observed codes; s slots."""
+class Inputs:
+    """n codes; s slots, t trends."""
 
     slots: FloatArray
     """(n, s)"""
+    trends: FloatArray
+    """(n, t)"""
+
+    def rows(self, which: slice) -> Inputs:
+        """Some of them."""
+        return Inputs(self.slots[which], self.trends[which])
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """n observed codes."""
+
+    inputs: Inputs
     residuals: FloatArray
     """(n,) observed means less their centre."""
     variances: FloatArray
@@ -41,8 +55,10 @@ class GaussianProcess:
 
     kernel: KnobKernel
     hyperparameters: Hyperparameters
-    observed: FloatArray
-    """(n, s) slots."""
+    towards: Towards
+    """The observed codes."""
+    trends: FloatArray
+    """(n, t) there."""
     inverse_factor: FloatArray
     """(n, n) inverse of the lower Cholesky factor of the observations' covariance."""
     weights: FloatArray
@@ -51,41 +67,47 @@ class GaussianProcess:
     @classmethod
     def given(cls, kernel: KnobKernel, hyperparameters: Hyperparameters, observations: Observations) -> GaussianProcess:
         """Condition on observations."""
-        whole, _ = covariance(kernel, observations.slots, hyperparameters)
+        whole, _ = covariance(kernel, observations.inputs, hyperparameters)
         inverse = _inverse(_factor(whole, observations))
         weights = inverse.T @ (inverse @ observations.residuals)
-        return cls(kernel, hyperparameters, observations.slots, inverse, weights)
+        inputs = observations.inputs
+        towards = kernel.towards(inputs.slots, hyperparameters.sharpness, hyperparameters.variances)
+        return cls(kernel, hyperparameters, towards, inputs.trends, inverse, weights)
 
-    def predict(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def prior_variances(self, inputs: Inputs) -> FloatArray:
+        """(m,) variances of m codes' scores before anything was observed."""
+        h = self.hyperparameters
+        return np.asarray(h.variances.sum() + inputs.trends**2 @ h.trend_deviation**2)
+
+    def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m,) variances of m codes' scores."""
-        mean, explained = np.empty(len(slots)), np.empty(len(slots))
-        for start in range(0, len(slots), _ROWS_AT_A_TIME):
+        count = len(inputs.slots)
+        mean, explained = np.empty(count), np.empty(count)
+        for start in range(0, count, _ROWS_AT_A_TIME):
             rows = slice(start, start + _ROWS_AT_A_TIME)
-            mean[rows], whitened = self._posterior(slots[rows])
+            mean[rows], whitened = self._posterior(inputs.rows(rows))
             np.einsum("mn,mn->m", whitened, whitened, out=explained[rows])
-        return mean, np.maximum(self.hyperparameters.prior_variance - explained, 0.0)
+        return mean, np.maximum(self.prior_variances(inputs) - explained, 0.0)
 
-    def joint(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def joint(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m, m) covariance of m codes' scores."""
-        mean, whitened = self._posterior(slots)
-        before, _ = covariance(self.kernel, slots, self.hyperparameters)
+        mean, whitened = self._posterior(inputs)
+        before, _ = covariance(self.kernel, inputs, self.hyperparameters)
         return mean, before - whitened @ whitened.T
 
-    def _posterior(self, slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _posterior(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means, and (m, n) whitened covariance with the observations."""
-        h = self.hyperparameters
-        parts = self.kernel.correlations(slots, self.observed, h.sharpness)
-        shared = np.tensordot(h.variances, parts, axes=1) if len(parts) > 1 else h.variances[0] * parts[0]
-        shared += h.constant_deviation**2
+        shared = self.towards.covariances(inputs.slots)
+        shared += (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
         return shared @ self.weights, shared @ self.inverse_factor.T
 
 
-def covariance(
-    kernel: KnobKernel, slots: FloatArray, hyperparameters: Hyperparameters
-) -> tuple[FloatArray, FloatArray]:
+def covariance(kernel: KnobKernel, inputs: Inputs, hyperparameters: Hyperparameters) -> tuple[FloatArray, FloatArray]:
     """(n, n) covariance of the scores of n codes, and (c, n, n) the part of each component."""
-    parts = kernel.correlations(slots, slots, hyperparameters.sharpness) * hyperparameters.variances[:, None, None]
-    return parts.sum(axis=0) + hyperparameters.constant_deviation**2, parts
+    h = hyperparameters
+    parts = kernel.correlations(inputs.slots, inputs.slots, h.sharpness) * h.variances[:, None, None]
+    weighted = inputs.trends * h.trend_deviation
+    return parts.sum(axis=0) + weighted @ weighted.T, parts
 
 
 def minus_log_likelihood(
@@ -95,7 +117,7 @@ def minus_log_likelihood(
 
     Infinite where it cannot be computed.
     """
-    whole, parts = covariance(kernel, observations.slots, hyperparameters)
+    whole, parts = covariance(kernel, observations.inputs, hyperparameters)
     try:
         factor = _factor(whole, observations)
     except np.linalg.LinAlgError:
@@ -104,9 +126,10 @@ def minus_log_likelihood(
     weights = inverse.T @ (inverse @ observations.residuals)
     value = float(observations.residuals @ weights + len(weights) * math.log(2 * math.pi)) / 2
     pull = (inverse.T @ inverse - np.outer(weights, weights)) * parts  # (c, n, n) twice the derivative by each part
+    slots = observations.inputs.slots
     slopes = np.zeros(len(hyperparameters.log_sharpness))
     for component, part in zip(kernel.components, pull, strict=True):
-        by_choices = observations.slots.T @ part @ observations.slots
+        by_choices = slots.T @ part @ slots
         slopes += component * kernel.slopes(hyperparameters.sharpness, by_choices) / 2
     gradient = np.concatenate([slopes, pull.sum(axis=(1, 2))])
     return value + float(np.log(np.diag(factor)).sum()), gradient

@@ -11,7 +11,7 @@ Scores are in units of the score's range here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,26 +26,34 @@ _SHARPNESS_SPREAD = 1.3
 """Standard deviation of its logarithm."""
 _DEVIATION = 0.15
 """Standard deviation of scores over configurations that is expected where no prior mean is given."""
-_DEVIATION_ABOUT_PRIOR = 0.05
-"""Standard deviation of scores about a given prior mean that is expected."""
+_DEVIATION_ABOUT_PRIOR = 0.07
+"""Standard deviation of scores about a given prior mean, after level and slope, that is expected."""
 _DEVIATION_SPREAD = 0.8
-"""Standard deviation of the logarithm of either."""
+"""Standard deviation of the logarithm of the former."""
+_DEVIATION_SPREAD_ABOUT_PRIOR = 0.6
+"""Standard deviation of the logarithm of the latter; a prior mean about which scores stray far is none."""
 _JOINT_SHARE = 0.1
 """Of the variance, that is expected in the component of all knobs together where each operator has its own."""
 _CONSTANT_DEVIATION = 0.5
-"""Standard deviation of the constant mean about the middle of the range."""
+"""Standard deviation of the constant mean about the middle of the range, where no prior mean is given."""
+_LEVEL_DEVIATION = 0.2
+"""Standard deviation expected of the level by which scores differ from a given prior mean."""
+_SLOPE_DEVIATION = 0.3
+"""Standard deviation expected of the slope of scores over a given prior mean, which is about 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hyperparameters:
-    """d columns, c components, p = d + c parameters that are learnt."""
+    """d columns, c components, p = d + c parameters that are learnt, t trends."""
 
     log_sharpness: FloatArray
     """(d,) logarithm of each knob's inverse length scale."""
     log_deviation: FloatArray
     """(c,) logarithm of each component's standard deviation."""
-    constant_deviation: float
-    """Standard deviation of the mean about the middle of the range; 0 where a prior mean is given."""
+    deviation_spread: float
+    """Standard deviation expected of `log_deviation`."""
+    trend_deviation: FloatArray
+    """(t,) standard deviations of the coefficients of what the mean is made of besides its centre."""
 
     @classmethod
     def expected(cls, kernel: KnobKernel, *, about_prior: bool) -> Hyperparameters:
@@ -58,7 +66,8 @@ class Hyperparameters:
         return cls(
             np.full(columns, math.log(_SHARPNESS) - math.log(max(float(knobs_each), 1.0)) / 2),
             math.log(_DEVIATION_ABOUT_PRIOR if about_prior else _DEVIATION) + np.log(shares) / 2,
-            0.0 if about_prior else _CONSTANT_DEVIATION,
+            _DEVIATION_SPREAD_ABOUT_PRIOR if about_prior else _DEVIATION_SPREAD,
+            np.array([_LEVEL_DEVIATION, _SLOPE_DEVIATION] if about_prior else [_CONSTANT_DEVIATION]),
         )
 
     @property
@@ -72,11 +81,6 @@ class Hyperparameters:
         return np.exp(2 * self.log_deviation)
 
     @property
-    def prior_variance(self) -> float:
-        """Of a score before anything was observed."""
-        return float(self.variances.sum()) + self.constant_deviation**2
-
-    @property
     def parameters(self) -> FloatArray:
         """(p,) those that are learnt."""
         return np.concatenate([self.log_sharpness, self.log_deviation])
@@ -85,9 +89,9 @@ class Hyperparameters:
     def spread(self) -> FloatArray:
         """(p,) the standard deviations of what is expected."""
         columns, components = len(self.log_sharpness), len(self.log_deviation)
-        return np.repeat([_SHARPNESS_SPREAD, _DEVIATION_SPREAD], [columns, components])
+        return np.repeat([_SHARPNESS_SPREAD, self.deviation_spread], [columns, components])
 
     def at(self, parameters: FloatArray) -> Hyperparameters:
         """The same with other (p,) `parameters`."""
         columns = len(self.log_sharpness)
-        return Hyperparameters(parameters[:columns], parameters[columns:], self.constant_deviation)
+        return replace(self, log_sharpness=parameters[:columns], log_deviation=parameters[columns:])

@@ -13,6 +13,7 @@ Nickisch & Rasmussen 2011), which learns each operator apart from the others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,7 +33,7 @@ class KnobKernel:
 
     space: KnobSpace
     components: BoolArray
-    """(c, d) which columns each component multiplies."""
+    """(c, d) which columns each component multiplies, columns that stand together."""
 
     @classmethod
     def of(cls, space: KnobSpace, *, additive: bool = False) -> KnobKernel:
@@ -54,9 +55,19 @@ class KnobKernel:
     def correlations(self, first: FloatArray, second: FloatArray, sharpness: FloatArray) -> FloatArray:
         """(n, s) and (m, s) slots, (d,) sharpness -> (c, n, m) correlations of each component, 1 for equal codes."""
         tables = self.logarithms(sharpness)
-        if len(self.components) == 1:
-            return np.exp(first @ (tables @ second.T))[None]
-        return np.exp(np.stack([first[:, own] @ (tables[np.ix_(own, own)] @ second[:, own].T) for own in self._own]))
+        return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self._own]))
+
+    def towards(self, second: FloatArray, sharpness: FloatArray, variances: FloatArray) -> Towards:
+        """What `Towards.covariances` needs to know of (m, s) slots, (d,) sharpness and (c,) variances."""
+        tables = self.logarithms(sharpness)
+        linear, exponents = np.zeros((second.shape[1], len(second))), []
+        for own, component, variance in zip(self._own, self.components, variances.tolist(), strict=True):
+            logarithms = tables[own, own] @ second[:, own].T
+            if component.sum() == 1:
+                linear[own] += variance * np.exp(logarithms)
+            else:
+                exponents.append((own, logarithms, math.log(variance)))
+        return Towards(linear, tuple(exponents))
 
     def logarithms(self, sharpness: FloatArray) -> FloatArray:
         """(d,) -> (s, s) logarithms of the correlations of two choices of one column; 0 between columns."""
@@ -82,10 +93,13 @@ class KnobKernel:
         return np.cumsum([0] + [len(knob.choices) + 1 for knob in self.space.columns], dtype=np.int64)
 
     @cached_property
-    def _own(self) -> tuple[IntArray, ...]:
-        """The slots of each component."""
-        column = np.repeat(np.arange(len(self.space.columns)), np.diff(self._first))
-        return tuple(np.flatnonzero(component[column]) for component in self.components)
+    def _own(self) -> tuple[slice, ...]:
+        """The slots of each component; the columns of an operator stand together."""
+        found = []
+        for component in self.components:
+            columns = np.flatnonzero(component)
+            found.append(slice(self._first[columns[0]], self._first[columns[-1] + 1]) if len(columns) else slice(0))
+        return tuple(found)
 
     @cached_property
     def _pairs(self) -> _Pairs:
@@ -107,6 +121,25 @@ class KnobKernel:
             none, nothing = np.empty(0, dtype=np.int64), np.empty(0)
             return _Pairs(none, none, none, nothing, nothing)
         return _Pairs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Towards:
+    """Covariances of any codes with m given ones, as fast as predictions of thousands need them."""
+
+    linear: FloatArray
+    """(s, m) the part of components of one column, whose covariances are a table of its choices."""
+    exponents: tuple[tuple[slice, FloatArray, float], ...]
+    """The other components: slots, (own slots, m) logarithms of correlations, logarithm of the variance."""
+
+    def covariances(self, first: FloatArray) -> FloatArray:
+        """(n, s) slots -> (n, m), components added up."""
+        found = first @ self.linear
+        for own, logarithms, log_variance in self.exponents:
+            part = first[:, own] @ logarithms
+            part += log_variance
+            found += np.exp(part, out=part)
+        return found
 
 
 @dataclass(frozen=True, eq=False)

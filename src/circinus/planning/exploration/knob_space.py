@@ -148,13 +148,16 @@ class KnobSpace:
         Knobs that vanish by the change are left out, those that appear take each of their choices (only the middle one
         as soon as there would be more than a few dozen by the one change).
         """
+        none = np.empty((0, len(self.columns)), dtype=np.int64)
+        moves = [self.changes(code, i, nearest=knob.ordered) for i, knob in enumerate(self.columns)]
+        return np.concatenate([none, *moves])
+
+    def changes(self, code: IntArray, column: int, *, nearest: bool = False) -> IntArray:
+        """(d,) -> (m, d) those neighbours that differ by this knob, by its next choices only if `nearest`."""
         found = [np.empty((0, len(self.columns)), dtype=np.int64)]
-        for column, knob in enumerate(self.columns):
-            if code[column] == ABSENT:
-                continue
-            for choice in range(len(knob.choices)):
-                if choice == code[column] or (knob.ordered and abs(choice - int(code[column])) > 1):
-                    continue
+        now = int(code[column])
+        for choice in range(len(self.columns[column].choices)) if now != ABSENT else ():
+            if choice != now and (abs(choice - now) == 1 or not nearest):
                 changed = code[None, :].copy()
                 changed[0, column] = choice
                 found.append(self._repaired(changed, column))

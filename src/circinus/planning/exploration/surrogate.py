@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.gaussian_process import GaussianProcess, Observations
+from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
@@ -36,7 +35,8 @@ class Belief:
 class Surrogate:
     """A few Gaussian processes, equally probable, on the same observations; `fit` makes one.
 
-    Their prior mean is a constant, learnt, or given at each code; their covariance is a `KnobKernel`.
+    Their prior mean is a constant, or one given at each code as far as a level and a slope make it fit; both are
+    integrated out, so that what is not known of them widens the beliefs. Their covariance is a `KnobKernel`.
     """
 
     hyperparameters: Hyperparameters
@@ -69,7 +69,7 @@ class Surrogate:
             codes: (n, d) observed, n >= 1; a code may occur again.
             means: (n,) of the scores observed.
             variances: (n,) of these means about the true ones; 0 where they are exact.
-            prior: (n,) prior mean at the observations; None: a constant, learnt.
+            prior: (n,) prior mean at the observations, of which level and slope are learnt; None: a constant, learnt.
             additive: one component for each operator and one for all together, instead of a product over all knobs.
             warm: an earlier fit on the same space in the same form, near whose hyperparameters the new are sought.
             score_range: least and greatest score that can occur; beliefs may lie outside.
@@ -88,12 +88,13 @@ class Surrogate:
             starts = tuple(replace(expected, log_sharpness=expected.log_sharpness + shift) for shift in shifts)
         elif warm.kernel.space == space and warm.kernel.components.shape == kernel.components.shape:
             kernel = warm.kernel  # its tables are compiled already
-            starts = (replace(warm.hyperparameters, constant_deviation=expected.constant_deviation),)
+            starts = (expected.at(warm.hyperparameters.parameters),)
         else:
             raise ValueError("found an earlier fit of another space or form, expected one of the same")
-        low, width = score_range[0], score_range[1] - score_range[0]
-        centre = low + width / 2 if prior is None else prior
-        observations = Observations(kernel.slots(codes), (means - centre) / width, variances / width**2)
+        width = score_range[1] - score_range[0]
+        centre, trends = _mean_function(len(codes), prior, score_range)
+        inputs = Inputs(kernel.slots(codes), trends)
+        observations = Observations(inputs, (means - centre) / width, variances / width**2)
         learnt = learn(kernel, observations, expected, starts, _ITERATIONS if warm is None else _WARM_ITERATIONS)
         processes = tuple(GaussianProcess.given(kernel, h, observations) for h in learnt.representatives)
         return cls(learnt.best, processes, prior is not None, score_range, learnt.log_evidence)
@@ -113,21 +114,20 @@ class Surrogate:
         varies = h.variances @ self.kernel.components
         return np.sqrt(2 * varies * (1 - matern(h.sharpness))) * self._width
 
-    @property
-    def prior_deviation(self) -> float:
-        """Standard deviation of a score before anything was observed; no belief is wider."""
-        return math.sqrt(np.mean([p.hyperparameters.prior_variance for p in self.processes])) * self._width
-
     def predict(self, codes: IntArray, prior: FloatArray | None = None) -> Belief:
         """What is believed of (m, d) codes; `prior`: (m,) prior mean there, where the fit had one.
 
         Raises:
             ValueError: a prior mean is missing or not called for.
         """
-        centre, slots = self._centre(prior), self.kernel.slots(codes)
-        means, variances = np.array([process.predict(slots) for process in self.processes]).transpose(1, 0, 2)
-        deviation = np.sqrt(variances.mean(axis=0) + means.var(axis=0)) * self._width
-        return Belief(centre + means.mean(axis=0) * self._width, np.minimum(deviation, self.prior_deviation))
+        centre, inputs = self._inputs(codes, prior)
+        means, variances = np.array([process.predict(inputs) for process in self.processes]).transpose(1, 0, 2)
+        spread = np.minimum(variances.mean(axis=0) + means.var(axis=0), self._prior_variances(inputs))
+        return Belief(centre + means.mean(axis=0) * self._width, np.sqrt(spread) * self._width)
+
+    def prior_deviation(self, codes: IntArray, prior: FloatArray | None = None) -> FloatArray:
+        """(m,) standard deviations of the scores of (m, d) codes before anything was observed; no belief is wider."""
+        return np.sqrt(self._prior_variances(self._inputs(codes, prior)[1])) * self._width
 
     def joint(self, codes: IntArray, prior: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m, m) covariance of what is believed of (m, d) codes together.
@@ -135,8 +135,8 @@ class Surrogate:
         Raises:
             ValueError: a prior mean is missing or not called for.
         """
-        centre, slots = self._centre(prior), self.kernel.slots(codes)
-        means, within = zip(*(process.joint(slots) for process in self.processes), strict=True)
+        centre, inputs = self._inputs(codes, prior)
+        means, within = zip(*(process.joint(inputs) for process in self.processes), strict=True)
         mean = np.mean(means, axis=0)
         between = (np.array(means) - mean).T @ (np.array(means) - mean) / len(means)
         return centre + mean * self._width, (np.mean(within, axis=0) + between) * self._width**2
@@ -145,7 +145,22 @@ class Surrogate:
     def _width(self) -> float:
         return self.score_range[1] - self.score_range[0]
 
-    def _centre(self, prior: FloatArray | None) -> FloatArray | float:
+    def _prior_variances(self, inputs: Inputs) -> FloatArray:
+        return np.asarray(np.mean([process.prior_variances(inputs) for process in self.processes], axis=0))
+
+    def _inputs(self, codes: IntArray, prior: FloatArray | None) -> tuple[FloatArray, Inputs]:
+        """(m,) centres in the score's units, and codes as processes take them."""
         if (prior is not None) != self.about_prior:
             raise ValueError(f"found {'a' if prior is not None else 'no'} prior mean, expected what the fit had")
-        return self.score_range[0] + self._width / 2 if prior is None else prior
+        centre, trends = _mean_function(len(codes), prior, self.score_range)
+        return centre, Inputs(self.kernel.slots(codes), trends)
+
+
+def _mean_function(
+    count: int, prior: FloatArray | None, score_range: tuple[float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """(m,) centres in the score's units, and (m, t) trends: a constant, and with a prior mean a slope over it."""
+    middle, width = (score_range[0] + score_range[1]) / 2, score_range[1] - score_range[0]
+    if prior is None:
+        return np.full(count, middle), np.ones((count, 1))
+    return prior, np.stack([np.ones(count), (prior - middle) / width], axis=1)

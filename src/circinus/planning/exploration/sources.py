@@ -1,0 +1,96 @@
+"""Scores known from elsewhere: the same pipeline on other data, another version, or one that shares operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.planning.exploration.knob_space import ABSENT, BoolArray, IntArray, KnobSpace
+from circinus.planning.exploration.surrogate import Surrogate
+from circinus.spec import Configuration
+
+FloatArray = NDArray[np.float64]
+
+_LEARNT_FROM_AT_MOST = 150
+"""Configurations of a source from which others are predicted: a Gaussian process takes their number cubed."""
+_NOISE_SHARE = 1e-3
+"""Standard deviation of a source's scores about a smooth course, as a share of the range."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """k configurations scored elsewhere, as codes of the target's space."""
+
+    name: str
+    space: KnobSpace
+    """Of the target."""
+    shared: BoolArray
+    """(d,) which knobs of the target the source has too."""
+    codes: IntArray
+    """(k, d) no two alike; `ABSENT` where the knob is not shared."""
+    means: FloatArray
+    """(k,)"""
+    score_range: tuple[float, float] = (0.0, 1.0)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        space: KnobSpace,
+        configurations: Sequence[Configuration],
+        means: FloatArray,
+        score_range: tuple[float, float] = (0.0, 1.0),
+    ) -> Source | None:
+        """Scores of configurations of another pipeline: knobs correspond by the names of operator and knob.
+
+        A knob is shared if any configuration has it. Configurations with a choice that the target lacks are left out;
+        those that differ only in what the target lacks count with the mean of their scores.
+
+        Returns:
+            None where no knob is shared or no configuration is left.
+        """
+        known = [{o: configuration[o].as_dict() for o in configuration} for configuration in configurations]
+        shared = np.array([any(k.name in one.get(k.operator_name, {}) for one in known) for k in space.columns], bool)
+        codes = np.full((len(known), len(space.columns)), ABSENT, dtype=np.int64)
+        usable = np.ones(len(known), dtype=bool)
+        for row, one in enumerate(known):
+            for column, knob in enumerate(space.columns):
+                values = one.get(knob.operator_name, {})
+                if knob.name not in values:
+                    continue
+                if values[knob.name] in knob.choices:
+                    codes[row, column] = knob.choices.index(values[knob.name])
+                else:
+                    usable[row] = False
+        if not shared.any() or not usable.any():
+            return None
+        distinct, which = np.unique(codes[usable], axis=0, return_inverse=True)
+        which = which.reshape(-1)
+        averages = np.bincount(which, weights=means[usable]) / np.bincount(which)
+        return cls(name, space, shared, distinct, averages, score_range)
+
+    def at(self, codes: IntArray) -> FloatArray:
+        """(m,) scores at (m, d) codes: known where the source has the same shared choices, else predicted."""
+        projected = np.where(self.shared, codes, ABSENT)
+        found = np.array([self._known.get(code.tobytes(), np.nan) for code in projected])
+        unknown = np.isnan(found)
+        if unknown.any():
+            found[unknown] = self._surrogate.predict(projected[unknown]).mean
+        return found
+
+    @cached_property
+    def _known(self) -> dict[bytes, float]:
+        return {code.tobytes(): float(mean) for code, mean in zip(self.codes, self.means, strict=True)}
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        count = min(len(self.codes), _LEARNT_FROM_AT_MOST)
+        rows = np.unique(np.linspace(0, len(self.codes) - 1, count).astype(np.int64))
+        noise = (_NOISE_SHARE * (self.score_range[1] - self.score_range[0])) ** 2
+        return Surrogate.fit(
+            self.space, self.codes[rows], self.means[rows], np.full(len(rows), noise), score_range=self.score_range
+        )

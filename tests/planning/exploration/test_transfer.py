@@ -1,0 +1,137 @@
+"""Scores from elsewhere help where they can, and are dropped where they mislead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration.surrogate import FloatArray
+from circinus.planning.exploration.transfer import Prior, best_prior
+from circinus.spec import Configuration, Knob, KnobValues, OperatorSpec
+from planning.exploration.spaces import chain, pipeline_of
+
+SPACE = chain([5], [-4, 3], [4])
+EVERYTHING = SPACE.everything()
+NOISE = 0.01
+
+
+def landscape(rng: np.random.Generator) -> FloatArray:
+    """A score over `SPACE` that has ruggedness of its own, which no surrogate could guess."""
+    levels = [rng.normal(0, 0.12, len(knob.choices)) for knob in SPACE.columns]
+    smooth = np.sum([level[EVERYTHING[:, i]] for i, level in enumerate(levels)], axis=0)
+    return np.asarray(0.5 + smooth + rng.normal(0, 0.05, len(EVERYTHING)))
+
+
+def source_of(name: str, scores: FloatArray) -> Source:
+    source = Source.of(name, SPACE, SPACE.decode(EVERYTHING), scores)
+    assert source is not None
+    return source
+
+
+def measured(
+    truth: FloatArray, sources: list[Source], count: int, rng: np.random.Generator, earlier: Prior | None = None
+) -> Prior:
+    rows = rng.permutation(len(truth))[:count]
+    means = truth[rows] + rng.normal(0, NOISE, count)
+    variances = np.full(count, NOISE**2)
+    return best_prior(SPACE, sources, EVERYTHING[rows], means, variances, EVERYTHING, earlier=earlier)
+
+
+def error(prior: Prior, name: str | None, truth: FloatArray) -> float:
+    fit = prior.fits[name]
+    return float(np.sqrt(np.mean((fit.predict(EVERYTHING, prior.candidates if name else None).mean - truth) ** 2)))
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_a_source_that_ranks_alike_helps_though_its_level_is_another(count: int) -> None:
+    errors, used = [], 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        truth = landscape(rng)
+        there = 0.8 * truth - 0.1 + rng.normal(0, 0.03, len(truth))
+        ranks = [np.argsort(np.argsort(scores)) for scores in (truth, there)]
+        assert np.corrcoef(*ranks)[0, 1] > 0.95
+        prior = measured(truth, [source_of("there", there)], count, rng)
+        used += prior.name == "there"
+        errors.append((error(prior, prior.name, truth), error(prior, None, truth)))
+    ours, without = np.mean(errors, axis=0)
+    assert used >= 7
+    assert ours < 0.6 * without
+
+
+def test_a_shuffled_source_is_dropped_within_a_few_measurements() -> None:
+    """Six scores may agree with a source by chance: of 40 shuffles, one correlates above 0.81."""
+    dropped = {6: 0, 10: 0}
+    for seed in range(12):
+        for count in dropped:
+            rng = np.random.default_rng(seed)
+            truth = landscape(rng)
+            prior = measured(truth, [source_of("shuffled", rng.permutation(truth))], count, rng)
+            if prior.name is None:
+                dropped[count] += 1
+                assert prior.candidates is prior.observed is None
+                assert prior.reason.startswith("dropped shuffled: ")
+    assert dropped[6] >= 9
+    assert dropped[10] >= 11
+
+
+def test_of_several_the_better_one_is_taken() -> None:
+    rng = np.random.default_rng(3)
+    truth = landscape(rng)
+    sources = [
+        source_of("shuffled", rng.permutation(truth)),
+        source_of("near", truth + 0.1),
+        source_of("far", truth + rng.normal(0, 0.15, len(truth))),
+    ]
+    prior = measured(truth, sources, 8, rng)
+    assert prior.name == "near"
+    assert "near makes 8 measurements" in prior.reason
+    belief = prior.fits["near"].predict(EVERYTHING, prior.candidates)
+    assert np.array_equal(prior.belief(EVERYTHING).mean, belief.mean)
+    again = measured(truth, sources, 9, np.random.default_rng(3), earlier=prior)
+    assert again.name == "near"
+
+
+def test_before_the_first_measurement_the_source_is_all_there_is() -> None:
+    rng = np.random.default_rng(4)
+    truth = landscape(rng)
+    prior = measured(truth, [source_of("there", truth)], 0, rng)
+    assert prior.name == "there"
+    assert prior.candidates == pytest.approx(truth)
+    assert measured(truth, [], 0, rng).name is None
+    assert measured(truth, [], 3, rng).reason == "there is no source"
+
+
+def _target() -> KnobSpace:
+    return KnobSpace.of(
+        pipeline_of(
+            OperatorSpec(name="a", uses="m:f", knobs=[Knob(name="x", choices=[1, 2, 3], ordered=True)]),
+            OperatorSpec(name="b", uses="m:f", knobs=[Knob(name="y", choices=["p", "q"])]),
+        )
+    )
+
+
+def _configuration(**operators: dict[str, int | str]) -> Configuration:
+    return Configuration.of({name: KnobValues.of(values) for name, values in operators.items()})
+
+
+def test_what_a_source_does_not_share_makes_no_difference() -> None:
+    space = _target()
+    elsewhere = [_configuration(a={"x": x, "old": o}, c={"z": 1}) for x in (1, 3, 7) for o in (0, 1)]
+    source = Source.of("s", space, elsewhere, np.array([0.1, 0.3, 0.6, 0.8, 0.0, 0.0]))
+    assert source is not None
+    assert source.shared.tolist() == [True, False]
+    assert source.codes.tolist() == [[0, -1], [2, -1]]  # the choice 7 is none of the target's
+    assert source.means == pytest.approx([0.2, 0.7])
+    found = source.at(space.everything())
+    assert found[[0, 1, 4, 5]] == pytest.approx([0.2, 0.2, 0.7, 0.7])
+    assert found[2] == pytest.approx(found[3])
+    assert 0.2 < found[2] < 0.7
+
+
+def test_a_source_that_shares_nothing_is_none() -> None:
+    assert Source.of("s", _target(), [_configuration(a={"y": 1}, d={})], np.array([0.5])) is None
+    assert Source.of("s", _target(), [_configuration(a={"x": 9})], np.array([0.5])) is None
+    assert Source.of("s", _target(), [], np.array([])) is None
