@@ -123,7 +123,7 @@ def _judgements(
     assessment = explorer.assess(profile, lambda configuration, items: 1.0)
     standings.narrow(assessment)
     found = standings.judgements()
-    if isinstance(assessment.next, Certificate):
+    if isinstance(assessment.next, Certificate) and assessment.next.conclusive:
         unlikely = Judgement(Verdict.UNLIKELY, str(assessment.next))
         found |= {c: unlikely for c in found if not standings.items(c)}
     return found

@@ -36,13 +36,15 @@ class Certificate:
     """The greatest probability with which one of them improves the plan of any query by more than `saving`."""
     saving: float
     """Share of a plan's cost."""
+    conclusive: bool = True
+    """Whether that is little enough to stop; else what might help cannot be measured."""
 
     def __str__(self) -> str:
         if not self.unmeasured:
             return "every configuration was measured"
+        likely = f" with a probability above {self.probability:.2g}" if self.probability else ""
         return (
-            f"none of {self.unmeasured} unmeasured configurations makes any query's plan more than {self.saving:.0%} "
-            f"cheaper with a probability above {self.probability:.2g}"
+            f"none of the unmeasured configurations makes any query's plan more than {self.saving:.0%} cheaper{likely}"
         )
 
 

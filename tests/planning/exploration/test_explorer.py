@@ -164,6 +164,7 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_pat
     for configuration in found.unmeasured:
         assert found.judgements[configuration].verdict is Verdict.UNLIKELY
         assert "unmeasured configurations" in found.judgements[configuration].reason
+    assert found.unmeasured_because
     again = load_profile(
         specification,
         PIPELINE.name,
@@ -220,6 +221,7 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
         assert first.next.worth_per_s > 0
         unmeasurable = explorer.assess(begun, lambda configuration, items: math.inf).next
         assert isinstance(unmeasurable, Certificate)
+        assert not unmeasurable.conclusive
     last = explorer.assess(known, lambda configuration, items: 1.0).next
     assert last == Certificate(0, 0.0, 0.05)
     assert all(not idle.all() for idle in first.pointless.values())

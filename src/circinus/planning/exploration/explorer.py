@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.planning.exploration.choice import Stopping, choose
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.improvement import Outlook, chance, keeps, pointless, savings
+from circinus.planning.exploration.improvement import Outlook, keeps, pointless
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.plan_costs import least_costs, sure_costs
 from circinus.planning.exploration.predicted import Predicted, predict
@@ -22,18 +23,9 @@ from circinus.spec import AccuracySlo, Configuration, Network, Query, Specificat
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+_DEFAULT = Stopping()
 _Z = 2.0
 """Standard deviations that an estimate is to be away from a threshold, for a guess of how many items that takes."""
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """When no further configuration is measured."""
-
-    saving: float = 0.05
-    """Share of its plan's cost that a query is to save at least."""
-    probability: float = 0.05
-    """What saves more with at most this probability is not measured."""
 
 
 class PlanExplorer:
@@ -45,7 +37,7 @@ class PlanExplorer:
     that is expected to be known. It follows from what is known alone.
     """
 
-    def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = Stopping()) -> None:
+    def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = _DEFAULT) -> None:
         """Prepare for the queries on a pipeline.
 
         Args:
@@ -81,7 +73,7 @@ class PlanExplorer:
         unmeasured = int((~measured).sum())
         predicted = predict(self._pipeline, known, listed)
         if predicted is None:
-            return Assessment(Certificate(unmeasured, 1.0, self._stopping.saving), {})
+            return Assessment(Certificate(unmeasured, 1.0, self._stopping.saving, conclusive=False), {})
         belief = self._believe(listed, measured_of, known.dataset_items - known.held_out_items)
         sure = self._sure(listed, measured_of)
         lower = self._least_costs(predicted)
@@ -91,19 +83,12 @@ class PlanExplorer:
             for q, query in enumerate(self._queries)
         ]
         idle = self._pointless(outlooks)
-        chances = np.stack([chance(outlook, self._stopping.saving) for outlook in outlooks])
-        greatest = np.asarray(chances.max(axis=0), dtype=np.float64)
-        certificate = Certificate(unmeasured, float(greatest.max(initial=0.0)), self._stopping.saving)
-        worth = np.zeros(len(listed))
-        for weight, outlook in zip(self._weights, outlooks, strict=True):
-            worth += weight * outlook.keeps * savings(outlook)
         items = self._items(belief, len(listed), known)
-        best, first = 0.0, -1
-        for number in np.flatnonzero(greatest > self._stopping.probability).tolist():
-            per_s = float(worth[number]) / max(seconds(listed[number], int(items[number])), 1e-9)
-            if per_s > best:
-                best, first = per_s, number
-        return Assessment(certificate if first < 0 else Proposal(listed[first], best), idle)
+        choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), self._stopping)
+        if choice.configuration is not None:
+            return Assessment(Proposal(listed[choice.configuration], choice.worth_per_s), idle)
+        conclusive = choice.probability <= self._stopping.probability
+        return Assessment(Certificate(unmeasured, choice.probability, self._stopping.saving, conclusive), idle)
 
     def _least_costs(self, predicted: Predicted) -> tuple[FloatArray, ...]:
         """As of the last time, where nothing was learnt of any operator since."""
@@ -130,7 +115,9 @@ class PlanExplorer:
         low, high = self._pipeline.metric.range
         evidence = evidence_of([found.scores for found in seen], population, high - low)
         codes = self._space.encode([found.configuration for found in seen])
-        surrogate = Surrogate.fit(self._space, codes, evidence.means, evidence.variances)
+        surrogate = Surrogate.fit(
+            self._space, codes, evidence.means, evidence.variances, score_range=self._pipeline.metric.range
+        )
         belief = surrogate.predict(self._space.encode(listed))
         return replace(belief, deviation=np.sqrt(belief.deviation**2 + evidence.common_variance))
 

@@ -12,7 +12,7 @@ from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
 
 LEAST_SPREAD = 0.05
 """Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
-_UNSEEN_SPREAD = 0.3
+UNSEEN_SPREAD = 0.3
 """The same where no operator was seen under two prefixes yet."""
 
 
@@ -132,7 +132,7 @@ def _spread(by_prefix: dict[str, dict[Configuration, OperatorProfile]]) -> float
             squares += float(((np.array(logarithms) - np.mean(logarithms)) ** 2).sum())
             degrees += len(logarithms) - 1
     if not degrees:
-        return _UNSEEN_SPREAD
+        return UNSEEN_SPREAD
     return max(LEAST_SPREAD, float(np.sqrt(squares / degrees)))
 
 
