@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 
 JITTER = 1e-8
 """Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
+_RELATIVE_JITTER = 1e-11
+"""The same as a share of the prior variance, which is greater only where scores lie far outside their range."""
 _ROWS_AT_A_TIME = 256
 """Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
 memory is used again."""
@@ -136,7 +138,8 @@ def minus_log_likelihood(
 
 
 def _factor(whole: FloatArray, observations: Observations) -> FloatArray:
-    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + JITTER)), dtype=np.float64)
+    jitter = max(JITTER, _RELATIVE_JITTER * float(whole.diagonal().max()))
+    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + jitter)), dtype=np.float64)
 
 
 def _inverse(factor: FloatArray) -> FloatArray:
