@@ -99,8 +99,8 @@ class GaussianProcess:
 
     def _posterior(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means, and (m, n) whitened covariance with the observations."""
-        shared = self.towards.covariances(inputs.slots)
-        shared += (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
+        shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
+        self.towards.add_to(shared, inputs.slots)
         return shared @ self.weights, shared @ self.inverse_factor.T
 
 
