@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 
 JITTER = 1e-8
 """Variance of every observation besides its own, which keeps the covariance invertible: 1e-4 of the range, squared."""
+_RELATIVE_JITTER = 1e-11
+"""The same as a share of the prior variance, which is greater only where scores lie far outside their range."""
 _ROWS_AT_A_TIME = 256
 """Predictions whose covariance with the observations is held at once; many times faster than all at once, because that
 memory is used again."""
@@ -97,8 +99,8 @@ class GaussianProcess:
 
     def _posterior(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means, and (m, n) whitened covariance with the observations."""
-        shared = self.towards.covariances(inputs.slots)
-        shared += (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
+        shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
+        self.towards.add_to(shared, inputs.slots)
         return shared @ self.weights, shared @ self.inverse_factor.T
 
 
@@ -136,7 +138,8 @@ def minus_log_likelihood(
 
 
 def _factor(whole: FloatArray, observations: Observations) -> FloatArray:
-    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + JITTER)), dtype=np.float64)
+    jitter = max(JITTER, _RELATIVE_JITTER * float(whole.diagonal().max()))
+    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + jitter)), dtype=np.float64)
 
 
 def _inverse(factor: FloatArray) -> FloatArray:

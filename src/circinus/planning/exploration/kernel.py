@@ -58,7 +58,7 @@ class KnobKernel:
         return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self._own]))
 
     def towards(self, second: FloatArray, sharpness: FloatArray, variances: FloatArray) -> Towards:
-        """What `Towards.covariances` needs to know of (m, s) slots, (d,) sharpness and (c,) variances."""
+        """What `Towards` needs to know of (m, s) slots, (d,) sharpness and (c,) variances."""
         tables = self.logarithms(sharpness)
         linear, exponents = np.zeros((second.shape[1], len(second))), []
         for own, component, variance in zip(self._own, self.components, variances.tolist(), strict=True):
@@ -67,7 +67,7 @@ class KnobKernel:
                 linear[own] += variance * np.exp(logarithms)
             else:
                 exponents.append((own, logarithms, math.log(variance)))
-        return Towards(linear, tuple(exponents))
+        return Towards(linear if linear.any() else None, tuple(exponents))
 
     def logarithms(self, sharpness: FloatArray) -> FloatArray:
         """(d,) -> (s, s) logarithms of the correlations of two choices of one column; 0 between columns."""
@@ -127,19 +127,19 @@ class KnobKernel:
 class Towards:
     """Covariances of any codes with m given ones, as fast as predictions of thousands need them."""
 
-    linear: FloatArray
-    """(s, m) the part of components of one column, whose covariances are a table of its choices."""
+    linear: FloatArray | None
+    """(s, m) the part of components of one column, whose covariances are tables of choices; None: no such."""
     exponents: tuple[tuple[slice, FloatArray, float], ...]
     """The other components: slots, (own slots, m) logarithms of correlations, logarithm of the variance."""
 
-    def covariances(self, first: FloatArray) -> FloatArray:
-        """(n, s) slots -> (n, m), components added up."""
-        found = first @ self.linear
+    def add_to(self, found: FloatArray, first: FloatArray) -> None:
+        """Add to (n, m) `found` those of (n, s) slots, all components."""
+        if self.linear is not None:
+            found += first @ self.linear
         for own, logarithms, log_variance in self.exponents:
             part = first[:, own] @ logarithms
             part += log_variance
             found += np.exp(part, out=part)
-        return found
 
 
 @dataclass(frozen=True, eq=False)

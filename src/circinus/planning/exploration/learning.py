@@ -2,7 +2,7 @@
 
 The most probable alone make a surrogate too sure: of truths drawn from its own prior only 70 % lay in its central 90 %
 intervals after a few observations. So hyperparameters that stand for their whole distribution (Laplace's approximation,
-MacKay 1992) are used together; with four of them 83 to 93 % lay there, and predictions were no worse.
+MacKay 1992) are used together; with these four, 87 to 96 % lay there, and predictions were no worse.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _TOLERANCE_NATS = 2e-3
 _DIFFERENCE = 0.05
 _SIGNS = np.array([[1, 1, 1], [-1, 1, -1], [1, -1, -1], [-1, -1, 1]], dtype=np.float64)
 """Orthogonal columns of mean 0 and variance 1: in the three least known directions as the distribution is."""
+_WIDENING = 1.3
+"""Factor of its standard deviations: the posterior has heavier tails than the normal distribution at its peak."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class Learnt:
 
     best: Hyperparameters
     representatives: tuple[Hyperparameters, ...]
-    """Equally probable; together with the mean and, in the least known directions, the variance of the whole."""
+    """Equally probable; together of the whole's mean and, where it is least known, of somewhat more spread."""
     log_evidence: float
     """Logarithm of the probability density of the observations, in units of the range, over all hyperparameters."""
 
@@ -70,7 +72,7 @@ def learn(
     precisions, directions = np.linalg.eigh((curvature + curvature.T) / 2)  # ascending: the least known first
     precisions = np.maximum(precisions, 1 / spread.max() ** 2)  # observations do not make them less known than before
     signs = _SIGNS[:, np.arange(len(best)) % _SIGNS.shape[1]]
-    points = best + (signs / np.sqrt(precisions)) @ directions.T
+    points = best + (_WIDENING * signs / np.sqrt(precisions)) @ directions.T
     log_prior_scale = float(np.log(spread).sum())
     return Learnt(
         expected.at(best),

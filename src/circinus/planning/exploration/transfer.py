@@ -24,8 +24,8 @@ from circinus.planning.exploration.surrogate import Belief, Surrogate
 
 FloatArray = NDArray[np.float64]
 
-
 _ODDS = 2.0
+"""Of a source to none before any measurement."""
 
 
 @dataclass(frozen=True, eq=False)
