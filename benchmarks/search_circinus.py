@@ -17,7 +17,7 @@ from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.improvement import Outlook, keeps, pointless
 from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.predicted import LEAST_SPREAD, UNSEEN_SPREAD
+from circinus.planning.exploration.predicted import CAUTION, LEAST_SPREAD, UNSEEN_SPREAD
 from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.transfer import Prior, best_prior
 from circinus.profiling.confidence import Confidence
@@ -89,6 +89,7 @@ class _Run:
             source = Source.of("earlier", self._knobs, self._listed, self._earlier, self._metric.range)
         self._sources = () if source is None else (source,)
         self._prior: Prior | None = None
+        self._own = _own_knobs(space)
         self._place = {configuration: place for place, configuration in enumerate(self._listed)}
 
     def search(self) -> None:
@@ -99,7 +100,8 @@ class _Run:
             outlook = self._outlook()
             idle = {self._objective: pointless(outlook, STOPPING.saving)}
             self._standings.narrow(Assessment(Certificate(0, 0.0, STOPPING.saving), idle))
-            choice = choose([outlook], [1.0], lambda place: self._until_known_s(place), STOPPING)
+            until_known_s = self._until_known_s()
+            choice = choose([outlook], [1.0], until_known_s.tolist().__getitem__, STOPPING)
             self._standings.weigh(self._footprints())
             step = self._standings.next_step(lambda c, items: self._price_s(self._place[c], items), np.inf)
             if choice.configuration is not None and (step is None or choice.worth_per_s > step.worth_per_s):
@@ -168,27 +170,24 @@ class _Run:
         """(k, p) latency and cost, an operator under an unknown prefix taken from the most similar known one."""
         space, meter = self._meter.space, self._meter
         there = self._elsewhere
-        service_s = predicted_rows(space, meter.service_s, None if there is None else there.service_s)
-        sizes = predicted_rows(space, meter.output_bytes, None if there is None else there.output_bytes)
+        service_s = predicted_rows(space, self._own, meter.service_s, None if there is None else there.service_s)
+        sizes = predicted_rows(space, self._own, meter.output_bytes, None if there is None else there.output_bytes)
         return space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
 
     def _price_s(self, place: int, target: int) -> float:
         number = int(self._numbers[place])
         return self._meter.price_s(number, target - int(self._meter.items[number]))
 
-    def _until_known_s(self, place: int) -> float:
-        """A guess of the seconds until it is known whether an unmeasured configuration keeps the threshold."""
+    def _until_known_s(self) -> FloatArray:
+        """(k,) a guess of the seconds until it is known whether an unmeasured configuration keeps the threshold."""
         mean, deviation = self._belief
-        scores = np.concatenate(
-            [self._meter.scores(int(n)) for n in self._numbers[self._meter.items[self._numbers] > 0]]
-        )
-        margin = max(abs(float(mean[place]) - self._case.threshold), float(deviation[place]) / 2)
-        items = float(
-            np.clip(_DEVIATIONS**2 * scores.var() / margin**2, self._standings.looks[0], self._meter.space.items)
-        )
+        places = np.flatnonzero(self._meter.items[self._numbers] > 0)
+        scores = np.concatenate([self._meter.scores(int(n)) for n in self._numbers[places]])
+        margins = np.maximum(np.abs(mean - self._case.threshold), deviation / 2)
+        items = np.clip(_DEVIATIONS**2 * scores.var() / margins**2, self._standings.looks[0], self._meter.space.items)
         there = None if self._elsewhere is None else self._elsewhere.item_s
-        item_s = predicted_rows(self._meter.space, self._meter.item_s, there)[self._numbers[place]]
-        return float(item_s.sum()) * items
+        item_s = predicted_rows(self._meter.space, self._own, self._meter.item_s, there)[self._numbers]
+        return np.asarray(item_s.sum(axis=1) * items)
 
     def _footprints(self) -> Footprints:
         """By which the standings compare what configurations take: here cost is all, so it stands for CPU seconds."""
@@ -206,25 +205,41 @@ class _Run:
         )
 
 
-def predicted_rows(space: PlanSpace, known: FloatArray, elsewhere: FloatArray | None = None) -> FloatArray:
+def predicted_rows(
+    space: PlanSpace, own: IntArray, known: FloatArray, elsewhere: FloatArray | None = None
+) -> FloatArray:
     """(r,) of prefixes, NaN where not run -> (k, o) with guesses in their places.
 
-    What was measured elsewhere; else the same operator configuration under the prefix with most operators in common, of
-    equals the first; else the least of the operator under any. All less the spread that prefixes make.
+    What was measured elsewhere, in the ratio that known ones have on the whole; else the same operator configuration
+    under the prefix with most operators in common, of equals the first; else the least of the operator under any. All
+    less some spreads.
+
+    Args:
+        space: of the plans.
+        own: (k, o) numbers of the operators' own knob values.
+        known: what was run.
+        elsewhere: (r,) the same, measured on other data.
     """
     values = known[space.rows]
-    guesses = np.full_like(values, np.nan) if elsewhere is None else elsewhere[space.rows]
-    own = _own_knobs(space)
     have = ~np.isnan(values)
-    for row, column in zip(*np.nonzero(~have & np.isnan(guesses)), strict=True):
-        seen = np.flatnonzero(have[:, column])
-        donors = seen[own[seen, column] == own[row, column]]
-        if len(donors):
-            alike = (own[donors, :column] == own[row, :column]).sum(axis=1)
-            guesses[row, column] = values[donors[int(alike.argmax())], column]
-        elif len(seen):
-            guesses[row, column] = values[seen, column].min()
-    return np.where(have, values, guesses * np.exp(-_spread(values, own)))
+    guesses, spread = np.full_like(values, np.nan), _spread(values, own)
+    if elsewhere is not None:
+        both = (known > 0) & (elsewhere > 0)
+        ratios = np.log(known[both] / elsewhere[both])
+        guesses = elsewhere[space.rows] * np.exp(np.median(ratios) if len(ratios) else 0.0)
+        spread = max(LEAST_SPREAD, float(ratios.std(ddof=1))) if len(ratios) > 1 else UNSEEN_SPREAD
+    for column in range(values.shape[1]):
+        seen = np.unique(space.rows[have[:, column], column], return_index=True)[1]
+        seen = np.flatnonzero(have[:, column])[seen]
+        lost = np.flatnonzero(~have[:, column] & np.isnan(guesses[:, column]))
+        if len(seen) and len(lost):
+            alike = (own[lost][:, None, : column + 1] == own[seen][None, :, : column + 1]).sum(axis=2)
+            same = own[lost, column][:, None] == own[seen, column][None, :]
+            nearest = np.where(same, alike, -1).argmax(axis=1)
+            guesses[lost, column] = np.where(
+                same.any(axis=1), values[seen[nearest], column], values[seen, column].min()
+            )
+    return np.where(have, values, guesses * np.exp(-CAUTION * spread))
 
 
 def _own_knobs(space: PlanSpace) -> IntArray:

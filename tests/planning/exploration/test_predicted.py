@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.predicted import LEAST_SPREAD, Predicted, predict
+from circinus.planning.exploration.predicted import CAUTION, LEAST_SPREAD, Predicted, predict
 from circinus.spec import configurations, prefix
 from instances import Instance, random_instance
 
@@ -68,7 +68,9 @@ def test_a_guess_has_the_operators_own_knobs_and_is_cheaper_than_its_source(seed
             assert operator.prefix == prefix(instance.pipeline, profile.configuration, name)
             if (name, operator.prefix) not in exact and profile.configuration not in found.exact:
                 sources = [s for (n, p), s in exact.items() if n == name and p[name] == profile.configuration[name]]
-                assert any(np.allclose(operator.service_s, s.service_s * np.exp(-found.spread)) for s in sources)
+                assert any(
+                    np.allclose(operator.service_s, s.service_s * np.exp(-CAUTION * found.spread)) for s in sources
+                )
 
 
 def test_nothing_is_predicted_of_nothing() -> None:

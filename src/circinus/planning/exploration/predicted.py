@@ -12,6 +12,8 @@ from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
 
 LEAST_SPREAD = 0.05
 """Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
+CAUTION = 2.0
+"""By how many spreads an operator under a prefix that was not measured is taken to be faster than under another."""
 UNSEEN_SPREAD = 0.3
 """The same where no operator was seen under two prefixes yet."""
 
@@ -36,8 +38,8 @@ def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configu
 
     An operator under a prefix that was measured is known. Under another one it takes what the same operator
     configuration takes under the most similar prefix that was measured (most ancestors with the same knob values, then
-    the first listed), less one `spread`: in case of doubt a configuration is taken to be cheap, so that it is rather
-    measured than overlooked. Configurations with an operator configuration that nobody measured are left out.
+    the first listed), less `CAUTION` spreads: in case of doubt a configuration is taken to be cheap, so that it is
+    rather measured than overlooked. Configurations with an operator configuration that nobody measured are left out.
 
     Args:
         pipeline: which pipeline.
@@ -118,7 +120,7 @@ def _guess(
         return None
     donor = max(donors, key=lambda found: sum(found[name] == own_prefix[name] for name in own_prefix))
     profile = known[donor]
-    return replace(profile, prefix=own_prefix, service_s=profile.service_s * np.exp(-spread))
+    return replace(profile, prefix=own_prefix, service_s=profile.service_s * np.exp(-CAUTION * spread))
 
 
 def _spread(by_prefix: dict[str, dict[Configuration, OperatorProfile]]) -> float:
