@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.results import Figure
 from circinus.matching import Matching, plan_all
+from circinus.planning.exploration import explorer_of
 from circinus.profiling import (
     PipelineProfile,
     SimulatedClock,
+    Trace,
     TraceSource,
     load_profile,
     profile_pipeline,
     record_trace,
 )
 from circinus.reporting.progress import profile_bar
-from circinus.spec import Specification
+from circinus.spec import Query, Slos, Specification
 from circinus.spec.document import load_specification
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
 PIPELINE = "meeting"
+QUERIES = {1: 8, 10: 3, 100: 1}
+"""Queries on the pipeline -> runs."""
+ACCURACIES = (0.75, 0.92)
+LIMITS_S = (0.6, 6.0)
+"""Between which objectives at random lie."""
 
 
 def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
@@ -70,7 +79,42 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
         Figure("meeting: chosen configurations that are the same", same / max(len(full_plans), 1), 1.0, "higher",
                "share", f"{same} of {len(full_plans)} queries; total cost "
                f"{plan_all_cost(specification, ours):.4g} against {plan_all_cost(specification, whole):.4g} $/h"),
+        *_queries_figures(specification, trace, rows),
     ], rows  # fmt: skip
+
+
+def _queries_figures(specification: Specification, trace: Trace, rows: list[dict[str, Any]]) -> list[Figure]:
+    """What profiling for 10 and 100 queries with objectives at random costs over one."""
+    mean_s: dict[int, float] = {}
+    for count, seeds in QUERIES.items():
+        seconds = []
+        for seed in range(seeds):
+            queries = queries_at_random(specification.queries, np.random.default_rng(seed), count)
+            asked = replace(specification, queries=queries)
+            with tempfile.TemporaryDirectory(prefix="circinus-meeting-") as folder:
+                clock = SimulatedClock()
+                seconds.append(_profiled(asked, TraceSource(trace, clock), clock, folder, False)[0])
+        mean_s[count] = float(np.mean(seconds))
+        rows.append({"part": "meeting queries", "queries": count, "runs": seeds, "seconds": mean_s[count]})
+    note = (
+        f"means of {', '.join(f'{seeds} runs for {count}' for count, seeds in QUERIES.items())}; objectives at random"
+    )
+    return [
+        Figure(f"meeting: profiling for {count} queries over one", mean_s[count] / mean_s[1],
+               1.5 if count == 100 else None, "lower", "times", note)
+        for count in QUERIES if count > 1
+    ]  # fmt: skip
+
+
+def queries_at_random(like: Sequence[Query], rng: np.random.Generator, count: int) -> tuple[Query, ...]:
+    """Queries from the sources and at the rates of others, with other latency and accuracy objectives."""
+    found = []
+    for number in range(count):
+        accuracy, limit_s = rng.uniform(*ACCURACIES), np.exp(rng.uniform(*np.log(LIMITS_S)))
+        slos = Slos.parse([f"latency p95 <= {limit_s:.3f}s", f"accuracy >= {accuracy:.3f}"])
+        one = like[int(rng.integers(len(like)))]
+        found.append(one.model_copy(update={"name": f"q{number}", "slos": slos}))
+    return tuple(found)
 
 
 def _profiled(
@@ -79,7 +123,8 @@ def _profiled(
     """(recorded seconds, profile) from nothing."""
     store = Path(folder) / f"{'everything' if exhaustive else 'settled'}.sqlite"
     began_s = clock()
-    profile_pipeline(specification, PIPELINE, store, source=source, exhaustive=exhaustive)
+    explorer = None if exhaustive else explorer_of(specification, PIPELINE)
+    profile_pipeline(specification, PIPELINE, store, source=source, exhaustive=exhaustive, explorer=explorer)
     return clock() - began_s, load_profile(specification, PIPELINE, store, source=source, judged=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from listing import EXACT, Listed, listed, small_seeds
 
-from circinus.planning.exploration.plan_costs import KINDS, least_costs, sure_costs
+from circinus.planning.exploration.plan_costs import KINDS, SureCosts, least_costs
 from instances import Instance, random_instance
 
 SEEDS = small_seeds(60, 400)
@@ -39,9 +39,12 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(seed: int) -> None
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
-    (found,) = sure_costs(
-        instance.pipeline, [instance.query], instance.profile, instance.network, configurations, sure, EXACT
-    )
+    costs = SureCosts(instance.pipeline, [instance.query], instance.network, EXACT)
+    half = sure & (np.arange(len(sure))[:, None] % 2 == 0)
+    (first,) = costs.of(instance.profile, configurations, half)
+    (found,) = costs.of(instance.profile, configurations, sure)
+    np.testing.assert_array_equal(first[half[:, 0]], found[half[:, 0]])
+    assert np.isinf(first[~half[:, 0]]).all()
     assert found.shape == (len(configurations), KINDS * (1 + len(pools)))
     for number, its in enumerate(plans):
         expected = _situations(its, pools) if sure[number, 0] else np.full(found.shape[1], np.inf)

@@ -13,7 +13,7 @@ from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.improvement import Outlook, keeps, pointless
 from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.plan_costs import least_costs, sure_costs
+from circinus.planning.exploration.plan_costs import SureCosts, least_costs
 from circinus.planning.exploration.predicted import Predicted, predict
 from circinus.planning.exploration.surrogate import Belief, Surrogate
 from circinus.profiling import Assessment, Certificate, ConfigurationProfile, Objective, PipelineProfile, Proposal
@@ -54,6 +54,7 @@ class PlanExplorer:
         self._pipeline = specification.pipelines[pipeline_name]
         self._network = Network(specification.infrastructure)
         self._queries, self._weights = _alike(queries)
+        self._sure_costs = SureCosts(self._pipeline, self._queries, self._network)
         self._space = KnobSpace.of(self._pipeline)
         self._stopping = stopping
         self._listed: tuple[Configuration, ...] = ()
@@ -77,7 +78,7 @@ class PlanExplorer:
         belief = self._believe(listed, measured_of, known.dataset_items - known.held_out_items)
         sure = self._sure(listed, measured_of)
         lower = self._least_costs(predicted)
-        exact = sure_costs(self._pipeline, self._queries, known, self._network, listed, sure)
+        exact = self._sure_costs.of(known, listed, sure)
         outlooks = [
             Outlook(_keeps(belief, query.slos.accuracy), sure[:, q], measured, lower[q], exact[q])
             for q, query in enumerate(self._queries)

@@ -8,7 +8,7 @@ shared and alone. Plans keep the query's latency and cost objectives; where ther
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from circinus.planning.limits import Limits
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.planning.space import SearchSpace, compile_query
-from circinus.profiling import PipelineProfile
+from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import Configuration, Network, Pipeline, Query
 
 FloatArray = NDArray[np.float64]
@@ -72,44 +72,74 @@ def least_costs(
     return tuple(found)
 
 
-def sure_costs(
-    pipeline: Pipeline,
-    queries: Sequence[Query],
-    profile: PipelineProfile,
-    network: Network,
-    listed: Sequence[Configuration],
-    sure: NDArray[np.bool_],
-    settings: SearchSettings = DEFAULT_SETTINGS,
-) -> tuple[FloatArray, ...]:
-    """For each query (k, s) what the cheapest plan of a sure configuration costs, USD per hour; infinite for others.
+class SureCosts:
+    """What the cheapest plans of sure configurations cost; computed once as long as nothing was learnt of them."""
 
-    Args:
-        pipeline: which pipeline.
-        queries: q, on it.
-        profile: what was measured; accuracies play no part.
-        network: where configurations may run.
-        listed: k configurations.
-        sure: (k, q) of which configurations costs are wanted for which query.
-        settings: of the search for plans.
-    """
-    place = {configuration: number for number, configuration in enumerate(listed)}
-    wanted = {listed[int(number)] for number in np.flatnonzero(sure.any(axis=1))}
-    kept = replace(profile, configurations=tuple(c for c in profile.usable if c.configuration in wanted))
-    compiled: dict[Percentile, ProfileArrays] = {}
-    found = []
-    for number, query in enumerate(queries):
-        percentile = latency_percentile(query)
-        if percentile not in compiled and kept.configurations:
-            compiled[percentile] = compile_profile(pipeline, kept, percentile, _dtype(settings))
-        pools = len(network.pools_for(query.source))
-        costs = np.full((len(listed), KINDS * (1 + pools)), np.inf)
-        if pools and kept.configurations:
-            space = compile_query(query, network, compiled[percentile], settings)
-            rows = np.array([place[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
-            asked = np.flatnonzero(sure[rows, number])
-            costs[rows[asked]] = _exactly(space, asked, settings.max_labels)
-        found.append(costs)
-    return tuple(found)
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        queries: Sequence[Query],
+        network: Network,
+        settings: SearchSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            pipeline: which pipeline.
+            queries: q, on it.
+            network: where configurations may run.
+            settings: of the search for plans.
+        """
+        self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
+        self._known: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
+
+    def of(
+        self, profile: PipelineProfile, listed: Sequence[Configuration], sure: NDArray[np.bool_]
+    ) -> tuple[FloatArray, ...]:
+        """For each query (k, s) costs, USD per hour; infinite for configurations that are not sure.
+
+        Args:
+            profile: what was measured; accuracies play no part.
+            listed: k configurations.
+            sure: (k, q) of which configurations costs are wanted for which query.
+        """
+        usable = {found.configuration: found for found in profile.usable}
+        versions = {configuration: _version(found) for configuration, found in usable.items()}
+        wanted = [(int(q), listed[int(k)]) for k, q in np.argwhere(sure) if listed[int(k)] in usable]
+        new = [(q, c) for q, c in wanted if self._known.get((q, c), (None,))[0] != versions[c]]
+        if new:
+            self._compute(replace(profile, configurations=tuple(usable[c] for c in {c for _, c in new})), new, versions)
+        place = {configuration: number for number, configuration in enumerate(listed)}
+        shapes = [(len(listed), KINDS * (1 + len(self._network.pools_for(q.source)))) for q in self._queries]
+        found = tuple(np.full(shape, np.inf) for shape in shapes)
+        for number, configuration in wanted:
+            found[number][place[configuration]] = self._known[number, configuration][1]
+        return found
+
+    def _compute(
+        self,
+        profile: PipelineProfile,
+        new: Sequence[tuple[int, Configuration]],
+        versions: Mapping[Configuration, object],
+    ) -> None:
+        compiled: dict[Percentile, ProfileArrays] = {}
+        for number in dict.fromkeys(number for number, _ in new):
+            query = self._queries[number]
+            percentile = latency_percentile(query)
+            if percentile not in compiled:
+                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, _dtype(self._settings))
+            space = compile_query(query, self._network, compiled[percentile], self._settings)
+            its = {configuration for q, configuration in new if q == number}
+            asked = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in its]
+            costs = _exactly(space, np.array(asked, dtype=np.int64), self._settings.max_labels)
+            for row, index in enumerate(asked):
+                configuration = space.arrays.configurations[index].configuration
+                self._known[number, configuration] = versions[configuration], costs[row]
+
+
+def _version(found: ConfigurationProfile) -> object:
+    """Differs where what is known of a configuration's operators does."""
+    return len(found.items), tuple(tuple(sorted(o.batch_ratio.items())) for o in found.operators.values())
 
 
 def situations(space: SearchSpace) -> int:
@@ -120,7 +150,7 @@ def situations(space: SearchSpace) -> int:
 def _exactly(space: SearchSpace, configurations: IntArray, max_labels: int) -> FloatArray:
     """(configurations, s)"""
     found = np.full((len(configurations), situations(space)), np.inf)
-    for row, configuration in enumerate(configurations):
+    for row, configuration in enumerate(configurations if space.columns.pools else ()):
         plans = cheapest_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
         costs = plans.resources[:, [space.columns.shared_cost, space.columns.alone_cost]]
         for avoided in range(-1, len(space.columns.pools)):
