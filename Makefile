@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-profiling docs clean
+.PHONY: help demo test lint format bench bench-profiling bench-search docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,9 +32,13 @@ lint: $(READY)  ## ruff and mypy
 bench-profiling: $(READY)  ## how little profiling measures; results in benchmarks/results
 	$(BIN)/python -m benchmarks.profiling
 
+bench-search: $(READY)  ## the search for one query's plan against earlier methods; results in benchmarks/results
+	$(BIN)/python -m benchmarks.search
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
 	$(BIN)/python -m benchmarks.profiling
+	$(BIN)/python -m benchmarks.search
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs
