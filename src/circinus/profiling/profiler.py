@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,8 @@ def _rounds(
         return Measurements(store, addresses, stored, listed).footprints(listed, objectives.speeds)
 
     def known_now() -> PipelineProfile:
-        return read_profile(store, addresses, stored, objectives)
+        found = read_profile(store, addresses, stored, objectives)
+        # What failed in an earlier run is tried again.
+        return replace(found, failed=tuple(f for f in found.failed if standings.failed(f.configuration)))
 
     return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer, explorer, known_now)

@@ -16,6 +16,9 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
+_POINTLESS = "it has no plan, or plans of others that surely will do are hardly dearer, whichever pool is full"
+
+
 class Verdict(StrEnum):
     """Where a configuration stands."""
 
@@ -188,9 +191,7 @@ def _judgement(
     if not objectives:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
     if (standing.pointless[row] & ~standing.fails[row]).any():
-        return Judgement(
-            Verdict.DOMINATED, "plans of others that surely will do are hardly dearer, whichever pool is full"
-        )
+        return Judgement(Verdict.DOMINATED, _POINTLESS)
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     if not others:
         return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")

@@ -233,3 +233,39 @@ def test_plans_say_nothing_without_machines_or_queries() -> None:
     assert explorer_of(replace(specification, queries=()), PIPELINE.name) is None
     with pytest.raises(ValueError, match="expected both"):
         PlanExplorer(replace(specification, queries=()), PIPELINE.name)
+
+
+def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -> None:
+    trace, specification = _trace(0), _specification()
+    for budget_s in (9.0, 16.0, 28.0):
+        found, _ = _profile(trace, specification, tmp_path / f"{budget_s}", explored=True, budget_s=budget_s)
+        assert found.unsettled
+        assert not found.unmeasured_because
+
+
+def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path) -> None:
+    """One size of `see` is not in the trace at all: what it would have shown of `tell` is measured with another."""
+    trace, specification = _trace(0), _specification()
+    for lost in range(CHOICES):
+        kept = [n for n, c in enumerate(trace.configurations) if _level(c)[0] != lost]
+        part = replace(
+            trace,
+            configurations=tuple(trace.configurations[n] for n in kept),
+            rows=trace.rows[kept],
+            scores=trace.scores[kept],
+        )
+        found, _ = _profile(part, specification, tmp_path / f"part{lost}", explored=True)
+        whole, _ = _profile(part, specification, tmp_path / f"whole{lost}", explored=False)
+        ours = plan_queries(specification, {PIPELINE.name: found})
+        for name, frontier in plan_queries(specification, {PIPELINE.name: whole}).items():
+            assert bool(ours[name].candidates) == bool(frontier.candidates)
+
+
+def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
+    trace, specification = _trace(0), _specification((0.7,))
+    first = TraceSource(trace).dataset(PIPELINE, 0).profiled[3]
+    service_s = trace.service_s.copy()
+    service_s[:, first] = 6.5
+    found, _ = _profile(replace(trace, service_s=service_s), specification, tmp_path / "store", explored=True)
+    (frontier,) = plan_queries(specification, {PIPELINE.name: found}).values()
+    assert frontier.candidates

@@ -58,11 +58,14 @@ class PlanExplorer:
         self._space = KnobSpace.of(self._pipeline)
         self._stopping = stopping
         self._listed: tuple[Configuration, ...] = ()
+        self._predicted: Predicted | None = None
+        self._codes = np.zeros((0, 0), dtype=np.int64)
         self._last: tuple[object, tuple[FloatArray, ...]] | None = None
 
     def cover(self, listed: Sequence[Configuration]) -> Sequence[Configuration]:
         """Configurations to begin with, so that something is known of every operator."""
         self._listed = tuple(listed)
+        self._codes = self._space.encode(listed)
         return covering(listed)
 
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
@@ -72,12 +75,14 @@ class PlanExplorer:
         measured_of = {found.configuration: found for found in known.configurations}
         measured = np.array([c in measured_of or c in failed for c in listed], dtype=bool)
         unmeasured = int((~measured).sum())
-        predicted = predict(self._pipeline, known, listed)
+        predicted = self._predicted = predict(self._pipeline, known, listed, self._predicted)
         if predicted is None:
             return Assessment(Certificate(unmeasured, 1.0, self._stopping.saving, conclusive=False), {})
         belief = self._believe(listed, measured_of, known.dataset_items - known.held_out_items)
         sure = self._sure(listed, measured_of)
         lower = self._least_costs(predicted)
+        unknown = np.array([configuration in predicted.unknown for configuration in listed], dtype=bool)
+        lower = tuple(np.where(unknown[:, None], 0.0, costs) for costs in lower)  # they may cost next to nothing
         exact = self._sure_costs.of(known, listed, sure)
         outlooks = [
             Outlook(_keeps(belief, query.slos.accuracy), sure[:, q], measured, lower[q], exact[q])
@@ -88,7 +93,8 @@ class PlanExplorer:
         choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), self._stopping)
         if choice.configuration is not None:
             return Assessment(Proposal(listed[choice.configuration], choice.worth_per_s), idle)
-        conclusive = choice.probability <= self._stopping.probability
+        begun = len(known.usable) == len(known.configurations)
+        conclusive = begun and choice.probability <= self._stopping.probability
         return Assessment(Certificate(unmeasured, choice.probability, self._stopping.saving, conclusive), idle)
 
     def _least_costs(self, predicted: Predicted) -> tuple[FloatArray, ...]:
@@ -119,7 +125,7 @@ class PlanExplorer:
         surrogate = Surrogate.fit(
             self._space, codes, evidence.means, evidence.variances, score_range=self._pipeline.metric.range
         )
-        belief = surrogate.predict(self._space.encode(listed))
+        belief = surrogate.predict(self._codes)
         return replace(belief, deviation=np.sqrt(belief.deviation**2 + evidence.common_variance))
 
     def _sure(self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile]) -> BoolArray:

@@ -7,6 +7,7 @@ shared and alone. Plans keep the query's latency and cost objectives; where ther
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from circinus.planning.limits import Limits
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.planning.space import SearchSpace, compile_query
-from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import Configuration, Network, Pipeline, Query
 
 FloatArray = NDArray[np.float64]
@@ -30,6 +31,8 @@ IntArray = NDArray[np.int64]
 
 _NO_ALLOWANCE = 1.0 - 1e-9
 """A risk so great that no allowance is made for few items."""
+_TOO_MANY = 0.05
+"""Probability with which more slow items than this are among those measured."""
 KINDS = 2
 """Costs are fully shared and alone: what a query will pay lies between."""
 
@@ -44,8 +47,8 @@ def least_costs(
 ) -> tuple[FloatArray, ...]:
     """For each query (k, s) what no plan of a configuration undercuts, USD per hour.
 
-    Latencies are taken as the items show them, without the allowance for few items: more items may show that it was not
-    needed.
+    Latencies are taken as more items may show them: without the allowance for few items, and without the slowest items,
+    which may be rarer than it seems.
 
     Args:
         pipeline: which pipeline.
@@ -62,7 +65,8 @@ def least_costs(
         percentile = latency_percentile(query)
         percentile = replace(percentile, allowance=TailAllowance(percentile.percentile, _NO_ALLOWANCE))
         if percentile not in compiled:
-            compiled[percentile] = compile_profile(pipeline, profile, percentile, _dtype(settings))
+            calmed = _calmed(profile, percentile.percentile)
+            compiled[percentile] = compile_profile(pipeline, calmed, percentile, _dtype(settings))
         space = compile_query(query, network, compiled[percentile], settings)
         costs = np.full((len(listed), situations(space)), np.inf)
         if space.columns.pools:
@@ -139,7 +143,8 @@ class SureCosts:
 
 def _version(found: ConfigurationProfile) -> object:
     """Differs where what is known of a configuration's operators does."""
-    return len(found.items), tuple(tuple(sorted(o.batch_ratio.items())) for o in found.operators.values())
+    operators = found.operators.values()
+    return len(found.items), tuple((o.peak_memory_bytes, tuple(sorted(o.batch_ratio.items()))) for o in operators)
 
 
 def situations(space: SearchSpace) -> int:
@@ -158,6 +163,41 @@ def _exactly(space: SearchSpace, configurations: IntArray, max_labels: int) -> F
             if free.any():
                 found[row, KINDS * (avoided + 1) : KINDS * (avoided + 2)] = costs[free].min(axis=0)
     return found
+
+
+def _calmed(profile: PipelineProfile, percentile: float) -> PipelineProfile:
+    """Service times without the slowest items, which may be rarer than the percentile.
+
+    Of n items the slowest k - 1 take what the k-th slowest takes, with the least k that as many or more are beyond the
+    true percentile with a probability of at most `_TOO_MANY` (binomial; drawn without replacement it is less).
+    """
+    calmed: dict[int, OperatorProfile] = {}
+
+    def calm(operator: OperatorProfile) -> OperatorProfile:
+        if id(operator) not in calmed:
+            slowest = np.sort(operator.service_s)[::-1]
+            rank = min(_unlikely_count(len(slowest), percentile), len(slowest))
+            service_s = np.minimum(operator.service_s, slowest[rank - 1])
+            calmed[id(operator)] = replace(operator, service_s=service_s)
+        return calmed[id(operator)]
+
+    return replace(
+        profile,
+        configurations=tuple(
+            replace(found, operators={name: calm(operator) for name, operator in found.operators.items()})
+            for found in profile.configurations
+        ),
+    )
+
+
+def _unlikely_count(items: int, percentile: float) -> int:
+    """The least number of items that as many or more are beyond the percentile of with at most `_TOO_MANY`; from 1."""
+    share, tail = 1.0 - percentile / 100.0, 1.0
+    for count in range(items + 1):
+        if tail <= _TOO_MANY:
+            return count
+        tail -= math.comb(items, count) * share**count * (1.0 - share) ** (items - count)
+    return items + 1
 
 
 def _dtype(settings: SearchSettings) -> type[np.floating]:

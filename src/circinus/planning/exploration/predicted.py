@@ -26,6 +26,8 @@ class Predicted:
     """Has the measured configurations and the predicted ones; accuracies of the latter are the metric's range."""
     exact: frozenset[Configuration]
     """Those of which every prefix was measured: nothing of them is guessed but their accuracy."""
+    unknown: frozenset[Configuration]
+    """Those of which nothing can be predicted, because an operator was never measured with these knobs."""
     key: object
     """Equal where the predictions are, of the same pipeline and configurations."""
     spread: float
@@ -33,18 +35,21 @@ class Predicted:
     of the logarithm of their means about that of the operator configuration."""
 
 
-def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configuration]) -> Predicted | None:
+def predict(
+    pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configuration], last: Predicted | None = None
+) -> Predicted | None:
     """Predict the configurations that were not measured.
 
     An operator under a prefix that was measured is known. Under another one it takes what the same operator
     configuration takes under the most similar prefix that was measured (most ancestors with the same knob values, then
-    the first listed), less `CAUTION` spreads: in case of doubt a configuration is taken to be cheap, so that it is
+    the least of those), less `CAUTION` spreads: in case of doubt a configuration is taken to be cheap, so that it is
     rather measured than overlooked. Configurations with an operator configuration that nobody measured are left out.
 
     Args:
         pipeline: which pipeline.
         known: what was measured of it.
         listed: all configurations.
+        last: of the same pipeline and configurations; the answer where nothing was learnt of any operator since.
 
     Returns:
         None where nothing was measured.
@@ -58,10 +63,13 @@ def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configu
     for found in measured:
         for name, profile in found.operators.items():
             by_prefix[name].setdefault(profile.prefix, _shortened(profile, items))
+    failed = {failure.configuration for failure in known.failed}
+    key = _key(by_prefix, failed)
+    if last is not None and last.key == key:
+        return last
     spread = _spread(by_prefix)
     seen = {found.configuration: found for found in measured}
-    failed = {failure.configuration for failure in known.failed}
-    profiles, exact = [], set()
+    profiles, exact, unknown = [], set(), set()
     guesses: dict[tuple[str, Configuration], OperatorProfile | None] = {}
     for configuration in listed:
         if configuration in failed:
@@ -73,14 +81,15 @@ def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configu
             profile_or_none = by_prefix[operator.name].get(own_prefix)
             if profile_or_none is None:
                 guessed = True
-                key = operator.name, own_prefix
-                if key not in guesses:
-                    guesses[key] = _guess(operator.name, own_prefix, by_prefix[operator.name], spread)
-                profile_or_none = guesses[key]
+                wanted = operator.name, own_prefix
+                if wanted not in guesses:
+                    guesses[wanted] = _guess(operator.name, own_prefix, by_prefix[operator.name], spread)
+                profile_or_none = guesses[wanted]
             if profile_or_none is None:
                 break
             operators[operator.name] = profile_or_none
         if len(operators) < len(pipeline.operators):
+            unknown.add(configuration)
             continue
         if not guessed:
             exact.add(configuration)
@@ -95,7 +104,7 @@ def predict(pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configu
                 operators=operators,
             )
         )
-    return Predicted(replace(known, configurations=tuple(profiles)), frozenset(exact), _key(by_prefix, failed), spread)
+    return Predicted(replace(known, configurations=tuple(profiles)), frozenset(exact), frozenset(unknown), key, spread)
 
 
 def _key(by_prefix: dict[str, dict[Configuration, OperatorProfile]], failed: set[Configuration]) -> object:
@@ -118,7 +127,7 @@ def _guess(
     donors = [found for found in known if found[operator] == own_prefix[operator]]
     if not donors:
         return None
-    donor = max(donors, key=lambda found: sum(found[name] == own_prefix[name] for name in own_prefix))
+    donor = min(donors, key=lambda found: (sum(found[name] != own_prefix[name] for name in own_prefix), found))
     profile = known[donor]
     return replace(profile, prefix=own_prefix, service_s=profile.service_s * np.exp(-CAUTION * spread))
 
