@@ -16,7 +16,15 @@ from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.plan_costs import SureCosts, least_costs
 from circinus.planning.exploration.predicted import Predicted, predict
 from circinus.planning.exploration.surrogate import Belief, Surrogate
-from circinus.profiling import Assessment, Certificate, ConfigurationProfile, Objective, PipelineProfile, Proposal
+from circinus.profiling import (
+    LEAST_ITEMS,
+    Assessment,
+    Certificate,
+    ConfigurationProfile,
+    Objective,
+    PipelineProfile,
+    Proposal,
+)
 from circinus.profiling.explorer import Seconds
 from circinus.spec import AccuracySlo, Configuration, Network, Query, Specification
 
@@ -34,7 +42,7 @@ class PlanExplorer:
     Of accuracies it believes what a Gaussian process over the knobs says of those measured; what plans cost it computes
     from the profiles of operators, measured or predicted. A configuration is worth, for each query, the share of the
     plan's cost that it saves times the probability that it keeps the accuracy objective; divided by the seconds until
-    that is expected to be known. It follows from what is known alone.
+    that is expected to be known. It follows from what is known and how long measuring is expected to take.
     """
 
     def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = _DEFAULT) -> None:
@@ -150,7 +158,7 @@ class PlanExplorer:
         variance = float(np.median([max(float(np.var(c.scores)), 1e-6) for c in known.configurations]))
         margins = np.abs(belief.mean[:, None] - np.array(thresholds)).min(axis=1)
         items = _Z**2 * variance / np.maximum(margins, belief.deviation / 2) ** 2
-        return np.asarray(np.clip(np.ceil(items), min(8, population), population))
+        return np.asarray(np.clip(np.ceil(items), min(LEAST_ITEMS, population), population))
 
 
 def _keeps(belief: Belief, slo: AccuracySlo | None) -> FloatArray:

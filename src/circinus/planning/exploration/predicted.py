@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,43 +68,58 @@ def predict(
     if last is not None and last.key == key:
         return last
     spread = _spread(by_prefix)
-    seen = {found.configuration: found for found in measured}
+    accuracies = {found.configuration: found.accuracy for found in measured}
     profiles, exact, unknown = [], set(), set()
-    guesses: dict[tuple[str, Configuration], OperatorProfile | None] = {}
+    operators_of = _Operators(pipeline, by_prefix, spread)
     for configuration in listed:
         if configuration in failed:
             continue
-        operators: dict[str, OperatorProfile] = {}
-        guessed = False
-        for operator in pipeline.operators:
-            own_prefix = prefix(pipeline, configuration, operator.name)
-            profile_or_none = by_prefix[operator.name].get(own_prefix)
-            if profile_or_none is None:
-                guessed = True
-                wanted = operator.name, own_prefix
-                if wanted not in guesses:
-                    guesses[wanted] = _guess(operator.name, own_prefix, by_prefix[operator.name], spread)
-                profile_or_none = guesses[wanted]
-            if profile_or_none is None:
-                break
-            operators[operator.name] = profile_or_none
-        if len(operators) < len(pipeline.operators):
+        operators, guessed = operators_of.of(configuration)
+        if operators is None:
             unknown.add(configuration)
             continue
         if not guessed:
             exact.add(configuration)
-        accuracy = seen[configuration].accuracy if configuration in seen else _anything(pipeline.metric)
         profiles.append(
             ConfigurationProfile(
                 configuration=configuration,
                 items=first.items[:items],
                 scores=np.full(items, np.nan),
-                accuracy=accuracy,
+                accuracy=accuracies.get(configuration, _anything(pipeline.metric)),
                 input_bytes=first.input_bytes[:items],
                 operators=operators,
             )
         )
     return Predicted(replace(known, configurations=tuple(profiles)), frozenset(exact), frozenset(unknown), key, spread)
+
+
+class _Operators:
+    """The operators of every configuration, known or guessed; configurations that share a prefix share the object."""
+
+    def __init__(
+        self, pipeline: Pipeline, by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]], spread: float
+    ) -> None:
+        self._pipeline, self._by_prefix, self._spread = pipeline, by_prefix, spread
+        self._guesses: dict[tuple[str, Configuration], OperatorProfile | None] = {}
+
+    def of(self, configuration: Configuration) -> tuple[Mapping[str, OperatorProfile] | None, bool]:
+        """The operators by name, None where nothing is known of one of them; and whether any is guessed."""
+        found: dict[str, OperatorProfile] = {}
+        guessed = False
+        for operator in self._pipeline.operators:
+            wanted = prefix(self._pipeline, configuration, operator.name)
+            profile = self._by_prefix[operator.name].get(wanted)
+            if profile is None:
+                profile, guessed = self._guess(operator.name, wanted), True
+            if profile is None:
+                return None, guessed
+            found[operator.name] = profile
+        return found, guessed
+
+    def _guess(self, operator: str, wanted: Configuration) -> OperatorProfile | None:
+        if (operator, wanted) not in self._guesses:
+            self._guesses[operator, wanted] = _guess(operator, wanted, self._by_prefix[operator], self._spread)
+        return self._guesses[operator, wanted]
 
 
 def _key(by_prefix: dict[str, dict[Configuration, OperatorProfile]], failed: set[Configuration]) -> object:
@@ -121,7 +136,7 @@ def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
 
 
 def _guess(
-    operator: str, own_prefix: Configuration, known: dict[Configuration, OperatorProfile], spread: float
+    operator: str, own_prefix: Configuration, known: Mapping[Configuration, OperatorProfile], spread: float
 ) -> OperatorProfile | None:
     """The operator under a prefix that was not measured; None where it was never measured with its own knobs."""
     donors = [found for found in known if found[operator] == own_prefix[operator]]
