@@ -60,7 +60,7 @@ class Assessment:
 
 class Explorer(Protocol):
     """Chooses among configurations by the plans of queries, which profiling knows nothing of. Follows from what is
-    known and how long measuring is expected to take."""
+    known alone."""
 
     def cover(self, listed: Sequence[Configuration]) -> Sequence[Configuration]:
         """Configurations to begin with, so that something is known of every operator.

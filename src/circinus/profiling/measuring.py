@@ -15,7 +15,7 @@ from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import coverage, read_outputs
 from circinus.profiling.writer import Writer
-from circinus.spec import Configuration
+from circinus.spec import Configuration, Pipeline
 
 
 class Measurer:
@@ -43,6 +43,11 @@ class Measurer:
         scores = self.known_scores(configuration)[order]
         missing = np.isnan(scores)
         return scores[: int(np.argmax(missing))] if missing.any() else scores
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Which one is measured."""
+        return self._addresses.pipeline
 
     @property
     def cpus(self) -> float:

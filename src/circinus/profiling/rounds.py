@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection
 
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.budget import Budget
-from circinus.profiling.explorer import Explorer, Proposal
+from circinus.profiling.explorer import Explorer, Proposal, Seconds
 from circinus.profiling.footprints import Footprints
+from circinus.profiling.known_seconds import known_seconds
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
@@ -82,6 +83,7 @@ class Rounds:
             ProfileError: a score contradicts the metric's declaration, or the store cannot be used.
         """
         limit_s = self._budget.remaining_s
+        self._complete()
         self._first_look(limit_s * _FIRST_ROUND_SHARE)
         self._allocations.measure(limit_s * _ALLOCATION_SHARE, self._tell_allocations)
         self._pursue()
@@ -89,6 +91,15 @@ class Rounds:
             self._pursue()
         self._allocations.measure(math.inf, self._tell_allocations)
         self._pursue()  # batches may have taken more memory than was known
+
+    def _complete(self) -> None:
+        """Bring increments that were broken off to their look, as far as the budget goes: then all goes on as it was."""
+        standings = self._standings
+        for configuration in standings.configurations:
+            items = standings.items(configuration)
+            if standings.looks[0] < items < standings.looks[-1] and items not in standings.looks:
+                target = next(look for look in standings.looks if look > items)
+                self._increase(configuration, target, self._budget.remaining_s)
 
     def run_exhaustively(self) -> None:
         """Measure every configuration on every item that may be profiled, as far as the budget goes.
@@ -126,8 +137,8 @@ class Rounds:
             standings.weigh(self._footprints())
             stepped = False
             while True:
-                proposal = self._proposal(beyond)
-                step = standings.next_step(self._seconds, self._budget.remaining_s, beyond)
+                proposal, seconds = self._proposal(beyond)
+                step = standings.next_step(seconds, self._budget.remaining_s, beyond)
                 if proposal is not None and (step is None or proposal.worth_per_s > step.worth_per_s):
                     configuration, target = proposal.configuration, standings.looks[0]
                 elif step is not None:
@@ -142,18 +153,20 @@ class Rounds:
                 else:
                     beyond.add(configuration)
 
-    def _proposal(self, without: Collection[Configuration]) -> Proposal | None:
-        """The configuration to begin next, if any is worth it; narrows what is open by the way."""
+    def _proposal(self, without: Collection[Configuration]) -> tuple[Proposal | None, Seconds]:
+        """The configuration to begin next, if any is worth it, and by which seconds; narrows what is open, too."""
         if self._explorer is None or self._known is None:
-            return None
+            return None, self._seconds
+        known = self._known()
+        expected_s = known_seconds(self._measurer.pipeline, known)
 
         def seconds(configuration: Configuration, items: int) -> float:
             beyond = configuration in without or self._standings.closed(configuration)
-            return math.inf if beyond else self._seconds(configuration, items)
+            return math.inf if beyond else expected_s(configuration, items)
 
-        assessment = self._explorer.assess(self._known(), seconds)
+        assessment = self._explorer.assess(known, seconds)
         self._standings.narrow(assessment)
-        return assessment.next if isinstance(assessment.next, Proposal) else None
+        return assessment.next if isinstance(assessment.next, Proposal) else None, expected_s
 
     def _looked_at(self) -> list[Configuration]:
         """Configurations that have a first look, or are to have one whatever others show."""

@@ -15,7 +15,9 @@ from circinus.planning.exploration import PlanExplorer, explorer_of
 from circinus.profiling import (
     Certificate,
     PipelineProfile,
+    ProfileProgress,
     Proposal,
+    SilentObserver,
     SimulatedClock,
     Trace,
     TraceSource,
@@ -123,7 +125,13 @@ def _specification(thresholds: tuple[float, ...] = (0.7, 0.8)) -> Specification:
 
 
 def _profile(
-    trace: Trace, specification: Specification, store: Path, *, explored: bool, budget_s: float | None = None
+    trace: Trace,
+    specification: Specification,
+    store: Path,
+    *,
+    explored: bool,
+    budget_s: float | None = None,
+    observer: SilentObserver | None = None,
 ) -> tuple[PipelineProfile, float]:
     clock = SimulatedClock()
     found = profile_pipeline(
@@ -131,6 +139,7 @@ def _profile(
         PIPELINE.name,
         store,
         budget_s=budget_s,
+        observer=observer,
         source=TraceSource(trace, clock),
         explorer=explorer_of(specification, PIPELINE.name) if explored else None,
         exhaustive=not explored,
@@ -187,6 +196,32 @@ def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path) -> None:
     ours, _ = plan_all(specification, {PIPELINE.name: through})
     others, _ = plan_all(specification, {PIPELINE.name: broken})
     assert others.cost_usd_per_h == pytest.approx(ours.cost_usd_per_h, rel=0.06)
+
+
+class _Breaker(SilentObserver):
+    """Ends a measurement after some increments, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def progressed(self, progress: ProfileProgress) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("seed", "after"), [(0, 1), (1, 3), (2, 7), (4, 1)])
+def test_who_is_ended_after_every_few_increments_measures_the_same(tmp_path: Path, seed: int, after: int) -> None:
+    trace, specification = _trace(seed), _specification()
+    through, _ = _profile(trace, specification, tmp_path / "through", explored=True)
+    for _ in range(200):
+        broken, _ = _profile(trace, specification, tmp_path / "broken", explored=True, observer=_Breaker(after))
+        if not broken.interrupted:
+            break
+    assert [(c.configuration, len(c.items)) for c in broken.configurations] == [
+        (c.configuration, len(c.items)) for c in through.configurations
+    ]
+    assert broken.judgements == through.judgements
 
 
 def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class PlanExplorer:
     Of accuracies it believes what a Gaussian process over the knobs says of those measured; what plans cost it computes
     from the profiles of operators, measured or predicted. A configuration is worth, for each query, the share of the
     plan's cost that it saves times the probability that it keeps the accuracy objective; divided by the seconds until
-    that is expected to be known. It follows from what is known and how long measuring is expected to take.
+    that is expected to be known. It follows from what is known alone.
     """
 
     def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = _DEFAULT) -> None:

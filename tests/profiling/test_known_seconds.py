@@ -1,0 +1,49 @@
+"""Seconds until a configuration is known, from what is known alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from circinus.profiling.known_seconds import known_seconds
+from circinus.spec import configurations, prefix
+from instances import random_instance
+
+SEED = next(s for s in range(100) if 3 < len(random_instance(s).profile.configurations) < 30)
+
+
+def test_what_was_measured_takes_its_own_mean_for_the_items_that_are_missing() -> None:
+    instance = random_instance(SEED)
+    seconds = known_seconds(instance.pipeline, instance.profile)
+    for found in instance.profile.configurations:
+        item_s = sum(float(operator.service_s.mean()) for operator in found.operators.values())
+        assert seconds(found.configuration, len(found.items) + 10) == pytest.approx(10 * item_s)
+        assert seconds(found.configuration, len(found.items)) == 0.0
+
+
+def test_what_was_not_takes_what_is_most_like_it_in_any_order() -> None:
+    instance = random_instance(SEED)
+    kept = instance.profile.configurations[:2]
+    seconds = known_seconds(instance.pipeline, replace(instance.profile, configurations=kept))
+    other = known_seconds(instance.pipeline, replace(instance.profile, configurations=kept[::-1]))
+    measured = {
+        (name, operator.prefix): float(operator.service_s.mean())
+        for found in kept
+        for name, operator in found.operators.items()
+    }
+    for configuration in configurations(instance.pipeline):
+        assert seconds(configuration, 100) == other(configuration, 100)
+        if configuration in {found.configuration for found in kept}:
+            continue
+        expected = 0.0
+        for operator in instance.pipeline.operators:
+            own = measured.get((operator.name, prefix(instance.pipeline, configuration, operator.name)))
+            alike = [s for (n, p), s in measured.items() if n == operator.name]
+            same = [
+                s for (n, p), s in measured.items()
+                if n == operator.name and p[operator.name] == configuration[operator.name]
+            ]  # fmt: skip
+            chosen = same or alike
+            expected += own if own is not None else sum(chosen) / len(chosen)
+        assert seconds(configuration, 100) == pytest.approx(100 * expected)
