@@ -93,7 +93,7 @@ class Rounds:
         self._pursue()  # batches may have taken more memory than was known
 
     def _complete(self) -> None:
-        """Bring increments that were broken off to their look, as far as the budget goes: then all goes on as it was."""
+        """Bring increments that were broken off to their look, within the budget: all goes on as it was then."""
         standings = self._standings
         for configuration in standings.configurations:
             items = standings.items(configuration)
