@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import islice, product
 from math import prod
 
 from hypothesis import given
@@ -17,6 +17,7 @@ from circinus.spec import (
     OperatorSpec,
     Pipeline,
     configurations,
+    has_knob_values,
     knob_values,
     prefix,
 )
@@ -83,3 +84,14 @@ def test_values_of_different_kinds_can_be_sorted() -> None:
     assert [value.as_dict()["k"] for value in sorted(values)] == [0.5, True, 3, "off", "on"]
     by_operator = [Configuration.of({"o": value}) for value in values]
     assert max(by_operator) == Configuration.of({"o": KnobValues.of({"k": "on"})})
+
+
+@given(operators())
+def test_knob_values_are_told_from_others_without_listing_them(specs: tuple[OperatorSpec, ...]) -> None:
+    for operator in specs:
+        listed = set(knob_values(operator))
+        for choice in islice(product(*([None, *knob.choices] for knob in operator.knobs)), 300):
+            pairs = zip(operator.knobs, choice, strict=True)
+            values = KnobValues.of({knob.name: value for knob, value in pairs if value is not None})
+            assert has_knob_values(operator, values) == (values in listed)
+        assert not has_knob_values(operator, KnobValues.of({"no such knob": 1}))

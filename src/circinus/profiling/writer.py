@@ -11,6 +11,7 @@ from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration
 from circinus.profiling.runner import AllocationMeasurement, Measurement, ReplicaFacts
 from circinus.profiling.store import ProfileStore
+from circinus.profiling.variants import write_variant
 from circinus.spec import Configuration, KnobValues, prefix
 
 
@@ -29,6 +30,7 @@ class Writer:
                 store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
             self.item_numbers = store.numbers(dataset.addresses)
             self._dataset = _write_dataset(store, addresses, dataset, self.item_numbers)
+            self._variant = write_variant(store, addresses)
 
     def measured(
         self, configuration: Configuration, items: Sequence[str], found: Measurement, *, counted: bool
@@ -71,12 +73,15 @@ class Writer:
             if counted:
                 self._write_effort(ids[effort], found.ran_s, found.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
+            self._write_scored(configuration, ids[score])
             self._write_recordings(configuration)
 
     def declare(self, configurations: Sequence[Configuration]) -> None:
-        """Commit that the prefixes of these configurations have the addresses they have now."""
+        """Commit that the scores and prefixes of these configurations have the addresses they have now."""
         with self._store.transaction():
+            ids = self._store.numbers([self._addresses.score(configuration) for configuration in configurations])
             for configuration in configurations:
+                self._write_scored(configuration, ids[self._addresses.score(configuration)])
                 self._write_recordings(configuration)
 
     def scored(self, configuration: Configuration, items: Sequence[str], scores: Sequence[float]) -> None:
@@ -105,6 +110,12 @@ class Writer:
             self._store.write(
                 "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", [(number, failure.item_key, failure.reason)]
             )
+            self._write_scored(failure.configuration, number)
+
+    def _write_scored(self, configuration: Configuration, subject: int) -> None:
+        self._store.write(
+            "INSERT OR IGNORE INTO scored VALUES (?, ?, ?)", [(self._variant, subject, prefix_text(configuration))]
+        )
 
     def _write_scores(self, subject: int, items: Sequence[int], scores: Sequence[float]) -> None:
         self._store.write(

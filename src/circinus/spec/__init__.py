@@ -1,6 +1,6 @@
 """What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
 
-from circinus.spec.configurations import configurations, knob_values, prefix
+from circinus.spec.configurations import configurations, has_knob_values, knob_values, prefix
 from circinus.spec.document import load_specification, parse_specification
 from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site
 from circinus.spec.network import DirectedLink, Network
@@ -35,6 +35,7 @@ __all__ = [
     "Slos",
     "Specification",
     "configurations",
+    "has_knob_values",
     "knob_values",
     "load_specification",
     "parse_specification",

@@ -30,6 +30,17 @@ def knob_values(operator: OperatorSpec) -> tuple[KnobValues, ...]:
     return tuple(found)
 
 
+def has_knob_values(operator: OperatorSpec, values: KnobValues) -> bool:
+    """Whether `knob_values` would list these, without listing any."""
+    own, knobs = values.as_dict(), {knob.name: knob for knob in operator.knobs}
+    if any(name not in knobs or value not in knobs[name].choices for name, value in own.items()):
+        return False
+    return all(
+        (name in own) == all(own.get(other) in allowed for other, allowed in knob.only_if.items())
+        for name, knob in knobs.items()
+    )
+
+
 def configurations(pipeline: Pipeline) -> Iterator[Configuration]:
     """All configurations of `pipeline`, in the order of its knobs' choices."""
     names = [operator.name for operator in pipeline.operators]
