@@ -21,7 +21,6 @@ from circinus.planning.exploration.predicted import CAUTION, LEAST_SPREAD, UNSEE
 from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.transfer import Prior, best_prior
 from circinus.profiling.confidence import Confidence
-from circinus.profiling.explorer import Assessment, Certificate
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.objectives import Objective, Objectives
 from circinus.profiling.standings import Standings
@@ -98,8 +97,8 @@ class _Run:
             self._measure(self._place[configuration], look)
         while True:
             outlook = self._outlook()
-            idle = {self._objective: pointless(outlook, STOPPING.saving)}
-            self._standings.narrow(Assessment(Certificate(0, 0.0, STOPPING.saving), idle))
+            idle = np.flatnonzero(pointless(outlook, STOPPING.saving)).tolist()
+            self._standings.narrow({self._objective: {self._listed[place] for place in idle}})
             until_known_s = self._until_known_s()
             choice = choose([outlook], [1.0], until_known_s.tolist().__getitem__, STOPPING)
             self._standings.weigh(self._footprints())

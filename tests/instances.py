@@ -134,7 +134,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
         hardware_class="local",
         risk=RISK,
         configurations=tuple(found),
-        unmeasured=(),
+        unmeasured=0,
         profiled_s=0.0,
         saved_s=0.0,
     )

@@ -72,7 +72,7 @@ def test_profile_shows_what_is_known_without_measuring(application: Path) -> Non
     assert first == second
     (profile,) = first
     assert 4 <= len(profile["configurations"]) == 8 - profile["unmeasured"]
-    assert bool(profile["unmeasured_because"]) == bool(profile["unmeasured"])
+    assert profile["certificate"]["conclusive"] == profile["settled"]
     for configuration in profile["configurations"]:
         accuracy = configuration["accuracy"]
         assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1

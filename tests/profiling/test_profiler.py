@@ -60,7 +60,7 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
     assert profile.dataset_fingerprint == dataset.fingerprint
     assert (profile.dataset_items, profile.hardware_class, profile.risk) == (24, "local", 0.1)
     assert {p.configuration for p in profile.configurations} == set(application.configurations)
-    assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == ((), (), (), False)
+    assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == (0, (), (), False)
     assert set(profile.judgements) == set(application.configurations)
     confidence = _confidence(application, risk=0.1)
     code = application.addresses().code
@@ -137,7 +137,7 @@ def test_one_bad_configuration_does_not_end_it(application: Application) -> None
     assert {p.configuration for p in profile.configurations} == set(application.configurations) - bad
     assert {failure.configuration for failure in profile.failed} == bad
     assert set(failures.found) == set(profile.failed)
-    assert profile.unmeasured == ()
+    assert profile.unmeasured == 0
     for failure in profile.failed:
         assert failure.item_key is not None
         assert "operator left (sample_second:Left): its process was ended by SIGABRT" in failure.reason

@@ -197,7 +197,9 @@ def test_too_many_to_list_is_told(application: Application) -> None:
     many = tuple(
         o.model_copy(update={"knobs": knobs}) if o.name == "right" else o for o in application.pipeline.operators
     )
-    with pytest.raises(ProfileError, match=r"found 40,000 configurations, expected at most 20,000"):
+    with pytest.raises(
+        ProfileError, match=r"found 40,000 configurations, expected at most 20,000 where all are to be measured"
+    ):
         prefix_order(sample_pipeline(operators=many))
 
 

@@ -43,7 +43,7 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
     trace = random_trace(pipeline, 24, seed=0)
     profile, passed_s = _profile(trace, pipeline, tmp_path / "store")
     assert len(profile.configurations) == 8
-    assert (profile.unmeasured, profile.failed, profile.code_versions) == ((), (), {})
+    assert (profile.unmeasured, profile.failed, profile.code_versions) == (0, (), {})
     for found in profile.configurations:
         index = trace.configurations.index(found.configuration)
         np.testing.assert_array_equal(found.scores, trace.scores[index, found.items])

@@ -13,7 +13,7 @@ from circinus.cli.traces import Traces, trace_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from circinus.profiling import Judgement, PipelineProfile, Source
+    from circinus.profiling import Certificate, Judgement, PipelineProfile, Source
     from circinus.spec import Specification
 
 
@@ -171,6 +171,21 @@ def _judgement(judgement: Judgement | None) -> dict[str, object]:
     return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
 
 
+def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
+    if certificate is None:
+        return None
+    following = certificate.next
+    return {
+        "said": str(certificate),
+        "conclusive": certificate.conclusive,
+        "considered": certificate.considered,
+        "probability": certificate.probability,
+        "saving": certificate.saving,
+        "next": None if following is None else {name: following[name].as_dict() for name in following},
+        "prior": certificate.prior,
+    }
+
+
 def _summary(profile: PipelineProfile) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
     from circinus.profiling import elsewhere
@@ -207,8 +222,9 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
             }
             for measured in profile.configurations
         ],
-        "unmeasured": len(profile.unmeasured),
-        "unmeasured_because": profile.unmeasured_because,
+        "settled": profile.settled,
+        "unmeasured": profile.unmeasured,
+        "certificate": _certificate(profile.certificate),
         "failed": [
             {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
             for failure in profile.failed

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from circinus.profiling.bounded import Bounded
     from circinus.profiling.calibration import Calibration, calibrate
+    from circinus.profiling.certificate import Certificate
     from circinus.profiling.dataset import Dataset, load_dataset
-    from circinus.profiling.explorer import Assessment, Certificate, Explorer, Proposal
+    from circinus.profiling.explorer import Assessment, Explorer, Proposal
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
     from circinus.profiling.machine import Machine, elsewhere, this_machine
@@ -36,7 +37,7 @@ else:
         "Dataset": "dataset",
         "load_dataset": "dataset",
         "Assessment": "explorer",
-        "Certificate": "explorer",
+        "Certificate": "certificate",
         "Explorer": "explorer",
         "Proposal": "explorer",
         "Objective": "objectives",

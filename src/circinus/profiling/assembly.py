@@ -10,16 +10,16 @@ import numpy as np
 from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
-from circinus.profiling.explorer import Certificate, Explorer
-from circinus.profiling.listing import prefix_order
+from circinus.profiling.explorer import Explorer
+from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
 from circinus.profiling.measurements import Measurements
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import FailedConfiguration, PipelineProfile
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_effort, read_failures
-from circinus.profiling.verdicts import Judgement, Verdict
-from circinus.spec import Configuration
+from circinus.profiling.variants import scored_configurations
+from circinus.spec import Configuration, configuration_count
 
 
 def read_profile(
@@ -44,19 +44,19 @@ def read_profile(
         explorer: who says which configurations are worth measuring; None: all are.
     """
     pipeline = addresses.pipeline
-    listed = prefix_order(pipeline)
-    failures = _failures(store, addresses, listed)
+    scored = scored_configurations(store, addresses)
+    failures = _failures(store, addresses, scored)
     failed = {failure.configuration for failure in failures}
-    measurements = Measurements(store, addresses, dataset, listed)
-    measured = [(c, n) for c in listed if c not in failed and (n := measurements.beginning(c))]
-    bounds = _accuracies(measurements, measured, measurements.confidence(objectives, len(listed)))
+    measurements = Measurements(store, addresses, dataset, scored)
+    measured = [(c, n) for c in scored if c not in failed and (n := measurements.beginning(c))]
+    confidence = measurements.confidence(objectives, most_measured(pipeline))
+    bounds = _accuracies(measurements, measured, confidence)
     profiles = tuple(measurements.profile(configuration, n, bounds[configuration]) for configuration, n in measured)
-    seen = {configuration for configuration, _ in measured}
     ran_s, saved_s = read_effort(
         store,
         store.known_numbers(
-            [addresses.effort(c) for c in listed]
-            + [addresses.replica(o.name, c[o.name]) for c in listed for o in pipeline.operators]
+            [addresses.effort(c) for c in scored]
+            + [addresses.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators]
         ).values(),
     )
     profile = PipelineProfile(
@@ -68,7 +68,7 @@ def read_profile(
         machine=addresses.machine,
         risk=objectives.risk,
         configurations=profiles,
-        unmeasured=tuple(c for c in listed if c not in seen and c not in failed),
+        unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
         profiled_s=ran_s,
         saved_s=saved_s,
         code_versions={} if addresses.origin else addresses.versions(),
@@ -77,15 +77,15 @@ def read_profile(
     )
     if not judged:
         return profile
-    return replace(profile, judgements=_judgements(measurements, listed, profile, objectives, explorer))
+    return _judged(measurements, profile, addresses, objectives, confidence, explorer)
 
 
 def _failures(
-    store: ProfileStore, addresses: Addresses, listed: Sequence[Configuration]
+    store: ProfileStore, addresses: Addresses, scored: Sequence[Configuration]
 ) -> tuple[FailedConfiguration, ...]:
-    known = store.known_numbers([addresses.score(c) for c in listed])
-    subjects = {c: known[a] for c in listed if (a := addresses.score(c)) in known}
-    found = read_failures(store, list(subjects.values()))
+    known = store.known_numbers([addresses.score(configuration) for configuration in scored])
+    found = read_failures(store, list(known.values()))
+    subjects = {configuration: known[addresses.score(configuration)] for configuration in scored}
     return tuple(FailedConfiguration(c, *found[number]) for c, number in subjects.items() if number in found)
 
 
@@ -101,29 +101,26 @@ def _accuracies(
     return found
 
 
-def _judgements(
+def _judged(
     measurements: Measurements,
-    listed: Sequence[Configuration],
     profile: PipelineProfile,
+    addresses: Addresses,
     objectives: Objectives,
+    confidence: Confidence,
     explorer: Explorer | None,
-) -> Mapping[Configuration, Judgement]:
-    confidence = measurements.confidence(objectives, len(listed))
-    standings = Standings(listed, confidence, objectives, comparing=explorer is None)
-    failed = {failure.configuration for failure in profile.failed}
-    for configuration in listed:
-        if configuration in failed:
-            standings.fail(configuration)
-        elif items := measurements.beginning(configuration):
-            standings.learn(configuration, measurements.scores(configuration, items))
-    standings.weigh(measurements.footprints(listed, objectives.speeds))
+) -> PipelineProfile:
+    """With what is decided of the configurations that were measured, or are to be whatever others show."""
+    known = [*(found.configuration for found in profile.configurations), *(f.configuration for f in profile.failed)]
+    to_begin = explorer.cover() if explorer is not None else prefix_order(addresses.pipeline)
+    looked_at = in_prefix_order(addresses.pipeline, {*known, *to_begin})
+    standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
+    for failure in profile.failed:
+        standings.fail(failure.configuration)
+    for found in profile.configurations:
+        standings.learn(found.configuration, found.scores)
+    standings.weigh(measurements.footprints(looked_at, objectives.speeds))
     if explorer is None:
-        return standings.judgements()
-    explorer.cover(listed)
+        return replace(profile, judgements=standings.judgements())
     assessment = explorer.assess(profile, lambda configuration, items: 1.0)
-    standings.narrow(assessment)
-    found = standings.judgements()
-    if isinstance(assessment.next, Certificate) and assessment.next.conclusive:
-        unlikely = Judgement(Verdict.UNLIKELY, str(assessment.next))
-        found |= {c: unlikely for c in found if not standings.items(c)}
-    return found
+    standings.narrow(assessment.pointless)
+    return replace(profile, judgements=standings.judgements(), certificate=assessment.certificate)

@@ -10,7 +10,7 @@ from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses, pipeline_code
 from circinus.profiling.budget import Budget
 from circinus.profiling.dataset import load_dataset
-from circinus.profiling.listing import prefix_order
+from circinus.profiling.listing import in_prefix_order
 from circinus.profiling.local_runner import LocalRunner
 from circinus.profiling.machine import this_machine
 from circinus.profiling.measuring import Measurer
@@ -19,7 +19,7 @@ from circinus.profiling.recordings import Recordings, load_recordings
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.scorer import Scorer
 from circinus.profiling.store import ProfileStore
-from circinus.spec import Configuration, Pipeline, Specification, prefix
+from circinus.spec import Configuration, Pipeline, Specification, has_knob_values, prefix
 
 _INCREMENT = 8
 
@@ -78,14 +78,13 @@ def record_held_out(
 
 
 def _in_prefix_order(pipeline: Pipeline, wanted: Sequence[Configuration]) -> list[Configuration]:
-    listed = prefix_order(pipeline)
-    unknown = [configuration for configuration in wanted if configuration not in set(listed)]
+    unknown = [c for c in wanted if not all(has_knob_values(o, c[o.name]) for o in pipeline.operators)]
     if unknown:
         raise ProfileError(
             f"pipeline {pipeline.name} has no configuration {unknown[0]}; the specification has changed since it was "
             "chosen: plan again"
         )
-    return [configuration for configuration in listed if configuration in set(wanted)]
+    return list(in_prefix_order(pipeline, set(wanted)))
 
 
 def _record(

@@ -1,13 +1,21 @@
-"""Listing the configurations of a pipeline, those with equal prefixes next to each other."""
+"""The configurations of a pipeline, those with equal prefixes next to each other."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 from circinus.errors import ProfileError
-from circinus.spec import Configuration, KnobValues, Pipeline, configurations, knob_values
+from circinus.spec import Configuration, Pipeline, configuration_count, configurations
 
 LONGEST_LIST = 20_000
+MOST_MEASURED = 1_000
+"""Configurations that are measured at most of a pipeline with more than can be listed."""
+
+
+def most_measured(pipeline: Pipeline) -> int:
+    """How many configurations a run may measure, over which its risk is split."""
+    count = configuration_count(pipeline)
+    return count if count <= LONGEST_LIST else MOST_MEASURED
 
 
 def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
@@ -16,20 +24,26 @@ def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
     Raises:
         ProfileError: there are too many to list.
     """
-    topological = [operator.name for operator in pipeline.topological_order()]
-    ranks = {
-        operator.name: {values: rank for rank, values in enumerate(knob_values(operator))}
-        for operator in pipeline.operators
-    }
-    count = math.prod(len(its_ranks) for its_ranks in ranks.values())
+    count = configuration_count(pipeline)
     if count > LONGEST_LIST:
         raise ProfileError(
-            f"pipeline {pipeline.name}: found {count:,} configurations, expected at most {LONGEST_LIST:,}; leave out "
-            "choices or knobs that matter little"
+            f"pipeline {pipeline.name}: found {count:,} configurations, expected at most {LONGEST_LIST:,} where all "
+            "are to be measured; give it queries and an infrastructure, so that only those that may serve them are, or "
+            "leave out choices or knobs that matter little"
         )
+    return in_prefix_order(pipeline, configurations(pipeline))
+
+
+def in_prefix_order(pipeline: Pipeline, chosen: Iterable[Configuration]) -> tuple[Configuration, ...]:
+    """Some configurations in the order of `prefix_order`, without listing the others."""
+    knobs = [
+        (operator.name, knob.name, {choice: place for place, choice in enumerate(knob.choices)})
+        for operator in pipeline.topological_order()
+        for knob in operator.knobs
+    ]
 
     def place(configuration: Configuration) -> list[int]:
-        values: dict[str, KnobValues] = dict(configuration.operators)
-        return [ranks[name][values[name]] for name in topological]
+        values = {name: own.as_dict() for name, own in configuration.operators}
+        return [places.get(values[operator].get(knob), 0) for operator, knob, places in knobs]  # type: ignore[arg-type]
 
-    return tuple(sorted(configurations(pipeline), key=place))
+    return tuple(sorted(chosen, key=place))

@@ -57,10 +57,13 @@ _WHAT_WAS_SCORED = """
 CREATE TABLE variant (id INTEGER PRIMARY KEY, description TEXT NOT NULL UNIQUE);
 CREATE TABLE scored (variant INTEGER NOT NULL, subject INTEGER NOT NULL, configuration TEXT NOT NULL,
     PRIMARY KEY (variant, subject)) WITHOUT ROWID;
+CREATE TABLE undescribed (since INTEGER PRIMARY KEY);
+INSERT INTO undescribed SELECT 1 WHERE EXISTS (SELECT 1 FROM score) OR EXISTS (SELECT 1 FROM failure);
 """
 """Which configurations have scores or failed, since addresses do not tell: so those that nobody can list are found
 again, and scores of other pipelines and versions. `variant.description`: JSON, see `variants`; `scored.configuration`:
-JSON of the knob values of each operator. What was scored before the step is written when it is measured on."""
+JSON of the knob values of each operator. `undescribed` has a row if there were scores before the step: those are
+written down when their pipeline is measured on."""
 
 STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED)
 """Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""

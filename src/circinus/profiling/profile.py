@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.bounded import Bounded
+from circinus.profiling.certificate import Certificate
 from circinus.profiling.machine import Machine
 from circinus.profiling.percentile_items import LEAST_ITEMS
 from circinus.profiling.verdicts import Judgement, Verdict
@@ -82,8 +83,8 @@ class PipelineProfile:
     risk: float
     """Probability with which any accuracy bound of any configuration may fail."""
     configurations: tuple[ConfigurationProfile, ...]
-    unmeasured: tuple[Configuration, ...]
-    """Configurations without a single item."""
+    unmeasured: int
+    """How many configurations have not a single item; those that failed are not counted."""
     profiled_s: float
     """Seconds of processing that the measurements took."""
     saved_s: float
@@ -97,7 +98,10 @@ class PipelineProfile:
     """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
     everywhere."""
     judgements: Mapping[Configuration, Judgement] = field(default_factory=dict)
-    """What is decided of each configuration that has not failed, and why; empty where nobody asked for it."""
+    """What is decided of each configuration that has not failed, and why; empty where nobody asked for it. Of those
+    that were not measured only what is to be measured in any case."""
+    certificate: Certificate | None = None
+    """What is said of the configurations that were not measured; None: nobody asked, or all are to be measured."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
 
@@ -108,12 +112,12 @@ class PipelineProfile:
         return tuple(found for found in self.configurations if len(found.items) >= least)
 
     @property
-    def unmeasured_because(self) -> str:
-        """Why the unmeasured configurations are not expected to matter; empty where that was not said."""
-        found = [self.judgements.get(configuration) for configuration in self.unmeasured]
-        return next((j.reason for j in found if j is not None and j.verdict is Verdict.UNLIKELY), "")
-
-    @property
     def unsettled(self) -> tuple[Configuration, ...]:
         """Configurations of which more items may decide something."""
         return tuple(c for c, judgement in self.judgements.items() if judgement.verdict is Verdict.UNDECIDED)
+
+    @property
+    def settled(self) -> bool:
+        """Whether measuring longer would change nothing."""
+        inconclusive = self.certificate is not None and not self.certificate.conclusive
+        return bool(self.judgements) and not self.unsettled and not inconclusive

@@ -17,7 +17,7 @@ from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.explorer import Explorer
 from circinus.profiling.footprints import Footprints
-from circinus.profiling.listing import prefix_order
+from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
 from circinus.profiling.measurements import Measurements
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.objectives import Objectives
@@ -89,7 +89,8 @@ def profile_pipeline(
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
         try:
-            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer, explorer)
+            asked = None if exhaustive else explorer
+            rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer, asked)
             if exhaustive:
                 rounds.run_exhaustively()
             else:
@@ -113,22 +114,30 @@ def _rounds(
     explorer: Explorer | None,
 ) -> Rounds:
     """A measurement that goes on from what the store knows."""
-    pipeline, listed = addresses.pipeline, prefix_order(addresses.pipeline)
-    known = read_profile(store, addresses, stored, objectives).configurations
+    pipeline = addresses.pipeline
+    profile = read_profile(store, addresses, stored, objectives)
+    known = profile.configurations
+    if explorer is None:
+        looked_at = prefix_order(pipeline)
+    else:
+        failed = [failure.configuration for failure in profile.failed]
+        begun = {*explorer.cover(), *failed, *(measured.configuration for measured in known)}
+        looked_at = in_prefix_order(pipeline, begun)
     pace = Pace(addresses)
     for measured in known:
         pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
     measurer.declare([measured.configuration for measured in known])
     strata = [dataset.items[index].strata for index in dataset.profiled]
     confidence = Confidence.of_run(
-        pipeline.metric, strata, objectives.risk, len(listed), objectives.latency_percentiles
+        pipeline.metric, strata, objectives.risk, most_measured(pipeline), objectives.latency_percentiles
     )
-    standings = Standings(listed, confidence, objectives, comparing=explorer is None)
+    standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
     order = np.array(dataset.profiled, dtype=np.int64)
     allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, observer)
 
     def footprints() -> Footprints:
-        return Measurements(store, addresses, stored, listed).footprints(listed, objectives.speeds)
+        measurements = Measurements(store, addresses, stored, standings.configurations)
+        return measurements.footprints(standings.configurations, objectives.speeds)
 
     def known_now() -> PipelineProfile:
         found = read_profile(store, addresses, stored, objectives)

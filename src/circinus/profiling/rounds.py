@@ -11,6 +11,7 @@ from circinus.profiling.budget import Budget
 from circinus.profiling.explorer import Explorer, Proposal, Seconds
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.known_seconds import known_seconds
+from circinus.profiling.listing import most_measured
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.pace import Pace
@@ -53,7 +54,7 @@ class Rounds:
         Args:
             measurer: measures.
             order: indexes of the items that may be profiled, in the order of measuring.
-            standings: decides, and knows nothing yet.
+            standings: decides, and knows nothing yet; of all configurations, with an explorer of those to begin with.
             footprints: what each configuration takes, as far as it is known now.
             allocations: measures those.
             pace: how long things take.
@@ -72,7 +73,7 @@ class Rounds:
         self._observer = observer
         self._explorer = explorer
         self._known = known
-        self._begun = standings.configurations if explorer is None else tuple(explorer.cover(standings.configurations))
+        self._most = most_measured(measurer.pipeline)
         for configuration in standings.configurations:
             self._learn(configuration)
 
@@ -123,7 +124,9 @@ class Rounds:
         standings, first = self._standings, self._standings.looks[0]
         end_s, moved = self._budget.elapsed_s + limit_s, False
         for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
-            waiting = [c for c in self._looked_at() if standings.items(c) < first and not standings.closed(c)]
+            waiting = [
+                c for c in self._standings.configurations if standings.items(c) < first and not standings.closed(c)
+            ]
             for done, configuration in enumerate(waiting):
                 allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
                 moved |= self._increase(configuration, first, allowed_s, at_least)
@@ -146,6 +149,7 @@ class Rounds:
                 else:
                     break
                 begun = standings.items(configuration) > 0
+                standings.begin(configuration)
                 if self._increase(configuration, target, self._budget.remaining_s):
                     stepped = True
                     if not begun:
@@ -165,13 +169,9 @@ class Rounds:
             return math.inf if beyond else expected_s(configuration, items)
 
         assessment = self._explorer.assess(known, seconds)
-        self._standings.narrow(assessment)
-        return assessment.next if isinstance(assessment.next, Proposal) else None, expected_s
-
-    def _looked_at(self) -> list[Configuration]:
-        """Configurations that have a first look, or are to have one whatever others show."""
-        standings, begun = self._standings, set(self._begun)
-        return [c for c in standings.configurations if c in begun or standings.items(c)]
+        self._standings.narrow(assessment.pointless)
+        full = len(self._standings.configurations) >= self._most
+        return None if full else assessment.next, expected_s
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
@@ -236,8 +236,6 @@ class Rounds:
     def _tell(self, phase: str, configuration: Configuration) -> None:
         standings, goals = self._standings, self._standings.goals()
         expected_s = 0.0
-        looked_at = set(self._looked_at())
-        goals = {other: goal for other, goal in goals.items() if other in looked_at}
         for other, goal in goals.items():
             expected_s += self._pace.increment_s(other, standings.items(other), goal) or 0.0
         self._observer.progressed(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from circinus.profiling.confidence import BoolArray, Confidence, Sides
-from circinus.profiling.explorer import Assessment
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.looks import looks
 from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.objectives import Objective, Objectives
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.sequences import RunningVerdicts
+from circinus.profiling.standing_arrays import StandingArrays
 from circinus.profiling.too_slow import surely_too_slow
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
 from circinus.spec import AccuracySlo, Configuration, MetricSpec
@@ -54,24 +54,24 @@ class Standings:
             for items in (objectives.latency_items, objectives.certain_items)
         )
         self._certain_items = certain
-        self._latency_items = np.full(len(configurations), usual, dtype=np.int64)
+        self._latency_items = usual
         self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
-        count, asked = len(self.configurations), len(objectives.asked)
-        self._scores: list[FloatArray] = [np.zeros(0) for _ in range(count)]
-        self._running = [confidence.running(self._thresholds) for _ in range(count)]
+        self._scores: list[FloatArray] = [np.zeros(0) for _ in self.configurations]
+        self._running = [confidence.running(self._thresholds) for _ in self.configurations]
         self._comparisons: dict[int, RunningVerdicts] = {}
-        self._failed = np.zeros(count, dtype=bool)
-        self._ended = np.zeros(count, dtype=bool)
-        self._meets = np.zeros((count, asked), dtype=bool)
-        self._fails = np.zeros((count, asked), dtype=bool)
-        self._means = np.full(count, sum(confidence.metric.range) / 2)
-        self._variances = np.full(count, _range(confidence.metric) ** 2 / 4)
-        self._outdone = np.zeros(count, dtype=bool)
-        self._partners = np.full(count, -1, dtype=np.int64)
-        self._stands_in = np.zeros(count, dtype=bool)
-        self._slow = np.zeros((count, asked), dtype=bool)
-        self._pointless = np.zeros((count, asked), dtype=bool)
+        self._of = self._blank(len(self.configurations))
         self._footprints: Footprints | None = None
+
+    def begin(self, configuration: Configuration) -> None:
+        """Have one more configuration, of which nothing is known; nothing happens if it is there already."""
+        if configuration in self._number:
+            return
+        self._number[configuration] = len(self.configurations)
+        self.configurations += (configuration,)
+        self._scores.append(np.zeros(0))
+        self._running.append(self.confidence.running(self._thresholds))
+        self._of = self._of.followed_by(self._blank(1))
+        self._footprints = None  # they are of fewer configurations
 
     def learn(self, configuration: Configuration, scores: FloatArray) -> None:
         """Take note of the (n,) scores of a configuration on the first n items."""
@@ -82,14 +82,14 @@ class Standings:
         running = self._running[number]
         running.extend(scores[running.items :])
         sides = Sides.of(running.verdicts, self._thresholds)
-        self._meets[number, self._bounded] = sides.meets[0]
-        self._fails[number, self._bounded] = sides.fails[0]
-        self._meets[number, self._unbounded] = True
+        self._of.meets[number, self._bounded] = sides.meets[0]
+        self._of.fails[number, self._bounded] = sides.fails[0]
+        self._of.meets[number, self._unbounded] = True
         width = _range(self.confidence.metric)
-        self._means[number] = running.estimate
+        self._of.means[number] = running.estimate
         # One item more whose score is a quarter of the range off: a few equal scores are no proof of certainty.
-        self._variances[number] = (running.residual_squares + width**2 / 16) / (len(scores) + 1)
-        for pair in {number, *np.flatnonzero(self._partners == number).tolist()}:
+        self._of.variances[number] = (running.residual_squares + width**2 / 16) / (len(scores) + 1)
+        for pair in {number, *np.flatnonzero(self._of.partners == number).tolist()}:
             self._compare(pair)
 
     def weigh(self, footprints: Footprints) -> None:
@@ -98,42 +98,44 @@ class Standings:
         begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
         # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
         if self._comparing:
-            self._partners = np.where(begun, self._partners, footprints.partners())
-        self._stands_in = footprints.partners_stand_in(self._partners)
+            self._of.partners = np.where(begun, self._of.partners, footprints.partners())
+        self._of.stands_in = footprints.partners_stand_in(self._of.partners)
         if footprints.least_latency_s is not None:
             latencies = tuple(objective.latency for objective in self.objectives.asked)
             population, risk = self.confidence.population, self.confidence.latency_risk
-            self._slow = surely_too_slow(footprints.least_latency_s, population, latencies, risk)
-        self._latency_items = np.where(footprints.uneven, self._certain_items, self._latency_items)
+            self._of.slow = surely_too_slow(footprints.least_latency_s, population, latencies, risk)
+        self._of.latency_items = np.where(footprints.uneven, self._certain_items, self._of.latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)
 
-    def narrow(self, assessment: Assessment) -> None:
-        """Take note of where it is pointless to ask."""
+    def narrow(self, pointless: Mapping[Objective, Collection[Configuration]]) -> None:
+        """Take note of where it is pointless to ask (`Assessment.pointless`)."""
         for column, objective in enumerate(self.objectives.asked):
-            if objective in assessment.pointless:
-                self._pointless[:, column] = assessment.pointless[objective]
+            if objective in pointless:
+                idle = pointless[objective]
+                self._of.pointless[:, column] = [configuration in idle for configuration in self.configurations]
 
     def fail(self, configuration: Configuration) -> None:
         """Measure it no more."""
-        self._failed[self._number[configuration]] = True
+        self._of.failed[self._number[configuration]] = True
 
     def end(self, configuration: Configuration) -> None:
         """Measure it no more: there is nothing more to be had of it. What is known stays."""
-        self._ended[self._number[configuration]] = True
+        self._of.ended[self._number[configuration]] = True
 
     def failed(self, configuration: Configuration) -> bool:
         """Whether it failed in this measurement."""
-        return bool(self._failed[self._number[configuration]])
+        return bool(self._of.failed[self._number[configuration]])
 
     def closed(self, configuration: Configuration) -> bool:
         """Whether it is measured no more, because it failed or there is nothing more of it."""
-        number = self._number[configuration]
-        return bool(self._failed[number] or self._ended[number])
+        number = self._number.get(configuration)
+        return number is not None and bool(self._of.failed[number] or self._of.ended[number])
 
     def items(self, configuration: Configuration) -> int:
         """Length of the beginning of the order on which it is known."""
-        return len(self._scores[self._number[configuration]])
+        number = self._number.get(configuration)
+        return 0 if number is None else len(self._scores[number])
 
     def settled(self, configuration: Configuration) -> bool:
         """Whether more items of it would change no decision."""
@@ -175,7 +177,7 @@ class Standings:
 
     def surely_as_accurate(self) -> list[tuple[int, int]]:
         """Pairs of numbers of configurations: the first is surely no less accurate than the second."""
-        return [(int(self._partners[number]), int(number)) for number in np.flatnonzero(self._outdone)]
+        return [(int(self._of.partners[number]), int(number)) for number in np.flatnonzero(self._of.outdone)]
 
     def recommended(self, cost: FloatArray) -> IntArray:
         """(q,) the configuration that one would choose for each objective now; -1: none.
@@ -197,7 +199,7 @@ class Standings:
         for number, configuration in enumerate(self.configurations):
             items = len(self._scores[number])
             if decisions.short[number]:
-                items = max(items, int(self._latency_items[number]))
+                items = max(items, int(self._of.latency_items[number]))
             for q in np.flatnonzero(decisions.open[number]):
                 items = max(items, expected_items(number, int(q), standing, evidence))
             found[configuration] = items
@@ -211,7 +213,11 @@ class Standings:
         """A verdict with its reason for every configuration that has not failed."""
         names = [str(configuration) for configuration in self.configurations]
         found = judge(self._standing(), self.decisions(), self.objectives.asked, names)
-        return {c: found[n] for n, c in enumerate(self.configurations) if not self._failed[n]}
+        return {c: found[n] for n, c in enumerate(self.configurations) if not self._of.failed[n]}
+
+    def _blank(self, configurations: int) -> StandingArrays:
+        score_range = self.confidence.metric.range
+        return StandingArrays.blank(configurations, len(self.objectives.asked), score_range, self._latency_items)
 
     @property
     def _bounded(self) -> list[int]:
@@ -228,7 +234,7 @@ class Standings:
 
     def _compare(self, number: int) -> None:
         """See whether the partner of a configuration is surely as accurate."""
-        partner = int(self._partners[number])
+        partner = int(self._of.partners[number])
         if partner < 0:
             return
         comparison = self._comparisons.setdefault(number, self.confidence.running_comparison())
@@ -236,33 +242,33 @@ class Standings:
         if new.start < new.stop:
             first, second = self._scores[partner][new], self._scores[number][new]
             comparison.extend(self.confidence.advantages(first, second))
-            self._outdone[number] = comparison.verdicts.at_least[0, 0]
+            self._of.outdone[number] = comparison.verdicts.at_least[0, 0]
 
     def _standing(self) -> Standing:
         everything = self.confidence.population
         items = np.array([len(scores) for scores in self._scores], dtype=np.int64)
         return Standing(
-            meets=self._meets & ~self._slow & ~self._failed[:, None],
-            fails=self._fails | self._slow | self._failed[:, None],
-            slow=self._slow,
-            items=np.where(self._failed | self._ended, everything, items),
-            latency_items=self._latency_items,
+            meets=self._of.meets & ~self._of.slow & ~self._of.failed[:, None],
+            fails=self._of.fails | self._of.slow | self._of.failed[:, None],
+            slow=self._of.slow,
+            items=np.where(self._of.failed | self._of.ended, everything, items),
+            latency_items=self._of.latency_items,
             all_items=everything,
-            outdone=self._outdone & self._stands_in & ~self._failed[self._partners],
-            partners=self._partners,
-            pointless=self._pointless,
+            outdone=self._of.outdone & self._of.stands_in & ~self._of.failed[self._of.partners],
+            partners=self._of.partners,
+            pointless=self._of.pointless,
         )
 
     def _evidence(self) -> Evidence:
-        keeps = np.ones(self._meets.shape, dtype=bool)
-        margins = np.zeros(self._meets.shape)
+        keeps = np.ones(self._of.meets.shape, dtype=bool)
+        margins = np.zeros(self._of.meets.shape)
         for column, objective in enumerate(self.objectives.asked):
             slo = objective.accuracy
             if slo is not None:
-                keeps[:, column] = [slo.holds_for(mean) for mean in self._means.tolist()]
-                margins[:, column] = np.abs(self._means - slo.threshold)
+                keeps[:, column] = [slo.holds_for(mean) for mean in self._of.means.tolist()]
+                margins[:, column] = np.abs(self._of.means - slo.threshold)
         return Evidence(
-            variances=self._variances,
+            variances=self._of.variances,
             keeps=keeps,
             margins=margins,
             score_range=_range(self.confidence.metric),

@@ -10,12 +10,12 @@ import numpy as np
 
 from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses
-from circinus.profiling.listing import prefix_order
 from circinus.profiling.load import find_profile
 from circinus.profiling.profile import FloatArray
 from circinus.profiling.store import ProfileStore, as_json
 from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
 from circinus.profiling.trace import Trace, TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.variants import scored_configurations
 from circinus.spec import Configuration, KnobValues, Specification
 
 
@@ -31,9 +31,9 @@ def record_trace(specification: Specification, pipeline_name: str, store: Path, 
     with ProfileStore(store) as opened:
         found = find_profile(opened, specification, pipeline_name, seed)
         addresses, dataset, pipeline = found.addresses, found.dataset, found.addresses.pipeline
-        subjects = opened.known_numbers([addresses.score(c) for c in prefix_order(pipeline)])
         failed = {failure.configuration for failure in found.profile.failed}
-        recorded = [c for c in prefix_order(pipeline) if addresses.score(c) in subjects and c not in failed]
+        recorded = [c for c in scored_configurations(opened, addresses) if c not in failed]
+        subjects = opened.known_numbers([addresses.score(configuration) for configuration in recorded])
         scores = read_scores(opened, [subjects[addresses.score(c)] for c in recorded], dataset.numbers)
         replicas = _replicas(opened, addresses, recorded)
         kept = [i for i, c in enumerate(recorded) if all((name, c[name]) in replicas for name in c)]

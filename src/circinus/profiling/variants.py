@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.profiling.addresses import Addresses
+from circinus.profiling.listing import LONGEST_LIST, in_prefix_order, prefix_order
 from circinus.profiling.store import ProfileStore
-from circinus.spec import Configuration, KnobValues, has_knob_values
+from circinus.spec import Configuration, KnobValues, configuration_count, has_knob_values
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ def read_scored(store: ProfileStore, variant: Variant) -> Mapping[int, Configura
 
 
 def scored_configurations(store: ProfileStore, addresses: Addresses) -> tuple[Configuration, ...]:
-    """The configurations of a pipeline, as it is now, that have scores or failed, in the order of their first ones."""
+    """The configurations of a pipeline, as it is now, that have scores or failed, in the order of `prefix_order`."""
+    if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= LONGEST_LIST:
+        listed = prefix_order(addresses.pipeline)
+        known = store.known_numbers([addresses.score(configuration) for configuration in listed])
+        return tuple(configuration for configuration in listed if addresses.score(configuration) in known)
     operators = addresses.pipeline.operators
     names = {operator.name for operator in operators}
     found: dict[int, Configuration] = {}
@@ -79,7 +84,7 @@ def scored_configurations(store: ProfileStore, addresses: Addresses) -> tuple[Co
     own = {subject: c for subject, c in found.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
     wanted = {subject: addresses.score(configuration) for subject, configuration in own.items()}
     numbers = store.known_numbers(list(wanted.values()))
-    return tuple(own[subject] for subject in sorted(wanted) if numbers.get(wanted[subject]) == subject)
+    return in_prefix_order(addresses.pipeline, (own[s] for s, address in wanted.items() if numbers.get(address) == s))
 
 
 def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:

@@ -29,8 +29,6 @@ class Verdict(StrEnum):
     DOMINATED = "dominated"
     """Wherever it might serve, another surely serves and takes hardly more of anything, or makes plans that are hardly
     dearer."""
-    UNLIKELY = "unlikely"
-    """It was not measured, and is not expected to make any plan much cheaper."""
     UNDECIDED = "undecided"
     """More items may tell."""
 

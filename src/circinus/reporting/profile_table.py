@@ -83,11 +83,13 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     if profile.unsettled:
         words = f"undecided configurations: {len(profile.unsettled)}"
         remarks.append(Text(f"{words}; profile longer to decide them"))
-    elif profile.configurations and profile.judgements:
+    elif profile.configurations and profile.settled:
         remarks.append(Text("every configuration is decided: measuring longer would change nothing"))
     if profile.unmeasured:
-        why = f" ({profile.unmeasured_because})" if profile.unmeasured_because else ""
-        remarks.append(Text(f"configurations not measured at all: {len(profile.unmeasured)}{why}"))
+        why = f" ({profile.certificate})" if profile.certificate is not None else ""
+        remarks.append(Text(f"configurations not measured at all: {profile.unmeasured:,}{why}"))
+    if profile.certificate is not None and profile.certificate.prior:
+        remarks.append(Text(f"known from elsewhere: {profile.certificate.prior}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
     for failed in profile.failed:
         by_reason.setdefault(failed.reason, []).append(failed)

@@ -1,6 +1,13 @@
 """What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
 
-from circinus.spec.configurations import configurations, has_knob_values, knob_values, prefix
+from circinus.spec.configurations import (
+    configuration_count,
+    configurations,
+    has_knob_values,
+    knob_values,
+    knob_values_count,
+    prefix,
+)
 from circinus.spec.document import load_specification, parse_specification
 from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site
 from circinus.spec.network import DirectedLink, Network
@@ -34,9 +41,11 @@ __all__ = [
     "Site",
     "Slos",
     "Specification",
+    "configuration_count",
     "configurations",
     "has_knob_values",
     "knob_values",
+    "knob_values_count",
     "load_specification",
     "parse_specification",
     "prefix",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 
 from circinus.spec.model import Scalar
 from circinus.spec.pipeline import OperatorSpec, Pipeline
@@ -28,6 +29,29 @@ def knob_values(operator: OperatorSpec) -> tuple[KnobValues, ...]:
                 del values[name]
         found[KnobValues.of(values)] = None
     return tuple(found)
+
+
+def knob_values_count(operator: OperatorSpec) -> int:
+    """How many `knob_values` lists, without listing them."""
+    waiting, done = list(operator.knobs), set[str]()
+    ways: dict[frozenset[str], int] = {frozenset(): 1}  # knobs that cannot exist any more -> ways to come there
+    while waiting:
+        knob = next(knob for knob in waiting if done.issuperset(knob.only_if))
+        waiting.remove(knob)
+        done.add(knob.name)
+        after: dict[frozenset[str], int] = {}
+        for gone, count in ways.items():
+            for choice in (None,) if knob.name in gone else knob.choices:
+                excluded = {k.name for k in waiting if knob.name in k.only_if and choice not in k.only_if[knob.name]}
+                left = gone.union(excluded) - {knob.name}
+                after[left] = after.get(left, 0) + count
+        ways = after
+    return sum(ways.values())
+
+
+def configuration_count(pipeline: Pipeline) -> int:
+    """How many configurations there are, without listing them."""
+    return prod(knob_values_count(operator) for operator in pipeline.operators)
 
 
 def has_knob_values(operator: OperatorSpec, values: KnobValues) -> bool:

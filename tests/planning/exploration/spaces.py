@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+
+from hypothesis import assume
+from hypothesis import strategies as st
 
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.spec import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
+from spec.strategies import knobs
 
 
 def pipeline_of(*specs: OperatorSpec) -> Pipeline:
@@ -14,6 +19,21 @@ def pipeline_of(*specs: OperatorSpec) -> Pipeline:
 
 def one_operator(*knobs: Knob) -> KnobSpace:
     return KnobSpace.of(pipeline_of(OperatorSpec(name="o", uses="m:f", knobs=knobs)))
+
+
+def chain_of(*operators: Sequence[Knob]) -> Pipeline:
+    """Operators `o0`, `o1`, ... one after the other, with these knobs."""
+    return pipeline_of(
+        *(
+            OperatorSpec(name=f"o{n}", uses="m:f", after=[f"o{n - 1}"] if n else [], knobs=knobs)
+            for n, knobs in enumerate(operators)
+        )
+    )
+
+
+def knob(name: str, count: int, *, ordered: bool = False) -> Knob:
+    """With the choices 0, 1, ..."""
+    return Knob(name=name, choices=list(range(count)), ordered=ordered)
 
 
 def chain(*operators: Sequence[int]) -> KnobSpace:
@@ -33,3 +53,15 @@ CASCADE = one_operator(
     Knob(name="rate", choices=[8, 16, 24, 32], ordered=True),
 )
 """Knobs that exist only under others, one of which does so itself."""
+
+
+@st.composite
+def small_pipelines(draw: st.DrawFn) -> Pipeline:
+    """Up to three operators in any order, few enough configurations to list."""
+    made: list[OperatorSpec] = []
+    for name in ("b", "a", "c")[: draw(st.integers(1, 3))]:
+        after = [made[-1].name] if made and draw(st.booleans()) else []
+        made.append(OperatorSpec(name=name, uses="m:f", after=after, knobs=draw(knobs())))
+    pipeline = pipeline_of(*draw(st.permutations(made)))
+    assume(prod(len(knob.choices) for operator in made for knob in operator.knobs) <= 300)
+    return pipeline

@@ -21,7 +21,6 @@ from circinus.profiling import (
     SimulatedClock,
     Trace,
     TraceSource,
-    Verdict,
     load_profile,
     profile_pipeline,
 )
@@ -169,11 +168,12 @@ def test_few_configurations_give_plans_that_are_as_cheap(tmp_path: Path, seed: i
 def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_path: Path) -> None:
     trace, specification = _trace(0), _specification()
     found, _ = _profile(trace, specification, tmp_path / "store", explored=True)
-    assert found.unmeasured
-    for configuration in found.unmeasured:
-        assert found.judgements[configuration].verdict is Verdict.UNLIKELY
-        assert "unmeasured configurations" in found.judgements[configuration].reason
-    assert found.unmeasured_because
+    assert found.unmeasured == CHOICES**2 - len(found.configurations)
+    assert found.certificate is not None
+    assert (found.certificate.unmeasured, found.certificate.considered) == (found.unmeasured, found.unmeasured)
+    assert found.certificate.conclusive
+    assert found.certificate.probability <= 0.05
+    assert "none of the unmeasured configurations makes any query's plan more than 5%" in str(found.certificate)
     again = load_profile(
         specification,
         PIPELINE.name,
@@ -182,7 +182,7 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_pat
         judged=True,
         explorer=explorer_of(specification, PIPELINE.name),
     )
-    assert again.judgements == found.judgements
+    assert (again.judgements, again.certificate) == (found.judgements, found.certificate)
 
 
 def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path) -> None:
@@ -243,23 +243,25 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     trace, specification = _trace(3), _specification()
     explorer = PlanExplorer(specification, PIPELINE.name)
     listed = trace.configurations
-    cover = explorer.cover(listed)
+    cover = explorer.cover()
     assert {pair for c in cover for pair in c.operators} == {pair for c in listed for pair in c.operators}
     known, _ = _profile(trace, specification, tmp_path / "everything", explored=False)
     begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
     first = explorer.assess(begun, lambda configuration, items: 1.0)
     again = PlanExplorer(specification, PIPELINE.name)
-    again.cover(listed)
     assert again.assess(begun, lambda configuration, items: 1.0).next == first.next
-    if isinstance(first.next, Proposal):
-        assert first.next.configuration not in cover
-        assert first.next.worth_per_s > 0
-        unmeasurable = explorer.assess(begun, lambda configuration, items: math.inf).next
-        assert isinstance(unmeasurable, Certificate)
-        assert not unmeasurable.conclusive
-    last = explorer.assess(known, lambda configuration, items: 1.0).next
-    assert last == Certificate(0, 0.0, 0.05)
-    assert all(not idle.all() for idle in first.pointless.values())
+    assert isinstance(first.next, Proposal)
+    assert first.next.configuration not in cover
+    assert first.next.worth_per_s > 0
+    assert first.certificate.next == first.next.configuration
+    assert not first.certificate.conclusive
+    unmeasurable = explorer.assess(begun, lambda configuration, items: math.inf)
+    assert unmeasurable.next is None
+    assert not unmeasurable.certificate.conclusive
+    last = explorer.assess(known, lambda configuration, items: 1.0)
+    assert last.next is None
+    assert last.certificate == Certificate(0, 0, 0.0, 0.05, conclusive=True)
+    assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pointless.values()))
 
 
 def test_plans_say_nothing_without_machines_or_queries() -> None:
@@ -275,7 +277,9 @@ def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -
     for budget_s in (9.0, 16.0, 28.0):
         found, _ = _profile(trace, specification, tmp_path / f"{budget_s}", explored=True, budget_s=budget_s)
         assert found.unsettled
-        assert not found.unmeasured_because
+        assert found.certificate is not None
+        assert not found.certificate.conclusive
+        assert not found.settled
 
 
 def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path) -> None:

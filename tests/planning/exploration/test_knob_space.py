@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import product
-from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.planning.exploration.knob_space import ABSENT, KnobSpace
@@ -19,22 +18,9 @@ from circinus.spec import (
     Pipeline,
     configurations,
 )
-from planning.exploration.spaces import CASCADE, one_operator, pipeline_of
-from spec.strategies import knobs
+from planning.exploration.spaces import CASCADE, one_operator, pipeline_of, small_pipelines
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-@st.composite
-def small_pipelines(draw: st.DrawFn) -> Pipeline:
-    """Up to three operators in any order, few enough configurations to list."""
-    made: list[OperatorSpec] = []
-    for name in ("b", "a", "c")[: draw(st.integers(1, 3))]:
-        after = [made[-1].name] if made and draw(st.booleans()) else []
-        made.append(OperatorSpec(name=name, uses="m:f", after=after, knobs=draw(knobs())))
-    pipeline = pipeline_of(*draw(st.permutations(made)))
-    assume(prod(len(knob.choices) for operator in made for knob in operator.knobs) <= 300)
-    return pipeline
 
 
 @settings(max_examples=30)

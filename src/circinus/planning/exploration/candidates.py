@@ -99,7 +99,7 @@ class _Pool:
 def _beam(space: KnobSpace, pool: _Pool) -> None:
     for operator in range(len(space.operators)):
         columns = space.operator_columns(operator)
-        if space.operator_size(operator) <= _TOGETHER_AT_MOST:
+        if space.operator_sizes[operator] <= _TOGETHER_AT_MOST:
             values = space.operator_codes(operator)
             for code in pool.best(_BEAM):
                 changed = np.repeat(code[None, :], len(values), axis=0)

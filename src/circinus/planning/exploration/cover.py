@@ -29,10 +29,7 @@ def covering(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
     chosen: dict[Configuration, None] = {}
     for turn in range(max(len(own) for own in values.values())):
         found = Configuration.of(
-            {
-                name: own[turn * _stride(len(own), number) % len(own)]
-                for number, (name, own) in enumerate(values.items())
-            }
+            {name: own[turn * stride(len(own), number) % len(own)] for number, (name, own) in enumerate(values.items())}
         )
         if found in present:
             chosen[found] = None
@@ -44,7 +41,7 @@ def covering(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
     return tuple(chosen)
 
 
-def _stride(count: int, number: int) -> int:
+def stride(count: int, number: int) -> int:
     """A number without a common divisor with `count`, so that steps of it reach all."""
     if number == 0:
         return 1

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.planning.exploration.candidates import Promise, candidates
 from circinus.planning.exploration.choice import Stopping, choose
-from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.improvement import Outlook, keeps, pointless
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.knob_cover import covering_choices
+from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import SureCosts, least_costs
-from circinus.planning.exploration.predicted import Predicted, predict
+from circinus.planning.exploration.predicted import CAUTION, Predictor
 from circinus.planning.exploration.surrogate import Belief, Surrogate
 from circinus.profiling import (
     LEAST_ITEMS,
@@ -32,6 +33,12 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 _DEFAULT = Stopping()
+LISTED_AT_MOST = 600
+"""Configurations up to which all are looked at in every step."""
+_CANDIDATES = 256
+"""Configurations that are looked at besides those measured where there are more."""
+_DEAR = 2.0
+"""What a plan may cost where there is none yet, over the dearest measured."""
 _Z = 2.0
 """Standard deviations that an estimate is to be away from a threshold, for a guess of how many items that takes."""
 
@@ -43,6 +50,8 @@ class PlanExplorer:
     from the profiles of operators, measured or predicted. A configuration is worth, for each query, the share of the
     plan's cost that it saves times the probability that it keeps the accuracy objective; divided by the seconds until
     that is expected to be known. It follows from what is known alone.
+
+    Every configuration is looked at where they can be listed, else the most promising ones.
     """
 
     def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = _DEFAULT) -> None:
@@ -64,77 +73,120 @@ class PlanExplorer:
         self._queries, self._weights = _alike(queries)
         self._sure_costs = SureCosts(self._pipeline, self._queries, self._network)
         self._space = KnobSpace.of(self._pipeline)
+        self._predictor = Predictor(self._pipeline, self._space)
         self._stopping = stopping
-        self._listed: tuple[Configuration, ...] = ()
-        self._predicted: Predicted | None = None
-        self._codes = np.zeros((0, 0), dtype=np.int64)
+        self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
         self._last: tuple[object, tuple[FloatArray, ...]] | None = None
 
-    def cover(self, listed: Sequence[Configuration]) -> Sequence[Configuration]:
-        """Configurations to begin with, so that something is known of every operator."""
-        self._listed = tuple(listed)
-        self._codes = self._space.encode(listed)
-        return covering(listed)
+    def cover(self) -> Sequence[Configuration]:
+        """Configurations to begin with: every choice of every knob at least once."""
+        return self._space.decode(covering_choices(self._space))
 
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """What is worth measuring; see `Explorer`."""
-        failed = {failure.configuration for failure in known.failed}
-        listed = self._listed
+        if not self._predictor.learn(known):
+            certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False)
+            return Assessment(None, certificate, {})
         measured_of = {found.configuration: found for found in known.configurations}
-        measured = np.array([c in measured_of or c in failed for c in listed], dtype=bool)
-        unmeasured = int((~measured).sum())
-        predicted = self._predicted = predict(self._pipeline, known, listed, self._predicted)
-        if predicted is None:
-            return Assessment(Certificate(unmeasured, 1.0, self._stopping.saving, conclusive=False), {})
-        belief = self._believe(listed, measured_of, known.dataset_items - known.held_out_items)
+        surrogate, common_variance = self._learnt(known)
+        codes = self._looked_at(known, surrogate)
+        listed = self._space.decode(codes)
+        measured = np.array([c in measured_of for c in listed], dtype=bool)
+        failed = {failure.configuration for failure in known.failed}
+        belief = surrogate.predict(codes)
+        belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         sure = self._sure(listed, measured_of)
-        lower = self._least_costs(predicted)
-        unknown = np.array([configuration in predicted.unknown for configuration in listed], dtype=bool)
-        lower = tuple(np.where(unknown[:, None], 0.0, costs) for costs in lower)  # they may cost next to nothing
+        lower = self._least_costs(known, codes, listed)
         exact = self._sure_costs.of(known, listed, sure)
         outlooks = [
             Outlook(_keeps(belief, query.slos.accuracy), sure[:, q], measured, lower[q], exact[q])
             for q, query in enumerate(self._queries)
         ]
-        idle = self._pointless(outlooks)
+        idle = self._pointless(outlooks, listed)
         items = self._items(belief, len(listed), known)
         choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), self._stopping)
-        if choice.configuration is not None:
-            return Assessment(Proposal(listed[choice.configuration], choice.worth_per_s), idle)
+        found = None if choice.configuration is None else listed[choice.configuration]
         begun = len(known.usable) == len(known.configurations)
-        conclusive = begun and choice.probability <= self._stopping.probability
-        return Assessment(Certificate(unmeasured, choice.probability, self._stopping.saving, conclusive), idle)
+        certificate = Certificate(
+            unmeasured=known.unmeasured,
+            considered=sum(c not in measured_of and c not in failed for c in listed),
+            probability=choice.probability,
+            saving=self._stopping.saving,
+            conclusive=begun and found is None and choice.probability <= self._stopping.probability,
+            next=found,
+        )
+        return Assessment(None if found is None else Proposal(found, choice.worth_per_s), certificate, idle)
 
-    def _least_costs(self, predicted: Predicted) -> tuple[FloatArray, ...]:
+    def _learnt(self, known: PipelineProfile) -> tuple[Surrogate, float]:
+        """What the scores measured say of mean scores; and the variance of what all have in common."""
+        low, high = self._pipeline.metric.range
+        population = known.dataset_items - known.held_out_items
+        evidence = evidence_of([found.scores for found in known.configurations], population, high - low)
+        codes = self._space.encode([found.configuration for found in known.configurations])
+        surrogate = Surrogate.fit(
+            self._space,
+            codes,
+            evidence.means,
+            evidence.variances,
+            additive=self._everything is None,
+            score_range=self._pipeline.metric.range,
+        )
+        return surrogate, evidence.common_variance
+
+    def _looked_at(self, known: PipelineProfile, surrogate: Surrogate) -> IntArray:
+        """(k, d) all codes, or those measured and the most promising ones."""
+        if self._everything is not None:
+            return self._everything
+        measured = self._space.encode([found.configuration for found in known.configurations])
+        failed = self._space.encode([failure.configuration for failure in known.failed])
+        promise = self._promise(known, surrogate)
+        rng = np.random.default_rng(len(measured))
+        avoided = np.concatenate([measured, failed])
+        promising = candidates(self._space, surrogate, avoided, _CANDIDATES, rng, promise=promise)
+        return np.concatenate([measured, promising])
+
+    def _promise(self, known: PipelineProfile, surrogate: Surrogate) -> Promise:
+        """The seconds of all operators stand for the cost, which takes longer to compute."""
+        service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
+        sure = self._sure(
+            [found.configuration for found in known.configurations],
+            {found.configuration: found for found in known.configurations},
+        )
+        best_s = np.where(sure, np.array(service_s)[:, None], np.inf).min(axis=0)
+        best_s = np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s))
+
+        def promise(codes: IntArray) -> FloatArray:
+            belief = surrogate.predict(codes)
+            total_s = self._predictor.total_service_s(codes, CAUTION)
+            found = np.zeros(len(codes))
+            for query, weight, incumbent_s in zip(self._queries, self._weights, best_s, strict=True):
+                keeps_it = _keeps(belief, query.slos.accuracy)
+                found += weight * keeps_it * np.exp(-total_s / incumbent_s)
+            return found
+
+        return promise
+
+    def _least_costs(
+        self, known: PipelineProfile, codes: IntArray, listed: Sequence[Configuration]
+    ) -> tuple[FloatArray, ...]:
         """As of the last time, where nothing was learnt of any operator since."""
-        key = predicted.key
+        key = self._predictor.key, codes.tobytes()
         if self._last is None or self._last[0] != key:
-            costs = least_costs(self._pipeline, self._queries, predicted.profile, self._network, self._listed)
-            self._last = key, costs
+            profile = self._predictor.predict(known, listed)
+            self._last = key, least_costs(self._pipeline, self._queries, profile, self._network, listed)
         return self._last[1]
 
-    def _pointless(self, outlooks: Sequence[Outlook]) -> dict[Objective, BoolArray]:
+    def _pointless(
+        self, outlooks: Sequence[Outlook], listed: Sequence[Configuration]
+    ) -> dict[Objective, frozenset[Configuration]]:
         """An objective is pointless to ask where it is for every query behind it."""
-        found: dict[Objective, BoolArray] = {}
+        found: dict[Objective, frozenset[Configuration]] = {}
         for query, outlook in zip(self._queries, outlooks, strict=True):
             objective = Objective(query.slos.accuracy, query.slos.latency)
-            idle = pointless(outlook, self._stopping.saving)
-            found[objective] = found[objective] & idle if objective in found else idle
+            idle = pointless(outlook, self._stopping.saving) & outlook.measured
+            those = frozenset(listed[number] for number in np.flatnonzero(idle).tolist())
+            found[objective] = found[objective] & those if objective in found else those
         return found
-
-    def _believe(
-        self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile], population: int
-    ) -> Belief:
-        """What the scores measured say of the mean scores of all."""
-        seen = [known[configuration] for configuration in listed if configuration in known]
-        low, high = self._pipeline.metric.range
-        evidence = evidence_of([found.scores for found in seen], population, high - low)
-        codes = self._space.encode([found.configuration for found in seen])
-        surrogate = Surrogate.fit(
-            self._space, codes, evidence.means, evidence.variances, score_range=self._pipeline.metric.range
-        )
-        belief = surrogate.predict(self._codes)
-        return replace(belief, deviation=np.sqrt(belief.deviation**2 + evidence.common_variance))
 
     def _sure(self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile]) -> BoolArray:
         """(k, q) which configurations were measured and surely keep the accuracy objective of which query."""

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.spec import Configuration, KnobValues, OperatorSpec, Pipeline
+from circinus.spec import Configuration, KnobValues, OperatorSpec, Pipeline, knob_values_count
 from circinus.spec.model import Scalar
 
 IntArray = NDArray[np.int64]
@@ -52,6 +52,8 @@ class KnobSpace:
     """Operator by operator, in each the order of the specification."""
     specification_order: tuple[int, ...]
     """The operators in the order of the specification, which is that of `configurations`."""
+    operator_sizes: tuple[int, ...]
+    """How many distinct knob values each operator has, in topological order."""
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> KnobSpace:
@@ -61,31 +63,29 @@ class KnobSpace:
         for number, operator in enumerate(ordered):
             columns += _columns(number, operator, len(columns))
         names = tuple(operator.name for operator in ordered)
-        return cls(names, tuple(columns), tuple(names.index(operator.name) for operator in pipeline.operators))
+        return cls(
+            names,
+            tuple(columns),
+            tuple(names.index(operator.name) for operator in pipeline.operators),
+            tuple(knob_values_count(operator) for operator in ordered),
+        )
 
     @cached_property
     def size(self) -> int:
         """How many configurations there are, exactly and without listing them."""
-        return prod(self.operator_size(operator) for operator in range(len(self.operators)))
-
-    def operator_size(self, operator: int) -> int:
-        """How many distinct knob values the operator has."""
-        ways: dict[frozenset[int], int] = {frozenset(): 1}  # columns that cannot exist any more -> ways to come there
-        for column in self._columns_of[operator]:
-            after: dict[frozenset[int], int] = {}
-            for dead, count in ways.items():
-                for choice in (ABSENT,) if column in dead else range(len(self.columns[column].choices)):
-                    left = dead.union(self._excluded(column, choice)) - {column}
-                    after[left] = after.get(left, 0) + count
-            ways = after
-        return sum(ways.values())
+        return prod(self.operator_sizes)
 
     def operator_columns(self, operator: int) -> IntArray:
         """The columns of the operator's knobs, ascending."""
         return np.array(sorted(self._columns_of[operator]), dtype=np.int64)
 
+    def lineage_columns(self, pipeline: Pipeline, operator: str) -> IntArray:
+        """The columns that the output of an operator depends on: of its own knobs and of its ancestors'."""
+        names = {*pipeline.ancestors(operator), operator}
+        return np.array([i for i, knob in enumerate(self.columns) if knob.operator_name in names], dtype=np.int64)
+
     def operator_codes(self, operator: int) -> IntArray:
-        """(operator_size, columns of the operator) all distinct knob values, in the order of `knob_values`."""
+        """(its size, columns of the operator) all distinct knob values, in the order of `knob_values`."""
         codes = np.full((1, len(self.columns)), ABSENT, dtype=np.int64)
         for column in self._columns_of[operator]:
             codes = self._expanded(codes, column, self._exists(codes, column))
@@ -109,6 +109,17 @@ class KnobSpace:
                     codes[row, column] = self._positions[column].get(found.pop(knob.name), len(knob.choices))
             if sorted(values) != sorted(self.operators) or any(values.values()) or not self.valid(codes[[row]]).all():
                 raise ValueError(f"{configuration} is not a configuration of the operators {', '.join(self.operators)}")
+        return codes
+
+    def prefix_codes(self, prefixes: Sequence[Configuration]) -> IntArray:
+        """(n, d) codes of prefixes of configurations; `ABSENT` in the columns of operators that they lack."""
+        codes = np.full((len(prefixes), len(self.columns)), ABSENT, dtype=np.int64)
+        for row, prefix in enumerate(prefixes):
+            values = {operator: own.as_dict() for operator, own in prefix.operators}
+            for column, knob in enumerate(self.columns):
+                found = values.get(knob.operator_name, {})
+                if knob.name in found:
+                    codes[row, column] = self._positions[column][found[knob.name]]
         return codes
 
     def decode(self, codes: IntArray) -> tuple[Configuration, ...]:
@@ -233,12 +244,6 @@ class KnobSpace:
         for on, allowed in self._allowed[column]:
             found &= allowed[codes[:, on]]  # ABSENT is the last entry
         return found
-
-    def _excluded(self, column: int, choice: int) -> list[int]:
-        """The columns that cannot exist under a choice of this one."""
-        return [
-            other for other, tables in enumerate(self._allowed) for on, ok in tables if on == column and not ok[choice]
-        ]
 
     def _expanded(self, codes: IntArray, column: int, which: BoolArray) -> IntArray:
         """Every code of `which` once for each choice of the column, the others once."""

@@ -3,163 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.operator_models import OperatorModel, Prediction
 from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
 
+FloatArray = NDArray[np.float64]
+
+_LEAST = 1e-9
+CAUTION = 2.0
+"""By how many standard deviations an operator under a prefix that was not measured is taken to be faster than expected
+there."""
 LEAST_SPREAD = 0.05
 """Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
-CAUTION = 2.0
-"""By how many spreads an operator under a prefix that was not measured is taken to be faster than under another."""
 UNSEEN_SPREAD = 0.3
 """The same where no operator was seen under two prefixes yet."""
 
 
-@dataclass(frozen=True, eq=False)
-class Predicted:
-    """Every configuration as far as its operators are known, all on the same items."""
+class Predictor:
+    """Predicts configurations of one pipeline; what it learns of operators it keeps until more of them is known."""
 
-    profile: PipelineProfile
-    """Has the measured configurations and the predicted ones; accuracies of the latter are the metric's range."""
-    exact: frozenset[Configuration]
-    """Those of which every prefix was measured: nothing of them is guessed but their accuracy."""
-    unknown: frozenset[Configuration]
-    """Those of which nothing can be predicted, because an operator was never measured with these knobs."""
-    key: object
-    """Equal where the predictions are, of the same pipeline and configurations."""
-    spread: float
-    """How far the service times of one operator configuration lie apart under different ancestors: standard deviation
-    of the logarithm of their means about that of the operator configuration."""
+    def __init__(self, pipeline: Pipeline, space: KnobSpace) -> None:
+        """Nothing is learnt yet."""
+        self._pipeline, self._space = pipeline, space
+        self._key: object = None
+        self._items = 0
+        self._input_bytes = 1.0
+        self._by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {}
+        self._models: dict[str, OperatorModel] = {}
 
+    @property
+    def key(self) -> object:
+        """Equal where what is known of operators is."""
+        return self._key
 
-def predict(
-    pipeline: Pipeline, known: PipelineProfile, listed: Sequence[Configuration], last: Predicted | None = None
-) -> Predicted | None:
-    """Predict the configurations that were not measured.
+    def learn(self, known: PipelineProfile) -> bool:
+        """Take note of all that was measured; False: nothing was."""
+        if not known.usable:
+            return False
+        items = min(len(found.items) for found in known.usable)
+        by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in self._pipeline.operators}
+        for found in known.usable:
+            for name, profile in found.operators.items():
+                by_prefix[name].setdefault(profile.prefix, _shortened(profile, items))
+        failed = frozenset(failure.configuration for failure in known.failed)
+        key = items, failed, _versions(by_prefix)
+        if key != self._key:
+            self._key, self._items, self._by_prefix, self._models = key, items, by_prefix, {}
+            self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
+        return True
 
-    An operator under a prefix that was measured is known. Under another one it takes what the same operator
-    configuration takes under the most similar prefix that was measured (most ancestors with the same knob values, then
-    the least of those), less `CAUTION` spreads: in case of doubt a configuration is taken to be cheap, so that it is
-    rather measured than overlooked. Configurations with an operator configuration that nobody measured are left out.
+    def predict(self, known: PipelineProfile, wanted: Sequence[Configuration]) -> PipelineProfile:
+        """Predict the configurations that were not measured, the others as they are; those that failed are left out.
 
-    Args:
-        pipeline: which pipeline.
-        known: what was measured of it.
-        listed: all configurations.
-        last: of the same pipeline and configurations; the answer where nothing was learnt of any operator since.
+        An operator under a prefix that was measured is known. Under another one its seconds and bytes are those of the
+        most similar prefix that was measured, times what an `OperatorModel` says of the ratio, less `CAUTION` standard
+        deviations: in case of doubt a configuration is taken to be cheap, so that it is measured rather than missed.
 
-    Returns:
-        None where nothing was measured.
-    """
-    measured = known.usable
-    if not measured:
-        return None
-    items = min(len(found.items) for found in measured)
-    first = measured[0]
-    by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in pipeline.operators}
-    for found in measured:
-        for name, profile in found.operators.items():
-            by_prefix[name].setdefault(profile.prefix, _shortened(profile, items))
-    failed = {failure.configuration for failure in known.failed}
-    key = _key(by_prefix, failed)
-    if last is not None and last.key == key:
-        return last
-    spread = _spread(by_prefix)
-    accuracies = {found.configuration: found.accuracy for found in measured}
-    profiles, exact, unknown = [], set(), set()
-    operators_of = _Operators(pipeline, by_prefix, spread)
-    for configuration in listed:
-        if configuration in failed:
-            continue
-        operators, guessed = operators_of.of(configuration)
-        if operators is None:
-            unknown.add(configuration)
-            continue
-        if not guessed:
-            exact.add(configuration)
-        profiles.append(
-            ConfigurationProfile(
-                configuration=configuration,
-                items=first.items[:items],
-                scores=np.full(items, np.nan),
-                accuracy=accuracies.get(configuration, _anything(pipeline.metric)),
-                input_bytes=first.input_bytes[:items],
-                operators=operators,
+        Args:
+            known: what `learn` was told last.
+            wanted: configurations.
+
+        Returns:
+            A profile of those wanted, all on the same items; accuracies of predicted ones are the metric's range.
+        """
+        failed = {failure.configuration for failure in known.failed}
+        wanted = [configuration for configuration in wanted if configuration not in failed]
+        guesses = self._guesses(wanted)
+        first, accuracies = known.usable[0], {found.configuration: found.accuracy for found in known.usable}
+        profiles = []
+        for configuration in wanted:
+            operators = {}
+            for operator in self._pipeline.operators:
+                own = prefix(self._pipeline, configuration, operator.name)
+                profile = self._by_prefix[operator.name].get(own)
+                operators[operator.name] = guesses[operator.name, own] if profile is None else profile
+            profiles.append(
+                ConfigurationProfile(
+                    configuration=configuration,
+                    items=first.items[: self._items],
+                    scores=np.full(self._items, np.nan),
+                    accuracy=accuracies.get(configuration, _anything(self._pipeline.metric)),
+                    input_bytes=first.input_bytes[: self._items],
+                    operators=operators,
+                )
             )
-        )
-    return Predicted(replace(known, configurations=tuple(profiles)), frozenset(exact), frozenset(unknown), key, spread)
+        return replace(known, configurations=tuple(profiles))
+
+    def total_service_s(self, codes: IntArray, spreads: float) -> FloatArray:
+        """(m,) seconds of all operators under (m, d) codes, each so many standard deviations less than expected."""
+        total_s = np.zeros(len(codes))
+        for found in self._operators(codes).values():
+            total_s += found.service_s(spreads)
+        return total_s
+
+    def _operators(self, codes: IntArray) -> dict[str, Prediction]:
+        """By operator, what it takes under (m, d) codes."""
+        found: dict[str, Prediction] = {}
+        for operator in self._pipeline.topological_order():
+            sizes = [found[parent].output_bytes(0.0) for parent in operator.after]
+            input_bytes = sum(sizes, start=np.zeros(len(codes))) if sizes else np.full(len(codes), self._input_bytes)
+            found[operator.name] = self._model(operator.name).predict(codes, input_bytes)
+        return found
+
+    def _guesses(self, wanted: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
+        """(operator, prefix) -> what it would take, of all prefixes that were not measured."""
+        found: dict[tuple[str, Configuration], OperatorProfile] = {}
+        codes = self._space.encode(wanted)
+        for name, prediction in self._operators(codes).items():
+            known = self._by_prefix[name]
+            donors = list(known)
+            donor_codes = self._space.prefix_codes(donors)
+            own_columns = self._space.operator_columns(self._space.operators.index(name))
+            lineage = self._space.lineage_columns(self._pipeline, name)
+            service_s, output_bytes = prediction.service_s(CAUTION), prediction.output_bytes(CAUTION)
+            for row, configuration in enumerate(wanted):
+                own = prefix(self._pipeline, configuration, name)
+                if own in known or (name, own) in found:
+                    continue
+                # Alike in the operator's own knobs before all else: these tell most of memory, and of batches.
+                differs = codes[row] != donor_codes
+                alike = np.lexsort((differs[:, lineage].sum(axis=1), differs[:, own_columns].sum(axis=1)))
+                donor = known[donors[int(alike[0])]]
+                found[name, own] = replace(
+                    donor,
+                    prefix=own,
+                    service_s=donor.service_s * (service_s[row] / max(float(donor.service_s.mean()), _LEAST)),
+                    output_bytes=donor.output_bytes
+                    * (output_bytes[row] / max(float(donor.output_bytes.mean()), _LEAST)),
+                )
+        return found
+
+    def _model(self, operator: str) -> OperatorModel:
+        if operator not in self._models:
+            known, parents = self._by_prefix[operator], self._pipeline.operator(operator).after
+            input_bytes = [
+                sum(float(self._by_prefix[p][prefix(self._pipeline, own, p)].output_bytes.mean()) for p in parents)
+                for own in known
+            ]
+            sizes = np.array(input_bytes) if parents else np.full(len(known), self._input_bytes)
+            self._models[operator] = OperatorModel.of(self._space, self._pipeline, operator, known, sizes)
+        return self._models[operator]
 
 
-class _Operators:
-    """The operators of every configuration, known or guessed; configurations that share a prefix share the object."""
-
-    def __init__(
-        self, pipeline: Pipeline, by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]], spread: float
-    ) -> None:
-        self._pipeline, self._by_prefix, self._spread = pipeline, by_prefix, spread
-        self._guesses: dict[tuple[str, Configuration], OperatorProfile | None] = {}
-
-    def of(self, configuration: Configuration) -> tuple[Mapping[str, OperatorProfile] | None, bool]:
-        """The operators by name, None where nothing is known of one of them; and whether any is guessed."""
-        found: dict[str, OperatorProfile] = {}
-        guessed = False
-        for operator in self._pipeline.operators:
-            wanted = prefix(self._pipeline, configuration, operator.name)
-            profile = self._by_prefix[operator.name].get(wanted)
-            if profile is None:
-                profile, guessed = self._guess(operator.name, wanted), True
-            if profile is None:
-                return None, guessed
-            found[operator.name] = profile
-        return found, guessed
-
-    def _guess(self, operator: str, wanted: Configuration) -> OperatorProfile | None:
-        if (operator, wanted) not in self._guesses:
-            self._guesses[operator, wanted] = _guess(operator, wanted, self._by_prefix[operator], self._spread)
-        return self._guesses[operator, wanted]
-
-
-def _key(by_prefix: dict[str, dict[Configuration, OperatorProfile]], failed: set[Configuration]) -> object:
-    rows = {
+def _versions(by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> object:
+    return frozenset(
         (name, found, len(profile.service_s), profile.peak_memory_bytes, tuple(sorted(profile.batch_ratio.items())))
         for name, profiles in by_prefix.items()
         for found, profile in profiles.items()
-    }
-    return frozenset(rows), frozenset(failed)
+    )
 
 
 def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
     return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
-
-
-def _guess(
-    operator: str, own_prefix: Configuration, known: Mapping[Configuration, OperatorProfile], spread: float
-) -> OperatorProfile | None:
-    """The operator under a prefix that was not measured; None where it was never measured with its own knobs."""
-    donors = [found for found in known if found[operator] == own_prefix[operator]]
-    if not donors:
-        return None
-    donor = min(donors, key=lambda found: (sum(found[name] != own_prefix[name] for name in own_prefix), found))
-    profile = known[donor]
-    return replace(profile, prefix=own_prefix, service_s=profile.service_s * np.exp(-CAUTION * spread))
-
-
-def _spread(by_prefix: dict[str, dict[Configuration, OperatorProfile]]) -> float:
-    """See `Predicted.spread`; pooled over all operator configurations seen under more than one prefix."""
-    squares, degrees = 0.0, 0
-    for name, profiles in by_prefix.items():
-        groups: dict[object, list[float]] = {}
-        for found, profile in profiles.items():
-            groups.setdefault(found[name], []).append(float(np.log(max(profile.service_s.mean(), 1e-9))))
-        for logarithms in groups.values():
-            squares += float(((np.array(logarithms) - np.mean(logarithms)) ** 2).sum())
-            degrees += len(logarithms) - 1
-    if not degrees:
-        return UNSEEN_SPREAD
-    return max(LEAST_SPREAD, float(np.sqrt(squares / degrees)))
 
 
 def _anything(metric: MetricSpec) -> Bounded:
