@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from circinus.matching import plan_all
@@ -25,102 +24,9 @@ from circinus.profiling import (
     profile_pipeline,
 )
 from circinus.spec import (
-    AccuracySlo,
-    Configuration,
-    DatasetSpec,
-    HardwareClass,
-    Infrastructure,
-    Knob,
-    LatencySlo,
-    Link,
-    MetricSpec,
-    OperatorSpec,
-    Pipeline,
-    Pool,
-    Query,
-    Slos,
     Specification,
 )
-from random_traces import random_trace
-
-CHOICES = 5
-ITEMS = 120
-PIPELINE = Pipeline(
-    name="two",
-    operators=(
-        OperatorSpec(
-            name="see",
-            uses="no_such_module:see",
-            knobs=(Knob(name="size", choices=tuple(range(CHOICES)), ordered=True),),
-        ),
-        OperatorSpec(
-            name="tell",
-            uses="no_such_module:tell",
-            after=("see",),
-            knobs=(Knob(name="width", choices=tuple(range(CHOICES)), ordered=True),),
-        ),
-    ),
-    metric=MetricSpec(name="closeness", uses="no_such_module:closeness"),
-    dataset=DatasetSpec(uses="no_such_module:items", held_out=0.0),
-)
-
-
-def _level(configuration: Configuration) -> tuple[int, int]:
-    return tuple(int(own.values[0][1]) for _, own in configuration.operators)  # type: ignore[return-value]
-
-
-def _trace(seed: int) -> Trace:
-    """Greater knob values take longer and score higher, with less and less gain."""
-    trace = random_trace(PIPELINE, ITEMS, seed=seed)
-    rng = np.random.default_rng(seed)
-    easiness = rng.normal(0, 0.12, ITEMS)
-    levels = np.array([0.55 + 0.3 * (1 - 0.5**a) + 0.15 * (1 - 0.5**b) for a, b in map(_level, trace.configurations)])
-    service_s = np.zeros_like(trace.service_s)
-    for rows, configuration in zip(trace.rows, trace.configurations, strict=True):
-        for row, value in zip(rows, _level(configuration), strict=True):
-            service_s[row] = (2.0**value) / 16
-    scores = levels[:, None] + easiness + rng.normal(0, 0.05, (len(levels), ITEMS))
-    return replace(trace, service_s=service_s, scores=np.clip(scores, 0.0, 1.0))
-
-
-def _specification(thresholds: tuple[float, ...] = (0.7, 0.8)) -> Specification:
-    pools = (
-        Pool(
-            name="near",
-            site="here",
-            tier="edge",
-            cpus=4,
-            memory=2**30,
-            price=1.0,
-            hardware=HardwareClass(**{"class": "local"}),
-        ),
-        Pool(
-            name="far",
-            site="there",
-            tier="cloud",
-            cpus=64,
-            memory=2**33,
-            price=20.0,
-            hardware=HardwareClass(**{"class": "big"}, relative_speed=4.0),
-        ),
-    )
-    infrastructure = Infrastructure(
-        name="all",
-        sites=("here", "there"),
-        pools=pools,
-        links=(Link(**{"from": "here", "to": "there"}, bandwidth=1e6, round_trip=0.01),),
-    )
-    queries = tuple(
-        Query(
-            name=f"q{threshold}",
-            pipeline=PIPELINE.name,
-            source="here",
-            rate=0.2,
-            slos=Slos(accuracy=AccuracySlo(threshold=threshold), latency=LatencySlo(limit=6.0)),
-        )
-        for threshold in thresholds
-    )
-    return Specification({PIPELINE.name: PIPELINE}, infrastructure, queries)
+from planning.exploration.two_operators import CHOICES, PIPELINE, level, recorded, two_queries
 
 
 def _profile(
@@ -148,7 +54,7 @@ def _profile(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_few_configurations_give_plans_that_are_as_cheap(tmp_path: Path, seed: int) -> None:
-    trace, specification = _trace(seed), _specification()
+    trace, specification = recorded(seed), two_queries()
     found, explored_s = _profile(trace, specification, tmp_path / "explored", explored=True)
     everything, whole_s = _profile(trace, specification, tmp_path / "everything", explored=False)
     assert len(found.configurations) < len(everything.configurations) == CHOICES**2
@@ -166,7 +72,7 @@ def test_few_configurations_give_plans_that_are_as_cheap(tmp_path: Path, seed: i
 
 
 def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_path: Path) -> None:
-    trace, specification = _trace(0), _specification()
+    trace, specification = recorded(0), two_queries()
     found, _ = _profile(trace, specification, tmp_path / "store", explored=True)
     assert found.unmeasured == CHOICES**2 - len(found.configurations)
     assert found.certificate is not None
@@ -186,7 +92,7 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_pat
 
 
 def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path) -> None:
-    trace, specification = _trace(1), _specification()
+    trace, specification = recorded(1), two_queries()
     through, whole_s = _profile(trace, specification, tmp_path / "through", explored=True)
     for _ in range(40):
         broken, spent_s = _profile(trace, specification, tmp_path / "broken", explored=True, budget_s=whole_s / 6)
@@ -212,7 +118,7 @@ class _Breaker(SilentObserver):
 
 @pytest.mark.parametrize(("seed", "after"), [(0, 1), (1, 3), (2, 7), (4, 1)])
 def test_who_is_ended_after_every_few_increments_measures_the_same(tmp_path: Path, seed: int, after: int) -> None:
-    trace, specification = _trace(seed), _specification()
+    trace, specification = recorded(seed), two_queries()
     through, _ = _profile(trace, specification, tmp_path / "through", explored=True)
     for _ in range(200):
         broken, _ = _profile(trace, specification, tmp_path / "broken", explored=True, observer=_Breaker(after))
@@ -226,13 +132,13 @@ def test_who_is_ended_after_every_few_increments_measures_the_same(tmp_path: Pat
 
 def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> None:
     """A trace without the configurations that would be best: the measurement ends all the same."""
-    trace, specification = _trace(2), _specification()
-    recorded = [n for n, c in enumerate(trace.configurations) if sum(_level(c)) % 2 == 0]
+    trace, specification = recorded(2), two_queries()
+    kept = [n for n, c in enumerate(trace.configurations) if sum(level(c)) % 2 == 0]
     part = replace(
         trace,
-        configurations=tuple(trace.configurations[n] for n in recorded),
-        rows=trace.rows[recorded],
-        scores=trace.scores[recorded],
+        configurations=tuple(trace.configurations[n] for n in kept),
+        rows=trace.rows[kept],
+        scores=trace.scores[kept],
     )
     found, _ = _profile(part, specification, tmp_path / "store", explored=True)
     assert {c.configuration for c in found.configurations} <= set(part.configurations)
@@ -240,7 +146,7 @@ def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> Non
 
 
 def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
-    trace, specification = _trace(3), _specification()
+    trace, specification = recorded(3), two_queries()
     explorer = PlanExplorer(specification, PIPELINE.name)
     listed = trace.configurations
     cover = explorer.cover()
@@ -265,7 +171,7 @@ def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
 
 
 def test_plans_say_nothing_without_machines_or_queries() -> None:
-    specification = _specification()
+    specification = two_queries()
     assert explorer_of(replace(specification, infrastructure=None), PIPELINE.name) is None
     assert explorer_of(replace(specification, queries=()), PIPELINE.name) is None
     with pytest.raises(ValueError, match="expected both"):
@@ -273,7 +179,7 @@ def test_plans_say_nothing_without_machines_or_queries() -> None:
 
 
 def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -> None:
-    trace, specification = _trace(0), _specification()
+    trace, specification = recorded(0), two_queries()
     for budget_s in (9.0, 16.0, 28.0):
         found, _ = _profile(trace, specification, tmp_path / f"{budget_s}", explored=True, budget_s=budget_s)
         assert found.unsettled
@@ -284,9 +190,9 @@ def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -
 
 def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path) -> None:
     """One size of `see` is not in the trace at all: what it would have shown of `tell` is measured with another."""
-    trace, specification = _trace(0), _specification()
+    trace, specification = recorded(0), two_queries()
     for lost in range(CHOICES):
-        kept = [n for n, c in enumerate(trace.configurations) if _level(c)[0] != lost]
+        kept = [n for n, c in enumerate(trace.configurations) if level(c)[0] != lost]
         part = replace(
             trace,
             configurations=tuple(trace.configurations[n] for n in kept),
@@ -301,7 +207,7 @@ def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(t
 
 
 def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
-    trace, specification = _trace(0), _specification((0.7,))
+    trace, specification = recorded(0), two_queries((0.7,))
     first = TraceSource(trace).dataset(PIPELINE, 0).profiled[3]
     service_s = trace.service_s.copy()
     service_s[:, first] = 6.5

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from circinus.planning.exploration.candidates import Promise, candidates
 from circinus.planning.exploration.choice import Stopping, choose
+from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.improvement import Outlook, keeps, pointless
+from circinus.planning.exploration.improvement import Outlook, incumbents, keeps, pointless
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import SureCosts, least_costs
@@ -75,6 +76,7 @@ class PlanExplorer:
         self._space = KnobSpace.of(self._pipeline)
         self._predictor = Predictor(self._pipeline, self._space)
         self._stopping = stopping
+        self._least = min(self._space.size, len(self._space.columns) + 2)
         self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
         self._last: tuple[object, tuple[FloatArray, ...]] | None = None
 
@@ -85,8 +87,7 @@ class PlanExplorer:
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """What is worth measuring; see `Explorer`."""
         if not self._predictor.learn(known):
-            certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False)
-            return Assessment(None, certificate, {})
+            return self._begin(known)
         measured_of = {found.configuration: found for found in known.configurations}
         surrogate, common_variance = self._learnt(known)
         codes = self._looked_at(known, surrogate)
@@ -104,7 +105,10 @@ class PlanExplorer:
         ]
         idle = self._pointless(outlooks, listed)
         items = self._items(belief, len(listed), known)
-        choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), self._stopping)
+        stopping = self._stopping
+        if any(np.isinf(incumbents(outlook)).all() for outlook in outlooks) and len(measured_of) < self._least:
+            stopping = replace(stopping, probability=0.0)  # too little is known to say that a query has no plan
+        choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), stopping)
         found = None if choice.configuration is None else listed[choice.configuration]
         begun = len(known.usable) == len(known.configurations)
         certificate = Certificate(
@@ -112,10 +116,20 @@ class PlanExplorer:
             considered=sum(c not in measured_of and c not in failed for c in listed),
             probability=choice.probability,
             saving=self._stopping.saving,
-            conclusive=begun and found is None and choice.probability <= self._stopping.probability,
+            conclusive=begun and found is None and choice.probability <= stopping.probability,
             next=found,
         )
         return Assessment(None if found is None else Proposal(found, choice.worth_per_s), certificate, idle)
+
+    def _begin(self, known: PipelineProfile) -> Assessment:
+        """Nothing can be said of anything. Where all that was tried failed, other values of operators are tried."""
+        failed = {failure.configuration for failure in known.failed}
+        found = None
+        if failed and not known.configurations and self._everything is not None:
+            others = covering(self._space.decode(self._everything))
+            found = next((configuration for configuration in others if configuration not in failed), None)
+        certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False, next=found)
+        return Assessment(None if found is None else Proposal(found, 1.0), certificate, {})
 
     def _learnt(self, known: PipelineProfile) -> tuple[Surrogate, float]:
         """What the scores measured say of mean scores; and the variance of what all have in common."""

@@ -11,15 +11,16 @@ from circinus.planning.exploration.knob_space import ABSENT, IntArray, KnobSpace
 def covering_choices(space: KnobSpace) -> IntArray:
     """(m, d) codes in which each knob has each of its choices at least once.
 
-    About as many as the knob with most choices has. Each knob's choices are gone through in strides of about the golden
-    section, those of every operator's first knob one by one from another beginning: so that high values of one do not
-    always meet high values of another. Choices of knobs that exist only under others are made up for afterwards.
+    About as many as the knob with most choices has. The first has the last choice of every knob: where choices go from
+    least to most, nothing is likely to score higher. From there each knob's choices are gone through backwards, in
+    strides of about the golden section, those of the first knob one by one: so that high values of one do not always
+    meet high values of another. Choices of knobs that exist only under others are made up for afterwards.
     """
     choices = [len(knob.choices) for knob in space.columns]
     turns = np.arange(max(choices, default=1))
     codes = np.zeros((len(turns), len(choices)), dtype=np.int64)
     for column, count in enumerate(choices):
-        codes[:, column] = (turns * stride(count, column) + column) % count
+        codes[:, column] = (count - 1 - turns * stride(count, column)) % count
     found = space.resolved(codes)
     for column, count in enumerate(choices):
         for choice in range(count):
