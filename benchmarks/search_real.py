@@ -77,7 +77,8 @@ def compare(specification: Specification, pipeline: str, trace: Trace) -> tuple[
         if frontier.candidates:
             found = factors_to(ours_of[name].candidates, frontier.candidates)
             factors += found.tolist()
-            dearer.append(_cheapest(ours_of[name].candidates) / _cheapest(frontier.candidates))
+            least, best = _cheapest(ours_of[name].candidates), _cheapest(frontier.candidates)
+            dearer.append(1.0 if least <= best else least / best if best > 0 else np.inf)
     our_cost, whole_cost = (_matched(specification, pipeline, profile) for profile in (ours, whole))
     row = {
         "part": "real pipelines",

@@ -48,3 +48,19 @@ def test_a_pipeline_of_another_name_finds_what_is_the_same(application: Applicat
     profile_pipeline(specification, "alike", application.store)
     with ProfileStore(application.store) as store:
         assert {variant.pipeline for variant in read_variants(store)} == {"sample", "alike"}
+
+
+def test_what_was_measured_under_other_names_of_operators_is_found_once_it_is_looked_at(
+    application: Application,
+) -> None:
+    profile_pipeline(application.specification, "sample", application.store)
+    operators = tuple(
+        o.model_copy(update={"name": f"my-{o.name}", "after": tuple(f"my-{name}" for name in o.after)})
+        for o in application.pipeline.operators
+    )
+    renamed = application.pipeline.model_copy(update={"name": "renamed", "operators": operators})
+    specification = replace(application.specification, pipelines={"renamed": renamed})
+    application.clear_calls()
+    found = profile_pipeline(specification, "renamed", application.store)
+    assert len(found.configurations) == len(application.configurations)
+    assert set(application.calls()) == {"dataset -"}

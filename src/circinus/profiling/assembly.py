@@ -31,6 +31,7 @@ def read_profile(
     judged: bool = False,
     interrupted: bool = False,
     explorer: Explorer | None = None,
+    bounds: dict[tuple[Configuration, int], Bounded] | None = None,
 ) -> PipelineProfile:
     """Put together what is known of a pipeline on a data set.
 
@@ -42,6 +43,7 @@ def read_profile(
         judged: whether to say of every configuration what is decided, too, which takes longer.
         interrupted: what the profile says of itself.
         explorer: who says which configurations are worth measuring; None: all are.
+        bounds: (configuration, items) -> bounds that were computed before in the same run; gets the new ones.
     """
     pipeline = addresses.pipeline
     scored = scored_configurations(store, addresses)
@@ -50,8 +52,9 @@ def read_profile(
     measurements = Measurements(store, addresses, dataset, scored)
     measured = [(c, n) for c in scored if c not in failed and (n := measurements.beginning(c))]
     confidence = measurements.confidence(objectives, most_measured(pipeline))
-    bounds = _accuracies(measurements, measured, confidence)
-    profiles = tuple(measurements.profile(configuration, n, bounds[configuration]) for configuration, n in measured)
+    bounds = {} if bounds is None else bounds
+    bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
+    profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)
     ran_s, saved_s = read_effort(
         store,
         store.known_numbers(
@@ -91,13 +94,13 @@ def _failures(
 
 def _accuracies(
     measurements: Measurements, measured: Sequence[tuple[Configuration, int]], confidence: Confidence
-) -> Mapping[Configuration, Bounded]:
+) -> Mapping[tuple[Configuration, int], Bounded]:
     """Bounds of all configurations; those with equally many items are computed together."""
-    found: dict[Configuration, Bounded] = {}
+    found: dict[tuple[Configuration, int], Bounded] = {}
     for items in {n for _, n in measured}:
         group = [configuration for configuration, n in measured if n == items]
         scores = np.stack([measurements.scores(configuration, items) for configuration in group])
-        found.update(zip(group, confidence.bounds(scores), strict=True))
+        found.update(zip([(c, items) for c in group], confidence.bounds(scores), strict=True))
     return found
 
 

@@ -80,6 +80,7 @@ class Measurer:
         self._score(configuration, wanted[measured & np.isnan(scores)])
         missing = wanted[~measured]
         if not len(missing):
+            self._writer.declare([configuration])  # somebody else may have measured it under other names
             return None
         try:
             return self._measure(configuration, self._items(missing), counted)

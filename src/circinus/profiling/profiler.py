@@ -12,6 +12,7 @@ from circinus.errors import ProfileError
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.allocations import Allocations
 from circinus.profiling.assembly import read_profile
+from circinus.profiling.bounded import Bounded
 from circinus.profiling.budget import Budget
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import Dataset
@@ -29,7 +30,7 @@ from circinus.profiling.source import LocalSource, Source
 from circinus.profiling.standings import Standings
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_dataset
-from circinus.spec import Specification
+from circinus.spec import Configuration, Specification
 
 LEAST_PATIENCE_S = 60.0
 MOST_PATIENCE_S = 600.0
@@ -115,7 +116,8 @@ def _rounds(
 ) -> Rounds:
     """A measurement that goes on from what the store knows."""
     pipeline = addresses.pipeline
-    profile = read_profile(store, addresses, stored, objectives)
+    bounds: dict[tuple[Configuration, int], Bounded] = {}
+    profile = read_profile(store, addresses, stored, objectives, bounds=bounds)
     known = profile.configurations
     if explorer is None:
         looked_at = prefix_order(pipeline)
@@ -140,7 +142,7 @@ def _rounds(
         return measurements.footprints(standings.configurations, objectives.speeds)
 
     def known_now() -> PipelineProfile:
-        found = read_profile(store, addresses, stored, objectives)
+        found = read_profile(store, addresses, stored, objectives, bounds=bounds)
         # What failed in an earlier run is tried again.
         return replace(found, failed=tuple(f for f in found.failed if standings.failed(f.configuration)))
 

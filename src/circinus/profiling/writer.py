@@ -88,7 +88,9 @@ class Writer:
         """Commit scores of outputs that the store had."""
         with self._store.transaction():
             score = self._addresses.score(configuration)
-            self._write_scores(self._store.numbers([score])[score], [self.item_numbers[item] for item in items], scores)
+            number = self._store.numbers([score])[score]
+            self._write_scores(number, [self.item_numbers[item] for item in items], scores)
+            self._write_scored(configuration, number)
 
     def allocations(self, operator: str, knobs: KnobValues, found: AllocationMeasurement) -> None:
         """Commit the gains of an operator's allocations."""
