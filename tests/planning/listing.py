@@ -14,7 +14,7 @@ from circinus.planning import SearchSettings
 from circinus.spec import Slos
 from instances import Instance, all_plans, random_instance
 
-EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, near_misses=10**6)
+EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, margin_tolerance=0.0, max_margin_plans=10**9, near_misses=10**6)
 """Settings under which nothing may be lost."""
 
 _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
@@ -118,9 +118,25 @@ def point_of(instance: Instance, candidate: Candidate) -> tuple[float, ...] | No
 
 def undominated(plans: list[Listed]) -> list[Listed]:
     """Those that no other one beats in every amount; of equal ones the first."""
-    kept: list[Listed] = []
-    for plan in sorted(plans, key=lambda plan: sum(plan.point)):
-        point = np.array(plan.point) * (1 + 1e-9)
-        if not any((np.array(other.point) <= point).all() for other in kept):
-            kept.append(plan)
+    points = unbeaten([plan.point for plan in plans])
+    return [next(plan for plan in plans if plan.point == point) for point in points]
+
+
+def unbeaten(points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Those that no other one is nowhere greater than; of equal ones the first."""
+    kept: list[tuple[float, ...]] = []
+    for point in sorted(points, key=sum):
+        ceiling = np.array(point) + 1e-9 * np.abs(point)
+        if not any((np.array(other) <= ceiling).all() for other in kept):
+            kept.append(point)
     return kept
+
+
+def roomy_point(candidate: Candidate, point: tuple[float, ...], slos: Slos) -> tuple[float, ...]:
+    """What a plan takes, and what it promises of latency and accuracy where there are objectives; less is better."""
+    estimate = candidate.estimate
+    latency_s = 0.0 if slos.latency is None else estimate.latency_s.upper
+    if slos.accuracy is None:
+        return (*point, latency_s, 0.0)
+    lacking = -estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
+    return (*point, latency_s, lacking)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from listing import EXACT, Listed, listed, point_of, small_seeds, undominated
+from listing import EXACT, Listed, listed, point_of, roomy_point, small_seeds, unbeaten, undominated
 
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
@@ -41,6 +41,35 @@ def test_the_frontier_is_that_of_all_plans(seed: int) -> None:
     expected = [plan.point for plan in undominated(_promised(seed))]
     _assert_same_points(np.array(found), np.array(expected))
     assert bool(frontier.reason) == (not frontier.candidates)
+
+
+@pytest.mark.parametrize("seed", [*SEEDS[:120], *LARGER[:4]])
+def test_no_plan_that_has_more_margin_than_those_that_take_less_is_lost(seed: int) -> None:
+    frontier, instance = _plan(seed), random_instance(seed)
+    slos = instance.query.slos
+    found = [roomy_point(c, point_of(instance, c) or (), slos) for c in frontier.plans]
+    for point in unbeaten([roomy_point(plan.candidate, plan.point, slos) for plan in _promised(seed)]):
+        assert np.isclose(found, point, rtol=1e-7, atol=1e-12).all(axis=1).any()
+    assert len({c.plan for c in frontier.plans}) == len(frontier.plans)
+    assert all(not c.estimate.violations(slos) for c in frontier.with_margin)
+
+
+@pytest.mark.parametrize("max_plans", [2, 5])
+def test_the_cap_keeps_the_fastest_and_the_most_accurate_plan(max_plans: int) -> None:
+    capped_somewhere = False
+    for seed in SEEDS[:60]:
+        everything = _plan(seed)
+        slos = everything.query.slos
+        if not everything.candidates or (slos.latency is None and slos.accuracy is None):
+            continue
+        capped = _plan(seed, replace(EXACT, max_margin_plans=max_plans))
+        assert len(capped.with_margin) <= max_plans
+        assert capped.candidates == everything.candidates
+        capped_somewhere |= len(capped.with_margin) < len(everything.with_margin)
+        for place in (-2, -1):  # latency, accuracy
+            best = min(roomy_point(c, (), slos)[place] for c in everything.plans)
+            assert min(roomy_point(c, (), slos)[place] for c in capped.plans) == best
+    assert capped_somewhere
 
 
 @pytest.mark.parametrize("seed", SEEDS)

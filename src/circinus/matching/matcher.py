@@ -65,7 +65,7 @@ def plan_all(
     assert infrastructure is not None  # `plan_queries` has refused a specification without one
     network = Network(infrastructure)
 
-    unexplained = replace(search, near_misses=0)
+    unexplained = replace(search, near_misses=0, max_margin_plans=0)
 
     def replan(query: Query) -> Frontier:
         pipeline = specification.pipelines[query.pipeline]

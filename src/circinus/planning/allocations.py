@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from circinus.planning.dominance import SLACK, Archive
 from circinus.planning.limits import Limits
+from circinus.planning.measure import Measure
 from circinus.planning.placements import Placements
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.space import SearchSpace
@@ -102,15 +103,28 @@ class AllocationSearch:
 
     def fastest(self) -> tuple[PlanArrays, FloatArray]:
         """Plans that keep the limits, among them the fastest of every cell, and (n, scenarios) their latency."""
-        labels, latency_s = self._run(Archive(np.zeros((0, self._space.columns.count))), settle=False)
+        labels, latency_s = self._run(None, settle=False)
         return self._plans(labels), latency_s
+
+    def with_margin(self, known: Archive, measure: Measure) -> tuple[PlanArrays, FloatArray]:
+        """Plans that keep the limits, among them all that no point of `known` and no plan of their cell beats, when
+        latency below the limit counts as well; and (n,) the upper bounds of their latency.
+
+        Args:
+            known: points of plans.
+            measure: makes them.
+        """
+        labels, latency_s = self._run(None, settle=False, measure=measure, points=known)
+        return self._plans(labels), self._space.percentile.upper(latency_s)
 
     def _plans(self, labels: _Labels) -> PlanArrays:
         return PlanArrays(
             self._configurations[labels.cell], self._cells.pools[labels.cell], labels.options, labels.resources
         )
 
-    def _run(self, known: Archive, *, settle: bool) -> tuple[_Labels, FloatArray]:
+    def _run(
+        self, known: Archive | None, *, settle: bool, measure: Measure | None = None, points: Archive | None = None
+    ) -> tuple[_Labels, FloatArray]:
         count, scenarios = self._cells.count, self._space.arrays.percentile.grid.count
         labels = _Labels(
             cell=np.arange(count),
@@ -120,10 +134,10 @@ class AllocationSearch:
         )
         for operator in range(len(self._space.arrays.order)):
             labels = self._extend(operator, labels, known)
-            labels = self._prune(operator, labels, settle=settle)
+            labels = self._prune(operator, labels, settle=settle, measure=measure, points=points)
         return labels, labels.finish_s[_RESULT]
 
-    def _extend(self, operator: int, labels: _Labels, known: Archive) -> _Labels:
+    def _extend(self, operator: int, labels: _Labels, known: Archive | None) -> _Labels:
         """Every label with every option of `operator` that keeps the capacities and is not beaten by `known`."""
         table = self._space.options[operator]
         row, pool = self._rows[labels.cell, operator + 1], self._cells.pools[labels.cell, operator]
@@ -132,7 +146,8 @@ class AllocationSearch:
         resources = labels.resources[label] + table.resources[row, pool, option]
         at_least = resources + self._rests[operator].least[cell]
         kept = self._limits.hold(at_least)
-        kept[kept] = ~known.beats(at_least[kept])
+        if known is not None:
+            kept[kept] = ~known.beats(at_least[kept])
         label, option, row, pool, cell = label[kept], option[kept], row[kept], pool[kept], cell[kept]
         ready_s: FloatArray | None = None
         for producer in self._space.arrays.parents[operator]:
@@ -153,40 +168,37 @@ class AllocationSearch:
             finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
         return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[kept])
 
-    def _prune(self, operator: int, labels: _Labels, *, settle: bool) -> _Labels:
-        """Drop labels that miss the latency limit or that another label of their cell beats."""
+    def _prune(
+        self, operator: int, labels: _Labels, *, settle: bool, measure: Measure | None, points: Archive | None
+    ) -> _Labels:
+        """Drop labels that miss the latency limit, or that known points or another label of their cell beat."""
         rest, percentile, limit_s = self._rests[operator], self._space.percentile, self._limits.latency_s
-        labels = labels.take(percentile.within(_completed(labels, rest.fastest_s), limit_s))
+        fastest_s = _completed(labels, rest.fastest_s)
+        kept = percentile.within(fastest_s, limit_s)
+        if measure is not None and points is not None:
+            at_least = labels.resources[kept] + rest.least[labels.cell[kept]]
+            configuration = self._configurations[labels.cell[kept]]
+            best = measure.points(configuration, at_least, percentile.upper(fastest_s[kept]))
+            kept[kept] = ~points.beats(measure.generous(best))
+        labels = labels.take(kept)
         settled = np.zeros(len(labels.cell), dtype=np.bool_)
         if settle:
             settled = percentile.within(_completed(labels, rest.slowest_s), limit_s)
-        return labels.take(~self._beaten(labels, settled))
+        return labels.take(~self._beaten(labels, settled, measure))
 
-    def _beaten(self, labels: _Labels, settled: BoolArray) -> BoolArray:
+    def _beaten(self, labels: _Labels, settled: BoolArray, measure: Measure | None) -> BoolArray:
         """(n,) which labels another one of their cell beats; of equal labels one stays."""
         one, other = _pairs(labels.cell)
-        ceilings = labels.resources * (1 + SLACK)
-        for column in np.flatnonzero(
-            labels.resources.any(axis=0)
-        ):  # column by column: few pairs outlast the first ones
-            no_more = labels.resources[one, column] <= ceilings[other, column]
+        amounts = labels.resources if measure is None else labels.resources[:, measure.columns]
+        ceilings = amounts * (1 + (SLACK if measure is None else max(SLACK, measure.tolerance)))
+        for column in np.flatnonzero(amounts.any(axis=0)):  # column by column: few pairs outlast the first ones
+            no_more = amounts[one, column] <= ceilings[other, column]
             one, other = one[no_more], other[no_more]
         in_time = settled[one]
-        faster_one, faster_other = self._nowhere_slower(labels, one[~in_time], other[~in_time])
+        slack_s = self._space.slack_s if measure is None else measure.slack_s
+        faster_one, faster_other = _nowhere_slower(labels, one[~in_time], other[~in_time], slack_s)
         winner, loser = np.append(one[in_time], faster_one), np.append(other[in_time], faster_other)
         return _losers(len(labels.cell), winner, loser)
-
-    def _nowhere_slower(self, labels: _Labels, one: IntArray, other: IntArray) -> tuple[IntArray, IntArray]:
-        """Those of the pairs in which `one` is nowhere slower than `other` by more than the slack."""
-        slack_s = self._space.slack_s
-        for finish_s in labels.finish_s.values():  # means first: most pairs fail there, at a fraction of the work
-            mean_s = finish_s.mean(axis=1)
-            kept = mean_s[one] <= (mean_s[other] + slack_s) * (1 + _ROUNDING)
-            one, other = one[kept], other[kept]
-        for finish_s in labels.finish_s.values():
-            kept = (finish_s[one] - finish_s[other]).max(axis=1, initial=-np.inf) <= slack_s
-            one, other = one[kept], other[kept]
-        return one, other
 
     def _look_ahead(self) -> list[_Rest]:
         """What may come after each operator."""
@@ -218,6 +230,18 @@ class AllocationSearch:
                     + (slowest_s.get(behind, self._return_s.get(operator, 0.0))),
                 )
         return rests[::-1]
+
+
+def _nowhere_slower(labels: _Labels, one: IntArray, other: IntArray, slack_s: float) -> tuple[IntArray, IntArray]:
+    """Those of the pairs in which `one` is nowhere slower than `other` by more than the slack."""
+    for finish_s in labels.finish_s.values():  # means first: most pairs fail there, at a fraction of the work
+        mean_s = finish_s.mean(axis=1)
+        kept = mean_s[one] <= (mean_s[other] + slack_s) * (1 + _ROUNDING)
+        one, other = one[kept], other[kept]
+    for finish_s in labels.finish_s.values():
+        kept = (finish_s[one] - finish_s[other]).max(axis=1, initial=-np.inf) <= slack_s
+        one, other = one[kept], other[kept]
+    return one, other
 
 
 def _completed(labels: _Labels, rest_s: dict[int, FloatArray]) -> FloatArray:

@@ -35,7 +35,11 @@ class SingleRelaxation:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The plans of one query that no other plan of it beats in cost and resources together."""
+    """The plans of one query that no other plan of it beats, in two parts.
+
+    `candidates` are what no plan beats in cost and resources together; the matching chooses among them. Those
+    `with_margin` take more than some candidate and keep an objective with more margin: ladders are made of both.
+    """
 
     query: Query
     candidates: tuple[Candidate, ...]
@@ -48,3 +52,10 @@ class Frontier:
     """Only for a query without candidates: one for each objective that alone stands in the way."""
     reason: str
     """Why there is no candidate; empty where there is one."""
+    with_margin: tuple[Candidate, ...] = ()
+    """Promised to meet every objective, too; by ascending cost alone."""
+
+    @property
+    def plans(self) -> tuple[Candidate, ...]:
+        """Both parts."""
+        return (*self.candidates, *self.with_margin)

@@ -35,10 +35,25 @@ class PlanArrays:
         nothing = np.zeros((0, operators), dtype=np.int64)
         return cls(np.zeros(0, dtype=np.int64), nothing, nothing, np.zeros((0, space.columns.count)))
 
+    @classmethod
+    def joined(cls, *parts: PlanArrays) -> PlanArrays:
+        """All plans of several, in their order."""
+        return cls(
+            np.concatenate([part.configuration for part in parts]),
+            np.concatenate([part.pools for part in parts]),
+            np.concatenate([part.options for part in parts]),
+            np.concatenate([part.resources for part in parts]),
+        )
+
     @property
     def count(self) -> int:
         """n"""
         return len(self.configuration)
+
+    @property
+    def keys(self) -> IntArray:
+        """(n, 1 + 2 operators) what tells plans apart."""
+        return np.column_stack([self.configuration, self.pools, self.options])
 
     def take(self, which: IntArray | NDArray[np.bool_]) -> PlanArrays:
         """Some of these."""
@@ -48,12 +63,7 @@ class PlanArrays:
         """These and the others, without those that any other one beats."""
         if not others.count:
             return self
-        together = PlanArrays(
-            np.concatenate([self.configuration, others.configuration]),
-            np.concatenate([self.pools, others.pools]),
-            np.concatenate([self.options, others.options]),
-            np.concatenate([self.resources, others.resources]),
-        )
+        together = PlanArrays.joined(self, others)
         return together.take(nondominated(together.resources))
 
     def plan(self, space: SearchSpace, index: int) -> Plan:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from circinus.estimation import Candidate, Estimator
 from circinus.planning.cheapest import cheapest_plan, cheapest_plans, fastest_plan, least_latency_s
 from circinus.planning.limits import Limits
+from circinus.planning.margins import plans_with_margin, select_roomy
+from circinus.planning.measure import Measure
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.settings import SearchSettings
@@ -68,6 +70,27 @@ class QuerySearch:
         self.considered["configurations that miss the latency objective"] = len(self.accurate) - len(hopeful)
         limits = Limits.of(self.space, cost=False)
         return cheapest_plans(self.space, hopeful, limits, self.settings.max_labels, self.considered)
+
+    def with_margin(self, chosen: PlanArrays) -> PlanArrays:
+        """Of the plans that take more than some of `chosen` and keep an objective with more margin, as many as the
+        settings say; by ascending cost alone."""
+        space, settings = self.space, self.settings
+        if not settings.max_margin_plans or (space.query.slos.latency is None and space.query.slos.accuracy is None):
+            return PlanArrays.none(space)
+        measure = Measure.of(space, self.shortfall, settings.margin_tolerance)
+        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.excess <= 0))
+        found = plans_with_margin(space, hopeful, Limits.of(space), settings.max_labels, measure)
+        found = found.without(chosen)
+        self.considered["plans with more margin"] = found.plans.count
+        kept = select_roomy(found, space.columns.shared_cost, settings.max_margin_plans)
+        self.considered["plans with more margin left out of the frontier"] = found.plans.count - len(kept)
+        plans = found.plans.take(kept)
+        return plans.take(np.argsort(plans.resources[:, space.columns.alone_cost], kind="stable"))
+
+    def promised(self, plans: PlanArrays) -> tuple[Candidate, ...]:
+        """Those of the plans whose estimates promise every objective."""
+        candidates = (self.candidate(plans, index) for index in range(plans.count))
+        return tuple(candidate for candidate in candidates if not candidate.estimate.violations(self.query.slos))
 
     def least(self, configuration: int, column: int, *, cost: bool) -> Candidate | None:
         """The plan of one configuration that keeps the latency objective and takes least in a resource column.

@@ -102,11 +102,11 @@ def _plan(
     plans = _affordable(search, without_cost)
     considered["plans beyond the cost objective"] = without_cost.count - plans.count
     considered["plans"] = plans.count
-    chosen = select(plans, search.space.columns, settings.max_plans)
-    considered["plans left out of the frontier"] = plans.count - len(chosen)
-    candidates = [search.candidate(plans, int(index)) for index in chosen]
+    chosen = plans.take(select(plans, search.space.columns, settings.max_plans))
+    considered["plans left out of the frontier"] = plans.count - chosen.count
     # Plans within a rounding error of an objective are the estimator's to decide.
-    promised = tuple(c for c in candidates if not c.estimate.violations(query.slos))
+    promised = search.promised(chosen)
+    with_margin = search.promised(search.with_margin(chosen)) if promised else ()
     relaxations = () if promised else single_relaxations(search, without_cost)
     return Frontier(
         query=query,
@@ -115,6 +115,7 @@ def _plan(
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
         reason="" if promised else why_none(search, network, relaxations),
+        with_margin=with_margin,
     )
 
 
