@@ -10,6 +10,7 @@ from circinus.estimation.estimate import (
     StageEstimate,
 )
 from circinus.estimation.estimator import Estimator
+from circinus.estimation.odds import Odds
 from circinus.estimation.traffic import Traffic
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "LinkUse",
+    "Odds",
     "ReplicaDemand",
     "StageEstimate",
     "Traffic",

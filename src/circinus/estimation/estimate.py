@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from circinus.estimation.odds import Odds
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import Bounded
 from circinus.spec import Deployment, DirectedLink, Plan, Slos
@@ -36,6 +37,8 @@ class Estimate:
     """In topological order."""
     return_s: float
     """Mean seconds to bring the result back to the source."""
+    odds: Odds | None = None
+    """How likely the objectives of the query are kept; None: not computed."""
 
     def violations(self, slos: Slos) -> tuple[str, ...]:
         """The objectives (`latency`, `accuracy`, `cost`) that are not promised.

@@ -11,6 +11,7 @@ from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, StageEstimate
+from circinus.estimation.odds import Odds, accuracy_odds, latency_odds
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.stages import Stages
 from circinus.estimation.transfer import INPUT, Transfers, destinations
@@ -62,6 +63,7 @@ class Estimator:
         *,
         usable_link_share: float = USABLE_LINK_SHARE,
         alike: Estimator | None = None,
+        population: int | None = None,
     ) -> None:
         """Prepare.
 
@@ -73,6 +75,7 @@ class Estimator:
             usable_link_share: utilisation of the links that promises are made at.
             alike: an estimator of the same query under another configuration, made with the same other arguments;
                 what the two have in common is then computed once.
+            population: how many items may be profiled, for the odds; None: as if endless.
         """
         self._query = query
         self._pipeline = pipeline
@@ -85,6 +88,10 @@ class Estimator:
         self._stages: Stages = alike._stages if alike else Stages(query, self._percentile)
         self._transfers: Transfers = alike._transfers if alike else Transfers(query, network, grid, usable_link_share)
         self._sizes = self._transfers.sizes(profile)
+        accuracy = query.slos.accuracy
+        self._accuracy_odds = (
+            1.0 if accuracy is None else accuracy_odds(profile.scores, population, accuracy, pipeline.metric.range)
+        )
 
     def candidate(self, plan: Plan, conditions: Conditions | None = None) -> Candidate:
         """Estimate `plan`.
@@ -108,20 +115,34 @@ class Estimator:
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, promise=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
+        estimate = Estimate(
+            percentile=self._percentile.percentile,
+            latency_s=latency_s,
+            accuracy=self._profile.accuracy,
+            cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
+            stages=timeline.stages,
+            return_s=timeline.return_s,
+        )
         return Candidate(
             query=self._query.name,
             plan=plan,
-            estimate=Estimate(
-                percentile=self._percentile.percentile,
-                latency_s=latency_s,
-                accuracy=self._profile.accuracy,
-                cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
-                stages=timeline.stages,
-                return_s=timeline.return_s,
-            ),
+            estimate=replace(estimate, odds=self._odds(estimate, timeline.latency_s)),
             deployments=timeline.uses,
             links=links,
             transfer_cost_usd_per_h=transfers_usd_per_h,
+        )
+
+    def _odds(self, estimate: Estimate, latency_s: FloatArray) -> Odds:
+        """How likely a plan keeps the objectives; what is promised is at least as likely as promised."""
+        slos, risk = self._query.slos, self._query.risk
+        missed, promised = estimate.violations(slos), 1 - risk
+        latency = 1.0
+        if slos.latency is not None:
+            latency = latency_odds(latency_s, len(self._profile.items), slos.latency, risk)
+        return Odds.of(
+            latency=latency if "latency" in missed else max(latency, promised),
+            accuracy=self._accuracy_odds if "accuracy" in missed else max(self._accuracy_odds, promised),
+            cost=float("cost" not in missed),
         )
 
     def latency_s(self, plan: Plan, conditions: Conditions | None = None, *, cautious: bool = False) -> FloatArray:

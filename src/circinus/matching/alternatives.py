@@ -13,7 +13,7 @@ from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Alternative, Assignment
 from circinus.matching.problem import IntArray, Problem
-from circinus.planning import Frontier
+from circinus.planning import Frontier, Ladder, ladder
 from circinus.spec import Deployment
 from circinus.spec.spoken import usd_per_h
 
@@ -49,9 +49,15 @@ def assignments(state: State, frontiers: Mapping[str, Frontier]) -> tuple[Assign
             chosen=state.sizing.final[query],
             reason=_why(state, query, judged := judge(state, query)),
             alternatives=alternatives(state.problem, judged, frontiers[state.problem.queries[query]]),
+            ladder=_ladder(state, frontiers[state.problem.queries[query]], candidate),
         )
-        for query, _ in state.problem.served(chosen_of(state))
+        for query, candidate in state.problem.served(chosen_of(state))
     )
+
+
+def _ladder(state: State, frontier: Frontier, candidate: int) -> Ladder:
+    """Of the plan that a query got, as it was promised before all were matched."""
+    return ladder(frontier.query, frontier.plans, state.problem.candidates[candidate])
 
 
 def alternatives(problem: Problem, judged: tuple[Judgement, ...], frontier: Frontier) -> tuple[Alternative, ...]:

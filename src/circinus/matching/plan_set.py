@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.estimation import Candidate, Estimate, ReplicaDemand
+from circinus.planning import BestSoFar, Ladder
 from circinus.spec import Deployment, Plan, Slos
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Assignment:
     reason: str
     alternatives: tuple[Alternative, ...] = ()
     """The best that were not chosen, best first."""
+    ladder: Ladder | None = None
+    """The plan's neighbours to step down and up to; None: it was not planned from a frontier."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Rejection:
     """The objectives (`latency`, ...) or resources (`pool edge: cpus`, ...) that stand in the way."""
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
+    best_so_far: BestSoFar | None = None
+    """Of a query that has no promised plan even by itself: the one that most likely meets the objectives."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class ProfiledPlans:
         self._profiles: dict[tuple[str, Configuration], ConfigurationProfile] = {
             (name, found.configuration): found for name, profile in profiles.items() for found in profile.usable
         }
+        self._populations = {name: profile.dataset_items - profile.held_out_items for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
         self._promises: dict[tuple[str, Plan], Candidate | None] = {}
@@ -107,5 +108,6 @@ class ProfiledPlans:
                 self._network,
                 usable_link_share=self._usable_link_share,
                 alike=next(iter(estimators.values()), None),
+                population=self._populations[pipeline.name],
             )
         return estimators[configuration]

@@ -43,6 +43,7 @@ def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | No
         binding=binding,
         relaxation=cheapest_relaxation(state, frontier, replan),
         alternatives=alternatives(state.problem, judged, frontier),
+        best_so_far=None if judged else frontier.best_so_far,
     )
 
 

@@ -1,7 +1,19 @@
 """One query: its frontier over configurations, placements and allocations."""
 
-from circinus.planning.frontier import Frontier, NearMiss, SingleRelaxation
+from circinus.planning.frontier import BestSoFar, Frontier, NearMiss, SingleRelaxation
+from circinus.planning.ladder import Ladder, Rung, ladder
 from circinus.planning.search import plan_queries, plan_query
 from circinus.planning.settings import SearchSettings
 
-__all__ = ["Frontier", "NearMiss", "SearchSettings", "SingleRelaxation", "plan_queries", "plan_query"]
+__all__ = [
+    "BestSoFar",
+    "Frontier",
+    "Ladder",
+    "NearMiss",
+    "Rung",
+    "SearchSettings",
+    "SingleRelaxation",
+    "ladder",
+    "plan_queries",
+    "plan_query",
+]

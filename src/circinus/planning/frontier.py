@@ -34,6 +34,19 @@ class SingleRelaxation:
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The best plan of a query none of whose plans is promised, as far as was measured."""
+
+    candidate: Candidate
+    probability: float
+    """That it keeps all objectives; a guide, not a promise (`circinus.estimation.odds`)."""
+    items: int
+    """Items that its configuration was measured on."""
+    population: int
+    """Items that may be measured."""
+
+
+@dataclass(frozen=True)
 class Frontier:
     """The plans of one query that no other plan of it beats, in two parts.
 
@@ -54,6 +67,8 @@ class Frontier:
     """Why there is no candidate; empty where there is one."""
     with_margin: tuple[Candidate, ...] = ()
     """Promised to meet every objective, too; by ascending cost alone."""
+    best_so_far: BestSoFar | None = None
+    """Only for a query without candidates: the plan that most likely meets the objectives, if any may."""
 
     @property
     def plans(self) -> tuple[Candidate, ...]:

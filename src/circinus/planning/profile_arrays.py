@@ -76,6 +76,8 @@ class ProfileArrays:
     operators: tuple[OperatorRows, ...]
     consumers: tuple[tuple[int, ...], ...]
     """For each producer the operators that receive from it, in topological order; none: it is a sink."""
+    population: int
+    """Items that may be profiled."""
 
 
 def compile_profile(
@@ -122,6 +124,7 @@ def compile_profile(
         consumers=tuple(tuple(o for o, ps in enumerate(parents) if producer in ps) for producer in producers),
         configurations=tuple(shared[position] for position in sorting),
         rows=rows[sorting],
+        population=profile.dataset_items - profile.held_out_items,
         producers=(
             _producer_rows([c.input_bytes for c in first[0]], grid, dtype),
             *(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Candidate, Estimator
+from circinus.estimation.odds import accuracy_odds
 from circinus.planning.cheapest import cheapest_plan, cheapest_plans, fastest_plan, least_latency_s
 from circinus.planning.limits import Limits
 from circinus.planning.margins import plans_with_margin, select_roomy
@@ -62,6 +63,15 @@ class QuerySearch:
             return np.zeros(len(self.arrays.configurations))
         everything = np.arange(len(self.arrays.configurations))
         return least_latency_s(self.space, everything) / (self.space.limit_s * (1 + _ROUNDING)) - 1
+
+    @cached_property
+    def accuracy_odds(self) -> FloatArray:
+        """(configurations,) how likely each keeps the accuracy objective."""
+        slo, metric = self.query.slos.accuracy, self._pipeline.metric
+        if slo is None:
+            return np.ones(len(self.arrays.configurations))
+        population = self.arrays.population
+        return np.array([accuracy_odds(c.scores, population, slo, metric.range) for c in self.arrays.configurations])
 
     def cheapest(self) -> PlanArrays:
         """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""
@@ -131,6 +141,7 @@ class QuerySearch:
                 self._network,
                 usable_link_share=self.settings.usable_link_share,
                 alike=next(iter(self._estimators.values()), None),
+                population=self.arrays.population,
             )
             self._estimators[configuration] = estimator
         return estimator.candidate(plans.plan(self.space, index))

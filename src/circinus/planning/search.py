@@ -9,6 +9,7 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
+from circinus.planning.best_so_far import best_so_far
 from circinus.planning.frontier import Frontier
 from circinus.planning.near_misses import near_misses
 from circinus.planning.plan_arrays import PlanArrays
@@ -107,6 +108,7 @@ def _plan(
     # Plans within a rounding error of an objective are the estimator's to decide.
     promised = search.promised(chosen)
     with_margin = search.promised(search.with_margin(chosen)) if promised else ()
+    explained = settings.near_misses > 0
     relaxations = () if promised else single_relaxations(search, without_cost)
     return Frontier(
         query=query,
@@ -116,6 +118,7 @@ def _plan(
         relaxations=relaxations,
         reason="" if promised else why_none(search, network, relaxations),
         with_margin=with_margin,
+        best_so_far=best_so_far(search) if explained and not promised else None,
     )
 
 

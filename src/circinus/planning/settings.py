@@ -27,7 +27,7 @@ class SearchSettings:
     max_labels: int = 20_000
     """Most partial plans of one configuration that are followed at a time; what is cut is counted."""
     near_misses: int = 3
-    """Most near misses a frontier explains itself with."""
+    """Most near misses a frontier explains itself with; 0: the best plan so far is not sought either."""
 
 
 DEFAULT_SETTINGS = SearchSettings()

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection
+from circinus.reporting.ladder_table import ladder_table
+from circinus.reporting.odds_text import best_so_far_text, probability
 from circinus.reporting.plan_text import plan_text
 from circinus.spec import Query
 from circinus.spec.spoken import bounded, duration, score, usd_per_h
@@ -22,7 +24,9 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
         Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
         Text(f"why:  {assignment.reason}"),
         _objectives(estimate, query),
+        *_probability(estimate),
         _stages(assignment),
+        *_ladder(assignment),
         _alternatives(assignment.alternatives),
         Text(""),
     )
@@ -36,6 +40,8 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
         Text(f"objectives: {query.slos}"),
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
+    if rejection.best_so_far is not None:
+        lines.append(Text(best_so_far_text(rejection.best_so_far)))
     relaxation = rejection.relaxation
     if relaxation is None:
         lines.append(Text("no relaxation of a single objective would let it in beside the other queries"))
@@ -47,6 +53,21 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
             )
         )
     return Group(*lines, _alternatives(rejection.alternatives), Text(""))
+
+
+def _probability(estimate: Estimate) -> list[Text]:
+    odds = estimate.odds
+    if odds is None:
+        return []
+    words = f"probability that it keeps its objectives: {probability(odds.together)}"
+    return [Text(f"{words} (latency {probability(odds.latency)}, accuracy {probability(odds.accuracy)})")]
+
+
+def _ladder(assignment: Assignment) -> list[RenderableType]:
+    ladder = assignment.ladder
+    if ladder is None:
+        return []
+    return [ladder_table(ladder)] if len(ladder.rungs) > 1 else [Text("no ladder: no other plan is a step up or down")]
 
 
 def _objectives(estimate: Estimate, query: Query) -> Table:

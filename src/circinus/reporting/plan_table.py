@@ -11,6 +11,7 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, SizedDeployment
+from circinus.reporting.odds_text import best_so_far_text
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
 from circinus.spec.spoken import duration, score, size, usd_per_h
@@ -30,6 +31,8 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         wanted = f"[red]rejected[/red]: {escape(rejection.reason)}"
         if rejection.relaxation is not None:
             wanted += f"; beside the others it would be served with {rejection.relaxation.change}"
+        if rejection.best_so_far is not None:
+            wanted += f"; {escape(best_so_far_text(rejection.best_so_far))}"
         table.add_row(query.name, str(query.slos), wanted, "", "", "")
     served = len(matching.assignments)
     sums = Text(

@@ -1,0 +1,41 @@
+"""The ladder of a plan as a table."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from circinus.planning import Ladder, Rung
+from circinus.reporting.odds_text import probability
+from circinus.reporting.plan_text import plan_text
+from circinus.spec.spoken import duration, score, usd_per_h
+
+
+def ladder_table(ladder: Ladder) -> Table:
+    """A row for each rung, the one with most margin first; the chosen plan is marked."""
+    table = Table(
+        title="ladder: plans to step down to under a burst, each estimated for this query alone",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("plan", overflow="fold")
+    for column in ("CPU a request", "cost\nfully shared", "latency", "accuracy", "probability"):
+        table.add_column(column, justify="right")
+    table.add_column("changes", overflow="fold")
+    for index, rung in enumerate(ladder.rungs):
+        estimate = rung.candidate.estimate
+        table.add_row(
+            "→" if index == ladder.chosen else "",
+            escape(plan_text(rung.candidate.plan, estimate)),
+            duration(rung.busy_cpu_s),
+            usd_per_h(rung.shared_usd_per_h),
+            f"≤ {duration(estimate.latency_s.upper)}",
+            score(estimate.accuracy.value),
+            "-" if estimate.odds is None else probability(estimate.odds.together),
+            _changes(rung),
+        )
+    return table
+
+
+def _changes(rung: Rung) -> str:
+    return "; ".join(f"{change.operator}: {', '.join(change.what)}" for change in rung.changes)

@@ -1,0 +1,31 @@
+"""Probabilities in words, and the best plan so far of a query that has no promised one."""
+
+from __future__ import annotations
+
+from circinus.planning import BestSoFar
+from circinus.reporting.plan_text import plan_text
+from circinus.spec.spoken import rounded_up
+
+
+def probability(value: float) -> str:
+    """`0.834` -> `0.83`; what is rounded to certainty without being it says so: `> 0.99`."""
+    if 0.995 <= value < 1:
+        return "> 0.99"
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return f"{value:.2f}"
+
+
+def best_so_far_text(best: BestSoFar) -> str:
+    """The plan, how likely it keeps the objectives, and what would help to have it promised."""
+    plan = plan_text(best.candidate.plan, best.candidate.estimate)
+    words = (
+        f"best plan so far: {plan}, keeps its objectives with probability {probability(best.probability)} as far as "
+        f"{best.items} of {best.population} items tell"
+    )
+    advice = []
+    if best.items < best.population:
+        advice.append("measure for longer (circinus profile)")
+    if 0.5 <= best.probability < 1:
+        advice.append(f"accept a risk above {rounded_up(1 - best.probability, 2):g} (spec.risk)")
+    return f"{words}; {', or '.join(advice)}" if advice else words
