@@ -72,6 +72,16 @@ def test_reads_back_exactly_what_was_written(plan_set: PlanSet, tmp_path: Path) 
     assert load_plan_set(tmp_path / "plan.json") == plan_set
 
 
+def test_every_chosen_plan_is_a_rung_of_its_ladder(plan_set: PlanSet, tmp_path: Path) -> None:
+    save_plan_set(plan_set, tmp_path / "plan.json")
+    for assignment in load_plan_set(tmp_path / "plan.json").matching.assignments:
+        ladder = assignment.ladder
+        assert ladder is not None
+        assert ladder.rungs[ladder.chosen].candidate.plan == assignment.chosen.plan
+        assert all(rung.candidate.estimate.odds is not None for rung in ladder.rungs)
+    assert any(len(a.ladder.rungs) > 1 for a in plan_set.matching.assignments if a.ladder is not None)
+
+
 def test_names_files_relative_to_the_plan(plan_set: PlanSet) -> None:
     assert plan_set.files == ("../all.yaml",)
     assert plan_set.profile_store == "../.circinus/profiles.sqlite"
@@ -107,7 +117,7 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanSet, tmp_path: Path)
         (lambda text: text[: len(text) // 2], "found no JSON"),
         (lambda text: "[]", "found kind None, expected PlanSet"),
         (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "found kind Pipeline"),
-        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 1"),
+        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 2"),
         (lambda text: json.dumps({**json.loads(text), "planning_s": "soon"}), "planning_s: .*damaged"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}), "matching: "),
     ],

@@ -8,6 +8,7 @@ import pytest
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
+from circinus.matching import plan_all
 from circinus.planning import SearchSettings, plan_queries, plan_query
 from circinus.profiling import Bounded, ConfigurationProfile, PipelineProfile
 from circinus.spec import (
@@ -281,6 +282,30 @@ def test_less_than_eight_items_promise_nothing() -> None:
     alone = replace(profile, configurations=(short,))
     with pytest.raises(PlanningError, match=r"found no configuration that was measured on 8 items .*profile it longer"):
         plan_query(_query(), pipeline, alone, Network(_infrastructure()))
+
+
+def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> None:
+    rng = np.random.default_rng(5)
+    pipelines = [random_pipeline(rng, name=name, operators=2) for name in ("known", "new")]
+    profiles = {pipeline.name: random_profile(rng, pipeline) for pipeline in pipelines}
+    short = tuple(replace_items(c, 5) for c in profiles["new"].configurations)
+    profiles["new"] = replace(profiles["new"], configurations=short)
+    queries = tuple(
+        Query(name=f"q-{p.name}", pipeline=p.name, source="device", rate=0.5, slos=Slos()) for p in pipelines
+    )
+    specification = Specification({p.name: p for p in pipelines}, random_infrastructure(rng), queries)
+    found = plan_queries(specification, profiles)
+    assert found["q-known"].candidates
+    assert not found["q-new"].candidates
+    assert "nothing is known of pipeline new yet: its configurations were measured on at most 5 items" in (
+        found["q-new"].reason
+    )
+    matching, _ = plan_all(specification, profiles)
+    assert [a.query for a in matching.assignments] == ["q-known"]
+    assert matching.rejections[0].reason == found["q-new"].reason
+    profiles["known"] = replace(profiles["known"], configurations=())
+    with pytest.raises(PlanningError, match="no configuration that was measured"):
+        plan_queries(specification, profiles)
 
 
 def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationProfile:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from printed import printed
 
 from circinus.estimation import Candidate
 from circinus.matching import Matching, match
-from circinus.planning import Frontier, SingleRelaxation
+from circinus.planning import BestSoFar, Frontier, SingleRelaxation
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
+from circinus.reporting.odds_text import best_so_far_text, probability
 from circinus.reporting.plan_table import plan_table
 from circinus.spec import LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
@@ -73,6 +77,63 @@ def test_a_rejection_without_a_relaxation_says_so() -> None:
     (rejection,) = _matched(_frontier(asked)).rejections
     text = printed(rejection_explanation(rejection, asked))
     assert "no relaxation of a single objective would let it in beside the other queries" in text
+
+
+def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
+    asked = _query("q", latency_s=0.3)
+    best = BestSoFar(_plan("q", "edge"), probability=0.8313, items=24, population=200)
+    (rejection,) = (found := _matched(replace(_frontier(asked), best_so_far=best))).rejections
+    words = (
+        "best plan so far: edge: a 0, keeps its objectives with probability 0.83 as far as 24 of 200 items tell; "
+        "measure for longer (circinus profile), or accept a risk above 0.17 (spec.risk)"
+    )
+    assert words in printed(rejection_explanation(rejection, asked), width=400)
+    assert words in printed(plan_table(found, {"q": asked}), width=600)
+
+
+@pytest.mark.parametrize(
+    ("probability", "items", "advice"),
+    [
+        (0.3, 24, "tell; measure for longer (circinus profile)"),
+        (0.9, 200, "tell; accept a risk above 0.1 (spec.risk)"),
+        (0.3, 200, "as far as 200 of 200 items tell"),
+    ],
+)
+def test_what_is_no_help_is_not_advised(probability: float, items: int, advice: str) -> None:
+    assert best_so_far_text(BestSoFar(_plan("q", "edge"), probability, items, 200)).endswith(advice)
+
+
+def test_a_rejection_for_want_of_room_has_no_best_plan_so_far() -> None:
+    asked = _query("q")
+    best = BestSoFar(_plan("q", "edge"), 0.8, 24, 200)
+    frontier = replace(_frontier(asked, _plan("q", "edge", fluid=50.0)), best_so_far=best)
+    assert _matched(frontier).rejections[0].best_so_far is None
+
+
+def test_the_ladder_shows_what_each_step_saves_and_changes() -> None:
+    asked = _query("q")
+    smaller = candidate("q", [use(deployment("a", 1, "edge"), 0.25, INFRA)], latency_s=0.55)
+    found = _matched(_frontier(asked, _plan("q", "edge"), smaller, _plan("q", "far", fluid=0.7)))
+    (assignment,) = found.assignments
+    assert assignment.ladder is not None
+    text = printed(assignment_explanation(assignment, asked), width=300)
+    rows = [line for line in text.split("ladder:")[1].split("alternatives")[0].splitlines() if "edge" in line]
+    assert len(rows) == len(assignment.ladder.rungs) == 2
+    assert ["→" in row for row in rows] == [True, False] or ["→" in row for row in rows] == [False, True]
+    assert "250 ms" in rows[0]
+    assert "$0.125/h" in rows[0]
+    assert "125 ms" in rows[1]
+    assert rows[1].rstrip(" │").endswith("a: knobs")
+
+
+def test_probabilities_are_not_rounded_to_certainty() -> None:
+    assert [probability(value) for value in (0.0, 0.001, 0.834, 0.9951, 1.0)] == [
+        "0.00",
+        "< 0.01",
+        "0.83",
+        "> 0.99",
+        "1.00",
+    ]
 
 
 def test_a_query_without_objectives_has_none() -> None:

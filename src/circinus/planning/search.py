@@ -18,7 +18,7 @@ from circinus.planning.query_search import QuerySearch
 from circinus.planning.relaxations import single_relaxations, why_none
 from circinus.planning.selection import select
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
-from circinus.profiling import PipelineProfile
+from circinus.profiling import LEAST_ITEMS, PipelineProfile
 from circinus.spec import Network, Pipeline, Query, Specification
 
 
@@ -45,6 +45,9 @@ def plan_queries(
 ) -> Mapping[str, Frontier]:
     """The frontier of every query of `specification`, by query name, in the order of the specification.
 
+    A query on a pipeline of which too little was measured to plan on has no candidate, as long as there is another
+    pipeline that can be planned on.
+
     Args:
         specification: with an infrastructure.
         profiles: pipeline name -> what was measured of it.
@@ -67,6 +70,9 @@ def plan_queries(
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
+        if not profile.usable and any(other.usable for other in profiles.values()):
+            frontiers[query.name] = Frontier(query, (), {}, (), (), _too_early(profile))
+            continue
         key = (query.pipeline, latency_percentile(query))
         if key not in compiled:
             compiled[key] = _compile(query, pipeline, profile, settings)
@@ -90,6 +96,14 @@ def _check(query: Query, profile: PipelineProfile) -> None:
             f"query {query.name}: found accuracy bounds that fail with probability {profile.risk:g}, expected at most "
             f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's"
         )
+
+
+def _too_early(profile: PipelineProfile) -> str:
+    most = max((len(found.items) for found in profile.configurations), default=0)
+    return (
+        f"nothing is known of pipeline {profile.pipeline} yet: its configurations were measured on at most {most} "
+        f"items, and plans take {LEAST_ITEMS}; measure for longer (circinus profile)"
+    )
 
 
 def _plan(

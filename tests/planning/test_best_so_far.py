@@ -1,0 +1,101 @@
+"""The best plan so far of queries without a promised plan, against listing every plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from listing import EXACT, list_plans, small_seeds
+
+from circinus.estimation import Candidate, Estimator
+from circinus.planning import Frontier, SearchSettings, plan_query
+from circinus.profiling import Bounded
+from circinus.spec import AccuracySlo, LatencySlo
+from instances import Instance, random_instance
+
+POPULATION = 400
+
+
+def _little_known(seed: int) -> Instance:
+    """An instance of whose accuracies hardly anything is promised, as their bounds are wide and most items are left."""
+    instance = random_instance(seed)
+    wide = tuple(
+        replace(found, accuracy=Bounded(found.accuracy.value, 0.0, 1.0)) for found in instance.profile.configurations
+    )
+    profile = replace(instance.profile, configurations=wide, dataset_items=POPULATION)
+    slos = instance.query.slos
+    if slos.accuracy is None:
+        slos = slos.model_copy(update={"accuracy": AccuracySlo(threshold=0.65)})
+    return replace(instance, profile=profile, query=instance.query.model_copy(update={"slos": slos}))
+
+
+def _frontier(instance: Instance, settings: SearchSettings = EXACT) -> Frontier:
+    return plan_query(instance.query, instance.pipeline, instance.profile, instance.network, settings)
+
+
+def _odds(candidate: Candidate) -> float:
+    assert candidate.estimate.odds is not None
+    return candidate.estimate.odds.together
+
+
+def _all_odds(instance: Instance) -> list[tuple[float, float]]:
+    """(probability, cost alone) of every plan that fits."""
+    found = []
+    for plan in list_plans(instance):
+        profile = next(
+            c for c in instance.profile.configurations if c.configuration == plan.candidate.plan.configuration
+        )
+        estimator = Estimator(instance.query, instance.pipeline, profile, instance.network, population=POPULATION)
+        candidate = estimator.candidate(plan.candidate.plan)
+        found.append((_odds(candidate), candidate.estimate.cost_usd_per_h.upper))
+    return found
+
+
+def test_hardly_any_plan_is_likelier_than_the_best_so_far() -> None:
+    """No plan is likelier by more than the risk, with which a cheaper plan is taken whose latency is promised."""
+    found = 0
+    for seed in small_seeds(320, 400)[:70]:
+        instance = _little_known(seed)
+        if len(instance.profile.configurations[0].items) < 8:
+            continue
+        frontier = _frontier(instance)
+        assert not frontier.candidates
+        everything = _all_odds(instance)
+        best = max((odds for odds, _ in everything), default=0.0)
+        if frontier.best_so_far is None:
+            assert best < 0.02
+            continue
+        found += 1
+        shown = frontier.best_so_far
+        assert shown.probability == _odds(shown.candidate)
+        assert shown.probability >= best - instance.query.risk - 0.01
+        assert (shown.items, shown.population) == (len(instance.profile.configurations[0].items), POPULATION)
+        cost = instance.query.slos.cost
+        assert cost is None or shown.candidate.estimate.cost_usd_per_h.lower <= cost.limit_usd_per_h * (1 + 1e-9)
+    assert found > 20
+
+
+def test_a_query_with_a_promised_plan_needs_none() -> None:
+    for seed in small_seeds(320, 400)[:40]:
+        frontier = _frontier(random_instance(seed), SearchSettings())
+        assert not frontier.candidates or frontier.best_so_far is None
+
+
+def test_a_plan_that_surely_fails_is_none_to_speak_of() -> None:
+    instance = random_instance(small_seeds(320, 400)[0])
+    slos = instance.query.slos.model_copy(update={"latency": LatencySlo(limit=1e-6)})
+    query = instance.query.model_copy(update={"slos": slos})
+    assert _frontier(replace(instance, query=query)).best_so_far is None
+
+
+@pytest.mark.parametrize("seed", small_seeds(320, 400)[:30])
+def test_what_is_promised_is_at_least_as_likely_as_promised(seed: int) -> None:
+    instance = random_instance(seed)
+    for candidate in _frontier(instance, SearchSettings()).plans:
+        odds = candidate.estimate.odds
+        assert odds is not None
+        assert min(odds.latency, odds.accuracy) >= 1 - instance.query.risk
+        assert odds.cost == 1.0
+        assert odds.together == pytest.approx(odds.latency * odds.accuracy)
+        assert np.isfinite(odds.together)
