@@ -232,8 +232,6 @@ def test_what_does_not_belong_together_is_an_error() -> None:
         plan_query(query, pipeline, replace(profile, pipeline="other"), network)
     with pytest.raises(PlanningError, match=r"fail with probability 0\.05, expected at most its risk of 0\.01"):
         plan_query(query.model_copy(update={"risk": 0.01}), pipeline, profile, network)
-    with pytest.raises(PlanningError, match="no configuration that was measured"):
-        plan_query(query, pipeline, replace(profile, configurations=()), network)
     specification = Specification({"pipeline": pipeline}, _infrastructure(), (query,))
     with pytest.raises(PlanningError, match="found no profile of pipeline pipeline"):
         plan_queries(specification, {})
@@ -280,8 +278,11 @@ def test_less_than_eight_items_promise_nothing() -> None:
     found = plan_query(_query(), pipeline, mixed, Network(_infrastructure()), SearchSettings(max_plans=10**6))
     assert short.configuration not in {c.plan.configuration for c in found.candidates}
     alone = replace(profile, configurations=(short,))
-    with pytest.raises(PlanningError, match=r"found no configuration that was measured on 8 items .*profile it longer"):
-        plan_query(_query(), pipeline, alone, Network(_infrastructure()))
+    nothing = plan_query(_query(), pipeline, alone, Network(_infrastructure()))
+    assert not nothing.candidates
+    assert "were measured on at most 7 items, and promises take 8; measure for longer" in nothing.reason
+    assert nothing.best_so_far is not None
+    assert (nothing.best_so_far.probability, nothing.best_so_far.items) == (1.0, 7)  # nobody asks for anything
 
 
 def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> None:
@@ -297,15 +298,18 @@ def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> No
     found = plan_queries(specification, profiles)
     assert found["q-known"].candidates
     assert not found["q-new"].candidates
-    assert "nothing is known of pipeline new yet: its configurations were measured on at most 5 items" in (
+    assert "nothing can be promised on pipeline new yet: its configurations were measured on at most 5 items" in (
         found["q-new"].reason
     )
+    assert found["q-new"].best_so_far is not None
     matching, _ = plan_all(specification, profiles)
     assert [a.query for a in matching.assignments] == ["q-known"]
-    assert matching.rejections[0].reason == found["q-new"].reason
-    profiles["known"] = replace(profiles["known"], configurations=())
-    with pytest.raises(PlanningError, match="no configuration that was measured"):
-        plan_queries(specification, profiles)
+    (rejection,) = matching.rejections
+    assert rejection.reason == found["q-new"].reason
+    assert rejection.binding == ("measurements",)
+    assert rejection.best_so_far == found["q-new"].best_so_far
+    profiles["new"] = replace(profiles["new"], configurations=())
+    assert plan_queries(specification, profiles)["q-new"].best_so_far is None
 
 
 def replace_items(measured: ConfigurationProfile, count: int) -> ConfigurationProfile:

@@ -18,6 +18,8 @@ _PRIOR_SPREAD = 0.25
 """Standard deviation of scores, as a share of the metric's range, that is held against those measured."""
 _PRIOR_ITEMS = 1
 """What that weighs, in items."""
+_UNSURE = 1e-9
+"""What is not known for certain is neither certain nor impossible, whatever rounding makes of it."""
 _SHORTEST_S = 1e-9
 """Stands for no time at all where logarithms are taken."""
 
@@ -70,7 +72,7 @@ def accuracy_odds(
     margin = mean - slo.threshold if slo.comparison == ">=" else slo.threshold - mean
     t = margin / math.sqrt(variance / count * left)
     z = math.copysign((8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom)), t)
-    return NormalDist().cdf(z)
+    return _unsure(NormalDist().cdf(z))
 
 
 def latency_odds(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:
@@ -93,13 +95,17 @@ def latency_odds(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float
     """
     count = min(items, len(latency_s))
     if items < items_for_percentile(slo.percentile, risk):
-        return _log_normal_odds(latency_s, count, slo)
+        return _unsure(_log_normal_odds(latency_s, count, slo))
     share = slo.percentile / 100
     within = float((latency_s <= slo.limit_s).mean()) * count
     fewer = math.floor(within + 1e-9)
     part = max(0.0, within - fewer)
     below = _below(count, share, fewer)
-    return below if part == 0 else (1 - part) * below + part * _below(count, share, fewer + 1)
+    return _unsure(below if part == 0 else (1 - part) * below + part * _below(count, share, fewer + 1))
+
+
+def _unsure(probability: float) -> float:
+    return min(max(probability, _UNSURE), 1 - _UNSURE)
 
 
 def _log_normal_odds(latency_s: FloatArray, count: int, slo: LatencySlo) -> float:

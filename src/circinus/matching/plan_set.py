@@ -69,7 +69,8 @@ class Rejection:
     query: str
     reason: str
     binding: tuple[str, ...]
-    """The objectives (`latency`, ...) or resources (`pool edge: cpus`, ...) that stand in the way."""
+    """The objectives (`latency`, ...) or resources (`pool edge: cpus`, ...) that stand in the way; `measurements` where
+    too little was measured to promise anything."""
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestSoFar | None = None

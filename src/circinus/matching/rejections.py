@@ -49,6 +49,8 @@ def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | No
 
 def _objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
     """Objectives each of which alone keeps the query from having a plan, or those that its nearest plan misses."""
+    if not frontier.measured:
+        return ("measurements",)
     alone = tuple(relaxation.slo for relaxation in frontier.relaxations)
     nearest = frontier.near_misses[0].violations if frontier.near_misses else ()
     return alone or nearest or ("pools",)

@@ -69,6 +69,8 @@ class Frontier:
     """Promised to meet every objective, too; by ascending cost alone."""
     best_so_far: BestSoFar | None = None
     """Only for a query without candidates: the plan that most likely meets the objectives, if any may."""
+    measured: bool = True
+    """Whether enough was measured of the pipeline to promise anything at all."""
 
     @property
     def plans(self) -> tuple[Candidate, ...]:

@@ -98,6 +98,17 @@ def compile_profile(
             f"pipeline {pipeline.name}: found no configuration that was measured on {LEAST_ITEMS} items (or on all "
             "there are), expected one; profile it longer"
         )
+    return arrays_of(pipeline, profile, measured, percentile, dtype)
+
+
+def arrays_of(
+    pipeline: Pipeline,
+    profile: PipelineProfile,
+    measured: Sequence[ConfigurationProfile],
+    percentile: Percentile,
+    dtype: type[np.floating],
+) -> ProfileArrays:
+    """Lay out some configurations of `profile`, at least one."""
     order, grid = pipeline.topological_order(), percentile.grid
     producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}

@@ -18,7 +18,8 @@ from circinus.planning.query_search import QuerySearch
 from circinus.planning.relaxations import single_relaxations, why_none
 from circinus.planning.selection import select
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
-from circinus.profiling import LEAST_ITEMS, PipelineProfile
+from circinus.planning.too_early import too_early
+from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Pipeline, Query, Specification
 
 
@@ -35,6 +36,8 @@ def plan_query(
         PlanningError: the profile is of another pipeline, or its bounds are weaker than the query's risk asks for.
     """
     _check(query, profile)
+    if not profile.usable:
+        return too_early(query, pipeline, profile, network, settings)
     return _plan(query, pipeline, _compile(query, pipeline, profile, settings), network, settings)
 
 
@@ -45,8 +48,7 @@ def plan_queries(
 ) -> Mapping[str, Frontier]:
     """The frontier of every query of `specification`, by query name, in the order of the specification.
 
-    A query on a pipeline of which too little was measured to plan on has no candidate, as long as there is another
-    pipeline that can be planned on.
+    A query on a pipeline of which too little was measured to promise anything has no candidate.
 
     Args:
         specification: with an infrastructure.
@@ -70,8 +72,8 @@ def plan_queries(
             )
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
-        if not profile.usable and any(other.usable for other in profiles.values()):
-            frontiers[query.name] = Frontier(query, (), {}, (), (), _too_early(profile))
+        if not profile.usable:
+            frontiers[query.name] = too_early(query, pipeline, profile, network, settings)
             continue
         key = (query.pipeline, latency_percentile(query))
         if key not in compiled:
@@ -96,14 +98,6 @@ def _check(query: Query, profile: PipelineProfile) -> None:
             f"query {query.name}: found accuracy bounds that fail with probability {profile.risk:g}, expected at most "
             f"its risk of {query.risk:g}; profile the pipeline again for that risk, or raise the query's"
         )
-
-
-def _too_early(profile: PipelineProfile) -> str:
-    most = max((len(found.items) for found in profile.configurations), default=0)
-    return (
-        f"nothing is known of pipeline {profile.pipeline} yet: its configurations were measured on at most {most} "
-        f"items, and plans take {LEAST_ITEMS}; measure for longer (circinus profile)"
-    )
 
 
 def _plan(

@@ -24,7 +24,7 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
         Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
         Text(f"why:  {assignment.reason}"),
         _objectives(estimate, query),
-        *_probability(estimate),
+        *_probability(estimate, query),
         _stages(assignment),
         *_ladder(assignment),
         _alternatives(assignment.alternatives),
@@ -55,12 +55,14 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
     return Group(*lines, _alternatives(rejection.alternatives), Text(""))
 
 
-def _probability(estimate: Estimate) -> list[Text]:
-    odds = estimate.odds
-    if odds is None:
+def _probability(estimate: Estimate, query: Query) -> list[Text]:
+    odds, slos = estimate.odds, query.slos
+    if odds is None or (slos.latency is None and slos.accuracy is None):
         return []
-    words = f"probability that it keeps its objectives: {probability(odds.together)}"
-    return [Text(f"{words} (latency {probability(odds.latency)}, accuracy {probability(odds.accuracy)})")]
+    parts = [f"latency {probability(odds.latency)}"] if slos.latency is not None else []
+    parts += [f"accuracy {probability(odds.accuracy)}"] if slos.accuracy is not None else []
+    words = f"probability that it keeps its objectives: {probability(odds.together)} ({', '.join(parts)})"
+    return [Text(words)]
 
 
 def _ladder(assignment: Assignment) -> list[RenderableType]:
