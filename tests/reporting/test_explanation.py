@@ -96,6 +96,7 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
     [
         (0.3, 24, "tell; measure for longer (circinus profile)"),
         (0.9, 200, "tell; accept a risk above 0.1 (spec.risk)"),
+        (0.9, 4, "tell; measure for longer (circinus profile)"),
         (0.3, 200, "as far as 200 of 200 items tell"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -118,6 +119,7 @@ def _log_normal_odds(latency_s: FloatArray, count: int, slo: LatencySlo) -> floa
     return NormalDist().cdf((reach - wanted) / math.sqrt(1 / count + reach**2 / (2 * (count - 1))))
 
 
+@lru_cache(maxsize=4096)
 def _below(count: int, share: float, within: int) -> float:
     """P(B < within) + P(B = within) / 2 of a binomial B."""
     terms = [

@@ -55,7 +55,7 @@ def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: in
 
     Args:
         query: whose plans these are.
-        plans: promised plans, such as a frontier's.
+        plans: different promised plans, such as a frontier's.
         chosen: one of them, or another promised plan of the query; with its promise, as all of them.
         most: most rungs.
 
@@ -64,9 +64,8 @@ def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: in
     """
     if most < 3:
         raise ValueError(f"found {most} rungs, expected at least 3")
-    known = list(dict.fromkeys([chosen.plan, *(candidate.plan for candidate in plans)]))
-    by_plan = {candidate.plan: candidate for candidate in (*plans, chosen)}
-    steps = Steps.of(query, [by_plan[plan] for plan in known])
+    known = [chosen, *(candidate for candidate in plans if candidate.plan != chosen.plan)]
+    steps = Steps.of(query, known)
     which = steps.efficient.copy()
     which[0] = True
     steps = steps.among(which)
@@ -76,10 +75,10 @@ def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: in
     indexes = [*upper, *lower[1:]]
     rungs = tuple(
         Rung(
-            candidate=by_plan[known[index]],
+            candidate=known[index],
             busy_cpu_s=float(steps.busy[index]),
             shared_usd_per_h=float(steps.cost[index]),
-            changes=changes(by_plan[known[indexes[position - 1]]], by_plan[known[index]]) if position else (),
+            changes=changes(known[indexes[position - 1]], known[index]) if position else (),
         )
         for position, index in enumerate(indexes)
     )

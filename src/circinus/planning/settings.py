@@ -22,7 +22,7 @@ class SearchSettings:
     margin_tolerance: float = 0.05
     """A plan with more margin is kept where it gains this share of the latency limit, or accuracy, or costs so much
     less, compared with every other one; 0: what takes less of any resource is kept, too, and nothing is lost."""
-    max_margin_plans: int = 16
+    max_margin_plans: int = 12
     """Most plans with more margin that a frontier keeps beside the others; 0: they are not looked for."""
     max_labels: int = 20_000
     """Most partial plans of one configuration that are followed at a time; what is cut is counted."""

@@ -24,9 +24,11 @@ def too_early(
     most = max((len(found.items) for found in profile.configurations), default=0)
     reason = (
         f"nothing can be promised on pipeline {profile.pipeline} yet: its configurations were measured on at most "
-        f"{most} items, and promises take {LEAST_ITEMS}; measure for longer (circinus profile)"
+        f"{most} items, and promises take {LEAST_ITEMS}"
     )
     best = _best(query, pipeline, profile, network, settings)
+    if best is None:  # else that comes with the advice
+        reason += "; measure for longer (circinus profile)"
     return Frontier(query, (), {}, (), (), reason, best_so_far=best, measured=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from circinus.planning import BestSoFar
+from circinus.profiling import LEAST_ITEMS
 from circinus.reporting.plan_text import plan_text
 from circinus.spec.spoken import rounded_up
 
@@ -26,6 +27,6 @@ def best_so_far_text(best: BestSoFar) -> str:
     advice = []
     if best.items < best.population:
         advice.append("measure for longer (circinus profile)")
-    if 0.5 <= best.probability < 1:
+    if 0.5 <= best.probability < 1 and best.items >= LEAST_ITEMS:  # with fewer no risk suffices
         advice.append(f"accept a risk above {rounded_up(1 - best.probability, 2):g} (spec.risk)")
     return f"{words}; {', or '.join(advice)}" if advice else words
