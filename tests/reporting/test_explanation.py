@@ -92,16 +92,18 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "items", "advice"),
+    ("probability", "items", "limit_s", "advice"),
     [
-        (0.3, 24, "tell; measure for longer (circinus profile)"),
-        (0.9, 200, "tell; accept a risk above 0.1 (spec.risk)"),
-        (0.9, 4, "tell; measure for longer (circinus profile)"),
-        (0.3, 200, "as far as 200 of 200 items tell"),
+        (0.3, 24, 0.3, "tell; measure for longer (circinus profile)"),
+        (0.9, 200, 0.3, "tell; accept a risk above 0.1 (spec.risk)"),
+        (0.9, 4, 0.3, "tell; measure for longer (circinus profile)"),
+        (0.3, 200, 0.3, "as far as 200 of 200 items tell"),
+        (0.9, 24, 0.7, "tell; measure for longer (circinus profile)"),  # not for its latency
     ],
 )
-def test_what_is_no_help_is_not_advised(probability: float, items: int, advice: str) -> None:
-    assert best_so_far_text(BestSoFar(_plan("q", "edge"), probability, items, 200)).endswith(advice)
+def test_what_is_no_help_is_not_advised(probability: float, items: int, limit_s: float, advice: str) -> None:
+    best = BestSoFar(_plan("q", "edge"), probability, items, 200)
+    assert best_so_far_text(best, _query("q", limit_s)).endswith(advice)
 
 
 def test_a_rejection_for_want_of_room_has_no_best_plan_so_far() -> None:

@@ -41,7 +41,7 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
-        lines.append(Text(best_so_far_text(rejection.best_so_far)))
+        lines.append(Text(best_so_far_text(rejection.best_so_far, query)))
     relaxation = rejection.relaxation
     if relaxation is None:
         lines.append(Text("no relaxation of a single objective would let it in beside the other queries"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from circinus.planning import BestSoFar
 from circinus.profiling import LEAST_ITEMS
 from circinus.reporting.plan_text import plan_text
+from circinus.spec import Query
 from circinus.spec.spoken import rounded_up
 
 
@@ -17,16 +18,20 @@ def probability(value: float) -> str:
     return f"{value:.2f}"
 
 
-def best_so_far_text(best: BestSoFar) -> str:
-    """The plan, how likely it keeps the objectives, and what would help to have it promised."""
-    plan = plan_text(best.candidate.plan, best.candidate.estimate)
+def best_so_far_text(best: BestSoFar, query: Query) -> str:
+    """The plan, how likely it keeps the objectives, and what would help to have it promised.
+
+    A higher risk helps with latency; accuracies are bounded for all configurations of a run together, which takes more
+    items than any risk makes up for.
+    """
+    estimate = best.candidate.estimate
     words = (
-        f"best plan so far: {plan}, keeps its objectives with probability {probability(best.probability)} as far as "
-        f"{best.items} of {best.population} items tell"
+        f"best plan so far: {plan_text(best.candidate.plan, estimate)}, keeps its objectives with probability "
+        f"{probability(best.probability)} as far as {best.items} of {best.population} items tell"
     )
     advice = []
     if best.items < best.population:
         advice.append("measure for longer (circinus profile)")
-    if 0.5 <= best.probability < 1 and best.items >= LEAST_ITEMS:  # with fewer no risk suffices
+    if 0.5 <= best.probability < 1 and best.items >= LEAST_ITEMS and estimate.violations(query.slos) == ("latency",):
         advice.append(f"accept a risk above {rounded_up(1 - best.probability, 2):g} (spec.risk)")
     return f"{words}; {', or '.join(advice)}" if advice else words

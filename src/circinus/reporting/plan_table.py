@@ -32,7 +32,7 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         if rejection.relaxation is not None:
             wanted += f"; beside the others it would be served with {rejection.relaxation.change}"
         if rejection.best_so_far is not None:
-            wanted += f"; {escape(best_so_far_text(rejection.best_so_far))}"
+            wanted += f"; {escape(best_so_far_text(rejection.best_so_far, query))}"
         table.add_row(query.name, str(query.slos), wanted, "", "", "")
     served = len(matching.assignments)
     sums = Text(
