@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.synthetic_items import SyntheticItems
+from benchmarks.synthetic_knobs import (
+    diminishing,
+    exclusive_pairs,
+    good_or_bad,
+    ladder,
+    needle,
+    no_joints,
+    nothing,
+    scattered,
+    steps,
+    variants,
+)
 from benchmarks.synthetic_model import NOTHING, Effect, Joint, OperatorModel, SyntheticModel
 from benchmarks.synthetic_optimum import Optimum, optimum
 from benchmarks.synthetic_truth import cheapest_plan
@@ -49,7 +61,8 @@ _LATENCY_ROOM = 1.25
 _COST_ROOM = 1.5
 """Cost limit over the optimum's, in families that have one."""
 _GIB = 2.0**30
-_MIB = 2.0**20
+Choices = Mapping[str, tuple[int, int, int]]
+"""Operator -> how many choices its knobs `quality`, `effort` and `variant` have; of one choice there is no knob."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +97,8 @@ class Family:
     """One kind of pipeline: how many choices its knobs have, and what these do."""
 
     name: str
-    choices: Mapping[int, tuple[int, int, int, int]]
-    """Exponent -> choices of the knobs `quality`, `effort`, `variant`, and number of knobs that change nothing."""
+    choices: Mapping[int, Choices]
+    """By exponent."""
     quality_loss: Callable[[int, np.random.Generator], Sequence[float]]
     """(choices, rng) -> shares of the loss, from least to most quality."""
     variant_loss: Callable[[int, np.random.Generator], Sequence[float]]
@@ -93,6 +106,8 @@ class Family:
     """(choices of `variant` by operator, rng) -> what knobs lose jointly."""
     knobs_loss: float = _KNOBS_LOSS
     limits_cost: bool = False
+    dead: Mapping[int, int] = field(default_factory=dict)
+    """By exponent the number of knobs that change nothing; none where nothing is said."""
 
 
 _OPERATORS = {"prepare": (), "find": ("prepare",), "hear": ("prepare",), "answer": ("find", "hear")}
@@ -152,9 +167,9 @@ def _with_objectives(family: Family, exponent: int, model: SyntheticModel) -> Sy
 
 def _operators(family: Family, exponent: int) -> tuple[OperatorSpec, ...]:
     """`hear` has its quality as two back ends, the better one with beams."""
-    quality, effort, variant, dead = family.choices[exponent]
-    found = []
+    found, dead = [], family.dead.get(exponent, 0)
     for number, (name, after) in enumerate(_OPERATORS.items()):
+        quality, effort, variant = family.choices[exponent][name]
         knobs = []
         if name == "hear" and quality > 1:
             knobs.append(Knob(name="backend", choices=("fast", "thorough"), ordered=True))
@@ -192,13 +207,13 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
         for knob in spec.knobs:
             weight, count = weights.get((spec.name, knob.name), 0.0), len(knob.choices)
             if knob.name == "variant":
-                effects["variant"] = _variants(weight, family.variant_loss(count, rng), rng)
+                effects["variant"] = variants(weight, family.variant_loss(count, rng), rng)
             elif knob.name == "beam":
-                fast, *beams = _ladder(weight, family.quality_loss(count + 1, rng), rng)
+                fast, *beams = ladder(weight, family.quality_loss(count + 1, rng), rng)
                 effects |= {"backend": (fast, Effect(memory=2.0)), "beam": tuple(beams)}
             elif knob.name in ("quality", "effort"):
                 shrinks = (spec.name, knob.name) == ("prepare", "quality")
-                effects[knob.name] = _ladder(weight, family.quality_loss(count, rng), rng, shrinks=shrinks)
+                effects[knob.name] = ladder(weight, family.quality_loss(count, rng), rng, shrinks=shrinks)
             elif knob.name.startswith("idle"):
                 effects[knob.name] = (NOTHING,) * count
         found[spec.name] = OperatorModel(
@@ -209,30 +224,6 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
             effects=effects,
         )
     return found
-
-
-def _ladder(
-    weight: float, shares: Sequence[float], rng: np.random.Generator, *, shrinks: bool = False
-) -> tuple[Effect, ...]:
-    """More and more time for less and less loss; the lower choices may make outputs smaller, too."""
-    growth, places = rng.uniform(0.7, 1.5), np.linspace(0.0, 1.0, len(shares))
-    return tuple(
-        Effect(
-            time=math.exp(growth * at),
-            loss=weight * share,
-            size=round(0.5 ** (1.0 - at), 6) if shrinks else 1.0,
-            memory=1.0 + 0.5 * at,
-        )
-        for at, share in zip(places.tolist(), shares, strict=True)
-    )
-
-
-def _variants(weight: float, shares: Sequence[float], rng: np.random.Generator) -> tuple[Effect, ...]:
-    """In no order. One in four is a large model, which needs much of a node of the edge."""
-    return tuple(
-        Effect(time=math.exp(rng.uniform(-0.4, 0.4)), loss=weight * share, memory=float(rng.choice([1, 1, 1, 6])))
-        for share in shares
-    )
 
 
 def _infrastructure() -> Infrastructure:
@@ -261,87 +252,20 @@ def _infrastructure() -> Infrastructure:
     )  # fmt: skip
 
 
-def _diminishing(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """1 to 0, the first steps the largest."""
-    rate, at = rng.uniform(2.0, 4.0), np.linspace(0.0, 1.0, choices)
-    return tuple(((np.exp(-rate * at) - math.exp(-rate)) / (1.0 - math.exp(-rate))).tolist())
+def everywhere(quality: int, effort: int, variant: int) -> Choices:
+    """The same number of choices in every operator."""
+    return dict.fromkeys(_OPERATORS, (quality, effort, variant))
 
 
-def _steps(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """1, then a third, then 0: two steps at random, flat between them."""
-    first, second = np.sort(rng.integers(1, choices, 2))
-    return [1.0 if at < first else 1 / 3 if at < second else 0.0 for at in range(choices)]
-
-
-def _scattered(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    """One choice loses nothing, one loses most, the others lie anywhere between."""
-    return tuple(rng.permutation([0.0, 1.0, *rng.uniform(0.0, 1.0, choices)][:choices]).tolist())
-
-
-def _good_or_bad(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    return tuple(rng.permutation([float(at >= (choices + 1) // 2) for at in range(choices)]).tolist())
-
-
-def _nothing(choices: int, rng: np.random.Generator) -> Sequence[float]:
-    return [0.0] * choices
-
-
-def _no_joints(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    return ()
-
-
-def _exclusive_pairs(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    """Two pairs of variants, each of two kinds, that lose where both are of one kind and where that is not expected:
-    averaged over the other, no choice is better than another."""
-    return tuple(
-        Joint(
-            knobs=((one, "variant"), (other, "variant")),
-            kinds=tuple(tuple(rng.permutation(np.arange(counts[each]) % 2).tolist()) for each in (one, other)),
-            losses={(a, b): 0.1 if a == b else 0.0 for a in (0, 1) for b in (0, 1)},
-        )
-        for one, other in (("find", "hear"), ("prepare", "answer"))
-    )
-
-
-NEEDLE_LOSS = 0.3
-HINT = 0.02
-"""What is lost less by each right choice of a needle, where not all are right."""
-
-
-def _needle(counts: Mapping[str, int], rng: np.random.Generator) -> tuple[Joint, ...]:
-    """One right variant of each of three operators; only all three together are good."""
-    names = ("find", "hear", "answer")
-    right = [int(rng.integers(counts[name])) for name in names]
-    every = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
-    return (
-        Joint(
-            knobs=tuple((name, "variant") for name in names),
-            kinds=tuple(tuple(int(at == r) for at in range(counts[n])) for n, r in zip(names, right, strict=True)),
-            losses={kinds: 0.0 if all(kinds) else NEEDLE_LOSS - HINT * sum(kinds) for kinds in every},
-        ),
-    )
-
-
-_USUAL = {3: (3, 1, 2, 0), 6: (8, 1, 4, 0), 9: (8, 6, 4, 0), 12: (10, 10, 10, 0)}
+_USUAL = {3: everywhere(3, 1, 2), 6: everywhere(8, 1, 4), 9: everywhere(8, 6, 4), 12: everywhere(10, 10, 10)}
+_NEEDLE = {3: everywhere(1, 1, 6), 6: everywhere(6, 1, 6), 9: everywhere(6, 6, 5), 12: everywhere(14, 14, 5)}
+_LIVE = {3: everywhere(3, 1, 1), 6: everywhere(6, 1, 1), 9: everywhere(8, 1, 4), 12: everywhere(8, 6, 4)}
 
 FAMILIES = (
-    Family("smooth", _USUAL, _diminishing, _scattered, _no_joints),
-    Family("plateau", _USUAL, _steps, _good_or_bad, _no_joints, limits_cost=True),
-    Family("interacting", _USUAL, _diminishing, _nothing, _exclusive_pairs, limits_cost=True),
-    Family(
-        "needle",
-        {3: (1, 1, 6, 0), 6: (6, 1, 6, 0), 9: (6, 6, 5, 0), 12: (14, 14, 5, 0)},
-        _diminishing,
-        _nothing,
-        _needle,
-        knobs_loss=0.4,
-    ),
-    Family(
-        "dead knobs",
-        {3: (3, 1, 1, 4), 6: (6, 1, 1, 10), 9: (8, 1, 4, 10), 12: (8, 6, 4, 10)},
-        _diminishing,
-        _scattered,
-        _no_joints,
-    ),
+    Family("smooth", _USUAL, diminishing, scattered, no_joints),
+    Family("plateau", _USUAL, steps, good_or_bad, no_joints, limits_cost=True),
+    Family("interacting", _USUAL, diminishing, nothing, exclusive_pairs, limits_cost=True),
+    Family("needle", _NEEDLE, diminishing, nothing, needle, knobs_loss=0.4),
+    Family("dead knobs", _LIVE, diminishing, scattered, no_joints, dead={3: 4, 6: 10, 9: 10, 12: 10}),
 )
 """The five. Of 10^3 configurations four knobs are dead, as ten would leave nothing else; of the larger ones ten are."""

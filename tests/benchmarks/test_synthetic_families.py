@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from benchmarks.synthetic_families import EXPONENTS, FAMILIES, Family, SyntheticCase, synthetic_case
+from benchmarks.synthetic_families import EXPONENTS, FAMILIES, Family, SyntheticCase, everywhere, synthetic_case
 from benchmarks.synthetic_optimum import cheapest_choices, undominated
 from benchmarks.synthetic_truth import cheapest_plan, judged, true_profile
 from hypothesis import given, settings
@@ -16,13 +16,17 @@ from circinus.planning import SearchSettings, plan_query
 from circinus.spec import Configuration, configurations
 
 _SMALL = {
-    "smooth": (2, 1, 2, 0), "plateau": (2, 2, 1, 0), "interacting": (2, 1, 2, 0), "needle": (1, 1, 3, 0),
-    "dead knobs": (3, 1, 1, 1),
+    "smooth": everywhere(2, 1, 2), "plateau": everywhere(2, 2, 1), "interacting": everywhere(2, 1, 2),
+    "needle": everywhere(1, 1, 3), "dead knobs": everywhere(3, 1, 1),
 }  # fmt: skip
 
 
 def _small(family: Family, seed: int) -> SyntheticCase:
-    return synthetic_case(dataclasses.replace(family, choices={0: _SMALL[family.name]}), 0, seed)
+    return synthetic_case(
+        dataclasses.replace(family, choices={0: _SMALL[family.name]}, dead={0: int(family.name == "dead knobs")}),
+        0,
+        seed,
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

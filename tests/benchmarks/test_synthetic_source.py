@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.synthetic_families import FAMILIES, SyntheticCase, synthetic_case
+from benchmarks.synthetic_families import FAMILIES, SyntheticCase, everywhere, synthetic_case
 from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import cheapest_of, judged, true_profile
 
@@ -20,7 +20,7 @@ from circinus.spec import configurations
 @pytest.fixture(scope="module")
 def case() -> SyntheticCase:
     smooth = FAMILIES[0]
-    return synthetic_case(dataclasses.replace(smooth, choices={0: (2, 1, 2, 0)}), 0, seed=0)
+    return synthetic_case(dataclasses.replace(smooth, choices={0: everywhere(2, 1, 2)}), 0, seed=0)
 
 
 def test_scores_are_as_uneven_as_those_of_the_published_speech_trace(case: SyntheticCase) -> None:
@@ -64,7 +64,7 @@ def test_what_the_runner_gives_is_what_is_true_and_prefixes_are_charged_once(cas
 
 
 def test_the_product_finds_a_plan_in_a_pipeline_of_functions(tmp_path: Path) -> None:
-    case = synthetic_case(dataclasses.replace(FAMILIES[0], choices={0: (2, 1, 1, 0)}), 0, seed=0)
+    case = synthetic_case(dataclasses.replace(FAMILIES[0], choices={0: everywhere(2, 1, 1)}), 0, seed=0)
     name, source = case.model.pipeline.name, SyntheticSource(case.model)
     explorer = explorer_of(case.specification, name)
     profile = profile_pipeline(case.specification, name, tmp_path / "store", source=source, explorer=explorer)
