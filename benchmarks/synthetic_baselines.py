@@ -106,7 +106,7 @@ def tpe_trials(case: SyntheticCase, seconds: float, seed: int) -> list[Trial]:
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     while not trials.spent and tries < 20 * (len(trials.done) + 1):
         trial = study.ask()
-        found = trials.measure(_suggested(case, trial))
+        found = trials.measure(suggested(case, trial))
         for limit, value in zip(LIMITS, found.beyond, strict=True):
             trial.set_constraint(limit, value)
         study.tell(trial, found.plan.estimate.cost_usd_per_h.lower)
@@ -124,7 +124,7 @@ def _asking(query: Query, slos: Slos) -> Query:
     return query.model_copy(update={"slos": slos})
 
 
-def _suggested(case: SyntheticCase, trial: Any) -> Configuration:
+def suggested(case: SyntheticCase, trial: Any) -> Configuration:
     """Ordered knobs as numbers, others as categories; one that does not exist under the others is not asked for."""
     operators: dict[str, KnobValues] = {}
     for operator in case.model.pipeline.operators:
