@@ -221,6 +221,7 @@ def _models(family: Family, operators: Sequence[OperatorSpec], rng: np.random.Ge
             output_bytes=_OUTPUT_BYTES[spec.name],
             memory_bytes=_MEMORY[spec.name],
             load_s=2.0,
+            fixed=float(rng.uniform(0.0, 0.4)),
             effects=effects,
         )
     return found

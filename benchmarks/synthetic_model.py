@@ -69,6 +69,8 @@ class OperatorModel:
     """Mean."""
     memory_bytes: float
     load_s: float
+    fixed: float
+    """Share of the service time that knobs do not change."""
     effects: Mapping[str, tuple[Effect, ...]]
     """Knob name -> what each of its choices does."""
 
@@ -77,7 +79,7 @@ class OperatorModel:
         chosen = values.as_dict()
         found = [self.effects[k.name][k.choices.index(chosen[k.name])] for k in spec.knobs if k.name in chosen]
         return Effect(
-            time=float(np.prod([effect.time for effect in found])),
+            time=self.fixed + (1.0 - self.fixed) * float(np.prod([effect.time for effect in found])),
             loss=sum(effect.loss for effect in found),
             size=float(np.prod([effect.size for effect in found])),
             memory=float(np.prod([effect.memory for effect in found])),
