@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -74,4 +75,16 @@ def configurations(pipeline: Pipeline) -> Iterator[Configuration]:
 
 def prefix(pipeline: Pipeline, configuration: Configuration, operator: str) -> Configuration:
     """The part of `configuration` that the output of `operator` depends on: itself and all its ancestors."""
-    return Configuration.of({name: configuration[name] for name in (*pipeline.ancestors(operator), operator)})
+    lineage = _lineages(tuple((spec.name, spec.after) for spec in pipeline.operators))[operator]
+    return Configuration(tuple(pair for pair in configuration.operators if pair[0] in lineage))
+
+
+@lru_cache(maxsize=64)
+def _lineages(after: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, frozenset[str]]:
+    """For each operator of a DAG, given by name and parents, itself and all its ancestors: asked for many times."""
+    parents = dict(after)
+
+    def lineage(name: str) -> frozenset[str]:
+        return frozenset({name}).union(*(lineage(parent) for parent in parents[name]))
+
+    return {name: lineage(name) for name in parents}
