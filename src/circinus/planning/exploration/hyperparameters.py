@@ -30,14 +30,15 @@ _DEVIATION_ABOUT_PRIOR = 0.07
 """Standard deviation of scores about a given prior mean, after level and slope, that is expected."""
 _DEVIATION_SPREAD = 0.8
 """Standard deviation of the logarithm of the former."""
-_DEVIATION_SPREAD_ABOUT_PRIOR = 0.6
+_DEVIATION_SPREAD_ABOUT_PRIOR = 0.5
 """Standard deviation of the logarithm of the latter; a prior mean about which scores stray far is none."""
 _JOINT_SHARE = 0.1
 """Of the variance, that is expected in the component of all knobs together where each operator has its own."""
 _CONSTANT_DEVIATION = 0.5
 """Standard deviation of the constant mean about the middle of the range, where no prior mean is given."""
-_LEVEL_DEVIATION = 0.2
-"""Standard deviation expected of the level by which scores differ from a given prior mean."""
+_LEVEL_DEVIATION = _CONSTANT_DEVIATION
+"""Standard deviation expected of the level by which scores differ from a given prior mean. As without one: whether it
+is to be trusted shall follow from how scores rank and lie apart, and not from where they are."""
 _SLOPE_DEVIATION = 0.3
 """Standard deviation expected of the slope of scores over a given prior mean, which is about 1."""
 

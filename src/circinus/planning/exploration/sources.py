@@ -35,6 +35,8 @@ class Source:
     means: FloatArray
     """(k,)"""
     score_range: tuple[float, float] = (0.0, 1.0)
+    variances: FloatArray | None = None
+    """(k,) of these means about the true ones; None: they are exact."""
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Source:
         configurations: Sequence[Configuration],
         means: FloatArray,
         score_range: tuple[float, float] = (0.0, 1.0),
+        variances: FloatArray | None = None,
     ) -> Source | None:
         """Scores of configurations of another pipeline: knobs correspond by the names of operator and knob.
 
@@ -70,27 +73,41 @@ class Source:
             return None
         distinct, which = np.unique(codes[usable], axis=0, return_inverse=True)
         which = which.reshape(-1)
-        averages = np.bincount(which, weights=means[usable]) / np.bincount(which)
-        return cls(name, space, shared, distinct, averages, score_range)
+        counts = np.bincount(which)
+        averages = np.bincount(which, weights=means[usable]) / counts
+        errors = None if variances is None else np.bincount(which, weights=variances[usable]) / counts**2
+        return cls(name, space, shared, distinct, averages, score_range, errors)
 
     def at(self, codes: IntArray) -> FloatArray:
         """(m,) scores at (m, d) codes: known where the source has the same shared choices, else predicted."""
+        return self._at(codes)[0]
+
+    def variances_at(self, codes: IntArray) -> FloatArray:
+        """(m,) of the errors of these scores, as what the source itself would show on all items."""
+        return self._at(codes)[1]
+
+    def _at(self, codes: IntArray) -> tuple[FloatArray, FloatArray]:
         projected = np.where(self.shared, codes, ABSENT)
-        found = np.array([self._known.get(code.tobytes(), np.nan) for code in projected])
-        unknown = np.isnan(found)
+        rows = np.array([self._rows.get(code.tobytes(), -1) for code in projected], dtype=np.int64)
+        means, variances = self.means[rows], self._variances[rows]
+        unknown = rows < 0
         if unknown.any():
-            found[unknown] = self._surrogate.predict(projected[unknown]).mean
-        return found
+            belief = self._surrogate.predict(projected[unknown])
+            means[unknown], variances[unknown] = belief.mean, belief.deviation**2
+        return means, variances
+
+    @property
+    def _variances(self) -> FloatArray:
+        return np.zeros(len(self.means)) if self.variances is None else self.variances
 
     @cached_property
-    def _known(self) -> dict[bytes, float]:
-        return {code.tobytes(): float(mean) for code, mean in zip(self.codes, self.means, strict=True)}
+    def _rows(self) -> dict[bytes, int]:
+        return {code.tobytes(): row for row, code in enumerate(self.codes)}
 
     @cached_property
     def _surrogate(self) -> Surrogate:
         count = min(len(self.codes), _LEARNT_FROM_AT_MOST)
         rows = np.unique(np.linspace(0, len(self.codes) - 1, count).astype(np.int64))
-        noise = (_NOISE_SHARE * (self.score_range[1] - self.score_range[0])) ** 2
-        return Surrogate.fit(
-            self.space, self.codes[rows], self.means[rows], np.full(len(rows), noise), score_range=self.score_range
-        )
+        least = (_NOISE_SHARE * (self.score_range[1] - self.score_range[0])) ** 2
+        noise = np.maximum(self._variances[rows], least)
+        return Surrogate.fit(self.space, self.codes[rows], self.means[rows], noise, score_range=self.score_range)

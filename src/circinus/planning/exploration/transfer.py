@@ -29,6 +29,18 @@ _ODDS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
+class Measured:
+    """Scores of n configurations."""
+
+    codes: IntArray
+    """(n, d)"""
+    means: FloatArray
+    """(n,)"""
+    variances: FloatArray
+    """(n,) of these about the true ones."""
+
+
+@dataclass(frozen=True, eq=False)
 class Prior:
     """Prior means, and why these; None where no source is used, as `Surrogate` takes it."""
 
@@ -44,6 +56,8 @@ class Prior:
     observation."""
     source: Source | None = None
     """That of `name`."""
+    measured: Measured | None = None
+    """What the fits are on."""
 
     def at(self, codes: IntArray) -> FloatArray | None:
         """(m,) prior means at any (m, d) codes, as `Surrogate.predict` takes them."""
@@ -55,7 +69,10 @@ class Prior:
         Raises:
             KeyError: nothing was observed yet.
         """
-        return self.fits[self.name].predict(codes, self.at(codes))
+        found = self.fits[self.name].predict(codes, self.at(codes))
+        if self.source is None or self.measured is None:
+            return found
+        return about_uncertain(found, codes, self.source.variances_at(codes), self.measured)
 
 
 def best_prior(
@@ -87,36 +104,61 @@ def best_prior(
         if not sources:
             return Prior(None, None, None, "there is no source", {})
         first = max(sources, key=lambda source: (len(source.codes), source.name))
-        reason = f"nothing measured yet; {first.name} has the most configurations"
+        reason = f"nothing measured yet; scores of {first.name} are of most configurations"
         return Prior(np.empty(0), first.at(candidates), first.name, reason, {}, first)
     warm = earlier.fits if earlier is not None else {}
 
-    def fit(name: str | None, prior: FloatArray | None) -> Surrogate:
+    def fit(source: Source | None) -> Surrogate:
         return Surrogate.fit(
             space,
             codes,
             means,
-            variances,
-            prior=prior,
+            variances if source is None else variances + source.variances_at(codes),
+            prior=None if source is None else source.at(codes),
             additive=additive,
-            warm=warm.get(name),
+            warm=warm.get(None if source is None else source.name),
             score_range=score_range,
         )
 
-    fits: dict[str | None, Surrogate] = {None: fit(None, None)}
+    fits: dict[str | None, Surrogate] = {None: fit(None)}
     gains: dict[str, float] = {}
     for source in sources:
-        fits[source.name] = fit(source.name, source.at(codes))
+        fits[source.name] = fit(source)
         gains[source.name] = fits[source.name].log_evidence - fits[None].log_evidence
     if not sources:
         return Prior(None, None, None, "there is no source", fits)
     best = max(sources, key=lambda source: (gains[source.name], source.name))
     times = f"{_factor(gains[best.name])} as probable as without a source"
     if gains[best.name] + math.log(_ODDS) <= 0:
-        reason = f"dropped {', '.join(sorted(gains))}: {best.name} makes {len(codes)} measurements {times}"
+        dropped = " and ".join(sorted(gains))
+        reason = f"dropped scores of {dropped}: those of {best.name} make {len(codes)} measurements {times}"
         return Prior(None, None, None, reason, fits)
-    reason = f"{best.name} makes {len(codes)} measurements {times}"
-    return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best)
+    reason = f"scores of {best.name} make {len(codes)} measurements {times}"
+    return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best, Measured(codes, means, variances))
+
+
+def about_uncertain(belief: Belief, codes: IntArray, uncertain: FloatArray, measured: Measured) -> Belief:
+    """What is believed if the prior mean has errors of its own, which differ from configuration to configuration.
+
+    A score is f = prior mean + g + u: a Gaussian process g, and the prior mean's error u. From a fit in which u counts
+    as noise, g is known; u remains. Of a configuration that was measured, y = f + e, and so u is known as far as
+    E[u | y, g] = Var u / (Var u + Var e) (y - prior mean - g).
+
+    Args:
+        belief: of m configurations' prior mean + g.
+        codes: (m, d) of these.
+        uncertain: (m,) variances of u.
+        measured: what the fit was on, each configuration once.
+    """
+    if not uncertain.any():
+        return belief
+    row_of = {code.tobytes(): row for row, code in enumerate(measured.codes)}
+    rows = np.array([row_of.get(code.tobytes(), -1) for code in codes], dtype=np.int64)
+    noise = np.where(rows < 0, np.inf, measured.variances[rows])
+    share = np.where(uncertain > 0, 1.0 / (1.0 + noise / np.maximum(uncertain, 1e-300)), 0.0)
+    mean = belief.mean + share * (measured.means[rows] - belief.mean)
+    left = np.where(rows < 0, uncertain, share * np.where(rows < 0, 0.0, noise))
+    return Belief(mean, np.sqrt((1.0 - share) ** 2 * belief.deviation**2 + left))
 
 
 def _factor(nats: float) -> str:
