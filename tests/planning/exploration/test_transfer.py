@@ -105,10 +105,27 @@ def test_of_several_the_better_one_is_taken() -> None:
     prior = measured(truth, sources, 8, rng)
     assert prior.name == "near"
     assert "scores of near make 8 measurements" in prior.reason
-    belief = prior.fits["near"].predict(EVERYTHING, prior.candidates)
-    assert np.array_equal(prior.belief(EVERYTHING).mean, belief.mean)
+    assert sum(prior.probabilities.values()) == pytest.approx(1.0)
+    assert max(prior.probabilities, key=lambda name: prior.probabilities[name]) == "near"
+    parts = {name: prior.fits[name].predict(EVERYTHING, _at(prior, name)) for name in prior.probabilities}
+    mean = sum(share * parts[name].mean for name, share in prior.probabilities.items())
+    np.testing.assert_allclose(prior.belief(EVERYTHING).mean, mean)
+    assert (prior.belief(EVERYTHING).deviation >= 0.9 * parts["near"].deviation).all()
     again = measured(truth, sources, 9, np.random.default_rng(3), earlier=prior)
     assert again.name == "near"
+
+
+def _at(prior: Prior, name: str | None) -> FloatArray | None:
+    return None if name is None else prior.sources[name].at(EVERYTHING)
+
+
+def test_few_measurements_leave_room_for_the_source_to_mislead() -> None:
+    rng = np.random.default_rng(5)
+    truth = landscape(rng)
+    prior = measured(truth, [source_of("there", truth)], 1, rng)
+    assert 0.2 < prior.probabilities[None] < 0.5
+    alone = prior.fits["there"].predict(EVERYTHING, prior.candidates)
+    assert (prior.belief(EVERYTHING).deviation > alone.deviation).mean() > 0.9
 
 
 def test_before_the_first_measurement_the_source_is_all_there_is() -> None:

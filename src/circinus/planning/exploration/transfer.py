@@ -3,17 +3,21 @@
 Configurations rank nearly alike on other data while levels differ. A surrogate about a prior mean learns by how much
 its level and slope are off, each with a prior of its own (level near 0, slope near 1), and how far scores stray.
 
-The rule: a source is used if, and only if, it is more probable than having none after the measurements, and of several
-the most probable one. Before them it is taken to be twice as probable, since sources are of similar pipelines.
-Their probabilities are marginal likelihoods, over all levels, slopes and hyperparameters (Laplace's approximation for
-these). Nothing is remembered: a source that misled on few measurements is used again if later ones bear it out.
+Which source is of use, or none, is not known but more or less probable, by how probable it makes the measurements:
+marginal likelihoods, over all levels, slopes and hyperparameters (Laplace's approximation for these). Beliefs are
+averaged over these cases (Hoeting et al., Statistical Science 14, 1999), so that a source which misleads does no harm
+while few measurements cannot tell. Before any, that one is of use is taken to be twice as probable as that none is,
+since sources are of similar pipelines. People are told of the most probable source, and that all were dropped where
+none is more probable than having none.
+
+Nothing is remembered: a source that misled on few measurements is used again if later ones bear it out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,8 @@ FloatArray = NDArray[np.float64]
 
 _ODDS = 2.0
 """Of a source to none before any measurement."""
+_IMPOSSIBLE = 0.001
+"""Probability below which a source, or its absence, is not looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,21 +64,34 @@ class Prior:
     """That of `name`."""
     measured: Measured | None = None
     """What the fits are on."""
+    probabilities: Mapping[str | None, float] = field(default_factory=dict)
+    """Of each source and, under None, of none being of use; those that are next to impossible are left out."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """By name."""
 
     def at(self, codes: IntArray) -> FloatArray | None:
         """(m,) prior means at any (m, d) codes, as `Surrogate.predict` takes them."""
         return None if self.source is None else self.source.at(codes)
 
     def belief(self, codes: IntArray) -> Belief:
-        """What is believed of any (m, d) codes.
+        """What is believed of any (m, d) codes, with and without each source, as probable as these are.
 
         Raises:
             KeyError: nothing was observed yet.
         """
-        found = self.fits[self.name].predict(codes, self.at(codes))
-        if self.source is None or self.measured is None:
-            return found
-        return about_uncertain(found, codes, self.source.variances_at(codes), self.measured)
+        found = [self._about(name, codes) for name in self.probabilities]
+        shares = np.array(list(self.probabilities.values()))
+        means = np.array([belief.mean for belief in found])
+        mean = shares @ means
+        variance = shares @ (np.array([belief.deviation**2 for belief in found]) + (means - mean) ** 2)
+        return Belief(mean, np.sqrt(variance))
+
+    def _about(self, name: str | None, codes: IntArray) -> Belief:
+        source = self.sources.get(name) if name is not None else None
+        if source is None or self.measured is None:
+            return self.fits[name].predict(codes)
+        found = self.fits[name].predict(codes, source.at(codes))
+        return about_uncertain(found, codes, source.variances_at(codes), self.measured)
 
 
 def best_prior(
@@ -126,15 +145,26 @@ def best_prior(
         fits[source.name] = fit(source)
         gains[source.name] = fits[source.name].log_evidence - fits[None].log_evidence
     if not sources:
-        return Prior(None, None, None, "there is no source", fits)
+        return Prior(None, None, None, "there is no source", fits, probabilities={None: 1.0})
     best = max(sources, key=lambda source: (gains[source.name], source.name))
     times = f"{_factor(gains[best.name])} as probable as without a source"
+    known = {source.name: source for source in sources}
+    measured, shares = Measured(codes, means, variances), _probabilities(gains)
     if gains[best.name] + math.log(_ODDS) <= 0:
         dropped = " and ".join(sorted(gains))
         reason = f"dropped scores of {dropped}: those of {best.name} make {len(codes)} measurements {times}"
-        return Prior(None, None, None, reason, fits)
+        return Prior(None, None, None, reason, fits, None, measured, shares, known)
     reason = f"scores of {best.name} make {len(codes)} measurements {times}"
-    return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best, Measured(codes, means, variances))
+    return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, known)
+
+
+def _probabilities(gains: Mapping[str, float]) -> Mapping[str | None, float]:
+    logarithms: dict[str | None, float] = {None: 0.0}
+    logarithms |= {name: gain + math.log(_ODDS / len(gains)) for name, gain in gains.items()}
+    greatest = max(logarithms.values())
+    odds = {name: math.exp(logarithm - greatest) for name, logarithm in logarithms.items()}
+    kept = {name: share for name, share in odds.items() if share >= _IMPOSSIBLE * sum(odds.values())}
+    return {name: share / sum(kept.values()) for name, share in kept.items()}
 
 
 def about_uncertain(belief: Belief, codes: IntArray, uncertain: FloatArray, measured: Measured) -> Belief:

@@ -1,0 +1,132 @@
+"""What was measured elsewhere, as the search uses it: prior means of scores, what operators take, where to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.operators_elsewhere import OperatorsElsewhere
+from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration.transfer import Prior, best_prior
+from circinus.planning.exploration.two_way import row_means
+from circinus.profiling.earlier import EarlierScores
+from circinus.spec import AccuracySlo, Pipeline
+
+FloatArray = NDArray[np.float64]
+
+FITTED_AT_MOST = 3
+"""Sources that are compared by a Gaussian process each; of more, those that fit best by a straight line."""
+CHECKED_ON = 3
+"""Configurations that are measured first at least."""
+_STRAY = 0.07
+"""Standard deviation of scores about a straight line over a source's, as a share of the range."""
+_LEVEL, _SLOPE = 0.2, 0.3
+"""Standard deviations of its level about 0, as a share of the range, and of its slope about 1."""
+_LEAST_ERROR = 1.0 / 16.0
+"""Of the range squared: counted as one more rest, since a few equal scores prove nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """All sources of one pipeline; what follows from them and from what is known here, nothing else."""
+
+    pipeline: Pipeline
+    space: KnobSpace
+    earlier: tuple[EarlierScores, ...] = ()
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Those of which scores say anything, in the same order."""
+        low, high = self.pipeline.metric.range
+        found = []
+        for earlier in self.earlier:
+            means = row_means(earlier.scores, (high - low) ** 2 * _LEAST_ERROR)
+            configurations = [earlier.configurations[row] for row in means.rows.tolist()]
+            source = Source.of(
+                earlier.name, self.space, configurations, means.means, (low, high), variances=means.variances
+            )
+            if source is not None and len(source.codes) > 1:
+                found.append(source)
+        return tuple(found)
+
+    @cached_property
+    def operators(self) -> tuple[OperatorsElsewhere, ...]:
+        """What operators took, source by source."""
+        return tuple(OperatorsElsewhere(self.space, self.pipeline, earlier.runs) for earlier in self.earlier)
+
+    def prior(
+        self,
+        codes: IntArray,
+        means: FloatArray,
+        variances: FloatArray,
+        candidates: IntArray,
+        *,
+        additive: bool = False,
+    ) -> Prior:
+        """What to believe about, and why; see `best_prior`, which is asked of the few best sources."""
+        score_range = self.pipeline.metric.range
+        sources = self.sources
+        if len(codes):
+            width = score_range[1] - score_range[0]
+            fits = [_straight_line(source, codes, means, variances, width) for source in sources]
+            kept = sorted(np.argsort(-np.array(fits), kind="stable")[:FITTED_AT_MOST].tolist())
+            sources = tuple(sources[number] for number in kept)
+        return best_prior(
+            self.space, sources, codes, means, variances, candidates, additive=additive, score_range=score_range
+        )
+
+
+def _straight_line(source: Source, codes: IntArray, means: FloatArray, variances: FloatArray, width: float) -> float:
+    """Logarithm of the density of scores that lie about a straight line over a source's, in units of the range.
+
+    Level and slope are integrated out (Rasmussen & Williams 2006, section 2.7); a line through the middle of the
+    source's scores, so that they are independent.
+    """
+    there = source.at(codes)
+    centred = (there - there.mean()) / width
+    errors = variances + source.variances_at(codes)
+    covariance = np.diag(errors / width**2 + _STRAY**2) + _LEVEL**2 + _SLOPE**2 * np.outer(centred, centred)
+    rests = (means - there) / width
+    sign, logarithm = np.linalg.slogdet(covariance)
+    return float(-(rests @ np.linalg.solve(covariance, rests) + sign * logarithm) / 2)
+
+
+def beginning(
+    scores: FloatArray, usd_per_h: Sequence[FloatArray], slos: Sequence[AccuracySlo | None]
+) -> tuple[int, ...]:
+    """What to measure first by what is known elsewhere: for each query its cheapest plan's configuration.
+
+    That is the cheapest with everything free of those whose score elsewhere keeps the objective; where none does, the
+    one that comes nearest of those that have any plan. A query for which no configuration has one asks for nothing.
+    If these are few, those come along that score least and most elsewhere: they tell soonest whether it misleads.
+
+    Args:
+        scores: (k,) of configurations elsewhere.
+        usd_per_h: for each query (k, s) least costs, the first with everything free; infinite: no plan.
+        slos: for each query its accuracy objective.
+
+    Returns:
+        Numbers of configurations, each once, in the order of the queries; none if nothing has a plan.
+    """
+    found: dict[int, None] = {}
+    for costs, slo in zip(usd_per_h, slos, strict=True):
+        cost = costs[:, 0]
+        possible = np.isfinite(cost)
+        if not possible.any():
+            continue
+        sign = 1.0 if slo is None or slo.comparison == ">=" else -1.0
+        good = possible & (True if slo is None else sign * scores >= sign * slo.threshold)
+        if good.any():
+            found[int(np.where(good, cost, np.inf).argmin())] = None
+        else:
+            found[int(np.where(possible, sign * scores, -np.inf).argmax())] = None
+    if found and len(found) < CHECKED_ON:
+        anywhere = np.isfinite([costs[:, 0] for costs in usd_per_h]).any(axis=0)
+        for extreme in (np.where(anywhere, scores, np.inf).argmin(), np.where(anywhere, scores, -np.inf).argmax()):
+            found[int(extreme)] = None
+    return tuple(found)

@@ -1,0 +1,107 @@
+"""A source as a profile of the target: what plans would cost before anything of it is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling.addresses import LOCAL
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
+from circinus.profiling.earlier import EarlierScores
+from circinus.spec import Configuration, Pipeline, has_knob_values, prefix
+
+
+def profile_elsewhere(pipeline: Pipeline, earlier: EarlierScores) -> PipelineProfile | None:
+    """What operators took under the configurations of a source, as if it were the target; accuracies say nothing.
+
+    Of those configurations all of whose operators were measured on the items that most prefixes were measured on.
+
+    Args:
+        pipeline: the target.
+        earlier: the source.
+
+    Returns:
+        None where it has no such configuration, as where it shares some operators only.
+    """
+    runs = earlier.runs
+    if not runs.prefixes:
+        return None
+    known = np.isfinite(runs.service_s)
+    columns = known.sum(axis=0) == known.sum(axis=0).max()
+    rows = {runs.prefixes[row]: row for row in np.flatnonzero(known[:, columns].all(axis=1)).tolist()}
+    items, shared = np.arange(int(columns.sum())), _Shared(pipeline, earlier, rows, columns)
+    found = []
+    for configuration in dict.fromkeys(earlier.configurations):
+        operators = shared.operators(configuration)
+        if operators is not None:
+            low, high = pipeline.metric.range
+            found.append(
+                ConfigurationProfile(
+                    configuration=configuration,
+                    items=items,
+                    scores=np.full(len(items), np.nan),
+                    accuracy=Bounded((low + high) / 2, low, high),
+                    input_bytes=runs.input_bytes[columns],
+                    operators=operators,
+                )
+            )
+    if not found:
+        return None
+    return PipelineProfile(
+        pipeline=pipeline.name,
+        dataset_fingerprint="",
+        dataset_items=len(items),
+        held_out_items=0,
+        hardware_class=LOCAL,
+        risk=0.0,
+        configurations=tuple(found),
+        unmeasured=(),
+        profiled_s=0.0,
+        saved_s=0.0,
+    )
+
+
+class _Shared:
+    """Operators of the source as profiles; configurations that share a prefix share the object."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        earlier: EarlierScores,
+        rows: dict[tuple[str, Configuration], int],
+        columns: NDArray[np.bool_],
+    ) -> None:
+        self._pipeline, self._runs, self._rows, self._columns = pipeline, earlier.runs, rows, columns
+        self._known: dict[tuple[str, Configuration], OperatorProfile] = {}
+
+    def operators(self, configuration: Configuration) -> dict[str, OperatorProfile] | None:
+        """By name; None where one was not measured, or has a choice that the target lacks."""
+        if set(configuration) != {spec.name for spec in self._pipeline.operators}:
+            return None
+        found = {}
+        for spec in self._pipeline.operators:
+            profile = self._profile(spec.name, prefix(self._pipeline, configuration, spec.name))
+            if profile is None or not has_knob_values(spec, configuration[spec.name]):
+                return None
+            found[spec.name] = profile
+        return found
+
+    def _profile(self, operator: str, of: Configuration) -> OperatorProfile | None:
+        key, replica = (operator, of), (operator, of[operator])
+        if key not in self._rows or replica not in self._runs.replicas:
+            return None
+        if key not in self._known:
+            row, measured = self._rows[key], self._runs.allocations.get(replica, {})
+            ratios = batch_ratios(allowed_allocations(self._pipeline.operator(operator)), measured)
+            self._known[key] = OperatorProfile(
+                operator=operator,
+                prefix=of,
+                service_s=self._runs.service_s[row, self._columns],
+                output_bytes=self._runs.output_bytes[row, self._columns],
+                peak_memory_bytes=self._runs.replicas[replica].peak_memory_bytes,
+                load_s=self._runs.replicas[replica].load_s,
+                batch_ratio=ratios,
+                measured_allocations=measured_allocations(ratios, measured),
+            )
+        return self._known[key]
