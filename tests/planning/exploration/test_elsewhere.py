@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from circinus.planning.exploration.elsewhere import FITTED_AT_MOST, Elsewhere, beginning
+from circinus.planning.exploration.elsewhere import FITTED_AT_MOST, Elsewhere, beginning, owed
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.operators_elsewhere import (
     LEAST_SPREAD,
@@ -246,6 +246,13 @@ def test_few_come_with_the_extremes_that_tell_whether_the_source_misleads() -> N
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.65, comparison=">=")]) == (0, 1, 2)
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.65, comparison="<=")]) == (4, 1, 2)
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.95, comparison=">=")]) == (2, 1)
+
+
+def test_where_all_sources_were_dropped_every_choice_is_still_to_be_seen() -> None:
+    cover = [_configuration(number, number) for number in (1, 2, 3, 4)]
+    assert owed(cover, []) == cover[0]
+    assert owed(cover, [_configuration(1, 2), _configuration(2, 1)]) == cover[2]
+    assert owed(cover, [_configuration(a, b) for a, b in ((1, 2), (2, 1), (3, 4), (4, 3))]) is None
 
 
 def test_a_source_is_read_as_a_profile_of_the_target() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from circinus.planning.exploration.choice import Stopping, choose
 from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.elsewhere import Elsewhere, beginning
+from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.improvement import Outlook, keeps
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.surrogate import FloatArray
@@ -65,6 +65,10 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: Elsewhere, rng: np.ra
     while True:
         measured = np.isin(np.arange(len(truth)), rows)
         prior = elsewhere.prior(CODES[rows], (truth + noise)[rows], np.full(len(rows), NOISE**2), CODES)
+        next_owed = owed(covering(LISTED), [LISTED[row] for row in rows]) if prior.name is None else None
+        if next_owed is not None:
+            rows.append(LISTED.index(next_owed))
+            continue
         belief = prior.belief(CODES)
         sure = measured & (truth >= SLO.threshold)
         outlook = Outlook(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.transfer import Prior, best_prior
 from circinus.planning.exploration.two_way import row_means
 from circinus.profiling.earlier import EarlierScores
-from circinus.spec import AccuracySlo, Pipeline
+from circinus.spec import AccuracySlo, Configuration, Pipeline
 
 FloatArray = NDArray[np.float64]
 
@@ -130,3 +130,21 @@ def beginning(
         for extreme in (np.where(anywhere, scores, np.inf).argmin(), np.where(anywhere, scores, -np.inf).argmax()):
             found[int(extreme)] = None
     return tuple(found)
+
+
+def owed(cover: Sequence[Configuration], measured: Iterable[Configuration]) -> Configuration | None:
+    """What is to be measured still where all sources were dropped: what a search without any begins with.
+
+    Args:
+        cover: that.
+        measured: whatever was.
+
+    Returns:
+        The first of the cover that has a choice of a knob which nothing measured has; None: there is none.
+    """
+    seen = {choice for configuration in measured for choice in _choices(configuration)}
+    return next((found for found in cover if not seen.issuperset(_choices(found))), None)
+
+
+def _choices(configuration: Configuration) -> set[tuple[str, str, object]]:
+    return {(operator, name, value) for operator, own in configuration.operators for name, value in own.values}

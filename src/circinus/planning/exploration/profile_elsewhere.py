@@ -56,7 +56,7 @@ def profile_elsewhere(pipeline: Pipeline, earlier: EarlierScores) -> PipelinePro
         hardware_class=LOCAL,
         risk=0.0,
         configurations=tuple(found),
-        unmeasured=(),
+        unmeasured=0,
         profiled_s=0.0,
         saved_s=0.0,
     )
