@@ -1,20 +1,23 @@
 """What operators take under prefixes that nobody measured here, by what the same operators took elsewhere.
 
 Logarithms throughout: what operators take on other items, machines or in other versions differs by factors. A code here
-is one of the target's space with `ABSENT` in every column that the operator does not depend on.
+is one of the target's space with `ABSENT` in every column that the operator does not depend on. Where nothing is known
+of a code, logarithms are NaN and deviations infinite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.knob_space import ABSENT, IntArray, KnobSpace
+from circinus.planning.exploration.operator_models import Prediction
 from circinus.planning.exploration.two_way import row_means
 from circinus.profiling import OperatorProfile
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
 from circinus.profiling.earlier_runs import EarlierRuns
 from circinus.spec import Configuration, Pipeline
 
@@ -26,20 +29,6 @@ UNSEEN_SPREAD = 0.3
 """The same where nothing was compared yet."""
 _LEAST = 1e-9
 """Seconds or bytes below which a logarithm is of no use."""
-
-
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """What one operator is expected to take under m codes; NaN where nothing is known."""
-
-    log_service_s: FloatArray
-    """(m,) means of the logarithms of the items' seconds."""
-    service_deviation: FloatArray
-    """(m,) standard deviations; infinite where nothing is known."""
-    log_output_bytes: FloatArray
-    """(m,)"""
-    output_deviation: FloatArray
-    """(m,)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +80,7 @@ class OperatorsElsewhere:
             pipeline: the target.
             runs: what was measured elsewhere.
         """
-        self._space, self._pipeline = space, pipeline
+        self._space, self._pipeline, self._runs = space, pipeline, runs
         self._operators: dict[str, OperatorElsewhere] = {}
         if not runs.prefixes:
             return
@@ -121,16 +110,31 @@ class OperatorsElsewhere:
         """What was measured of an operator; None: nothing."""
         return self._operators.get(operator)
 
-    def at(self, operator: str, codes: IntArray) -> Taken:
+    def at(self, operator: str, codes: IntArray) -> Prediction:
         """What it took there under (m, d) codes; deviations are 0 where the very prefix was measured there."""
         found = self._operators.get(operator)
         if found is None:
             nothing, unknown = np.full(len(codes), np.nan), np.full(len(codes), np.inf)
-            return Taken(nothing, unknown, nothing, unknown)
+            return Prediction(nothing, unknown, nothing, unknown)
         rows, same = found.rows(codes)
         off = np.where(rows < 0, np.inf, np.where(same, 0.0, self._under_others))
         seconds = np.where(rows < 0, np.nan, found.log_service_s[rows])
-        return Taken(seconds, off, np.where(rows < 0, np.nan, found.log_output_bytes[rows]), off)
+        return Prediction(seconds, off, np.where(rows < 0, np.nan, found.log_output_bytes[rows]), off)
+
+    def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
+        """The profile with what a replica took there under the operator's own knob values; None: not measured there."""
+        key = profile.operator, profile.prefix[profile.operator]
+        if key not in self._runs.replicas:
+            return None
+        replica, measured = self._runs.replicas[key], self._runs.allocations.get(key, {})
+        ratios = batch_ratios(allowed_allocations(self._pipeline.operator(profile.operator)), measured)
+        return replace(
+            profile,
+            peak_memory_bytes=replica.peak_memory_bytes,
+            load_s=replica.load_s,
+            batch_ratio=ratios,
+            measured_allocations=measured_allocations(ratios, measured),
+        )
 
     def code(self, prefix: Configuration) -> IntArray | None:
         """(d,) of a prefix of the target."""
@@ -160,18 +164,18 @@ class Comparison:
             found = there.at(operator, np.array([code for code, _ in coded], dtype=np.int64))
             both = found.service_deviation == 0
             if both.any():
-                here_s = np.array([log_mean(profile.service_s) for _, profile in coded])
-                here_bytes = np.array([log_mean(profile.output_bytes) for _, profile in coded])
+                here_s = np.array([_log_of_mean(profile.service_s) for _, profile in coded])
+                here_bytes = np.array([_log_of_mean(profile.output_bytes) for _, profile in coded])
                 seconds[operator] = (here_s - found.log_service_s)[both]
                 sizes[operator] = (here_bytes - found.log_output_bytes)[both]
         self._seconds, self._sizes = _Ratios(seconds), _Ratios(sizes)
 
-    def at(self, operator: str, codes: IntArray) -> Taken:
+    def at(self, operator: str, codes: IntArray) -> Prediction:
         """What an operator is expected to take here under (m, d) codes."""
         there = self._there.at(operator, codes)
         ratio, spread = self._seconds.of(operator)
         size_ratio, size_spread = self._sizes.of(operator)
-        return Taken(
+        return Prediction(
             there.log_service_s + ratio,
             np.hypot(there.service_deviation, spread),
             there.log_output_bytes + size_ratio,
@@ -198,7 +202,7 @@ class _Ratios:
         return self._average, self._spread_of_others
 
 
-def surest(guesses: Sequence[Taken]) -> Taken:
+def surest(guesses: Sequence[Prediction]) -> Prediction:
     """For each code the one with the least deviation, of equals the first; seconds and bytes each by themselves.
 
     Args:
@@ -210,7 +214,7 @@ def surest(guesses: Sequence[Taken]) -> Taken:
     def chosen(values: Sequence[FloatArray], which: IntArray) -> FloatArray:
         return np.asarray(np.take_along_axis(np.array(values), which, axis=0)[0])
 
-    return Taken(
+    return Prediction(
         chosen([guess.log_service_s for guess in guesses], by_s),
         chosen([guess.service_deviation for guess in guesses], by_s),
         chosen([guess.log_output_bytes for guess in guesses], by_bytes),
@@ -231,9 +235,8 @@ def prefix_code(space: KnobSpace, prefix: Configuration) -> IntArray | None:
     return code
 
 
-def log_mean(values: FloatArray) -> float:
-    """Mean of the logarithms."""
-    return float(np.log(np.maximum(values, _LEAST)).mean())
+def _log_of_mean(values: FloatArray) -> float:
+    return float(np.log(max(float(values.mean()), _LEAST)))
 
 
 def pooled_spread(groups: Sequence[FloatArray]) -> float:

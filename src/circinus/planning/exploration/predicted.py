@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.operator_models import OperatorModel, Prediction
+from circinus.planning.exploration.operators_elsewhere import Comparison, OperatorsElsewhere, surest
 from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
 
@@ -28,9 +29,10 @@ UNSEEN_SPREAD = 0.3
 class Predictor:
     """Predicts configurations of one pipeline; what it learns of operators it keeps until more of them is known."""
 
-    def __init__(self, pipeline: Pipeline, space: KnobSpace) -> None:
-        """Nothing is learnt yet."""
-        self._pipeline, self._space = pipeline, space
+    def __init__(self, pipeline: Pipeline, space: KnobSpace, elsewhere: Sequence[OperatorsElsewhere] = ()) -> None:
+        """Nothing is learnt yet, but of what operators took elsewhere."""
+        self._pipeline, self._space, self._elsewhere = pipeline, space, tuple(elsewhere)
+        self._beside: tuple[Comparison, ...] = ()
         self._key: object = None
         self._items = 0
         self._input_bytes = 1.0
@@ -56,6 +58,7 @@ class Predictor:
         if key != self._key:
             self._key, self._items, self._by_prefix, self._models = key, items, by_prefix, {}
             self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
+            self._beside = tuple(there.beside(by_prefix) for there in self._elsewhere)
         return True
 
     def predict(self, known: PipelineProfile, wanted: Sequence[Configuration]) -> PipelineProfile:
@@ -64,6 +67,7 @@ class Predictor:
         An operator under a prefix that was measured is known. Under another one its seconds and bytes are those of the
         most similar prefix that was measured, times what an `OperatorModel` says of the ratio, less `CAUTION` standard
         deviations: in case of doubt a configuration is taken to be cheap, so that it is measured rather than missed.
+        Where what operators took elsewhere says it with less deviation, they are what that says.
 
         Args:
             known: what `learn` was told last.
@@ -108,7 +112,8 @@ class Predictor:
         for operator in self._pipeline.topological_order():
             sizes = [found[parent].output_bytes(0.0) for parent in operator.after]
             input_bytes = sum(sizes, start=np.zeros(len(codes))) if sizes else np.full(len(codes), self._input_bytes)
-            found[operator.name] = self._model(operator.name).predict(codes, input_bytes)
+            learnt = self._model(operator.name).predict(codes, input_bytes)
+            found[operator.name] = surest([learnt, *(there.at(operator.name, codes) for there in self._beside)])
         return found
 
     def _guesses(self, wanted: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
@@ -130,6 +135,8 @@ class Predictor:
                 differs = codes[row] != donor_codes
                 alike = np.lexsort((differs[:, lineage].sum(axis=1), differs[:, own_columns].sum(axis=1)))
                 donor = known[donors[int(alike[0])]]
+                if donor.prefix[name] != own[name]:
+                    donor = self._with_replica(donor, own)
                 found[name, own] = replace(
                     donor,
                     prefix=own,
@@ -138,6 +145,11 @@ class Predictor:
                     * (output_bytes[row] / max(float(donor.output_bytes.mean()), _LEAST)),
                 )
         return found
+
+    def _with_replica(self, donor: OperatorProfile, own: Configuration) -> OperatorProfile:
+        """Under its knob values in `own` an operator's replicas are as elsewhere, if they were measured there."""
+        found = (there.with_replica(replace(donor, prefix=own)) for there in self._elsewhere)
+        return next((profile for profile in found if profile is not None), donor)
 
     def _model(self, operator: str) -> OperatorModel:
         if operator not in self._models:
