@@ -235,20 +235,20 @@ def test_of_many_sources_the_good_one_is_found_though_few_are_fitted() -> None:
     assert Elsewhere(PIPELINE, SPACE).prior(CODES[rows], truth[rows], np.full(7, 1e-4), CODES).name is None
 
 
-def test_the_beginning_is_the_cheapest_that_is_good_enough_for_each_query() -> None:
-    scores = np.array([0.5, 0.6, 0.7, 0.8])
-    costs = np.array([[1.0, 9.0], [2.0, 9.0], [3.0, 9.0], [np.inf, 0.0]])
-    at_least = [AccuracySlo(threshold=t, comparison=">=") for t in (0.55, 0.65, 0.75)]
-    assert beginning(scores, [costs] * 4, [*at_least, None]) == (1, 2, 0)
-    assert beginning(scores, [np.full((4, 2), np.inf)], [None]) == ()
-
-
-def test_few_come_with_the_extremes_that_tell_whether_the_source_misleads() -> None:
+def test_the_beginning_is_the_cheapest_that_is_good_enough_and_the_extremes() -> None:
     scores = np.array([0.7, 0.5, 0.8, 0.9, 0.6])
     costs = np.array([2.0, 3.0, 4.0, np.inf, 1.0])[:, None]
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.65, comparison=">=")]) == (0, 1, 2)
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.65, comparison="<=")]) == (4, 1, 2)
     assert beginning(scores, [costs], [AccuracySlo(threshold=0.95, comparison=">=")]) == (2, 1)
+    assert beginning(scores, [costs], [None]) == (4, 1, 2)
+
+
+def test_the_beginning_is_of_the_first_query_that_has_a_plan() -> None:
+    scores, none = np.array([0.5, 0.6, 0.7]), np.full((3, 2), np.inf)
+    costs = np.array([[np.inf, 0.0], [2.0, 9.0], [1.0, 9.0]])
+    assert beginning(scores, [none, costs, costs[::-1]], [None, None, None]) == (2, 0)
+    assert beginning(scores, [none, none], [None, None]) == ()
 
 
 def test_where_all_sources_were_dropped_every_choice_is_still_to_be_seen() -> None:

@@ -21,8 +21,6 @@ FloatArray = NDArray[np.float64]
 
 FITTED_AT_MOST = 3
 """Sources that are compared by a Gaussian process each; of more, those that fit best by a straight line."""
-CHECKED_ON = 3
-"""Configurations that are measured first at least."""
 _STRAY = 0.07
 """Standard deviation of scores about a straight line over a source's, as a share of the range."""
 _LEVEL, _SLOPE = 0.2, 0.3
@@ -99,11 +97,11 @@ def _straight_line(source: Source, codes: IntArray, means: FloatArray, variances
 def beginning(
     scores: FloatArray, usd_per_h: Sequence[FloatArray], slos: Sequence[AccuracySlo | None]
 ) -> tuple[int, ...]:
-    """What to measure first by what is known elsewhere: for each query its cheapest plan's configuration.
+    """What to measure first by what is known elsewhere, instead of a cover.
 
-    That is the cheapest with everything free of those whose score elsewhere keeps the objective; where none does, the
-    one that comes nearest of those that have any plan. A query for which no configuration has one asks for nothing.
-    If these are few, those come along that score least and most elsewhere: they tell soonest whether it misleads.
+    First the configuration of the cheapest plan of a query, with everything free, whose score elsewhere keeps the
+    objective; where none does, the one that comes nearest. That is one query only, since levels differ, and by how much
+    is seen then. With it those that score least and most elsewhere: they tell soonest whether it misleads.
 
     Args:
         scores: (k,) of configurations elsewhere.
@@ -111,24 +109,23 @@ def beginning(
         slos: for each query its accuracy objective.
 
     Returns:
-        Numbers of configurations, each once, in the order of the queries; none if nothing has a plan.
+        Numbers of configurations that have a plan, each once; none if nothing has one.
     """
     found: dict[int, None] = {}
     for costs, slo in zip(usd_per_h, slos, strict=True):
         cost = costs[:, 0]
         possible = np.isfinite(cost)
-        if not possible.any():
-            continue
-        sign = 1.0 if slo is None or slo.comparison == ">=" else -1.0
-        good = possible & (True if slo is None else sign * scores >= sign * slo.threshold)
-        if good.any():
-            found[int(np.where(good, cost, np.inf).argmin())] = None
-        else:
-            found[int(np.where(possible, sign * scores, -np.inf).argmax())] = None
-    if found and len(found) < CHECKED_ON:
-        anywhere = np.isfinite([costs[:, 0] for costs in usd_per_h]).any(axis=0)
-        for extreme in (np.where(anywhere, scores, np.inf).argmin(), np.where(anywhere, scores, -np.inf).argmax()):
-            found[int(extreme)] = None
+        if possible.any():
+            sign = 1.0 if slo is None or slo.comparison == ">=" else -1.0
+            good = possible & (True if slo is None else sign * scores >= sign * slo.threshold)
+            best = np.where(good, -cost, -np.inf) if good.any() else np.where(possible, sign * scores, -np.inf)
+            found[int(best.argmax())] = None
+            break
+    else:
+        return ()
+    anywhere = np.isfinite([costs[:, 0] for costs in usd_per_h]).any(axis=0)
+    found[int(np.where(anywhere, scores, np.inf).argmin())] = None
+    found[int(np.where(anywhere, scores, -np.inf).argmax())] = None
     return tuple(found)
 
 
