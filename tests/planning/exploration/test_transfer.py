@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.surrogate import Belief, FloatArray
-from circinus.planning.exploration.transfer import Measured, Prior, about_uncertain, best_prior
+from circinus.planning.exploration.transfer import Measured, Prior, _factor, about_uncertain, best_prior
 from circinus.spec import Configuration, Knob, KnobValues, OperatorSpec
 from planning.exploration.spaces import chain, pipeline_of
 
@@ -83,7 +83,7 @@ def dropped(kind: str, seed: int) -> list[bool]:
         found.append(prior.name is None)
         if prior.name is None:
             assert prior.candidates is prior.observed is None
-            assert prior.reason.startswith("dropped scores of there: those of there make ")
+            assert prior.reason.startswith("dropped scores of there: they make ")
     return found
 
 
@@ -222,3 +222,12 @@ def test_a_mean_over_what_is_not_shared_errs_less_than_its_parts() -> None:
     assert source is not None
     assert source.variances_at(space.everything())[[0, 4]] == pytest.approx([0.03, 0.005])
     assert source.variances_at(space.everything())[2] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("nats", "words"),
+    [(0.0, "1 times"), (1.13, "3.1 times"), (-7.3, "1/1,500"), (20.0, "more than a million times"),
+     (-20.0, "less than a millionth")],
+)  # fmt: skip
+def test_ratios_of_probabilities_are_said_in_two_digits(nats: float, words: str) -> None:
+    assert _factor(nats) == words

@@ -152,7 +152,8 @@ def best_prior(
     measured, shares = Measured(codes, means, variances), _probabilities(gains)
     if gains[best.name] + math.log(_ODDS) <= 0:
         dropped = " and ".join(sorted(gains))
-        reason = f"dropped scores of {dropped}: those of {best.name} make {len(codes)} measurements {times}"
+        those = f"those of {best.name}" if len(gains) > 1 else "they"
+        reason = f"dropped scores of {dropped}: {those} make {len(codes)} measurements {times}"
         return Prior(None, None, None, reason, fits, None, measured, shares, known)
     reason = f"scores of {best.name} make {len(codes)} measurements {times}"
     return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, known)
@@ -192,6 +193,8 @@ def about_uncertain(belief: Belief, codes: IntArray, uncertain: FloatArray, meas
 
 
 def _factor(nats: float) -> str:
-    factor = math.exp(min(abs(nats), 50.0))
-    shown = f"{factor:.3g}" if abs(nats) < 50 else "many"
+    """A ratio of probabilities as people read it."""
+    if abs(nats) >= math.log(1e6):
+        return "more than a million times" if nats > 0 else "less than a millionth"
+    shown = f"{float(f'{math.exp(abs(nats)):.2g}'):,g}"
     return f"{shown} times" if nats >= 0 else f"1/{shown}"
