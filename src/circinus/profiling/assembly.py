@@ -10,6 +10,7 @@ import numpy as np
 from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
+from circinus.profiling.earlier import EarlierScores, earlier_scores
 from circinus.profiling.explorer import Explorer
 from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
 from circinus.profiling.measurements import Measurements
@@ -80,7 +81,8 @@ def read_profile(
     )
     if not judged:
         return profile
-    return _judged(measurements, profile, addresses, objectives, confidence, explorer)
+    earlier = () if explorer is None else earlier_scores(store, addresses, dataset)
+    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier)
 
 
 def _failures(
@@ -111,10 +113,11 @@ def _judged(
     objectives: Objectives,
     confidence: Confidence,
     explorer: Explorer | None,
+    earlier: Sequence[EarlierScores],
 ) -> PipelineProfile:
     """With what is decided of the configurations that were measured, or are to be whatever others show."""
     known = [*(found.configuration for found in profile.configurations), *(f.configuration for f in profile.failed)]
-    to_begin = explorer.cover() if explorer is not None else prefix_order(addresses.pipeline)
+    to_begin = explorer.cover(earlier) if explorer is not None else prefix_order(addresses.pipeline)
     looked_at = in_prefix_order(addresses.pipeline, {*known, *to_begin})
     standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
     for failure in profile.failed:

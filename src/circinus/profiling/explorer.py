@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from circinus.profiling.certificate import Certificate
+from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.objectives import Objective
 from circinus.profiling.profile import PipelineProfile
 from circinus.spec import Configuration
@@ -39,8 +40,12 @@ class Explorer(Protocol):
     """Chooses among configurations by the plans of queries, which profiling knows nothing of. Follows from what is
     known alone."""
 
-    def cover(self) -> Sequence[Configuration]:
-        """Configurations to begin with, so that something is known of every operator."""
+    def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
+        """Configurations to begin with, so that something is known of every operator.
+
+        Args:
+            earlier: what was scored elsewhere, for all that is assessed afterwards.
+        """
 
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """What is worth measuring.

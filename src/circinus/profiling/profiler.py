@@ -16,6 +16,7 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.budget import Budget
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import Dataset
+from circinus.profiling.earlier import earlier_scores
 from circinus.profiling.explorer import Explorer
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
@@ -123,7 +124,11 @@ def _rounds(
         looked_at = prefix_order(pipeline)
     else:
         failed = [failure.configuration for failure in profile.failed]
-        begun = {*explorer.cover(), *failed, *(measured.configuration for measured in known)}
+        begun = {
+            *explorer.cover(earlier_scores(store, addresses, stored)),
+            *failed,
+            *(measured.configuration for measured in known),
+        }
         looked_at = in_prefix_order(pipeline, begun)
     pace = Pace(addresses)
     for measured in known:

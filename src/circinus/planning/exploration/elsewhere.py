@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.operators_elsewhere import OperatorsElsewhere
+from circinus.planning.exploration.profile_elsewhere import profile_elsewhere
 from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.transfer import Prior, best_prior
 from circinus.planning.exploration.two_way import row_means
+from circinus.profiling import PipelineProfile
 from circinus.profiling.earlier import EarlierScores
 from circinus.spec import AccuracySlo, Configuration, Pipeline
 
@@ -56,6 +58,15 @@ class Elsewhere:
     def operators(self) -> tuple[OperatorsElsewhere, ...]:
         """What operators took, source by source."""
         return tuple(OperatorsElsewhere(self.space, self.pipeline, earlier.runs) for earlier in self.earlier)
+
+    def profile(self) -> PipelineProfile | None:
+        """The source with most configurations of which all operators were measured, of equals the newest, as a profile.
+
+        None: there is none.
+        """
+        found = [profile_elsewhere(self.pipeline, earlier) for earlier in self.earlier]
+        complete = [profile for profile in found if profile is not None]
+        return max(complete, key=lambda profile: len(profile.configurations), default=None)
 
     def prior(
         self,

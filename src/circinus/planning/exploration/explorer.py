@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,15 @@ from numpy.typing import NDArray
 from circinus.planning.exploration.candidates import Promise, candidates
 from circinus.planning.exploration.choice import Stopping, choose
 from circinus.planning.exploration.cover import covering
+from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.improvement import Outlook, incumbents, keeps, pointless
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import SureCosts, least_costs
 from circinus.planning.exploration.predicted import CAUTION, Predictor
-from circinus.planning.exploration.surrogate import Belief, Surrogate
+from circinus.planning.exploration.surrogate import Belief
+from circinus.planning.exploration.transfer import Prior
 from circinus.profiling import (
     LEAST_ITEMS,
     Assessment,
@@ -27,6 +31,7 @@ from circinus.profiling import (
     PipelineProfile,
     Proposal,
 )
+from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.explorer import Seconds
 from circinus.spec import AccuracySlo, Configuration, Network, Query, Specification
 
@@ -74,27 +79,55 @@ class PlanExplorer:
         self._queries, self._weights = _alike(queries)
         self._sure_costs = SureCosts(self._pipeline, self._queries, self._network)
         self._space = KnobSpace.of(self._pipeline)
+        self._elsewhere = Elsewhere(self._pipeline, self._space)
         self._predictor = Predictor(self._pipeline, self._space)
         self._stopping = stopping
         self._least = min(self._space.size, len(self._space.columns) + 2)
         self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
         self._last: tuple[object, tuple[FloatArray, ...]] | None = None
 
-    def cover(self) -> Sequence[Configuration]:
-        """Configurations to begin with: every choice of every knob at least once."""
+    def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
+        """Configurations to begin with: those that seem best elsewhere, else every choice of every knob at least once.
+
+        Args:
+            earlier: what was scored elsewhere; `assess` uses it too.
+        """
+        self._elsewhere = Elsewhere(self._pipeline, self._space, tuple(earlier))
+        self._predictor = Predictor(self._pipeline, self._space, self._elsewhere.operators)
+        self._last = None
+        return self._best_elsewhere() or self._every_choice
+
+    @cached_property
+    def _every_choice(self) -> tuple[Configuration, ...]:
         return self._space.decode(covering_choices(self._space))
+
+    def _best_elsewhere(self) -> tuple[Configuration, ...]:
+        """By scores and costs of the source that has most; none where that says nothing of what plans cost."""
+        profile, none = self._elsewhere.profile(), np.zeros(0)
+        if profile is None:
+            return ()
+        scored = self._space.encode([found.configuration for found in profile.configurations])
+        codes = scored if self._everything is None else self._everything
+        before = self._elsewhere.prior(codes[:0], none, none, codes)
+        predictor = Predictor(self._pipeline, self._space)
+        if before.candidates is None or not predictor.learn(profile):
+            return ()
+        listed = self._space.decode(codes)
+        costs = least_costs(self._pipeline, self._queries, predictor.predict(profile, listed), self._network, listed)
+        rows = beginning(before.candidates, costs, [query.slos.accuracy for query in self._queries])
+        return tuple(listed[row] for row in rows)
 
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """What is worth measuring; see `Explorer`."""
         if not self._predictor.learn(known):
             return self._begin(known)
         measured_of = {found.configuration: found for found in known.configurations}
-        surrogate, common_variance = self._learnt(known)
-        codes = self._looked_at(known, surrogate)
+        prior, common_variance = self._learnt(known)
+        codes = self._looked_at(known, prior)
         listed = self._space.decode(codes)
         measured = np.array([c in measured_of for c in listed], dtype=bool)
         failed = {failure.configuration for failure in known.failed}
-        belief = surrogate.predict(codes)
+        belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         sure = self._sure(listed, measured_of)
         lower = self._least_costs(known, codes, listed)
@@ -110,6 +143,9 @@ class PlanExplorer:
             stopping = replace(stopping, probability=0.0)  # too little is known to say that a query has no plan
         choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), stopping)
         found = None if choice.configuration is None else listed[choice.configuration]
+        worth_per_s, every_choice = choice.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
+        if every_choice is not None:
+            found, worth_per_s = every_choice, math.inf
         begun = len(known.usable) == len(known.configurations)
         certificate = Certificate(
             unmeasured=known.unmeasured,
@@ -118,8 +154,9 @@ class PlanExplorer:
             saving=self._stopping.saving,
             conclusive=begun and found is None and choice.probability <= stopping.probability,
             next=found,
+            prior=prior.reason if self._elsewhere.sources else "",
         )
-        return Assessment(None if found is None else Proposal(found, choice.worth_per_s), certificate, idle)
+        return Assessment(None if found is None else Proposal(found, worth_per_s), certificate, idle)
 
     def _begin(self, known: PipelineProfile) -> Assessment:
         """Nothing can be said of anything. Where all that was tried failed, other values of operators are tried."""
@@ -131,35 +168,36 @@ class PlanExplorer:
         certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False, next=found)
         return Assessment(None if found is None else Proposal(found, 1.0), certificate, {})
 
-    def _learnt(self, known: PipelineProfile) -> tuple[Surrogate, float]:
+    def _owed(self, prior: Prior, known: Collection[Configuration], seconds: Seconds) -> Configuration | None:
+        """Where all sources were dropped: what would have been measured first without any."""
+        if prior.name is not None or not self._elsewhere.sources:
+            return None
+        return owed([found for found in self._every_choice if math.isfinite(seconds(found, 1))], known)
+
+    def _learnt(self, known: PipelineProfile) -> tuple[Prior, float]:
         """What the scores measured say of mean scores; and the variance of what all have in common."""
         low, high = self._pipeline.metric.range
         population = known.dataset_items - known.held_out_items
         evidence = evidence_of([found.scores for found in known.configurations], population, high - low)
         codes = self._space.encode([found.configuration for found in known.configurations])
-        surrogate = Surrogate.fit(
-            self._space,
-            codes,
-            evidence.means,
-            evidence.variances,
-            additive=self._everything is None,
-            score_range=self._pipeline.metric.range,
+        prior = self._elsewhere.prior(
+            codes, evidence.means, evidence.variances, codes, additive=self._everything is None
         )
-        return surrogate, evidence.common_variance
+        return prior, evidence.common_variance
 
-    def _looked_at(self, known: PipelineProfile, surrogate: Surrogate) -> IntArray:
+    def _looked_at(self, known: PipelineProfile, prior: Prior) -> IntArray:
         """(k, d) all codes, or those measured and the most promising ones."""
         if self._everything is not None:
             return self._everything
         measured = self._space.encode([found.configuration for found in known.configurations])
         failed = self._space.encode([failure.configuration for failure in known.failed])
-        promise = self._promise(known, surrogate)
+        promise = self._promise(known, prior)
         rng = np.random.default_rng(len(measured))
         avoided = np.concatenate([measured, failed])
-        promising = candidates(self._space, surrogate, avoided, _CANDIDATES, rng, promise=promise)
+        promising = candidates(self._space, prior.fits[None], avoided, _CANDIDATES, rng, promise=promise)
         return np.concatenate([measured, promising])
 
-    def _promise(self, known: PipelineProfile, surrogate: Surrogate) -> Promise:
+    def _promise(self, known: PipelineProfile, prior: Prior) -> Promise:
         """The seconds of all operators stand for the cost, which takes longer to compute."""
         service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
         sure = self._sure(
@@ -170,7 +208,7 @@ class PlanExplorer:
         best_s = np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s))
 
         def promise(codes: IntArray) -> FloatArray:
-            belief = surrogate.predict(codes)
+            belief = prior.belief(codes)
             total_s = self._predictor.total_service_s(codes, CAUTION)
             found = np.zeros(len(codes))
             for query, weight, incumbent_s in zip(self._queries, self._weights, best_s, strict=True):

@@ -1,0 +1,125 @@
+"""Whole measurements after others: what was measured elsewhere saves measurements, and cannot mislead for long."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from circinus.planning import plan_queries
+from circinus.planning.exploration import explorer_of
+from circinus.profiling import (
+    PipelineProfile,
+    ProfileProgress,
+    SilentObserver,
+    SimulatedClock,
+    Trace,
+    TraceSource,
+    load_profile,
+    profile_pipeline,
+)
+from circinus.spec import Specification
+from planning.exploration.two_operators import PIPELINE, recorded, two_queries
+
+
+def earlier(seed: int, *, misleading: bool) -> Trace:
+    """On other items, everything is harder and takes three times as long; or the best score least."""
+    trace = recorded(seed + 100)
+    scores = trace.scores
+    if misleading:
+        levels = scores.mean(axis=1, keepdims=True)
+        scores = scores - levels + levels.max() + levels.min() - levels
+    else:
+        scores = 0.9 * scores - 0.1
+    addresses = tuple(f"elsewhere {address}" for address in trace.item_addresses)
+    return replace(
+        trace,
+        service_s=3.0 * trace.service_s,
+        scores=np.clip(scores, 0.0, 1.0),
+        item_addresses=addresses,
+        dataset_fingerprint="elsewhere",
+    )
+
+
+def measured(
+    trace: Trace, specification: Specification, store: Path, observer: SilentObserver | None = None
+) -> tuple[PipelineProfile, float]:
+    clock = SimulatedClock()
+    found = profile_pipeline(
+        specification,
+        PIPELINE.name,
+        store,
+        observer=observer,
+        source=TraceSource(trace, clock),
+        explorer=explorer_of(specification, PIPELINE.name),
+    )
+    return found, clock()
+
+
+def least_cost(specification: Specification, profile: PipelineProfile) -> float:
+    plans = plan_queries(specification, {PIPELINE.name: profile})
+    return sum(min(c.estimate.cost_usd_per_h.upper for c in found.candidates) for found in plans.values())
+
+
+def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path) -> None:
+    trace, specification = recorded(1), two_queries()
+    cold, _ = measured(trace, specification, tmp_path / "cold")
+    measured(earlier(1, misleading=False), specification, tmp_path / "warm")
+    warm, _ = measured(trace, specification, tmp_path / "warm")
+    assert warm.certificate is not None
+    assert cold.certificate is not None
+    assert warm.certificate.prior.startswith("scores of the same pipeline as traced on ")
+    assert cold.certificate.prior == ""
+    assert not warm.unsettled
+    assert len(warm.configurations) < len(cold.configurations)
+    assert least_cost(specification, warm) <= 1.06 * least_cost(specification, cold)
+
+
+def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path) -> None:
+    trace, specification = recorded(1), two_queries()
+    cold, _ = measured(trace, specification, tmp_path / "cold")
+    measured(earlier(1, misleading=True), specification, tmp_path / "warm")
+    warm, _ = measured(trace, specification, tmp_path / "warm")
+    assert warm.certificate is not None
+    assert warm.certificate.prior.startswith("dropped scores of the same pipeline as traced on ")
+    assert warm.certificate.conclusive
+    assert len(warm.configurations) <= len(cold.configurations) + 3
+    assert least_cost(specification, warm) <= 1.06 * least_cost(specification, cold)
+    again = load_profile(
+        specification,
+        PIPELINE.name,
+        tmp_path / "warm",
+        source=TraceSource(trace),
+        judged=True,
+        explorer=explorer_of(specification, PIPELINE.name),
+    )
+    assert (again.judgements, again.certificate) == (warm.judgements, warm.certificate)
+
+
+class _Breaker(SilentObserver):
+    """Ends a measurement after some increments, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def progressed(self, progress: ProfileProgress) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path) -> None:
+    trace, specification = recorded(3), two_queries()
+    measured(earlier(3, misleading=False), specification, tmp_path / "through")
+    shutil.copy(tmp_path / "through", tmp_path / "broken")
+    through, _ = measured(trace, specification, tmp_path / "through")
+    for _ in range(200):
+        broken, _ = measured(trace, specification, tmp_path / "broken", _Breaker(6))
+        if not broken.interrupted:
+            break
+    assert [(c.configuration, len(c.items)) for c in broken.configurations] == [
+        (c.configuration, len(c.items)) for c in through.configurations
+    ]
+    assert (broken.judgements, broken.certificate) == (through.judgements, through.certificate)
