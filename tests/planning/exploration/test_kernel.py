@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_likelihood(space: KnobSpace, additive: bool
     rng = np.random.default_rng(5)
     kernel = KnobKernel.of(space, additive=additive)
     inputs = Inputs(kernel.slots(space.random(rng, 12)), np.ones((12, 1)))
-    observations = Observations(inputs, rng.normal(0, 0.2, 12), rng.uniform(1e-4, 1e-2, 12))
+    observations = Observations(inputs, rng.normal(0, 0.2, 12), np.diag(rng.uniform(1e-4, 1e-2, 12)))
     h = Hyperparameters.expected(kernel, about_prior=False)
     at = h.parameters + rng.normal(0, 0.5, len(h.parameters))
     _, gradient = minus_log_likelihood(kernel, h.at(at), observations)

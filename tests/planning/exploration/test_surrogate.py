@@ -211,3 +211,24 @@ def test_what_does_not_fit_together_is_refused() -> None:
         Surrogate.fit(SPACE, codes, means, -variances)
     with pytest.raises(ValueError, match="0 codes"):
         Surrogate.fit(SPACE, codes[:0], means[:0], variances[:0])
+
+
+def test_what_one_configuration_has_by_itself_is_its_own() -> None:
+    rng = np.random.default_rng(8)
+    codes = some(rng, SPACE, 30)
+    own = rng.normal(0, 0.05, 30)
+    rough = Surrogate.fit(SPACE, codes, smooth(codes) + own, np.full(30, 1e-6))
+    even = Surrogate.fit(SPACE, codes, smooth(codes), np.full(30, 1e-6))
+    assert rough.rest_variance > 5 * even.rest_variance
+    assert rough.predict(codes).mean == pytest.approx(smooth(codes) + own, abs=0.01)
+    assert (rough.predict(codes).deviation < 0.01).all()
+
+
+def test_errors_that_all_have_in_common_are_no_differences() -> None:
+    rng = np.random.default_rng(9)
+    codes = np.repeat(some(rng, SPACE, 1), 3, axis=0)
+    variances, shared = np.full(3, 0.01), np.full((3, 3), 0.01)
+    means = np.full(3, 0.6)
+    alone = Surrogate.fit(SPACE, codes, means, variances).predict(codes[:1]).deviation[0]
+    together = Surrogate.fit(SPACE, codes, means, variances, shared=shared).predict(codes[:1]).deviation[0]
+    assert together > 1.3 * alone  # three alike tell what one does

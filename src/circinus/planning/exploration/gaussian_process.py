@@ -47,8 +47,8 @@ class Observations:
     inputs: Inputs
     residuals: FloatArray
     """(n,) observed means less their centre."""
-    variances: FloatArray
-    """(n,) of these means."""
+    noise: FloatArray
+    """(n, n) covariance of the errors of these means, and of the rests."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +59,35 @@ class GaussianProcess:
     hyperparameters: Hyperparameters
     towards: Towards
     """The observed codes."""
-    trends: FloatArray
-    """(n, t) there."""
+    observed: Inputs
+    """The same."""
+    rest_variance: float
+    """Of what each code has by itself."""
     inverse_factor: FloatArray
     """(n, n) inverse of the lower Cholesky factor of the observations' covariance."""
     weights: FloatArray
     """(n,) the inverse covariance times the residuals."""
 
     @classmethod
-    def given(cls, kernel: KnobKernel, hyperparameters: Hyperparameters, observations: Observations) -> GaussianProcess:
-        """Condition on observations."""
+    def given(
+        cls,
+        kernel: KnobKernel,
+        hyperparameters: Hyperparameters,
+        observations: Observations,
+        rest_variance: float = 0.0,
+    ) -> GaussianProcess:
+        """Condition on observations, whose noise has the rests in it."""
         whole, _ = covariance(kernel, observations.inputs, hyperparameters)
         inverse = _inverse(_factor(whole, observations))
         weights = inverse.T @ (inverse @ observations.residuals)
         inputs = observations.inputs
         towards = kernel.towards(inputs.slots, hyperparameters.sharpness, hyperparameters.variances)
-        return cls(kernel, hyperparameters, towards, inputs.trends, inverse, weights)
+        return cls(kernel, hyperparameters, towards, inputs, rest_variance, inverse, weights)
 
     def prior_variances(self, inputs: Inputs) -> FloatArray:
         """(m,) variances of m codes' scores before anything was observed."""
         h = self.hyperparameters
-        return np.asarray(h.variances.sum() + inputs.trends**2 @ h.trend_deviation**2)
+        return np.asarray(h.variances.sum() + self.rest_variance + inputs.trends**2 @ h.trend_deviation**2)
 
     def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m,) variances of m codes' scores."""
@@ -95,13 +103,20 @@ class GaussianProcess:
         """(m,) means and (m, m) covariance of m codes' scores."""
         mean, whitened = self._posterior(inputs)
         before, _ = covariance(self.kernel, inputs, self.hyperparameters)
-        return mean, before - whitened @ whitened.T
+        return mean, before + self._rests(inputs, inputs) - whitened @ whitened.T
 
     def _posterior(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means, and (m, n) whitened covariance with the observations."""
-        shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.trends.T
+        shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.observed.trends.T
         self.towards.add_to(shared, inputs.slots)
+        if self.rest_variance:
+            shared += self._rests(inputs, self.observed)
         return shared @ self.weights, shared @ self.inverse_factor.T
+
+    def _rests(self, first: Inputs, second: Inputs) -> FloatArray:
+        """(n, m) covariance of the rests, which only equal codes share."""
+        equal = first.slots @ second.slots.T >= len(self.kernel.space.columns)
+        return np.asarray(self.rest_variance * equal)
 
 
 def covariance(kernel: KnobKernel, inputs: Inputs, hyperparameters: Hyperparameters) -> tuple[FloatArray, FloatArray]:
@@ -139,7 +154,7 @@ def minus_log_likelihood(
 
 def _factor(whole: FloatArray, observations: Observations) -> FloatArray:
     jitter = max(JITTER, _RELATIVE_JITTER * float(whole.diagonal().max()))
-    return np.asarray(np.linalg.cholesky(whole + np.diag(observations.variances + jitter)), dtype=np.float64)
+    return np.asarray(np.linalg.cholesky(whole + observations.noise + jitter * np.eye(len(whole))), dtype=np.float64)
 
 
 def _inverse(factor: FloatArray) -> FloatArray:

@@ -41,6 +41,10 @@ _LEVEL_DEVIATION = _CONSTANT_DEVIATION
 is to be trusted shall follow from how scores rank and lie apart, and not from where they are."""
 _SLOPE_DEVIATION = 0.3
 """Standard deviation expected of the slope of scores over a given prior mean, which is about 1."""
+BENDS = np.linspace(0.0, 1.0, 6)
+"""Places in the range at which scores may bend over a given prior mean: ranks agree sooner than distances do."""
+_BEND_DEVIATION = 0.08
+"""Standard deviation expected of each bend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,11 @@ class Hyperparameters:
             np.full(columns, math.log(_SHARPNESS) - math.log(max(float(knobs_each), 1.0)) / 2),
             math.log(_DEVIATION_ABOUT_PRIOR if about_prior else _DEVIATION) + np.log(shares) / 2,
             _DEVIATION_SPREAD_ABOUT_PRIOR if about_prior else _DEVIATION_SPREAD,
-            np.array([_LEVEL_DEVIATION, _SLOPE_DEVIATION] if about_prior else [_CONSTANT_DEVIATION]),
+            np.array(
+                [_LEVEL_DEVIATION, _SLOPE_DEVIATION, *[_BEND_DEVIATION] * len(BENDS)]
+                if about_prior
+                else [_CONSTANT_DEVIATION]
+            ),
         )
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations
-from circinus.planning.exploration.hyperparameters import Hyperparameters
+from circinus.planning.exploration.hyperparameters import BENDS, Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.learning import learn
@@ -17,6 +18,15 @@ FloatArray = NDArray[np.float64]
 
 _ITERATIONS = 40
 _WARM_ITERATIONS = 8
+_REST_DEVIATION = 0.005
+"""Standard deviation expected of what a configuration has by itself, in units of the range."""
+_REST_STRENGTH = 1.0
+"""Observations that this expectation counts as much as."""
+_REST_ROUNDS = 6
+_COLD_PASSES = 3
+"""Times that hyperparameters and rests are learnt in turn without an earlier fit."""
+_SHARPER_ERRORS = 2.0
+"""Factor by which knobs are sharper in errors of means than in means: neighbours score alike on most items only."""
 _SHARPER = 1.5
 """Logarithms by which further descents begin with sharper and with blunter knobs than expected."""
 
@@ -46,6 +56,8 @@ class Surrogate:
     about_prior: bool
     """Whether a prior mean was given, so that it must be given of what is predicted too."""
     score_range: tuple[float, float]
+    rest_variance: float
+    """Of what each configuration has by itself, whatever its knobs' neighbours have; in units of the range."""
     log_evidence: float
     """Logarithm of the probability density of the observations, in units of the range, over all hyperparameters."""
 
@@ -61,6 +73,7 @@ class Surrogate:
         additive: bool = False,
         warm: Surrogate | None = None,
         score_range: tuple[float, float] = (0.0, 1.0),
+        shared: FloatArray | None = None,
     ) -> Surrogate:
         """Learn from observations; the order of these does not matter.
 
@@ -73,6 +86,8 @@ class Surrogate:
             additive: one component for each operator and one for all together, instead of a product over all knobs.
             warm: an earlier fit on the same space in the same form, near whose hyperparameters the new are sought.
             score_range: least and greatest score that can occur; beliefs may lie outside.
+            shared: (n, n) covariance that the errors of the means have where configurations are alike; what is alike in
+                scores is taken to be alike in errors. None: errors have nothing in common.
 
         Raises:
             ValueError: no observation, arrays of different lengths, a negative variance, or `warm` of another form.
@@ -81,6 +96,8 @@ class Surrogate:
             raise ValueError(f"found {len(codes)} codes, {means.shape} means and {variances.shape} variances")
         if not (variances >= 0).all():
             raise ValueError(f"found the variance {variances.min()}, expected none below 0")
+        if shared is not None and warm is None:  # how alike they are is to be learnt first
+            warm = cls.fit(space, codes, means, variances, prior=prior, additive=additive, score_range=score_range)
         kernel = KnobKernel.of(space, additive=additive)
         expected = Hyperparameters.expected(kernel, about_prior=prior is not None)
         if warm is None:
@@ -94,10 +111,21 @@ class Surrogate:
         width = score_range[1] - score_range[0]
         centre, trends = _mean_function(len(codes), prior, score_range)
         inputs = Inputs(kernel.slots(codes), trends)
-        observations = Observations(inputs, (means - centre) / width, variances / width**2)
-        learnt = learn(kernel, observations, expected, starts, _ITERATIONS if warm is None else _WARM_ITERATIONS)
-        processes = tuple(GaussianProcess.given(kernel, h, observations) for h in learnt.representatives)
-        return cls(learnt.best, processes, prior is not None, score_range, learnt.log_evidence)
+        noise = np.diag(variances) / width**2
+        if shared is not None and warm is not None:
+            alike = _alike(kernel, warm.hyperparameters, inputs)
+            noise = np.where(np.eye(len(codes), dtype=bool), noise, shared / width**2 * alike)
+        rest = _REST_DEVIATION**2 if warm is None else warm.rest_variance
+        residuals, iterations = (means - centre) / width, _ITERATIONS if warm is None else _WARM_ITERATIONS
+        for _ in range(_COLD_PASSES if warm is None else 1):
+            observations = Observations(inputs, residuals, noise + rest * np.eye(len(codes)))
+            learnt = learn(kernel, observations, expected, starts, iterations)
+            starts, iterations = (learnt.best,), _WARM_ITERATIONS
+            for _ in range(_REST_ROUNDS):
+                rest = _more_probable_rest(rest, GaussianProcess.given(kernel, learnt.best, observations))
+                observations = Observations(inputs, residuals, noise + rest * np.eye(len(codes)))
+        processes = tuple(GaussianProcess.given(kernel, h, observations, rest) for h in learnt.representatives)
+        return cls(learnt.best, processes, prior is not None, score_range, rest, learnt.log_evidence)
 
     @property
     def kernel(self) -> KnobKernel:
@@ -156,11 +184,26 @@ class Surrogate:
         return centre, Inputs(self.kernel.slots(codes), trends)
 
 
+def _alike(kernel: KnobKernel, learnt: Hyperparameters, inputs: Inputs) -> FloatArray:
+    """(n, n) correlations of the errors of means."""
+    parts = kernel.correlations(inputs.slots, inputs.slots, _SHARPER_ERRORS * learnt.sharpness)
+    return np.asarray(np.tensordot(learnt.variances / learnt.variances.sum(), parts, 1))
+
+
+def _more_probable_rest(rest: float, process: GaussianProcess) -> float:
+    """A minorising step (Zhou, Hu, Zhou & Lange, "MM algorithms for variance components models", 2019)."""
+    quadratic = float(process.weights @ process.weights) + _REST_STRENGTH * _REST_DEVIATION**2 / rest**2
+    trace = float((process.inverse_factor**2).sum()) + _REST_STRENGTH / rest
+    return rest * math.sqrt(quadratic / trace)
+
+
 def _mean_function(
     count: int, prior: FloatArray | None, score_range: tuple[float, float]
 ) -> tuple[FloatArray, FloatArray]:
-    """(m,) centres in the score's units, and (m, t) trends: a constant, and with a prior mean a slope over it."""
+    """(m,) centres in the score's units, (m, t) trends: a constant, and with a prior mean a slope and bends over it."""
     middle, width = (score_range[0] + score_range[1]) / 2, score_range[1] - score_range[0]
     if prior is None:
         return np.full(count, middle), np.ones((count, 1))
-    return prior, np.stack([np.ones(count), (prior - middle) / width], axis=1)
+    place = (prior - score_range[0]) / width
+    bends = np.exp(-0.5 * ((place[:, None] - BENDS) / (BENDS[1] - BENDS[0])) ** 2)
+    return prior, np.column_stack([np.ones(count), place - 0.5, bends])

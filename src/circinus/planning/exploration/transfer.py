@@ -105,6 +105,7 @@ def best_prior(
     additive: bool = False,
     earlier: Prior | None = None,
     score_range: tuple[float, float] = (0.0, 1.0),
+    shared: FloatArray | None = None,
 ) -> Prior:
     """The prior mean that the observations are most probable under.
 
@@ -118,6 +119,7 @@ def best_prior(
         additive: as of `Surrogate.fit`.
         earlier: the answer on fewer observations, to start the fits near its.
         score_range: least and greatest score that can occur.
+        shared: as of `Surrogate.fit`.
     """
     if not len(codes):
         if not sources:
@@ -137,6 +139,7 @@ def best_prior(
             additive=additive,
             warm=warm.get(None if source is None else source.name),
             score_range=score_range,
+            shared=shared,
         )
 
     fits: dict[str | None, Surrogate] = {None: fit(None)}

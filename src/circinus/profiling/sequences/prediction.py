@@ -26,6 +26,22 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
     Returns:
         (k, kinds) in [0, 1]. Without the limits of the range the residuals of the first n would have mean 0.
     """
+    means, moves, errors, plain_errors = _fitted(scores, covariates)
+    telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
+    predicted: FloatArray = np.clip(means + np.where(telling[:, None], moves, 0.0), 0.0, 1.0)
+    return predicted
+
+
+def left_out_errors(scores: FloatArray, covariates: Covariates) -> FloatArray:
+    """(k, n) by how much each of the first n > 1 items scores more than `predictions` from the others say."""
+    _, _, errors, plain_errors = _fitted(scores, covariates)
+    telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
+    left_out: FloatArray = np.where(telling[:, None], errors, plain_errors)
+    return left_out
+
+
+def _fitted(scores: FloatArray, covariates: Covariates) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Means (k, 1), by how much each kind is off them (k, kinds), left-out errors of both, and of the means alone."""
     drawn = scores.shape[1]
     kind = covariates.kind[:drawn]
     means, centre = scores.mean(axis=1, keepdims=True), covariates.rows[kind].mean(axis=0)
@@ -37,9 +53,7 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
     leverages = 1 / drawn + (_norms(rows, inverse)[kind] if len(rows) < drawn else _norms(seen, inverse))
     errors = (deviations - moves[:, kind]) / np.maximum(1.0 - leverages, 1e-9)
     plain_errors = deviations / max(1.0 - 1 / drawn, 1e-9)
-    telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
-    predicted: FloatArray = np.clip(means + np.where(telling[:, None], moves, 0.0), 0.0, 1.0)
-    return predicted
+    return means, moves, errors, plain_errors
 
 
 def _norms(vectors: FloatArray, form: FloatArray) -> FloatArray:
