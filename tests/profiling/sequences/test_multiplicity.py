@@ -42,3 +42,7 @@ def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None
             misjudged[0, 0] |= not found.lower - 1e-6 <= mean <= found.upper + 1e-6
         wrong += bool(misjudged.any())
     assert 0 < wrong / runs <= promised
+
+
+def test_who_says_something_of_one_side_only_shares_with_half_as_many() -> None:
+    assert sequence_risk(0.05, 25, sides=1) * 25 == pytest.approx(0.05)

@@ -18,6 +18,8 @@ class Stopping:
     """Share of its plan's cost that a query is to save at least."""
     probability: float = 0.05
     """What saves more with at most this probability is not measured."""
+    without_plan: float = 0.005
+    """The same as long as there is no plan: to miss the only one costs more than to miss a cheaper one."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ LATENCY_SHARE = 0.1
 """Of a run's risk, for what is said of latency objectives: these are seldom close, and scores need the rest."""
 
 
-def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> float:
+def sequence_risk(risk: float, configurations: int, comparisons: int = 0, *, sides: int = 2) -> float:
     """The risk of each side of each sequence, so that with probability `1 - risk` nothing in a whole run is wrong.
 
     A run has one sequence for each configuration, and one for each pair that is compared, with two sides each; each
@@ -24,8 +24,9 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
     Not chosen: unequal shares, more for configurations near a threshold, save no items even where the margins are
     known, as those far from it then need more. Holm's stepwise shares gain nothing, as each configuration keeps,
     whatever is decided of it, a true statement that may be wrongly rejected (its mean is not beyond where it is).
-    Shares only for the side that makes a plan (surely feasible) would halve the logarithm's argument, but leave
-    "surely infeasible" without a promise, so that the best plan is lost unnoticed. Testing configurations one after
+    Shares only for the side that makes a plan (surely feasible) halve the logarithm's argument, but leave
+    "surely infeasible" without a promise: one `sides` is for runs that say nothing to be surely infeasible, as where
+    beliefs decide what is not worth pursuing. Testing configurations one after
     the other, each at the full risk, from the most accurate down until one fails, needs to know the ranking
     beforehand.
 
@@ -33,6 +34,7 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
         risk: probability of any wrong verdict in the run, 0 < risk < 1.
         configurations: number of all configurations that may be measured, at least 1.
         comparisons: number of pairs whose difference is bounded too.
+        sides: of each sequence on which something is said.
 
     Raises:
         ValueError: a risk or a number out of range.
@@ -41,7 +43,7 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0) -> flo
         raise ValueError(f"found risk {risk}, expected more than 0 and less than 1")
     if configurations < 1 or comparisons < 0:
         raise ValueError(f"found {configurations} configurations and {comparisons} comparisons, expected at least 1, 0")
-    return risk / (2 * (configurations + comparisons))
+    return risk / (sides * (configurations + comparisons))
 
 
 def split_risk(risk: float, configurations: int, latency_percentiles: int) -> tuple[float, float]:
