@@ -3,55 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.search_arena import Arena, BoolArray, FloatArray, IntArray, PlanSpace
+from benchmarks.search_arena import Arena, FloatArray, IntArray, PlanSpace
 from benchmarks.search_cases import Case
 from benchmarks.search_meter import Answer, Meter
+from benchmarks.search_prefixes import PrefixTimes
 from benchmarks.search_race import SIMILAR
 from circinus.planning.exploration import Stopping
-from circinus.planning.exploration.choice import choose
 from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.improvement import Outlook, keeps, pointless
+from circinus.planning.exploration.evidence import Evidence, evidence_of
+from circinus.planning.exploration.improvement import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.predicted import CAUTION, LEAST_SPREAD, UNSEEN_SPREAD
+from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
 from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration.surrogate import Belief
+from circinus.planning.exploration.times import Times
 from circinus.planning.exploration.transfer import Prior, best_prior
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.objectives import Objective, Objectives
-from circinus.profiling.standings import Standings
-from circinus.spec import AccuracySlo, Configuration
+from circinus.profiling.looks import looks
+from circinus.profiling.sequences import Covariates, RunningVerdicts, indicators, sequence_risk
 
 RISK = 0.05
-STOPPING = Stopping(saving=0.01, probability=0.05)
+NEAR = Stopping(saving=0.01, probability=0.05)
 """The aim is a plan within 1 % of the least cost."""
-_DEVIATIONS = 2.0
+USUAL = Stopping()
+BEGINNING_ITEMS = 100
+"""Items that beginning a configuration counts as besides those measured: it is spared where others tell as much."""
+_DRAWS = 32
+_DEGREES = 4.0
+"""Of freedom of the draws of what operators take: rests are heavy-tailed."""
+_PSEUDO_REST = 1 / 16
+"""Share of the range by which one item more is taken to be off."""
 
 
 @dataclass(frozen=True, eq=False)
 class Circinus:
     """Charged: the items that it measures, prefixes once an item.
 
-    The answer is the cheapest plan of the configurations that surely keep the threshold, at a risk of 0.05 for all that
-    is said in a run; none: the case is called infeasible. Knowing which configurations fit nowhere, it leaves them out.
+    The answer is the cheapest plan of the configurations that surely keep the threshold, at a risk of 0.05 for the
+    whole run; none: the case is called infeasible, as no configuration is believed to be worth pursuing. Knowing which
+    configurations fit nowhere, it leaves them out.
     """
 
     earlier: Arena | None = None
     """The same pipeline on other data, all of it measured; None: there was none."""
+    stopping: Stopping = field(default=NEAR)
     reuse_prefixes: bool = True
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        return "Circinus" if self.earlier is None else "Circinus, transfer"
+        words = ["Circinus"] if self.earlier is None else ["Circinus", "transfer"]
+        return ", ".join(words if self.stopping == NEAR else [*words, f"{self.stopping.saving:.0%}"])
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
-        """Until nothing is open."""
-        run = _Run(case, meter, self.earlier)
+        """Until nothing is worth pursuing."""
+        run = _Run(case, meter, self.earlier, self.stopping)
         run.search()
         return run.answer()
 
@@ -60,202 +70,182 @@ class Circinus:
 class WarmCircinus:
     """Ours after the same pipeline was measured on similar data; that is not charged again."""
 
+    stopping: Stopping = field(default=NEAR)
+
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Circinus | None:
         """Where there is similar data."""
-        return Circinus(earlier=drawn[SIMILAR[name]]) if name in SIMILAR else None
+        return Circinus(drawn[SIMILAR[name]], self.stopping) if name in SIMILAR else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What does not depend on the case. Configurations are numbered among those that fit somewhere."""
+
+    numbers: IntArray
+    knobs: KnobSpace
+    codes: IntArray
+    beginning: tuple[int, ...]
+    """Places of a cover."""
+    covariates: Covariates
+    service: PrefixTimes
+    sizes: PrefixTimes
+    items: PrefixTimes
+    earlier: FloatArray | None
+    """Means elsewhere."""
+    sources: tuple[Source, ...]
+    draws: FloatArray
+    """(draws, configurations, operators) of a distribution with median 0."""
+
+
+@lru_cache(maxsize=8)
+def _prepared(space: PlanSpace, earlier: Arena | None) -> _Prepared:
+    numbers = np.flatnonzero(space.fits.any(axis=1))
+    listed = tuple(space.configurations[n] for n in numbers)
+    knobs = KnobSpace.of(space.pipeline)
+    means = None if earlier is None else earlier.means[numbers]
+    source = None if means is None else Source.of("earlier", knobs, listed, means, space.pipeline.metric.range)
+    shape = (_DRAWS, len(numbers), space.rows.shape[1])
+    return _Prepared(
+        numbers=numbers,
+        knobs=knobs,
+        codes=knobs.encode(listed),
+        beginning=tuple(listed.index(configuration) for configuration in covering(listed)),
+        covariates=Covariates.of(indicators(space.strata)),
+        service=PrefixTimes(space, numbers, None if earlier is None else earlier.service_s),
+        sizes=PrefixTimes(space, numbers, None if earlier is None else earlier.output_bytes),
+        items=PrefixTimes(space, numbers, None if earlier is None else earlier.item_s),
+        earlier=means,
+        sources=() if source is None else (source,),
+        draws=np.random.default_rng(0).standard_t(_DEGREES, shape),
+    )
 
 
 class _Run:
-    """One search. Configurations are numbered among those that fit somewhere."""
+    """One search."""
 
-    def __init__(self, case: Case, meter: Meter, earlier: Arena | None) -> None:
-        self._case, self._meter, space = case, meter, meter.space
-        self._numbers: IntArray = np.flatnonzero(space.fits.any(axis=1))
-        self._listed = tuple(space.configurations[n] for n in self._numbers)
-        self._knobs = KnobSpace.of(space.pipeline)
-        self._codes = self._knobs.encode(self._listed)
-        self._metric = space.pipeline.metric
-        slo = AccuracySlo(threshold=case.threshold, comparison=">=" if case.sign > 0 else "<=")
-        self._objective = Objective(slo)
-        self._confidence = Confidence.of_run(self._metric, space.strata, RISK, len(self._listed))
-        self._standings = Standings(
-            self._listed, self._confidence, Objectives((self._objective,), (1.0,), RISK, 1, 1), comparing=False
-        )
-        self._elsewhere = earlier
-        self._earlier = None if earlier is None else earlier.means[self._numbers]
-        source = None
-        if self._earlier is not None:
-            source = Source.of("earlier", self._knobs, self._listed, self._earlier, self._metric.range)
-        self._sources = () if source is None else (source,)
+    def __init__(self, case: Case, meter: Meter, earlier: Arena | None, stopping: Stopping) -> None:
+        self._case, self._meter, self._stopping = case, meter, stopping
+        self._space = meter.space
+        self._known = _prepared(meter.space, earlier)
+        self._metric = meter.space.pipeline.metric
+        self._looks = looks(meter.space.items)
+        count = len(self._known.numbers)
+        self._risk = sequence_risk(RISK, count, sides=1)
+        self._verdicts: dict[int, RunningVerdicts] = {}
+        self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         self._prior: Prior | None = None
-        self._own = _own_knobs(space)
-        self._place = {configuration: place for place, configuration in enumerate(self._listed)}
+        operators = meter.space.rows.shape[1]
+        self._learnt: list[list[Times | None]] = [[None] * operators for _ in range(3)]
+        self._predicted: tuple[bytes, FloatArray, FloatArray] | None = None
 
     def search(self) -> None:
-        look = self._standings.looks[0]
-        for configuration in self._beginning():
-            self._measure(self._place[configuration], look)
+        for place in self._beginning():
+            self._measure(place, self._looks[0])
         while True:
-            outlook = self._outlook()
-            idle = np.flatnonzero(pointless(outlook, STOPPING.saving)).tolist()
-            self._standings.narrow({self._objective: {self._listed[place] for place in idle}})
-            until_known_s = self._until_known_s()
-            choice = choose([outlook], [1.0], until_known_s.tolist().__getitem__, STOPPING)
-            self._standings.weigh(self._footprints())
-            step = self._standings.next_step(lambda c, items: self._price_s(self._place[c], items), np.inf)
-            if choice.configuration is not None and (step is None or choice.worth_per_s > step.worth_per_s):
-                self._measure(choice.configuration, look)
-            elif step is not None:
-                self._measure(step.configuration, step.target)
-            else:
+            prospects = self._prospects()
+            saving_s = float(np.median(self._item_s()[self._items > 0])) * self._space.items
+            found = pursue(prospects, self._stopping, saving_s).configuration
+            if found is None:
                 return
+            self._measure(found, next(look for look in self._looks if look > self._items[found]))
 
     def answer(self) -> Answer | None:
-        sure = self._sure()
-        costs = np.where(sure[:, None], self._costs(self._meter.latency_s, self._meter.cost_usd_per_h), np.inf)
+        costs = self._costs(self._meter.latency_s, self._meter.cost_usd_per_h)
+        costs = np.where(self._sure[:, None], costs, np.inf)
         if not np.isfinite(costs).any():
             return None
         place, placement = np.unravel_index(int(costs.argmin()), costs.shape)
-        return Answer(int(self._numbers[place]), int(placement))
+        return Answer(int(self._known.numbers[place]), int(placement))
 
-    def _beginning(self) -> tuple[Configuration, ...]:
-        """With a source only one: the cheapest that it says is good enough; else a cover."""
-        means = self._earlier
+    @property
+    def _items(self) -> IntArray:
+        return np.asarray(self._meter.items[self._known.numbers])
+
+    def _beginning(self) -> tuple[int, ...]:
+        """A cover; with a source first the first configuration that it says is good enough.
+
+        The cover shows what each operator takes: times differ between data sets by more than their source tells.
+        """
+        means = self._known.earlier
         if means is None:
-            return covering(self._listed)
+            return self._known.beginning
         good = np.flatnonzero(self._case.accurate(means))
-        return (self._listed[int(good[0]) if len(good) else int((self._case.sign * means).argmax())],)
+        promising = int(good[0]) if len(good) else int((self._case.sign * means).argmax())
+        return tuple(dict.fromkeys((promising, *self._known.beginning)))
 
     def _measure(self, place: int, target: int) -> None:
-        number = int(self._numbers[place])
-        self._meter.measure(number, target - int(self._meter.items[number]))
-        self._standings.learn(self._listed[place], self._meter.scores(number))
+        number = int(self._known.numbers[place])
+        new = self._meter.measure(number, target - int(self._meter.items[number]))
+        if place not in self._verdicts:
+            low, high = self._metric.range
+            thresholds = np.array([self._case.threshold])
+            self._verdicts[place] = RunningVerdicts(
+                self._space.items, thresholds, risk=self._risk, low=low, high=high, covariates=self._known.covariates
+            )
+        self._verdicts[place].extend(new)
+        found = self._verdicts[place].verdicts
+        self._sure[place] = (found.at_least if self._case.sign > 0 else found.at_most)[0, 0]
+        self._decided[place] = found.exhausted
 
-    def _sure(self) -> BoolArray:
-        return self._standings.sure[0][:, 0]
-
-    def _outlook(self) -> Outlook:
-        items = self._meter.items[self._numbers]
-        measured = items > 0
-        places = np.flatnonzero(measured)
+    def _prospects(self) -> Prospects:
+        places = np.flatnonzero(self._items)
         low, high = self._metric.range
-        evidence = evidence_of(
-            [self._meter.scores(int(self._numbers[p])) for p in places], self._meter.space.items, high - low
+        scores = [self._meter.scores(int(self._known.numbers[place])) for place in places]
+        evidence = evidence_of(scores, self._space.items, high - low, self._known.covariates)
+        belief = self._believe(places, evidence)
+        kept = keeps(belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0)
+        kept[self._decided] = 0.0
+        squares = np.array([self._verdicts[int(place)].residual_squares for place in places])
+        variance = np.median((squares + (_PSEUDO_REST * (high - low)) ** 2) / (self._items[places] + 1))
+        settled = settling_items(
+            belief, kept, self._case.threshold, float(variance), high - low, self._risk, self._space.items
         )
+        first, item_s = self._looks[0], self._item_s()
+        return Prospects(
+            keeps=kept,
+            sure=self._sure,
+            begun=self._items > 0,
+            usd_per_h=self._drawn_costs(),
+            look_s=item_s * (first + BEGINNING_ITEMS),
+            settle_s=item_s * np.maximum(settled - np.maximum(self._items, first), first),
+        )
+
+    def _believe(self, places: IntArray, evidence: Evidence) -> Belief:
+        codes = self._known.codes
         self._prior = best_prior(
-            self._knobs, self._sources, self._codes[places], evidence.means, evidence.variances, self._codes,
-            earlier=self._prior, score_range=(low, high),
+            self._known.knobs, self._known.sources, codes[places], evidence.means, evidence.variances, codes,
+            earlier=self._prior, score_range=self._metric.range, shared=evidence.shared,
         )  # fmt: skip
-        belief = self._prior.belief(self._codes)
-        deviation = np.sqrt(belief.deviation**2 + evidence.common_variance)
-        self._belief = belief.mean, deviation
-        sure = self._sure()
-        known = self._costs(self._meter.latency_s, self._meter.cost_usd_per_h).min(axis=1)
-        guessed = self._costs(*self._guessed()).min(axis=1)
-        return Outlook(
-            keeps=keeps(belief.mean, deviation, self._case.threshold, at_least=self._case.sign > 0),
-            sure=sure,
-            measured=measured,
-            usd_per_h=np.where(measured, known, guessed)[:, None],
-            sure_usd_per_h=np.where(sure, known, np.inf)[:, None],
-        )
+        belief = self._prior.belief(codes)
+        return Belief(belief.mean, np.hypot(belief.deviation, evidence.common_deviation(belief.mean)))
 
     def _costs(self, latency_s: FloatArray, cost_usd_per_h: FloatArray) -> FloatArray:
-        """(k, p) infinite where a limit is broken or something is not known."""
+        """(m, p) infinite where a limit is broken or something is not known."""
         kept = self._case.affordable(latency_s, cost_usd_per_h)
-        return np.where(kept, cost_usd_per_h, np.inf)[self._numbers]
+        return np.where(kept, cost_usd_per_h, np.inf)[self._known.numbers]
 
-    def _guessed(self) -> tuple[FloatArray, FloatArray]:
-        """(k, p) latency and cost, an operator under an unknown prefix taken from the most similar known one."""
-        space, meter = self._meter.space, self._meter
-        there = self._elsewhere
-        service_s = predicted_rows(space, self._own, meter.service_s, None if there is None else there.service_s)
-        sizes = predicted_rows(space, self._own, meter.output_bytes, None if there is None else there.output_bytes)
-        return space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
+    def _drawn_costs(self) -> FloatArray:
+        return self._predictions()[0]
 
-    def _price_s(self, place: int, target: int) -> float:
-        number = int(self._numbers[place])
-        return self._meter.price_s(number, target - int(self._meter.items[number]))
+    def _item_s(self) -> FloatArray:
+        """(m,) seconds to profile an item of each."""
+        return self._predictions()[1]
 
-    def _until_known_s(self) -> FloatArray:
-        """(k,) a guess of the seconds until it is known whether an unmeasured configuration keeps the threshold."""
-        mean, deviation = self._belief
-        places = np.flatnonzero(self._meter.items[self._numbers] > 0)
-        scores = np.concatenate([self._meter.scores(int(n)) for n in self._numbers[places]])
-        margins = np.maximum(np.abs(mean - self._case.threshold), deviation / 2)
-        items = np.clip(_DEVIATIONS**2 * scores.var() / margins**2, self._standings.looks[0], self._meter.space.items)
-        there = None if self._elsewhere is None else self._elsewhere.item_s
-        item_s = predicted_rows(self._meter.space, self._own, self._meter.item_s, there)[self._numbers]
-        return np.asarray(item_s.sum(axis=1) * items)
+    def _predictions(self) -> tuple[FloatArray, FloatArray]:
+        """(m, draws) costs of the cheapest plans, (m,) seconds for an item; computed when a further prefix was run."""
+        key = self._meter.known_rows.tobytes()
+        if self._predicted is None or self._predicted[0] != key:
+            self._predicted = key, *self._predict()
+        return self._predicted[1:]
 
-    def _footprints(self) -> Footprints:
-        """By which the standings compare what configurations take: here cost is all, so it stands for CPU seconds."""
-        costs = self._costs(self._meter.latency_s, self._meter.cost_usd_per_h).min(axis=1)
-        measured = self._meter.items[self._numbers] > 0
-        cpu_s = np.where(measured & np.isfinite(costs), costs, np.where(measured, 1e9, np.nan))[:, None, None]
-        ones = np.where(measured, 1.0, np.nan)
-        return Footprints(
-            cpu_s,
-            ones[:, None, None],
-            ones[:, None],
-            measured.astype(np.int64),
-            np.arange(len(ones))[:, None],
-            tolerance=0.0,
-        )
-
-
-def predicted_rows(
-    space: PlanSpace, own: IntArray, known: FloatArray, elsewhere: FloatArray | None = None
-) -> FloatArray:
-    """(r,) of prefixes, NaN where not run -> (k, o) with guesses in their places.
-
-    What was measured elsewhere, in the ratio that known ones have on the whole; else the same operator configuration
-    under the prefix with most operators in common, of equals the first; else the least of the operator under any. All
-    less some spreads.
-
-    Args:
-        space: of the plans.
-        own: (k, o) numbers of the operators' own knob values.
-        known: what was run.
-        elsewhere: (r,) the same, measured on other data.
-    """
-    values = known[space.rows]
-    have = ~np.isnan(values)
-    guesses, spread = np.full_like(values, np.nan), _spread(values, own)
-    if elsewhere is not None:
-        both = (known > 0) & (elsewhere > 0)
-        ratios = np.log(known[both] / elsewhere[both])
-        guesses = elsewhere[space.rows] * np.exp(np.median(ratios) if len(ratios) else 0.0)
-        spread = max(LEAST_SPREAD, float(ratios.std(ddof=1))) if len(ratios) > 1 else UNSEEN_SPREAD
-    for column in range(values.shape[1]):
-        seen = np.unique(space.rows[have[:, column], column], return_index=True)[1]
-        seen = np.flatnonzero(have[:, column])[seen]
-        lost = np.flatnonzero(~have[:, column] & np.isnan(guesses[:, column]))
-        if len(seen) and len(lost):
-            alike = (own[lost][:, None, : column + 1] == own[seen][None, :, : column + 1]).sum(axis=2)
-            same = own[lost, column][:, None] == own[seen, column][None, :]
-            nearest = np.where(same, alike, -1).argmax(axis=1)
-            guesses[lost, column] = np.where(
-                same.any(axis=1), values[seen[nearest], column], values[seen, column].min()
-            )
-    return np.where(have, values, guesses * np.exp(-CAUTION * spread))
-
-
-def _own_knobs(space: PlanSpace) -> IntArray:
-    """(k, o) numbers of the operators' own knob values."""
-    numbers: dict[object, int] = {}
-    operators = [operator.name for operator in space.pipeline.topological_order()]
-    return np.array([[numbers.setdefault((o, c[o]), len(numbers)) for o in operators] for c in space.configurations])
-
-
-def _spread(values: FloatArray, own: IntArray) -> float:
-    """As of `circinus.planning.exploration.predicted`: of the logarithm of one operator configuration's values."""
-    squares, degrees = 0.0, 0
-    for column in range(values.shape[1]):
-        for number in np.unique(own[:, column]):
-            group = values[own[:, column] == number, column]
-            logarithms = np.log(np.unique(group[~np.isnan(group) & (group > 0)]))
-            if len(logarithms) > 1:
-                squares += float(((logarithms - logarithms.mean()) ** 2).sum())
-                degrees += len(logarithms) - 1
-    return max(LEAST_SPREAD, float(np.sqrt(squares / degrees))) if degrees else UNSEEN_SPREAD
+    def _predict(self) -> tuple[FloatArray, FloatArray]:
+        known, meter, space = self._known, self._meter, self._space
+        median_s, deviation = known.service.predict(meter.service_s, self._learnt[0])
+        sizes, service_s = np.zeros(space.rows.shape), np.zeros(space.rows.shape)
+        sizes[known.numbers] = known.sizes.predict(meter.output_bytes, self._learnt[1])[0]
+        usd_per_h = np.empty((len(known.numbers), len(known.draws)))
+        for number, draw in enumerate(known.draws):
+            service_s[known.numbers] = median_s * np.exp(deviation * draw)
+            tables = space.latency_s(service_s, sizes), space.cost_usd_per_h(service_s)
+            usd_per_h[:, number] = self._costs(*tables).min(axis=1)
+        return usd_per_h, known.items.predict(meter.item_s, self._learnt[2])[0].sum(axis=1)

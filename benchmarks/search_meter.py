@@ -167,6 +167,8 @@ class Verdict:
     items: int
     """Scores seen."""
     seconds: float
+    accurate: bool = True
+    """Whether the answer, if there is one, keeps the accuracy SLO."""
 
     @property
     def right(self) -> bool:
@@ -190,4 +192,5 @@ def judge(case: Case, answer: Answer | None, arena: Arena, meter: Meter) -> Verd
         touched=meter.touched,
         items=int(meter.items.sum()),
         seconds=meter.seconds,
+        accurate=answer is None or bool(case.accurate(arena.means)[answer.configuration]),
     )

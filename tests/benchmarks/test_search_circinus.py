@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmarks.search_cases import cases
-from benchmarks.search_circinus import Circinus, predicted_rows
+from benchmarks.search_circinus import USUAL, Circinus
 from benchmarks.search_meter import Meter, judge
+from benchmarks.search_prefixes import PrefixTimes
 
-from circinus.planning.exploration.predicted import CAUTION, UNSEEN_SPREAD
 from tiny_arenas import tiny_arena
 
 
@@ -33,20 +33,33 @@ def test_answers_hold_and_are_near_the_optimum(direction: str) -> None:
     assert close >= 0.8 * feasible
 
 
-def test_guesses_are_of_the_same_operator_configuration_where_there_is_one() -> None:
+def test_whoever_wants_less_measures_no_more_on_the_whole() -> None:
+    seconds = {Circinus().name: 0.0, Circinus(stopping=USUAL).name: 0.0}
+    assert len(seconds) == 2
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        arena = tiny_arena(rng, items=80).drawn(rng)
+        for case in cases(arena, rng, 5):
+            for searcher in (Circinus(), Circinus(stopping=USUAL)):
+                meter = Meter(arena, reuse_prefixes=True)
+                searcher.search(case, meter, rng)
+                seconds[searcher.name] += meter.seconds
+    assert seconds[Circinus(stopping=USUAL).name] <= seconds[Circinus().name]
+
+
+def test_known_prefixes_are_exact_and_others_are_guessed_from_them() -> None:
     arena = tiny_arena(np.random.default_rng(0), items=20)
     space = arena.space
-    own = np.array([[hash((name, c[name])) for name in c] for c in space.configurations])
+    numbers = np.arange(len(space.configurations))
     known = np.full(len(arena.service_s), np.nan)
-    first = space.rows[0]
-    known[first] = arena.service_s[first]
-    found = predicted_rows(space, own, known)
-    np.testing.assert_allclose(found[0], arena.service_s[first])
-    for row in range(1, len(found)):
-        for column in range(found.shape[1]):
-            if space.rows[row, column] != first[column]:
-                expected = arena.service_s[first[column]] * np.exp(-CAUTION * UNSEEN_SPREAD)
-                assert found[row, column] == pytest.approx(expected)
-    elsewhere = predicted_rows(space, own, known, arena.service_s * 2.0)
+    known[space.rows[:3]] = arena.service_s[space.rows[:3]]
+    median, deviation = PrefixTimes(space, numbers).predict(known, [None] * space.rows.shape[1])
+    measured = ~np.isnan(known[space.rows])
+    np.testing.assert_array_equal(median[measured], known[space.rows][measured])
+    assert (deviation[measured] == 0).all()
+    assert (deviation[~measured] > 0).all()
+    elsewhere, certainty = PrefixTimes(space, numbers, arena.service_s * 2.0).predict(known, [None] * median.shape[1])
     truth = arena.service_s[space.rows]
-    assert (elsewhere <= truth * (1 + 1e-9)).all()
+    off = np.abs(np.log(elsewhere / truth))[~measured]
+    assert off.mean() < np.abs(np.log(median / truth))[~measured].mean()
+    assert (off <= 4 * certainty[~measured]).all()

@@ -27,8 +27,9 @@ def test_a_race_is_repeatable_and_the_same_for_all() -> None:
 
 
 def test_standings_by_hand() -> None:
-    def row(feasible: bool, answered: bool, found: bool, ratio: float, touched: int) -> Row:
-        return Row("a", "m", 0, 0, Verdict(feasible, answered, found, ratio, touched, 10, float(touched)), 0.1)
+    def row(feasible: bool, answered: bool, found: bool, ratio: float, touched: int, accurate: bool = True) -> Row:
+        verdict = Verdict(feasible, answered, found, ratio, touched, 10, float(touched), accurate)
+        return Row("a", "m", 0, 0, verdict, 0.1)
 
     found = standings(
         [
@@ -37,12 +38,14 @@ def test_standings_by_hand() -> None:
             row(True, True, False, np.nan, 6),
             row(True, False, False, np.nan, 6),
             row(False, False, False, np.nan, 2),
-            row(False, True, False, np.nan, 10),
+            row(False, True, False, np.nan, 10, accurate=False),
         ]
     )
     assert len(found) == 1
     assert (found[0].found, found[0].close, found[0].recognised) == (0.5, 0.25, 0.5)
     assert found[0].broken == 0.5  # of the four plans given
+    assert found[0].inaccurate == 0.25
+    assert (found[0].touched_p90, found[0].seconds_p90) == (9.0, 9.0)
     assert found[0].cost_over_optimum_median == pytest.approx(1.1)
     assert (found[0].touched_median, found[0].seconds_mean) == (6.0, 6.0)
     assert as_records(found)[0]["method"] == "m"
