@@ -17,7 +17,7 @@ Seconds = Callable[[Configuration, int], float]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to measure on its first items."""
+    """A configuration to measure on its first items, or on more of them, up to the next look."""
 
     configuration: Configuration
     worth_per_s: float
@@ -29,7 +29,7 @@ class Assessment:
     """What plans say of the configurations, measured and not."""
 
     next: Proposal | None
-    """None: no configuration that was not measured is worth it."""
+    """None: nothing is worth it, be it begun or not."""
     certificate: Certificate
     pointless: Mapping[Objective, Collection[Configuration]]
     """For each objective the measured configurations with which no query's plan would be much cheaper than with those

@@ -141,9 +141,11 @@ class Rounds:
             stepped = False
             while True:
                 proposal, seconds = self._proposal(beyond)
-                step = standings.next_step(seconds, self._budget.remaining_s, beyond)
+                latency_only = proposal is not None  # it tells which objectives are to be decided
+                step = standings.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
                 if proposal is not None and (step is None or proposal.worth_per_s > step.worth_per_s):
-                    configuration, target = proposal.configuration, standings.looks[0]
+                    configuration = proposal.configuration
+                    target = next(look for look in standings.looks if look > standings.items(configuration))
                 elif step is not None:
                     configuration, target = standings.configurations[step.configuration], step.target
                 else:

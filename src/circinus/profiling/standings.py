@@ -146,6 +146,8 @@ class Standings:
         seconds: Callable[[Configuration, int], float],
         within_s: float,
         without: Collection[Configuration] = (),
+        *,
+        latency_only: bool = False,
     ) -> Step | None:
         """What to measure next of the configurations that have been measured at all; None: nothing is open.
 
@@ -153,11 +155,13 @@ class Standings:
             seconds: (configuration, items) -> seconds until it is known on so many items.
             within_s: seconds left.
             without: configurations that are not to be measured now.
+            latency_only: whether somebody else says which objectives are to be decided.
         """
         decisions, standing = self.decisions(), self._standing()
         measured = standing.items > 0
         measured[[self._number[configuration] for configuration in without]] = False
-        decisions = replace(decisions, open=decisions.open & measured[:, None], short=decisions.short & measured)
+        open_ = np.zeros_like(decisions.open) if latency_only else decisions.open & measured[:, None]
+        decisions = replace(decisions, open=open_, short=decisions.short & measured)
         total_s = np.zeros(len(self.configurations)) if self._footprints is None else self._footprints.total_cpu_s
         return next_step(
             standing,

@@ -16,7 +16,7 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
-_POINTLESS = "it has no plan, or plans of others that surely will do are hardly dearer, whichever pool is full"
+_POINTLESS = "it has no plan, plans of others that surely will do are hardly dearer, or it most likely will not do"
 
 
 class Verdict(StrEnum):

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.candidates import Promise, candidates
-from circinus.planning.exploration.choice import Stopping, choose
+from circinus.planning.exploration.choice import Stopping
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.improvement import Outlook, incumbents, keeps, pointless
+from circinus.planning.exploration.improvement import keeps
+from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import SureCosts, least_costs
 from circinus.planning.exploration.predicted import CAUTION, Predictor
+from circinus.planning.exploration.pursuit import settling_items
 from circinus.planning.exploration.surrogate import Belief
 from circinus.planning.exploration.transfer import Prior
 from circinus.profiling import (
@@ -33,6 +35,8 @@ from circinus.profiling import (
 )
 from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.explorer import Seconds
+from circinus.profiling.listing import most_measured
+from circinus.profiling.sequences import sequence_risk
 from circinus.spec import AccuracySlo, Configuration, Network, Query, Specification
 
 FloatArray = NDArray[np.float64]
@@ -45,8 +49,6 @@ _CANDIDATES = 256
 """Configurations that are looked at besides those measured where there are more."""
 _DEAR = 2.0
 """What a plan may cost where there is none yet, over the dearest measured."""
-_Z = 2.0
-"""Standard deviations that an estimate is to be away from a threshold, for a guess of how many items that takes."""
 
 
 class PlanExplorer:
@@ -122,41 +124,75 @@ class PlanExplorer:
         if not self._predictor.learn(known):
             return self._begin(known)
         measured_of = {found.configuration: found for found in known.configurations}
+        failed = {failure.configuration for failure in known.failed}
         prior, common_variance = self._learnt(known)
         codes = self._looked_at(known, prior)
         listed = self._space.decode(codes)
-        measured = np.array([c in measured_of for c in listed], dtype=bool)
-        failed = {failure.configuration for failure in known.failed}
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
-        sure = self._sure(listed, measured_of)
-        lower = self._least_costs(known, codes, listed)
-        exact = self._sure_costs.of(known, listed, sure)
-        outlooks = [
-            Outlook(_keeps(belief, query.slos.accuracy), sure[:, q], measured, lower[q], exact[q])
-            for q, query in enumerate(self._queries)
-        ]
-        idle = self._pointless(outlooks, listed)
-        items = self._items(belief, len(listed), known)
+        begun = np.array([c in measured_of for c in listed], dtype=bool)
+        outlooks, among = self._outlooks(known, codes, listed, belief, begun, seconds)
         stopping = self._stopping
-        if any(np.isinf(incumbents(outlook)).all() for outlook in outlooks) and len(measured_of) < self._least:
-            stopping = replace(stopping, probability=0.0)  # too little is known to say that a query has no plan
-        choice = choose(outlooks, self._weights, lambda n: seconds(listed[n], int(items[n])), stopping)
-        found = None if choice.configuration is None else listed[choice.configuration]
-        worth_per_s, every_choice = choice.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
+        if len(measured_of) < self._least:
+            stopping = replace(stopping, without_plan=0.0)  # too little is known to say that a query has no plan
+        saving_s = _population(known) * float(np.median([_item_s(found) for found in known.configurations]))
+        joint = pursue_together(outlooks, among, stopping, saving_s)
+        found = None if joint.configuration is None else listed[joint.configuration]
+        worth_per_s, every_choice = joint.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
         if every_choice is not None:
             found, worth_per_s = every_choice, math.inf
-        begun = len(known.usable) == len(known.configurations)
+        # What cannot be measured any more may be better for all one knows.
+        unmeasurable = any(math.isinf(seconds(c, 1)) and c not in failed for c in listed if c not in measured_of)
         certificate = Certificate(
             unmeasured=known.unmeasured,
             considered=sum(c not in measured_of and c not in failed for c in listed),
-            probability=choice.probability,
-            saving=self._stopping.saving,
-            conclusive=begun and found is None and choice.probability <= stopping.probability,
-            next=found,
+            probability=joint.probability,
+            saving=stopping.saving,
+            conclusive=found is None and len(known.usable) == len(known.configurations) and not unmeasurable,
+            next=found if found not in measured_of else None,
             prior=prior.reason if self._elsewhere.sources else "",
         )
+        idle = self._pointless(joint, listed)
         return Assessment(None if found is None else Proposal(found, worth_per_s), certificate, idle)
+
+    def _outlooks(
+        self,
+        known: PipelineProfile,
+        codes: IntArray,
+        listed: Sequence[Configuration],
+        belief: Belief,
+        begun: BoolArray,
+        seconds: Seconds,
+    ) -> tuple[list[QueryOutlook], Candidates]:
+        """What each query may expect of each configuration."""
+        measured_of = {found.configuration: found for found in known.configurations}
+        population, first = _population(known), min(LEAST_ITEMS, _population(known))
+        sure, out = self._decided(listed, measured_of, population)
+        lower = self._least_costs(known, codes, listed)
+        exact = self._sure_costs.of(known, listed, sure)
+        spread = np.where(begun, 0.0, self._predictor.spread(listed, codes))
+        look_s = np.array([0.0 if b else seconds(c, first) for c, b in zip(listed, begun, strict=True)])
+        item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in listed])
+        items = np.array([len(measured_of[c].items) if c in measured_of else first for c in listed])
+        closed = np.isinf(look_s) | ~np.isfinite(item_s)
+        low, high = self._pipeline.metric.range
+        variance = float(np.median([_variance(found.scores, high - low) for found in known.configurations]))
+        count = most_measured(self._pipeline)
+        risk = sequence_risk(known.risk, count, comparisons=count)
+        found = []
+        for q, query in enumerate(self._queries):
+            slo = query.slos.accuracy
+            kept = np.where(closed | out[:, q], 0.0, _keeps(belief, slo))
+            if slo is None:
+                settled = np.full(len(listed), float(first))
+            else:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    settled = settling_items(belief, kept, slo.threshold, variance, high - low, risk, population)
+            more = np.clip(np.ceil(settled) - items, 1.0, population)
+            usd_per_h = lower[q] * np.exp(CAUTION * spread)[:, None]
+            settle_s = np.where(closed, np.inf, item_s * more)
+            found.append(QueryOutlook(kept, sure[:, q], usd_per_h, exact[q], settle_s, self._weights[q]))
+        return found, Candidates(begun, spread, look_s)
 
     def _begin(self, known: PipelineProfile) -> Assessment:
         """Nothing can be said of anything. Where all that was tried failed, other values of operators are tried."""
@@ -200,10 +236,8 @@ class PlanExplorer:
     def _promise(self, known: PipelineProfile, prior: Prior) -> Promise:
         """The seconds of all operators stand for the cost, which takes longer to compute."""
         service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
-        sure = self._sure(
-            [found.configuration for found in known.configurations],
-            {found.configuration: found for found in known.configurations},
-        )
+        measured_of = {found.configuration: found for found in known.configurations}
+        sure, _ = self._decided(list(measured_of), measured_of, _population(known))
         best_s = np.where(sure, np.array(service_s)[:, None], np.inf).min(axis=0)
         best_s = np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s))
 
@@ -229,40 +263,48 @@ class PlanExplorer:
         return self._last[1]
 
     def _pointless(
-        self, outlooks: Sequence[Outlook], listed: Sequence[Configuration]
+        self, joint: JointPursuit, listed: Sequence[Configuration]
     ) -> dict[Objective, frozenset[Configuration]]:
         """An objective is pointless to ask where it is for every query behind it."""
         found: dict[Objective, frozenset[Configuration]] = {}
-        for query, outlook in zip(self._queries, outlooks, strict=True):
+        for query, idle in zip(self._queries, joint.pointless, strict=True):
             objective = Objective(query.slos.accuracy, query.slos.latency)
-            idle = pointless(outlook, self._stopping.saving) & outlook.measured
             those = frozenset(listed[number] for number in np.flatnonzero(idle).tolist())
             found[objective] = found[objective] & those if objective in found else those
         return found
 
-    def _sure(self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile]) -> BoolArray:
-        """(k, q) which configurations were measured and surely keep the accuracy objective of which query."""
-        found = np.zeros((len(listed), len(self._queries)), dtype=bool)
+    def _decided(
+        self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile], population: int
+    ) -> tuple[BoolArray, BoolArray]:
+        """(k, q) which configurations surely keep the accuracy objective of which query; and which are out: they surely
+        miss it, or nothing more can be measured of them."""
+        sure = np.zeros((len(listed), len(self._queries)), dtype=bool)
+        out = np.zeros_like(sure)
         for row, configuration in enumerate(listed):
-            if configuration in known:
-                accuracy = known[configuration].accuracy
-                for column, query in enumerate(self._queries):
-                    slo = query.slos.accuracy
-                    found[row, column] = slo is None or slo.holds_for(
-                        accuracy.lower if slo.comparison == ">=" else accuracy.upper
-                    )
-        return found
+            if configuration not in known:
+                continue
+            accuracy, whole = known[configuration].accuracy, len(known[configuration].items) >= population
+            for column, query in enumerate(self._queries):
+                slo = query.slos.accuracy
+                worst, best = accuracy.lower, accuracy.upper
+                if slo is not None and slo.comparison == "<=":
+                    worst, best = best, worst
+                sure[row, column] = slo is None or slo.holds_for(worst)
+                out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
+        return sure, out
 
-    def _items(self, belief: Belief, count: int, known: PipelineProfile) -> FloatArray:
-        """(k,) a guess of the items until it is known which objectives a configuration keeps."""
-        population = known.dataset_items - known.held_out_items
-        thresholds = [query.slos.accuracy.threshold for query in self._queries if query.slos.accuracy is not None]
-        if not thresholds:
-            return np.ones(count)
-        variance = float(np.median([max(float(np.var(c.scores)), 1e-6) for c in known.configurations]))
-        margins = np.abs(belief.mean[:, None] - np.array(thresholds)).min(axis=1)
-        items = _Z**2 * variance / np.maximum(margins, belief.deviation / 2) ** 2
-        return np.asarray(np.clip(np.ceil(items), min(LEAST_ITEMS, population), population))
+
+def _population(known: PipelineProfile) -> int:
+    return known.dataset_items - known.held_out_items
+
+
+def _item_s(found: ConfigurationProfile) -> float:
+    return sum(float(operator.service_s.mean()) for operator in found.operators.values())
+
+
+def _variance(scores: FloatArray, width: float) -> float:
+    """Of single scores; one more that is a quarter of the range off: a few equal ones are no proof of certainty."""
+    return float(((scores - scores.mean()) ** 2).sum() + width**2 / 16) / (len(scores) + 1)
 
 
 def _keeps(belief: Belief, slo: AccuracySlo | None) -> FloatArray:

@@ -17,9 +17,9 @@ from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
 FloatArray = NDArray[np.float64]
 
 _LEAST = 1e-9
-CAUTION = 2.0
+CAUTION = 1.0
 """By how many standard deviations an operator under a prefix that was not measured is taken to be faster than expected
-there."""
+there, so that plans are found that keep a latency limit only if it is."""
 LEAST_SPREAD = 0.05
 """Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
 UNSEEN_SPREAD = 0.3
@@ -105,6 +105,20 @@ class Predictor:
         for found in self._operators(codes).values():
             total_s += found.service_s(spreads)
         return total_s
+
+    def spread(self, wanted: Sequence[Configuration], codes: IntArray) -> FloatArray:
+        """(m,) standard deviations of the logarithms of what m configurations take in all; 0 where all was measured.
+
+        Operators weigh as much as their seconds; that they err independently is an assumption.
+        """
+        seconds, deviations = [], []
+        for name, prediction in self._operators(codes).items():
+            known = self._by_prefix[name]
+            measured = np.array([prefix(self._pipeline, c, name) in known for c in wanted], dtype=bool)
+            seconds.append(prediction.service_s(0.0))
+            deviations.append(np.where(measured, 0.0, prediction.service_deviation))
+        shares = np.array(seconds) / np.maximum(np.sum(seconds, axis=0), _LEAST)
+        return np.asarray(np.sqrt(((shares * np.array(deviations)) ** 2).sum(axis=0)))
 
     def _operators(self, codes: IntArray) -> dict[str, Prediction]:
         """By operator, what it takes under (m, d) codes."""

@@ -1,0 +1,124 @@
+"""Which configuration to pursue next for all queries together: on arrays alone.
+
+What a query's best plan is depends on what the others leave of the pools, so that each of its *situations* is a search
+of its own. Each says what it would pursue next; what most weight waits for, per second, comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.planning.exploration.choice import Stopping
+from circinus.planning.exploration.pursuit import Prospects, pursue
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+_DRAWS = 7
+_NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / _DRAWS) for n in range(_DRAWS)])
+
+
+@dataclass(frozen=True, eq=False)
+class QueryOutlook:
+    """What is known and believed of k configurations and one query in s situations."""
+
+    keeps: FloatArray
+    """(k,) probability that a configuration keeps the accuracy objective; 0 where that is out of the question."""
+    sure: BoolArray
+    """(k,) measured, and surely keeps it."""
+    usd_per_h: FloatArray
+    """(k, s) what the cheapest plan costs, in the middle of what is believed; infinite: there is none."""
+    sure_usd_per_h: FloatArray
+    """(k, s) cost of the cheapest plan of the sure ones; infinite for the others."""
+    settle_s: FloatArray
+    """(k,) seconds, after a first look, until it is known whether a configuration keeps the objective."""
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What is the same for all queries, of k configurations."""
+
+    begun: BoolArray
+    """(k,) measured."""
+    spread: FloatArray
+    """(k,) standard deviation of the logarithm of what plans cost; 0 where all operators were measured."""
+    look_s: FloatArray
+    """(k,) seconds of a first look; 0 where that was."""
+
+
+@dataclass(frozen=True, eq=False)
+class JointPursuit:
+    """What is worth pursuing."""
+
+    configuration: int | None
+    """None: nothing."""
+    worth_per_s: float
+    """Weight of the queries that wait for it, over the seconds until they know."""
+    probability: float
+    """The greatest with which any configuration that was not begun makes a query's plan cheaper by more than enough."""
+    pointless: tuple[BoolArray, ...]
+    """For each query (k,) configurations begun of which it need not be asked whether they keep the objective."""
+
+
+def pursue_together(
+    outlooks: Sequence[QueryOutlook], candidates: Candidates, stopping: Stopping, saving_s: float
+) -> JointPursuit:
+    """What the queries would pursue, by weight per second; of equals the first.
+
+    Args:
+        outlooks: one for each query.
+        candidates: the configurations.
+        stopping: what is too little.
+        saving_s: seconds that saving the share `stopping.saving` of a plan's cost is worth.
+    """
+    votes = np.zeros(len(candidates.begun))
+    probability, idle = 0.0, []
+    draws = np.exp(candidates.spread[:, None] * _NORMAL)
+    for outlook in outlooks:
+        share = outlook.weight / outlook.usd_per_h.shape[1]
+        hopeful = np.zeros(len(votes), dtype=bool)
+        for situation in range(outlook.usd_per_h.shape[1]):
+            cost = np.where(outlook.sure, outlook.sure_usd_per_h[:, situation], outlook.usd_per_h[:, situation])
+            prospects = Prospects(
+                keeps=outlook.keeps,
+                sure=outlook.sure,
+                begun=candidates.begun,
+                usd_per_h=cost[:, None] * np.where(outlook.sure[:, None], 1.0, draws),
+                look_s=candidates.look_s,
+                settle_s=outlook.settle_s,
+            )
+            found = pursue(prospects, stopping, saving_s)
+            improves, least = _chances(prospects, stopping)
+            hopeful |= improves > least
+            probability = max(probability, float(np.where(candidates.begun, 0.0, improves).max(initial=0.0)))
+            if found.configuration is not None:
+                k = found.configuration
+                votes[k] += share / max(candidates.look_s[k] + outlook.settle_s[k], 1e-9)
+        idle.append(candidates.begun & ~hopeful & ~_best(outlook))
+    chosen = int(votes.argmax()) if votes.any() else None
+    return JointPursuit(chosen, 0.0 if chosen is None else float(votes[chosen]), probability, tuple(idle))
+
+
+def _chances(prospects: Prospects, stopping: Stopping) -> tuple[FloatArray, float]:
+    """(k,) probabilities that those which are not sure make the plan cheaper by enough; and what is too little.
+
+    As `pursue` sees it.
+    """
+    best = float(np.where(prospects.sure[:, None], prospects.usd_per_h, np.inf).min(initial=np.inf))
+    cost = prospects.usd_per_h
+    cheaper = cost < (1.0 - stopping.saving) * best if np.isfinite(best) else np.isfinite(cost)
+    improves = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
+    return improves, stopping.probability if np.isfinite(best) else stopping.without_plan
+
+
+def _best(outlook: QueryOutlook) -> BoolArray:
+    """(k,) sure ones whose plan is the cheapest, or nearly, in any situation."""
+    best = outlook.sure_usd_per_h.min(axis=0, initial=np.inf)
+    found: BoolArray = ((outlook.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
+    return found
