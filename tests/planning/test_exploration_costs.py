@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from listing import EXACT, Listed, listed, small_seeds
 
-from circinus.planning.exploration.plan_costs import KINDS, SureCosts, least_costs
+from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs
 from instances import Instance, random_instance
 
 SEEDS = small_seeds(60, 400)
@@ -39,7 +39,7 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(seed: int) -> None
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
-    costs = SureCosts(instance.pipeline, [instance.query], instance.network, EXACT)
+    costs = MeasuredCosts(instance.pipeline, [instance.query], instance.network, EXACT)
     half = sure & (np.arange(len(sure))[:, None] % 2 == 0)
     (first,) = costs.of(instance.profile, configurations, half)
     (found,) = costs.of(instance.profile, configurations, sure)

@@ -19,7 +19,7 @@ from circinus.planning.exploration.improvement import keeps
 from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.plan_costs import SureCosts, least_costs
+from circinus.planning.exploration.plan_costs import MeasuredCosts, least_costs
 from circinus.planning.exploration.predicted import CAUTION, Predictor
 from circinus.planning.exploration.pursuit import settling_items
 from circinus.planning.exploration.surrogate import Belief
@@ -79,7 +79,8 @@ class PlanExplorer:
         self._pipeline = specification.pipelines[pipeline_name]
         self._network = Network(specification.infrastructure)
         self._queries, self._weights = _alike(queries)
-        self._sure_costs = SureCosts(self._pipeline, self._queries, self._network)
+        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
+        self._hoped_costs = MeasuredCosts(self._pipeline, self._queries, self._network, hopefully=True)
         self._space = KnobSpace.of(self._pipeline)
         self._elsewhere = Elsewhere(self._pipeline, self._space)
         self._predictor = Predictor(self._pipeline, self._space)
@@ -170,6 +171,7 @@ class PlanExplorer:
         sure, out = self._decided(listed, measured_of, population)
         lower = self._least_costs(known, codes, listed)
         exact = self._sure_costs.of(known, listed, sure)
+        hoped = self._hoped_costs.of(known, listed, begun[:, None] & ~sure & ~out)
         spread = np.where(begun, 0.0, self._predictor.spread(listed, codes))
         look_s = np.array([0.0 if b else seconds(c, first) for c, b in zip(listed, begun, strict=True)])
         item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in listed])
@@ -189,7 +191,7 @@ class PlanExplorer:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     settled = settling_items(belief, kept, slo.threshold, variance, high - low, risk, population)
             more = np.clip(np.ceil(settled) - items, 1.0, population)
-            usd_per_h = lower[q] * np.exp(CAUTION * spread)[:, None]
+            usd_per_h = np.where(begun[:, None], hoped[q], lower[q] * np.exp(CAUTION * spread)[:, None])
             settle_s = np.where(closed, np.inf, item_s * more)
             found.append(QueryOutlook(kept, sure[:, q], usd_per_h, exact[q], settle_s, self._weights[q]))
         return found, Candidates(begun, spread, look_s)

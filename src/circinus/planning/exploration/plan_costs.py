@@ -62,8 +62,7 @@ def least_costs(
     compiled: dict[Percentile, ProfileArrays] = {}
     found = []
     for query in queries:
-        percentile = latency_percentile(query)
-        percentile = replace(percentile, allowance=TailAllowance(percentile.percentile, _NO_ALLOWANCE))
+        percentile = _without_allowance(latency_percentile(query))
         if percentile not in compiled:
             calmed = _calmed(profile, percentile.percentile)
             compiled[percentile] = compile_profile(pipeline, calmed, percentile, _dtype(settings))
@@ -76,8 +75,9 @@ def least_costs(
     return tuple(found)
 
 
-class SureCosts:
-    """What the cheapest plans of sure configurations cost; computed once as long as nothing was learnt of them."""
+class MeasuredCosts:
+    """What the cheapest plans of measured configurations cost, by all their items; computed once as long as nothing was
+    learnt of them."""
 
     def __init__(
         self,
@@ -85,6 +85,8 @@ class SureCosts:
         queries: Sequence[Query],
         network: Network,
         settings: SearchSettings = DEFAULT_SETTINGS,
+        *,
+        hopefully: bool = False,
     ) -> None:
         """Nothing is computed yet.
 
@@ -93,23 +95,25 @@ class SureCosts:
             queries: q, on it.
             network: where configurations may run.
             settings: of the search for plans.
+            hopefully: whether latencies are taken as more items may show them, as `least_costs` does.
         """
+        self._hopefully = hopefully
         self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
         self._known: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 
     def of(
-        self, profile: PipelineProfile, listed: Sequence[Configuration], sure: NDArray[np.bool_]
+        self, profile: PipelineProfile, listed: Sequence[Configuration], asked: NDArray[np.bool_]
     ) -> tuple[FloatArray, ...]:
-        """For each query (k, s) costs, USD per hour; infinite for configurations that are not sure.
+        """For each query (k, s) costs, USD per hour; infinite where they are not wanted, and without a plan.
 
         Args:
             profile: what was measured; accuracies play no part.
             listed: k configurations.
-            sure: (k, q) of which configurations costs are wanted for which query.
+            asked: (k, q) of which configurations costs are wanted for which query.
         """
         usable = {found.configuration: found for found in profile.usable}
         versions = {configuration: _version(found) for configuration, found in usable.items()}
-        wanted = [(int(q), listed[int(k)]) for k, q in np.argwhere(sure) if listed[int(k)] in usable]
+        wanted = [(int(q), listed[int(k)]) for k, q in np.argwhere(asked) if listed[int(k)] in usable]
         new = [(q, c) for q, c in wanted if self._known.get((q, c), (None,))[0] != versions[c]]
         if new:
             self._compute(replace(profile, configurations=tuple(usable[c] for c in {c for _, c in new})), new, versions)
@@ -130,8 +134,12 @@ class SureCosts:
         for number in dict.fromkeys(number for number, _ in new):
             query = self._queries[number]
             percentile = latency_percentile(query)
+            of = profile
+            if self._hopefully:
+                percentile = _without_allowance(percentile)
+                of = _calmed(profile, percentile.percentile) if percentile not in compiled else profile
             if percentile not in compiled:
-                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, _dtype(self._settings))
+                compiled[percentile] = compile_profile(self._pipeline, of, percentile, _dtype(self._settings))
             space = compile_query(query, self._network, compiled[percentile], self._settings)
             its = {configuration for q, configuration in new if q == number}
             asked = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in its]
@@ -139,6 +147,10 @@ class SureCosts:
             for row, index in enumerate(asked):
                 configuration = space.arrays.configurations[index].configuration
                 self._known[number, configuration] = versions[configuration], costs[row]
+
+
+def _without_allowance(percentile: Percentile) -> Percentile:
+    return replace(percentile, allowance=TailAllowance(percentile.percentile, _NO_ALLOWANCE))
 
 
 def _version(found: ConfigurationProfile) -> object:
