@@ -15,6 +15,7 @@ from circinus.planning.exploration.choice import Stopping
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
+from circinus.planning.exploration.few_items import ERRORS, total_error
 from circinus.planning.exploration.improvement import keeps
 from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
 from circinus.planning.exploration.knob_cover import covering_choices
@@ -172,7 +173,8 @@ class PlanExplorer:
         lower = self._least_costs(known, codes, listed)
         exact = self._sure_costs.of(known, listed, sure)
         hoped = self._hoped_costs.of(known, listed, begun[:, None] & ~sure & ~out)
-        spread = np.where(begun, 0.0, self._predictor.spread(listed, codes))
+        errors = {c: total_error(found, population) for c, found in measured_of.items()}
+        spread = np.where(begun, [errors.get(c, 0.0) for c in listed], self._predictor.spread(listed, codes))
         look_s = np.array([0.0 if b else seconds(c, first) for c, b in zip(listed, begun, strict=True)])
         item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in listed])
         items = np.array([len(measured_of[c].items) if c in measured_of else first for c in listed])
@@ -191,7 +193,8 @@ class PlanExplorer:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     settled = settling_items(belief, kept, slo.threshold, variance, high - low, risk, population)
             more = np.clip(np.ceil(settled) - items, 1.0, population)
-            usd_per_h = np.where(begun[:, None], hoped[q], lower[q] * np.exp(CAUTION * spread)[:, None])
+            caution = np.where(begun, ERRORS, CAUTION)
+            usd_per_h = np.where(begun[:, None], hoped[q], lower[q]) * np.exp(caution * spread)[:, None]
             settle_s = np.where(closed, np.inf, item_s * more)
             found.append(QueryOutlook(kept, sure[:, q], usd_per_h, exact[q], settle_s, self._weights[q]))
         return found, Candidates(begun, spread, look_s)

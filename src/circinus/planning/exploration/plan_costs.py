@@ -19,6 +19,7 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.tails import TailAllowance
 from circinus.planning.cheapest import cheapest_plans, cheapest_situations
+from circinus.planning.exploration.few_items import less_errors
 from circinus.planning.limits import Limits
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -95,7 +96,8 @@ class MeasuredCosts:
             queries: q, on it.
             network: where configurations may run.
             settings: of the search for plans.
-            hopefully: whether latencies are taken as more items may show them, as `least_costs` does.
+            hopefully: whether latencies are taken as more items may show them, as `least_costs` does, and operators
+                as faster by some standard errors each.
         """
         self._hopefully = hopefully
         self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
@@ -137,7 +139,9 @@ class MeasuredCosts:
             of = profile
             if self._hopefully:
                 percentile = _without_allowance(percentile)
-                of = _calmed(profile, percentile.percentile) if percentile not in compiled else profile
+                if percentile not in compiled:
+                    population = profile.dataset_items - profile.held_out_items
+                    of = _calmed(less_errors(profile, population), percentile.percentile)
             if percentile not in compiled:
                 compiled[percentile] = compile_profile(self._pipeline, of, percentile, _dtype(self._settings))
             space = compile_query(query, self._network, compiled[percentile], self._settings)
