@@ -51,7 +51,7 @@ def write_results(
     document = {
         "schema": 1,
         "name": name,
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(),
         "seeds": list(seeds),
         "wall_s": round(wall_s, 1),
@@ -89,7 +89,7 @@ def _in_words(value: float, unit: str) -> str:
     return f"{percentage(value)} {unit}" if unit.startswith("of ") else f"{value:.4g} {unit}"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that ran, marked when the checkout holds changes (other than results)."""
     root = Path(__file__).parent.parent
 

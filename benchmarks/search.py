@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 
+from benchmarks.kept_parts import KeptPart
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.search_circinus import USUAL, Circinus, WarmCircinus
 from benchmarks.search_race import (
@@ -22,35 +25,87 @@ from benchmarks.search_race import (
     standings,
     tables,
 )
+from benchmarks.search_real import real
+from benchmarks.search_suggestion import suggestion
+from benchmarks.search_synthetic import synthetic
+from benchmarks.search_traces import read_arenas
+from benchmarks.search_transfer import transfer_figures
+from benchmarks.speech_trace import TracesAbsentError, traces_folder
+from benchmarks.synthetic_families import EXPONENTS
+from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
 OURS, OURS_WARM, VULCAN = "Circinus", "Circinus, transfer", "Vulcan-style"
 
 
+Part = tuple[list[Figure], list[dict[str, Any]]]
+
+
 def main() -> None:
-    """Race everybody, print tables, write the results."""
+    """Run all parts that this machine can, print tables, write the results.
+
+    A part that has ended is kept in the state folder, so that a run that was broken off goes on with the next part; one
+    of other code or with other options is run anew.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0, help="settings were chosen on seeds from 100 on")
     parser.add_argument("--cases", type=int, default=CASES)
+    parser.add_argument("--synthetic-seeds", type=int, default=20)
+    parser.add_argument("--exponents", nargs="+", type=int, choices=EXPONENTS, default=EXPONENTS)
+    parser.add_argument("--repeats", type=int, default=40, help="suggestions that are timed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--state", type=Path, default=ROOT / ".circinus" / "profiling", help="folder of the real stores"
+    )
     chosen = parser.parse_args()
     console, began = Console(), perf_counter()
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
+    parts: dict[str, Callable[[], Part]] = {
+        "suggestion": lambda: suggestion(chosen.repeats, console),
+        "race": lambda: race_part(seeds, chosen.cases, chosen.jobs, console),
+        "transfer": lambda: transfer_part(seeds),
+        "real": lambda: real(chosen.state, console),
+        "synthetic": lambda: synthetic(
+            range(chosen.synthetic_seeds), chosen.jobs, console, exponents=tuple(chosen.exponents)
+        ),
+    }
+    options = {name: value for name, value in vars(chosen).items() if name not in ("jobs", "state")}
+    figures: list[Figure] = []
+    rows: list[dict[str, Any]] = []
+    wall_s = 0.0
+    for name, part in parts.items():
+        kept = KeptPart.of(chosen.state, f"search-{name}", options)
+        try:
+            found, listed = kept.run(part)
+        except TracesAbsentError as error:
+            console.print(f"skipped: {error}", style="yellow")
+            continue
+        figures += found
+        rows += listed
+        wall_s += kept.wall_s
+    print_figures(figures, console)
+    path = write_results("search", figures=figures, rows=rows, seeds=[seeds[0], seeds[-1]], wall_s=wall_s)
+    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began)}", highlight=False)
+
+
+def race_part(seeds: Sequence[int], cases: int, jobs: int, console: Console) -> Part:
+    """Everybody on the published data sets."""
     ours: tuple[Entrant, ...] = (
         Cold(Circinus()),
         WarmCircinus(),
         Cold(Circinus(stopping=USUAL)),
         WarmCircinus(stopping=USUAL),
     )
-    found = standings(race_published((*ours, *BASELINES), seeds, count=chosen.cases, jobs=chosen.jobs))
+    found = standings(race_published((*ours, *BASELINES), seeds, count=cases, jobs=jobs))
     console.print(*tables(found))
-    figures = figures_of(found)
-    print_figures(figures, console)
-    path = write_results(
-        "search", figures=figures, rows=as_records(found), seeds=[seeds[0], seeds[-1]], wall_s=perf_counter() - began
-    )
-    console.print(f"written to {path.relative_to(ROOT)}", highlight=False)
+    return figures_of(found), as_records(found)
+
+
+def transfer_part(seeds: Sequence[int]) -> Part:
+    """How soon a source is trusted or dropped."""
+    figures, rows = transfer_figures(read_arenas(traces_folder()), seeds)
+    return figures, [dict(row) for row in rows]
 
 
 def figures_of(found: list[Standing]) -> list[Figure]:

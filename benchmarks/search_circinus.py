@@ -16,7 +16,7 @@ from benchmarks.search_race import SIMILAR
 from circinus.planning.exploration import Stopping
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import Evidence, evidence_of
-from circinus.planning.exploration.improvement import keeps
+from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
 from circinus.planning.exploration.sources import Source

@@ -19,9 +19,9 @@ from benchmarks.synthetic_families import FAMILIES, SyntheticCase, synthetic_cas
 from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import true_profile
 from circinus.planning.exploration import PlanExplorer, Stopping
-from circinus.planning.exploration.choice import choose
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.improvement import Outlook, keeps
+from circinus.planning.exploration.joint_pursuit import Candidates, QueryOutlook, pursue_together
+from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.surrogate import Surrogate
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
@@ -214,8 +214,10 @@ def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> T
         measured[[places[found.configuration] for found in known.configurations]] = True
         probability = keeps(belief.mean, belief.deviation, slo.threshold, at_least=True)
         sure = measured & (probability > 0.95)
-        outlook = Outlook(probability, sure, measured, costs, np.where(sure[:, None], costs, np.inf))
-        choose([outlook], [1.0], lambda _: 1.0, Stopping())
+        seconds = np.ones(len(everything))
+        exact = np.where(sure[:, None], costs, np.inf)
+        outlook = QueryOutlook(probability, sure, costs, exact, settle_s=seconds, weight=1.0)
+        pursue_together([outlook], Candidates(measured, 0.1 * ~measured, seconds), Stopping(), saving_s=1.0)
 
     first, *steps = _growing(case, repeats)
     suggest(first)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.choice import Stopping
 from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
+from circinus.planning.exploration.stopping import Stopping
 from circinus.planning.exploration.surrogate import Belief
 
 STOPPING = Stopping(saving=0.05, probability=0.05, without_plan=0.01)

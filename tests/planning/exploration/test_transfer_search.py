@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.planning.exploration.choice import Stopping, choose
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
-from circinus.planning.exploration.improvement import Outlook, keeps
+from circinus.planning.exploration.joint_pursuit import Candidates, QueryOutlook, pursue_together
+from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.stopping import Stopping
 from circinus.planning.exploration.surrogate import FloatArray
 from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.earlier_runs import EarlierRuns
@@ -71,14 +72,17 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: Elsewhere, rng: np.ra
             continue
         belief = prior.belief(CODES)
         sure = measured & (truth >= SLO.threshold)
-        outlook = Outlook(
-            keeps(belief.mean, belief.deviation, SLO.threshold, at_least=True),
-            sure,
-            measured,
-            cost[:, None],
-            np.where(sure, cost, np.inf)[:, None],
+        kept = keeps(belief.mean, belief.deviation, SLO.threshold, at_least=True)
+        outlook = QueryOutlook(
+            keeps=np.where(measured, 0.0, kept),
+            sure=sure,
+            usd_per_h=cost[:, None],
+            sure_usd_per_h=np.where(sure, cost, np.inf)[:, None],
+            settle_s=np.zeros(len(cost)),
+            weight=1.0,
         )
-        choice = choose([outlook], [1.0], lambda _: 1.0, Stopping(0.01, 0.05))
+        among = Candidates(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
+        choice = pursue_together([outlook], among, Stopping(0.01, 0.05, 0.05), saving_s=1.0)
         if choice.configuration is None:
             best = float(np.where(sure, cost, np.inf).min())
             return Ended(len(rows), best / float(cost[truth >= SLO.threshold].min()), prior.name)

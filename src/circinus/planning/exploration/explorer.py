@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.candidates import Promise, candidates
-from circinus.planning.exploration.choice import Stopping
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.few_items import ERRORS, total_error
-from circinus.planning.exploration.improvement import keeps
 from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
+from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import MeasuredCosts, least_costs
 from circinus.planning.exploration.predicted import CAUTION, Predictor
 from circinus.planning.exploration.pursuit import settling_items
+from circinus.planning.exploration.stopping import Stopping
 from circinus.planning.exploration.surrogate import Belief
 from circinus.planning.exploration.transfer import Prior
 from circinus.profiling import (

@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.choice import Stopping
 from circinus.planning.exploration.pursuit import Prospects, pursue
+from circinus.planning.exploration.stopping import Stopping
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.choice import Stopping
+from circinus.planning.exploration.stopping import Stopping
 from circinus.planning.exploration.surrogate import Belief
 
 FloatArray = NDArray[np.float64]
