@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.kept_parts import KeptPart
 from benchmarks.results import Figure
 
