@@ -142,7 +142,8 @@ class Measured:
         """As profiling hands it to the explorer."""
         found = tuple(self._profile(configuration, items) for configuration, items in self._items.items())
         whole = true_profile(self.case.model, ())
-        return replace(whole, configurations=found, unmeasured=self.case.configurations - len(found))
+        unmeasured = self.case.configurations - len(found)
+        return replace(whole, configurations=found, unmeasured=unmeasured, risk=self.case.query.risk)
 
     def _profile(self, configuration: Configuration, items: int) -> ConfigurationProfile:
         key = configuration, items

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.candidates import Promise, candidates
+from circinus.planning.exploration.candidates import candidates
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.few_items import ERRORS, total_error
 from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
-from circinus.planning.exploration.keeping import keeps
+from circinus.planning.exploration.keeping import decided, keeps_objective, population_of
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.plan_costs import MeasuredCosts, least_costs
+from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs
 from circinus.planning.exploration.predicted import CAUTION, Predictor
+from circinus.planning.exploration.promising import promise_of
 from circinus.planning.exploration.pursuit import settling_items
 from circinus.planning.exploration.stopping import Stopping
 from circinus.planning.exploration.surrogate import Belief
@@ -38,7 +39,7 @@ from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.explorer import Seconds
 from circinus.profiling.listing import most_measured
 from circinus.profiling.sequences import sequence_risk
-from circinus.spec import AccuracySlo, Configuration, Network, Query, Specification
+from circinus.spec import Configuration, Network, Query, Specification
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -48,8 +49,6 @@ LISTED_AT_MOST = 600
 """Configurations up to which all are looked at in every step."""
 _CANDIDATES = 256
 """Configurations that are looked at besides those measured where there are more."""
-_DEAR = 2.0
-"""What a plan may cost where there is none yet, over the dearest measured."""
 
 
 class PlanExplorer:
@@ -88,7 +87,9 @@ class PlanExplorer:
         self._stopping = stopping
         self._least = min(self._space.size, len(self._space.columns) + 2)
         self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
-        self._last: tuple[object, tuple[FloatArray, ...]] | None = None
+        self._situations = [KINDS * (1 + len(self._network.pools_for(query.source))) for query in self._queries]
+        self._costs_key: object = None
+        self._costs: dict[Configuration, tuple[FloatArray, ...]] = {}
 
     def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
         """Configurations to begin with: those that seem best elsewhere, else every choice of every knob at least once.
@@ -98,7 +99,7 @@ class PlanExplorer:
         """
         self._elsewhere = Elsewhere(self._pipeline, self._space, tuple(earlier))
         self._predictor = Predictor(self._pipeline, self._space, self._elsewhere.operators)
-        self._last = None
+        self._costs_key = None
         return self._best_elsewhere() or self._every_choice
 
     @cached_property
@@ -137,7 +138,7 @@ class PlanExplorer:
         stopping = self._stopping
         if len(measured_of) < self._least:
             stopping = replace(stopping, without_plan=0.0)  # too little is known to say that a query has no plan
-        saving_s = _population(known) * float(np.median([_item_s(found) for found in known.configurations]))
+        saving_s = population_of(known) * float(np.median([_item_s(found) for found in known.configurations]))
         joint = pursue_together(outlooks, among, stopping, saving_s)
         found = None if joint.configuration is None else listed[joint.configuration]
         worth_per_s, every_choice = joint.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
@@ -168,9 +169,9 @@ class PlanExplorer:
     ) -> tuple[list[QueryOutlook], Candidates]:
         """What each query may expect of each configuration."""
         measured_of = {found.configuration: found for found in known.configurations}
-        population, first = _population(known), min(LEAST_ITEMS, _population(known))
-        sure, out = self._decided(listed, measured_of, population)
-        lower = self._least_costs(known, codes, listed)
+        population, first = population_of(known), min(LEAST_ITEMS, population_of(known))
+        sure, out = decided(self._queries, listed, measured_of, population)
+        lower = self._least_costs(known, listed, begun)
         exact = self._sure_costs.of(known, listed, sure)
         hoped = self._hoped_costs.of(known, listed, begun[:, None] & ~sure & ~out)
         errors = {c: total_error(found, population) for c, found in measured_of.items()}
@@ -186,7 +187,7 @@ class PlanExplorer:
         found = []
         for q, query in enumerate(self._queries):
             slo = query.slos.accuracy
-            kept = np.where(closed | out[:, q], 0.0, _keeps(belief, slo))
+            kept = np.where(closed | out[:, q], 0.0, keeps_objective(belief, slo))
             if slo is None:
                 settled = np.full(len(listed), float(first))
             else:
@@ -232,40 +233,30 @@ class PlanExplorer:
             return self._everything
         measured = self._space.encode([found.configuration for found in known.configurations])
         failed = self._space.encode([failure.configuration for failure in known.failed])
-        promise = self._promise(known, prior)
+        promise = promise_of(self._queries, self._weights, known, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
         avoided = np.concatenate([measured, failed])
         promising = candidates(self._space, prior.fits[None], avoided, _CANDIDATES, rng, promise=promise)
         return np.concatenate([measured, promising])
 
-    def _promise(self, known: PipelineProfile, prior: Prior) -> Promise:
-        """The seconds of all operators stand for the cost, which takes longer to compute."""
-        service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
-        measured_of = {found.configuration: found for found in known.configurations}
-        sure, _ = self._decided(list(measured_of), measured_of, _population(known))
-        best_s = np.where(sure, np.array(service_s)[:, None], np.inf).min(axis=0)
-        best_s = np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s))
-
-        def promise(codes: IntArray) -> FloatArray:
-            belief = prior.belief(codes)
-            total_s = self._predictor.total_service_s(codes, CAUTION)
-            found = np.zeros(len(codes))
-            for query, weight, incumbent_s in zip(self._queries, self._weights, best_s, strict=True):
-                keeps_it = _keeps(belief, query.slos.accuracy)
-                found += weight * keeps_it * np.exp(-total_s / incumbent_s)
-            return found
-
-        return promise
-
     def _least_costs(
-        self, known: PipelineProfile, codes: IntArray, listed: Sequence[Configuration]
+        self, known: PipelineProfile, listed: Sequence[Configuration], begun: BoolArray
     ) -> tuple[FloatArray, ...]:
-        """As of the last time, where nothing was learnt of any operator since."""
-        key = self._predictor.key, codes.tobytes()
-        if self._last is None or self._last[0] != key:
-            profile = self._predictor.predict(known, listed)
-            self._last = key, least_costs(self._pipeline, self._queries, profile, self._network, listed)
-        return self._last[1]
+        """For each query (k, s) costs of those that were not begun, infinite for the others.
+
+        Each is computed once as long as nothing is learnt of any operator.
+        """
+        if self._costs_key != self._predictor.key:
+            self._costs_key, self._costs = self._predictor.key, {}
+        failed = {failure.configuration for failure in known.failed}
+        new = [c for c, b in zip(listed, begun, strict=True) if not b and c not in self._costs and c not in failed]
+        if new:
+            profile = self._predictor.predict(known, new)
+            found = least_costs(self._pipeline, self._queries, profile, self._network, new)
+            self._costs |= {c: tuple(costs[row] for costs in found) for row, c in enumerate(new)}
+        unknown = tuple(np.full(count, np.inf) for count in self._situations)
+        rows = [unknown if b else self._costs.get(c, unknown) for c, b in zip(listed, begun, strict=True)]
+        return tuple(np.array([row[q] for row in rows]) for q in range(len(self._queries)))
 
     def _pointless(
         self, joint: JointPursuit, listed: Sequence[Configuration]
@@ -278,30 +269,6 @@ class PlanExplorer:
             found[objective] = found[objective] & those if objective in found else those
         return found
 
-    def _decided(
-        self, listed: Sequence[Configuration], known: Mapping[Configuration, ConfigurationProfile], population: int
-    ) -> tuple[BoolArray, BoolArray]:
-        """(k, q) which configurations surely keep the accuracy objective of which query; and which are out: they surely
-        miss it, or nothing more can be measured of them."""
-        sure = np.zeros((len(listed), len(self._queries)), dtype=bool)
-        out = np.zeros_like(sure)
-        for row, configuration in enumerate(listed):
-            if configuration not in known:
-                continue
-            accuracy, whole = known[configuration].accuracy, len(known[configuration].items) >= population
-            for column, query in enumerate(self._queries):
-                slo = query.slos.accuracy
-                worst, best = accuracy.lower, accuracy.upper
-                if slo is not None and slo.comparison == "<=":
-                    worst, best = best, worst
-                sure[row, column] = slo is None or slo.holds_for(worst)
-                out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
-        return sure, out
-
-
-def _population(known: PipelineProfile) -> int:
-    return known.dataset_items - known.held_out_items
-
 
 def _item_s(found: ConfigurationProfile) -> float:
     return sum(float(operator.service_s.mean()) for operator in found.operators.values())
@@ -310,12 +277,6 @@ def _item_s(found: ConfigurationProfile) -> float:
 def _variance(scores: FloatArray, width: float) -> float:
     """Of single scores; one more that is a quarter of the range off: a few equal ones are no proof of certainty."""
     return float(((scores - scores.mean()) ** 2).sum() + width**2 / 16) / (len(scores) + 1)
-
-
-def _keeps(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
-    if slo is None:
-        return np.ones(len(belief.mean))
-    return keeps(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
 
 
 def _alike(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[float, ...]]:

@@ -1,13 +1,19 @@
-"""How probable it is that mean scores keep a threshold."""
+"""Which configurations surely keep accuracy objectives, and how probable it is of the others."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.planning.exploration.surrogate import Belief
+from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.spec import AccuracySlo, Configuration, Query
+
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 def keeps(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least: bool) -> FloatArray:
@@ -27,3 +33,49 @@ def keeps(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least
     x = np.asarray(margin / np.maximum(deviation, 1e-12) / math.sqrt(3.0), dtype=np.float64)
     share = 1.0 / (1.0 + x**2)
     return np.asarray(0.5 + (np.arctan(x) + x * share * (1.0 + 2.0 / 3.0 * share)) / math.pi)
+
+
+def keeps_objective(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
+    """(k,) probability that configurations keep an objective; None: there is none."""
+    if slo is None:
+        return np.ones(len(belief.mean))
+    return keeps(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
+
+
+def decided(
+    queries: Sequence[Query],
+    listed: Sequence[Configuration],
+    known: Mapping[Configuration, ConfigurationProfile],
+    population: int,
+) -> tuple[BoolArray, BoolArray]:
+    """What is sure of k configurations and q queries.
+
+    Args:
+        queries: which.
+        listed: the configurations.
+        known: what was measured of some of them.
+        population: items that may be measured.
+
+    Returns:
+        (k, q) which surely keep the accuracy objective, and (k, q) which are out: they surely miss it, or nothing more
+        can be measured of them.
+    """
+    sure = np.zeros((len(listed), len(queries)), dtype=bool)
+    out = np.zeros_like(sure)
+    for row, configuration in enumerate(listed):
+        if configuration not in known:
+            continue
+        accuracy, whole = known[configuration].accuracy, len(known[configuration].items) >= population
+        for column, query in enumerate(queries):
+            slo = query.slos.accuracy
+            worst, best = accuracy.lower, accuracy.upper
+            if slo is not None and slo.comparison == "<=":
+                worst, best = best, worst
+            sure[row, column] = slo is None or slo.holds_for(worst)
+            out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
+    return sure, out
+
+
+def population_of(known: PipelineProfile) -> int:
+    """Items that may be measured."""
+    return known.dataset_items - known.held_out_items
