@@ -1,4 +1,9 @@
-"""Our search for one query in the arena: the parts that `circinus profile` uses, on arrays."""
+"""Our search for one query in the arena, on arrays.
+
+It pursues, believes and bounds as `circinus profile` does. What the arena has besides is used: operators' times are
+known exactly from one item on, strata of all items tell how hard the first are, and only one side of a threshold is
+promised.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from benchmarks.search_cases import Case
 from benchmarks.search_meter import Answer, Meter
 from benchmarks.search_prefixes import PrefixTimes
 from benchmarks.search_race import SIMILAR
+from benchmarks.search_times import Times
 from circinus.planning.exploration import Stopping
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.evidence import Evidence, evidence_of
@@ -21,7 +27,6 @@ from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
 from circinus.planning.exploration.sources import Source
 from circinus.planning.exploration.surrogate import Belief
-from circinus.planning.exploration.times import Times
 from circinus.planning.exploration.transfer import Prior, best_prior
 from circinus.profiling.looks import looks
 from circinus.profiling.sequences import Covariates, RunningVerdicts, indicators, sequence_risk

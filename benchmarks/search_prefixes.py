@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.search_arena import FloatArray, IntArray, PlanSpace
+from benchmarks.search_times import OperatorTimes, Times
 from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.times import OperatorTimes, Times
 
 
 class PrefixTimes:

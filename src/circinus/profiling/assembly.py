@@ -52,7 +52,7 @@ def read_profile(
     failed = {failure.configuration for failure in failures}
     measurements = Measurements(store, addresses, dataset, scored)
     measured = [(c, n) for c in scored if c not in failed and (n := measurements.beginning(c))]
-    confidence = measurements.confidence(objectives, most_measured(pipeline))
+    confidence = measurements.confidence(objectives, max(most_measured(pipeline), len(scored)))
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
     profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)

@@ -21,7 +21,8 @@ class Certificate:
     saving: float
     """Share of a plan's cost."""
     conclusive: bool
-    """Whether that is little enough to stop."""
+    """Whether that is little enough to stop, and nothing that might help is known on too few items or cannot be
+    measured."""
     next: Configuration | None = None
     """What would be measured next; None: nothing that can be measured is worth it."""
     prior: str = ""

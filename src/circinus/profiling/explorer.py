@@ -33,7 +33,8 @@ class Assessment:
     certificate: Certificate
     pointless: Mapping[Objective, Collection[Configuration]]
     """For each objective the measured configurations with which no query's plan would be much cheaper than with those
-    that surely keep it, whichever pool is full: whether they keep it need not be asked."""
+    that surely keep it, whichever pool is full, or which most likely do not keep it: whether they do need not be
+    asked."""
 
 
 class Explorer(Protocol):

@@ -123,20 +123,21 @@ def _rounds(
     if explorer is None:
         looked_at = prefix_order(pipeline)
     else:
-        failed = [failure.configuration for failure in profile.failed]
-        begun = {
-            *explorer.cover(earlier_scores(store, addresses, stored)),
-            *failed,
-            *(measured.configuration for measured in known),
-        }
-        looked_at = in_prefix_order(pipeline, begun)
+        begun = [*(c.configuration for c in known), *(failure.configuration for failure in profile.failed)]
+        cover = explorer.cover(earlier_scores(store, addresses, stored))
+        new = [configuration for configuration in cover if configuration not in begun]
+        looked_at = in_prefix_order(pipeline, [*begun, *new[: max(most_measured(pipeline) - len(begun), 0)]])
     pace = Pace(addresses)
     for measured in known:
         pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
     measurer.declare([measured.configuration for measured in known])
     strata = [dataset.items[index].strata for index in dataset.profiled]
     confidence = Confidence.of_run(
-        pipeline.metric, strata, objectives.risk, most_measured(pipeline), objectives.latency_percentiles
+        pipeline.metric,
+        strata,
+        objectives.risk,
+        max(most_measured(pipeline), len(looked_at)),  # more than that may have been measured by several at once
+        objectives.latency_percentiles,
     )
     standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
     order = np.array(dataset.profiled, dtype=np.int64)

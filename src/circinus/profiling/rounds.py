@@ -33,7 +33,7 @@ class Rounds:
     them to 8 items, or to as many as an equal part of its share of the budget allows, in the order of their prefixes,
     so that each prefix runs once; then allocations are measured; then one increment after the other goes where it is
     expected to decide most (`next_step`), until no question is open. With an explorer the first round is one of few
-    configurations, and every other one begins when that is worth more than an increment of those begun.
+    configurations, and then it says what to measure next, begun or not.
     """
 
     def __init__(
@@ -151,7 +151,9 @@ class Rounds:
                 else:
                     break
                 begun = standings.items(configuration) > 0
-                standings.begin(configuration)
+                if not standings.has(configuration):
+                    standings.begin(configuration)
+                    standings.weigh(self._footprints())
                 if self._increase(configuration, target, self._budget.remaining_s):
                     stepped = True
                     if not begun:
@@ -160,7 +162,7 @@ class Rounds:
                     beyond.add(configuration)
 
     def _proposal(self, without: Collection[Configuration]) -> tuple[Proposal | None, Seconds]:
-        """The configuration to begin next, if any is worth it, and by which seconds; narrows what is open, too."""
+        """What to measure next, begun or not, if it is worth it, and by which seconds; narrows what is open, too."""
         if self._explorer is None or self._known is None:
             return None, self._seconds
         known = self._known()
@@ -172,8 +174,11 @@ class Rounds:
 
         assessment = self._explorer.assess(known, seconds)
         self._standings.narrow(assessment.pointless)
-        full = len(self._standings.configurations) >= self._most
-        return None if full else assessment.next, expected_s
+        found, standings = assessment.next, self._standings
+        full = len(standings.configurations) >= self._most
+        if found is None or found.configuration in without or (full and not standings.has(found.configuration)):
+            return None, expected_s
+        return found, expected_s
 
     def _seconds(self, configuration: Configuration, items: int) -> float:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0

@@ -73,6 +73,10 @@ class Standings:
         self._of = self._of.followed_by(self._blank(1))
         self._footprints = None  # they are of fewer configurations
 
+    def has(self, configuration: Configuration) -> bool:
+        """Whether it is one of these."""
+        return configuration in self._number
+
     def learn(self, configuration: Configuration, scores: FloatArray) -> None:
         """Take note of the (n,) scores of a configuration on the first n items."""
         number = self._number[configuration]
@@ -125,7 +129,8 @@ class Standings:
 
     def failed(self, configuration: Configuration) -> bool:
         """Whether it failed in this measurement."""
-        return bool(self._of.failed[self._number[configuration]])
+        number = self._number.get(configuration)
+        return number is not None and bool(self._of.failed[number])
 
     def closed(self, configuration: Configuration) -> bool:
         """Whether it is measured no more, because it failed or there is nothing more of it."""

@@ -29,6 +29,8 @@ class Verdict(StrEnum):
     DOMINATED = "dominated"
     """Wherever it might serve, another surely serves and takes hardly more of anything, or makes plans that are hardly
     dearer."""
+    UNLIKELY = "unlikely"
+    """Not decided, and not expected to make any plan much cheaper."""
     UNDECIDED = "undecided"
     """More items may tell."""
 
@@ -189,7 +191,7 @@ def _judgement(
     if not objectives:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
     if (standing.pointless[row] & ~standing.fails[row]).any():
-        return Judgement(Verdict.DOMINATED, _POINTLESS)
+        return Judgement(Verdict.UNLIKELY, _POINTLESS)
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     if not others:
         return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")

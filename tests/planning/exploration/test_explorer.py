@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from circinus.operators import Item
 from circinus.planning import plan_queries
 from circinus.planning.exploration import PlanExplorer, explorer_of
 from circinus.profiling import (
@@ -22,9 +25,9 @@ from circinus.profiling import (
     load_profile,
     profile_pipeline,
 )
-from circinus.spec import (
-    Specification,
-)
+from circinus.profiling.addresses import Addresses
+from circinus.profiling.runner import Measurement, MeasurementError, Runner
+from circinus.spec import Configuration, Specification
 from planning.exploration.two_operators import CHOICES, PIPELINE, level, recorded, two_queries
 
 
@@ -216,3 +219,38 @@ def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
     found, _ = _profile(replace(trace, service_s=service_s), specification, tmp_path / "store", explored=True)
     (frontier,) = plan_queries(specification, {PIPELINE.name: found}).values()
     assert frontier.candidates
+
+
+class _Failing(TraceSource):
+    """Nothing can be measured; each try takes three seconds."""
+
+    def __init__(self, trace: Trace, clock: SimulatedClock) -> None:
+        super().__init__(trace, clock)
+        self._now = clock
+
+    @contextmanager
+    def runner(self, addresses: Addresses, *, timeout_s: float) -> Iterator[Runner]:
+        with super().runner(addresses, timeout_s=timeout_s) as whole:
+
+            def fail(configuration: Configuration, items: Sequence[Item]) -> Measurement:
+                self._now.advance(3.0)
+                raise MeasurementError("it fails", configuration, items[0].key, "it always fails")
+
+            whole.measure = fail  # type: ignore[method-assign]
+            yield whole
+
+
+@pytest.mark.parametrize("budget_s", [17.0, None])
+def test_it_ends_where_everything_fails(tmp_path: Path, budget_s: float | None) -> None:
+    source = _Failing(recorded(0), SimulatedClock())
+    found = profile_pipeline(
+        two_queries(),
+        PIPELINE.name,
+        tmp_path / "store",
+        budget_s=budget_s,
+        source=source,
+        explorer=explorer_of(two_queries(), PIPELINE.name),
+    )
+    assert found.failed
+    assert not found.configurations
+    assert not found.settled

@@ -16,7 +16,7 @@ from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
 from circinus.planning.exploration.few_items import ERRORS, total_error
 from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
-from circinus.planning.exploration.keeping import decided, keeps_objective, population_of
+from circinus.planning.exploration.keeping import decided, keeps_objective, population_of, without_plan
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs
@@ -38,6 +38,7 @@ from circinus.profiling import (
 from circinus.profiling.earlier import EarlierScores
 from circinus.profiling.explorer import Seconds
 from circinus.profiling.listing import most_measured
+from circinus.profiling.percentile_items import certain_items
 from circinus.profiling.sequences import sequence_risk
 from circinus.spec import Configuration, Network, Query, Specification
 
@@ -47,6 +48,8 @@ BoolArray = NDArray[np.bool_]
 _DEFAULT = Stopping()
 LISTED_AT_MOST = 600
 """Configurations up to which all are looked at in every step."""
+_TRIED = 32
+"""Configurations at random that are tried where all others failed."""
 _CANDIDATES = 256
 """Configurations that are looked at besides those measured where there are more."""
 
@@ -55,9 +58,8 @@ class PlanExplorer:
     """Measures what most likely makes plans cheaper, per second.
 
     Of accuracies it believes what a Gaussian process over the knobs says of those measured; what plans cost it computes
-    from the profiles of operators, measured or predicted. A configuration is worth, for each query, the share of the
-    plan's cost that it saves times the probability that it keeps the accuracy objective; divided by the seconds until
-    that is expected to be known. It follows from what is known alone.
+    from the profiles of operators, measured or predicted. Each query pursues what has the least reservation cost, begun
+    or not, and what most weight waits for comes first (`pursue_together`). It follows from what is known alone.
 
     Every configuration is looked at where they can be listed, else the most promising ones.
     """
@@ -100,6 +102,8 @@ class PlanExplorer:
         self._elsewhere = Elsewhere(self._pipeline, self._space, tuple(earlier))
         self._predictor = Predictor(self._pipeline, self._space, self._elsewhere.operators)
         self._costs_key = None
+        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
+        self._hoped_costs = MeasuredCosts(self._pipeline, self._queries, self._network, hopefully=True)
         return self._best_elsewhere() or self._every_choice
 
     @cached_property
@@ -125,7 +129,7 @@ class PlanExplorer:
     def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """What is worth measuring; see `Explorer`."""
         if not self._predictor.learn(known):
-            return self._begin(known)
+            return self._begin(known, seconds)
         measured_of = {found.configuration: found for found in known.configurations}
         failed = {failure.configuration for failure in known.failed}
         prior, common_variance = self._learnt(known)
@@ -173,6 +177,9 @@ class PlanExplorer:
         sure, out = decided(self._queries, listed, measured_of, population)
         lower = self._least_costs(known, listed, begun)
         exact = self._sure_costs.of(known, listed, sure)
+        waiting = without_plan(self._queries, listed, measured_of, sure, exact, population)
+        planless = sure & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
+        sure, out = sure & ~planless, out | planless & ~waiting
         hoped = self._hoped_costs.of(known, listed, begun[:, None] & ~sure & ~out)
         errors = {c: total_error(found, population) for c, found in measured_of.items()}
         spread = np.where(begun, [errors.get(c, 0.0) for c in listed], self._predictor.spread(listed, codes))
@@ -193,6 +200,8 @@ class PlanExplorer:
             else:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     settled = settling_items(belief, kept, slo.threshold, variance, high - low, risk, population)
+            certain = min(certain_items(query), population)
+            settled, kept = np.where(waiting[:, q], certain, settled), np.where(waiting[:, q] & ~closed, 1.0, kept)
             more = np.clip(np.ceil(settled) - items, 1.0, population)
             caution = np.where(begun, ERRORS, CAUTION)
             usd_per_h = np.where(begun[:, None], hoped[q], lower[q]) * np.exp(caution * spread)[:, None]
@@ -200,13 +209,20 @@ class PlanExplorer:
             found.append(QueryOutlook(kept, sure[:, q], usd_per_h, exact[q], settle_s, self._weights[q]))
         return found, Candidates(begun, spread, look_s)
 
-    def _begin(self, known: PipelineProfile) -> Assessment:
-        """Nothing can be said of anything. Where all that was tried failed, other values of operators are tried."""
+    def _begin(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
+        """Nothing can be said of anything.
+
+        Where all that was tried failed, others are: such as have all knob values of every operator between them, or
+        some at random where there are too many to list.
+        """
         failed = {failure.configuration for failure in known.failed}
         found = None
-        if failed and not known.configurations and self._everything is not None:
-            others = covering(self._space.decode(self._everything))
-            found = next((configuration for configuration in others if configuration not in failed), None)
+        if failed and not known.configurations:
+            if self._everything is None:
+                others = self._space.decode(self._space.random(np.random.default_rng(0), _TRIED))
+            else:
+                others = covering(self._space.decode(self._everything))
+            found = next((c for c in others if c not in failed and math.isfinite(seconds(c, 1))), None)
         certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False, next=found)
         return Assessment(None if found is None else Proposal(found, 1.0), certificate, {})
 

@@ -118,7 +118,7 @@ def _chances(prospects: Prospects, stopping: Stopping) -> tuple[FloatArray, floa
 
 
 def _best(outlook: QueryOutlook) -> BoolArray:
-    """(k,) sure ones whose plan is the cheapest, or nearly, in any situation."""
+    """(k,) sure ones whose plan is the cheapest in any situation."""
     best = outlook.sure_usd_per_h.min(axis=0, initial=np.inf)
     found: BoolArray = ((outlook.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)
     return found

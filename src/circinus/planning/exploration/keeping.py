@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from circinus.planning.exploration.surrogate import Belief
 from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.profiling.percentile_items import certain_items
 from circinus.spec import AccuracySlo, Configuration, Query
 
 FloatArray = NDArray[np.float64]
@@ -74,6 +75,35 @@ def decided(
             sure[row, column] = slo is None or slo.holds_for(worst)
             out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
     return sure, out
+
+
+def without_plan(
+    queries: Sequence[Query],
+    listed: Sequence[Configuration],
+    known: Mapping[Configuration, ConfigurationProfile],
+    sure: BoolArray,
+    costs: Sequence[FloatArray],
+    population: int,
+) -> BoolArray:
+    """(k, q) which configurations are surely accurate but have no plan on so few items, and may have one on more.
+
+    They wait for as many items as bound the percentile of latency without an allowance, and no longer: looking at
+    latencies again and again until one look is good would break the promise.
+
+    Args:
+        queries: which.
+        listed: k configurations.
+        known: what was measured of some of them.
+        sure: (k, q) which surely keep the accuracy objective.
+        costs: for each query (k, s) of the cheapest plans of those; infinite: there is none.
+        population: items that may be measured.
+    """
+    found = sure.copy()
+    for q, query in enumerate(queries):
+        certain = min(certain_items(query), population)
+        found[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
+        found[:, q] &= [c in known and len(known[c].items) < certain for c in listed]
+    return found
 
 
 def population_of(known: PipelineProfile) -> int:

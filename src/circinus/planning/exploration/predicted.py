@@ -20,10 +20,6 @@ _LEAST = 1e-9
 CAUTION = 1.0
 """By how many standard deviations an operator under a prefix that was not measured is taken to be faster than expected
 there, so that plans are found that keep a latency limit only if it is."""
-LEAST_SPREAD = 0.05
-"""Standard deviation of the logarithm of service times under other ancestors, that is assumed at least."""
-UNSEEN_SPREAD = 0.3
-"""The same where no operator was seen under two prefixes yet."""
 
 
 class Predictor:

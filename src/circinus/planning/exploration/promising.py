@@ -17,6 +17,7 @@ from circinus.spec import Query
 
 FloatArray = NDArray[np.float64]
 
+_LEAST_S = 1e-9
 _DEAR = 2.0
 """What a plan may take where there is none yet, over the dearest measured."""
 
@@ -33,7 +34,7 @@ def promise_of(
     service_s = [sum(float(o.service_s.mean()) for o in found.operators.values()) for found in known.configurations]
     sure, _ = decided(queries, list(measured_of), measured_of, population_of(known))
     best_s = np.where(sure, np.array(service_s)[:, None], np.inf).min(axis=0)
-    best_s = np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s))
+    best_s = np.maximum(np.where(np.isfinite(best_s), best_s, _DEAR * max(service_s)), _LEAST_S)
 
     def promise(codes: IntArray) -> FloatArray:
         belief = prior.belief(codes)
