@@ -61,20 +61,21 @@ def main() -> None:
     chosen = parser.parse_args()
     console, began = Console(), perf_counter()
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    parts: dict[str, Callable[[], Part]] = {
-        "suggestion": lambda: suggestion(chosen.repeats, console),
-        "race": lambda: race_part(seeds, chosen.cases, chosen.jobs, console),
-        "transfer": lambda: transfer_part(seeds),
-        "real": lambda: real(chosen.state, console),
-        "synthetic": lambda: synthetic(
-            range(chosen.synthetic_seeds), chosen.jobs, console, exponents=tuple(chosen.exponents)
+    race_options = {"seeds": list(seeds), "cases": chosen.cases}
+    parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
+        "suggestion": ({"repeats": chosen.repeats}, lambda: suggestion(chosen.repeats, console)),
+        "race": (race_options, lambda: race_part(seeds, chosen.cases, chosen.jobs, console)),
+        "transfer": ({"seeds": list(seeds)}, lambda: transfer_part(seeds)),
+        "real": ({}, lambda: real(chosen.state, console)),
+        "synthetic": (
+            {"seeds": chosen.synthetic_seeds, "exponents": chosen.exponents},
+            lambda: synthetic(range(chosen.synthetic_seeds), chosen.jobs, console, exponents=tuple(chosen.exponents)),
         ),
     }
-    options = {name: value for name, value in vars(chosen).items() if name not in ("jobs", "state")}
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
     wall_s = 0.0
-    for name, part in parts.items():
+    for name, (options, part) in parts.items():
         kept = KeptPart.of(chosen.state, f"search-{name}", options)
         try:
             found, listed = kept.run(part)
@@ -84,9 +85,11 @@ def main() -> None:
         figures += found
         rows += listed
         wall_s += kept.wall_s
+        # Also after each part: what there is, should the others not come to their end.
+        path = write_results("search", figures=figures, rows=rows, seeds=[seeds[0], seeds[-1]], wall_s=wall_s)
     print_figures(figures, console)
-    path = write_results("search", figures=figures, rows=rows, seeds=[seeds[0], seeds[-1]], wall_s=wall_s)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began)}", highlight=False)
+    if figures:
+        console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began)}", highlight=False)
 
 
 def race_part(seeds: Sequence[int], cases: int, jobs: int, console: Console) -> Part:
