@@ -1,7 +1,8 @@
 """What was scored elsewhere: the same pipeline on other items or in other versions, pipelines that share operators.
 
 None of it is a measurement of the pipeline as it is now; it says what to expect of one. What the store has of the
-pipeline itself is no part of it, so that it stays the same while the pipeline is measured.
+pipeline itself is no part of it, so that it stays the same while the pipeline is measured; but for what replicas take
+where both share an operator, as the store keeps that only once.
 """
 
 from __future__ import annotations

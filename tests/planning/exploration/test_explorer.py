@@ -15,6 +15,7 @@ from circinus.planning import plan_queries
 from circinus.planning.exploration import PlanExplorer, explorer_of
 from circinus.profiling import (
     Certificate,
+    FailedConfiguration,
     PipelineProfile,
     ProfileProgress,
     Proposal,
@@ -27,6 +28,8 @@ from circinus.profiling import (
 )
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.runner import Measurement, MeasurementError, Runner
+from circinus.profiling.store import ProfileStore
+from circinus.profiling.writer import Writer
 from circinus.spec import Configuration, Specification
 from planning.exploration.two_operators import CHOICES, PIPELINE, level, recorded, two_queries
 
@@ -254,3 +257,20 @@ def test_it_ends_where_everything_fails(tmp_path: Path, budget_s: float | None) 
     assert found.failed
     assert not found.configurations
     assert not found.settled
+
+
+def test_a_failure_that_another_process_records_meanwhile_does_no_harm(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries()
+    source, store = TraceSource(trace, SimulatedClock()), tmp_path / "store"
+    addresses = source.addresses(PIPELINE, source.machine)
+    never_begun = trace.configurations[7]
+
+    class Meanwhile(SilentObserver):
+        def progressed(self, progress: ProfileProgress) -> None:
+            with ProfileStore(store) as opened:
+                writer = Writer(opened, addresses, source.dataset(PIPELINE, 0))
+                writer.failed(FailedConfiguration(never_begun, None, "elsewhere it failed"))
+
+    found, _ = _profile(trace, specification, store, explored=True, observer=Meanwhile())
+    assert found.configurations
+    assert not found.unsettled
