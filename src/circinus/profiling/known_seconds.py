@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from functools import cache
 
 import numpy as np
 
@@ -33,12 +34,15 @@ def known_seconds(pipeline: Pipeline, known: PipelineProfile) -> Callable[[Confi
     means = {key: float(np.mean(alike_s)) for key, alike_s in groups.items()}
     items_of = {found.configuration: len(found.items) for found in known.configurations}
 
-    def item_s(name: str, configuration: Configuration) -> float:
+    def operator_s(name: str, configuration: Configuration) -> float:
         own = by_prefix.get((name, prefix(pipeline, configuration, name)))
         return means.get((name, configuration[name]), means.get(name, 0.0)) if own is None else own
 
+    @cache
+    def item_s(configuration: Configuration) -> float:
+        return sum(operator_s(operator.name, configuration) for operator in pipeline.operators)
+
     def seconds(configuration: Configuration, items: int) -> float:
-        more = max(items - items_of.get(configuration, 0), 0)
-        return more * sum(item_s(operator.name, configuration) for operator in pipeline.operators)
+        return max(items - items_of.get(configuration, 0), 0) * item_s(configuration)
 
     return seconds

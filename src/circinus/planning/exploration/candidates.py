@@ -100,11 +100,10 @@ def _beam(space: KnobSpace, pool: _Pool) -> None:
     for operator in range(len(space.operators)):
         columns = space.operator_columns(operator)
         if space.operator_sizes[operator] <= _TOGETHER_AT_MOST:
-            values = space.operator_codes(operator)
-            for code in pool.best(_BEAM):
-                changed = np.repeat(code[None, :], len(values), axis=0)
-                changed[:, columns] = values
-                pool.add(changed)
+            values, best = space.operator_codes(operator), pool.best(_BEAM)
+            changed = np.repeat(best, len(values), axis=0)
+            changed[:, columns] = np.tile(values, (len(best), 1))
+            pool.add(changed)
             continue
         for column in columns.tolist():
             pool.add(np.concatenate([space.changes(code, column) for code in pool.best(_BEAM)]))

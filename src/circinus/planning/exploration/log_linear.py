@@ -7,7 +7,6 @@ known: the few most probable of some combinations are averaged by their marginal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -58,24 +57,19 @@ class LogLinear:
         """From (n,) logarithms, n >= 1, and for each group (n, f) features."""
         centre = float(logarithms.mean())
         products = [own @ own.T for own in features]
-        found: list[tuple[float, _Fit]] = []
-        for *scales, rest in product(*(group.scales for group in groups), _RESTS):
-            covariance = np.full((len(logarithms),) * 2, _CENTRE_DEVIATION**2)
-            for scale, part in zip(scales, products, strict=True):
-                covariance += scale**2 * part
-            covariance[np.diag_indices_from(covariance)] += rest**2
-            factor = np.linalg.cholesky(covariance)
-            inverse = np.linalg.inv(factor)
-            whitened = inverse @ (logarithms - centre)
-            evidence = -float(whitened @ whitened) / 2 - float(np.log(np.diag(factor)).sum())
-            found.append((evidence, _Fit(tuple(scales), rest, 0.0, inverse, inverse.T @ whitened)))
-        found.sort(key=lambda pair: -pair[0])
-        odds = np.array([math.exp(evidence - found[0][0]) for evidence, _ in found[:_KEPT]])
-        fits = tuple(
-            _Fit(fit.scales, fit.rest, float(share), fit.inverse_factor, fit.weights)
-            for share, (_, fit) in zip(odds / odds.sum(), found, strict=False)
-        )
-        return cls(tuple(features), centre, fits)
+        tried = np.array(list(product(*(group.scales for group in groups), _RESTS)))
+        covariances = np.tensordot(tried[:, :-1] ** 2, products, 1) + _CENTRE_DEVIATION**2
+        covariances += tried[:, -1, None, None] ** 2 * np.eye(len(logarithms))
+        factors = np.linalg.cholesky(covariances)
+        whitened = np.linalg.solve(factors, (logarithms - centre)[:, None])[..., 0]
+        evidence = -(whitened**2).sum(axis=1) / 2 - np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+        kept = np.argsort(-evidence, kind="stable")[:_KEPT]
+        odds = np.exp(evidence[kept] - evidence[kept[0]])
+        fits = []
+        for chosen, share in zip(kept, odds / odds.sum(), strict=True):
+            inverse, (*scales, rest) = np.linalg.inv(factors[chosen]), tried[chosen].tolist()
+            fits.append(_Fit(tuple(scales), rest, float(share), inverse, inverse.T @ whitened[chosen]))
+        return cls(tuple(features), centre, tuple(fits))
 
     def predict(self, features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
         """For each group (m, f) features -> (m,) means and (m,) standard deviations of the logarithms."""
