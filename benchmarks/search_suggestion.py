@@ -20,7 +20,7 @@ from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import true_profile
 from circinus.planning.exploration import PlanExplorer, Stopping
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.joint_pursuit import Candidates, QueryOutlook, pursue_together
+from circinus.planning.exploration.joint_pursuit import Common, QueryOutlook, pursue_together
 from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.surrogate import Surrogate
@@ -217,8 +217,8 @@ def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> T
         sure = measured & (probability > 0.95)
         seconds = np.ones(len(everything))
         exact = np.where(sure[:, None], costs, np.inf)
-        outlook = QueryOutlook(probability, sure, costs, exact, settle_s=seconds, weight=1.0)
-        pursue_together([outlook], Candidates(measured, 0.1 * ~measured, seconds), Stopping(), saving_s=1.0)
+        outlook = QueryOutlook(probability, sure, costs, 0 * costs, exact, settle_s=seconds, weight=1.0)
+        pursue_together([outlook], Common(measured, 0.1 * ~measured, seconds), Stopping(), saving_s=1.0)
 
     first, *steps = _growing(case, repeats)
     suggest(first)

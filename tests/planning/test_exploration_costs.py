@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from listing import EXACT, Listed, listed, small_seeds
 
-from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs
+from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs, unlikely_count
 from instances import Instance, random_instance
 
 SEEDS = small_seeds(60, 400)
@@ -61,3 +63,19 @@ def test_no_plan_costs_less_than_the_least(seed: int) -> None:
     )
     for number, its in enumerate(plans):
         assert (found[number] <= _situations(its, pools) * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("percentile", [50.0, 90.0, 95.0, 99.0])
+def test_no_more_slow_items_are_taken_out_than_chance_may_bring(percentile: float) -> None:
+    population = 100
+    slow = round((1 - percentile / 100) * population)
+    for items in range(1, population + 1):
+        found = unlikely_count(items, percentile, population)
+        ways = [math.comb(slow, k) * math.comb(population - slow, items - k) for k in range(items + 1)]
+        assert sum(ways[found:]) <= (0.05 + 1e-9) * math.comb(population, items)
+        assert sum(ways[found - 1 :]) > (0.05 - 1e-9) * math.comb(population, items)
+    assert unlikely_count(population, percentile, population) == slow + 1  # nothing is left to chance
+
+
+def test_many_items_can_be_counted() -> None:
+    assert 1_000 < unlikely_count(20_000, 95.0, 100_000) < 1_100

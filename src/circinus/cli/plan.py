@@ -38,6 +38,7 @@ def plan(
 
     from circinus.cli.output import print_json
     from circinus.matching import make_plan_set, plan_all, save_plan_set
+    from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
 
@@ -47,7 +48,9 @@ def plan(
     if budget is not None:
         _profile_first(specification, known, budget, seed, sources)
     profiles = {
-        name: load_profile(specification, name, known, seed=seed, source=sources.get(name))
+        name: load_profile(
+            specification, name, known, seed=seed, source=sources.get(name), explorer=explorer_of(specification, name)
+        )
         for name in _pipelines_in_use(specification)
     }
     started = perf_counter()

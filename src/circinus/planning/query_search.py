@@ -70,8 +70,11 @@ class QuerySearch:
         slo, metric = self.query.slos.accuracy, self._pipeline.metric
         if slo is None:
             return np.ones(len(self.arrays.configurations))
-        population = self.arrays.population
-        return np.array([accuracy_odds(c.scores, population, slo, metric.range) for c in self.arrays.configurations])
+        known, population = self.arrays.configurations, self.arrays.population
+        odds = np.array([accuracy_odds(found.scores, population, slo, metric.range) for found in known])
+        # A bound that rules it out says more than the scores do, which beliefs of the tail are too wide for.
+        hopeless = [not slo.holds_for(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in known]
+        return np.asarray(np.where(hopeless, 0.0, odds))
 
     def cheapest(self) -> PlanArrays:
         """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.earlier import EarlierScores, earlier_scores
 from circinus.profiling.explorer import Explorer
+from circinus.profiling.known_seconds import known_seconds
 from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
 from circinus.profiling.measurements import Measurements
 from circinus.profiling.objectives import Objectives
@@ -33,6 +35,7 @@ def read_profile(
     interrupted: bool = False,
     explorer: Explorer | None = None,
     bounds: dict[tuple[Configuration, int], Bounded] | None = None,
+    ended: Collection[Configuration] = (),
 ) -> PipelineProfile:
     """Put together what is known of a pipeline on a data set.
 
@@ -45,14 +48,20 @@ def read_profile(
         interrupted: what the profile says of itself.
         explorer: who says which configurations are worth measuring; None: all are.
         bounds: (configuration, items) -> bounds that were computed before in the same run; gets the new ones.
+        ended: configurations that cannot be measured further, as the run found.
     """
     pipeline = addresses.pipeline
     scored = scored_configurations(store, addresses)
-    failures = _failures(store, addresses, scored)
-    failed = {failure.configuration for failure in failures}
     measurements = Measurements(store, addresses, dataset, scored)
-    measured = [(c, n) for c in scored if c not in failed and (n := measurements.beginning(c))]
-    confidence = measurements.confidence(objectives, max(most_measured(pipeline), len(scored)))
+    beginnings = {configuration: measurements.beginning(configuration) for configuration in scored}
+    # A failure on other items, or of somebody else's attempt, takes nothing away where all that is asked is known.
+    unfinished = [configuration for configuration, n in beginnings.items() if n < measurements.most_items]
+    failures = _failures(store, addresses, unfinished)
+    failed = {failure.configuration for failure in failures}
+    measured = [(configuration, n) for configuration, n in beginnings.items() if n and configuration not in failed]
+    confidence = measurements.confidence(
+        objectives, max(most_measured(pipeline), len(scored)), comparing=explorer is None
+    )
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
     profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)
@@ -82,7 +91,7 @@ def read_profile(
     if not judged:
         return profile
     earlier = () if explorer is None else earlier_scores(store, addresses, dataset)
-    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier)
+    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier, ended)
 
 
 def _failures(
@@ -114,6 +123,7 @@ def _judged(
     confidence: Confidence,
     explorer: Explorer | None,
     earlier: Sequence[EarlierScores],
+    ended: Collection[Configuration],
 ) -> PipelineProfile:
     """With what is decided of the configurations that were measured, or are to be whatever others show."""
     known = [*(found.configuration for found in profile.configurations), *(f.configuration for f in profile.failed)]
@@ -127,6 +137,7 @@ def _judged(
     standings.weigh(measurements.footprints(looked_at, objectives.speeds))
     if explorer is None:
         return replace(profile, judgements=standings.judgements())
-    assessment = explorer.assess(profile, lambda configuration, items: 1.0)
+    expected_s = known_seconds(addresses.pipeline, profile)
+    assessment = explorer.assess(profile, lambda c, items: math.inf if c in ended else expected_s(c, items))
     standings.narrow(assessment.pointless)
     return replace(profile, judgements=standings.judgements(), certificate=assessment.certificate)

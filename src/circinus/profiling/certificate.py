@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from circinus.spec import Configuration
 
+_LEAST = 1e-6
+"""Probabilities below this are not told apart: beliefs are not as exact."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -15,9 +18,9 @@ class Certificate:
     """How many configurations were not measured."""
     considered: int
     """How many of these were looked at one by one: all, unless there are too many to list."""
-    probability: float
+    probability: float | None
     """The greatest probability with which one of those looked at improves the plan of any query by more than
-    `saving`."""
+    `saving`, as believed from what was measured; None: too little was to say."""
     saving: float
     """Share of a plan's cost."""
     conclusive: bool
@@ -30,13 +33,16 @@ class Certificate:
 
     def __str__(self) -> str:
         if not self.unmeasured:
-            return "every configuration was measured"
-        which = "none of the unmeasured configurations"
-        if self.considered < self.unmeasured:
-            which += f" (of {self.unmeasured:,} the {self.considered:,} most promising were looked at)"
-        makes = f"any query's plan more than {self.saving:.0%} cheaper"
-        if self.conclusive:
-            likely = f" with a probability above {self.probability:.2g}" if self.probability else ""
-            return f"{which} makes {makes}{likely}"
-        words = f"with a probability of {self.probability:.2g} an unmeasured configuration makes {makes}"
+            return "no configuration is left that was not tried"
+        makes = f"gives a query a first plan or one more than {self.saving:.0%} cheaper"
+        if self.probability is None:
+            words = f"too little was measured to say whether another configuration {makes}"
+        elif self.conclusive:
+            which = "most likely none of the configurations that were not measured"
+            if self.considered < self.unmeasured:
+                which += f" ({self.considered:,} of {self.unmeasured:,} were looked at, mostly the most promising)"
+            return f"{which} {makes}: each does with a probability of at most {max(self.probability, _LEAST):.2g}"
+        else:
+            chance = max(self.probability, _LEAST)
+            words = f"with a probability of {chance:.2g} a configuration that was not measured {makes}"
         return words if self.next is None else f"{words}; the next to measure is {self.next}"

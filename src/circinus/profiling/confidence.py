@@ -69,8 +69,10 @@ class Confidence:
         risk: float,
         configurations: int,
         latency_percentiles: int = 0,
+        *,
+        comparing: bool = True,
     ) -> Confidence:
-        """For a run that may measure every configuration and compares each with one other.
+        """For a run that may measure every configuration.
 
         Args:
             metric: of the pipeline.
@@ -78,9 +80,10 @@ class Confidence:
             risk: of the run.
             configurations: how many there are.
             latency_percentiles: at how many percentiles each of them is held against limits.
+            comparing: whether it compares each with one other.
         """
         of_scores, latency_risk = split_risk(risk, configurations, latency_percentiles)
-        side_risk = sequence_risk(of_scores, configurations, comparisons=configurations)
+        side_risk = sequence_risk(of_scores, configurations, comparisons=configurations if comparing else 0)
         return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk, latency_risk)
 
     def bounds(self, scores: FloatArray) -> tuple[Bounded, ...]:

@@ -64,11 +64,16 @@ class Measurements:
         """(items,) scores of the first items."""
         return self._scores[self._score_row[self._addresses.score(configuration)], :items]
 
-    def confidence(self, objectives: Objectives, configurations: int) -> Confidence:
+    def confidence(self, objectives: Objectives, configurations: int, *, comparing: bool) -> Confidence:
         """What bounds mean scores, at the risk of a run over so many configurations."""
         strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
         return Confidence.of_run(
-            self._pipeline.metric, strata, objectives.risk, configurations, objectives.latency_percentiles
+            self._pipeline.metric,
+            strata,
+            objectives.risk,
+            configurations,
+            objectives.latency_percentiles,
+            comparing=comparing,
         )
 
     def profile(self, configuration: Configuration, items: int, accuracy: Bounded) -> ConfigurationProfile:

@@ -79,7 +79,7 @@ def profile_pipeline(
     addresses = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
     objectives = Objectives.of(specification, pipeline_name)
-    interrupted = False
+    interrupted, ended = False, frozenset[Configuration]()
     # What takes longer than the whole budget cannot be measured within it: the rest shall not wait for it.
     patience_s = MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
     with (
@@ -93,14 +93,24 @@ def profile_pipeline(
         try:
             asked = None if exhaustive else explorer
             rounds = _rounds(opened, measurer, addresses, dataset, stored, objectives, budget, observer, asked)
-            if exhaustive:
-                rounds.run_exhaustively()
-            else:
-                rounds.run()
+            try:
+                if exhaustive:
+                    rounds.run_exhaustively()
+                else:
+                    rounds.run()
+            finally:
+                ended = rounds.ended
         except KeyboardInterrupt:
             interrupted = True
         return read_profile(
-            opened, addresses, stored, objectives, judged=True, interrupted=interrupted, explorer=explorer
+            opened,
+            addresses,
+            stored,
+            objectives,
+            judged=True,
+            interrupted=interrupted,
+            explorer=explorer,
+            ended=ended,
         )
 
 
@@ -118,7 +128,7 @@ def _rounds(
     """A measurement that goes on from what the store knows."""
     pipeline = addresses.pipeline
     bounds: dict[tuple[Configuration, int], Bounded] = {}
-    profile = read_profile(store, addresses, stored, objectives, bounds=bounds)
+    profile = read_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
     known = profile.configurations
     if explorer is None:
         looked_at = prefix_order(pipeline)
@@ -138,6 +148,7 @@ def _rounds(
         objectives.risk,
         max(most_measured(pipeline), len(looked_at)),  # more than that may have been measured by several at once
         objectives.latency_percentiles,
+        comparing=explorer is None,
     )
     standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
     order = np.array(dataset.profiled, dtype=np.int64)
@@ -148,7 +159,7 @@ def _rounds(
         return measurements.footprints(standings.configurations, objectives.speeds)
 
     def known_now() -> PipelineProfile:
-        found = read_profile(store, addresses, stored, objectives, bounds=bounds)
+        found = read_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
         # What failed in an earlier run is tried again.
         return replace(found, failed=tuple(f for f in found.failed if standings.failed(f.configuration)))
 

@@ -93,6 +93,11 @@ class Rounds:
         self._allocations.measure(math.inf, self._tell_allocations)
         self._pursue()  # batches may have taken more memory than was known
 
+    @property
+    def ended(self) -> frozenset[Configuration]:
+        """Configurations that cannot be measured further."""
+        return frozenset(c for c in self._standings.configurations if self._standings.closed(c))
+
     def _complete(self) -> None:
         """Bring increments that were broken off to their look, within the budget: all goes on as it was then."""
         standings = self._standings
@@ -139,8 +144,10 @@ class Rounds:
         while stepped:
             standings.weigh(self._footprints())
             stepped = False
-            while True:
-                proposal, seconds = self._proposal(beyond)
+            learnt = True
+            while self._budget.remaining_s > 0:
+                if learnt:
+                    proposal, seconds = self._proposal(beyond)
                 latency_only = proposal is not None  # it tells which objectives are to be decided
                 step = standings.next_step(seconds, self._budget.remaining_s, beyond, latency_only=latency_only)
                 if proposal is not None and (step is None or proposal.worth_per_s > step.worth_per_s):
@@ -155,11 +162,12 @@ class Rounds:
                     standings.begin(configuration)
                     standings.weigh(self._footprints())
                 if self._increase(configuration, target, self._budget.remaining_s):
-                    stepped = True
+                    stepped = learnt = True
                     if not begun:
                         break  # what it takes is to be weighed first
                 else:
                     beyond.add(configuration)
+                    learnt = proposal is not None and proposal.configuration == configuration
 
     def _proposal(self, without: Collection[Configuration]) -> tuple[Proposal | None, Seconds]:
         """What to measure next, begun or not, if it is worth it, and by which seconds; narrows what is open, too."""
@@ -167,9 +175,16 @@ class Rounds:
             return None, self._seconds
         known = self._known()
         expected_s = known_seconds(self._measurer.pipeline, known)
+        items_of = {found.configuration: len(found.items) for found in known.configurations}
+
+        def item_s(configuration: Configuration) -> float:
+            return expected_s(configuration, items_of.get(configuration, 0) + 1)
+
+        # Where one did not fit in what is left of the budget, those that take as long are not tried one by one.
+        least_s = min((item_s(configuration) for configuration in without), default=math.inf)
 
         def seconds(configuration: Configuration, items: int) -> float:
-            beyond = configuration in without or self._standings.closed(configuration)
+            beyond = item_s(configuration) >= least_s or self._standings.closed(configuration)
             return math.inf if beyond else expected_s(configuration, items)
 
         assessment = self._explorer.assess(known, seconds)

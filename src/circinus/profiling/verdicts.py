@@ -16,7 +16,8 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 
-_POINTLESS = "it has no plan, plans of others that surely will do are hardly dearer, or it most likely will not do"
+_POINTLESS = "it most likely will not do, has no plan, or plans of others that surely will do are hardly dearer"
+_NO_CHEAPER = "and has no plan, or plans of others that surely will do are hardly dearer"
 
 
 class Verdict(StrEnum):
@@ -30,7 +31,7 @@ class Verdict(StrEnum):
     """Wherever it might serve, another surely serves and takes hardly more of anything, or makes plans that are hardly
     dearer."""
     UNLIKELY = "unlikely"
-    """Not decided, and not expected to make any plan much cheaper."""
+    """Not expected to make any plan much cheaper, whether or not it keeps the objectives."""
     UNDECIDED = "undecided"
     """More items may tell."""
 
@@ -190,7 +191,11 @@ def _judgement(
         return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
     if not objectives:
         return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
-    if (standing.pointless[row] & ~standing.fails[row]).any():
+    pointless = standing.pointless[row] & ~standing.fails[row]
+    if pointless.any():
+        kept = pointless & standing.meets[row]
+        if (kept == pointless).all():
+            return Judgement(Verdict.UNLIKELY, f"it surely keeps {_accuracies(objectives, kept)}, {_NO_CHEAPER}")
         return Judgement(Verdict.UNLIKELY, _POINTLESS)
     others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
     if not others:

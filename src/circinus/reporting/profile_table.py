@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile
+from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile, Verdict
 from circinus.spec import KnobValues
 from circinus.spec.spoken import bounded, duration, score, size, spread
 
@@ -84,7 +84,10 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
         words = f"undecided configurations: {len(profile.unsettled)}"
         remarks.append(Text(f"{words}; profile longer to decide them"))
     elif profile.configurations and profile.settled:
-        remarks.append(Text("every configuration is decided: measuring longer would change nothing"))
+        believed = any(found.verdict is Verdict.UNLIKELY for found in profile.judgements.values())
+        words = "nothing is worth measuring further for these queries"
+        why = ": what is not decided most likely makes no plan cheaper" if believed else ": everything is decided"
+        remarks.append(Text(words + why))
     if profile.unmeasured:
         why = f" ({profile.certificate})" if profile.certificate is not None else ""
         remarks.append(Text(f"configurations not measured at all: {profile.unmeasured:,}{why}"))

@@ -55,6 +55,31 @@ def test_errors_are_as_great_as_said() -> None:
     assert 0.4 < float(np.mean(common)) < 1.3
 
 
+def test_differences_of_configurations_known_on_equally_many_items_are_as_uncertain_as_said() -> None:
+    rng = np.random.default_rng(6)
+    scaled = []
+    for _ in range(300):
+        scores, own = _table(rng, 6, 0.08)
+        found = evidence_of(list(scores[:, :16]), POPULATION, 1.0)
+        errors = found.means - own
+        first, second = rng.choice(6, 2, replace=False)
+        scaled.append((errors[first] - errors[second]) ** 2 / (found.variances[first] + found.variances[second]))
+    assert 0.6 < float(np.mean(scaled)) < 1.3
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_configurations_does_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, _ = _table(rng, 5, 0.1)
+    rows = [row[:n] for row, n in zip(scores, [16, 16, 8, 32, 32], strict=True)]
+    order = rng.permutation(5)
+    found = evidence_of(rows, POPULATION, 1.0)
+    other = evidence_of([rows[row] for row in order], POPULATION, 1.0)
+    np.testing.assert_allclose(found.means[order], other.means)
+    np.testing.assert_allclose(found.variances[order], other.variances)
+
+
 def test_equal_scores_are_no_proof_of_certainty() -> None:
     found = evidence_of([np.ones(8), np.ones(8)], POPULATION, 1.0)
     assert (found.variances > 0).all()

@@ -23,6 +23,7 @@ from circinus.profiling import (
     SimulatedClock,
     Trace,
     TraceSource,
+    Verdict,
     load_profile,
     profile_pipeline,
 )
@@ -83,8 +84,9 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(tmp_pat
     assert found.certificate is not None
     assert (found.certificate.unmeasured, found.certificate.considered) == (found.unmeasured, found.unmeasured)
     assert found.certificate.conclusive
+    assert found.certificate.probability is not None
     assert found.certificate.probability <= 0.05
-    assert "none of the unmeasured configurations makes any query's plan more than 5%" in str(found.certificate)
+    assert "most likely none of the configurations that were not measured" in str(found.certificate)
     again = load_profile(
         specification,
         PIPELINE.name,
@@ -274,3 +276,57 @@ def test_a_failure_that_another_process_records_meanwhile_does_no_harm(tmp_path:
     found, _ = _profile(trace, specification, store, explored=True, observer=Meanwhile())
     assert found.configurations
     assert not found.unsettled
+
+
+def test_where_nothing_of_the_beginning_was_recorded_others_are_measured(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries()
+    beginning = set(PlanExplorer(specification, PIPELINE.name).cover())
+    rows = [row for row, configuration in enumerate(trace.configurations) if configuration not in beginning]
+    partial = replace(
+        trace,
+        configurations=tuple(trace.configurations[row] for row in rows),
+        rows=trace.rows[rows],
+        scores=trace.scores[rows],
+    )
+    found, _ = _profile(partial, specification, tmp_path / "store", explored=True)
+    assert len(found.configurations) > len(beginning)
+    assert all(frontier.candidates for frontier in plan_queries(specification, {PIPELINE.name: found}).values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_failure_takes_nothing_away_of_what_is_known_on_all_items(tmp_path: Path, seed: int) -> None:
+    trace, specification = recorded(seed), two_queries()
+    store, source = tmp_path / "store", TraceSource(trace, SimulatedClock())
+    everything, _ = _profile(trace, specification, store, explored=False)
+    with ProfileStore(store) as opened:
+        addresses = source.addresses(PIPELINE, source.machine)
+        writer = Writer(opened, addresses, source.dataset(PIPELINE, 0))
+        for known in everything.configurations[::2]:
+            writer.failed(FailedConfiguration(known.configuration, "an item of other data", "out of memory"))
+    found, seconds = _profile(trace, specification, store, explored=True)
+    assert (len(found.configurations), found.failed, seconds) == (len(everything.configurations), (), 0.0)
+
+
+def test_who_has_spent_the_budget_does_not_look_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace, specification = recorded(0), two_queries()
+    _, whole_s = _profile(trace, specification, tmp_path / "whole", explored=True)
+    looks, assess = [], PlanExplorer.assess
+    monkeypatch.setattr(PlanExplorer, "assess", lambda *given: (looks.append(1), assess(*given))[1])
+    measured = []
+
+    class Counting(SilentObserver):
+        def progressed(self, progress: ProfileProgress) -> None:
+            measured.append(progress.configuration)
+
+    _profile(trace, specification, tmp_path / "part", explored=True, budget_s=whole_s / 3, observer=Counting())
+    assert len(looks) < len(measured) + 2 * CHOICES  # a few find that nothing fits in what is left
+
+
+def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path) -> None:
+    trace, specification = recorded(1), two_queries()
+    _, whole_s = _profile(trace, specification, tmp_path / "whole", explored=True)
+    for part in (0.02, 0.05, 0.1):
+        found, _ = _profile(trace, specification, tmp_path / f"{part}", explored=True, budget_s=whole_s * part)
+        usable = {known.configuration for known in found.usable}
+        unlikely = {c for c, judgement in found.judgements.items() if judgement.verdict is Verdict.UNLIKELY}
+        assert unlikely <= usable

@@ -6,18 +6,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.joint_pursuit import Candidates, QueryOutlook, pursue_together
+from circinus.planning.exploration.joint_pursuit import Common, QueryOutlook, pursue_together
 from circinus.planning.exploration.stopping import Stopping
 
 STOPPING = Stopping()
 seeds = st.integers(0, 100_000)
 
 
-def _random(seed: int) -> tuple[list[QueryOutlook], Candidates]:
+def _random(seed: int) -> tuple[list[QueryOutlook], Common]:
     rng = np.random.default_rng(seed)
     count, situations = int(rng.integers(1, 8)), int(rng.integers(1, 4))
     begun = rng.random(count) < 0.6
-    among = Candidates(begun, np.where(begun, 0.0, 0.2 * rng.random(count)), np.where(begun, 0.0, rng.random(count)))
+    among = Common(begun, np.where(begun, 0.0, 0.2 * rng.random(count)), np.where(begun, 0.0, rng.random(count)))
     outlooks = []
     for _ in range(int(rng.integers(1, 4))):
         sure = begun & (rng.random(count) < 0.4)
@@ -27,6 +27,7 @@ def _random(seed: int) -> tuple[list[QueryOutlook], Candidates]:
                 keeps=np.where(sure, 1.0, rng.choice([0.0, 0.001, 0.03, 0.5, 0.9], count)),
                 sure=sure,
                 usd_per_h=exact * rng.choice([1.0, 0.9], exact.shape),
+                floor_usd_per_h=np.where(rng.random(exact.shape) < 0.5, 0.0, exact),
                 sure_usd_per_h=np.where(sure[:, None], exact, np.inf),
                 settle_s=rng.random(count) + 0.1,
                 weight=float(rng.choice([1.0, 3.0])),
@@ -46,7 +47,7 @@ def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_not
             for k in np.flatnonzero(~outlook.sure & np.isfinite(outlook.usd_per_h[:, s])):
                 # In the middle of what is believed of its cost; draws about that decide near the limit.
                 likely = outlook.keeps[k] > 2 * (STOPPING.probability if np.isfinite(best) else STOPPING.without_plan)
-                if likely and outlook.usd_per_h[k, s] < 0.94 * best:
+                if likely and max(outlook.usd_per_h[k, s], outlook.floor_usd_per_h[k, s]) < 0.94 * best:
                     hopeful.add(int(k))
     if found.configuration is None:
         assert not hopeful
@@ -69,10 +70,10 @@ def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed
 
 def test_the_weight_of_the_queries_that_wait_decides() -> None:
     costs = np.array([[1.0], [1.0]])
-    nobody, among = np.zeros(2, dtype=bool), Candidates(np.zeros(2, dtype=bool), np.zeros(2), np.ones(2))
+    nobody, among = np.zeros(2, dtype=bool), Common(np.zeros(2, dtype=bool), np.zeros(2), np.ones(2))
 
     def outlook(keeps: list[float], weight: float) -> QueryOutlook:
-        return QueryOutlook(np.array(keeps), nobody, costs, np.full((2, 1), np.inf), np.ones(2), weight)
+        return QueryOutlook(np.array(keeps), nobody, costs, 0 * costs, np.full((2, 1), np.inf), np.ones(2), weight)
 
     light = pursue_together([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
     heavy = pursue_together([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)

@@ -45,7 +45,8 @@ def test_by_brute_force(seed: int) -> None:
     cheaper = prospects.usd_per_h < 0.95 * best if np.isfinite(best) else np.isfinite(prospects.usd_per_h)
     chance = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
     open_ = chance > (0.05 if np.isfinite(best) else 0.01)
-    assert found.probability == pytest.approx(chance.max())
+    assert found.probability == pytest.approx(chance)
+    assert found.least == (0.05 if np.isfinite(best) else 0.01)
     if not open_.any():
         assert found.configuration is None
         return
@@ -78,7 +79,7 @@ def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:
     nobody, begun = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
     found = pursue(Prospects(np.array([0.009, 0.0]), nobody, begun, usd, usd[:, 0], usd[:, 0]), STOPPING, 1.0)
     assert found.configuration is None
-    assert found.probability == pytest.approx(0.009)
+    assert found.probability == pytest.approx([0.009, 0.0])
 
 
 def test_items_until_settled_grow_towards_the_threshold_and_end_at_all() -> None:

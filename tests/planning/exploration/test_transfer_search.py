@@ -8,7 +8,7 @@ import numpy as np
 
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
-from circinus.planning.exploration.joint_pursuit import Candidates, QueryOutlook, pursue_together
+from circinus.planning.exploration.joint_pursuit import Common, QueryOutlook, pursue_together
 from circinus.planning.exploration.keeping import keeps
 from circinus.planning.exploration.knob_space import KnobSpace
 from circinus.planning.exploration.stopping import Stopping
@@ -77,11 +77,12 @@ def search(truth: FloatArray, cost: FloatArray, elsewhere: Elsewhere, rng: np.ra
             keeps=np.where(measured, 0.0, kept),
             sure=sure,
             usd_per_h=cost[:, None],
+            floor_usd_per_h=np.zeros((len(cost), 1)),
             sure_usd_per_h=np.where(sure, cost, np.inf)[:, None],
             settle_s=np.zeros(len(cost)),
             weight=1.0,
         )
-        among = Candidates(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
+        among = Common(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
         choice = pursue_together([outlook], among, Stopping(0.01, 0.05, 0.05), saving_s=1.0)
         if choice.configuration is None:
             best = float(np.where(sure, cost, np.inf).min())

@@ -40,6 +40,7 @@ def candidates(
     rng: np.random.Generator,
     *,
     promise: Promise | None = None,
+    without: IntArray | None = None,
 ) -> IntArray:
     """Codes to choose the next measurement from.
 
@@ -50,12 +51,13 @@ def candidates(
         count: at most so many.
         rng: of the random ones.
         promise: the more, the sooner a code is taken; None: a high score, optimistically.
+        without: (f, d) codes that are not wanted, nor a good place to begin from.
 
     Returns:
         (m, d) distinct codes without the known ones: the most promising first, then about a quarter random ones. All
         that are left where these are no more than `count`.
     """
-    known = {code.tobytes() for code in known_codes}
+    known = {code.tobytes() for codes in (known_codes, without) if codes is not None for code in codes}
     if space.size <= count + len(known):
         return _distinct([space.everything(space.size)], known, space)
     pool = _Pool(space, promise or (lambda codes: optimistic(surrogate, codes)))

@@ -87,9 +87,7 @@ def evidence_of(
     own_parts = np.where(known, parts, 0.0).sum(axis=1) / counts
     means = np.nanmean(table, axis=1) - slopes * own_parts
     rests = np.where(known, table - means[:, None] - slopes[:, None] * parts, 0.0)
-    unit_variances = np.full(len(scores), 1.0 / longest)
-    unit_variances[others] += np.diag(covariance)
-    variances = _rest_variances(rests, known, score_range) * unit_variances * (1.0 - counts / population)
+    variances = _rest_variances(rests, known, score_range) / counts * (1.0 - counts / population)
     shared = _shared(variances, counts, population)
     return Evidence(means, variances, variance / longest * (1.0 - longest / population), slopes, shared)
 

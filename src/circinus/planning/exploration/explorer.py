@@ -14,13 +14,13 @@ from circinus.planning.exploration.candidates import candidates
 from circinus.planning.exploration.cover import covering
 from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
 from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.few_items import ERRORS, total_error
-from circinus.planning.exploration.joint_pursuit import Candidates, JointPursuit, QueryOutlook, pursue_together
+from circinus.planning.exploration.expected_costs import ExpectedCosts
+from circinus.planning.exploration.joint_pursuit import Common, JointPursuit, QueryOutlook, pursue_together
 from circinus.planning.exploration.keeping import decided, keeps_objective, population_of, without_plan
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs
-from circinus.planning.exploration.predicted import CAUTION, Predictor
+from circinus.planning.exploration.plan_costs import MeasuredCosts, least_costs
+from circinus.planning.exploration.predicted import Predictor
 from circinus.planning.exploration.promising import promise_of
 from circinus.planning.exploration.pursuit import settling_items
 from circinus.planning.exploration.stopping import Stopping
@@ -81,17 +81,13 @@ class PlanExplorer:
         self._pipeline = specification.pipelines[pipeline_name]
         self._network = Network(specification.infrastructure)
         self._queries, self._weights = _alike(queries)
-        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
-        self._hoped_costs = MeasuredCosts(self._pipeline, self._queries, self._network, hopefully=True)
         self._space = KnobSpace.of(self._pipeline)
         self._elsewhere = Elsewhere(self._pipeline, self._space)
         self._predictor = Predictor(self._pipeline, self._space)
         self._stopping = stopping
         self._least = min(self._space.size, len(self._space.columns) + 2)
         self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
-        self._situations = [KINDS * (1 + len(self._network.pools_for(query.source))) for query in self._queries]
-        self._costs_key: object = None
-        self._costs: dict[Configuration, tuple[FloatArray, ...]] = {}
+        self._prepare_costs()
 
     def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
         """Configurations to begin with: those that seem best elsewhere, else every choice of every knob at least once.
@@ -101,10 +97,12 @@ class PlanExplorer:
         """
         self._elsewhere = Elsewhere(self._pipeline, self._space, tuple(earlier))
         self._predictor = Predictor(self._pipeline, self._space, self._elsewhere.operators)
-        self._costs_key = None
-        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
-        self._hoped_costs = MeasuredCosts(self._pipeline, self._queries, self._network, hopefully=True)
+        self._prepare_costs()
         return self._best_elsewhere() or self._every_choice
+
+    def _prepare_costs(self) -> None:
+        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
+        self._expected_costs = ExpectedCosts(self._pipeline, self._queries, self._network, self._predictor)
 
     @cached_property
     def _every_choice(self) -> tuple[Configuration, ...]:
@@ -144,6 +142,14 @@ class PlanExplorer:
             stopping = replace(stopping, without_plan=0.0)  # too little is known to say that a query has no plan
         saving_s = population_of(known) * float(np.median([_item_s(found) for found in known.configurations]))
         joint = pursue_together(outlooks, among, stopping, saving_s)
+        while self._made_exact(joint, known, listed, begun):
+            expected = self._expected_costs.of(known, listed)
+            costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
+            outlooks = [
+                replace(outlook, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
+                for outlook, (usd_per_h, floor_usd_per_h) in zip(outlooks, costs, strict=True)
+            ]
+            joint = pursue_together(outlooks, among, stopping, saving_s)
         found = None if joint.configuration is None else listed[joint.configuration]
         worth_per_s, every_choice = joint.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
         if every_choice is not None:
@@ -159,7 +165,7 @@ class PlanExplorer:
             next=found if found not in measured_of else None,
             prior=prior.reason if self._elsewhere.sources else "",
         )
-        idle = self._pointless(joint, listed)
+        idle = self._pointless(joint, listed, {found.configuration for found in known.usable})
         return Assessment(None if found is None else Proposal(found, worth_per_s), certificate, idle)
 
     def _outlooks(
@@ -170,27 +176,23 @@ class PlanExplorer:
         belief: Belief,
         begun: BoolArray,
         seconds: Seconds,
-    ) -> tuple[list[QueryOutlook], Candidates]:
+    ) -> tuple[list[QueryOutlook], Common]:
         """What each query may expect of each configuration."""
         measured_of = {found.configuration: found for found in known.configurations}
         population, first = population_of(known), min(LEAST_ITEMS, population_of(known))
         sure, out = decided(self._queries, listed, measured_of, population)
-        lower = self._least_costs(known, listed, begun)
+        expected = self._expected_costs.of(known, listed)
         exact = self._sure_costs.of(known, listed, sure)
         waiting = without_plan(self._queries, listed, measured_of, sure, exact, population)
         planless = sure & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
         sure, out = sure & ~planless, out | planless & ~waiting
-        hoped = self._hoped_costs.of(known, listed, begun[:, None] & ~sure & ~out)
-        errors = {c: total_error(found, population) for c, found in measured_of.items()}
-        spread = np.where(begun, [errors.get(c, 0.0) for c in listed], self._predictor.spread(listed, codes))
         look_s = np.array([0.0 if b else seconds(c, first) for c, b in zip(listed, begun, strict=True)])
         item_s = np.array([seconds(c, population + 1) - seconds(c, population) for c in listed])
         items = np.array([len(measured_of[c].items) if c in measured_of else first for c in listed])
         closed = np.isinf(look_s) | ~np.isfinite(item_s)
         low, high = self._pipeline.metric.range
         variance = float(np.median([_variance(found.scores, high - low) for found in known.configurations]))
-        count = most_measured(self._pipeline)
-        risk = sequence_risk(known.risk, count, comparisons=count)
+        risk = sequence_risk(known.risk, most_measured(self._pipeline))
         found = []
         for q, query in enumerate(self._queries):
             slo = query.slos.accuracy
@@ -203,27 +205,42 @@ class PlanExplorer:
             certain = min(certain_items(query), population)
             settled, kept = np.where(waiting[:, q], certain, settled), np.where(waiting[:, q] & ~closed, 1.0, kept)
             more = np.clip(np.ceil(settled) - items, 1.0, population)
-            caution = np.where(begun, ERRORS, CAUTION)
-            usd_per_h = np.where(begun[:, None], hoped[q], lower[q]) * np.exp(caution * spread)[:, None]
             settle_s = np.where(closed, np.inf, item_s * more)
-            found.append(QueryOutlook(kept, sure[:, q], usd_per_h, exact[q], settle_s, self._weights[q]))
-        return found, Candidates(begun, spread, look_s)
+            found.append(
+                QueryOutlook(
+                    keeps=kept,
+                    sure=sure[:, q],
+                    usd_per_h=expected.usd_per_h[q],
+                    floor_usd_per_h=expected.floor_usd_per_h[q],
+                    sure_usd_per_h=exact[q],
+                    settle_s=settle_s,
+                    weight=self._weights[q],
+                )
+            )
+        return found, Common(begun, expected.spread, look_s)
+
+    def _made_exact(
+        self, joint: JointPursuit, known: PipelineProfile, listed: Sequence[Configuration], begun: BoolArray
+    ) -> bool:
+        """Whether what is pursued, if it was begun, costs something else than it seemed."""
+        chosen = joint.configuration
+        return chosen is not None and bool(begun[chosen]) and self._expected_costs.refine(known, listed[chosen])
 
     def _begin(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
         """Nothing can be said of anything.
 
-        Where all that was tried failed, others are: such as have all knob values of every operator between them, or
-        some at random where there are too many to list.
+        Where nothing that was tried can be measured, others are: such as have all knob values of every operator between
+        them, or some at random where there are too many to list.
         """
         failed = {failure.configuration for failure in known.failed}
         found = None
-        if failed and not known.configurations:
+        if not known.configurations:
             if self._everything is None:
                 others = self._space.decode(self._space.random(np.random.default_rng(0), _TRIED))
             else:
                 others = covering(self._space.decode(self._everything))
             found = next((c for c in others if c not in failed and math.isfinite(seconds(c, 1))), None)
-        certificate = Certificate(known.unmeasured, 0, 1.0, self._stopping.saving, conclusive=False, next=found)
+        certificate = Certificate(known.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=found)
         return Assessment(None if found is None else Proposal(found, 1.0), certificate, {})
 
     def _owed(self, prior: Prior, known: Collection[Configuration], seconds: Seconds) -> Configuration | None:
@@ -251,37 +268,19 @@ class PlanExplorer:
         failed = self._space.encode([failure.configuration for failure in known.failed])
         promise = promise_of(self._queries, self._weights, known, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
-        avoided = np.concatenate([measured, failed])
-        promising = candidates(self._space, prior.fits[None], avoided, _CANDIDATES, rng, promise=promise)
+        promising = candidates(
+            self._space, prior.fits[None], measured, _CANDIDATES, rng, promise=promise, without=failed
+        )
         return np.concatenate([measured, promising])
 
-    def _least_costs(
-        self, known: PipelineProfile, listed: Sequence[Configuration], begun: BoolArray
-    ) -> tuple[FloatArray, ...]:
-        """For each query (k, s) costs of those that were not begun, infinite for the others.
-
-        Each is computed once as long as nothing is learnt of any operator.
-        """
-        if self._costs_key != self._predictor.key:
-            self._costs_key, self._costs = self._predictor.key, {}
-        failed = {failure.configuration for failure in known.failed}
-        new = [c for c, b in zip(listed, begun, strict=True) if not b and c not in self._costs and c not in failed]
-        if new:
-            profile = self._predictor.predict(known, new)
-            found = least_costs(self._pipeline, self._queries, profile, self._network, new)
-            self._costs |= {c: tuple(costs[row] for costs in found) for row, c in enumerate(new)}
-        unknown = tuple(np.full(count, np.inf) for count in self._situations)
-        rows = [unknown if b else self._costs.get(c, unknown) for c, b in zip(listed, begun, strict=True)]
-        return tuple(np.array([row[q] for row in rows]) for q in range(len(self._queries)))
-
     def _pointless(
-        self, joint: JointPursuit, listed: Sequence[Configuration]
+        self, joint: JointPursuit, listed: Sequence[Configuration], usable: Collection[Configuration]
     ) -> dict[Objective, frozenset[Configuration]]:
-        """An objective is pointless to ask where it is for every query behind it."""
+        """An objective is pointless to ask where it is for every query behind it; not of what is known on few items."""
         found: dict[Objective, frozenset[Configuration]] = {}
         for query, idle in zip(self._queries, joint.pointless, strict=True):
             objective = Objective(query.slos.accuracy, query.slos.latency)
-            those = frozenset(listed[number] for number in np.flatnonzero(idle).tolist())
+            those = frozenset(usable).intersection(listed[number] for number in np.flatnonzero(idle).tolist())
             found[objective] = found[objective] & those if objective in found else those
         return found
 

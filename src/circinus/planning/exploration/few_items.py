@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 
 ERRORS = 2.0
 """Standard errors by which operators may well be faster than they were on the first items."""
@@ -20,15 +20,6 @@ def relative_error(operator: OperatorProfile, population: int) -> float:
         return 1.0
     left = max(1.0 - count / population, 0.0)
     return float(service_s.std(ddof=1) / max(float(service_s.mean()), _LEAST_S) * np.sqrt(left / count))
-
-
-def total_error(found: ConfigurationProfile, population: int) -> float:
-    """The same of all operators together, each weighing as much as its seconds; that they err independently is an
-    assumption."""
-    operators = found.operators.values()
-    seconds = np.array([float(operator.service_s.mean()) for operator in operators])
-    errors = np.array([relative_error(operator, population) for operator in operators])
-    return float(np.sqrt(((seconds * errors) ** 2).sum()) / max(float(seconds.sum()), _LEAST_S))
 
 
 def less_errors(profile: PipelineProfile, population: int) -> PipelineProfile:

@@ -33,6 +33,8 @@ class QueryOutlook:
     """(k,) measured, and surely keeps it."""
     usd_per_h: FloatArray
     """(k, s) what the cheapest plan costs, in the middle of what is believed; infinite: there is none."""
+    floor_usd_per_h: FloatArray
+    """(k, s) what it costs at least, however little the operators take."""
     sure_usd_per_h: FloatArray
     """(k, s) cost of the cheapest plan of the sure ones; infinite for the others."""
     settle_s: FloatArray
@@ -41,13 +43,13 @@ class QueryOutlook:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Common:
     """What is the same for all queries, of k configurations."""
 
     begun: BoolArray
     """(k,) measured."""
     spread: FloatArray
-    """(k,) standard deviation of the logarithm of what plans cost; 0 where all operators were measured."""
+    """(k,) standard deviation of the logarithm of what plans cost beyond their floor."""
     look_s: FloatArray
     """(k,) seconds of a first look; 0 where that was."""
 
@@ -67,54 +69,44 @@ class JointPursuit:
 
 
 def pursue_together(
-    outlooks: Sequence[QueryOutlook], candidates: Candidates, stopping: Stopping, saving_s: float
+    outlooks: Sequence[QueryOutlook], common: Common, stopping: Stopping, saving_s: float
 ) -> JointPursuit:
     """What the queries would pursue, by weight per second; of equals the first.
 
     Args:
         outlooks: one for each query.
-        candidates: the configurations.
+        common: what is the same for all of them.
         stopping: what is too little.
         saving_s: seconds that saving the share `stopping.saving` of a plan's cost is worth.
     """
-    votes = np.zeros(len(candidates.begun))
+    votes = np.zeros(len(common.begun))
     probability, idle = 0.0, []
-    draws = np.exp(candidates.spread[:, None] * _NORMAL)
+    draws = np.exp(common.spread[:, None] * _NORMAL)
     for outlook in outlooks:
         share = outlook.weight / outlook.usd_per_h.shape[1]
         hopeful = np.zeros(len(votes), dtype=bool)
         for situation in range(outlook.usd_per_h.shape[1]):
-            cost = np.where(outlook.sure, outlook.sure_usd_per_h[:, situation], outlook.usd_per_h[:, situation])
+            drawn = np.maximum(
+                outlook.usd_per_h[:, situation, None] * draws, outlook.floor_usd_per_h[:, situation, None]
+            )
             prospects = Prospects(
                 keeps=outlook.keeps,
                 sure=outlook.sure,
-                begun=candidates.begun,
-                usd_per_h=cost[:, None] * np.where(outlook.sure[:, None], 1.0, draws),
-                look_s=candidates.look_s,
+                begun=common.begun,
+                usd_per_h=np.where(outlook.sure[:, None], outlook.sure_usd_per_h[:, situation, None], drawn),
+                look_s=common.look_s,
                 settle_s=outlook.settle_s,
             )
             found = pursue(prospects, stopping, saving_s)
-            improves, least = _chances(prospects, stopping)
-            hopeful |= improves > least
-            probability = max(probability, float(np.where(candidates.begun, 0.0, improves).max(initial=0.0)))
+            hopeful |= found.probability > found.least
+            unbegun = np.where(common.begun, 0.0, found.probability)
+            probability = max(probability, float(unbegun.max(initial=0.0)))
             if found.configuration is not None:
                 k = found.configuration
-                votes[k] += share / max(candidates.look_s[k] + outlook.settle_s[k], 1e-9)
-        idle.append(candidates.begun & ~hopeful & ~_best(outlook))
+                votes[k] += share / max(common.look_s[k] + outlook.settle_s[k], 1e-9)
+        idle.append(common.begun & ~hopeful & ~_best(outlook))
     chosen = int(votes.argmax()) if votes.any() else None
     return JointPursuit(chosen, 0.0 if chosen is None else float(votes[chosen]), probability, tuple(idle))
-
-
-def _chances(prospects: Prospects, stopping: Stopping) -> tuple[FloatArray, float]:
-    """(k,) probabilities that those which are not sure make the plan cheaper by enough; and what is too little.
-
-    As `pursue` sees it.
-    """
-    best = float(np.where(prospects.sure[:, None], prospects.usd_per_h, np.inf).min(initial=np.inf))
-    cost = prospects.usd_per_h
-    cheaper = cost < (1.0 - stopping.saving) * best if np.isfinite(best) else np.isfinite(cost)
-    improves = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
-    return improves, stopping.probability if np.isfinite(best) else stopping.without_plan
 
 
 def _best(outlook: QueryOutlook) -> BoolArray:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.tails import TailAllowance
 from circinus.planning.cheapest import cheapest_plans, cheapest_situations
-from circinus.planning.exploration.few_items import less_errors
 from circinus.planning.limits import Limits
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -32,6 +32,7 @@ IntArray = NDArray[np.int64]
 
 _NO_ALLOWANCE = 1.0 - 1e-9
 """A risk so great that no allowance is made for few items."""
+_LEAST_S = 1e-12
 _TOO_MANY = 0.05
 """Probability with which more slow items than this are among those measured."""
 KINDS = 2
@@ -45,6 +46,8 @@ def least_costs(
     network: Network,
     listed: Sequence[Configuration],
     settings: SearchSettings = DEFAULT_SETTINGS,
+    *,
+    exactly: bool = False,
 ) -> tuple[FloatArray, ...]:
     """For each query (k, s) what no plan of a configuration undercuts, USD per hour.
 
@@ -58,6 +61,7 @@ def least_costs(
         network: where they may run.
         listed: k configurations; those the profile lacks have no plan.
         settings: of the search for plans.
+        exactly: whether to give the costs of the cheapest plans themselves, which takes many times longer.
     """
     place = {configuration: number for number, configuration in enumerate(listed)}
     compiled: dict[Percentile, ProfileArrays] = {}
@@ -71,7 +75,11 @@ def least_costs(
         costs = np.full((len(listed), situations(space)), np.inf)
         if space.columns.pools:
             rows = np.array([place[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
-            costs[rows] = cheapest_situations(space, np.arange(len(rows)), Limits.of(space), settings.max_labels)
+            everything = np.arange(len(rows))
+            if exactly:
+                costs[rows] = _exactly(space, everything, settings.max_labels)
+            else:
+                costs[rows] = cheapest_situations(space, everything, Limits.of(space), settings.max_labels)
         found.append(costs)
     return tuple(found)
 
@@ -86,8 +94,6 @@ class MeasuredCosts:
         queries: Sequence[Query],
         network: Network,
         settings: SearchSettings = DEFAULT_SETTINGS,
-        *,
-        hopefully: bool = False,
     ) -> None:
         """Nothing is computed yet.
 
@@ -96,10 +102,7 @@ class MeasuredCosts:
             queries: q, on it.
             network: where configurations may run.
             settings: of the search for plans.
-            hopefully: whether latencies are taken as more items may show them, as `least_costs` does, and operators
-                as faster by some standard errors each.
         """
-        self._hopefully = hopefully
         self._pipeline, self._queries, self._network, self._settings = pipeline, queries, network, settings
         self._known: dict[tuple[int, Configuration], tuple[object, FloatArray]] = {}
 
@@ -118,7 +121,11 @@ class MeasuredCosts:
         wanted = [(int(q), listed[int(k)]) for k, q in np.argwhere(asked) if listed[int(k)] in usable]
         new = [(q, c) for q, c in wanted if self._known.get((q, c), (None,))[0] != versions[c]]
         if new:
-            self._compute(replace(profile, configurations=tuple(usable[c] for c in {c for _, c in new})), new, versions)
+            self._compute(
+                replace(profile, configurations=tuple(usable[c] for c in dict.fromkeys(c for _, c in new))),
+                new,
+                versions,
+            )
         place = {configuration: number for number, configuration in enumerate(listed)}
         shapes = [(len(listed), KINDS * (1 + len(self._network.pools_for(q.source)))) for q in self._queries]
         found = tuple(np.full(shape, np.inf) for shape in shapes)
@@ -136,14 +143,8 @@ class MeasuredCosts:
         for number in dict.fromkeys(number for number, _ in new):
             query = self._queries[number]
             percentile = latency_percentile(query)
-            of = profile
-            if self._hopefully:
-                percentile = _without_allowance(percentile)
-                if percentile not in compiled:
-                    population = profile.dataset_items - profile.held_out_items
-                    of = _calmed(less_errors(profile, population), percentile.percentile)
             if percentile not in compiled:
-                compiled[percentile] = compile_profile(self._pipeline, of, percentile, _dtype(self._settings))
+                compiled[percentile] = compile_profile(self._pipeline, profile, percentile, _dtype(self._settings))
             space = compile_query(query, self._network, compiled[percentile], self._settings)
             its = {configuration for q, configuration in new if q == number}
             asked = [n for n, c in enumerate(space.arrays.configurations) if c.configuration in its]
@@ -182,19 +183,21 @@ def _exactly(space: SearchSpace, configurations: IntArray, max_labels: int) -> F
 
 
 def _calmed(profile: PipelineProfile, percentile: float) -> PipelineProfile:
-    """Service times without the slowest items, which may be rarer than the percentile.
+    """Service times without the slowest items, which may be rarer than the percentile; their means stay as they are.
 
     Of n items the slowest k - 1 take what the k-th slowest takes, with the least k that as many or more are beyond the
-    true percentile with a probability of at most `_TOO_MANY` (binomial; drawn without replacement it is less).
+    true percentile with a probability of at most `_TOO_MANY`.
     """
+    population = profile.dataset_items - profile.held_out_items
     calmed: dict[int, OperatorProfile] = {}
 
     def calm(operator: OperatorProfile) -> OperatorProfile:
         if id(operator) not in calmed:
             slowest = np.sort(operator.service_s)[::-1]
-            rank = min(_unlikely_count(len(slowest), percentile), len(slowest))
+            rank = min(unlikely_count(len(slowest), percentile, population), len(slowest))
             service_s = np.minimum(operator.service_s, slowest[rank - 1])
-            calmed[id(operator)] = replace(operator, service_s=service_s)
+            same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _LEAST_S)
+            calmed[id(operator)] = replace(operator, service_s=service_s * same_mean)
         return calmed[id(operator)]
 
     return replace(
@@ -206,14 +209,25 @@ def _calmed(profile: PipelineProfile, percentile: float) -> PipelineProfile:
     )
 
 
-def _unlikely_count(items: int, percentile: float) -> int:
-    """The least number of items that as many or more are beyond the percentile of with at most `_TOO_MANY`; from 1."""
-    share, tail = 1.0 - percentile / 100.0, 1.0
+@lru_cache(maxsize=1024)
+def unlikely_count(items: int, percentile: float, population: int) -> int:
+    """The least number of items that as many or more are beyond the percentile of with at most `_TOO_MANY`; from 1.
+
+    The items are drawn from the population without replacement, so that the number is hypergeometric.
+    """
+    slow = round((1.0 - percentile / 100.0) * population)
+    tail = 1.0
     for count in range(items + 1):
         if tail <= _TOO_MANY:
             return count
-        tail -= math.comb(items, count) * share**count * (1.0 - share) ** (items - count)
+        if count <= slow and items - count <= population - slow:
+            logs = _log_ways(slow, count) + _log_ways(population - slow, items - count) - _log_ways(population, items)
+            tail -= math.exp(logs)
     return items + 1
+
+
+def _log_ways(number: int, chosen: int) -> float:
+    return math.lgamma(number + 1) - math.lgamma(chosen + 1) - math.lgamma(number - chosen + 1)
 
 
 def _dtype(settings: SearchSettings) -> type[np.floating]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.planning.exploration.donors import Donors
 from circinus.planning.exploration.knob_space import IntArray, KnobSpace
 from circinus.planning.exploration.operator_models import OperatorModel, Prediction
 from circinus.planning.exploration.operators_elsewhere import Comparison, OperatorsElsewhere, surest
@@ -30,10 +31,15 @@ class Predictor:
         self._pipeline, self._space, self._elsewhere = pipeline, space, tuple(elsewhere)
         self._beside: tuple[Comparison, ...] = ()
         self._key: object = None
-        self._items = 0
         self._input_bytes = 1.0
+        self._longest: dict[str, dict[Configuration, OperatorProfile]] = {}
+        """By operator and prefix, on as many items as were measured, about."""
         self._by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {}
+        """The same on the first items, which all were measured on: these compare."""
         self._models: dict[str, OperatorModel] = {}
+        self._donors: dict[str, Donors] = {}
+        self._guessed: dict[tuple[str, Configuration], OperatorProfile] = {}
+        self._deviations: dict[tuple[str, Configuration], float] = {}
 
     @property
     def key(self) -> object:
@@ -45,52 +51,64 @@ class Predictor:
         if not known.usable:
             return False
         items = min(len(found.items) for found in known.usable)
-        by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in self._pipeline.operators}
-        for found in known.usable:
+        longest: dict[str, dict[Configuration, OperatorProfile]] = {o.name: {} for o in self._pipeline.operators}
+        for found in sorted(known.usable, key=lambda found: -len(found.items)):
+            # Doubled, so that what was computed of many configurations outlasts a few more items of one.
+            whole = items << ((len(found.items) // items).bit_length() - 1)
             for name, profile in found.operators.items():
-                by_prefix[name].setdefault(profile.prefix, _shortened(profile, items))
+                longest[name].setdefault(profile.prefix, _shortened(profile, whole))
         failed = frozenset(failure.configuration for failure in known.failed)
-        key = items, failed, _versions(by_prefix)
+        key = failed, _versions(longest)
         if key != self._key:
-            self._key, self._items, self._by_prefix, self._models = key, items, by_prefix, {}
+            self._key, self._longest, self._models = key, longest, {}
+            self._by_prefix = {
+                name: {own: _shortened(profile, items) for own, profile in profiles.items()}
+                for name, profiles in longest.items()
+            }
             self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
-            self._beside = tuple(there.beside(by_prefix) for there in self._elsewhere)
+            self._beside = tuple(there.beside(self._by_prefix) for there in self._elsewhere)
+            self._donors = {
+                name: Donors.of(self._space, self._pipeline, name, profiles) for name, profiles in longest.items()
+            }
+            self._guessed, self._deviations = {}, {}
         return True
 
     def predict(self, known: PipelineProfile, wanted: Sequence[Configuration]) -> PipelineProfile:
-        """Predict the configurations that were not measured, the others as they are; those that failed are left out.
+        """Predict configurations, measured or not, on about as many items as any is known on; not those that failed.
 
-        An operator under a prefix that was measured is known. Under another one its seconds and bytes are those of the
-        most similar prefix that was measured, times what an `OperatorModel` says of the ratio, less `CAUTION` standard
-        deviations: in case of doubt a configuration is taken to be cheap, so that it is measured rather than missed.
-        Where what operators took elsewhere says it with less deviation, they are what that says.
+        An operator under a prefix that was measured takes what it took, and on items that it was not measured on what
+        another one took there, in the ratio of both (`Donors`). Under a prefix that was not measured it takes what the
+        most similar one took, times what an `OperatorModel` says of the ratio, less `CAUTION` standard deviations: in
+        case of doubt a configuration is taken to be cheap, so that it is measured rather than missed. Where what
+        operators took elsewhere says it with less deviation, they are what that says.
 
         Args:
             known: what `learn` was told last.
             wanted: configurations.
 
         Returns:
-            A profile of those wanted, all on the same items; accuracies of predicted ones are the metric's range.
+            A profile of those wanted; accuracies of those that were not measured are the metric's range.
         """
         failed = {failure.configuration for failure in known.failed}
         wanted = [configuration for configuration in wanted if configuration not in failed]
         guesses = self._guesses(wanted)
-        first, accuracies = known.usable[0], {found.configuration: found.accuracy for found in known.usable}
+        accuracies = {found.configuration: found.accuracy for found in known.usable}
+        order = max(known.usable, key=lambda found: len(found.items))
         profiles = []
         for configuration in wanted:
-            operators = {}
-            for operator in self._pipeline.operators:
-                own = prefix(self._pipeline, configuration, operator.name)
-                profile = self._by_prefix[operator.name].get(own)
-                operators[operator.name] = guesses[operator.name, own] if profile is None else profile
+            operators = {
+                operator.name: guesses[operator.name, prefix(self._pipeline, configuration, operator.name)]
+                for operator in self._pipeline.operators
+            }
+            items = min(len(profile.service_s) for profile in operators.values())
             profiles.append(
                 ConfigurationProfile(
                     configuration=configuration,
-                    items=first.items[: self._items],
-                    scores=np.full(self._items, np.nan),
+                    items=order.items[:items],
+                    scores=np.full(items, np.nan),
                     accuracy=accuracies.get(configuration, _anything(self._pipeline.metric)),
-                    input_bytes=first.input_bytes[: self._items],
-                    operators=operators,
+                    input_bytes=order.input_bytes[:items],
+                    operators={name: _shortened(profile, items) for name, profile in operators.items()},
                 )
             )
         return replace(known, configurations=tuple(profiles))
@@ -102,19 +120,17 @@ class Predictor:
             total_s += found.service_s(spreads)
         return total_s
 
-    def spread(self, wanted: Sequence[Configuration], codes: IntArray) -> FloatArray:
-        """(m,) standard deviations of the logarithms of what m configurations take in all; 0 where all was measured.
+    def deviations(self, configuration: Configuration) -> dict[str, float]:
+        """By operator, the standard deviation of the logarithm of the seconds that were predicted of it; 0: measured.
 
-        Operators weigh as much as their seconds; that they err independently is an assumption.
+        Of a configuration that `predict` was asked for.
         """
-        seconds, deviations = [], []
-        for name, prediction in self._operators(codes).items():
-            known = self._by_prefix[name]
-            measured = np.array([prefix(self._pipeline, c, name) in known for c in wanted], dtype=bool)
-            seconds.append(prediction.service_s(0.0))
-            deviations.append(np.where(measured, 0.0, prediction.service_deviation))
-        shares = np.array(seconds) / np.maximum(np.sum(seconds, axis=0), _LEAST)
-        return np.asarray(np.sqrt(((shares * np.array(deviations)) ** 2).sum(axis=0)))
+        return {
+            operator.name: self._deviations.get(
+                (operator.name, prefix(self._pipeline, configuration, operator.name)), 0.0
+            )
+            for operator in self._pipeline.operators
+        }
 
     def _operators(self, codes: IntArray) -> dict[str, Prediction]:
         """By operator, what it takes under (m, d) codes."""
@@ -127,39 +143,29 @@ class Predictor:
         return found
 
     def _guesses(self, wanted: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
-        """(operator, prefix) -> what it would take, of all prefixes that were not measured."""
-        found: dict[tuple[str, Configuration], OperatorProfile] = {}
+        """(operator, prefix) -> what it takes, or would take, on as many items as any of them is known on."""
         codes = self._space.encode(wanted)
         for name, prediction in self._operators(codes).items():
-            known = self._by_prefix[name]
-            donors = list(known)
-            donor_codes = self._space.prefix_codes(donors)
-            own_columns = self._space.operator_columns(self._space.operators.index(name))
-            lineage = self._space.lineage_columns(self._pipeline, name)
+            known, donors = self._longest[name], self._donors[name]
             service_s, output_bytes = prediction.service_s(CAUTION), prediction.output_bytes(CAUTION)
             for row, configuration in enumerate(wanted):
                 own = prefix(self._pipeline, configuration, name)
-                if own in known or (name, own) in found:
+                if (name, own) in self._guessed:
                     continue
-                # Alike in the operator's own knobs before all else: these tell most of memory, and of batches.
-                differs = codes[row] != donor_codes
-                alike = np.lexsort((differs[:, lineage].sum(axis=1), differs[:, own_columns].sum(axis=1)))
-                donor = known[donors[int(alike[0])]]
-                if donor.prefix[name] != own[name]:
-                    donor = self._with_replica(donor, own)
-                found[name, own] = replace(
-                    donor,
-                    prefix=own,
-                    service_s=donor.service_s * (service_s[row] / max(float(donor.service_s.mean()), _LEAST)),
-                    output_bytes=donor.output_bytes
-                    * (output_bytes[row] / max(float(donor.output_bytes.mean()), _LEAST)),
-                )
-        return found
+                if own in known:
+                    self._guessed[name, own] = donors.longer(known[own], codes[row], len(known[own].service_s))
+                    continue
+                guess = replace(donors.guess(codes[row], service_s[row], output_bytes[row]), prefix=own)
+                if all(own[name] != donor.prefix[name] for donor in donors.profiles):
+                    guess = self._with_replica(guess)
+                self._guessed[name, own] = guess
+                self._deviations[name, own] = float(prediction.service_deviation[row])
+        return self._guessed
 
-    def _with_replica(self, donor: OperatorProfile, own: Configuration) -> OperatorProfile:
-        """Under its knob values in `own` an operator's replicas are as elsewhere, if they were measured there."""
-        found = (there.with_replica(replace(donor, prefix=own)) for there in self._elsewhere)
-        return next((profile for profile in found if profile is not None), donor)
+    def _with_replica(self, guess: OperatorProfile) -> OperatorProfile:
+        """Under its knob values an operator's replicas are as elsewhere, if they were measured there."""
+        found = (there.with_replica(guess) for there in self._elsewhere)
+        return next((profile for profile in found if profile is not None), guess)
 
     def _model(self, operator: str) -> OperatorModel:
         if operator not in self._models:
@@ -182,6 +188,8 @@ def _versions(by_prefix: Mapping[str, Mapping[Configuration, OperatorProfile]]) 
 
 
 def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
+    if len(profile.service_s) == items:
+        return profile
     return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
 
 

@@ -34,7 +34,7 @@ class Prospects:
     sure: BoolArray
     """(k,) surely keeps it."""
     begun: BoolArray
-    """(k,) measured, so that all draws of its cost are equal."""
+    """(k,) measured."""
     usd_per_h: FloatArray
     """(k, d) draws of what its cheapest plan within the limits costs; infinite: there is none."""
     look_s: FloatArray
@@ -49,8 +49,10 @@ class Pursuit:
 
     configuration: int | None
     """None: nothing."""
-    probability: float
-    """The greatest with which any configuration that is not sure makes the plan cheaper by more than enough."""
+    probability: FloatArray
+    """(k,) with which each configuration that is not sure makes the plan cheaper by more than enough."""
+    least: float
+    """Of such a probability that is not too little."""
 
 
 def pursue(prospects: Prospects, stopping: Stopping, saving_s: float) -> Pursuit:
@@ -66,14 +68,15 @@ def pursue(prospects: Prospects, stopping: Stopping, saving_s: float) -> Pursuit
     has_plan = np.isfinite(best)
     cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)
     probability = keeps * cheaper.mean(axis=1)
-    open_ = probability > (stopping.probability if has_plan else stopping.without_plan)
+    least = stopping.probability if has_plan else stopping.without_plan
+    open_ = probability > least
     if not open_.any():
-        return Pursuit(None, float(probability.max(initial=0.0)))
+        return Pursuit(None, probability, least)
     scale = best if has_plan else float(np.min(cost[open_]))
     per_s = stopping.saving * scale / max(saving_s, 1e-9)
     index = np.full(len(keeps), np.inf)
     index[open_] = _reservation(cost[open_], keeps[open_], prospects, open_, per_s)
-    return Pursuit(int(index.argmin()), float(probability.max()))
+    return Pursuit(int(index.argmin()), probability, least)
 
 
 def _reservation(

@@ -76,8 +76,7 @@ class Prior:
     def belief(self, codes: IntArray) -> Belief:
         """What is believed of any (m, d) codes, with and without each source, as probable as these are.
 
-        Raises:
-            KeyError: nothing was observed yet.
+        Only after something was observed.
         """
         found = [self._about(name, codes) for name in self.probabilities]
         shares = np.array(list(self.probabilities.values()))
@@ -153,7 +152,7 @@ def best_prior(
     times = f"{_factor(gains[best.name])} as probable as without a source"
     known = {source.name: source for source in sources}
     measured, shares = Measured(codes, means, variances), _probabilities(gains)
-    if gains[best.name] + math.log(_ODDS) <= 0:
+    if gains[best.name] + math.log(_ODDS / len(gains)) <= 0:
         dropped = " and ".join(sorted(gains))
         those = f"those of {best.name}" if len(gains) > 1 else "they"
         reason = f"dropped scores of {dropped}: {those} make {len(codes)} measurements {times}"
