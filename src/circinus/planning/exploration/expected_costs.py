@@ -116,7 +116,7 @@ class ExpectedCosts:
         for q, none in enumerate(self._none.least):
             ratios = [np.ones(len(none))]
             for exact, least in refined:
-                finite = np.isfinite(exact[q]) & np.isfinite(least[q]) & (least[q] > 0)
+                finite = np.isfinite(exact[q]) & np.isfinite(least[q]) & (exact[q] > 0) & (least[q] > 0)
                 ratios.append(np.where(finite, exact[q] / np.where(finite, least[q], 1.0), 1.0))
             gaps.append(np.mean(ratios[1:] or ratios, axis=0))
         return gaps
