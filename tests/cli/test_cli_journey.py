@@ -301,6 +301,18 @@ def test_a_stale_plan_is_refused(application: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "e").exists()
 
 
+def test_a_plan_is_stale_once_a_query_is_added_in_a_file_of_its_own(application: Path) -> None:
+    first = (application / "queries.yaml").read_text(encoding="utf-8").split("---")[0]
+    further = application / "further.yaml"
+    further.write_text(first.replace("typing-aid", "another"), encoding="utf-8")
+    try:
+        run = run_circinus("explain", cwd=application)
+    finally:
+        further.unlink()
+    assert run.returncode == 3
+    assert "query another is new" in " ".join(run.stderr.split())
+
+
 def test_faults_end_with_2_and_write_nothing(application: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "apiVersion: circinus/v1\nkind: Query\nmetadata: {name: q}\nspec:\n"

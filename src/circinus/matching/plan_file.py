@@ -38,7 +38,7 @@ def make_plan_set(
     """Everything that a plan file says.
 
     Args:
-        specification: what was planned for; its files are noted relative to the plan file.
+        specification: what was planned for; the files and folders it was read from are noted relative to the plan file.
         profiles: pipeline name -> the profile that was planned on.
         matching: what was chosen.
         plan_file: where it is going to be written.
@@ -53,7 +53,7 @@ def make_plan_set(
     return PlanSet(
         specification_fingerprint=specification.fingerprint(),
         parts=_parts(specification),
-        files=tuple(os.path.relpath(file.resolve(), folder) for file in specification.files),
+        files=tuple(os.path.relpath(path.resolve(), folder) for path in specification.sources or specification.files),
         code_versions=versions,
         seed=seed,
         profile_store=os.path.relpath(profile_store.resolve(), folder),

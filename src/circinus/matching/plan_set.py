@@ -104,7 +104,7 @@ class PlanSet:
     parts: Mapping[str, str]
     """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of that document alone."""
     files: tuple[str, ...]
-    """Specification files, relative to the plan file."""
+    """Specification files, and folders with any, relative to the plan file."""
     code_versions: Mapping[str, str]
     """`uses` reference of operators, metrics and data sets -> version of the code when it was profiled."""
     seed: int

@@ -46,7 +46,8 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
         return too_few
     if relaxations:
         changes = ", or with ".join(_in_words(query.slos, relaxation) for relaxation in relaxations)
-        words = f"no plan keeps all objectives; with the infrastructure to itself, one would do with {changes}"
+        shared = "" if query.slos.cost is None else " and its deployments shared to the full"
+        words = f"no plan keeps all objectives; with the infrastructure to itself{shared}, one would do with {changes}"
         return words + (_not_known_well(search) if any(r.slo == "accuracy" for r in relaxations) else "")
     if not search.fits():
         lacking = lacking_alone(search.space)

@@ -38,7 +38,7 @@ def load_specification(paths: Sequence[Path]) -> Specification:
         else:
             texts.append((file, text))
     folders = tuple(dict.fromkeys(Path(os.path.abspath(file)).parent for file in files))
-    return _specification(texts, faults, module_paths=folders, files=tuple(files))
+    return _specification(texts, faults, module_paths=folders, files=tuple(files), sources=tuple(map(Path, paths)))
 
 
 def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[Path] = ()) -> Specification:
@@ -51,7 +51,11 @@ def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[
 
 
 def _specification(
-    texts: Iterable[tuple[Path, str]], unread: list[Fault], module_paths: tuple[Path, ...], files: tuple[Path, ...]
+    texts: Iterable[tuple[Path, str]],
+    unread: list[Fault],
+    module_paths: tuple[Path, ...],
+    files: tuple[Path, ...],
+    sources: tuple[Path, ...] = (),
 ) -> Specification:
     # Here, since what runs plans reads no YAML, and the parser loads slowly.
     from circinus.spec.yaml_reader import SYNTAX, read_yaml
@@ -84,6 +88,7 @@ def _specification(
         queries=tuple(content for content in contents if isinstance(content, Query)),
         module_paths=module_paths,
         files=files,
+        sources=sources,
         locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
     )
 

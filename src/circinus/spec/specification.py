@@ -33,6 +33,8 @@ class Specification:
     module_paths: tuple[Path, ...] = field(default=(), compare=False)
     """Folders put before `sys.path` when operators, metrics and data sets are imported (those of the files)."""
     files: tuple[Path, ...] = field(default=(), compare=False)
+    sources: tuple[Path, ...] = field(default=(), compare=False)
+    """Files and folders as they were named: a folder may get further files."""
     locations: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     """(kind, name) -> where the document was written; empty for what was made in Python."""
 
