@@ -160,7 +160,10 @@ def test_an_error_metric_counts_from_above() -> None:
             {"latency": LatencySlo(limit=0.001)},
             r"with the infrastructure to itself, one would do with latency p95 <= [\d.]+m?s instead of 1ms",
         ),
-        ({"accuracy": AccuracySlo(threshold=0.999)}, r"one would do with accuracy >= 0\.\d+ instead of 0\.999"),
+        (
+            {"accuracy": AccuracySlo(threshold=0.999)},
+            r"with accuracy >= 0\.\d+ \(0\.\d+ as far as it was measured\) instead of 0\.999",
+        ),
         ({"cost": CostSlo(limit=1e-6)}, r"one would do with cost <= \$.*/h instead of \$"),
         (
             {"latency": LatencySlo(limit=0.001), "accuracy": AccuracySlo(threshold=0.999)},

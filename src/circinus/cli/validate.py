@@ -18,12 +18,10 @@ def validate(
     json: Json = False,
 ) -> None:
     """Check everything that was written; print every fault with file, line and a near name."""
-    from math import prod
-
     from circinus.cli.output import print_json
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.spec import knob_values
+    from circinus.spec import configuration_count
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -36,7 +34,7 @@ def validate(
         "pipelines": {
             name: {
                 "operators": len(pipeline.operators),
-                "configurations": prod(len(knob_values(o)) for o in pipeline.operators),
+                "configurations": configuration_count(pipeline),
             }
             for name, pipeline in specification.pipelines.items()
         },
@@ -49,7 +47,7 @@ def validate(
     for name, pipeline in specification.pipelines.items():
         counts = summary["pipelines"][name]  # type: ignore[index]
         typer.echo(
-            f"pipeline {name}: {counts['operators']} operators, {counts['configurations']} configurations, "
+            f"pipeline {name}: {counts['operators']} operators, {counts['configurations']:,} configurations, "
             f"metric {pipeline.metric.name}"
         )
     if infrastructure is not None:

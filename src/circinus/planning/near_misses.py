@@ -9,7 +9,8 @@ from circinus.estimation import Candidate, Estimate
 from circinus.planning.frontier import NearMiss, SloName
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.spec import Slos
+from circinus.profiling import Bounded
+from circinus.spec import AccuracySlo, Slos
 from circinus.spec.spoken import duration, score, usd_per_h
 from circinus.spec.units import DURATION, PRICE_PER_H
 
@@ -94,12 +95,18 @@ def violations_in_words(estimate: Estimate, slos: Slos) -> str:
             promised = f"{duration(found.value)} (at most {duration(found.upper)})"
             parts.append(f"p{estimate.percentile:g} {promised} > {DURATION.format(wanted)}")
         if name == "accuracy" and slos.accuracy is not None:
-            accuracy, threshold = estimate.accuracy, f"{slos.accuracy.threshold:g}"
-            if slos.accuracy.comparison == ">=":
-                parts.append(f"accuracy {score(accuracy.value)} (at least {score(accuracy.lower)}) < {threshold}")
-            else:
-                parts.append(f"error {score(accuracy.value)} (at most {score(accuracy.upper)}) > {threshold}")
+            parts.append(_inaccuracy(estimate.accuracy, slos.accuracy))
         if name == "cost" and slos.cost is not None:
             cost, limit = estimate.cost_usd_per_h, PRICE_PER_H.format(slos.cost.limit_usd_per_h)
             parts.append(f"cost {usd_per_h(cost.upper)} alone ({usd_per_h(cost.lower)} fully shared) > {limit}")
     return "; ".join(parts)
+
+
+def _inaccuracy(found: Bounded, slo: AccuracySlo) -> str:
+    """That it misses the objective, or is not known well enough to promise it."""
+    least = slo.comparison == ">="
+    what = f"{'accuracy' if least else 'error'} {score(found.value)}"
+    surely = f"{'at least' if least else 'at most'} {score(found.lower if least else found.upper)}"
+    if slo.holds_for(found.value):
+        return f"{what} is surely only {surely} so far, not {slo}"
+    return f"{what} ({surely}) {'<' if least else '>'} {slo.threshold:g}"

@@ -10,7 +10,7 @@ from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.spec import Network, Slos
-from circinus.spec.spoken import latency_limit, rounded_down, rounded_up
+from circinus.spec.spoken import latency_limit, rounded_down, rounded_up, score
 from circinus.spec.units import DURATION, PRICE_PER_H
 
 _UNBOUNDED_S = 1e6
@@ -117,7 +117,9 @@ def _in_words(slos: Slos, relaxation: SingleRelaxation) -> str:
     if relaxation.slo == "accuracy" and slos.accuracy is not None:
         comparison, threshold = slos.accuracy.comparison, slos.accuracy.threshold
         wide = f"{(rounded_down if comparison == '>=' else rounded_up)(limit):g}"
-        return f"accuracy {comparison} {wide} instead of {threshold:g}"
+        found = relaxation.candidate.estimate.accuracy.value
+        measured = "" if found == limit else f" ({score(found)} as far as it was measured)"
+        return f"accuracy {comparison} {wide}{measured} instead of {threshold:g}"
     assert slos.cost is not None
     wide = PRICE_PER_H.format(rounded_up(limit))
     return f"cost <= {wide} instead of {PRICE_PER_H.format(slos.cost.limit_usd_per_h)}"
