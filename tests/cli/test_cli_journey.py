@@ -148,7 +148,14 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
     assert "archive" in run.stdout
     assert "typing-aid  mend from till" not in run.stdout
     assert "alternatives" in run.stdout
-    assert set(answer("explain", cwd=application, kind="explain")) == {"typing-aid", "archive"}
+    assert "pipeline mend:" in run.stdout
+    assert "of 8 configurations were measured" in run.stdout
+    found = answer("explain", cwd=application, kind="explain")
+    assert set(found) == {"typing-aid", "archive"}
+    (known,) = answer("profile", "--show", cwd=application, kind="profile")
+    for decision in found.values():
+        assert decision["search"]["unmeasured"] == known["unmeasured"]
+        assert decision["search"]["certificate"] == known["certificate"]
 
 
 def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp_path: Path) -> None:

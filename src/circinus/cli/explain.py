@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.profiling import PipelineProfile
 
 
 def explain(
@@ -14,12 +20,13 @@ def explain(
     queries: Annotated[list[str] | None, typer.Argument(help="Only these queries.", show_default="all")] = None,
     json: Json = False,
 ) -> None:
-    """Say why each query got its plan, what else there was, and what would let a rejected one in."""
+    """Say why each query got its plan, what else there was or may be, and what would let a rejected one in."""
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table
     from circinus.reporting.plan_text import PLAN_LEGEND
+    from circinus.reporting.profile_table import searched
 
     opened = open_plan(plan_file)
     matching = opened.plan_set.matching
@@ -28,16 +35,53 @@ def explain(
         if name not in decisions:
             raise typer.BadParameter(f"found no query {name} in {plan_file}, expected one of {', '.join(decisions)}")
     chosen = queries or list(decisions)
-    if json:
-        print_json("explain", {name: decisions[name] for name in chosen})
-        return
     known = {query.name: query for query in opened.specification.queries}
+    profiles = _profiles(opened, {known[name].pipeline for name in chosen})
+    if json:
+        searches = {name: _search(profiles.get(known[name].pipeline)) for name in chosen}
+        print_json("explain", {name: {**vars(decisions[name]), "search": searches[name]} for name in chosen})
+        return
     for assignment in matching.assignments:
         if assignment.query in chosen:
             console().print(assignment_explanation(assignment, known[assignment.query]))
     for rejection in matching.rejections:
         if rejection.query in chosen:
             console().print(rejection_explanation(rejection, known[rejection.query]))
+    for name, profile in profiles.items():
+        console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
     console().print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
     if not queries:
         console().print(deployment_table(matching.deployments))
+
+
+def _profiles(opened: OpenedPlan, pipelines: Iterable[str]) -> Mapping[str, PipelineProfile]:
+    """What is known of pipelines by now, with what is said of the configurations that were not measured.
+
+    Left out where the store is gone, and where it was filled from a trace.
+    """
+    from circinus.errors import OperatorError, ProfileError
+    from circinus.planning.exploration import explorer_of
+    from circinus.profiling import load_profile
+
+    found = {}
+    for name in sorted(pipelines):
+        explorer, seed = explorer_of(opened.specification, name), opened.plan_set.seed
+        try:
+            found[name] = load_profile(
+                opened.specification, name, opened.store, seed=seed, judged=True, explorer=explorer
+            )
+        except (OperatorError, ProfileError):
+            continue
+    return found
+
+
+def _search(profile: PipelineProfile | None) -> Mapping[str, object] | None:
+    from circinus.cli.profile import certified
+
+    if profile is None:
+        return None
+    return {
+        "measured": len(profile.configurations),
+        "unmeasured": profile.unmeasured,
+        "certificate": certified(profile.certificate),
+    }

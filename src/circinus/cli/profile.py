@@ -171,7 +171,8 @@ def _judgement(judgement: Judgement | None) -> dict[str, object]:
     return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
 
 
-def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
+def certified(certificate: Certificate | None) -> dict[str, object] | None:
+    """As `--json` has it."""
     if certificate is None:
         return None
     following = certificate.next
@@ -224,7 +225,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
         ],
         "settled": profile.settled,
         "unmeasured": profile.unmeasured,
-        "certificate": _certificate(profile.certificate),
+        "certificate": certified(profile.certificate),
         "failed": [
             {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
             for failure in profile.failed

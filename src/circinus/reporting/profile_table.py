@@ -64,6 +64,13 @@ def _operators(profile: PipelineProfile) -> Table:
     return table
 
 
+def searched(profile: PipelineProfile) -> str:
+    """How many configurations were measured, and what that says of the others."""
+    all_of_them = len(profile.configurations) + len(profile.failed) + profile.unmeasured
+    why = f"; {profile.certificate}" if profile.certificate is not None else ""
+    return f"{len(profile.configurations):,} of {all_of_them:,} configurations were measured{why}"
+
+
 def _verdict(judgement: Judgement | None) -> str:
     return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
 
@@ -89,8 +96,7 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
         why = ": what is not decided most likely makes no plan cheaper" if believed else ": everything is decided"
         remarks.append(Text(words + why))
     if profile.unmeasured:
-        why = f" ({profile.certificate})" if profile.certificate is not None else ""
-        remarks.append(Text(f"configurations not measured at all: {profile.unmeasured:,}{why}"))
+        remarks.append(Text(searched(profile)))
     if profile.certificate is not None and profile.certificate.prior:
         remarks.append(Text(f"known from elsewhere: {profile.certificate.prior}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}
