@@ -343,6 +343,17 @@ def test_planning_without_profiles_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "plan.json").exists()
 
 
+def test_a_budget_plans_from_nothing_and_says_what_was_measured(tmp_path: Path) -> None:
+    assert run_circinus("init", cwd=tmp_path).returncode == 0
+    data = answer("plan", "--budget", "60s", cwd=tmp_path, kind="plan")
+    assert len(data["plan_set"]["matching"]["assignments"]) == 2
+    found = data["searches"]["mend"]
+    assert found["measured"] + found["unmeasured"] == 8
+    assert found["certificate"]["conclusive"]
+    run = run_circinus("plan", "--budget", "60s", cwd=tmp_path)
+    assert f"pipeline mend: {found['measured']} of 8 configurations were measured" in " ".join(run.stdout.split())
+
+
 def test_the_schema_is_json(tmp_path: Path) -> None:
     run = run_circinus("schema", cwd=tmp_path)
     assert json.loads(run.stdout)["$schema"].startswith("https://json-schema.org/draft/2020-12")

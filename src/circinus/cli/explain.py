@@ -23,6 +23,7 @@ def explain(
     """Say why each query got its plan, what else there was or may be, and what would let a rejected one in."""
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
+    from circinus.cli.profile import search
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table
     from circinus.reporting.plan_text import PLAN_LEGEND
@@ -38,7 +39,7 @@ def explain(
     known = {query.name: query for query in opened.specification.queries}
     profiles = _profiles(opened, {known[name].pipeline for name in chosen})
     if json:
-        searches = {name: _search(profiles.get(known[name].pipeline)) for name in chosen}
+        searches = {name: search(profiles.get(known[name].pipeline)) for name in chosen}
         print_json("explain", {name: {**vars(decisions[name]), "search": searches[name]} for name in chosen})
         return
     for assignment in matching.assignments:
@@ -73,15 +74,3 @@ def _profiles(opened: OpenedPlan, pipelines: Iterable[str]) -> Mapping[str, Pipe
         except (OperatorError, ProfileError):
             continue
     return found
-
-
-def _search(profile: PipelineProfile | None) -> Mapping[str, object] | None:
-    from circinus.cli.profile import certified
-
-    if profile is None:
-        return None
-    return {
-        "measured": len(profile.configurations),
-        "unmeasured": profile.unmeasured,
-        "certificate": certified(profile.certificate),
-    }

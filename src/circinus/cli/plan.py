@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from circinus.matching import PlanSet
-    from circinus.profiling import Source
+    from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
 
 
@@ -37,6 +37,7 @@ def plan(
     from time import perf_counter
 
     from circinus.cli.output import print_json
+    from circinus.cli.profile import search
     from circinus.matching import make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
@@ -45,8 +46,7 @@ def plan(
     specification = load_specification(paths)
     known = store_path(store, paths)
     sources = trace_sources(trace, specification)
-    if budget is not None:
-        _profile_first(specification, known, budget, seed, sources)
+    measured = {} if budget is None else _profile_first(specification, known, budget, seed, sources)
     profiles = {
         name: load_profile(
             specification, name, known, seed=seed, source=sources.get(name), explorer=explorer_of(specification, name)
@@ -68,20 +68,30 @@ def plan(
     save_plan_set(plan_set, output)
     warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
     if json:
-        print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings)})
+        searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
+        print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings), **searches})
     else:
-        _print(specification, plan_set, output, sorted(warnings))
+        _print(specification, plan_set, output, sorted(warnings), measured)
     if specification.queries and not matching.assignments:
         raise typer.Exit(1)  # nobody is served
 
 
-def _print(specification: Specification, plan_set: PlanSet, output: Path, warnings: Sequence[str]) -> None:
+def _print(
+    specification: Specification,
+    plan_set: PlanSet,
+    output: Path,
+    warnings: Sequence[str],
+    measured: Mapping[str, PipelineProfile],
+) -> None:
     from circinus.cli.output import console
     from circinus.reporting.plan_table import deployment_table, plan_table
+    from circinus.reporting.profile_table import searched
     from circinus.spec.spoken import duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(plan_set.matching, queries), deployment_table(plan_set.matching.deployments))
+    for name, profile in measured.items():
+        console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
     for warning in warnings:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
@@ -94,10 +104,12 @@ def _pipelines_in_use(specification: Specification) -> list[str]:
 
 def _profile_first(
     specification: Specification, store: Path, budget_s: float, seed: int, sources: Mapping[str, Source]
-) -> None:
+) -> Mapping[str, PipelineProfile]:
     from circinus.cli.profile import measured_pipeline
 
+    measured = {}
     for name in _pipelines_in_use(specification):
-        found = measured_pipeline(specification, name, store, budget_s, seed, sources.get(name))
-        if found.interrupted:
+        measured[name] = measured_pipeline(specification, name, store, budget_s, seed, sources.get(name))
+        if measured[name].interrupted:
             raise KeyboardInterrupt
+    return measured

@@ -171,8 +171,18 @@ def _judgement(judgement: Judgement | None) -> dict[str, object]:
     return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
 
 
-def certified(certificate: Certificate | None) -> dict[str, object] | None:
-    """As `--json` has it."""
+def search(profile: PipelineProfile | None) -> dict[str, object] | None:
+    """What was measured, and what is said of the rest, as `--json` of other verbs has it."""
+    if profile is None:
+        return None
+    return {
+        "measured": len(profile.configurations),
+        "unmeasured": profile.unmeasured,
+        "certificate": _certificate(profile.certificate),
+    }
+
+
+def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
     if certificate is None:
         return None
     following = certificate.next
@@ -225,7 +235,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
         ],
         "settled": profile.settled,
         "unmeasured": profile.unmeasured,
-        "certificate": certified(profile.certificate),
+        "certificate": _certificate(profile.certificate),
         "failed": [
             {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
             for failure in profile.failed
