@@ -41,3 +41,9 @@ def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
     matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
     assert "edge: hear [red]" in printed(plan_table(matching, {"q": query}))
     assert "stop=[red]" in printed(deployment_table(matching.deployments))
+
+
+def test_more_than_two_knobs_are_shown_with_their_names() -> None:
+    knobs = KnobValues.of({"model": "tiny", "beam": 5, "filter": False})
+    found = candidate("q", [use(Deployment("p", "hear", knobs, "edge", Allocation(1.0, 1, 0.5)), 0.5, INFRA)])
+    assert plan_text(found.plan, found.estimate) == "edge: hear beam=5 filter=False model=tiny"

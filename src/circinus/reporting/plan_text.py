@@ -8,17 +8,22 @@ from circinus.estimation import Estimate
 from circinus.spec import Plan
 
 PLAN_LEGEND = (
-    "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES of the knobs in the order of their names; REPLICA: "
-    "what each replica is given and how many items it takes at once, where that is not 1 CPU and 1 item"
+    "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES of the knobs in the order of their names, which"
+    " are shown where there are more than two; REPLICA: what each replica is given and how many items it takes at once,"
+    " where that is not 1 CPU and 1 item"
 )
 """How to read a plan; printed once below the plans."""
+
+_UNNAMED = 2
+"""Knobs of an operator whose values can be told apart without their names."""
 
 
 def plan_text(plan: Plan, estimate: Estimate) -> str:
     """Configuration, placement and the size of replicas in the order of the flow.
 
     `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny (2 CPUs, batch 4)`: knobs show
-    their values only, in the order of the knobs' names; operators next to each other on one pool stand together.
+    their values only, in the order of the knobs' names, up to two of an operator; operators next to each other on one
+    pool stand together.
 
     Args:
         plan: what to show.
@@ -31,7 +36,8 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
 
 
 def _operator_text(plan: Plan, operator: str) -> str:
-    values = (str(value) for _, value in plan.configuration[operator].values)
+    knobs = plan.configuration[operator].values
+    values = (str(value) if len(knobs) <= _UNNAMED else f"{name}={value}" for name, value in knobs)
     allocation = plan.allocation_of(operator)
     replica = []
     if allocation.cpus != 1:
