@@ -1,8 +1,9 @@
 """Our search for one query in the arena, on arrays.
 
-It pursues, believes and bounds as `circinus profile` does. What the arena has besides is used: operators' times are
-known exactly from one item on, strata of all items tell how hard the first are, and only one side of a threshold is
-promised.
+It pursues and believes by the same parts as `circinus profile`, put together for the arena, where a query has one plan
+for each configuration and tier, and the pools are its own. Other than there, operators' times are known exactly from
+one item on and predicted by pairs of knobs; strata of all items tell how hard the first are; errors of configurations
+that are alike count as alike; each fit begins from the one before; and only one side of a threshold is promised.
 """
 
 from __future__ import annotations
