@@ -146,7 +146,8 @@ def figures_of(found: Sequence[SyntheticStanding]) -> list[Figure]:
             shares = "; ".join(f"{other.method} {other.found:.0%}" for other in theirs)
             costs = "; ".join(f"{other.method} {other.cost_over_optimum_median:.2f}" for other in theirs)
             figures += [
-                Figure(f"{about}: feasible plan found", each.found, None if hard else 1.0, "higher", "share", shares),
+                Figure(f"{about}: feasible plan found", each.found, None if hard else 1.0, "higher", "share",
+                       f"of {each.answers} runs; {shares}"),
                 Figure(f"{about}: cost over optimum, median", each.cost_over_optimum_median, None if hard else CLOSE,
                        "lower", "times", f"p95 {each.cost_over_optimum_p95:.2f}; medians of {costs}"),
             ]  # fmt: skip

@@ -136,7 +136,7 @@ class PlanExplorer:
         belief = prior.belief(codes)
         belief = replace(belief, deviation=np.sqrt(belief.deviation**2 + common_variance))
         begun = np.array([c in measured_of for c in listed], dtype=bool)
-        outlooks, among = self._outlooks(known, codes, listed, belief, begun, seconds)
+        outlooks, among = self._outlooks(known, listed, belief, begun, seconds)
         stopping = self._stopping
         if len(measured_of) < self._least:
             stopping = replace(stopping, without_plan=0.0)  # too little is known to say that a query has no plan
@@ -171,7 +171,6 @@ class PlanExplorer:
     def _outlooks(
         self,
         known: PipelineProfile,
-        codes: IntArray,
         listed: Sequence[Configuration],
         belief: Belief,
         begun: BoolArray,
