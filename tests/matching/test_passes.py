@@ -9,9 +9,10 @@ from circinus.matching import match
 from circinus.matching.choice import Choice
 from circinus.matching.compilation import compile_problem
 from circinus.matching.cuts import Cut
-from circinus.matching.exact import ExactSolver, WholeWeights
+from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import PASSES
 from circinus.matching.problem import IntArray, Problem
+from circinus.matching.whole_weights import WholeWeights
 from circinus.spec import CostSlo, Query, Slos
 from random_matchings import (
     Instance,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import reduce
 
 import numpy as np
 
@@ -18,9 +15,7 @@ from circinus.matching.highs import Relaxation, Relaxed, minimise
 from circinus.matching.problem import FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
 from circinus.matching.rounding import rounding_cut
-
-_WEIGHT_STEPS = 1_000_000
-"""Weights that are no multiples of a common unit are rounded to this fraction of their sum."""
+from circinus.matching.whole_weights import WholeWeights
 
 _COST_GAP = 1e-9
 """Relative distance from its bound at which the search for a lower cost ends."""
@@ -39,39 +34,6 @@ _CAUTIOUS_SHARE = 0.3
 
 _LEAST_TIME_S = 0.02
 """What every step is given, however little is left."""
-
-
-@dataclass(frozen=True)
-class WholeWeights:
-    """Weights as multiples of one unit, so that sums of them compare exactly."""
-
-    multiples: IntArray
-    """(Q,)"""
-    unit: float
-    rounding: float
-    """Most that the multiples of a choice can be away from its weight, in all."""
-
-    @classmethod
-    def of(cls, weight: FloatArray) -> WholeWeights:
-        """Exact where the weights (decimals, thirds, ...) have a common unit above a millionth of their sum."""
-        exact = [_fraction(float(w)) for w in weight]
-        denominator = math.lcm(*(w.denominator for w in exact))
-        unit = Fraction(reduce(math.gcd, (int(w * denominator) for w in exact), 0), denominator)
-        total = sum(exact, Fraction(0))
-        if unit and total / unit <= _WEIGHT_STEPS:
-            return cls(np.array([int(w / unit) for w in exact], dtype=np.int64), float(unit), 0.0)
-        step = float(total) / _WEIGHT_STEPS
-        return cls(np.maximum(np.rint(weight / step).astype(np.int64), 1), step, step * len(exact))
-
-    def total(self, chosen: IntArray) -> int:
-        """Of the queries that a choice (Q,) serves."""
-        return int(self.multiples[chosen >= 0].sum())
-
-
-def _fraction(weight: float) -> Fraction:
-    """The simple fraction that `weight` was written as, where there is one."""
-    simple = Fraction(weight).limit_denominator(1000)
-    return simple if float(simple) == weight else Fraction(weight)
 
 
 class ExactSolver:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from circinus.matching.linear import LinearProgramme
 from circinus.matching.problem import FloatArray
-from circinus.matching.programme import Programme
 from circinus.matching.rounding import Row
 
 _TOLERANCE = 1e-7
@@ -39,7 +39,7 @@ class Relaxed:
 class Relaxation:
     """The linear relaxation of a programme under an objective; solved again after rows were added."""
 
-    def __init__(self, programme: Programme, objective: FloatArray, seed: int) -> None:
+    def __init__(self, programme: LinearProgramme, objective: FloatArray, seed: int) -> None:
         self._solver = _silent_solver(seed)
         self._solver.passModel(_model(programme, objective, integer=False))
 
@@ -48,7 +48,7 @@ class Relaxation:
         import highspy
 
         self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
-        self._solver.run()
+        _run(self._solver)
         if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         solution = self._solver.getSolution()
@@ -64,7 +64,7 @@ class Relaxation:
 
 
 def minimise(
-    programme: Programme, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
+    programme: LinearProgramme, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
 ) -> tuple[FloatArray | None, float]:
     """Solve the programme in whole numbers by branch and cut, on one thread.
 
@@ -92,7 +92,12 @@ def minimise(
 
 
 def _branch_and_cut(
-    programme: Programme, objective: FloatArray, start: FloatArray | None, time_limit_s: float, gap: float, seed: int
+    programme: LinearProgramme,
+    objective: FloatArray,
+    start: FloatArray | None,
+    time_limit_s: float,
+    gap: float,
+    seed: int,
 ) -> tuple[FloatArray | None, float, float]:
     """(values, bound, the objective that HiGHS claims for the values)"""
     import highspy
@@ -118,7 +123,7 @@ def _branch_and_cut(
         solution = highspy.HighsSolution()
         solution.col_value = list(start)
         solver.setSolution(solution)
-    solver.run()
+    _run(solver)
     info = solver.getInfo()
     if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
         return None, -math.inf, math.nan
@@ -126,6 +131,15 @@ def _branch_and_cut(
     if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE:
         return None, bound if math.isfinite(bound) else -math.inf, math.nan
     return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
+
+
+def _run(solver: Any) -> None:
+    """Run, also where somebody else in this process has run HiGHS on another number of threads: it then refuses."""
+    import highspy
+
+    if solver.run() == highspy.HighsStatus.kError:
+        highspy.Highs.resetGlobalScheduler(True)
+        solver.run()
 
 
 def _silent_solver(seed: int) -> Any:
@@ -145,7 +159,7 @@ def _silent_solver(seed: int) -> Any:
     return solver
 
 
-def _model(programme: Programme, objective: FloatArray, *, integer: bool) -> Any:
+def _model(programme: LinearProgramme, objective: FloatArray, *, integer: bool) -> Any:
     import highspy
 
     model = highspy.HighsLp()

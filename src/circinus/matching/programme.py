@@ -1,14 +1,14 @@
-"""The matching as a mixed-integer programme in plain arrays; knows no solver."""
+"""The matching as a mixed-integer programme."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from circinus.matching.cuts import Cut, PackingCut, ShareCut, SizingCut
+from circinus.matching.linear import LinearProgramme
 from circinus.matching.problem import (
     REPLICA_TOLERANCE,
     BoolArray,
@@ -24,12 +24,11 @@ _SLACK = REPLICA_TOLERANCE / 2
 """Loads may exceed whole replicas by this; half the tolerance leaves the other half to the solver's own."""
 
 
-@dataclass
-class Programme:
+@dataclass(kw_only=True)
+class Programme(LinearProgramme):
     """Columns: one binary a usable candidate, one integer a shared deployment, one binary a watched group of a cut.
 
-    A deployment that only one query could use needs no column: its replicas follow from the candidate. Rows are
-    collected as lists and handed over as arrays.
+    A deployment that only one query could use needs no column: its replicas follow from the candidate.
     """
 
     problem: Problem
@@ -37,37 +36,12 @@ class Programme:
     """(x columns,) candidate of each."""
     shared: IntArray
     """(n columns,) deployment of each."""
-    upper: list[float]
-    """Upper bound of every column; lower bounds are 0, all columns are integers."""
     expression: FloatArray
     """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
     loads: list[Load] = field(default_factory=list)
     """Of each shared deployment."""
     watched: list[tuple[IntArray, int]] = field(default_factory=list)
     """Group of each watched column: 1 where the group's replicas reach the count."""
-    row_columns: list[IntArray] = field(default_factory=list)
-    row_values: list[FloatArray] = field(default_factory=list)
-    row_lower: list[float] = field(default_factory=list)
-    row_upper: list[float] = field(default_factory=list)
-
-    def add_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> None:
-        """lower <= values @ columns <= upper."""
-        self.row_columns.append(np.asarray(columns, dtype=np.int32))
-        self.row_values.append(np.asarray(values, dtype=np.float64))
-        self.row_lower.append(lower)
-        self.row_upper.append(upper)
-
-    @contextmanager
-    def temporary_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> Iterator[None]:
-        """A row for as long as the context lasts."""
-        self.add_row(columns, values, lower, upper)
-        try:
-            yield
-        finally:
-            self.row_columns.pop()
-            self.row_values.pop()
-            self.row_lower.pop()
-            self.row_upper.pop()
 
     def serve_all(self) -> None:
         """Ask for one candidate of every query that has any: tighter than a bound on the weight that says the same."""

@@ -1,0 +1,95 @@
+"""HiGHS in a process that is ended when it does not keep its time limit."""
+
+from __future__ import annotations
+
+import math
+import socket
+import subprocess
+import sys
+import weakref
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from circinus.matching.linear import FloatArray, LinearProgramme
+from circinus.matching.solver_process import Request
+
+_GRACE_S, _GRACE_SHARE = 1.0, 0.25
+"""Seconds beyond its time limit, and a share of that, which the solver may take to come to its end."""
+
+
+class EndableSolver:
+    """`highs.minimise` in another process, started when it is first needed and kept for the next time.
+
+    One HiGHS run was seen to go on long after its time limit; nothing inside the same process can end that.
+    """
+
+    def __init__(self, grace_s: float = _GRACE_S) -> None:
+        self._grace_s = grace_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._finalizer: weakref.finalize[..., EndableSolver] | None = None
+
+    def warm(self) -> None:
+        """Start the process, so that it has begun by the time it is needed."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "circinus.matching.solver_process", str(theirs.fileno())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            self._connection = Connection(ours.detach())
+            self._finalizer = weakref.finalize(self, _end, self._process, self._connection)
+
+    def minimise(
+        self,
+        programme: LinearProgramme,
+        objective: FloatArray,
+        start: FloatArray,
+        *,
+        time_limit_s: float,
+        gap: float,
+        seed: int,
+    ) -> tuple[FloatArray | None, float]:
+        """As `highs.minimise`; neither values nor a bound where the solver had to be ended, or came to its end."""
+        self.warm()
+        assert self._connection is not None
+        plain = LinearProgramme(
+            upper=programme.upper,
+            row_columns=programme.row_columns,
+            row_values=programme.row_values,
+            row_lower=programme.row_lower,
+            row_upper=programme.row_upper,
+        )
+        try:
+            self._connection.send(Request(plain, objective, start, time_limit_s, gap, seed))
+            if self._connection.poll(time_limit_s * (1 + _GRACE_SHARE) + self._grace_s):
+                found: tuple[FloatArray | None, float] = self._connection.recv()
+                return found
+        except (EOFError, OSError):
+            pass
+        except BaseException:  # an interrupt: an answer that nobody waits for would be taken for the next one's
+            self.close()
+            raise
+        self.close()
+        return None, -math.inf
+
+    def close(self) -> None:
+        """End the process, if there is one. May be called more than once."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._process = self._connection = self._finalizer = None
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    with suppress(OSError):
+        connection.close()
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

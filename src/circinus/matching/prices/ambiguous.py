@@ -1,0 +1,176 @@
+"""An exact model over the queries that the prices leave in doubt; all others keep their plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from circinus.matching.linear import LinearProgramme
+from circinus.matching.prices.answer import NOT_SERVED, TOLERANCE, Members
+from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray
+from circinus.matching.prices.rounding import Regrets
+
+_ROUNDING = 1e-9
+"""Share by which sums of weights may differ."""
+
+
+class Minimise(Protocol):
+    """Solves a mixed-integer programme; see `highs.minimise`."""
+
+    def __call__(
+        self,
+        programme: LinearProgramme,
+        objective: FloatArray,
+        start: FloatArray,
+        *,
+        time_limit_s: float,
+        gap: float,
+        seed: int,
+    ) -> tuple[FloatArray | None, float]:
+        """(values of the columns or None, a bound below which no solution is)"""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What came of the exact model."""
+
+    chosen: IntArray
+    """(N,) at least as good as before."""
+    bound: float
+    """No choice without greater regrets is worth more; infinite where queries in doubt were left out."""
+
+
+def settle(
+    members: Members,
+    regrets: Regrets,
+    chosen: IntArray,
+    objective: Objective,
+    distance: float,
+    minimise: Minimise,
+    *,
+    most: int,
+    time_limit_s: float,
+    seed: int = 0,
+    least_weight: float | None = None,
+) -> Settled:
+    """Choose anew for the queries that are in doubt.
+
+    A choice falls short of the dual bound by the regrets of its plans and by what is left of priced resources. So one
+    that is better than the present one has no plan whose regret is more than the present distance from the bound at
+    the prices of the regrets: such plans are left out, and a query with one option left is not in doubt.
+
+    Args:
+        members: the queries.
+        regrets: at some prices.
+        chosen: (N,) a choice that fits.
+        objective: what is maximised.
+        distance: the greatest regret that is looked at.
+        minimise: the solver.
+        most: queries in doubt that are chosen for at once; those with the nearest alternatives first.
+        time_limit_s: of the solver.
+        seed: of the solver.
+        least_weight: that must be satisfied; the present choice does.
+    """
+    now = members.worth(chosen, objective)
+    queries = np.flatnonzero(regrets.second[members.class_of] <= distance)
+    complete = len(queries) <= most
+    queries = regrets.nearest(members, queries, most)
+    if not len(queries):
+        return Settled(chosen, now)
+    model = _Model.of(members, regrets, chosen, objective, queries, distance, least_weight, complete=complete)
+    if model is None:
+        return Settled(chosen, np.inf)
+    values, least = minimise(
+        model.programme,
+        model.objective,
+        model.start,
+        time_limit_s=time_limit_s,
+        gap=1e-9 * max(abs(now), 1.0),
+        seed=seed,
+    )
+    found = chosen if values is None else model.choice(chosen, values)
+    enough = least_weight is None or members.weight(found) >= least_weight * (1 - _ROUNDING)
+    if not enough or members.worth(found, objective) < now or members.usage(found).max(initial=0.0) > 1.0 + TOLERANCE:
+        found = chosen
+    limit = np.inf
+    if complete and np.isfinite(least):
+        limit = max(model.fixed_worth - least, now)
+    return Settled(found, float(limit))
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    programme: LinearProgramme
+    objective: FloatArray
+    start: FloatArray
+    query: IntArray
+    """(columns,)"""
+    plan: IntArray
+    """(columns,)"""
+    queries: IntArray
+    fixed_worth: float
+
+    @classmethod
+    def of(
+        cls,
+        members: Members,
+        regrets: Regrets,
+        chosen: IntArray,
+        objective: Objective,
+        queries: IntArray,
+        distance: float,
+        least_weight: float | None,
+        *,
+        complete: bool,
+    ) -> _Model | None:
+        problem = members.problem
+        plans = problem.cost_usd_per_h.shape[1]
+        reduced = regrets.reduced[members.class_of[queries]].astype(np.float64)
+        best = reduced.max(axis=1)
+        within: BoolArray = (best[:, None] - reduced <= distance) & np.isfinite(reduced)
+        served = np.flatnonzero(chosen[queries] >= 0)
+        within[served, chosen[queries[served]]] = True
+        row, plan = np.nonzero(within[:, :plans])
+        if not len(row):
+            return None
+        classes = members.class_of[queries[row]]
+        amounts = problem.amounts[classes, plan].astype(np.float64)
+        others = chosen.copy()
+        others[queries] = NOT_SERVED
+        if complete:  # the others have one option within the distance, and a better choice takes that
+            clear = np.ones(len(chosen), dtype=bool)
+            clear[queries] = False
+            options = regrets.best[members.class_of[clear]]
+            others[clear] = np.where(options == plans, NOT_SERVED, options)
+        room = 1.0 - members.usage(others)
+        worth = objective.weight * problem.weight[classes] - objective.cost * problem.cost_usd_per_h[classes, plan]
+        programme = LinearProgramme(upper=[1.0] * len(row))
+        if least_weight is not None:
+            missing = least_weight - members.weight(others)
+            programme.add_row(np.arange(len(row)), problem.weight[classes], missing * (1 - _ROUNDING), np.inf)
+        bounds = np.searchsorted(row, np.arange(len(queries) + 1))
+        for first, last in pairwise(bounds.tolist()):
+            if last > first:
+                programme.add_row(np.arange(first, last), np.ones(last - first), -np.inf, 1.0)
+        resources = members.resources[classes]
+        for resource in np.unique(resources[amounts > 0]):
+            column, slot = np.nonzero((resources == resource) & (amounts > 0))
+            values = amounts[column, slot]
+            if values.sum() > room[resource]:
+                scale = 1.0 / max(float(values.max()), 1e-12)
+                programme.add_row(column, values * scale, -np.inf, max(float(room[resource]), 0.0) * scale)
+        start = (chosen[queries[row]] == plan).astype(np.float64)
+        return cls(programme, -worth, start, queries[row], plan, queries, members.worth(others, objective))
+
+    def choice(self, chosen: IntArray, values: FloatArray) -> IntArray:
+        """(N,) with what the columns' values say."""
+        found = chosen.copy()
+        found[self.queries] = NOT_SERVED
+        taken = np.flatnonzero(values > 0.5)
+        found[self.query[taken]] = self.plan[taken]
+        return found

@@ -1,0 +1,114 @@
+"""The matching as the prices see it: shares of capacities, without whole replicas; all in arrays, for any size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.errors import PlanningError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Amounts = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class FluidProblem:
+    """C classes of queries that are alike, up to P plans each, S slots of resources a plan may take from.
+
+    The first `local` slots are resources of the class's site, which only that site's queries can take; the others are
+    shared by all. Amounts are shares of capacities, so that every capacity is 1. Classes are ordered by site.
+    """
+
+    multiplicity: FloatArray
+    """(C,) queries in each class."""
+    weight: FloatArray
+    """(C,) of each of them."""
+    cost_usd_per_h: FloatArray
+    """(C, P) infinite where a class has fewer plans."""
+    amounts: Amounts
+    """(C, P, S) shares of capacities; 0 where there is no plan. In single precision they take half the memory."""
+    site: IntArray
+    """(C,) ascending."""
+    sites: int
+    local: int
+    """Slots that are the site's own."""
+
+    @property
+    def classes(self) -> int:
+        """C"""
+        return len(self.weight)
+
+    @property
+    def shared(self) -> int:
+        """Resources that all share."""
+        return int(self.amounts.shape[2]) - self.local
+
+    @property
+    def queries(self) -> float:
+        """Of all classes."""
+        return float(self.multiplicity.sum())
+
+    @property
+    def total_weight(self) -> float:
+        """Of all queries."""
+        return float(self.multiplicity @ self.weight)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each site's classes begin, and where the last one's end."""
+        return tuple(np.searchsorted(self.site, np.arange(self.sites + 1)).tolist())
+
+    def part(self, classes: IntArray) -> FluidProblem:
+        """Some of the classes, ascending."""
+        return replace(
+            self,
+            multiplicity=self.multiplicity[classes],
+            weight=self.weight[classes],
+            cost_usd_per_h=self.cost_usd_per_h[classes],
+            amounts=self.amounts[classes],
+            site=self.site[classes],
+        )
+
+    def checked(self) -> FluidProblem:
+        """The problem itself.
+
+        Raises:
+            PlanningError: shapes that do not belong together, numbers that are negative or none, classes not in the
+                order of their sites.
+        """
+        count, plans = self.cost_usd_per_h.shape
+        if self.amounts.shape[:2] != (count, plans) or not 0 <= self.local <= self.amounts.shape[2]:
+            raise PlanningError(
+                f"amounts: found the shape {self.amounts.shape}, expected ({count}, {plans}, at least {self.local})"
+            )
+        for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight), ("site", self.site)):
+            if values.shape != (count,):
+                raise PlanningError(f"{name}: found the shape {values.shape}, expected ({count},)")
+        for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight)):
+            wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+            if len(wrong):
+                raise PlanningError(
+                    f"class {wrong[0]}: found {name} {values[wrong[0]]:g}, expected a finite number above 0"
+                )
+        bad = np.argwhere(~(self.cost_usd_per_h >= 0))
+        if len(bad):
+            row, plan = bad[0]
+            found = self.cost_usd_per_h[row, plan]
+            raise PlanningError(f"class {row}, plan {plan}: found cost {found:g}, expected a number of at least 0")
+        if self.amounts.size and not (self.amounts.min() >= 0 and np.isfinite(self.amounts.max())):
+            row, plan, slot = np.argwhere(~((self.amounts >= 0) & np.isfinite(self.amounts)))[0]
+            raise PlanningError(
+                f"class {row}, plan {plan}: found demand {self.amounts[row, plan, slot]:g} for resource {slot}, "
+                "expected a finite number of at least 0; a resource without capacity must not be asked for"
+            )
+        if count and (np.any(np.diff(self.site) < 0) or self.site[0] < 0 or self.site[-1] >= self.sites):
+            raise PlanningError(
+                f"site: found classes out of order, expected numbers from 0 to {self.sites - 1} ascending"
+            )
+        return self

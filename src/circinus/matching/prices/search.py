@@ -1,0 +1,149 @@
+"""Finding prices for problems of any size: first for some of the queries, then for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values
+from circinus.matching.prices.fluid import FluidProblem
+from circinus.matching.prices.newton import minimise
+
+_WARM, _COOLING = 0.2, 0.2
+"""First temperature, as a share of what a query is usually worth, and factor from one to the next."""
+_COLD = 1e-3
+"""The last one: well above it queries are divided, below it prices stand at kinks where many plans pay equally well."""
+_SHARP = 2e-4, 4e-5
+"""Temperatures at which prices are sharpened for a bound."""
+_FEW_QUERIES = 20_000
+"""Where there are more, a single one hardly matters, and prices are sharp enough."""
+_ROUGHLY, _CLOSELY = 1e-2, 1e-4
+"""Share of a capacity by which demand may miss supply at all but the last temperature, and at the last."""
+_FEW, _TIMES = 2_000, 5
+"""Classes a site of the smallest sample, and how many times more the next one has."""
+_ROUNDING, _AMPLY = 1e-9, 1e-3
+"""Shares by which sums of weights may differ, and by which a price is more than enough."""
+_MOST = 1.0 - 1e-3
+"""Of the weight that a sample could serve at most, what is asked of it: prices run away where it is all."""
+
+
+class PriceSearch:
+    """Prices that nearly minimise the dual: its kinks are smoothed at a small share of what a query is usually worth.
+
+    Prices found for a sample of the queries with capacities to match are close to those of all, so that few steps are
+    taken with all of them.
+    """
+
+    def __init__(self, problem: FluidProblem, rng: np.random.Generator) -> None:
+        """Draw the samples.
+
+        Args:
+            problem: with at least one class.
+            rng: of the samples.
+        """
+        self._problem = problem
+        self._samples = _samples(problem, rng)
+        self._most: list[float] = []
+        """Weight that each sample may serve at most, where it was asked."""
+
+    def most_worth(self, objective: Objective, start: Prices | None = None) -> Prices:
+        """Prices where no least weight is asked for.
+
+        Args:
+            objective: what is maximised.
+            start: prices to begin with; these make samples and high temperatures unnecessary.
+        """
+        usual = _usual_worth(self._problem, objective)
+        prices, temperatures = start, _cooling() if start is None else []
+        self._most = []
+        for sample in self._samples:
+            if start is None:
+                prices = self._cooled(sample, objective, prices, [t * usual for t in temperatures])
+                temperatures = [_COLD]
+                self._most.append(bound(sample, replace(objective, cost=0.0), prices) / objective.weight)
+        return self._cooled(self._problem, objective, prices, [t * usual for t in temperatures or [_COLD]], _CLOSELY)
+
+    def least_cost(self, weight: float, most: float, start: Prices | None = None) -> Prices:
+        """Prices in US dollars per hour at which a weight is served at least cost.
+
+        Args:
+            weight: that must be served.
+            most: that may be served at most.
+            start: prices to begin with.
+        """
+        objective = Objective(0.0, 1.0, weight)
+        usual = _usual_worth(self._problem, objective)
+        if start is not None:
+            return self._paid_for(weight, self._cooled(self._problem, objective, start, [_COLD * usual], _CLOSELY))
+        prices, temperatures = None, _cooling()
+        for sample, most_here in zip(self._samples, self._most, strict=False):
+            asked = most_here if weight >= self._problem.total_weight else min(weight / most, _MOST) * most_here
+            asked = min(asked, sample.total_weight)
+            prices = self._cooled(
+                sample, replace(objective, least_weight=asked), prices, [t * usual for t in temperatures]
+            )
+            temperatures = [_COLD]
+        found = self._cooled(self._problem, objective, prices, [t * usual for t in temperatures], _CLOSELY)
+        return self._paid_for(weight, found)
+
+    def _paid_for(self, weight: float, prices: Prices) -> Prices:
+        """Where all are to be served, the price of weight as high as the dearest of them needs it: that is no loss."""
+        problem, needed = self._problem, 0.0
+        planned = np.asarray(np.isfinite(problem.cost_usd_per_h).any(axis=1))
+        if weight < float(problem.multiplicity[planned] @ problem.weight[planned]) * (1 - _ROUNDING):
+            return prices
+        bare = replace(prices, weight=0.0)
+        for rows, values in reduced_values(problem, Objective(0.0, 1.0), bare):
+            least = -values.max(axis=1)[planned[rows]] / problem.weight[rows][planned[rows]]
+            needed = max(needed, float(least.max(initial=0.0)))
+        return replace(prices, weight=max(prices.weight, needed * (1 + _AMPLY)))
+
+    def sharpened(self, objective: Objective, prices: Prices) -> Prices:
+        """Prices for a tighter bound: of the prices found and colder ones those that give the tightest."""
+        if self._problem.queries > _FEW_QUERIES:
+            return prices
+        usual, tried = _usual_worth(self._problem, objective), [prices]
+        for temperature in _SHARP:
+            tried.append(self._cooled(self._problem, objective, tried[-1], [temperature * usual], _CLOSELY))
+        return min(tried, key=lambda found: bound(self._problem, objective, found))
+
+    @staticmethod
+    def _cooled(
+        problem: FluidProblem,
+        objective: Objective,
+        prices: Prices | None,
+        temperatures: Sequence[float],
+        tolerance: float = _ROUGHLY,
+    ) -> Prices:
+        found = Prices.zero(problem) if prices is None else prices
+        for temperature in temperatures:
+            last = temperature == temperatures[-1]
+            found = minimise(problem, objective, found, temperature, tolerance=tolerance if last else _ROUGHLY)
+        return found
+
+
+def _usual_worth(problem: FluidProblem, objective: Objective) -> float:
+    least = problem.cost_usd_per_h.min(axis=1)
+    least = np.where(np.isfinite(least), least, 0.0)
+    worth = objective.weight * problem.weight + objective.cost * least
+    return max(float(problem.multiplicity @ worth) / problem.queries, 1e-12)
+
+
+def _cooling() -> list[float]:
+    temperatures = [_WARM]
+    while temperatures[-1] > _COLD:
+        temperatures.append(max(temperatures[-1] * _COOLING, _COLD))
+    return temperatures
+
+
+def _samples(problem: FluidProblem, rng: np.random.Generator) -> tuple[FluidProblem, ...]:
+    """Smaller problems with the same prices, about; none where the problem is small itself."""
+    found, size = [], _FEW * problem.sites
+    while size * _TIMES <= problem.classes:
+        kept = np.sort(rng.choice(problem.classes, size, replace=False))
+        part = problem.part(kept)
+        found.append(replace(part, multiplicity=part.multiplicity * (problem.queries / part.queries)))
+        size *= _TIMES
+    return tuple(found)

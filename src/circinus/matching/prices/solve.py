@@ -1,0 +1,228 @@
+"""A fluid matching from prices to a whole answer with a certificate: satisfied weight first, then cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circinus.matching.prices.ambiguous import Minimise, settle
+from circinus.matching.prices.answer import Members
+from circinus.matching.prices.dual import Objective, Prices, bound
+from circinus.matching.prices.exchange import exchange
+from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
+from circinus.matching.prices.search import PriceSearch
+from circinus.matching.whole_weights import WholeWeights
+
+_COST_COUNTS = 1e-5
+"""Of the satisfied weight, what all plans' costs together count beside it: enough to choose between equals."""
+_IN_DOUBT = 64
+"""Queries that the exact model chooses for at once."""
+_ALL_IN_DOUBT = 160
+"""The same where these are all."""
+_SHARE = 0.5
+"""Of the time left that one exact model may take."""
+_CLOSE = 1e-9
+_ATTEMPTS = 2
+"""Times that whole plans are sought by the prices of cost."""
+
+
+@dataclass(frozen=True, eq=False)
+class FluidAnswer:
+    """At most one plan for every query, and how good that is at least."""
+
+    members: Members
+    chosen: IntArray
+    """(N,) plan of each query, -1 for none."""
+    weight: float
+    weight_bound: float
+    """No choice satisfies more weight, not even one that divides queries over plans."""
+    cost_usd_per_h: float
+    cost_bound_usd_per_h: float
+    """No choice that satisfies this weight costs less."""
+    prices: Prices
+    """In units of weight for whole capacities: what a little more of each would be worth."""
+    cost_prices: Prices
+    """In US dollars per hour, at the weight that is satisfied; `weight` is what one more unit of weight would cost."""
+
+    @property
+    def weight_gap(self) -> float:
+        """Share of the bound that may be missing at most."""
+        return 1.0 - self.weight / self.weight_bound if self.weight_bound > 0 else 0.0
+
+    @property
+    def cost_gap(self) -> float:
+        """Share of the cost that may be too much at most, at the weight satisfied."""
+        return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
+
+
+def solve_fluid(
+    problem: FluidProblem,
+    *,
+    minimise: Minimise | None = None,
+    time_limit_s: float = 1.0,
+    seed: int = 0,
+    start: Prices | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FluidAnswer:
+    """Choose plans by prices, then for the queries in doubt by an exact model.
+
+    Args:
+        problem: what to choose from.
+        minimise: the exact model's solver; None: there is none.
+        time_limit_s: until when exact models are solved; what comes before is done in any case.
+        seed: of samples and of the solver.
+        start: prices in units of weight to begin with.
+        clock: for the time limit.
+
+    Raises:
+        PlanningError: see `FluidProblem.checked`.
+    """
+    problem.checked()
+    deadline_s = clock() + time_limit_s
+    members = Members.of(problem)
+    if not problem.classes:
+        nothing, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
+        return FluidAnswer(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero)
+    search = _Search(members, minimise, deadline_s, clock, seed)
+    return search.answer(start)
+
+
+class _Search:
+    def __init__(
+        self,
+        members: Members,
+        minimise: Minimise | None,
+        deadline_s: float,
+        clock: Callable[[], float],
+        seed: int,
+    ) -> None:
+        self._members, self._problem = members, members.problem
+        self._minimise, self._deadline_s, self._clock, self._seed = minimise, deadline_s, clock, seed
+        self._weights = WholeWeights.of(self._problem.weight)
+
+    def answer(self, start: Prices | None) -> FluidAnswer:
+        search = PriceSearch(self._problem, np.random.default_rng(self._seed))
+        objective = Objective(1.0, self._cost_counts())
+        prices = search.most_worth(objective, start)
+        chosen, limit = self._most_weight(search, objective, prices)
+        chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
+        cost = self._members.cost_usd_per_h(chosen)
+        return FluidAnswer(
+            members=self._members,
+            chosen=chosen,
+            weight=self._members.weight(chosen),
+            weight_bound=limit,
+            cost_usd_per_h=cost,
+            cost_bound_usd_per_h=min(max(least_cost, 0.0), cost),
+            prices=prices,
+            cost_prices=cost_prices,
+        )
+
+    def _most_weight(self, search: PriceSearch, objective: Objective, prices: Prices) -> tuple[IntArray, float]:
+        """(a choice, a bound on the weight)"""
+        problem, members = self._problem, self._members
+        regrets = Regrets.at(problem, objective, prices)
+        chosen = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
+        chosen = exchange(members, regrets, chosen, objective)
+        sharp = search.sharpened(objective, prices)
+        limit = min(self._whole(bound(problem, Objective(1.0, 0.0), sharp)), self._servable())
+        if members.weight(chosen) < limit - _CLOSE * limit:
+            regrets = regrets if sharp is prices else Regrets.at(problem, objective, sharp)
+            distance = bound(problem, objective, sharp) - members.worth(chosen, objective)
+            chosen, proved = self._settled(regrets, chosen, objective, distance)
+            # What is proved of the objective leaves out what the plans cost, which is little.
+            limit = min(limit, self._whole(proved + objective.cost * self._dearest()))
+        return chosen, max(limit, members.weight(chosen))
+
+    def _least_cost(
+        self, search: PriceSearch, objective: Objective, chosen: IntArray, limit: float
+    ) -> tuple[IntArray, Prices, float]:
+        """(a choice of no less weight, prices of cost, a bound on what the weight costs)"""
+        problem, members = self._problem, self._members
+        weight = members.weight(chosen)
+        asked = Objective(0.0, 1.0, weight)
+        prices = search.least_cost(weight, limit)
+        chosen = self._cheaper(search, chosen, objective, prices, limit)
+        prices = search.sharpened(asked, prices)
+        least, cost = -bound(problem, asked, prices), members.cost_usd_per_h(chosen)
+        if members.weight(chosen) > weight * (1 + _CLOSE):  # a bound for less holds for more, but loosely
+            asked = replace(asked, least_weight=members.weight(chosen))
+            least = max(least, -bound(problem, asked, prices))
+        if cost > least + _CLOSE * cost:
+            regrets = Regrets.at(problem, Objective(prices.weight, 1.0), replace(prices, weight=0.0))
+            chosen, proved = self._settled(regrets, chosen, Objective(0.0, 1.0), cost - least, asked.least_weight)
+            least = max(least, -proved)
+        return chosen, prices, least
+
+    def _cheaper(
+        self, search: PriceSearch, chosen: IntArray, objective: Objective, prices: Prices, limit: float
+    ) -> IntArray:
+        """A choice of no less weight that costs less, if there is any near the prices of cost.
+
+        Rounding loses a little of the weight, so that as much more is asked for the second time.
+        """
+        members = self._members
+        best, regrets = chosen, None
+        asked = members.weight(chosen)
+        for _ in range(_ATTEMPTS):
+            regrets = Regrets.at(self._problem, Objective(prices.weight, 1.0), replace(prices, weight=0.0))
+            best = max(best, exchange(members, regrets, best, objective), key=self._goodness)
+            other = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
+            other = exchange(members, regrets, other, objective)
+            lost = members.weight(best) - members.weight(other)
+            best = max(best, other, key=self._goodness)
+            more = min(asked + lost, (asked + limit) / 2)
+            if lost <= 0 or more - asked <= _CLOSE * asked or self._clock() > self._deadline_s:
+                break
+            asked = more
+            prices = search.least_cost(asked, limit, prices)
+        return best
+
+    def _settled(
+        self,
+        regrets: Regrets,
+        chosen: IntArray,
+        objective: Objective,
+        distance: float,
+        least_weight: float | None = None,
+    ) -> tuple[IntArray, float]:
+        """(a choice at least as good, a bound on the objective) by the exact model."""
+        left_s = (self._deadline_s - self._clock()) * _SHARE
+        if self._minimise is None or left_s <= 0:
+            return chosen, math.inf
+        few, distance = len(chosen) <= _ALL_IN_DOUBT, distance * (1 + _CLOSE) + _CLOSE * objective.weight
+        found = settle(
+            self._members, regrets, chosen, objective, distance, self._minimise,
+            most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
+            least_weight=least_weight,
+        )  # fmt: skip
+        return max((chosen, found.chosen), key=self._goodness), found.bound
+
+    def _goodness(self, chosen: IntArray) -> tuple[float, float]:
+        return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
+
+    def _cost_counts(self) -> float:
+        return _COST_COUNTS * self._problem.total_weight / max(self._dearest(), 1e-12)
+
+    def _dearest(self) -> float:
+        """US dollars per hour, if every query had its dearest plan."""
+        cost = self._problem.cost_usd_per_h
+        dearest: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
+        return float(self._problem.multiplicity @ dearest)
+
+    def _servable(self) -> float:
+        """Weight of the queries that have a plan within the capacities at all."""
+        problem = self._problem
+        fits = (np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0)).any(axis=1)
+        return float((problem.multiplicity * problem.weight)[fits].sum())
+
+    def _whole(self, limit: float) -> float:
+        """A bound on a sum of whole weights, rounded down to one."""
+        if self._weights.rounding or not math.isfinite(limit):
+            return limit
+        return math.floor(limit / self._weights.unit + 1e-6) * self._weights.unit

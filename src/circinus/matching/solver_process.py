@@ -1,0 +1,57 @@
+"""The process in which HiGHS runs where it must be possible to end it: `python -m circinus.matching.solver_process FD`.
+
+It listens on an inherited socket, solves one programme after the other, and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from circinus.matching.highs import minimise
+from circinus.matching.linear import FloatArray, LinearProgramme
+
+
+@dataclass(frozen=True)
+class Request:
+    """A programme to minimise; see `highs.minimise`."""
+
+    programme: LinearProgramme
+    objective: FloatArray
+    start: FloatArray
+    time_limit_s: float
+    gap: float
+    seed: int
+
+
+def main() -> None:
+    """Serve requests until the other end closes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with Connection(int(sys.argv[1])) as connection:
+        while True:
+            try:
+                asked: Request = connection.recv()
+            except EOFError:
+                return
+            found = minimise(
+                asked.programme,
+                asked.objective,
+                asked.start,
+                time_limit_s=asked.time_limit_s,
+                gap=asked.gap,
+                seed=asked.seed,
+            )
+            connection.send(found)
+
+
+def _end_with_parent() -> None:
+    """Its end of our standard input closes with it."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

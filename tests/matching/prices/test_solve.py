@@ -1,0 +1,159 @@
+"""Whole answers against enumeration; what they promise against what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circinus.errors import PlanningError
+from circinus.matching.highs import minimise
+from circinus.matching.prices import FluidAnswer, FluidProblem, solve_fluid
+from circinus.matching.prices.answer import Members
+from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.exchange import exchange
+from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
+from circinus.matching.prices.search import PriceSearch
+from random_fluid import best_of_all, crowd, small
+
+SEEDS = st.integers(0, 10**6)
+
+
+def _fits(answer: FluidAnswer) -> bool:
+    members = answer.members
+    served = np.flatnonzero(answer.chosen >= 0)
+    listed = np.isfinite(members.problem.cost_usd_per_h[members.class_of[served], answer.chosen[served]])
+    return bool(listed.all()) and members.usage(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_small_answers_are_the_best_of_all(block: int) -> None:
+    """Thousands of them: most weight, and the least cost of that."""
+    for seed in range(200 * block, 200 * (block + 1)):
+        problem = small(np.random.default_rng(seed), classes=4)
+        answer = solve_fluid(problem, minimise=minimise, time_limit_s=60.0)
+        weight, cost = best_of_all(problem)
+        assert _fits(answer), seed
+        assert answer.weight == pytest.approx(weight), seed
+        assert answer.cost_usd_per_h == pytest.approx(cost), seed
+        assert answer.weight_bound >= weight - 1e-9, seed
+        assert answer.cost_bound_usd_per_h <= cost + 1e-9, seed
+
+
+@given(SEEDS, st.booleans())
+def test_without_an_exact_model_it_fits_and_the_bounds_hold(seed: int, single: bool) -> None:
+    problem = small(np.random.default_rng(seed))
+    problem = replace(problem, amounts=problem.amounts.astype(np.float32)) if single else problem
+    answer = solve_fluid(problem)
+    weight, cost = best_of_all(problem)
+    assert _fits(answer)
+    assert answer.weight <= weight + 1e-9
+    assert answer.weight_bound >= weight - 1e-6
+    if answer.weight == pytest.approx(weight):
+        assert answer.cost_bound_usd_per_h <= cost + 1e-6
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.sampled_from([0.3, 1.0, 3.0, 8.0]), st.sampled_from([(1, 0), (6, 2)]))
+def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, where: tuple[int, int]) -> None:
+    problem = crowd(np.random.default_rng(seed), 3000, load=load, sites=where[0], local=where[1])
+    answer = solve_fluid(problem)
+    assert _fits(answer)
+    assert 0 <= answer.weight_gap < (0.002 if where[0] == 1 else 0.01)
+    assert answer.cost_bound_usd_per_h <= answer.cost_usd_per_h
+    if load == 0.3:  # capacities hardly bind: everybody is served for the least
+        assert answer.weight == answer.weight_bound == problem.total_weight
+        assert answer.cost_gap < 0.01
+
+
+@given(SEEDS)
+def test_a_class_is_its_queries(seed: int) -> None:
+    """Dual prices of classes are those of their single queries, and so is what is served, about."""
+    rng = np.random.default_rng(seed)
+    single = crowd(rng, 30, load=1.0)
+    classes = replace(single, multiplicity=np.full(30, 10.0), amounts=single.amounts / 10)
+    rows = np.repeat(np.arange(30), 10)
+    written_out = replace(classes.part(rows), multiplicity=np.ones(300))
+    of_classes, of_queries = solve_fluid(classes), solve_fluid(written_out)
+    assert len(of_classes.chosen) == len(of_queries.chosen) == 300
+    assert of_classes.weight_bound == pytest.approx(of_queries.weight_bound, rel=0.01)
+    assert of_classes.weight >= 0.95 * of_queries.weight
+
+
+@given(SEEDS)
+def test_every_step_keeps_what_fits_and_loses_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = crowd(rng, 200, load=4.0, sites=3, local=1)
+    objective, members = Objective(1.0, 1e-4), Members.of(problem)
+    regrets = Regrets.at(problem, objective, PriceSearch(problem, rng).most_worth(objective))
+    eased = ease(members, regrets, best_plans(members, regrets))
+    assert members.usage(eased).max() <= 1.0 + 1e-6
+    filled = fill(members, regrets, eased)
+    assert members.usage(filled).max() <= 1.0 + 1e-6
+    assert members.weight(filled) >= members.weight(eased)
+    exchanged = exchange(members, regrets, filled, objective)
+    assert members.usage(exchanged).max() <= 1.0 + 1e-6
+    assert members.worth(exchanged, objective) >= members.worth(filled, objective)
+
+
+def test_an_exchange_finds_what_single_moves_do_not() -> None:
+    """The light query holds the place; it leaves, or goes where nobody else can."""
+    amounts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    for costs, expected in (([1.0, 1.0], [1, 0]), ([1.0, np.inf], [-1, 0])):
+        problem = FluidProblem(
+            np.ones(2), np.array([1.0, 2.0]), np.array([costs, [1.0, 1.0]]), amounts, np.zeros(2, dtype=int), 1, 0
+        )
+        members, objective = Members.of(problem), Objective(1.0, 1e-3)
+        regrets = Regrets.at(problem, objective, PriceSearch(problem, np.random.default_rng(0)).most_worth(objective))
+        found = exchange(members, regrets, np.array([0, -1]), objective)
+        assert found.tolist() == expected
+
+
+def test_prices_are_what_binds() -> None:
+    rng = np.random.default_rng(0)
+    problem = crowd(rng, 500, shared=3, load=5.0)
+    amounts = problem.amounts.copy()
+    amounts[:, :, 1] *= 0.01
+    answer = solve_fluid(replace(problem, amounts=amounts))
+    assert answer.prices.shared[1] == pytest.approx(0.0, abs=1e-6)
+    assert answer.prices.shared[[0, 2]].min() > 0.01
+
+
+def test_nothing_to_serve() -> None:
+    empty = small(np.random.default_rng(0)).part(np.array([], dtype=np.int64))
+    answer = solve_fluid(empty)
+    assert (answer.weight, answer.weight_bound, len(answer.chosen)) == (0.0, 0.0, 0)
+    none = replace(empty, multiplicity=np.ones(1), weight=np.ones(1), cost_usd_per_h=np.full((1, 2), np.inf),
+                   amounts=np.zeros((1, 2, 1)), site=np.zeros(1, dtype=np.int64), local=0, sites=1)  # fmt: skip
+    answer = solve_fluid(none, minimise=minimise)
+    assert (answer.weight, answer.weight_bound, answer.chosen.tolist()) == (0.0, 0.0, [-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("weight", np.nan, "class 1: found weight nan"),
+        ("multiplicity", 0.0, "class 1: found multiplicity 0"),
+        ("cost_usd_per_h", -1.0, "class 1, plan 0: found cost -1"),
+        ("cost_usd_per_h", np.nan, "class 1, plan 0: found cost nan"),
+        ("amounts", -0.1, "class 1, plan 0: found demand -0.1"),
+        ("amounts", np.inf, "without capacity must not be asked for"),
+        ("site", 7, "classes out of order"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, value: float, words: str) -> None:
+    problem = crowd(np.random.default_rng(0), 3)
+    values = getattr(problem, name).copy()
+    values[(1, 0, 0)[: values.ndim]] = value
+    with pytest.raises(PlanningError, match=words):
+        solve_fluid(replace(problem, **{name: values}))
+
+
+@pytest.mark.parametrize("name", ["weight", "amounts"])
+def test_shapes_that_do_not_belong_together_are_refused(name: str) -> None:
+    problem = crowd(np.random.default_rng(0), 3)
+    with pytest.raises(PlanningError, match=f"{name}: found the shape"):
+        solve_fluid(replace(problem, **{name: getattr(problem, name)[:2]}))
