@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class Members:
         shared = np.broadcast_to(local + np.arange(problem.shared), (problem.classes, problem.shared))
         resources = np.concatenate([own, shared], axis=1).astype(np.int64)
         return cls(problem, class_of, resources, local + problem.shared)
+
+    @cached_property
+    def site_starts(self) -> IntArray:
+        """(sites + 1,) where each site's queries begin."""
+        return np.searchsorted(self.problem.site[self.class_of], np.arange(self.problem.sites + 1)).astype(np.int64)
 
     def usage(self, chosen: IntArray) -> FloatArray:
         """(capacities,) what a choice (N,) takes of each resource."""

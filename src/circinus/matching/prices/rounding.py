@@ -38,6 +38,11 @@ class Regrets:
             reduced[rows, :plans] = values
         return cls(reduced, reduced.argmax(axis=1))
 
+    def bound(self, problem: FluidProblem, prices: Prices) -> float:
+        """The dual at the prices, as `dual.bound` gives it without a least weight."""
+        best = self.reduced[np.arange(len(self.best)), self.best].astype(np.float64)
+        return float(best @ problem.multiplicity + prices.local.sum() + prices.shared.sum())
+
     @cached_property
     def second(self) -> FloatArray:
         """(C,) how much worse than the best option the next one is."""
@@ -81,8 +86,8 @@ def ease(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
 
 def _eased(members: Members, regrets: Regrets, served: IntArray, chosen: IntArray, usage: FloatArray) -> bool:
     """Move those of the served that lose least, in place; whether any was moved."""
+    problem, changed = members.problem, False
     plan, score = _best_moves(members, regrets, served, chosen, usage)
-    changed = False
     for position in np.argsort(score, kind="stable").tolist():
         if not np.isfinite(score[position]):
             break
@@ -92,19 +97,15 @@ def _eased(members: Members, regrets: Regrets, served: IntArray, chosen: IntArra
         there = usage[resources]
         if not (there > 1.0 + TOLERANCE).any():
             continue
-        after = there - _amounts(members, row, int(chosen[query])) + _amounts(members, row, option)
+        after = there - problem.amounts[row, chosen[query]]
+        if option != NOT_SERVED:
+            after += problem.amounts[row, option]
         if np.maximum(after - 1.0, 0.0).sum() < np.maximum(there - 1.0, 0.0).sum() - _NO_RELIEF:
             usage[resources] = after
             chosen[query], changed = option, True
             if not (usage > 1.0 + TOLERANCE).any():
                 break
     return changed
-
-
-def _amounts(members: Members, row: int, option: int) -> FloatArray:
-    """(S,) of a class's plan, or of none."""
-    amounts = members.problem.amounts
-    return np.zeros(amounts.shape[2]) if option == NOT_SERVED else amounts[row, option].astype(np.float64)
 
 
 def _best_moves(
@@ -134,6 +135,18 @@ def _best_moves(
     return option, score
 
 
+def _fit_alone(members: Members, queries: IntArray, usage: FloatArray) -> BoolArray:
+    """(queries,) whether any plan of each fits into what is left, were it the only one to come in."""
+    found = np.zeros(len(queries), dtype=bool)
+    for first in range(0, len(queries), _TOGETHER):
+        classes = members.class_of[queries[first : first + _TOGETHER]]
+        room = 1.0 - usage[members.resources[classes]]
+        fits = (members.problem.amounts[classes] <= room[:, None, :]).all(axis=2)
+        fits &= np.isfinite(members.problem.cost_usd_per_h[classes])
+        found[first : first + _TOGETHER] = fits.any(axis=1)
+    return found
+
+
 def fill(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
     """(N,) the choice and more queries, the best at the prices first, as far as they fit."""
     problem, chosen = members.problem, chosen.copy()
@@ -144,6 +157,8 @@ def fill(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
     if len(out) > most:
         kept = np.argpartition(-worth, most)[:most]
         out, worth = out[kept], worth[kept]
+    could = _fit_alone(members, out, usage)
+    out, worth = out[could], worth[could]
     for query in out[np.argsort(-worth, kind="stable")].tolist():
         row = int(members.class_of[query])
         resources = members.resources[row]

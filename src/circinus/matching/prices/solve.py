@@ -26,7 +26,8 @@ _ALL_IN_DOUBT = 160
 """The same where these are all."""
 _SHARE = 0.5
 """Of the time left that one exact model may take."""
-_CLOSE = 1e-9
+_CLOSE, _WHOLE = 1e-9, 1e-6
+"""Shares that are rounding: of sums, and of a unit of weight."""
 _ATTEMPTS = 2
 """Times that whole plans are sought by the prices of cost."""
 
@@ -48,6 +49,8 @@ class FluidAnswer:
     """In units of weight for whole capacities: what a little more of each would be worth."""
     cost_prices: Prices
     """In US dollars per hour, at the weight that is satisfied; `weight` is what one more unit of weight would cost."""
+    cost_counts: float
+    """Units of weight that a US dollar per hour counted as: next to nothing."""
 
     @property
     def weight_gap(self) -> float:
@@ -87,7 +90,7 @@ def solve_fluid(
     members = Members.of(problem)
     if not problem.classes:
         nothing, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
-        return FluidAnswer(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero)
+        return FluidAnswer(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
     search = _Search(members, minimise, deadline_s, clock, seed)
     return search.answer(start)
 
@@ -107,7 +110,7 @@ class _Search:
 
     def answer(self, start: Prices | None) -> FluidAnswer:
         search = PriceSearch(self._problem, np.random.default_rng(self._seed))
-        objective = Objective(1.0, self._cost_counts())
+        objective = Objective(1.0, cost_counts(self._problem))
         prices = search.most_worth(objective, start)
         chosen, limit = self._most_weight(search, objective, prices)
         chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
@@ -121,6 +124,7 @@ class _Search:
             cost_bound_usd_per_h=min(max(least_cost, 0.0), cost),
             prices=prices,
             cost_prices=cost_prices,
+            cost_counts=objective.cost,
         )
 
     def _most_weight(self, search: PriceSearch, objective: Objective, prices: Prices) -> tuple[IntArray, float]:
@@ -130,13 +134,14 @@ class _Search:
         chosen = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
         chosen = exchange(members, regrets, chosen, objective)
         sharp = search.sharpened(objective, prices)
-        limit = min(self._whole(bound(problem, Objective(1.0, 0.0), sharp)), self._servable())
+        limit = weight_limit(problem, bound(problem, Objective(1.0, 0.0), sharp), self._weights)
         if members.weight(chosen) < limit - _CLOSE * limit:
             regrets = regrets if sharp is prices else Regrets.at(problem, objective, sharp)
             distance = bound(problem, objective, sharp) - members.worth(chosen, objective)
             chosen, proved = self._settled(regrets, chosen, objective, distance)
             # What is proved of the objective leaves out what the plans cost, which is little.
-            limit = min(limit, self._whole(proved + objective.cost * self._dearest()))
+            proved += objective.cost * dearest_usd_per_h(problem)
+            limit = min(limit, weight_limit(problem, proved, self._weights))
         return chosen, max(limit, members.weight(chosen))
 
     def _least_cost(
@@ -206,23 +211,24 @@ class _Search:
     def _goodness(self, chosen: IntArray) -> tuple[float, float]:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
 
-    def _cost_counts(self) -> float:
-        return _COST_COUNTS * self._problem.total_weight / max(self._dearest(), 1e-12)
 
-    def _dearest(self) -> float:
-        """US dollars per hour, if every query had its dearest plan."""
-        cost = self._problem.cost_usd_per_h
-        dearest: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
-        return float(self._problem.multiplicity @ dearest)
+def cost_counts(problem: FluidProblem) -> float:
+    """Units of weight for a US dollar per hour: enough to choose between equals."""
+    return _COST_COUNTS * problem.total_weight / max(dearest_usd_per_h(problem), 1e-12)
 
-    def _servable(self) -> float:
-        """Weight of the queries that have a plan within the capacities at all."""
-        problem = self._problem
-        fits = (np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0)).any(axis=1)
-        return float((problem.multiplicity * problem.weight)[fits].sum())
 
-    def _whole(self, limit: float) -> float:
-        """A bound on a sum of whole weights, rounded down to one."""
-        if self._weights.rounding or not math.isfinite(limit):
-            return limit
-        return math.floor(limit / self._weights.unit + 1e-6) * self._weights.unit
+def dearest_usd_per_h(problem: FluidProblem) -> float:
+    """If every query had its dearest plan."""
+    cost = problem.cost_usd_per_h
+    dearest: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
+    return float(problem.multiplicity @ dearest)
+
+
+def weight_limit(problem: FluidProblem, limit: float, weights: WholeWeights | None = None) -> float:
+    """A bound on the weight made tighter: by what has a plan that fits at all, and down to a sum of whole weights."""
+    fits = (np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0)).any(axis=1)
+    limit = min(limit, float((problem.multiplicity * problem.weight)[fits].sum()))
+    weights = WholeWeights.of(problem.weight) if weights is None else weights
+    if weights.rounding or not math.isfinite(limit):
+        return limit
+    return math.floor(limit / weights.unit + _WHOLE) * weights.unit

@@ -1,0 +1,135 @@
+"""Single queries that take another plan, come in or leave: what that gains, and what it takes or makes free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.matching.prices.answer import NOT_SERVED, Members
+from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray
+from circinus.matching.prices.rounding import Regrets
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """What runs already, and what it costs to change it."""
+
+    chosen: IntArray
+    """(N,) the plan that each query runs, -1 for none."""
+    churn: float
+    """In the objective, what must be gained for every running query that gets another plan, or none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """Of queries of one site; m of them."""
+
+    query: IntArray
+    """(m,)"""
+    plan: IntArray
+    """(m,) -1: not served any more."""
+    gain: FloatArray
+    """(m,) in the objective."""
+    change: FloatArray
+    """(m, S) of what is taken of the slots."""
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def without(self, queries: Collection[int]) -> Moves:
+        """The moves of other queries."""
+        kept = ~np.isin(self.query, list(queries))
+        return Moves(self.query[kept], self.plan[kept], self.gain[kept], self.change[kept])
+
+
+def list_moves(
+    members: Members,
+    regrets: Regrets,
+    chosen: IntArray,
+    objective: Objective,
+    queries: IntArray,
+    *,
+    gaining: int,
+    yielding: int,
+    running: Running | None = None,
+) -> tuple[Moves, Moves]:
+    """(moves that gain, any moves), of each kind those with the least regret at the prices.
+
+    Args:
+        members: all queries.
+        regrets: at some prices.
+        chosen: (N,) the present choice.
+        objective: of gains.
+        queries: whose moves are looked at; all of one site.
+        gaining: moves of the first kind at most.
+        yielding: moves of the second kind at most.
+        running: what runs already, so that changes of it have a price.
+    """
+    problem = members.problem
+    classes, plans = members.class_of[queries], problem.cost_usd_per_h.shape[1]
+    now, rows = np.where(chosen[queries] < 0, plans, chosen[queries]), np.arange(len(queries))
+    reduced = regrets.reduced[classes].astype(np.float64)
+    regret = reduced[rows, now][:, None] - reduced
+    cost = problem.cost_usd_per_h[classes]
+    worth = np.zeros((len(queries), plans + 1))
+    worth[:, :plans] = objective.weight * problem.weight[classes][:, None]
+    worth[:, :plans] -= objective.cost * np.where(np.isfinite(cost), cost, 0.0)
+    if running is not None:
+        served = np.flatnonzero(running.chosen[queries] >= 0)
+        worth[served] -= running.churn
+        worth[served, running.chosen[queries[served]]] += running.churn
+    gain = worth - worth[rows, now][:, None]
+    possible: BoolArray = np.isfinite(reduced)
+    possible[rows, now] = False
+    found = []
+    for wanted, most in ((possible & (gain > 0), gaining), (possible, yielding)):
+        flat = np.flatnonzero(wanted)
+        if len(flat) > most:
+            flat = flat[np.argpartition(regret.reshape(-1)[flat], most)[:most]]
+        row, option = np.divmod(flat, plans + 1)
+        change = taken(members, classes[row], option) - taken(members, classes[row], now[row])
+        found.append(Moves(queries[row], np.where(option == plans, NOT_SERVED, option), gain.reshape(-1)[flat], change))
+    return found[0], found[1]
+
+
+def taken(members: Members, classes: IntArray, options: IntArray) -> FloatArray:
+    """(m, S) what options of classes take; the last one, not being served, and -1 nothing."""
+    amounts = members.problem.amounts
+    plans = amounts.shape[1]
+    served = (options >= 0) & (options < plans)
+    return np.where(served[:, None], amounts[classes, np.where(served, options, 0)], 0.0).astype(np.float64)
+
+
+def best_pair(first: Moves, second: Moves, room: FloatArray, least: float) -> list[tuple[Moves, int]] | None:
+    """One move of the first kind, alone or with one of the second, that gains most and fits.
+
+    Args:
+        first: a few.
+        second: many.
+        room: (S,) what is left of the slots.
+        least: that must be gained more than.
+
+    Returns:
+        The moves and where they stand; None: nothing gains more.
+    """
+    if not len(first):
+        return None
+    best, found = least, None
+    alone = np.where((first.change <= room).all(axis=1), first.gain, -np.inf)
+    one = int(alone.argmax())
+    if alone[one] > best:
+        best, found = float(alone[one]), [(first, one)]
+    if not len(second):
+        return found
+    fits = np.ones((len(first), len(second)), dtype=bool)
+    for slot in range(len(room)):
+        fits &= second.change[:, slot] <= (room[slot] - first.change[:, slot])[:, None]
+    fits &= first.query[:, None] != second.query
+    total = np.where(fits, first.gain[:, None] + second.gain, -np.inf)
+    row, column = np.unravel_index(int(total.argmax()), total.shape)
+    if total[row, column] > best:
+        found = [(first, int(row)), (second, int(column))]
+    return found

@@ -1,0 +1,100 @@
+"""Changes touch what they concern, and what runs stays unless enough is gained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circinus.errors import PlanningError
+from circinus.matching.highs import minimise
+from circinus.matching.prices import FluidProblem, solve_fluid
+from circinus.matching.prices.rematch import rematch
+from random_fluid import best_of_all, crowd, small
+
+SEEDS = st.integers(0, 10**6)
+EVERYTHING = {"sites": 8, "local": 2, "shared": 2}
+
+
+def _without_plans(problem: FluidProblem, gone: np.ndarray) -> FluidProblem:
+    """(C, P) plans that are not there any more."""
+    return replace(
+        problem,
+        cost_usd_per_h=np.where(gone, np.inf, problem.cost_usd_per_h),
+        amounts=np.where(gone[:, :, None], 0.0, problem.amounts),
+    )
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_where_nothing_changes_nothing_changes(seed: int) -> None:
+    problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
+    answer = solve_fluid(problem)
+    found = rematch(answer, problem, np.arange(400))
+    assert not len(found.changed)
+    assert found.answer.weight >= answer.weight
+    assert found.answer.weight_bound >= found.answer.weight
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
+    problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
+    answer = solve_fluid(problem)
+    lost = (problem.site == 3)[:, None] & (problem.amounts[:, :, :2] > 0).any(axis=2)
+    found = rematch(answer, _without_plans(problem, lost), np.arange(400)).answer
+    assert found.members.usage(found.chosen).max() <= 1.0 + 1e-6
+    assert set(problem.site[np.flatnonzero((found.chosen != answer.chosen) & (answer.chosen >= 0))]) <= {3}
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.sampled_from([0.0, 0.5, 10.0]))
+def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, churn: float) -> None:
+    """All that come together bring more than what those lose that make room, and their price."""
+    rng = np.random.default_rng(seed)
+    problem = crowd(rng, 300, load=3.0)
+    ran = np.sort(rng.choice(300, 250, replace=False))
+    answer = solve_fluid(problem.part(ran))
+    came_from = np.full(300, -1)
+    came_from[ran] = np.arange(250)
+    found = rematch(answer, problem, came_from, churn=churn)
+    assert found.answer.members.usage(found.answer.chosen).max() <= 1.0 + 1e-6
+    assert found.answer.weight - answer.weight >= churn * len(found.changed) - 1e-6
+    if churn == 10.0:
+        assert not len(found.changed)
+
+
+@given(SEEDS)
+def test_queries_that_leave_make_room_for_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = crowd(rng, 200, load=4.0)
+    answer = solve_fluid(problem)
+    stay = np.flatnonzero(rng.random(200) < 0.5)
+    found = rematch(answer, problem.part(stay), stay)
+    kept = answer.chosen[stay]
+    assert found.answer.weight >= problem.weight[stay][kept >= 0].sum() - 1e-9
+    assert found.answer.weight_gap < 0.05
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_its_bounds_hold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = small(rng, classes=4)
+    answer = solve_fluid(problem, minimise=minimise)
+    changed = replace(problem, amounts=problem.amounts * rng.choice([0.7, 1.0, 1.5], problem.amounts.shape[2]))
+    found = rematch(answer, changed, np.arange(len(answer.chosen))).answer
+    weight, cost = best_of_all(changed)
+    assert found.members.usage(found.chosen).max(initial=0.0) <= 1.0 + 1e-6
+    assert found.weight <= weight + 1e-9 <= found.weight_bound + 2e-9
+    if found.weight == pytest.approx(weight):
+        assert found.cost_bound_usd_per_h <= cost + 1e-6
+
+
+def test_other_resources_are_another_problem() -> None:
+    rng = np.random.default_rng(0)
+    answer = solve_fluid(crowd(rng, 10, shared=3))
+    with pytest.raises(PlanningError, match="found 1 sites with 0 resources each and 4 shared"):
+        rematch(answer, crowd(rng, 10, shared=4), np.arange(10))
