@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-profiling bench-search docs clean
+.PHONY: help demo test lint format bench bench-profiling bench-search bench-matching docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,10 +35,14 @@ bench-profiling: $(READY)  ## how little profiling measures; results in benchmar
 bench-search: $(READY)  ## the search for one query's plan against earlier methods; results in benchmarks/results
 	$(BIN)/python -m benchmarks.search
 
+bench-matching: $(READY)  ## many queries matched by prices against other planners; results in benchmarks/results
+	$(BIN)/python -m benchmarks.matching
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.matching
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

@@ -89,11 +89,11 @@ def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
             explorer=explorer_of(case.specification, name),
         )
     answer = cheapest_of(plan_queries(case.specification, {name: profile})[case.query.name].candidates)
-    wall_s, cpu_s, peak_mib = perf_counter() - began_s, process_time() - began_cpu_s, _peak_mib()
+    wall_s, cpu_s, peak = perf_counter() - began_s, process_time() - began_cpu_s, peak_mib()
     items = sum(len(found.items) for found in profile.configurations)
     return _row(
         case, OURS, seed, None if answer is None else answer.plan, touched=len(profile.configurations), items=items,
-        seconds=source.clock(), wall_s=wall_s, cpu_s=cpu_s, peak_mib=peak_mib,
+        seconds=source.clock(), wall_s=wall_s, cpu_s=cpu_s, peak_mib=peak,
         steps=steps.count,
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def _row(
     )  # fmt: skip
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Resident memory that this process has had at most.
 
     Where the system tells, that of the program itself: what it says of resource use may be its parent's.

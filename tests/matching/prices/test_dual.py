@@ -7,13 +7,14 @@ from dataclasses import replace
 import highspy
 import numpy as np
 import pytest
+from benchmarks.matching_small import best_of_all, small
 from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.matching.prices.dual import Objective, Prices, bound, smoothed
 from circinus.matching.prices.fluid import FluidProblem
 from circinus.matching.prices.search import PriceSearch
-from random_fluid import best_of_all, crowd, on_one_site, small
+from random_fluid import crowd, on_one_site
 
 SEEDS = st.integers(0, 10**6)
 

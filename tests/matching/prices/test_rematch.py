@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.matching_small import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from circinus.errors import PlanningError
 from circinus.matching.highs import minimise
 from circinus.matching.prices import FluidProblem, solve_fluid
 from circinus.matching.prices.rematch import rematch
-from random_fluid import best_of_all, crowd, small
+from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
 EVERYTHING = {"sites": 8, "local": 2, "shared": 2}
@@ -82,7 +83,7 @@ def test_queries_that_leave_make_room_for_others(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(200))
 def test_its_bounds_hold(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    problem = small(rng, classes=4)
+    problem = small(rng)
     answer = solve_fluid(problem, minimise=minimise)
     changed = replace(problem, amounts=problem.amounts * rng.choice([0.7, 1.0, 1.5], problem.amounts.shape[2]))
     found = rematch(answer, changed, np.arange(len(answer.chosen))).answer

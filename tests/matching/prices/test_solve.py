@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.matching_small import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from circinus.matching.prices.dual import Objective
 from circinus.matching.prices.exchange import exchange
 from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
 from circinus.matching.prices.search import PriceSearch
-from random_fluid import best_of_all, crowd, small
+from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
 
@@ -33,7 +34,7 @@ def _fits(answer: FluidAnswer) -> bool:
 def test_small_answers_are_the_best_of_all(block: int) -> None:
     """Thousands of them: most weight, and the least cost of that."""
     for seed in range(200 * block, 200 * (block + 1)):
-        problem = small(np.random.default_rng(seed), classes=4)
+        problem = small(np.random.default_rng(seed))
         answer = solve_fluid(problem, minimise=minimise, time_limit_s=60.0)
         weight, cost = best_of_all(problem)
         assert _fits(answer), seed

@@ -1,0 +1,61 @@
+"""Many queries matched by prices, against what else chooses for them: `make bench-matching`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.kept_parts import KeptPart
+from benchmarks.matching_online import RUNNING, online
+from benchmarks.matching_sizes import SIZES, sizes
+from benchmarks.matching_small import equal_share
+from benchmarks.results import Figure, print_figures, write_results
+from circinus.spec.spoken import duration
+
+ROOT = Path(__file__).parent.parent
+Part = tuple[list[Figure], list[dict[str, Any]]]
+
+
+def main() -> None:
+    """Run all parts, print tables, write the results; a part that has ended is kept for the same code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.matching", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="queries of the largest matching")
+    parser.add_argument("--small", type=int, default=3_000, help="small matchings that are compared with all answers")
+    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "matching")
+    chosen = parser.parse_args()
+    console, began_s = Console(), perf_counter()
+    running = min(RUNNING, chosen.largest)
+    parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
+        "small": ({"count": chosen.small}, lambda: _small(chosen.small)),
+        "sizes": (
+            {"seeds": chosen.seeds, "largest": chosen.largest},
+            lambda: sizes(range(chosen.seeds), chosen.largest, console),
+        ),
+        "online": ({"running": running}, lambda: online(running, console)),
+    }
+    figures: list[Figure] = []
+    rows: list[dict[str, Any]] = []
+    wall_s = 0.0
+    for name, (options, part) in parts.items():
+        kept = KeptPart.of(chosen.state, f"matching-{name}", options)
+        found, listed = kept.run(part)
+        figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
+        path = write_results("matching", figures=figures, rows=rows, seeds=[0, chosen.seeds - 1], wall_s=wall_s)
+    print_figures(figures, console)
+    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began_s)}", highlight=False)
+
+
+def _small(count: int) -> Part:
+    share = equal_share(range(count))
+    note = f"of {count:,} random ones, in weight and in cost"
+    return [Figure("small matchings equal to the best of all answers", share, 1.0, "higher", "share", note)], []
+
+
+if __name__ == "__main__":
+    main()
