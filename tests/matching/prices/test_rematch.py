@@ -33,7 +33,7 @@ def _without_plans(problem: FluidProblem, gone: np.ndarray) -> FluidProblem:
 @given(SEEDS)
 def test_where_nothing_changes_nothing_changes(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
-    answer = solve_fluid(problem)
+    answer = solve_fluid(problem, time_limit_s=0.0)
     found = rematch(answer, problem, np.arange(400))
     assert not len(found.changed)
     assert found.answer.weight >= answer.weight
@@ -44,7 +44,7 @@ def test_where_nothing_changes_nothing_changes(seed: int) -> None:
 @given(SEEDS)
 def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
-    answer = solve_fluid(problem)
+    answer = solve_fluid(problem, time_limit_s=0.0)
     lost = (problem.site == 3)[:, None] & (problem.amounts[:, :, :2] > 0).any(axis=2)
     found = rematch(answer, _without_plans(problem, lost), np.arange(400)).answer
     assert found.members.usage(found.chosen).max() <= 1.0 + 1e-6
@@ -58,7 +58,7 @@ def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, ch
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 300, load=3.0)
     ran = np.sort(rng.choice(300, 250, replace=False))
-    answer = solve_fluid(problem.part(ran))
+    answer = solve_fluid(problem.part(ran), time_limit_s=0.0)
     came_from = np.full(300, -1)
     came_from[ran] = np.arange(250)
     found = rematch(answer, problem, came_from, churn=churn)
@@ -72,7 +72,7 @@ def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, ch
 def test_queries_that_leave_make_room_for_others(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = crowd(rng, 200, load=4.0)
-    answer = solve_fluid(problem)
+    answer = solve_fluid(problem, time_limit_s=0.0)
     stay = np.flatnonzero(rng.random(200) < 0.5)
     found = rematch(answer, problem.part(stay), stay)
     kept = answer.chosen[stay]
@@ -96,6 +96,6 @@ def test_its_bounds_hold(seed: int) -> None:
 
 def test_other_resources_are_another_problem() -> None:
     rng = np.random.default_rng(0)
-    answer = solve_fluid(crowd(rng, 10, shared=3))
+    answer = solve_fluid(crowd(rng, 10, shared=3), time_limit_s=0.0)
     with pytest.raises(PlanningError, match="found 1 sites with 0 resources each and 4 shared"):
         rematch(answer, crowd(rng, 10, shared=4), np.arange(10))

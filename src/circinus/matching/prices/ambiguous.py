@@ -57,6 +57,7 @@ def settle(
     time_limit_s: float,
     seed: int = 0,
     least_weight: float | None = None,
+    unit: float = 0.0,
 ) -> Settled:
     """Choose anew for the queries that are in doubt.
 
@@ -75,6 +76,7 @@ def settle(
         time_limit_s: of the solver.
         seed: of the solver.
         least_weight: that must be satisfied; the present choice does.
+        unit: by which worths differ at least, if they do.
     """
     now = members.worth(chosen, objective)
     queries = np.flatnonzero(regrets.second[members.class_of] <= distance)
@@ -90,7 +92,7 @@ def settle(
         model.objective,
         model.start,
         time_limit_s=time_limit_s,
-        gap=1e-9 * max(abs(now), 1.0),
+        gap=max(unit * (1 - _ROUNDING) - _ROUNDING, _ROUNDING * max(abs(now), 1.0)),
         seed=seed,
     )
     found = chosen if values is None else model.choice(chosen, values)

@@ -24,6 +24,13 @@ _IN_DOUBT = 64
 """Queries that the exact model chooses for at once."""
 _ALL_IN_DOUBT = 160
 """The same where these are all."""
+_WINDOWS = 0.5, 1.0
+"""Where all queries are in doubt: regrets that are looked at, as shares of the greatest that need be. Small models find
+good choices soon, and these make the large one smaller."""
+_FEWEST, _FEW = 24, 2_000
+"""Queries from and up to which answers are also sought at prices that are a little off: single ones matter there."""
+_RESTARTS, _OFF = 100, 0.02
+"""Such answers at most, and by how much prices are off: the deviation of their logarithms."""
 _SHARE = 0.5
 """Of the time left that one exact model may take."""
 _CLOSE, _WHOLE = 1e-9, 1e-6
@@ -135,14 +142,33 @@ class _Search:
         chosen = exchange(members, regrets, chosen, objective)
         sharp = search.sharpened(objective, prices)
         limit = weight_limit(problem, bound(problem, Objective(1.0, 0.0), sharp), self._weights)
+        if _FEWEST <= len(chosen) <= _FEW:
+            chosen = self._restarted(objective, prices, chosen, limit)
         if members.weight(chosen) < limit - _CLOSE * limit:
             regrets = regrets if sharp is prices else Regrets.at(problem, objective, sharp)
-            distance = bound(problem, objective, sharp) - members.worth(chosen, objective)
-            chosen, proved = self._settled(regrets, chosen, objective, distance)
-            # What is proved of the objective leaves out what the plans cost, which is little.
-            proved += objective.cost * dearest_usd_per_h(problem)
+            unit = 0.0 if self._weights.rounding else self._weights.unit
+            # The prices count costs, too, though next to nothing; one that is better is better by a unit.
+            slack = objective.cost * dearest_usd_per_h(problem)
+            distance = bound(problem, objective, sharp) - members.worth(chosen, objective) + slack - unit
+            chosen, proved = self._settled(regrets, chosen, Objective(1.0, 0.0), distance, unit=unit)
             limit = min(limit, weight_limit(problem, proved, self._weights))
         return chosen, max(limit, members.weight(chosen))
+
+    def _restarted(self, objective: Objective, prices: Prices, chosen: IntArray, limit: float) -> IntArray:
+        """The best choice at prices that are off a little, each time by something else: rounding ends elsewhere."""
+        members, rng, best = self._members, np.random.default_rng(self._seed), chosen
+        until_s = self._clock() + (self._deadline_s - self._clock()) * _SHARE
+        for _ in range(_RESTARTS):
+            if self._clock() >= until_s or members.weight(best) >= limit - _CLOSE * limit:
+                break
+            off = Prices(
+                prices.local * np.exp(rng.normal(0, _OFF, prices.local.shape)),
+                prices.shared * np.exp(rng.normal(0, _OFF, prices.shared.shape)),
+            )
+            regrets = Regrets.at(self._problem, objective, off)
+            found = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
+            best = max(best, exchange(members, regrets, found, objective), key=self._goodness)
+        return best
 
     def _least_cost(
         self, search: PriceSearch, objective: Objective, chosen: IntArray, limit: float
@@ -195,18 +221,29 @@ class _Search:
         objective: Objective,
         distance: float,
         least_weight: float | None = None,
+        unit: float = 0.0,
     ) -> tuple[IntArray, float]:
         """(a choice at least as good, a bound on the objective) by the exact model."""
-        left_s = (self._deadline_s - self._clock()) * _SHARE
-        if self._minimise is None or left_s <= 0:
-            return chosen, math.inf
-        few, distance = len(chosen) <= _ALL_IN_DOUBT, distance * (1 + _CLOSE) + _CLOSE * objective.weight
-        found = settle(
-            self._members, regrets, chosen, objective, distance, self._minimise,
-            most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
-            least_weight=least_weight,
-        )  # fmt: skip
-        return max((chosen, found.chosen), key=self._goodness), found.bound
+        found, limit = chosen, math.inf
+        before = self._members.worth(chosen, objective)
+        few = len(chosen) <= _ALL_IN_DOUBT
+        until_s = self._clock() + (self._deadline_s - self._clock()) * _SHARE
+        windows = _WINDOWS if few else (1.0,)
+        for number, window in enumerate(windows):
+            left_s = (until_s - self._clock()) / (len(windows) - number)
+            if self._minimise is None or left_s <= 0:
+                break
+            # What was gained meanwhile need not be looked for any more.
+            near = distance - (self._members.worth(found, objective) - before)
+            settled = settle(
+                self._members, regrets, found, objective, window * near * (1 + _CLOSE) + _CLOSE * objective.weight,
+                self._minimise, most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
+                least_weight=least_weight, unit=unit,
+            )  # fmt: skip
+            found = max((found, settled.chosen), key=self._goodness)
+            if window == 1.0:
+                limit = settled.bound
+        return found, limit
 
     def _goodness(self, chosen: IntArray) -> tuple[float, float]:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
