@@ -17,6 +17,7 @@ from circinus.matching.problem import (
     Usage,
     whole_replicas,
 )
+from circinus.matching.standing import Standing
 
 _PASSES = 8
 """Rounds of improvement; nearly all instances are at rest after three."""
@@ -53,29 +54,7 @@ def beside(problem: Problem, query: int, usage: Usage) -> Beside:
 
 def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
     """Whether a choice keeps every capacity, every cost objective at its share, and every cut."""
-    usage = problem.usage_of(chosen)
-    return (
-        problem.fits(usage)
-        and not any(True for _ in over_cost(problem, chosen, usage))
-        and all(cut.holds(problem, chosen, usage) for cut in cuts)
-    )
-
-
-def over_cost(problem: Problem, chosen: IntArray, usage: Usage) -> list[tuple[float, int, int]]:
-    """(share over the limit in US dollars per hour, query, candidate) where a cost objective fails, worst first."""
-    found = []
-    for query, candidate in problem.served(chosen):
-        limit = problem.cost_limit_usd_per_h[query]
-        if np.isfinite(limit):
-            share = problem.cost_share_usd_per_h(candidate, usage)
-            if not within_cost(share, float(limit)):
-                found.append((share - float(limit), query, candidate))
-    return sorted(found, reverse=True)
-
-
-def within_cost(share_usd_per_h: float, limit_usd_per_h: float) -> bool:
-    """Whether a share keeps a limit, rounding aside."""
-    return share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + 1e-12
+    return Standing(problem, chosen).keeps(cuts)
 
 
 def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
@@ -84,12 +63,13 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
     Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
     least of the fullest resource.
     """
-    best = np.full(len(problem.queries), -1, dtype=np.int64)
+    nobody = np.full(len(problem.queries), -1, dtype=np.int64)
+    best = nobody
     for by_cost in (True, False):
-        chosen = np.full(len(problem.queries), -1, dtype=np.int64)
-        for query in np.argsort(-problem.weight, kind="stable"):
-            chosen = _insert(problem, chosen, int(query), (), by_cost=by_cost, objectives=False)
-        best = max(best, improve(problem, chosen, cuts), key=lambda found: goodness(problem, found))
+        standing = Standing(problem, nobody)
+        for query in np.argsort(-problem.weight, kind="stable").tolist():
+            _insert(standing, query, (), by_cost=by_cost, objectives=False)
+        best = max(best, improve(problem, standing.chosen, cuts), key=lambda found: goodness(problem, found))
     return best
 
 
@@ -104,45 +84,46 @@ def improve(problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = ()) -> Int
     Moves until none helps: a query is put where it adds the least cost, or a whole deployment is closed and its
     queries go elsewhere, each in turn (queries that share would never leave one by one).
     """
-    chosen = _keep_objectives(problem, chosen, cuts)
+    standing = Standing(problem, chosen)
+    _keep_objectives(standing, cuts)
     for _ in range(_PASSES):
-        before = goodness(problem, chosen)
+        standing.settle()
+        before = standing.goodness
         for query in range(len(problem.queries)):
-            chosen = _insert(problem, chosen, query, cuts, by_cost=True, objectives=True)
-        for deployment in np.flatnonzero(problem.usage_of(chosen).used):
-            moved = _close(problem, chosen, int(deployment), cuts)
-            if goodness(problem, moved) > goodness(problem, chosen):
-                chosen = moved
-        if goodness(problem, chosen) <= before:
+            _insert(standing, query, cuts, by_cost=True, objectives=True)
+        standing.settle()
+        for deployment in np.flatnonzero(standing.usage.used).tolist():
+            _close(standing, deployment, cuts)
+        if standing.goodness <= before:
             break
-    return chosen
+    return standing.chosen
 
 
 def _insert(
-    problem: Problem,
-    chosen: IntArray,
+    standing: Standing,
     query: int,
     cuts: Sequence[Cut],
     *,
     by_cost: bool,
     objectives: bool,
     closed: int | None = None,
-) -> IntArray:
+) -> None:
     """Give `query` its best fitting candidate (not on the `closed` deployment); where there is none, change nothing."""
-    without = chosen.copy()
-    without[query] = -1
-    laid = beside(problem, query, problem.usage_of(without))
+    problem = standing.problem
+    before = standing.move(query, -1)
+    laid = beside(problem, query, standing.usage)
     allowed = laid.fits if closed is None else laid.fits & ~_uses(problem, query, closed)
     fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
     keys = (fullest, laid.added_usd_per_h) if by_cost else (laid.added_usd_per_h, fullest)
-    for position in np.lexsort(keys):
+    for position in np.lexsort(keys).tolist():
         if not allowed[position]:
             continue
-        tried = without.copy()
-        tried[query] = problem.block[query] + position
-        if tried[query] == chosen[query] or not objectives or keeps_all(problem, tried, cuts):
-            return tried
-    return chosen
+        candidate = int(problem.block[query]) + position
+        standing.move(query, candidate)
+        if candidate == before or not objectives or standing.keeps(cuts):
+            return
+        standing.move(query, -1)
+    standing.move(query, before)
 
 
 def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
@@ -151,23 +132,23 @@ def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
     return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
 
 
-def _close(problem: Problem, chosen: IntArray, deployment: int, cuts: Sequence[Cut]) -> IntArray:
-    """Put every query of a deployment elsewhere; those that find no place are not served."""
-    served = np.flatnonzero(chosen >= 0)
-    users = served[problem.fluid.has(chosen[served], deployment)]
-    moved = chosen.copy()
-    moved[users] = -1
+def _close(standing: Standing, deployment: int, cuts: Sequence[Cut]) -> None:
+    """Put all queries of a deployment elsewhere, if that is better as a whole; what finds no place is not served."""
+    problem, goodness_before = standing.problem, standing.goodness
+    served = np.flatnonzero(standing.chosen >= 0)
+    users = served[problem.fluid.has(standing.chosen[served], deployment)]
+    before = [(query, standing.move(query, -1)) for query in users.tolist()]
     for query in users[np.argsort(-problem.weight[users], kind="stable")].tolist():
-        moved = _insert(problem, moved, query, (), by_cost=True, objectives=False, closed=deployment)
-    return moved if keeps_all(problem, moved, cuts) else chosen
+        _insert(standing, query, (), by_cost=True, objectives=False, closed=deployment)
+    if standing.goodness <= goodness_before or not standing.keeps(cuts):
+        for query, candidate in before:
+            standing.move(query, candidate)
 
 
-def _keep_objectives(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> IntArray:
+def _keep_objectives(standing: Standing, cuts: Sequence[Cut]) -> None:
     """Take queries out, worst over its cost objective first, until everything is kept."""
-    chosen = chosen.copy()
-    while not keeps_all(problem, chosen, cuts):
-        over = over_cost(problem, chosen, problem.usage_of(chosen))
-        served = np.flatnonzero(chosen >= 0)
-        victim = over[0][1] if over else int(served[np.argmin(problem.weight[served])])
-        chosen[victim] = -1
-    return chosen
+    while not standing.keeps(cuts):
+        over = standing.over_cost()
+        served = np.flatnonzero(standing.chosen >= 0)
+        victim = over[0][1] if over else int(served[np.argmin(standing.problem.weight[served])])
+        standing.move(victim, -1)

@@ -10,9 +10,9 @@ import numpy as np
 
 from circinus.matching.choice import Choice, Solver
 from circinus.matching.cuts import Cut, share_cut, sizing_cut
-from circinus.matching.greedy import goodness, improve, within_cost
+from circinus.matching.greedy import goodness, improve
 from circinus.matching.packing import pack_pools
-from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage
+from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage, within_cost
 from circinus.matching.sizing import Broken, Reestimate, Sizing, size
 from circinus.spec import Infrastructure, Query, Slos
 from circinus.spec.spoken import usd_per_h

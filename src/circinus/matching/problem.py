@@ -26,6 +26,8 @@ REPLICA_TOLERANCE = 1e-6
 CAPACITY_TOLERANCE = 1e-6
 """Relative excess over a capacity that counts as rounding."""
 
+_COST_TOLERANCE_USD_PER_H = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class CapacityRows:
@@ -191,3 +193,8 @@ def whole_replicas(fluid: FloatArray, used: BoolArray) -> IntArray:
     """Whole replicas for loads: none where unused, else at least one and no fewer than the load, rounding aside."""
     whole = np.ceil(fluid - REPLICA_TOLERANCE).astype(np.int64)
     return np.asarray(np.where(used, np.maximum(whole, 1), 0), dtype=np.int64)
+
+
+def within_cost(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:
+    """Whether shares keep limits, rounding aside."""
+    return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + _COST_TOLERANCE_USD_PER_H)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.estimation import Candidate, Conditions, merge
-from circinus.matching.greedy import within_cost
-from circinus.matching.problem import IntArray, Problem, Usage
+from circinus.matching.problem import IntArray, Problem, Usage, within_cost
 from circinus.profiling import Bounded
 from circinus.spec import Slos
 from circinus.spec.spoken import duration, score, usd_per_h
