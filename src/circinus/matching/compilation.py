@@ -64,6 +64,7 @@ def compile_problem(
     links = Network(infrastructure).links
     return Problem(
         queries=tuple(query.name for query in queries),
+        sources=tuple(query.source for query in queries),
         weight=np.array([query.weight for query in queries], dtype=np.float64),
         cost_limit_usd_per_h=np.array(
             [math.inf if q.slos.cost is None else q.slos.cost.limit_usd_per_h for q in queries], dtype=np.float64

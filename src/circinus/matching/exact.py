@@ -12,7 +12,7 @@ from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
 from circinus.matching.greedy import goodness, greedy, improve, keeps_all
 from circinus.matching.highs import Relaxation, Relaxed, minimise
-from circinus.matching.problem import FloatArray, IntArray, Problem
+from circinus.matching.problem import BoolArray, FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
 from circinus.matching.rounding import rounding_cut
 from circinus.matching.whole_weights import WholeWeights
@@ -48,21 +48,30 @@ class ExactSolver:
         self._clock = clock
 
     def choose(
-        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
+        self,
+        problem: Problem,
+        cuts: Sequence[Cut],
+        time_limit_s: float,
+        starts: Sequence[IntArray] = (),
+        *,
+        allowed: BoolArray | None = None,
     ) -> Choice:
-        """See `Solver`. A greedy choice starts the search and stands in when time runs out before a better one."""
+        """See `Solver`. A greedy choice starts the search and stands in when time runs out before a better one.
+
+        With only some candidates `allowed` (P,) its bounds are of choices among these alone.
+        """
         deadline_s = self._clock() + time_limit_s
         known = [improve(problem, start, cuts) for start in starts]
         if cuts or not starts:  # a start that nothing was learnt since is greedy already
             known.append(greedy(problem, cuts))
         best = max(known, key=lambda chosen: goodness(problem, chosen))
-        programme = build(problem, cuts)
+        programme = build(problem, cuts, allowed=allowed)
         weights = WholeWeights.of(problem.weight)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
         reachable = int(weights.multiples[servable].sum())
         if not reachable:
             return Choice(best, best, 0.0, 0.0, optimal=True)
-        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed)
+        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed)
         if any(weights.total(best) < weights.total(start) for start in starts):
             best = search.cautious(best)
         safe = best
@@ -90,8 +99,10 @@ class _Search:
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
+        allowed: BoolArray | None,
     ) -> None:
         self._programme = programme
+        self._allowed = allowed
         self._problem = programme.problem
         self._cuts = cuts
         self._weights = weights
@@ -105,7 +116,7 @@ class _Search:
         Cost objectives that only sharing can keep are what quick choices miss, and what the exact programme finds out
         one choice after the other.
         """
-        programme = build(self._problem, self._cuts, cautious=True)
+        programme = build(self._problem, self._cuts, cautious=True, allowed=self._allowed)
         query_of = self._problem.query_of[programme.candidates]
         cost = programme.cost_usd_per_h()
         objective = cost / max(2 * float(cost @ np.array(programme.upper)), 1e-9)  # in all, less than half a unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +57,16 @@ def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
     return Standing(problem, chosen).keeps(cuts)
 
 
-def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
+def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, enough: Callable[[], bool] = lambda: False) -> IntArray:
     """(Q,) a choice that keeps capacities, cost objectives and cuts: the better of two orders, improved.
 
     Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
     least of the fullest resource.
+
+    Args:
+        problem: what to choose from.
+        cuts: what must be kept.
+        enough: whether to stop improving.
     """
     nobody = np.full(len(problem.queries), -1, dtype=np.int64)
     best = nobody
@@ -69,7 +74,9 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = ()) -> IntArray:
         standing = Standing(problem, nobody)
         for query in np.argsort(-problem.weight, kind="stable").tolist():
             _insert(standing, query, (), by_cost=by_cost, objectives=False)
-        best = max(best, improve(problem, standing.chosen, cuts), key=lambda found: goodness(problem, found))
+        best = max(
+            best, improve(problem, standing.chosen, cuts, enough=enough), key=lambda found: goodness(problem, found)
+        )
     return best
 
 
@@ -78,11 +85,19 @@ def goodness(problem: Problem, chosen: IntArray) -> tuple[float, float]:
     return round(problem.weight_of(chosen), 9), -round(problem.usage_of(chosen).cost_usd_per_h, 9)
 
 
-def improve(problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = ()) -> IntArray:
+def improve(
+    problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = (), *, enough: Callable[[], bool] = lambda: False
+) -> IntArray:
     """(Q,) a choice at least as good as `chosen` without what it breaks.
 
     Moves until none helps: a query is put where it adds the least cost, or a whole deployment is closed and its
     queries go elsewhere, each in turn (queries that share would never leave one by one).
+
+    Args:
+        problem: what to choose from.
+        chosen: (Q,) to begin with; it may break anything.
+        cuts: what must be kept.
+        enough: whether to stop; asked between moves.
     """
     standing = Standing(problem, chosen)
     _keep_objectives(standing, cuts)
@@ -90,9 +105,13 @@ def improve(problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = ()) -> Int
         standing.settle()
         before = standing.goodness
         for query in range(len(problem.queries)):
+            if enough():
+                break
             _insert(standing, query, cuts, by_cost=True, objectives=True)
         standing.settle()
         for deployment in np.flatnonzero(standing.usage.used).tolist():
+            if enough():
+                break
             _close(standing, deployment, cuts)
         if standing.goodness <= before:
             break

@@ -15,6 +15,7 @@ from circinus.matching.compilation import compile_problem
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of, run_passes
 from circinus.matching.plan_set import Matching, SizedDeployment
+from circinus.matching.price_solver import PriceSolver
 from circinus.matching.problem import IntArray, Problem
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import rejections
@@ -38,6 +39,9 @@ class MatchSettings:
     seed: int = 0
     """Of the solver."""
 
+
+EXACT_UP_TO = 40
+"""Queries that the exact solver chooses for by itself, mostly within a second."""
 
 DEFAULT_MATCH_SETTINGS = MatchSettings()
 
@@ -103,7 +107,7 @@ def match(
         compose: how a query is planned on given deployments; without it, only the frontiers' plans are considered.
         replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
             frontier are found.
-        solver: by default the exact one.
+        solver: by default the exact one, and that by prices for more than `EXACT_UP_TO` queries.
         settings: time, links, seed.
         clock: for the time limit.
 
@@ -123,7 +127,7 @@ def match(
             infrastructure=infrastructure,
             usable_link_share=settings.usable_link_share,
             reestimate=reestimate,
-            solver=solver or ExactSolver(seed=settings.seed, clock=clock),
+            solver=solver or _solver(len(queries), settings.seed, clock),
             deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
             attempted=start,
         )
@@ -135,6 +139,12 @@ def match(
     else:
         state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
     return _matching(state, frontiers, replan)
+
+
+def _solver(queries: int, seed: int, clock: Callable[[], float]) -> Solver:
+    if queries <= EXACT_UP_TO:
+        return ExactSolver(seed=seed, clock=clock)
+    return PriceSolver(seed=seed, clock=clock)
 
 
 def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> Matching:

@@ -72,6 +72,8 @@ class Problem:
     """Q queries, P candidates (in blocks, query by query), D deployments, K pools, L directed links."""
 
     queries: tuple[str, ...]
+    sources: tuple[str, ...]
+    """Site that each query comes from."""
     weight: FloatArray
     """(Q,)"""
     cost_limit_usd_per_h: FloatArray

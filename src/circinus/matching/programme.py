@@ -92,15 +92,20 @@ class Programme(LinearProgramme):
         return chosen
 
 
-def build(problem: Problem, cuts: Sequence[Cut], *, cautious: bool = False) -> Programme:
+def build(
+    problem: Problem, cuts: Sequence[Cut], *, cautious: bool = False, allowed: BoolArray | None = None
+) -> Programme:
     """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
     Args:
         problem: what to choose from.
         cuts: what was learnt from earlier choices.
         cautious: forbid everything that might break a cost objective, instead of what surely does.
+        allowed: (P,) candidates that may be chosen; None: all.
     """
-    usable = _usable(problem, cuts)
+    usable = usable_candidates(problem, cuts)
+    if allowed is not None:
+        usable &= allowed
     candidates = np.flatnonzero(usable).astype(np.int64)
     row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
     kept = usable[row]
@@ -143,7 +148,7 @@ def build(problem: Problem, cuts: Sequence[Cut], *, cautious: bool = False) -> P
     return programme
 
 
-def _usable(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
+def usable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     """(P,) candidates that could run and pay within their objective in the best of company."""
     row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
     alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))

@@ -1,0 +1,153 @@
+"""The solver for many queries: by prices first, then whole replicas, then an exact model over those in doubt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.matching.choice import Choice
+from circinus.matching.cuts import Cut
+from circinus.matching.exact import ExactSolver
+from circinus.matching.greedy import greedy, improve, keeps_all
+from circinus.matching.prices.dual import Objective, bound
+from circinus.matching.prices.fluid import BoolArray, FloatArray
+from circinus.matching.prices.of_problem import FluidView, stretches
+from circinus.matching.prices.rounding import Regrets
+from circinus.matching.prices.search import PriceSearch
+from circinus.matching.prices.solve import FluidAnswer, solve_fluid
+from circinus.matching.problem import IntArray, Problem
+from circinus.matching.programme import usable_candidates
+from circinus.matching.standing import Standing
+
+_ROUNDS = 8
+"""Times that loads are stretched by what whole replicas make of them."""
+_SHARE = 0.6
+"""Of the time, for prices and whole replicas; the rest is for the exact model."""
+_IN_DOUBT, _TIMES = 24, 2
+"""Queries that the exact model chooses for at first, and how many times more the next time."""
+_EXACT_UP_TO = 2_000
+"""Queries beside which there is an exact model."""
+_SAME = 1e-9
+"""Relative difference of sums of weights that is rounding."""
+_PROVED = 1e-6
+"""Relative distance from its bound at which a cost counts as proved least."""
+
+
+class PriceSolver:
+    """Prices of a relaxation in which replicas may be divided lead to choices with whole ones; bounds hold for both."""
+
+    def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        """With a seed for samples and for the exact model."""
+        self._seed = seed
+        self._clock = clock
+
+    def choose(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
+    ) -> Choice:
+        """See `Solver`."""
+        began_s = self._clock()
+        deadline_s, pause_s = began_s + time_limit_s, began_s + _SHARE * time_limit_s
+
+        def enough() -> bool:
+            return self._clock() >= pause_s
+
+        usable = usable_candidates(problem, cuts)
+        view = FluidView.of(problem, usable)
+        relaxed = solve_fluid(view.stretched(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
+        known = [improve(problem, start, cuts, enough=enough) for start in starts]
+        if cuts or not starts:
+            known.append(greedy(problem, cuts, enough=enough))
+        best = max(known, key=lambda chosen: Standing(problem, chosen).goodness)
+        best, regrets = self._stretched(problem, cuts, view, relaxed, best, enough)
+        safe = best if keeps_all(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
+        choice = self._with_bounds(problem, relaxed, Choice(best, safe, relaxed.weight_bound, 0.0, optimal=False))
+        if len(problem.queries) > _EXACT_UP_TO or not view.queries:
+            return choice
+        doubts = _doubts(problem, view, regrets, best)
+        count, solver = _IN_DOUBT, ExactSolver(seed=self._seed, clock=self._clock)
+        while not choice.optimal and (left_s := deadline_s - self._clock()) > 0:
+            everybody = count >= len(doubts)
+            allowed = None if everybody else _allowed(problem, choice.safe, doubts[:count], usable)
+            limit_s = left_s if everybody else left_s * _SHARE
+            choice = _better(
+                problem, choice, solver.choose(problem, cuts, limit_s, [choice.safe], allowed=allowed), everybody
+            )
+            if everybody:
+                break
+            count *= _TIMES
+        return choice if choice.optimal else self._with_bounds(problem, relaxed, choice)
+
+    def _stretched(
+        self,
+        problem: Problem,
+        cuts: Sequence[Cut],
+        view: FluidView,
+        relaxed: FluidAnswer,
+        best: IntArray,
+        enough: Callable[[], bool],
+    ) -> tuple[IntArray, Regrets]:
+        """(the best choice of some rounds, regrets at the last prices)"""
+        answer, stretch = relaxed, np.ones(len(problem.deployments))
+        goodness = Standing(problem, best).goodness
+        for _ in range(_ROUNDS):
+            chosen = improve(problem, view.candidates(answer.chosen), cuts, enough=enough)
+            found = Standing(problem, chosen).goodness
+            if found > goodness:
+                best, goodness = chosen, found
+            if enough():
+                break
+            usage = problem.usage_of(chosen)
+            stretch = stretches(problem, usage.fluid, usage.replicas, stretch)
+            answer = solve_fluid(view.stretched(stretch), time_limit_s=0.0, seed=self._seed, start=answer.prices)
+        return best, Regrets.at(answer.members.problem, Objective(1.0, answer.cost_counts), answer.prices)
+
+    def _with_bounds(self, problem: Problem, relaxed: FluidAnswer, choice: Choice) -> Choice:
+        """The choice with what the relaxation says of its weight, and of what that costs at least."""
+        weight, cost = problem.weight_of(choice.chosen), problem.usage_of(choice.chosen).cost_usd_per_h
+        most, least = max(min(relaxed.weight_bound, choice.weight_bound), weight), choice.cost_bound_usd_per_h
+        if weight > 0:
+            fluid, asked = relaxed.members.problem, Objective(0.0, 1.0, weight)
+            search = PriceSearch(fluid, np.random.default_rng(self._seed))
+            prices = search.sharpened(asked, search.least_cost(weight, most))
+            least = min(max(-bound(fluid, asked, prices), least), cost)
+        proved = weight >= most * (1 - _SAME) and cost - least <= _PROVED * cost
+        return replace(choice, weight_bound=most, cost_bound_usd_per_h=least, optimal=choice.optimal or bool(proved))
+
+
+def _doubts(problem: Problem, view: FluidView, regrets: Regrets, best: IntArray) -> IntArray:
+    """Queries that have any usable candidate, those most in doubt first."""
+    second: FloatArray = np.full(len(problem.queries), np.inf)
+    for row, queries in enumerate(view.queries):
+        options = regrets.reduced[row]
+        have = np.where(best[queries] >= 0, best[queries] - problem.block[queries], len(options) - 1)
+        # What the choice falls short of the best option counts less than any doubt: there it is surely worth a look.
+        second[queries] = regrets.second[row] - 2 * (options.max() - options[have])
+    order = np.argsort(second, kind="stable")
+    return np.asarray(order[np.isfinite(second[order])], dtype=np.int64)
+
+
+def _allowed(problem: Problem, best: IntArray, doubts: IntArray, usable: BoolArray) -> BoolArray:
+    """(P,) all usable candidates of the queries in doubt, and what the others have."""
+    allowed = np.zeros(len(usable), dtype=bool)
+    allowed[best[best >= 0]] = True
+    for query in doubts.tolist():
+        span = slice(problem.block[query], problem.block[query + 1])
+        allowed[span] = usable[span]
+    return allowed
+
+
+def _better(problem: Problem, known: Choice, found: Choice, everybody: bool) -> Choice:
+    """The better choice of two with what is known of both; bounds among some candidates alone bound nothing."""
+    safe = max(known.safe, found.safe, key=lambda chosen: Standing(problem, chosen).goodness)
+    weight = problem.weight_of(safe)
+    # Bounds on cost are of one weight.
+    least = known.cost_bound_usd_per_h if weight == problem.weight_of(known.safe) else 0.0
+    if not everybody:
+        return replace(known, chosen=safe, safe=safe, cost_bound_usd_per_h=least, optimal=False)
+    most = max(min(known.weight_bound, found.weight_bound), weight)
+    chosen = found.chosen if Standing(problem, found.chosen).goodness > Standing(problem, safe).goodness else safe
+    least = max(least, found.cost_bound_usd_per_h) if problem.weight_of(found.chosen) == weight else least
+    return Choice(chosen, safe, most, least, optimal=found.optimal)

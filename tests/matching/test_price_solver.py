@@ -1,0 +1,124 @@
+"""The solver for many queries against the enumeration of all answers, the exact solver, and its own promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from circinus.matching import match
+from circinus.matching.compilation import compile_problem
+from circinus.matching.exact import ExactSolver
+from circinus.matching.greedy import greedy, keeps_all
+from circinus.matching.price_solver import PriceSolver
+from circinus.matching.prices.of_problem import FluidView, stretches
+from circinus.matching.problem import Problem
+from circinus.matching.programme import usable_candidates
+from circinus.matching.standing import Standing
+from random_matchings import Instance, best_answer, frontiers_of, random_instance, reestimate
+
+
+def _problem(instance: Instance) -> Problem:
+    return compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+
+
+def _larger(instance: Instance, times: int) -> Instance:
+    """On so many times as many nodes, and links as much wider."""
+    infrastructure = instance.infrastructure
+    pools = tuple(pool.model_copy(update={"nodes": times * pool.nodes}) for pool in infrastructure.pools)
+    links = tuple(
+        link.model_copy(update={"bandwidth_bytes_per_s": times * link.bandwidth_bytes_per_s})
+        for link in infrastructure.links
+    )
+    wider = infrastructure.model_copy(update={"pools": pools, "links": links})
+    return Instance(wider, instance.queries, instance.candidates)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
+    """Whole replicas, nodes, shares of cost and final latencies included."""
+    instance = random_instance(seed, queries=4)
+    found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=PriceSolver())
+    weight, cost = best_answer(instance)
+    assert found.satisfied_weight == pytest.approx(weight)
+    assert found.cost_usd_per_h == pytest.approx(cost)
+    assert found.weight_bound >= weight - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
+    problem = _problem(_larger(random_instance(seed, queries=24, candidates=6), 2))
+    found = PriceSolver().choose(problem, (), 60.0)
+    exact = ExactSolver().choose(problem, (), 60.0)
+    assert keeps_all(problem, found.safe, ())
+    assert Standing(problem, found.chosen).goodness >= Standing(problem, greedy(problem)).goodness
+    if exact.optimal:
+        assert problem.weight_of(found.chosen) == pytest.approx(problem.weight_of(exact.chosen))
+        assert found.weight_bound >= problem.weight_of(exact.chosen) - 1e-9
+        if found.optimal:
+            assert problem.usage_of(found.chosen).cost_usd_per_h == pytest.approx(
+                problem.usage_of(exact.chosen).cost_usd_per_h, rel=1e-5
+            )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_queries_are_served_better_than_greedily_within_the_time(seed: int) -> None:
+    problem = _problem(_larger(random_instance(seed, queries=150, candidates=6), 10))
+    quick = greedy(problem)
+    found = PriceSolver().choose(problem, (), 3.0)
+    assert keeps_all(problem, found.chosen, ())
+    assert problem.weight_of(found.chosen) > problem.weight_of(quick)
+    assert problem.weight_of(found.chosen) <= found.weight_bound + 1e-9
+    assert 0 < found.cost_bound_usd_per_h <= problem.usage_of(found.chosen).cost_usd_per_h
+
+
+def test_without_time_there_is_an_answer() -> None:
+    problem = _problem(_larger(random_instance(1, queries=60), 4))
+    found = PriceSolver().choose(problem, (), 0.0)
+    assert keeps_all(problem, found.chosen, ())
+    assert 0 < problem.weight_of(found.chosen) <= found.weight_bound
+
+
+def test_queries_that_are_alike_are_one_class() -> None:
+    instance = random_instance(3, queries=2)
+    renamed = {}
+    queries = []
+    for copy in range(5):
+        for query in instance.queries:
+            name = f"{query.name}-{copy}"
+            queries.append(query.model_copy(update={"name": name}))
+            renamed[name] = tuple(
+                type(made)(name, made.plan, made.estimate, made.deployments, made.links, made.transfer_cost_usd_per_h)
+                for made in instance.candidates[query.name]
+            )
+    problem = compile_problem(queries, renamed, instance.infrastructure)
+    view = FluidView.of(problem, usable_candidates(problem, ()))
+    assert sorted(len(members) for members in view.queries) == [5] * len(view.queries)
+    fluid = view.stretched(np.ones(len(problem.deployments)))
+    assert fluid.queries == sum(len(members) for members in view.queries)
+
+
+def test_the_fluid_view_takes_what_the_problem_takes() -> None:
+    for seed in range(20):
+        problem = _problem(random_instance(seed, queries=5))
+        view = FluidView.of(problem, np.ones(len(problem.candidates), dtype=bool))
+        fluid = view.stretched(np.ones(len(problem.deployments)))
+        for row, queries in enumerate(view.queries):
+            for position, candidate in enumerate(problem.candidates_of(int(queries[0]))):
+                columns, load = problem.fluid.row(candidate)
+                links, volume = problem.traffic.row(candidate)
+                rows = problem.rows.coefficients[:, columns] @ load / problem.rows.limit
+                crossed = np.zeros(len(problem.links))
+                crossed[links] = volume / problem.link_capacity_bytes_per_s[links]
+                taken = np.concatenate([rows, crossed])
+                assert fluid.amounts[row, position].sum() == pytest.approx(taken.sum())
+                np.testing.assert_allclose(fluid.amounts[row, position][view.slot[taken > 0]], taken[taken > 0])
+                cost = problem.price_usd_per_h[columns] @ load + problem.transfer_cost_usd_per_h[candidate]
+                assert fluid.cost_usd_per_h[row, position] == pytest.approx(cost)
+
+
+def test_loads_are_stretched_to_whole_replicas() -> None:
+    problem = _problem(random_instance(0, queries=5))
+    usage = problem.usage_of(greedy(problem))
+    found = stretches(problem, usage.fluid, usage.replicas, np.full(len(problem.deployments), 7.0))
+    np.testing.assert_allclose(found[usage.used] * usage.fluid[usage.used], usage.replicas[usage.used])
+    assert (found[~usage.used] == 7.0).all()
