@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,8 @@ from circinus.matching.prices.of_problem import FluidView, stretches
 from circinus.matching.problem import Problem
 from circinus.matching.programme import usable_candidates
 from circinus.matching.standing import Standing
-from random_matchings import Instance, best_answer, frontiers_of, random_instance, reestimate
+from circinus.spec import Network
+from random_matchings import Instance, best_answer, crossing, frontiers_of, random_instance, reestimate
 
 
 def _problem(instance: Instance) -> Problem:
@@ -30,7 +33,15 @@ def _larger(instance: Instance, times: int) -> Instance:
         for link in infrastructure.links
     )
     wider = infrastructure.model_copy(update={"pools": pools, "links": links})
-    return Instance(wider, instance.queries, instance.candidates)
+    directed = {link.name: link for link in Network(wider).links}
+    candidates = {
+        name: tuple(
+            replace(plan, links=tuple(crossing(directed[use.link.name], use.bytes_per_s) for use in plan.links))
+            for plan in plans
+        )
+        for name, plans in instance.candidates.items()
+    }
+    return Instance(wider, instance.queries, candidates)
 
 
 @pytest.mark.parametrize("seed", range(120))

@@ -24,6 +24,28 @@ class Cut(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class PoolCut:
+    """A pool of which no more than a share is filled, as whole replicas do not go on its nodes without gaps.
+
+    It stands for many `PackingCut`s where there are too many replicas to find out which of them do not go together.
+    """
+
+    pool: int
+    share: float
+    """Of every plain capacity of the pool."""
+    exact: bool = False
+
+    def rows(self, problem: Problem) -> IntArray:
+        """The capacity rows that are tighter."""
+        return np.flatnonzero(problem.rows.plain & (problem.rows.pool == self.pool)).astype(np.int64)
+
+    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+        """Whether no plain capacity of the pool is filled further."""
+        rows = self.rows(problem)
+        return bool(np.all(usage.rows[rows] <= self.share * problem.rows.limit[rows] * (1 + CAPACITY_TOLERANCE)))
+
+
+@dataclass(frozen=True, eq=False)
 class PackingCut:
     """Replicas that do not go on the nodes of a pool together: at least one group must stay below its count."""
 

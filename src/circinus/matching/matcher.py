@@ -130,6 +130,7 @@ def match(
             solver=solver or _solver(len(queries), settings.seed, clock),
             deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
             attempted=start,
+            many=len(queries) > EXACT_UP_TO,
         )
         return run_passes(state, clock=clock)
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from circinus.matching.cuts import PackingCut
+from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import FloatArray, IntArray, Problem, Usage
 
 SEARCH_STEPS = 20_000
@@ -16,6 +16,9 @@ SEARCH_STEPS = 20_000
 
 _TOLERANCE = 1e-9
 """Share of a node by which rounded sums may exceed it."""
+
+_LESS = 0.995
+"""Of what filled a pool that does not pack, what fills it at most the next time."""
 
 _LIFTED_KINDS = 3
 """Cores of so many kinds of replicas at most are widened to all replicas that are at least as large."""
@@ -145,25 +148,70 @@ def _maximal_fillings(sizes: FloatArray, left: tuple[int, ...]) -> Iterator[tupl
     yield from extend(0, (), np.zeros(sizes.shape[1]))
 
 
-def pack_pools(problem: Problem, usage: Usage) -> tuple[dict[int, tuple[int, ...]], tuple[PackingCut, ...]]:
+def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int) -> float:
+    """Share of what the replicas take, of the scarcest resource, that first-fit decreasing puts on the nodes.
+
+    Args:
+        demand: (m, R) what one replica of each kind takes of its node.
+        count: (m,) replicas of each kind.
+        capacity: (R,) of one node.
+        nodes: number of nodes.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(demand > 0, demand / capacity, 0.0)
+    wanted = share.T @ count
+    scarcest = int(wanted.argmax())
+    most = 0.0
+    for order in _orders(share):
+        load = np.zeros((nodes, share.shape[1]))
+        for kind in order:
+            for _ in range(int(count[kind])):
+                room = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
+                if not len(room):
+                    break
+                load[room[0]] += share[kind]
+        most = max(most, float(load[:, scarcest].sum()))
+    return most / float(wanted[scarcest])
+
+
+def pack_pools(
+    problem: Problem, usage: Usage, *, widely: bool = False
+) -> tuple[dict[int, tuple[int, ...]], tuple[PackingCut | PoolCut, ...]]:
     """Pack the replicas of every pool.
+
+    Args:
+        problem: with the pools.
+        usage: what is to be packed.
+        widely: whether a pool that does not pack is filled less, rather than what does not go together is ruled out.
 
     Returns:
         For each used deployment the nodes of its replicas, and a cut for every pool that does not pack; when there
         are cuts, the nodes are not complete.
     """
     nodes: dict[int, tuple[int, ...]] = {}
-    cuts = []
+    cuts: list[PackingCut | PoolCut] = []
     for pool in range(len(problem.pools)):
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
         packing = pack(
             problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
         )
-        if packing.nodes is None:
+        if packing.nodes is None and widely:
+            cuts.append(_filled_less(problem, usage, pool, members))
+        elif packing.nodes is None:
             cuts.append(_cut(problem, usage, pool, proved=packing.proved))
         else:
             nodes.update(zip(members.tolist(), packing.nodes, strict=True))
     return nodes, tuple(cuts)
+
+
+def _filled_less(problem: Problem, usage: Usage, pool: int, members: IntArray) -> PoolCut:
+    """As much of the pool as could be packed."""
+    rows = np.flatnonzero(problem.rows.plain & (problem.rows.pool == pool))
+    filled = float((usage.rows[rows] / problem.rows.limit[rows]).max(initial=0.0))
+    packed = packed_share(
+        problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
+    )
+    return PoolCut(pool, filled * min(packed, _LESS))
 
 
 def _cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingCut:

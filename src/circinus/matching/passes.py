@@ -17,8 +17,12 @@ from circinus.matching.sizing import Broken, Reestimate, Sizing, size
 from circinus.spec import Infrastructure, Query, Slos
 from circinus.spec.spoken import usd_per_h
 
-_EXACT_ROUNDS = 40
-"""Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up."""
+_EXACT_ROUNDS, _FEW_ROUNDS = 40, 8
+"""Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up.
+The second of many queries."""
+
+_SHARE_OF_MANY = 0.5
+"""Of the time left that a round may take where there are many queries: others will follow."""
 
 _ROUNDS = 80
 """Rounds after which the last choice is settled by taking queries out."""
@@ -36,6 +40,8 @@ class State:
     solver: Solver
     deadline_s: float
     """On the clock of the run."""
+    many: bool = False
+    """Whether there are so many queries that impossible answers are not cut off one by one."""
     round: int = 0
     cuts: tuple[Cut, ...] = ()
     choice: Choice | None = None
@@ -69,7 +75,7 @@ class Pass:
 
 def choose(state: State, clock: Callable[[], float]) -> State:
     """Choose a candidate for as many queries as the linear capacities and the cuts allow."""
-    left_s = max(state.deadline_s - clock(), 0.1)
+    left_s = max(state.deadline_s - clock(), 0.1) * (_SHARE_OF_MANY if state.many else 1.0)
     starts = [start for start in (state.attempted, state.safe) if start is not None]
     choice = state.solver.choose(state.problem, state.cuts, left_s, starts)
     exact = all(cut.exact for cut in state.cuts)
@@ -91,7 +97,7 @@ def choose(state: State, clock: Callable[[], float]) -> State:
 def pack(state: State, clock: Callable[[], float]) -> State:
     """Put the replicas on nodes; what does not pack comes back as a cut."""
     assert state.usage is not None
-    nodes, cuts = pack_pools(state.problem, state.usage)
+    nodes, cuts = pack_pools(state.problem, state.usage, widely=state.many)
     return replace(state, nodes=nodes, cuts=(*state.cuts, *cuts))
 
 
@@ -108,7 +114,7 @@ def _cuts(state: State, broken: Broken) -> Iterator[Cut]:
     """What to cut off for a broken objective."""
     assert state.choice is not None
     problem, chosen = state.problem, state.choice.chosen
-    exact = state.round <= _EXACT_ROUNDS
+    exact = state.round <= (_FEW_ROUNDS if state.many else _EXACT_ROUNDS)
     if not exact or broken.objectives != ("cost",):
         yield sizing_cut(problem, chosen, broken.candidate, broken.reason, exact=exact)
         return

@@ -14,7 +14,7 @@ from circinus.matching.exact import ExactSolver
 from circinus.matching.greedy import greedy, improve, keeps_all
 from circinus.matching.prices.dual import Objective, bound
 from circinus.matching.prices.fluid import BoolArray, FloatArray
-from circinus.matching.prices.of_problem import FluidView, stretches
+from circinus.matching.prices.of_problem import FluidView, filled_shares, stretches
 from circinus.matching.prices.rounding import Regrets
 from circinus.matching.prices.search import PriceSearch
 from circinus.matching.prices.solve import FluidAnswer, solve_fluid
@@ -91,6 +91,7 @@ class PriceSolver:
     ) -> tuple[IntArray, Regrets]:
         """(the best choice of some rounds, regrets at the last prices)"""
         answer, stretch = relaxed, np.ones(len(problem.deployments))
+        filled = filled_shares(problem, cuts)
         goodness = Standing(problem, best).goodness
         for _ in range(_ROUNDS):
             chosen = improve(problem, view.candidates(answer.chosen), cuts, enough=enough)
@@ -101,7 +102,9 @@ class PriceSolver:
                 break
             usage = problem.usage_of(chosen)
             stretch = stretches(problem, usage.fluid, usage.replicas, stretch)
-            answer = solve_fluid(view.stretched(stretch), time_limit_s=0.0, seed=self._seed, start=answer.prices)
+            answer = solve_fluid(
+                view.stretched(stretch, filled), time_limit_s=0.0, seed=self._seed, start=answer.prices
+            )
         return best, Regrets.at(answer.members.problem, Objective(1.0, answer.cost_counts), answer.prices)
 
     def _with_bounds(self, problem: Problem, relaxed: FluidAnswer, choice: Choice) -> Choice:

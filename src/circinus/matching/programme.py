@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.matching.cuts import Cut, PackingCut, ShareCut, SizingCut
+from circinus.matching.cuts import Cut, PackingCut, PoolCut, ShareCut, SizingCut
 from circinus.matching.linear import LinearProgramme
 from circinus.matching.problem import (
     REPLICA_TOLERANCE,
@@ -248,6 +248,12 @@ def _add_ratio(programme: Programme, x: int, load: Load, allowed: float, most_re
 def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
     if isinstance(cut, PackingCut):
         _add_packing_cut(programme, cut, bound)
+    elif isinstance(cut, PoolCut):
+        rows = cut.rows(programme.problem)
+        limit = programme.problem.rows.limit[rows]
+        for values in (programme.problem.rows.coefficients[rows] / limit[:, None]) @ programme.expression:
+            columns = np.flatnonzero(values)
+            programme.add_row(columns, values[columns], -np.inf, cut.share)
     elif isinstance(cut, ShareCut):
         _add_share_cut(programme, cut, bound)
     elif isinstance(cut, SizingCut) and cut.exact:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from circinus.matching.cuts import Cut, PoolCut
 from circinus.matching.prices.answer import NOT_SERVED
 from circinus.matching.prices.fluid import BoolArray, FloatArray, FluidProblem, IntArray
 from circinus.matching.problem import Problem
@@ -70,8 +71,13 @@ class FluidView:
             shared=int((~own).sum()),
         )
 
-    def stretched(self, stretch: FloatArray) -> FluidProblem:
-        """Where every unit of a deployment's load takes `stretch` (D,) times what it would alone."""
+    def stretched(self, stretch: FloatArray, filled: FloatArray | None = None) -> FluidProblem:
+        """Where every unit of a deployment's load takes `stretch` (D,) times what it would alone.
+
+        Args:
+            stretch: (D,)
+            filled: (resources,) share of each capacity that may be taken; None: all of it.
+        """
         problem = self.problem
         sizes = np.diff(problem.block)[self.first]
         plans = int(sizes.max(initial=1))
@@ -87,6 +93,7 @@ class FluidView:
         candidate, resource, share = _entries(problem, stretch)
         kept = self.usable[candidate] & (class_of[problem.query_of[candidate]] >= 0)
         candidate, resource, share = candidate[kept], resource[kept], share[kept]
+        share = share if filled is None else share / filled[resource]
         query = problem.query_of[candidate]
         np.add.at(amounts, (class_of[query], candidate - problem.block[query], self.slot[resource]), share)
         return FluidProblem(
@@ -157,6 +164,16 @@ def _costs(problem: Problem, stretch: FloatArray) -> FloatArray:
     candidate, column, load = problem.fluid.entries(0, len(problem.candidates))
     found = problem.transfer_cost_usd_per_h.copy()
     np.add.at(found, candidate, load * stretch[column] * problem.price_usd_per_h[column])
+    return found
+
+
+def filled_shares(problem: Problem, cuts: Sequence[Cut]) -> FloatArray:
+    """(resources,) what cuts leave of each capacity."""
+    found = np.ones(_resources(problem))
+    for cut in cuts:
+        if isinstance(cut, PoolCut):
+            rows = cut.rows(problem)
+            found[rows] = np.minimum(found[rows], cut.share)
     return found
 
 
