@@ -13,6 +13,9 @@ from circinus.spec import Configuration, Deployment, Network, Plan, Query, Speci
 MOST_COMPOSED = 500
 """Most plans on running deployments that are estimated for one query at a time."""
 
+MOST_REMEMBERED = 20_000
+"""Estimates that are kept at most."""
+
 
 class ProfiledPlans:
     """Estimates plans from profiles; estimators are prepared once for each query and configuration, and promises are
@@ -33,10 +36,22 @@ class ProfiledPlans:
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
         self._promises: dict[tuple[str, Plan], Candidate | None] = {}
+        self._reestimated: dict[object, Candidate] = {}
 
     def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
-        """The candidate's plan under `conditions`."""
-        return self._estimator(candidate.query, candidate.plan.configuration).candidate(candidate.plan, conditions)
+        """The candidate's plan under `conditions`; computed once as long as nothing it meets is loaded otherwise."""
+        key = (
+            candidate.query,
+            candidate.plan,
+            tuple(conditions.deployments.get(use.deployment) for use in candidate.deployments),
+            tuple(conditions.links.get(use.link) for use in candidate.links),
+        )
+        if key not in self._reestimated:
+            if len(self._reestimated) >= MOST_REMEMBERED:
+                self._reestimated.clear()
+            estimator = self._estimator(candidate.query, candidate.plan.configuration)
+            self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
+        return self._reestimated[key]
 
     def composed(self, query: Query, running: Iterable[Deployment]) -> Sequence[Candidate]:
         """The plans of `query` that use running deployments only and promise its objectives.
