@@ -117,7 +117,7 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanSet, tmp_path: Path)
         (lambda text: text[: len(text) // 2], "found no JSON"),
         (lambda text: "[]", "found kind None, expected PlanSet"),
         (lambda text: json.dumps({**json.loads(text), "kind": "Pipeline"}), "found kind Pipeline"),
-        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 2"),
+        (lambda text: json.dumps({**json.loads(text), "schema_version": 99}), "found schema version 99, expected 3"),
         (lambda text: json.dumps({**json.loads(text), "planning_s": "soon"}), "planning_s: .*damaged"),
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}), "matching: "),
     ],

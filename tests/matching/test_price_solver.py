@@ -24,7 +24,7 @@ def _problem(instance: Instance) -> Problem:
     return compile_problem(instance.queries, instance.candidates, instance.infrastructure)
 
 
-def _larger(instance: Instance, times: int) -> Instance:
+def larger(instance: Instance, times: int) -> Instance:
     """On so many times as many nodes, and links as much wider."""
     infrastructure = instance.infrastructure
     pools = tuple(pool.model_copy(update={"nodes": times * pool.nodes}) for pool in infrastructure.pools)
@@ -57,7 +57,7 @@ def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
-    problem = _problem(_larger(random_instance(seed, queries=24, candidates=6), 2))
+    problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
     found = PriceSolver().choose(problem, (), 60.0)
     exact = ExactSolver().choose(problem, (), 60.0)
     assert keeps_all(problem, found.safe, ())
@@ -73,7 +73,7 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
 
 @pytest.mark.parametrize("seed", range(4))
 def test_many_queries_are_served_better_than_greedily_within_the_time(seed: int) -> None:
-    problem = _problem(_larger(random_instance(seed, queries=150, candidates=6), 10))
+    problem = _problem(larger(random_instance(seed, queries=150, candidates=6), 10))
     quick = greedy(problem)
     found = PriceSolver().choose(problem, (), 3.0)
     assert keeps_all(problem, found.chosen, ())
@@ -83,7 +83,7 @@ def test_many_queries_are_served_better_than_greedily_within_the_time(seed: int)
 
 
 def test_without_time_there_is_an_answer() -> None:
-    problem = _problem(_larger(random_instance(1, queries=60), 4))
+    problem = _problem(larger(random_instance(1, queries=60), 4))
     found = PriceSolver().choose(problem, (), 0.0)
     assert keeps_all(problem, found.chosen, ())
     assert 0 < problem.weight_of(found.chosen) <= found.weight_bound

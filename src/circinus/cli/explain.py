@@ -25,7 +25,7 @@ def explain(
     from circinus.cli.output import console, print_json
     from circinus.cli.profile import search
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-    from circinus.reporting.plan_table import deployment_table
+    from circinus.reporting.plan_table import deployment_table, price_table
     from circinus.reporting.plan_text import PLAN_LEGEND
     from circinus.reporting.profile_table import searched
 
@@ -53,6 +53,7 @@ def explain(
     console().print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
     if not queries:
         console().print(deployment_table(matching.deployments))
+        console().print(price_table(matching.prices))
 
 
 def _profiles(opened: OpenedPlan, pipelines: Iterable[str]) -> Mapping[str, PipelineProfile]:

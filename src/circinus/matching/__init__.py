@@ -11,6 +11,7 @@ from circinus.matching.plan_set import (
     Relaxation,
     SizedDeployment,
 )
+from circinus.matching.resource_prices import ResourcePrice
 
 __all__ = [
     "Alternative",
@@ -20,6 +21,7 @@ __all__ = [
     "PlanSet",
     "Rejection",
     "Relaxation",
+    "ResourcePrice",
     "SizedDeployment",
     "check_fresh",
     "load_plan_set",

@@ -63,6 +63,22 @@ class Relaxation:
         self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
 
 
+def row_prices(programme: LinearProgramme, objective: FloatArray, *, time_limit_s: float) -> FloatArray | None:
+    """(rows,) what the least objective of the linear relaxation rises by for each unit more of a row's bounds.
+
+    None when time runs out, or when the solver finds no optimum.
+    """
+    import highspy
+
+    solver = _silent_solver(0)
+    solver.setOptionValue("time_limit", time_limit_s)
+    solver.passModel(_model(programme, objective, integer=False))
+    _run(solver)
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    return np.array(solver.getSolution().row_dual)
+
+
 def minimise(
     programme: LinearProgramme, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
 ) -> tuple[FloatArray | None, float]:

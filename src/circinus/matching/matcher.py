@@ -20,6 +20,7 @@ from circinus.matching.problem import IntArray, Problem
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import rejections
 from circinus.matching.relaxation import Replan
+from circinus.matching.resource_prices import resource_prices
 from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier, plan_queries, plan_query
@@ -139,7 +140,7 @@ def match(
         state = solve(compile_candidates(candidates))
     else:
         state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
-    return _matching(state, frontiers, replan)
+    return _matching(state, frontiers, replan, settings.seed)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float]) -> Solver:
@@ -148,7 +149,7 @@ def _solver(queries: int, seed: int, clock: Callable[[], float]) -> Solver:
     return PriceSolver(seed=seed, clock=clock)
 
 
-def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> Matching:
+def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, seed: int) -> Matching:
     assert state.usage is not None
     problem = state.problem
     total_weight = float(problem.weight.sum())
@@ -162,6 +163,7 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         weight_bound=min(state.weight_bound, total_weight),
         optimal=state.optimal,
         cost_bound_usd_per_h=state.cost_bound_usd_per_h,
+        prices=resource_prices(problem, chosen_of(state), seed),
     )
 
 

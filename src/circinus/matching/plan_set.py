@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.estimation import Candidate, Estimate, ReplicaDemand
+from circinus.matching.resource_prices import ResourcePrice
 from circinus.planning import BestSoFar, Ladder
 from circinus.spec import Deployment, Plan, Slos
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,18 @@ class Matching:
     """Whether the solver proved both objectives over the listed candidates."""
     cost_bound_usd_per_h: float
     """No matching of the listed candidates that satisfies this weight costs less."""
+    prices: tuple[ResourcePrice, ...] = ()
+    """What a little more of every resource would be worth."""
+
+    @property
+    def weight_gap(self) -> float:
+        """Share of the weight that could be satisfied at most which may be missing."""
+        return 1.0 - self.satisfied_weight / self.weight_bound if self.weight_bound > 0 else 0.0
+
+    @property
+    def cost_gap(self) -> float:
+        """Share of the cost which may be too much for the weight that is satisfied."""
+        return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Assignment, Matching, SizedDeployment
+from circinus.matching import Assignment, Matching, ResourcePrice, SizedDeployment
 from circinus.reporting.odds_text import best_so_far_text
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
-from circinus.spec.spoken import duration, score, size, usd_per_h
+from circinus.spec.spoken import duration, percentage, score, size, usd_per_h
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
@@ -37,11 +37,41 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
     served = len(matching.assignments)
     sums = Text(
         f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
-        f"{matching.total_weight:g} (bound {matching.weight_bound:g}"
-        f"{', proved optimal over the candidates' if matching.optimal else ''}), "
-        f"{usd_per_h(matching.cost_usd_per_h)} in total"
+        f"{matching.total_weight:g} ({_proof(matching)}), {usd_per_h(matching.cost_usd_per_h)} in total"
     )
     return Group(table, Text(PLAN_LEGEND, style="dim"), sums)
+
+
+def _proof(matching: Matching) -> str:
+    """How much better any matching of the same candidates could be."""
+    if matching.optimal:
+        return f"bound {matching.weight_bound:g}, proved optimal over the candidates"
+    missing = matching.weight_bound - matching.satisfied_weight
+    return (
+        f"bound {matching.weight_bound:g}, so at most {missing:.4g} more over the candidates; "
+        f"this weight costs at most {percentage(matching.cost_gap)} too much"
+    )
+
+
+def price_table(prices: tuple[ResourcePrice, ...]) -> RenderableType:
+    """What binds, the dearest first, and what one more unit of it would be worth."""
+    binding = [price for price in prices if price.weight > 0 or price.saving_usd_per_h > 0]
+    if not binding:
+        return Text("no resource binds: more of any would serve no further query, nor lower the cost")
+    table = Table(title="What binds", title_justify="left")
+    table.add_column("resource", overflow="fold")
+    for column in ("used", "of", "one more unit adds weight", "or saves"):
+        table.add_column(column, justify="right")
+    for price in sorted(binding, key=lambda price: (-price.weight * price.capacity, -price.saving_usd_per_h)):
+        table.add_row(
+            price.resource,
+            f"{price.used:.0%}",
+            f"{price.capacity:.4g} {price.unit}",
+            f"{price.weight:.3g}" if price.weight > 0 else "",
+            usd_per_h(price.saving_usd_per_h) if price.saving_usd_per_h > 0 else "",
+        )
+    note = "At the margin, and as if queries and replicas could be divided: whole ones may need several units at once."
+    return Group(table, Text(note, style="dim"))
 
 
 def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:

@@ -80,6 +80,12 @@ class Smoothed:
     """(G', G')"""
 
 
+def usual_worth(problem: FluidProblem, objective: Objective) -> float:
+    """The scale of values: of a query's weight and of its cheapest plan, on average."""
+    worth = objective.weight * problem.weight + objective.cost * problem.least_cost_usd_per_h
+    return max(float(problem.multiplicity @ worth) / problem.queries, 1e-12)
+
+
 def bound(problem: FluidProblem, objective: Objective, prices: Prices) -> float:
     """No choice, not even one that divides queries over plans, is worth more; valid at any prices."""
 

@@ -16,6 +16,9 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Amounts = NDArray[np.floating[Any]]
 
+_TOGETHER = 4096
+"""Classes that are looked at at once, to need little memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class FluidProblem:
@@ -63,6 +66,26 @@ class FluidProblem:
     def starts(self) -> tuple[int, ...]:
         """Where each site's classes begin, and where the last one's end."""
         return tuple(np.searchsorted(self.site, np.arange(self.sites + 1)).tolist())
+
+    @cached_property
+    def least_cost_usd_per_h(self) -> FloatArray:
+        """(C,) of each class's cheapest plan; 0 where there is none."""
+        least = self.cost_usd_per_h.min(axis=1)
+        return np.where(np.isfinite(least), least, 0.0)
+
+    @cached_property
+    def spread(self) -> FloatArray:
+        """(sites, S + 1) sums over a site's queries of the squares of what they take, on average over their plans; the
+        last of the squares of their weights."""
+        squares = np.empty((self.classes, self.amounts.shape[2] + 1))
+        for first in range(0, self.classes, _TOGETHER):
+            rows = slice(first, first + _TOGETHER)
+            squares[rows, :-1] = np.square(self.amounts[rows]).mean(axis=1)
+        squares[:, -1] = self.weight**2
+        squares *= self.multiplicity[:, None]
+        found = np.zeros((self.sites, squares.shape[1]))
+        np.add.at(found, self.site, squares)
+        return found
 
     def part(self, classes: IntArray) -> FluidProblem:
         """Some of the classes, ascending."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective, Prices, Smoothed, smoothed
+from circinus.matching.prices.dual import Objective, Prices, Smoothed, smoothed, usual_worth
 from circinus.matching.prices.fluid import BoolArray, FloatArray, FluidProblem
 
 _MOST_STEPS = 25
@@ -29,6 +29,11 @@ _STRAGGLERS = 0.01
 """Share of the sites that is not waited for."""
 _PROGRESS = 0.01
 """Of the tolerance, as a share of the dual's value that is no progress."""
+_BELIEVED = 0.01
+"""Of the curvature that might be expected, the least that is believed."""
+_OF_WEIGHT = 1e-4
+"""The same of the price of weight, beside that: where nearly all that can be served is asked for, it is far beyond what
+is usual, and nearly no query is undecided."""
 _RIDGE = 1e-8
 """Of the scaled Hessian's diagonal of ones: resources that nobody takes have no curvature."""
 
@@ -51,7 +56,8 @@ def minimise(
         local, common = prices.local, _common(prices, weighing)
         if _balanced(here, local, common, objective, tolerance):
             break
-        step_local, step_common = _steps(here, local, common)
+        floor = _floor(problem, objective, prices)
+        step_local, step_common = _steps(here, local, common, floor)
         moved = None
         for length in _LENGTHS if problem.local else _ALL_LENGTHS:
             to_local, to_common = (
@@ -65,7 +71,7 @@ def minimise(
                 moved = tried, there
                 break
         if moved is None and problem.local:
-            moved = _each_site(problem, objective, prices, here, temperature)
+            moved = _each_site(problem, objective, prices, here, temperature, floor[0])
         if moved is None:
             break  # nothing but rounding is left
         gained, (prices, here) = here.value - moved[1].value, moved
@@ -75,7 +81,12 @@ def minimise(
 
 
 def _each_site(
-    problem: FluidProblem, objective: Objective, prices: Prices, here: Smoothed, temperature: float
+    problem: FluidProblem,
+    objective: Objective,
+    prices: Prices,
+    here: Smoothed,
+    temperature: float,
+    floor: FloatArray,
 ) -> tuple[Prices, Smoothed] | None:
     """A step of every site's own prices, each as long as it helps that site; None: it helps none.
 
@@ -83,7 +94,7 @@ def _each_site(
     """
     local = prices.local
     free = (local > 0) | (here.local_slope < 0)
-    units = _units(np.diagonal(here.local_curvature, axis1=1, axis2=2), free)
+    units = _units(np.diagonal(here.local_curvature, axis1=1, axis2=2), floor, free)
     inner = here.local_curvature * units[:, :, None] * units[:, None, :]
     _stabilise(inner)
     step = -np.linalg.solve(inner, (here.local_slope * units)[:, :, None])[:, :, 0] * units
@@ -123,13 +134,15 @@ def _balanced(here: Smoothed, local: FloatArray, common: FloatArray, objective: 
     return excess <= tolerance and left <= tolerance * abs(here.value)
 
 
-def _steps(here: Smoothed, local: FloatArray, common: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _steps(
+    here: Smoothed, local: FloatArray, common: FloatArray, floor: tuple[FloatArray, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
     """(sites, local) and (G',) Newton's step over the prices that are free."""
     free_local = (local > 0) | (here.local_slope < 0)
     free_common = (common > 0) | (here.common_slope < 0)
     # Each price in units in which its own curvature is 1; of what is not free nothing but that is left.
-    unit_local = _units(np.diagonal(here.local_curvature, axis1=1, axis2=2), free_local)
-    unit_common = _units(np.diagonal(here.common_curvature), free_common)
+    unit_local = _units(np.diagonal(here.local_curvature, axis1=1, axis2=2), floor[0], free_local)
+    unit_common = _units(np.diagonal(here.common_curvature), floor[1], free_common)
     inner = here.local_curvature * unit_local[:, :, None] * unit_local[:, None, :]
     mixed = here.mixed_curvature * unit_local[:, :, None] * unit_common
     outer = here.common_curvature * unit_common[:, None] * unit_common
@@ -144,9 +157,24 @@ def _steps(here: Smoothed, local: FloatArray, common: FloatArray) -> tuple[Float
     return step_local * unit_local, step_common * unit_common
 
 
-def _units(curvature: FloatArray, free: BoolArray) -> FloatArray:
-    usable = free & (curvature > 0)
-    return np.where(usable, 1.0 / np.sqrt(np.where(usable, curvature, 1.0)), 0.0)
+def _floor(problem: FluidProblem, objective: Objective, prices: Prices) -> tuple[FloatArray, FloatArray]:
+    """(sites, local) and (G',) the least curvature that is believed.
+
+    Where at some prices nearly no query is undecided, the curvature is next to nothing, and a step by it would go far
+    beyond where they decide otherwise. If their worths are spread as widely as they are large, the curvature of a price
+    is the sum of the squares of what they take over their usual worth.
+    """
+    worth = usual_worth(problem, replace(objective, weight=objective.weight + prices.weight))
+    believed = _BELIEVED * problem.spread / worth
+    believed[:, -1] *= _OF_WEIGHT
+    last = problem.shared + (objective.least_weight is not None)
+    return believed[:, : problem.local], believed[:, problem.local :].sum(axis=0)[:last]
+
+
+def _units(curvature: FloatArray, floor: FloatArray, free: BoolArray) -> FloatArray:
+    believed = np.maximum(curvature, floor)
+    usable = free & (believed > 0)
+    return np.where(usable, 1.0 / np.sqrt(np.where(usable, believed, 1.0)), 0.0)
 
 
 def _stabilise(matrix: FloatArray) -> None:

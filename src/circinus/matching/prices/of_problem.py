@@ -15,6 +15,7 @@ import numpy as np
 
 from circinus.matching.cuts import Cut, PoolCut
 from circinus.matching.prices.answer import NOT_SERVED
+from circinus.matching.prices.dual import Prices
 from circinus.matching.prices.fluid import BoolArray, FloatArray, FluidProblem, IntArray
 from circinus.matching.problem import Problem
 
@@ -32,6 +33,8 @@ class FluidView:
     """(C,) the first query of each class."""
     slot: IntArray
     """(resources,) of capacity rows, then links: slot of each."""
+    owner: IntArray
+    """(resources,) the site that alone can use each; -1: it is shared."""
     site: IntArray
     """(C,)"""
     sites: int
@@ -53,10 +56,10 @@ class FluidView:
         used = np.zeros((len(sources), _resources(problem)), dtype=bool)
         used[source_of[problem.query_of[candidate[kept]]], resource[kept]] = True
         own = (used.sum(axis=0) == 1) & (len(sources) > 1)
-        slot = np.zeros(_resources(problem), dtype=np.int64)
+        slot, owner = np.zeros(_resources(problem), dtype=np.int64), np.full(_resources(problem), -1)
         for site in range(len(sources)):
             mine = np.flatnonzero(own & used[site])
-            slot[mine] = np.arange(len(mine))
+            slot[mine], owner[mine] = np.arange(len(mine)), site
         local = int((own & used).sum(axis=1).max(initial=0))
         slot[~own] = local + np.arange(int((~own).sum()))
         return cls(
@@ -65,6 +68,7 @@ class FluidView:
             queries=tuple(np.array(members, dtype=np.int64) for members in ordered),
             first=first,
             slot=slot,
+            owner=owner,
             site=source_of[first].astype(np.int64) if local else np.zeros(len(first), dtype=np.int64),
             sites=len(sources) if local else 1,
             local=local,
@@ -105,6 +109,14 @@ class FluidView:
             sites=self.sites,
             local=self.local,
         )
+
+    def by_resource(self, prices: Prices) -> FloatArray:
+        """(resources,) prices of whole capacities: of capacity rows, then of links."""
+        found = np.empty(len(self.slot))
+        shared = self.owner < 0
+        found[shared] = prices.shared[self.slot[shared] - self.local]
+        found[~shared] = prices.local[self.owner[~shared], self.slot[~shared]]
+        return found
 
     def candidates(self, chosen: IntArray) -> IntArray:
         """(Q,) candidates for a choice of plans (N,) of the fluid problem's queries."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values
+from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values, usual_worth
+from circinus.matching.prices.exact_prices import exact_prices
 from circinus.matching.prices.fluid import FluidProblem
 from circinus.matching.prices.newton import minimise
 
@@ -19,6 +20,8 @@ _SHARP = 2e-4, 4e-5
 """Temperatures at which prices are sharpened for a bound."""
 _FEW_QUERIES = 20_000
 """Where there are more, a single one hardly matters, and prices are sharp enough."""
+_EXACT_UP_TO = 500
+"""Classes up to which the linear programme itself is solved for a bound: in some hundredths of a second."""
 _ROUGHLY, _CLOSELY = 1e-2, 1e-4
 """Share of a capacity by which demand may miss supply at all but the last temperature, and at the last."""
 _FEW, _TIMES = 2_000, 5
@@ -55,7 +58,7 @@ class PriceSearch:
             objective: what is maximised.
             start: prices to begin with; these make samples and high temperatures unnecessary.
         """
-        usual = _usual_worth(self._problem, objective)
+        usual = usual_worth(self._problem, objective)
         prices, temperatures = start, _cooling() if start is None else []
         self._most = []
         for sample in self._samples:
@@ -74,7 +77,7 @@ class PriceSearch:
             start: prices to begin with.
         """
         objective = Objective(0.0, 1.0, weight)
-        usual = _usual_worth(self._problem, objective)
+        usual = usual_worth(self._problem, objective)
         if start is not None:
             return self._paid_for(weight, self._cooled(self._problem, objective, start, [_COLD * usual], _CLOSELY))
         prices, temperatures = None, _cooling()
@@ -104,7 +107,10 @@ class PriceSearch:
         """Prices for a tighter bound: of the prices found and colder ones those that give the tightest."""
         if self._problem.queries > _FEW_QUERIES:
             return prices
-        usual, tried = _usual_worth(self._problem, objective), [prices]
+        usual, tried = usual_worth(self._problem, objective), [prices]
+        exact = exact_prices(self._problem, objective) if self._problem.classes <= _EXACT_UP_TO else None
+        if exact is not None:
+            return min(prices, exact, key=lambda found: bound(self._problem, objective, found))
         for temperature in _SHARP:
             tried.append(self._cooled(self._problem, objective, tried[-1], [temperature * usual], _CLOSELY))
         return min(tried, key=lambda found: bound(self._problem, objective, found))
@@ -122,13 +128,6 @@ class PriceSearch:
             last = temperature == temperatures[-1]
             found = minimise(problem, objective, found, temperature, tolerance=tolerance if last else _ROUGHLY)
         return found
-
-
-def _usual_worth(problem: FluidProblem, objective: Objective) -> float:
-    least = problem.cost_usd_per_h.min(axis=1)
-    least = np.where(np.isfinite(least), least, 0.0)
-    worth = objective.weight * problem.weight + objective.cost * least
-    return max(float(problem.multiplicity @ worth) / problem.queries, 1e-12)
 
 
 def _cooling() -> list[float]:

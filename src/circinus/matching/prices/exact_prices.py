@@ -1,0 +1,41 @@
+"""Prices of small problems from the linear programme itself, by HiGHS: exact where single queries make kinks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from circinus.matching.highs import row_prices
+from circinus.matching.linear import LinearProgramme
+from circinus.matching.prices.dual import Objective, Prices
+from circinus.matching.prices.fluid import FluidProblem
+
+
+def exact_prices(problem: FluidProblem, objective: Objective, *, time_limit_s: float = 1.0) -> Prices | None:
+    """Optimal dual prices; None where the solver does not find them in time."""
+    row, plan = np.nonzero(np.isfinite(problem.cost_usd_per_h))
+    if not len(row):
+        return Prices.zero(problem)
+    programme = LinearProgramme(upper=[np.inf] * len(row))
+    for one in np.unique(row):
+        columns = np.flatnonzero(row == one)
+        programme.add_row(columns, np.ones(len(columns)), -np.inf, float(problem.multiplicity[one]))
+    own = problem.site[:, None] * problem.local + np.arange(problem.local)
+    shared = np.broadcast_to(
+        problem.sites * problem.local + np.arange(problem.shared), (problem.classes, problem.shared)
+    )
+    resources = np.concatenate([own, shared], axis=1)[row]
+    amounts = problem.amounts[row, plan].astype(np.float64)
+    first = len(programme.row_lower)
+    for resource in range(problem.sites * problem.local + problem.shared):
+        column, slot = np.nonzero((resources == resource) & (amounts > 0))
+        programme.add_row(column, amounts[column, slot], -np.inf, 1.0)
+    if objective.least_weight is not None:
+        programme.add_row(np.arange(len(row)), problem.weight[row], objective.least_weight, np.inf)
+    worth = objective.weight * problem.weight[row] - objective.cost * problem.cost_usd_per_h[row, plan]
+    found = row_prices(programme, -worth, time_limit_s=time_limit_s)
+    if found is None:
+        return None
+    prices = np.maximum(-found[first : first + problem.sites * problem.local + problem.shared], 0.0)
+    local = prices[: problem.sites * problem.local].reshape(problem.sites, problem.local)
+    weight = 0.0 if objective.least_weight is None else max(float(found[-1]), 0.0)
+    return Prices(local, prices[problem.sites * problem.local :], weight)

@@ -1,0 +1,110 @@
+"""What a little more of every resource would be worth: the shadow prices of the relaxed matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.matching.prices.dual import Objective, bound
+from circinus.matching.prices.fluid import FloatArray
+from circinus.matching.prices.of_problem import FluidView
+from circinus.matching.prices.search import PriceSearch
+from circinus.matching.prices.solve import cost_counts
+from circinus.matching.problem import RESOURCES, IntArray, Problem
+from circinus.matching.programme import usable_candidates
+
+_UNITS = {"cpus": ("CPU", 1.0), "memory": ("GiB", 2.0**30), "gpus": ("GPU", 1.0), "gpu memory": ("GiB", 2.0**30)}
+_LINK_UNIT = ("MB/s", 1e6)
+_NOTHING = 1e-3
+"""Share of the satisfied weight, or of the cost, that a whole capacity may be worth and still count as nothing."""
+
+
+@dataclass(frozen=True)
+class ResourcePrice:
+    """A pool's resource or a link, and what one more unit of it would be worth.
+
+    Worth at the margin, and as if queries could be divided over plans and deployments over fractions of replicas: whole
+    ones may need more than one unit, and then bring more at once.
+    """
+
+    resource: str
+    """`pool edge: cpus` or `link home->edge`, as rejections name what binds."""
+    unit: str
+    """CPU, GiB, GPU, or MB/s of what plans may take of a link."""
+    capacity: float
+    """Units there are."""
+    used: float
+    """Share of the capacity that the deployments as sized take."""
+    weight: float
+    """Satisfied weight that one more unit would add."""
+    saving_usd_per_h: float
+    """US dollars per hour by which one more unit would lower the cost of the weight that is satisfied."""
+
+
+def resource_prices(problem: Problem, chosen: IntArray, seed: int) -> tuple[ResourcePrice, ...]:
+    """Of every resource that any plan may take, in the order of pools and links.
+
+    Args:
+        problem: what was matched.
+        chosen: (Q,) candidate of each query, -1 for none.
+        seed: of samples.
+    """
+    view = FluidView.of(problem, usable_candidates(problem, ()))
+    weight = problem.weight_of(chosen)
+    if not view.queries:
+        return ()
+    fluid = view.stretched(np.ones(len(problem.deployments)))
+    search = PriceSearch(fluid, np.random.default_rng(seed))
+    objective = Objective(1.0, cost_counts(fluid))
+    prices = search.sharpened(objective, search.most_worth(objective))
+    most = max(min(bound(fluid, Objective(1.0, 0.0), prices), fluid.total_weight), weight)
+    by_weight = view.by_resource(prices)
+    by_weight[by_weight < (_NOTHING * most if weight < fluid.total_weight else np.inf)] = 0.0
+    by_cost = np.zeros(len(by_weight))
+    if weight > 0:
+        by_cost = view.by_resource(search.least_cost(weight, most))
+    usage = problem.usage_of(chosen)
+    by_cost[by_cost < _NOTHING * usage.cost_usd_per_h] = 0.0
+    return (
+        *_of_pools(problem, usage.rows, by_weight, by_cost),
+        *_of_links(problem, usage.traffic_bytes_per_s, by_weight, by_cost),
+    )
+
+
+def _of_pools(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ResourcePrice]:
+    rows, found = problem.rows, []
+    for row in np.flatnonzero(rows.plain).tolist():
+        pool, resource = int(rows.pool[row]), RESOURCES[rows.resource[row]]
+        unit, size = _UNITS[resource]
+        capacity = float(rows.limit[row]) / size
+        # Also rows that count replicas on nodes: a node's worth of units loosens each of them as much as this one.
+        same = np.flatnonzero((rows.pool == pool) & (rows.resource == rows.resource[row]))
+        found.append(
+            ResourcePrice(
+                resource=f"pool {problem.pools[pool]}: {resource}",
+                unit=unit,
+                capacity=capacity,
+                used=float(used[row] / rows.limit[row]),
+                weight=float(by_weight[same].sum()) / capacity,
+                saving_usd_per_h=float(by_cost[same].sum()) / capacity,
+            )
+        )
+    return found
+
+
+def _of_links(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ResourcePrice]:
+    unit, size = _LINK_UNIT
+    crossed = np.unique(problem.traffic.column)
+    rows = len(problem.rows.limit)
+    return [
+        ResourcePrice(
+            resource=f"link {problem.links[link]}",
+            unit=unit,
+            capacity=(capacity := float(problem.link_capacity_bytes_per_s[link]) / size),
+            used=float(used[link]) / size / capacity,
+            weight=float(by_weight[rows + link]) / capacity,
+            saving_usd_per_h=float(by_cost[rows + link]) / capacity,
+        )
+        for link in crossed.tolist()
+    ]
