@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from circinus.matching import match
+from circinus.matching import MatchSettings, match
 from circinus.matching.compilation import compile_problem
 from circinus.matching.exact import ExactSolver
 from circinus.matching.greedy import greedy, keeps_all
@@ -133,3 +133,40 @@ def test_loads_are_stretched_to_whole_replicas() -> None:
     found = stretches(problem, usage.fluid, usage.replicas, np.full(len(problem.deployments), 7.0))
     np.testing.assert_allclose(found[usage.used] * usage.fluid[usage.used], usage.replicas[usage.used])
     assert (found[~usage.used] == 7.0).all()
+
+
+def test_more_queries_than_the_exact_solver_takes_go_by_prices() -> None:
+    """From frontiers to packed and sized deployments, with solvers in another process."""
+    instance = larger(random_instance(5, queries=44, candidates=4, cost_slos=0.0), 4)
+    found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=MatchSettings(time_limit_s=4.0))
+    assert 0 < found.satisfied_weight <= found.weight_bound <= found.total_weight
+    assert 0 < found.cost_bound_usd_per_h <= found.cost_usd_per_h
+    served = {assignment.query for assignment in found.assignments}
+    rejected = {rejection.query for rejection in found.rejections}
+    assert served | rejected == {query.name for query in instance.queries}
+    assert not served & rejected
+    plans = tuple(assignment.chosen for assignment in found.assignments)
+    for pool in instance.infrastructure.pools:
+        for node in range(pool.nodes):
+            here = [
+                sized.demand
+                for sized in found.deployments
+                for place in sized.nodes
+                if sized.deployment.pool == pool.name and place == node
+            ]
+            assert sum(demand.cpus for demand in here) <= pool.cpus * (1 + 1e-6)
+            assert sum(demand.memory_bytes for demand in here) <= pool.memory_bytes * (1 + 1e-6)
+    assert sum(plan.estimate.cost_usd_per_h.value for plan in plans) == pytest.approx(found.cost_usd_per_h)
+
+
+def test_queries_that_are_alike_are_rejected_alike() -> None:
+    instance = random_instance(7, queries=1, cost_slos=0.0)
+    query = instance.queries[0]
+    plan = instance.candidates[query.name][0]
+    queries = [query.model_copy(update={"name": f"copy{n}"}) for n in range(12)]
+    copies = {one.name: (replace(plan, query=one.name),) for one in queries}
+    many = Instance(instance.infrastructure, tuple(queries), copies)
+    found = match(frontiers_of(many), many.infrastructure, reestimate)
+    assert len(found.rejections) > 1
+    assert len({rejection.query for rejection in found.rejections}) == len(found.rejections)
+    assert len({rejection.reason for rejection in found.rejections}) == 1

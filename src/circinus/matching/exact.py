@@ -11,7 +11,7 @@ import numpy as np
 from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
 from circinus.matching.greedy import goodness, greedy, improve, keeps_all
-from circinus.matching.highs import Relaxation, Relaxed, minimise
+from circinus.matching.highs import Minimise, Relaxation, Relaxed, minimise
 from circinus.matching.problem import BoolArray, FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
 from circinus.matching.rounding import rounding_cut
@@ -43,9 +43,13 @@ class ExactSolver:
     guides a second greedy choice, and rules out what costs more than the best choice known.
     """
 
-    def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: Minimise = minimise
+    ) -> None:
+        """With a seed for the solver, and where it runs: in this process unless told otherwise."""
         self._seed = seed
         self._clock = clock
+        self._solve = minimise
 
     def choose(
         self,
@@ -71,7 +75,7 @@ class ExactSolver:
         reachable = int(weights.multiples[servable].sum())
         if not reachable:
             return Choice(best, best, 0.0, 0.0, optimal=True)
-        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed)
+        search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed, self._solve)
         if any(weights.total(best) < weights.total(start) for start in starts):
             best = search.cautious(best)
         safe = best
@@ -100,7 +104,9 @@ class _Search:
         clock: Callable[[], float],
         seed: int,
         allowed: BoolArray | None,
+        solve: Minimise,
     ) -> None:
+        self._solve = solve
         self._programme = programme
         self._allowed = allowed
         self._problem = programme.problem
@@ -122,7 +128,7 @@ class _Search:
         objective = cost / max(2 * float(cost @ np.array(programme.upper)), 1e-9)  # in all, less than half a unit
         objective[: len(query_of)] -= self._weights.multiples[query_of]
         start = np.where(np.isin(best, programme.candidates), best, -1)
-        values, _ = minimise(
+        values, _ = self._solve(
             programme,
             objective,
             programme.values_of(start, self._problem.usage_of(start)),
@@ -200,7 +206,7 @@ class _Search:
 
     def _minimise(self, objective: FloatArray, best: IntArray, gap: float) -> tuple[FloatArray | None, float]:
         start = self._programme.values_of(best, self._problem.usage_of(best))
-        return minimise(self._programme, objective, start, time_limit_s=self._left_s(), gap=gap, seed=self._seed)
+        return self._solve(self._programme, objective, start, time_limit_s=self._left_s(), gap=gap, seed=self._seed)
 
     def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
         if polish:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,6 +34,23 @@ class Relaxed:
     """(columns,)"""
     reduced_costs: FloatArray
     """(columns,) what the objective rises by at least when a column at 0 is raised by one."""
+
+
+class Minimise(Protocol):
+    """Solves a mixed-integer programme; see `minimise`."""
+
+    def __call__(
+        self,
+        programme: LinearProgramme,
+        objective: FloatArray,
+        start: FloatArray,
+        *,
+        time_limit_s: float,
+        gap: float,
+        seed: int,
+    ) -> tuple[FloatArray | None, float]:
+        """(values of the columns or None, a bound below which no solution is)"""
+        ...
 
 
 class Relaxation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.alternatives import assignments
 from circinus.matching.choice import Solver
 from circinus.matching.compilation import compile_problem
+from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of, run_passes
 from circinus.matching.plan_set import Matching, SizedDeployment
@@ -20,7 +22,7 @@ from circinus.matching.problem import IntArray, Problem
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import rejections
 from circinus.matching.relaxation import Replan
-from circinus.matching.resource_prices import resource_prices
+from circinus.matching.resource_prices import relaxed
 from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier, plan_queries, plan_query
@@ -121,49 +123,57 @@ def match(
     def compile_candidates(candidates: Candidates) -> Problem:
         return compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
 
-    def solve(problem: Problem, start: IntArray | None = None) -> State:
-        state = State(
-            problem=problem,
-            queries=queries,
-            infrastructure=infrastructure,
-            usable_link_share=settings.usable_link_share,
-            reestimate=reestimate,
-            solver=solver or _solver(len(queries), settings.seed, clock),
-            deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
-            attempted=start,
-            many=len(queries) > EXACT_UP_TO,
-        )
-        return run_passes(state, clock=clock)
+    with ExitStack() as opened:
+        chosen_by = solver or _solver(len(queries), settings.seed, clock, opened)
 
-    candidates: Candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-    if compose is None:
-        state = solve(compile_candidates(candidates))
-    else:
-        state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
+        def solve(problem: Problem, start: IntArray | None = None) -> State:
+            state = State(
+                problem=problem,
+                queries=queries,
+                infrastructure=infrastructure,
+                usable_link_share=settings.usable_link_share,
+                reestimate=reestimate,
+                solver=chosen_by,
+                deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
+                attempted=start,
+                many=len(queries) > EXACT_UP_TO,
+            )
+            return run_passes(state, clock=clock)
+
+        candidates: Candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
+        if compose is None:
+            state = solve(compile_candidates(candidates))
+        else:
+            state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
     return _matching(state, frontiers, replan, settings.seed)
 
 
-def _solver(queries: int, seed: int, clock: Callable[[], float]) -> Solver:
+def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitStack) -> Solver:
+    """The solver for so many queries; what it needs is closed with `opened`."""
     if queries <= EXACT_UP_TO:
         return ExactSolver(seed=seed, clock=clock)
-    return PriceSolver(seed=seed, clock=clock)
+    apart = EndableSolver()
+    opened.callback(apart.close)
+    apart.warm()
+    return PriceSolver(seed=seed, clock=clock, minimise=apart.minimise)
 
 
 def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, seed: int) -> Matching:
     assert state.usage is not None
     problem = state.problem
-    total_weight = float(problem.weight.sum())
+    total_weight, satisfied = float(problem.weight.sum()), problem.weight_of(chosen_of(state))
+    known = relaxed(problem, chosen_of(state), seed)
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),
         deployments=_sized(state),
-        satisfied_weight=problem.weight_of(chosen_of(state)),
+        satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
-        weight_bound=min(state.weight_bound, total_weight),
+        weight_bound=max(min(state.weight_bound, known.weight_bound, total_weight), satisfied),
         optimal=state.optimal,
-        cost_bound_usd_per_h=state.cost_bound_usd_per_h,
-        prices=resource_prices(problem, chosen_of(state), seed),
+        cost_bound_usd_per_h=max(state.cost_bound_usd_per_h, known.cost_bound_usd_per_h),
+        prices=known.prices,
     )
 
 

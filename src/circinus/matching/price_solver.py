@@ -12,6 +12,7 @@ from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
 from circinus.matching.exact import ExactSolver
 from circinus.matching.greedy import greedy, improve, keeps_all
+from circinus.matching.highs import Minimise, minimise
 from circinus.matching.prices.dual import Objective, bound
 from circinus.matching.prices.fluid import BoolArray, FloatArray
 from circinus.matching.prices.of_problem import FluidView, filled_shares, stretches
@@ -39,10 +40,13 @@ _PROVED = 1e-6
 class PriceSolver:
     """Prices of a relaxation in which replicas may be divided lead to choices with whole ones; bounds hold for both."""
 
-    def __init__(self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        """With a seed for samples and for the exact model."""
+    def __init__(
+        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: Minimise = minimise
+    ) -> None:
+        """With a seed for samples and for the exact models, and where these run: here unless told otherwise."""
         self._seed = seed
         self._clock = clock
+        self._minimise = minimise
 
     def choose(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
@@ -67,7 +71,7 @@ class PriceSolver:
         if len(problem.queries) > _EXACT_UP_TO or not view.queries:
             return choice
         doubts = _doubts(problem, view, regrets, best)
-        count, solver = _IN_DOUBT, ExactSolver(seed=self._seed, clock=self._clock)
+        count, solver = _IN_DOUBT, ExactSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
         while not choice.optimal and (left_s := deadline_s - self._clock()) > 0:
             everybody = count >= len(doubts)
             allowed = None if everybody else _allowed(problem, choice.safe, doubts[:count], usable)

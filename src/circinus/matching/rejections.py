@@ -14,6 +14,7 @@ from circinus.matching.plan_set import Rejection
 from circinus.matching.problem import Problem
 from circinus.matching.relaxation import Replan, cheapest_relaxation
 from circinus.planning import Frontier
+from circinus.spec import Query
 
 _MOST_NODES = 4
 """How many more nodes are tried."""
@@ -23,12 +24,22 @@ _NEAREST = 3
 
 
 def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> tuple[Rejection, ...]:
-    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives."""
-    return tuple(
-        _rejection(state, query, frontiers[name], replan)
-        for query, name in enumerate(state.problem.queries)
-        if chosen_of(state)[query] < 0
-    )
+    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives.
+
+    What is said of one query holds for all that differ from it in name and weight alone: to be let in beside the others
+    takes the same of each.
+    """
+    said: dict[Query, Rejection] = {}
+    found = []
+    for number, query in enumerate(state.queries):
+        if chosen_of(state)[number] >= 0:
+            continue
+        kind = query.model_copy(update={"name": "any", "weight": 1.0})
+        known = said.get(kind)
+        if known is None or f"query {known.query}:" in known.reason:  # what names one query is not said of others
+            said[kind] = known = _rejection(state, number, frontiers[query.name], replan)
+        found.append(replace(known, query=query.name))
+    return tuple(found)
 
 
 def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:

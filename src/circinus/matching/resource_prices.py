@@ -10,7 +10,7 @@ from circinus.matching.prices.dual import Objective, bound
 from circinus.matching.prices.fluid import FloatArray
 from circinus.matching.prices.of_problem import FluidView
 from circinus.matching.prices.search import PriceSearch
-from circinus.matching.prices.solve import cost_counts
+from circinus.matching.prices.solve import cost_counts, weight_limit
 from circinus.matching.problem import RESOURCES, IntArray, Problem
 from circinus.matching.programme import usable_candidates
 
@@ -42,8 +42,20 @@ class ResourcePrice:
     """US dollars per hour by which one more unit would lower the cost of the weight that is satisfied."""
 
 
-def resource_prices(problem: Problem, chosen: IntArray, seed: int) -> tuple[ResourcePrice, ...]:
-    """Of every resource that any plan may take, in the order of pools and links.
+@dataclass(frozen=True)
+class Relaxed:
+    """What the relaxed matching says of a choice: it holds for every choice of the same candidates."""
+
+    prices: tuple[ResourcePrice, ...]
+    """Of every resource that any plan may take, in the order of pools and links."""
+    weight_bound: float
+    """No choice satisfies more weight."""
+    cost_bound_usd_per_h: float
+    """No choice that satisfies as much costs less."""
+
+
+def relaxed(problem: Problem, chosen: IntArray, seed: int) -> Relaxed:
+    """What binds, and how much better another choice could be.
 
     Args:
         problem: what was matched.
@@ -53,23 +65,23 @@ def resource_prices(problem: Problem, chosen: IntArray, seed: int) -> tuple[Reso
     view = FluidView.of(problem, usable_candidates(problem, ()))
     weight = problem.weight_of(chosen)
     if not view.queries:
-        return ()
+        return Relaxed((), 0.0, 0.0)
     fluid = view.stretched(np.ones(len(problem.deployments)))
     search = PriceSearch(fluid, np.random.default_rng(seed))
     objective = Objective(1.0, cost_counts(fluid))
     prices = search.sharpened(objective, search.most_worth(objective))
-    most = max(min(bound(fluid, Objective(1.0, 0.0), prices), fluid.total_weight), weight)
+    most = max(weight_limit(fluid, bound(fluid, Objective(1.0, 0.0), prices)), weight)
     by_weight = view.by_resource(prices)
     by_weight[by_weight < (_NOTHING * most if weight < fluid.total_weight else np.inf)] = 0.0
-    by_cost = np.zeros(len(by_weight))
+    by_cost, least, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
     if weight > 0:
-        by_cost = view.by_resource(search.least_cost(weight, most))
-    usage = problem.usage_of(chosen)
+        asked = Objective(0.0, 1.0, weight)
+        of_cost = search.sharpened(asked, search.least_cost(weight, most))
+        by_cost, least = view.by_resource(of_cost), min(max(-bound(fluid, asked, of_cost), 0.0), usage.cost_usd_per_h)
     by_cost[by_cost < _NOTHING * usage.cost_usd_per_h] = 0.0
-    return (
-        *_of_pools(problem, usage.rows, by_weight, by_cost),
-        *_of_links(problem, usage.traffic_bytes_per_s, by_weight, by_cost),
-    )
+    pools = _of_pools(problem, usage.rows, by_weight, by_cost)
+    links = _of_links(problem, usage.traffic_bytes_per_s, by_weight, by_cost)
+    return Relaxed((*pools, *links), most, least)
 
 
 def _of_pools(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ResourcePrice]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
+from circinus.matching.highs import Minimise
 from circinus.matching.linear import LinearProgramme
 from circinus.matching.prices.answer import NOT_SERVED, TOLERANCE, Members
 from circinus.matching.prices.dual import Objective
@@ -16,23 +16,6 @@ from circinus.matching.prices.rounding import Regrets
 
 _ROUNDING = 1e-9
 """Share by which sums of weights may differ."""
-
-
-class Minimise(Protocol):
-    """Solves a mixed-integer programme; see `highs.minimise`."""
-
-    def __call__(
-        self,
-        programme: LinearProgramme,
-        objective: FloatArray,
-        start: FloatArray,
-        *,
-        time_limit_s: float,
-        gap: float,
-        seed: int,
-    ) -> tuple[FloatArray | None, float]:
-        """(values of the columns or None, a bound below which no solution is)"""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

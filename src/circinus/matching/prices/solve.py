@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.prices.ambiguous import Minimise, settle
+from circinus.matching.highs import Minimise
+from circinus.matching.prices.ambiguous import settle
 from circinus.matching.prices.answer import Members
 from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
