@@ -83,7 +83,7 @@ def compile_problem(
         pools=tuple(pools),
         nodes=nodes,
         node_capacity=node_capacity,
-        rows=_capacity_rows(demand, pool_of, nodes, node_capacity),
+        rows=_capacity_rows(demand, pool_of, nodes, node_capacity, [pool.headroom for pool in infrastructure.pools]),
         links=tuple(link.name for link in links),
         link_capacity_bytes_per_s=np.array([usable_link_share * link.bandwidth_bytes_per_s for link in links]),
     )
@@ -155,7 +155,9 @@ def _max_replicas(demand: FloatArray, nodes: IntArray, capacity: FloatArray) -> 
     return np.asarray(nodes * np.where(np.isinf(per_node), np.iinfo(np.int32).max, per_node), dtype=np.int64)
 
 
-def _capacity_rows(demand: FloatArray, pool_of: IntArray, nodes: IntArray, capacity: FloatArray) -> CapacityRows:
+def _capacity_rows(
+    demand: FloatArray, pool_of: IntArray, nodes: IntArray, capacity: FloatArray, headroom: Sequence[float]
+) -> CapacityRows:
     coefficients: list[FloatArray] = []
     limit: list[float] = []
     kind: list[tuple[int, int, bool]] = []
@@ -167,7 +169,7 @@ def _capacity_rows(demand: FloatArray, pool_of: IntArray, nodes: IntArray, capac
             if room <= 0 or nodes[pool] == 0 or not np.any(amounts > 0):
                 continue  # what asks for a resource that is not there has no replica at all (`max_replicas`)
             coefficients.append(amounts)
-            limit.append(room * float(nodes[pool]))
+            limit.append(room * float(nodes[pool]) * (1.0 - headroom[pool]))
             kind.append((pool, resource, True))
             for k in range(1, _LARGEST_FRACTION + 1):
                 pieces = np.clip(np.ceil((k + 1) * amounts / room - 1e-9) - 1, 0.0, k)

@@ -11,6 +11,7 @@ from circinus.spec.consistency import places
 from circinus.spec.faults import Wrong, describe, wrong
 from circinus.spec.forms import OneOrMany, distinct
 from circinus.spec.model import Count, Flag, Name, Number, SpecModel
+from circinus.spec.slo import Score
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
 
 
@@ -97,6 +98,8 @@ class Pool(SpecModel):
     hardware: HardwareClass
     price_usd_per_h: UsdPerH = Field(default=0.0, alias="price")
     """Price of one whole node for an hour."""
+    headroom: Score = Field(default=0.0, ge=0, lt=1)
+    """Share of all CPUs, memory and GPUs of the pool that plans leave free."""
     private: Flag | None = None
     """Whether only queries whose source is this site may run here; by default so on the tier `device`."""
 
