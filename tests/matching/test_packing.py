@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circinus.matching.packing import pack
+from circinus.matching.packing import pack, packed_share
 from random_matchings import packs
 
 _AMOUNT = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.51, 0.6, 0.7, 1.0])
@@ -62,3 +63,13 @@ def test_a_search_given_up_proves_nothing():
     assert (given_up.nodes, given_up.proved) == (None, False)
     searched = pack(demand, count, np.ones(2), 4)
     assert (searched.nodes, searched.proved) == (None, True)
+
+
+def test_a_pool_that_does_not_pack_is_filled_less() -> None:
+    """Of nodes for 4 CPUs, each takes one replica of 2.5 and none of them two."""
+    demand, capacity = np.array([[2.5, 0.1], [1.6, 0.1]]), np.array([4.0, 8.0])
+    assert packed_share(demand, np.array([3, 0]), capacity, 3) == 1.0
+    assert packed_share(demand, np.array([4, 0]), capacity, 3) == pytest.approx(0.75)
+    assert packed_share(demand, np.array([2, 3]), capacity, 2) == pytest.approx(
+        (2 * 2.5) / (2 * 2.5 + 3 * 1.6), abs=0.2
+    )

@@ -17,6 +17,10 @@ _GRACE_S, _GRACE_SHARE = 1.0, 0.25
 """Seconds beyond its time limit, and a share of that, which the solver may take to come to its end."""
 
 
+_START_S = 30.0
+"""Until the process listens; half a second is usual."""
+
+
 class EndableSolver:
     """`highs.minimise` in another process, started when it is first needed and kept for the next time.
 
@@ -28,9 +32,14 @@ class EndableSolver:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._finalizer: weakref.finalize[..., EndableSolver] | None = None
+        self._listens = False
 
     def warm(self) -> None:
-        """Start the process, so that it has begun by the time it is needed."""
+        """Start the process, so that it has begun by the time it is needed.
+
+        Raises:
+            OSError: as the system refuses sockets or processes.
+        """
         if self._process is None or self._process.poll() is not None:
             self.close()
             ours, theirs = socket.socketpair()
@@ -67,6 +76,13 @@ class EndableSolver:
             row_upper=programme.row_upper,
         )
         try:
+            # Before it listens, nothing larger than the socket's buffer can be sent without waiting for ever.
+            if not self._listens and not self._connection.poll(_START_S):
+                self.close()
+                return None, -math.inf
+            if not self._listens:
+                self._connection.recv()
+                self._listens = True
             self._connection.send(Request(plain, objective, start, time_limit_s, gap, seed))
             if self._connection.poll(time_limit_s * (1 + _GRACE_SHARE) + self._grace_s):
                 found: tuple[FloatArray | None, float] = self._connection.recv()
@@ -84,6 +100,7 @@ class EndableSolver:
         if self._finalizer is not None:
             self._finalizer()
         self._process = self._connection = self._finalizer = None
+        self._listens = False
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:

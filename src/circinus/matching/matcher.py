@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,8 +155,11 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitSta
         return ExactSolver(seed=seed, clock=clock)
     apart = EndableSolver()
     opened.callback(apart.close)
-    apart.warm()
-    return PriceSolver(seed=seed, clock=clock, minimise=apart.minimise)
+    if os.name == "posix":
+        with suppress(OSError):  # without another process it is solved in this one
+            apart.warm()
+            return PriceSolver(seed=seed, clock=clock, minimise=apart.minimise)
+    return PriceSolver(seed=seed, clock=clock)
 
 
 def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, seed: int) -> Matching:
@@ -172,7 +176,9 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         cost_usd_per_h=state.usage.cost_usd_per_h,
         weight_bound=max(min(state.weight_bound, known.weight_bound, total_weight), satisfied),
         optimal=state.optimal,
-        cost_bound_usd_per_h=max(state.cost_bound_usd_per_h, known.cost_bound_usd_per_h),
+        cost_bound_usd_per_h=min(
+            max(state.cost_bound_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h
+        ),
         prices=known.prices,
     )
 

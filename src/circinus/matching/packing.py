@@ -11,8 +11,8 @@ import numpy as np
 from circinus.matching.cuts import PackingCut, PoolCut
 from circinus.matching.problem import FloatArray, IntArray, Problem, Usage
 
-SEARCH_STEPS = 20_000
-"""Partial packings that the exact search looks at before it gives up."""
+SEARCH_STEPS, _FEW_STEPS = 20_000, 100
+"""Partial packings that the exact search looks at before it gives up; few where no proof is asked for."""
 
 _TOLERANCE = 1e-9
 """Share of a node by which rounded sums may exceed it."""
@@ -193,7 +193,11 @@ def pack_pools(
     for pool in range(len(problem.pools)):
         members = np.flatnonzero((problem.pool_of == pool) & (usage.replicas > 0))
         packing = pack(
-            problem.demand[members], usage.replicas[members], problem.node_capacity[pool], int(problem.nodes[pool])
+            problem.demand[members],
+            usage.replicas[members],
+            problem.node_capacity[pool],
+            int(problem.nodes[pool]),
+            _FEW_STEPS if widely else SEARCH_STEPS,
         )
         if packing.nodes is None and widely:
             cuts.append(_filled_less(problem, usage, pool, members))

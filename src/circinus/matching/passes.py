@@ -89,7 +89,7 @@ def choose(state: State, clock: Callable[[], float]) -> State:
         nodes=None,
         sizing=None,
         weight_bound=min(state.weight_bound, choice.weight_bound) if exact else state.weight_bound,
-        cost_bound_usd_per_h=choice.cost_bound_usd_per_h if exact else state.cost_bound_usd_per_h,
+        cost_bound_usd_per_h=choice.cost_bound_usd_per_h if exact else 0.0,  # of this choice's weight alone
         optimal=choice.optimal and exact,
     )
 
@@ -199,7 +199,7 @@ def _settle(state: State, passes: Sequence[Pass]) -> State:
     chosen = max(repaired, key=lambda found: goodness(problem, found))
     while True:
         usage = problem.usage_of(chosen)
-        nodes, packing = pack_pools(problem, usage)
+        nodes, packing = pack_pools(problem, usage, widely=state.many)
         victims: Sequence[int]
         if packing:
             pool = packing[0].pool

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from circinus.matching.choice import Choice
 from circinus.matching.cuts import Cut
 from circinus.matching.exact import ExactSolver
-from circinus.matching.greedy import greedy, improve, keeps_all
+from circinus.matching.greedy import goodness, greedy, improve, keeps_all
 from circinus.matching.highs import Minimise, minimise
 from circinus.matching.prices.dual import Objective, bound
 from circinus.matching.prices.fluid import BoolArray, FloatArray
@@ -21,7 +22,6 @@ from circinus.matching.prices.search import PriceSearch
 from circinus.matching.prices.solve import FluidAnswer, solve_fluid
 from circinus.matching.problem import IntArray, Problem
 from circinus.matching.programme import usable_candidates
-from circinus.matching.standing import Standing
 
 _ROUNDS = 8
 """Times that loads are stretched by what whole replicas make of them."""
@@ -64,7 +64,7 @@ class PriceSolver:
         known = [improve(problem, start, cuts, enough=enough) for start in starts]
         if cuts or not starts:
             known.append(greedy(problem, cuts, enough=enough))
-        best = max(known, key=lambda chosen: Standing(problem, chosen).goodness)
+        best = max(known, key=partial(goodness, problem))
         best, regrets = self._stretched(problem, cuts, view, relaxed, best, enough)
         safe = best if keeps_all(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
         choice = self._with_bounds(problem, relaxed, Choice(best, safe, relaxed.weight_bound, 0.0, optimal=False))
@@ -96,12 +96,12 @@ class PriceSolver:
         """(the best choice of some rounds, regrets at the last prices)"""
         answer, stretch = relaxed, np.ones(len(problem.deployments))
         filled = filled_shares(problem, cuts)
-        goodness = Standing(problem, best).goodness
+        known = goodness(problem, best)
         for _ in range(_ROUNDS):
             chosen = improve(problem, view.candidates(answer.chosen), cuts, enough=enough)
-            found = Standing(problem, chosen).goodness
-            if found > goodness:
-                best, goodness = chosen, found
+            found = goodness(problem, chosen)
+            if found > known:
+                best, known = chosen, found
             if enough():
                 break
             usage = problem.usage_of(chosen)
@@ -148,13 +148,13 @@ def _allowed(problem: Problem, best: IntArray, doubts: IntArray, usable: BoolArr
 
 def _better(problem: Problem, known: Choice, found: Choice, everybody: bool) -> Choice:
     """The better choice of two with what is known of both; bounds among some candidates alone bound nothing."""
-    safe = max(known.safe, found.safe, key=lambda chosen: Standing(problem, chosen).goodness)
+    safe = max(known.safe, found.safe, key=partial(goodness, problem))
     weight = problem.weight_of(safe)
     # Bounds on cost are of one weight.
     least = known.cost_bound_usd_per_h if weight == problem.weight_of(known.safe) else 0.0
     if not everybody:
         return replace(known, chosen=safe, safe=safe, cost_bound_usd_per_h=least, optimal=False)
     most = max(min(known.weight_bound, found.weight_bound), weight)
-    chosen = found.chosen if Standing(problem, found.chosen).goodness > Standing(problem, safe).goodness else safe
+    chosen = found.chosen if goodness(problem, found.chosen) > goodness(problem, safe) else safe
     least = max(least, found.cost_bound_usd_per_h) if problem.weight_of(found.chosen) == weight else least
     return Choice(chosen, safe, most, least, optimal=found.optimal)

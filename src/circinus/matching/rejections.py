@@ -14,7 +14,6 @@ from circinus.matching.plan_set import Rejection
 from circinus.matching.problem import Problem
 from circinus.matching.relaxation import Replan, cheapest_relaxation
 from circinus.planning import Frontier
-from circinus.spec import Query
 
 _MOST_NODES = 4
 """How many more nodes are tried."""
@@ -29,17 +28,25 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
     What is said of one query holds for all that differ from it in name and weight alone: to be let in beside the others
     takes the same of each.
     """
-    said: dict[Query, Rejection] = {}
+    said: dict[object, Rejection] = {}
     found = []
     for number, query in enumerate(state.queries):
         if chosen_of(state)[number] >= 0:
             continue
-        kind = query.model_copy(update={"name": "any", "weight": 1.0})
+        frontier = frontiers[query.name]
+        plans = tuple(candidate.plan for candidate in frontier.candidates)
+        kind = (query.model_copy(update={"name": "any", "weight": 1.0}), plans, frontier.reason)
         known = said.get(kind)
-        if known is None or f"query {known.query}:" in known.reason:  # what names one query is not said of others
-            said[kind] = known = _rejection(state, number, frontiers[query.name], replan)
+        if known is None or _names(known):
+            said[kind] = known = _rejection(state, number, frontier, replan)
         found.append(replace(known, query=query.name))
     return tuple(found)
+
+
+def _names(rejection: Rejection) -> bool:
+    """Whether its own query is named in what is said of it, so that it cannot be said of others."""
+    name = f"query {rejection.query}:"
+    return any(name in reason for reason in (rejection.reason, *(other.reason for other in rejection.alternatives)))
 
 
 def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:

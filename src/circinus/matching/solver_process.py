@@ -14,6 +14,9 @@ from multiprocessing.connection import Connection
 from circinus.matching.highs import minimise
 from circinus.matching.linear import FloatArray, LinearProgramme
 
+READY = "ready"
+"""Said once, when requests are listened to."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -31,6 +34,7 @@ def main() -> None:
     """Serve requests until the other end closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with Connection(int(sys.argv[1])) as connection:
+        connection.send(READY)
         while True:
             try:
                 asked: Request = connection.recv()

@@ -17,7 +17,7 @@ _WEIGHT_STEPS = 1_000_000
 """Weights that are no multiples of a common unit are rounded to this fraction of their sum."""
 
 _MANY = 100_000
-"""Weights of so many queries are rounded to as much finer fractions."""
+"""For every so many queries, a common unit may be finer by as much again and still count as one."""
 
 
 @dataclass(frozen=True)

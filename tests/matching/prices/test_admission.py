@@ -103,3 +103,17 @@ def test_what_makes_no_sense_is_refused_in_words(applicant: Applicant, words: st
     admissions = Admissions(solve_fluid(_alone([[[0.9]]], [1.0])))
     with pytest.raises(PlanningError, match=words):
         admissions.ask(applicant)
+
+
+def test_free_plans_do_not_make_costs_dear() -> None:
+    free = _alone([[[0.9]]], [1.0])
+    answer = solve_fluid(FluidProblem(free.multiplicity, free.weight, np.zeros((1, 1)), free.amounts, free.site, 1, 0))
+    heavy = Applicant(3.0, np.array([0.01, np.inf]), np.array([[0.8], [0.0]]), 0)
+    assert Admissions(answer).ask(heavy) == Admitted(0, ((0, -1),))
+
+
+def test_a_resource_that_is_overfull_by_rounding_keeps_nobody_out_who_does_not_use_it() -> None:
+    problem = _alone([[[0.10000001, 0.0]]] * 10, [1.0] * 10)
+    assert isinstance(
+        Admissions(solve_fluid(problem)).ask(Applicant(1.0, np.ones(1), np.array([[0.0, 0.5]]), 0)), Admitted
+    )

@@ -99,3 +99,31 @@ def test_other_resources_are_another_problem() -> None:
     answer = solve_fluid(crowd(rng, 10, shared=3), time_limit_s=0.0)
     with pytest.raises(PlanningError, match="found 1 sites with 0 resources each and 4 shared"):
         rematch(answer, crowd(rng, 10, shared=4), np.arange(10))
+
+
+def test_from_nothing_and_to_nothing() -> None:
+    problem = crowd(np.random.default_rng(0), 10, shared=3)
+    nothing = solve_fluid(problem.part(np.zeros(0, dtype=np.int64)))
+    begun = rematch(nothing, problem, np.full(10, -1))
+    assert begun.answer.weight > 0
+    ended = rematch(begun.answer, problem.part(np.zeros(0, dtype=np.int64)), np.zeros(0, dtype=np.int64))
+    assert (ended.answer.weight, ended.answer.weight_bound, len(ended.changed)) == (0.0, 0.0, 0)
+
+
+def test_a_wider_site_lets_others_in() -> None:
+    amounts = np.array([[[0.6]], [[1.2]]])
+    before = FluidProblem(np.ones(2), np.array([1.0, 3.0]), np.ones((2, 1)), amounts, np.zeros(2, dtype=int), 1, 1)
+    answer = solve_fluid(before)
+    assert answer.chosen.tolist() == [0, -1]
+    found = rematch(answer, replace(before, amounts=amounts * 0.75), np.arange(2))
+    assert found.answer.chosen.tolist() == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("came_from", "words"),
+    [([0, 0, -1], "query 0 twice"), ([0, 7, -1], "found query 7"), ([0, 1], "found the shape")],
+)
+def test_origins_that_make_no_sense_are_refused(came_from: list[int], words: str) -> None:
+    problem = crowd(np.random.default_rng(0), 3)
+    with pytest.raises(PlanningError, match=words):
+        rematch(solve_fluid(problem), problem, np.array(came_from))

@@ -14,10 +14,11 @@ from circinus.errors import PlanningError
 from circinus.matching.highs import minimise
 from circinus.matching.prices import FluidAnswer, FluidProblem, solve_fluid
 from circinus.matching.prices.answer import Members
-from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
 from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
 from circinus.matching.prices.search import PriceSearch
+from circinus.matching.prices.solve import weight_limit
 from random_fluid import crowd
 
 SEEDS = st.integers(0, 10**6)
@@ -138,6 +139,7 @@ def test_nothing_to_serve() -> None:
     [
         ("weight", np.nan, "class 1: found weight nan"),
         ("multiplicity", 0.0, "class 1: found multiplicity 0"),
+        ("multiplicity", 1.5, "class 1: found multiplicity 1.5, expected a whole number"),
         ("cost_usd_per_h", -1.0, "class 1, plan 0: found cost -1"),
         ("cost_usd_per_h", np.nan, "class 1, plan 0: found cost nan"),
         ("amounts", -0.1, "class 1, plan 0: found demand -0.1"),
@@ -158,3 +160,32 @@ def test_shapes_that_do_not_belong_together_are_refused(name: str) -> None:
     problem = crowd(np.random.default_rng(0), 3)
     with pytest.raises(PlanningError, match=f"{name}: found the shape"):
         solve_fluid(replace(problem, **{name: getattr(problem, name)[:2]}))
+
+
+def test_a_light_query_is_served_beside_a_heavy_one() -> None:
+    problem = FluidProblem(
+        np.ones(2), np.array([1e6, 1.0]), np.ones((2, 1)), np.full((2, 1, 1), 0.1), np.zeros(2, dtype=int), 1, 0
+    )
+    assert solve_fluid(problem).chosen.tolist() == [0, 0]
+
+
+def test_a_resource_that_is_full_to_rounding_keeps_nobody_from_others() -> None:
+    amounts = np.zeros((12, 1, 2))
+    amounts[:10, 0, 0], amounts[10:, 0, 1] = 0.10000001, 0.4
+    problem = FluidProblem(np.ones(12), np.ones(12), np.ones((12, 1)), amounts, np.zeros(12, dtype=int), 1, 0)
+    assert (solve_fluid(problem).chosen == 0).all()
+
+
+def test_bounds_of_single_precision_hold_where_everybody_fits() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        amounts = rng.uniform(0.5, 1.0, (100, 1, 3)).astype(np.float32)
+        amounts /= amounts.sum(axis=0) * np.float32(1.0000001)
+        problem = FluidProblem(np.ones(100), np.ones(100), np.ones((100, 1)), amounts, np.zeros(100, dtype=int), 1, 0)
+        for price in (0.0, 20.0, 70.0):
+            assert (
+                weight_limit(problem, bound(problem, Objective(1.0, 0.0), Prices(np.zeros((1, 0)), np.full(3, price))))
+                == 100
+            )
+            regrets = Regrets.at(problem, Objective(1.0, 0.0), Prices(np.zeros((1, 0)), np.full(3, price)))
+            assert regrets.bound(problem, Prices(np.zeros((1, 0)), np.full(3, price))) >= 100 - 1e-9

@@ -88,8 +88,10 @@ class Admissions:
         own = site * problem.local + np.arange(problem.local)
         resources = np.concatenate([own, problem.sites * problem.local + np.arange(problem.shared)])
         price = np.concatenate([self._answer.prices.local[site], self._answer.prices.shared])
-        room = 1.0 - self.usage[resources]
-        gain = applicant.weight - self._objective.cost * applicant.cost_usd_per_h
+        room = np.maximum(1.0 - self.usage[resources], 0.0)
+        listed = np.isfinite(applicant.cost_usd_per_h)
+        cost = np.where(listed, applicant.cost_usd_per_h, 0.0)
+        gain = np.where(listed, applicant.weight - self._objective.cost * cost, -np.inf)
         amounts = applicant.amounts.astype(np.float64)
         fits = (amounts <= room).all(axis=1) & np.isfinite(gain)
         if fits.any():
@@ -110,7 +112,7 @@ class Admissions:
         return Admitted(int(coming.plan[pair[0][1]]), ((query, option),))
 
     def leave(self, amounts: FloatArray, site: int) -> None:
-        """A query that was let in leaves; `amounts` (S,) of its plan."""
+        """A query that was let in leaves; `amounts` (S,) of its plan. Those that ran at the beginning stay."""
         problem = self._members.problem
         own = site * problem.local + np.arange(problem.local)
         self.usage[own] -= amounts[: problem.local]

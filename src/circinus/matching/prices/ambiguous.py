@@ -12,7 +12,7 @@ from circinus.matching.linear import LinearProgramme
 from circinus.matching.prices.answer import NOT_SERVED, TOLERANCE, Members
 from circinus.matching.prices.dual import Objective
 from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray
-from circinus.matching.prices.rounding import Regrets
+from circinus.matching.prices.rounding import Regrets, best_plans
 
 _ROUNDING = 1e-9
 """Share by which sums of weights may differ."""
@@ -65,11 +65,11 @@ def settle(
     queries = np.flatnonzero(regrets.second[members.class_of] <= distance)
     complete = len(queries) <= most
     queries = regrets.nearest(members, queries, most)
-    if not len(queries):
-        return Settled(chosen, now)
+    if not len(queries):  # a better choice takes the best of every query, if that fits
+        best = best_plans(members, regrets)
+        found = best if _keeps(members, best, least_weight) and members.worth(best, objective) > now else chosen
+        return Settled(found, members.worth(found, objective))
     model = _Model.of(members, regrets, chosen, objective, queries, distance, least_weight, complete=complete)
-    if model is None:
-        return Settled(chosen, np.inf)
     values, least = minimise(
         model.programme,
         model.objective,
@@ -78,14 +78,19 @@ def settle(
         gap=max(unit * (1 - _ROUNDING) - _ROUNDING, _ROUNDING * max(abs(now), 1.0)),
         seed=seed,
     )
-    found = chosen if values is None else model.choice(chosen, values)
-    enough = least_weight is None or members.weight(found) >= least_weight * (1 - _ROUNDING)
-    if not enough or members.worth(found, objective) < now or members.usage(found).max(initial=0.0) > 1.0 + TOLERANCE:
+    found = chosen if values is None else model.choice(values)
+    if members.worth(found, objective) < now or not _keeps(members, found, least_weight):
         found = chosen
     limit = np.inf
     if complete and np.isfinite(least):
         limit = max(model.fixed_worth - least, now)
     return Settled(found, float(limit))
+
+
+def _keeps(members: Members, chosen: IntArray, least_weight: float | None) -> bool:
+    """Whether a choice fits, and satisfies the weight that it must."""
+    enough = least_weight is None or members.weight(chosen) >= least_weight * (1 - _ROUNDING)
+    return enough and members.usage(chosen).max(initial=0.0) <= 1.0 + TOLERANCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +102,8 @@ class _Model:
     """(columns,)"""
     plan: IntArray
     """(columns,)"""
-    queries: IntArray
+    others: IntArray
+    """(N,) what those have that are not in doubt."""
     fixed_worth: float
 
     @classmethod
@@ -112,7 +118,7 @@ class _Model:
         least_weight: float | None,
         *,
         complete: bool,
-    ) -> _Model | None:
+    ) -> _Model:
         problem = members.problem
         plans = problem.cost_usd_per_h.shape[1]
         reduced = regrets.reduced[members.class_of[queries]].astype(np.float64)
@@ -121,8 +127,6 @@ class _Model:
         served = np.flatnonzero(chosen[queries] >= 0)
         within[served, chosen[queries[served]]] = True
         row, plan = np.nonzero(within[:, :plans])
-        if not len(row):
-            return None
         classes = members.class_of[queries[row]]
         amounts = problem.amounts[classes, plan].astype(np.float64)
         others = chosen.copy()
@@ -150,12 +154,11 @@ class _Model:
                 scale = 1.0 / max(float(values.max()), 1e-12)
                 programme.add_row(column, values * scale, -np.inf, max(float(room[resource]), 0.0) * scale)
         start = (chosen[queries[row]] == plan).astype(np.float64)
-        return cls(programme, -worth, start, queries[row], plan, queries, members.worth(others, objective))
+        return cls(programme, -worth, start, queries[row], plan, others, members.worth(others, objective))
 
-    def choice(self, chosen: IntArray, values: FloatArray) -> IntArray:
-        """(N,) with what the columns' values say."""
-        found = chosen.copy()
-        found[self.queries] = NOT_SERVED
+    def choice(self, values: FloatArray) -> IntArray:
+        """(N,) what the columns' values say, beside what the others have."""
+        found = self.others.copy()
         taken = np.flatnonzero(values > 0.5)
         found[self.query[taken]] = self.plan[taken]
         return found

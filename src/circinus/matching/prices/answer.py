@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, FloatArray, FluidProblem, IntArray
 
-TOLERANCE = 1e-6
-"""Share of a capacity by which usage may exceed it: the rounding of sums."""
+__all__ = ["NOT_SERVED", "TOLERANCE", "Members"]
+
 NOT_SERVED = -1
 
 

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from circinus.matching.prices.fluid import Amounts, BoolArray, FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, FluidProblem, IntArray
 
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-9
@@ -87,15 +87,18 @@ def usual_worth(problem: FluidProblem, objective: Objective) -> float:
 
 
 def bound(problem: FluidProblem, objective: Objective, prices: Prices) -> float:
-    """No choice, not even one that divides queries over plans, is worth more; valid at any prices."""
+    """No choice, not even one that divides queries over plans, is worth more; valid at any prices.
+
+    In double precision, and also of choices that exceed capacities by the tolerance that counts as rounding.
+    """
 
     def gain(chunk: _Chunk) -> float:
-        best = np.maximum(_reduced(problem, objective, prices, chunk).max(axis=1), 0.0)
-        return float(best.astype(np.float64) @ problem.multiplicity[chunk.classes])
+        best = np.maximum(_reduced(problem, objective, prices, chunk, np.float64).max(axis=1), 0.0)
+        return float(best @ problem.multiplicity[chunk.classes])
 
     total = sum(_each(_chunks(problem), gain))
     floor = 0.0 if objective.least_weight is None else prices.weight * objective.least_weight
-    return float(total + prices.local.sum() + prices.shared.sum() - floor)
+    return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE) - floor)
 
 
 def reduced_values(problem: FluidProblem, objective: Objective, prices: Prices) -> Iterator[tuple[slice, Amounts]]:
@@ -242,9 +245,17 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="prices")
 
 
-def _reduced(problem: FluidProblem, objective: Objective, prices: Prices, chunk: _Chunk) -> Amounts:
-    """(classes, P) in the precision of the amounts."""
+def _reduced(
+    problem: FluidProblem,
+    objective: Objective,
+    prices: Prices,
+    chunk: _Chunk,
+    precision: type[np.floating[Any]] | None = None,
+) -> Amounts:
+    """(classes, P) in a precision, else in that of the amounts."""
     amounts = problem.amounts[chunk.classes]
+    if precision is not None:
+        amounts = amounts.astype(precision, copy=False)
     kind = amounts.dtype.type
     worth = ((objective.weight + prices.weight) * problem.weight[chunk.classes]).astype(kind)
     # The least factor keeps the infinite cost of a plan that is none infinite.

@@ -62,7 +62,7 @@ def exchange(
                 gaining=min(_GAINING, few[0]), yielding=min(_YIELDING, few[1]), running=running,
             )  # fmt: skip
             before = chosen[queries]
-            while (pair := best_pair(gaining, yielding, 1.0 - usage[resources], least)) is not None:
+            while (pair := best_pair(gaining, yielding, np.maximum(1.0 - usage[resources], 0.0), least)) is not None:
                 for moves, one in pair:
                     usage[resources] += moves.change[one]
                     chosen[moves.query[one]] = moves.plan[one]

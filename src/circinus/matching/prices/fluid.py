@@ -16,6 +16,8 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Amounts = NDArray[np.floating[Any]]
 
+TOLERANCE = 1e-6
+"""Share of a capacity by which usage may exceed it: the rounding of sums."""
 _TOGETHER = 4096
 """Classes that are looked at at once, to need little memory."""
 
@@ -113,6 +115,13 @@ class FluidProblem:
         for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight), ("site", self.site)):
             if values.shape != (count,):
                 raise PlanningError(f"{name}: found the shape {values.shape}, expected ({count},)")
+        if count and not plans:
+            raise PlanningError(f"plans: found none for {count} classes, expected room for one at least")
+        divided = np.flatnonzero(self.multiplicity != np.rint(self.multiplicity))
+        if len(divided):
+            raise PlanningError(
+                f"class {divided[0]}: found multiplicity {self.multiplicity[divided[0]]:g}, expected a whole number"
+            )
         for name, values in (("multiplicity", self.multiplicity), ("weight", self.weight)):
             wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
             if len(wrong):

@@ -14,7 +14,7 @@ from circinus.matching.prices.fluid import BoolArray, FluidProblem, IntArray
 from circinus.matching.prices.moves import Running
 from circinus.matching.prices.rounding import Regrets, ease, fill
 from circinus.matching.prices.search import PriceSearch
-from circinus.matching.prices.solve import FluidAnswer, cost_counts, dearest_usd_per_h, weight_limit
+from circinus.matching.prices.solve import FluidAnswer, cost_counts, dearest_usd_per_h, solve_fluid, weight_limit
 
 _STALE = 0.002
 """Share of the bound that may be missing more than before until prices are sought anew."""
@@ -50,14 +50,18 @@ def rematch(
         PlanningError: other resources than before, or numbers without meaning.
     """
     problem.checked()
+    members = Members.of(problem)
+    _check_origins(came_from, len(members.class_of), len(previous.chosen))
     before = previous.members.problem
     if (problem.sites, problem.local, problem.shared) != (before.sites, before.local, before.shared):
         raise PlanningError(
             f"resources: found {problem.sites} sites with {problem.local} resources each and {problem.shared} shared, "
             f"expected {before.sites}, {before.local} and {before.shared} as in the previous answer"
         )
-    members = Members.of(problem)
-    ran = np.where(came_from >= 0, previous.chosen[came_from], NOT_SERVED)
+    if not len(members.class_of):
+        return Rematched(solve_fluid(problem), np.zeros(0, dtype=np.int64), stale=False)
+    ran = np.full(len(came_from), NOT_SERVED)
+    ran[came_from >= 0] = previous.chosen[came_from[came_from >= 0]]
     chosen, served = ran.copy(), np.flatnonzero(ran >= 0)
     gone = ~np.isfinite(problem.cost_usd_per_h[members.class_of[served], ran[served]])
     chosen[served[gone]] = NOT_SERVED
@@ -94,17 +98,35 @@ def rematch(
     return Rematched(answer, served[found[served] != ran[served]], stale)
 
 
+def _check_origins(came_from: IntArray, queries: int, before: int) -> None:
+    """Raises PlanningError where it does not say of every query which one it was, each one once."""
+    if came_from.shape != (queries,):
+        raise PlanningError(f"came_from: found the shape {came_from.shape}, expected ({queries},)")
+    known = came_from[came_from >= 0]
+    if len(known) and known.max() >= before:
+        raise PlanningError(f"came_from: found query {known.max()}, expected one of the {before} before, or -1")
+    twice = np.flatnonzero(np.bincount(known, minlength=1) > 1)
+    if len(twice):
+        raise PlanningError(f"came_from: found query {twice[0]} twice, expected every one once")
+
+
 def _concerned(
     previous: FluidAnswer, members: Members, came_from: IntArray, chosen: IntArray, dropped: IntArray
 ) -> BoolArray:
-    """(sites,) where queries came, went or lost their plans, or what they take does not fit."""
-    problem, found = members.problem, np.zeros(members.problem.sites, dtype=bool)
+    """(sites,) where queries came, went or lost their plans, or what they take changed or does not fit."""
+    problem, before, found = members.problem, previous.members.problem, np.zeros(members.problem.sites, dtype=bool)
     site = problem.site[members.class_of]
     found[site[came_from < 0]] = True
     found[site[dropped]] = True
     stayed = np.zeros(len(previous.chosen), dtype=bool)
     stayed[came_from[came_from >= 0]] = True
-    found[previous.members.problem.site[previous.members.class_of[~stayed]]] = True
+    found[before.site[previous.members.class_of[~stayed]]] = True
+    # What a plan takes changes with the capacities: where there is more of one, there may be room for others.
+    both = np.flatnonzero((chosen >= 0) & (came_from >= 0))
+    there = previous.members.class_of[came_from[both]]
+    change = problem.amounts[members.class_of[both], chosen[both]] != before.amounts[there, chosen[both]]
+    found[site[both[change[:, : problem.local].any(axis=1)]]] = True
+    found |= bool(change[:, problem.local :].any())
     own = members.usage(chosen)[: problem.sites * problem.local].reshape(problem.sites, problem.local)
     found[(own > 1.0).any(axis=1)] = True
     return found

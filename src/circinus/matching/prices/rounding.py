@@ -18,6 +18,8 @@ _TRIED = 4_000
 _TOGETHER = 4_096
 """Queries whose moves are compared at once."""
 _NO_RELIEF = 1e-12
+_ROUNDINGS = 32
+"""Operations that a reduced value comes of, each rounded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +41,11 @@ class Regrets:
         return cls(reduced, reduced.argmax(axis=1))
 
     def bound(self, problem: FluidProblem, prices: Prices) -> float:
-        """The dual at the prices, as `dual.bound` gives it without a least weight."""
+        """The dual at the prices, as `dual.bound` gives it without a least weight, less the precision of the values."""
         best = self.reduced[np.arange(len(self.best)), self.best].astype(np.float64)
-        return float(best @ problem.multiplicity + prices.local.sum() + prices.shared.sum())
+        rounding = float(np.finfo(self.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
+        resources = (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE)
+        return float((best + rounding) @ problem.multiplicity + resources)
 
     @cached_property
     def second(self) -> FloatArray:
@@ -140,7 +144,7 @@ def _fit_alone(members: Members, queries: IntArray, usage: FloatArray) -> BoolAr
     found = np.zeros(len(queries), dtype=bool)
     for first in range(0, len(queries), _TOGETHER):
         classes = members.class_of[queries[first : first + _TOGETHER]]
-        room = 1.0 - usage[members.resources[classes]]
+        room = np.maximum(1.0 - usage[members.resources[classes]], 0.0)
         fits = (members.problem.amounts[classes] <= room[:, None, :]).all(axis=2)
         fits &= np.isfinite(members.problem.cost_usd_per_h[classes])
         found[first : first + _TOGETHER] = fits.any(axis=1)
@@ -162,7 +166,7 @@ def fill(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
     for query in out[np.argsort(-worth, kind="stable")].tolist():
         row = int(members.class_of[query])
         resources = members.resources[row]
-        fits = (problem.amounts[row] <= 1.0 - usage[resources]).all(axis=1)
+        fits = (problem.amounts[row] <= np.maximum(1.0 - usage[resources], 0.0)).all(axis=1)
         values = np.where(fits, regrets.reduced[row, :plans], -np.inf)
         plan = int(values.argmax())
         if np.isfinite(values[plan]):

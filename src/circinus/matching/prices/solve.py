@@ -11,7 +11,7 @@ import numpy as np
 
 from circinus.matching.highs import Minimise
 from circinus.matching.prices.ambiguous import settle
-from circinus.matching.prices.answer import Members
+from circinus.matching.prices.answer import TOLERANCE, Members
 from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
 from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
@@ -19,6 +19,8 @@ from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
 from circinus.matching.prices.search import PriceSearch
 from circinus.matching.whole_weights import WholeWeights
 
+_OF_LIGHTEST = 0.1
+"""Of the lightest query's weight, what the dearest plan counts at most."""
 _COST_COUNTS = 1e-5
 """Of the satisfied weight, what all plans' costs together count beside it: enough to choose between equals."""
 _IN_DOUBT = 64
@@ -34,6 +36,8 @@ _RESTARTS, _OFF = 100, 0.02
 """Such answers at most, and by how much prices are off: the deviation of their logarithms."""
 _SHARE = 0.5
 """Of the time left that one exact model may take."""
+_ROUNDINGS = 32
+"""Operations that a regret comes of, each rounded."""
 _CLOSE, _WHOLE = 1e-9, 1e-6
 """Shares that are rounding: of sums, and of a unit of weight."""
 _ATTEMPTS = 2
@@ -237,7 +241,7 @@ class _Search:
             # What was gained meanwhile need not be looked for any more.
             near = distance - (self._members.worth(found, objective) - before)
             settled = settle(
-                self._members, regrets, found, objective, window * near * (1 + _CLOSE) + _CLOSE * objective.weight,
+                self._members, regrets, found, objective, window * near + self._rounding(regrets),
                 self._minimise, most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
                 least_weight=least_weight, unit=unit,
             )  # fmt: skip
@@ -246,13 +250,24 @@ class _Search:
                 limit = settled.bound
         return found, limit
 
+    @staticmethod
+    def _rounding(regrets: Regrets) -> float:
+        """By which regrets may be off in their precision."""
+        worth = regrets.reduced[np.isfinite(regrets.reduced)]
+        return _ROUNDINGS * float(np.finfo(regrets.reduced.dtype).eps) * float(np.abs(worth).max(initial=0.0))
+
     def _goodness(self, chosen: IntArray) -> tuple[float, float]:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
 
 
 def cost_counts(problem: FluidProblem) -> float:
-    """Units of weight for a US dollar per hour: enough to choose between equals."""
-    return _COST_COUNTS * problem.total_weight / max(dearest_usd_per_h(problem), 1e-12)
+    """Units of weight for a US dollar per hour: enough to choose between equals, never worth a query."""
+    cost = problem.cost_usd_per_h[np.isfinite(problem.cost_usd_per_h)]
+    most = float(cost.max(initial=0.0))
+    if most <= 0:
+        return 0.0
+    counts = _COST_COUNTS * problem.total_weight / dearest_usd_per_h(problem)
+    return min(counts, _OF_LIGHTEST * float(problem.weight.min()) / most)
 
 
 def dearest_usd_per_h(problem: FluidProblem) -> float:
@@ -264,7 +279,9 @@ def dearest_usd_per_h(problem: FluidProblem) -> float:
 
 def weight_limit(problem: FluidProblem, limit: float, weights: WholeWeights | None = None) -> float:
     """A bound on the weight made tighter: by what has a plan that fits at all, and down to a sum of whole weights."""
-    fits = (np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0)).any(axis=1)
+    fits = (
+        np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * TOLERANCE)
+    ).any(axis=1)
     limit = min(limit, float((problem.multiplicity * problem.weight)[fits].sum()))
     weights = WholeWeights.of(problem.weight) if weights is None else weights
     if weights.rounding or not math.isfinite(limit):
