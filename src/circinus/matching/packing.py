@@ -57,7 +57,7 @@ def pack(demand: FloatArray, count: IntArray, capacity: FloatArray, nodes: int, 
         return Packing(None, proved=True)
     for order in _orders(share):
         placed = _first_fit(share, count, nodes, order)
-        if placed is not None:
+        if sum(map(len, placed)) == count.sum():
             return Packing(placed, proved=True)
     return _search(share, count, nodes, steps)
 
@@ -68,18 +68,18 @@ def _orders(share: FloatArray) -> Iterator[IntArray]:
         yield np.argsort(-size, kind="stable")
 
 
-def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) -> tuple[tuple[int, ...], ...] | None:
+def _first_fit(share: FloatArray, count: IntArray, nodes: int, order: IntArray) -> tuple[tuple[int, ...], ...]:
+    """For each kind the nodes of those of its replicas that find one."""
     load = np.zeros((nodes, share.shape[1]))
     placed: list[tuple[int, ...]] = [()] * len(count)
     for kind in order:
-        left, found = int(count[kind]), []
-        while left:
+        found: list[int] = []
+        while len(found) < count[kind]:
             room = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
             if not len(room):
-                return None
+                break
             load[room[0]] += share[kind]
             found.append(int(room[0]))
-            left -= 1
         placed[kind] = tuple(sorted(found))
     return tuple(placed)
 
@@ -159,19 +159,9 @@ def packed_share(demand: FloatArray, count: IntArray, capacity: FloatArray, node
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(demand > 0, demand / capacity, 0.0)
-    wanted = share.T @ count
-    scarcest = int(wanted.argmax())
-    most = 0.0
-    for order in _orders(share):
-        load = np.zeros((nodes, share.shape[1]))
-        for kind in order:
-            for _ in range(int(count[kind])):
-                room = np.flatnonzero(np.all(load + share[kind] <= 1 + _TOLERANCE, axis=1))
-                if not len(room):
-                    break
-                load[room[0]] += share[kind]
-        most = max(most, float(load[:, scarcest].sum()))
-    return most / float(wanted[scarcest])
+    scarcest = share[:, int((share.T @ count).argmax())]
+    packed = ([len(found) for found in _first_fit(share, count, nodes, order)] for order in _orders(share))
+    return max(float(scarcest @ np.array(found)) for found in packed) / float(scarcest @ count)
 
 
 def pack_pools(

@@ -9,13 +9,15 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.matching.prices.dual import Objective
 from circinus.matching.prices.exchange import no_gain
-from circinus.matching.prices.fluid import Amounts, FloatArray, IntArray
+from circinus.matching.prices.fluid import Amounts, BoolArray, FloatArray, IntArray
 from circinus.matching.prices.moves import Moves, Running, best_pair, list_moves
 from circinus.matching.prices.rounding import Regrets
 from circinus.matching.prices.solve import FluidAnswer
 
 _NEAREST, _YIELDING = 4_000, 1_024
 """Queries of a site that may make room, and their moves that are kept at hand."""
+_UNPRICED = 1e-3
+"""What a resource without a price counts, as a share of the dearest: the least of what lacks is looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +147,11 @@ class Admissions:
             raise PlanningError("query: found a cost or demand that is negative or no number, expected at least 0")
 
 
-def _refused(amounts: FloatArray, listed: np.ndarray, room: FloatArray, price: FloatArray) -> Refused:
+def _refused(amounts: FloatArray, listed: BoolArray, room: FloatArray, price: FloatArray) -> Refused:
+    """For the plan that lacks least, weighed by prices."""
     lacking = np.maximum(amounts - room, 0.0)
     if not listed.any():
         return Refused(-1, np.zeros(len(room)), price)
     dearest = np.where(listed, lacking @ (price + max(float(price.max(initial=0.0)), 1.0) * _UNPRICED), np.inf)
     plan = int(dearest.argmin())
     return Refused(plan, lacking[plan], price)
-
-
-_UNPRICED = 1e-3
-"""What a resource without a price counts, as a share of the dearest: the least of what lacks is looked for."""

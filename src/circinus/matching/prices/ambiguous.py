@@ -9,9 +9,9 @@ import numpy as np
 
 from circinus.matching.highs import Minimise
 from circinus.matching.linear import LinearProgramme
-from circinus.matching.prices.answer import NOT_SERVED, TOLERANCE, Members
+from circinus.matching.prices.answer import NOT_SERVED, Members
 from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, BoolArray, FloatArray, IntArray
 from circinus.matching.prices.rounding import Regrets, best_plans
 
 _ROUNDING = 1e-9

@@ -8,9 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.fluid import TOLERANCE, FloatArray, FluidProblem, IntArray
-
-__all__ = ["NOT_SERVED", "TOLERANCE", "Members"]
+from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
 
 NOT_SERVED = -1
 

@@ -51,13 +51,8 @@ def rematch(
     """
     problem.checked()
     members = Members.of(problem)
+    _check_resources(problem, previous.members.problem)
     _check_origins(came_from, len(members.class_of), len(previous.chosen))
-    before = previous.members.problem
-    if (problem.sites, problem.local, problem.shared) != (before.sites, before.local, before.shared):
-        raise PlanningError(
-            f"resources: found {problem.sites} sites with {problem.local} resources each and {problem.shared} shared, "
-            f"expected {before.sites}, {before.local} and {before.shared} as in the previous answer"
-        )
     if not len(members.class_of):
         return Rematched(solve_fluid(problem), np.zeros(0, dtype=np.int64), stale=False)
     ran = np.full(len(came_from), NOT_SERVED)
@@ -81,7 +76,8 @@ def rematch(
     stale = members.weight(found) < (1.0 - previous.weight_gap - _STALE) * limit
     if stale:
         prices = PriceSearch(problem, np.random.default_rng(seed)).most_worth(objective, prices)
-        found, limit = completed(prices)
+        found, tighter = completed(prices)
+        limit = min(limit, tighter)
     weight, cost = members.weight(found), members.cost_usd_per_h(found)
     least = -bound(problem, Objective(0.0, 1.0, weight), previous.cost_prices)
     answer = FluidAnswer(
@@ -96,6 +92,15 @@ def rematch(
         cost_counts=objective.cost,
     )
     return Rematched(answer, served[found[served] != ran[served]], stale)
+
+
+def _check_resources(problem: FluidProblem, before: FluidProblem) -> None:
+    """Raises PlanningError where there are others than before."""
+    if (problem.sites, problem.local, problem.shared) != (before.sites, before.local, before.shared):
+        raise PlanningError(
+            f"resources: found {problem.sites} sites with {problem.local} resources each and {problem.shared} shared, "
+            f"expected {before.sites}, {before.local} and {before.shared} as in the previous answer"
+        )
 
 
 def _check_origins(came_from: IntArray, queries: int, before: int) -> None:

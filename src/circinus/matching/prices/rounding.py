@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from circinus.matching.prices.answer import NOT_SERVED, TOLERANCE, Members
+from circinus.matching.prices.answer import NOT_SERVED, Members
 from circinus.matching.prices.dual import Objective, Prices, reduced_values
-from circinus.matching.prices.fluid import Amounts, BoolArray, FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, FluidProblem, IntArray
 
 _NEAREST, _TIMES = 10_000, 8
 """Queries a site that are moved first, and how many times more where these are not enough."""

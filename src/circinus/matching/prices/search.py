@@ -59,14 +59,15 @@ class PriceSearch:
             start: prices to begin with; these make samples and high temperatures unnecessary.
         """
         usual = usual_worth(self._problem, objective)
-        prices, temperatures = start, _cooling() if start is None else []
+        if start is not None:
+            return self._cooled(self._problem, objective, start, [_COLD * usual], _CLOSELY)
+        prices, temperatures = None, _cooling()
         self._most = []
         for sample in self._samples:
-            if start is None:
-                prices = self._cooled(sample, objective, prices, [t * usual for t in temperatures])
-                temperatures = [_COLD]
-                self._most.append(bound(sample, replace(objective, cost=0.0), prices) / objective.weight)
-        return self._cooled(self._problem, objective, prices, [t * usual for t in temperatures or [_COLD]], _CLOSELY)
+            prices = self._cooled(sample, objective, prices, [t * usual for t in temperatures])
+            temperatures = [_COLD]
+            self._most.append(bound(sample, replace(objective, cost=0.0), prices) / objective.weight)
+        return self._cooled(self._problem, objective, prices, [t * usual for t in temperatures], _CLOSELY)
 
     def least_cost(self, weight: float, most: float, start: Prices | None = None) -> Prices:
         """Prices in US dollars per hour at which a weight is served at least cost.

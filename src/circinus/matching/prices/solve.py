@@ -11,10 +11,10 @@ import numpy as np
 
 from circinus.matching.highs import Minimise
 from circinus.matching.prices.ambiguous import settle
-from circinus.matching.prices.answer import TOLERANCE, Members
+from circinus.matching.prices.answer import Members
 from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
-from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, FloatArray, FluidProblem, IntArray
 from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
 from circinus.matching.prices.search import PriceSearch
 from circinus.matching.whole_weights import WholeWeights
