@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simulated_populations import ALLOWED, POPULATIONS, RISK, RUNS, misses, random_orders, student_misses
 
@@ -118,6 +118,7 @@ def test_any_range_is_the_unit_range_moved(
 
 
 @given(scores=unit_lists, with_covariates=st.booleans())
+@example(scores=[0.0, 0.08], with_covariates=True)
 @settings(max_examples=50, deadline=None)
 def test_swapping_good_and_bad_mirrors_the_bounds(scores: list[float], with_covariates: bool) -> None:
     covariates = Covariates.of(np.tile([0.0, 0.5, 1.0], 24)[:, None]) if with_covariates else None

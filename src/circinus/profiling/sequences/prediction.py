@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.sequences.arrays import FloatArray
+from circinus.profiling.sequences.arrays import BoolArray, FloatArray
 from circinus.profiling.sequences.covariates import Covariates
 
 _PSEUDO_ITEMS = 1.0
 """Strength of the ridge: an indicator seen on so many items counts half. From 0.3 to 6 it makes little difference."""
+_BETTER = 1.0 - 1e-9
+"""A prediction is better below this share of the plain squared errors. At equality, which two items always give,
+rounding would decide: otherwise for mirrored scores."""
 
 
 def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
@@ -27,7 +30,7 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
         (k, kinds) in [0, 1]. Without the limits of the range the residuals of the first n would have mean 0.
     """
     means, moves, errors, plain_errors = _fitted(scores, covariates)
-    telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
+    telling = _are_better(errors, plain_errors)
     predicted: FloatArray = np.clip(means + np.where(telling[:, None], moves, 0.0), 0.0, 1.0)
     return predicted
 
@@ -35,7 +38,7 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
 def left_out_errors(scores: FloatArray, covariates: Covariates) -> FloatArray:
     """(k, n) by how much each of the first n > 1 items scores more than `predictions` from the others say."""
     _, _, errors, plain_errors = _fitted(scores, covariates)
-    telling = (errors**2).sum(axis=1) < (plain_errors**2).sum(axis=1)
+    telling = _are_better(errors, plain_errors)
     left_out: FloatArray = np.where(telling[:, None], errors, plain_errors)
     return left_out
 
@@ -54,6 +57,12 @@ def _fitted(scores: FloatArray, covariates: Covariates) -> tuple[FloatArray, Flo
     errors = (deviations - moves[:, kind]) / np.maximum(1.0 - leverages, 1e-9)
     plain_errors = deviations / max(1.0 - 1 / drawn, 1e-9)
     return means, moves, errors, plain_errors
+
+
+def _are_better(errors: FloatArray, plain_errors: FloatArray) -> BoolArray:
+    """(k, n) left-out errors of both -> (k,) whether the regression predicts better than the mean."""
+    better: BoolArray = (errors**2).sum(axis=1) < _BETTER * (plain_errors**2).sum(axis=1)
+    return better
 
 
 def _norms(vectors: FloatArray, form: FloatArray) -> FloatArray:
