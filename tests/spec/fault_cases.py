@@ -109,6 +109,9 @@ FIELDS: list[Case] = [
     ("  weight: 2", "  weight: .nan", 67, "spec.weight", ("found NaN", "a finite number")),
     ("  weight: 2", "  weight: true", 67, "spec.weight", ("found true", "a number")),
     ("  weight: 2", "  weight: '2'", 67, "spec.weight", ("found '2'", "a number")),
+    ("  weight: 2", "  priority: high", 67, "spec.priority", ("found 'high'", "a whole number")),
+    ("  weight: 2", "  pin: phones", 67, "spec.pin", ("found 'phones'", "a mapping by name, or a list")),
+    ("  weight: 2", "  pin: {denoise: 3}", 67, "spec.pin.denoise", ("found 3", "text")),
     ("  weight: 2", "  risk: 1", 67, "spec.risk", ("found 1", "less than 1")),
     ("nodes: 3", "nodes: 2.5", 17, "spec.pools[1].nodes", ("found 2.5", "a whole number")),
     ("nodes: 3", "nodes: -1", 17, "spec.pools[1].nodes", ("found -1", "at least 0")),
@@ -298,8 +301,26 @@ REFERENCES: list[Case] = [
         ("a second link between office and phone", "links[0]"),
     ),
     ("pipeline: meeting", "pipeline: meetings", 64, "spec.pipeline", ("'meetings'", "did you mean meeting?")),
+    ("  links:\n", "  tenants: {ward: 1.2}\n  links:\n", 24, "spec.tenants.ward", ("found 1.2", "at most 1")),
     ("source: phone", "source: phones", 65, "spec.source", ("'phones'", "(phone, office, island)", "mean phone?")),
     ("source: phone", "source: island", 65, "spec.source", ("'island'", "no pool can be reached")),
+    ("  weight: 2", "  tenant: ward", 67, "spec.tenant", ("'ward'", "there is none", "list the tenants")),
+    ("  weight: 2", "  pin: {denoice: phones}", 67, "spec.pin.denoice", ("'denoice'", "mean denoise?")),
+    ("  weight: 2", "  pin: {denoise: phone}", 67, "spec.pin.denoise", ("'phone'", "mean phones?")),
+    (
+        "  weight: 2",
+        "  pin: {denoise: {knobs: {methode: gate}}}",
+        67,
+        "spec.pin.denoise.knobs.methode",
+        ("'methode'", "(method, strength)", "mean method?"),
+    ),
+    (
+        "  weight: 2",
+        "  pin: {denoise: {knobs: {method: gates}}}",
+        67,
+        "spec.pin.denoise.knobs.method",
+        ("'gates'", "a choice of the knob method"),
+    ),
 ]
 
 SYNTAX: list[Case] = [

@@ -17,12 +17,15 @@ from circinus.spec import (
     Link,
     MetricSpec,
     OperatorSpec,
+    PinnedKnob,
+    PinnedOperator,
     Pipeline,
     Pool,
     Query,
     Site,
     Slos,
     Specification,
+    Tenant,
 )
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -151,6 +154,7 @@ def infrastructures(draw: st.DrawFn) -> Infrastructure:
         sites=[Site(name=site) for site in sites],
         pools=draw(st.permutations(pools)),
         links=links,
+        tenants=[Tenant(name=name, at_least=draw(st.floats(0, 1))) for name in draw(some(names, least=0))],
     )
 
 
@@ -170,6 +174,18 @@ def objectives(draw: st.DrawFn, metric: MetricSpec) -> Slos:
 
 
 @st.composite
+def pins(draw: st.DrawFn, pipeline: Pipeline) -> tuple[PinnedOperator, ...]:
+    """Some operators of `pipeline` with values of some of their knobs."""
+    pinned = draw(st.lists(st.sampled_from(pipeline.operators), unique_by=lambda operator: operator.name))
+    found = []
+    for operator in pinned:
+        knobs = [knob for knob in operator.knobs if draw(st.booleans())]
+        values = [PinnedKnob(name=knob.name, value=draw(st.sampled_from(knob.choices))) for knob in knobs]
+        found.append(PinnedOperator(name=operator.name, knobs=values))
+    return tuple(found)
+
+
+@st.composite
 def specifications(draw: st.DrawFn) -> Specification:
     """Pipelines, an infrastructure they fit on, and queries on both."""
     infrastructure = draw(infrastructures())
@@ -186,6 +202,9 @@ def specifications(draw: st.DrawFn) -> Specification:
                 slos=draw(objectives(pipeline.metric)),
                 weight=draw(positive),
                 risk=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+                priority=draw(st.integers(-3, 3)),
+                tenant=draw(st.sampled_from([None, *(tenant.name for tenant in infrastructure.tenants)])),
+                pin=draw(st.none() | pins(pipeline)),
             )
         )
     return Specification.of(made, infrastructure, queries)

@@ -43,6 +43,14 @@ def test_the_forms_that_are_said_to_mean_the_same_do(part: str, whole: str) -> N
     assert all(other == found[0] for other in found)
 
 
+def test_the_example_of_a_pin_fits_the_other_examples() -> None:
+    pin = next(text for text in EXAMPLES if text.startswith("pin:"))
+    query = WHOLE["Query"] + re.sub(r"^", "  ", pin, flags=re.MULTILINE)
+    (found,) = parse_specification("---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], query])).queries
+    assert found.pinned_pool("recognise") == "basement"
+    assert found.pinned_knobs == (("denoise", "method", "gate"),)
+
+
 def test_every_unit_is_in_the_table() -> None:
     table = REFERENCE.partition("## Units")[2].partition("##")[0]
     for quantity in (DURATION, SIZE, BANDWIDTH, RATE, PRICE_PER_H, PRICE_PER_GB):

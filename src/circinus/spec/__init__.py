@@ -9,11 +9,11 @@ from circinus.spec.configurations import (
     prefix,
 )
 from circinus.spec.document import load_specification, parse_specification
-from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site
+from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site, Tenant
 from circinus.spec.network import DirectedLink, Network
 from circinus.spec.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 from circinus.spec.plan import Allocation, Configuration, Deployment, KnobValues, Plan
-from circinus.spec.query import Query
+from circinus.spec.query import PinnedKnob, PinnedOperator, Query
 from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
 from circinus.spec.specification import Specification
 
@@ -34,6 +34,8 @@ __all__ = [
     "MetricSpec",
     "Network",
     "OperatorSpec",
+    "PinnedKnob",
+    "PinnedOperator",
     "Pipeline",
     "Plan",
     "Pool",
@@ -41,6 +43,7 @@ __all__ = [
     "Site",
     "Slos",
     "Specification",
+    "Tenant",
     "configuration_count",
     "configurations",
     "has_knob_values",

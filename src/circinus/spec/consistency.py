@@ -126,6 +126,11 @@ def knobs(operator: Any) -> Iterator[Wrong]:
         yield Wrong(("knobs", position, "only_if"), f"the cycle {way}", "conditions that form no cycle")
 
 
+def pins(content: Any, field: str, main: str) -> Iterator[Wrong]:
+    """What is wrong with the names under which something is pinned: each may be there once."""
+    yield from _same_names({field: KeyedByName(main=main).spread(read(content, field))}, field)
+
+
 def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Wrong]:
     if not isinstance(choices, list | tuple):
         return
@@ -139,6 +144,7 @@ def places(infrastructure: Any, default_tiers: Sequence[str]) -> Iterator[Wrong]
     """What is wrong with the names of sites, pools and links, and with the sites and tiers they refer to."""
     for field in ("sites", "pools"):
         yield from _same_names(infrastructure, field)
+    yield from _same_names({"tenants": KeyedByName(main="at_least").spread(read(infrastructure, "tenants"))}, "tenants")
     sites = [name for _, name in named(read(infrastructure, "sites"))]
     tiers = read(infrastructure, "tiers")
     known = {"site": sites, "tier": [n for _, n in texts(tiers)] if tiers is not None else list(default_tiers)}

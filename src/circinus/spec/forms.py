@@ -10,7 +10,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from circinus.spec.faults import Wrong, describe, refusal
+from circinus.spec.faults import Wrong, describe, refusal, wrong
 
 
 def listed(value: Any) -> Any:
@@ -69,9 +69,11 @@ class KeyedByName:
         return {} if value is None else {self.main: value}
 
     def _validate(self, given: Any) -> Any:
+        if not isinstance(given, Mapping | list | tuple):
+            raise wrong(describe(given), "a mapping by name, or a list")
         if isinstance(given, Mapping):
             second = [
-                Wrong((position, "name"), "a second name", f"no field `name` here; the knob is called {name}")
+                Wrong((position, "name"), "a second name", f"no field `name` here; it is called {name}")
                 for position, (name, value) in enumerate(given.items())
                 if "name" in self._fields(value)
             ]

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from circinus.spec.consistency import places
 from circinus.spec.faults import Wrong, describe, wrong
-from circinus.spec.forms import OneOrMany, distinct
+from circinus.spec.forms import KeyedByName, OneOrMany, distinct
 from circinus.spec.model import Count, Flag, Name, Number, SpecModel
 from circinus.spec.slo import Score
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
@@ -127,6 +127,14 @@ class Link(SpecModel):
     """Price of traffic in either direction."""
 
 
+class Tenant(SpecModel):
+    """Who shares the infrastructure, and what they are promised of it."""
+
+    name: Name
+    at_least: Score = Field(default=0.0, ge=0, le=1)
+    """Share of the weight of the tenant's queries that is served before anybody else's, as far as it can be."""
+
+
 class Infrastructure(SpecModel):
     """Everything there is to run on."""
 
@@ -143,6 +151,8 @@ class Infrastructure(SpecModel):
     """The machines."""
     links: tuple[Link, ...] = ()
     """The network between the places; a transfer takes the quickest way over them."""
+    tenants: Annotated[tuple[Tenant, ...], KeyedByName(main="at_least")] = ()
+    """Who shares it; in YAML a mapping from the tenant's name to the share that is promised, or a list."""
 
     @classmethod
     def _disagreements(cls, content: Any) -> Iterable[Wrong]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.errors import Fault
@@ -11,7 +11,8 @@ from circinus.spec.envelope import Document
 from circinus.spec.faults import Wrong, describe, did_you_mean, one_of
 from circinus.spec.infrastructure import Infrastructure, Pool
 from circinus.spec.network import Network
-from circinus.spec.pipeline import MetricSpec, OperatorSpec
+from circinus.spec.pipeline import MetricSpec, OperatorSpec, Pipeline
+from circinus.spec.query import PinnedOperator, Query
 from circinus.spec.slo import AccuracySlo, Slos
 from circinus.spec.units import SIZE
 
@@ -44,7 +45,12 @@ class _Checks:
             if document.kind == "Pipeline":
                 wrongs = [*self._tiers(document, infrastructure), *self._demands(document, network)]
             elif document.kind == "Query":
-                wrongs = [*self._pipeline(document), *self._source(document, infrastructure, network)]
+                wrongs = [
+                    *self._pipeline(document),
+                    *self._source(document, infrastructure, network),
+                    *self._tenant(document, infrastructure),
+                    *self._pins(document, network),
+                ]
             else:
                 continue
             yield [document.fault(wrong) for wrong in wrongs]
@@ -93,6 +99,34 @@ class _Checks:
                 ("source",), found, "a site with a pool of its own, or with links to a pool that is not private"
             )
 
+    def _tenant(self, query: Document, infrastructure: Document | None) -> Iterator[Wrong]:
+        tenant = read(query.content, "tenant")
+        if infrastructure is None or not isinstance(tenant, str):
+            return
+        given = read(infrastructure.content, "tenants")
+        tenants = list(given) if isinstance(given, Mapping) else [name for _, name in named(given)]
+        if tenant not in tenants:
+            hint = did_you_mean(tenant, tenants) or ("" if tenants else "list the tenants of the infrastructure")
+            yield Wrong(("tenant",), describe(tenant), one_of(tenants, "a tenant of the infrastructure"), hint)
+
+    def _pins(self, query: Document, network: Network | None) -> Iterator[Wrong]:
+        """What is pinned must be there: operators and choices of the pipeline, pools that are open to the query."""
+        content = query.content
+        pipeline = next(
+            (d for d in self.documents if d.kind == "Pipeline" and d.name == read(content, "pipeline")), None
+        )
+        if not isinstance(content, Query) or pipeline is None or not isinstance(pipeline.content, Pipeline):
+            return
+        operators = {operator.name: operator for operator in pipeline.content.operators}
+        for position, pinned in enumerate(content.pin or ()):
+            operator = operators.get(pinned.name)
+            if operator is None:
+                expected = one_of(list(operators), f"an operator of the pipeline {pipeline.name}")
+                yield Wrong(("pin", position), describe(pinned.name), expected, did_you_mean(pinned.name, operators))
+                continue
+            for wrong in (*_pinned_knobs(pinned, operator), *_pinned_pool(pinned, operator, content, network)):
+                yield wrong.below("pin", position)
+
     def _tiers(self, pipeline: Document, infrastructure: Document | None) -> Iterator[Wrong]:
         if infrastructure is None:
             return
@@ -124,6 +158,34 @@ def _accuracy(slo: AccuracySlo, metric: MetricSpec) -> Iterator[Wrong]:
     if not least <= slo.threshold <= greatest:
         expected = f"a score from {least:g} to {greatest:g}, the range of the metric {metric.name}"
         yield Wrong(("slos", "accuracy", "threshold"), f"{slo.threshold:g}", expected)
+
+
+def _pinned_knobs(pinned: PinnedOperator, operator: OperatorSpec) -> Iterator[Wrong]:
+    """Knobs that the operator does not have, and values that are none of their choices."""
+    choices = {knob.name: knob.choices for knob in operator.knobs}
+    for position, knob in enumerate(pinned.knobs):
+        if knob.name not in choices:
+            expected = one_of(list(choices), f"a knob of the operator {operator.name}")
+            yield Wrong(("knobs", position), describe(knob.name), expected, did_you_mean(knob.name, choices))
+        elif knob.value not in choices[knob.name]:
+            expected = one_of(choices[knob.name], f"a choice of the knob {knob.name}")
+            yield Wrong(("knobs", position, "value"), describe(knob.value), expected)
+
+
+def _pinned_pool(
+    pinned: PinnedOperator, operator: OperatorSpec, query: Query, network: Network | None
+) -> Iterator[Wrong]:
+    """A pool that is not there, not open to the query, or on a tier that the operator must not run on."""
+    if network is None or pinned.pool is None or query.source not in {s.name for s in network.infrastructure.sites}:
+        return
+    tiers = operator.allowed_tiers
+    there = {p.name: p.nodes for p in network.open_pools(query.source) if tiers is None or p.tier in tiers}
+    allowed = [name for name, nodes in there.items() if nodes > 0]
+    if pinned.pool in there and pinned.pool not in allowed:
+        yield Wrong(("pool",), f"{describe(pinned.pool)}, which has no nodes", one_of(allowed, "a pool that has some"))
+    elif pinned.pool not in allowed:
+        expected = one_of(allowed, f"a pool that {operator.name} of a query from {query.source} may run in")
+        yield Wrong(("pool",), describe(pinned.pool), expected, did_you_mean(pinned.pool, allowed))
 
 
 def _unmet(operator: OperatorSpec, infrastructure: Infrastructure) -> Iterator[Wrong]:

@@ -10,7 +10,7 @@ from typing import Any
 from circinus.spec.envelope import API_VERSION
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
-from circinus.spec.query import Query
+from circinus.spec.query import PinnedOperator, Query
 
 _GIVEN_AS_THEY_ARE = ("knobs", "arguments")
 _WORD = r"[\w./%$<>=+-]+(?::[\w./%$<>=+-]+)*"
@@ -74,6 +74,8 @@ def _knob(knob: Mapping[str, Any]) -> Any:
 
 def _infrastructure(model: Infrastructure, spec: dict[str, Any]) -> None:
     spec["sites"] = [site.name for site in model.sites]
+    if model.tenants:
+        spec["tenants"] = {tenant.name: tenant.at_least for tenant in model.tenants}
 
 
 def _query(model: Query, spec: dict[str, Any]) -> None:
@@ -82,6 +84,15 @@ def _query(model: Query, spec: dict[str, Any]) -> None:
     spec.pop("slos", None)
     if given:
         spec["slos"] = given
+    if model.pin is not None:
+        spec["pin"] = {pinned.name: _pinned(pinned) for pinned in model.pin}
+
+
+def _pinned(operator: PinnedOperator) -> Any:
+    knobs = {knob.name: knob.value for knob in operator.knobs}
+    if not knobs:
+        return operator.pool
+    return {"knobs": knobs} if operator.pool is None else {"pool": operator.pool, "knobs": knobs}
 
 
 _SHORTENED: Mapping[str, Callable[[Any, dict[str, Any]], None]] = {
