@@ -273,3 +273,23 @@ def best_answer(instance: Instance) -> tuple[float, float]:
     """(weight, cost) of the best answer: most weight, then least cost."""
     weight, minus_cost = max((round(weight, 9), -cost) for weight, cost, _ in all_answers(instance))
     return weight, -minus_cost
+
+
+def larger(instance: Instance, times: int) -> Instance:
+    """On so many times as many nodes, and links as much wider."""
+    infrastructure = instance.infrastructure
+    pools = tuple(pool.model_copy(update={"nodes": times * pool.nodes}) for pool in infrastructure.pools)
+    links = tuple(
+        link.model_copy(update={"bandwidth_bytes_per_s": times * link.bandwidth_bytes_per_s})
+        for link in infrastructure.links
+    )
+    wider = infrastructure.model_copy(update={"pools": pools, "links": links})
+    directed = {link.name: link for link in Network(wider).links}
+    candidates = {
+        name: tuple(
+            replace(plan, links=tuple(crossing(directed[use.link.name], use.bytes_per_s) for use in plan.links))
+            for plan in plans
+        )
+        for name, plans in instance.candidates.items()
+    }
+    return Instance(wider, instance.queries, candidates)

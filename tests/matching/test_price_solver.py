@@ -16,32 +16,11 @@ from circinus.matching.prices.of_problem import FluidView, stretches
 from circinus.matching.problem import Problem
 from circinus.matching.programme import usable_candidates
 from circinus.matching.standing import Standing
-from circinus.spec import Network
-from random_matchings import Instance, best_answer, crossing, frontiers_of, random_instance, reestimate
+from random_matchings import Instance, best_answer, frontiers_of, larger, random_instance, reestimate
 
 
 def _problem(instance: Instance) -> Problem:
     return compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-
-
-def larger(instance: Instance, times: int) -> Instance:
-    """On so many times as many nodes, and links as much wider."""
-    infrastructure = instance.infrastructure
-    pools = tuple(pool.model_copy(update={"nodes": times * pool.nodes}) for pool in infrastructure.pools)
-    links = tuple(
-        link.model_copy(update={"bandwidth_bytes_per_s": times * link.bandwidth_bytes_per_s})
-        for link in infrastructure.links
-    )
-    wider = infrastructure.model_copy(update={"pools": pools, "links": links})
-    directed = {link.name: link for link in Network(wider).links}
-    candidates = {
-        name: tuple(
-            replace(plan, links=tuple(crossing(directed[use.link.name], use.bytes_per_s) for use in plan.links))
-            for plan in plans
-        )
-        for name, plans in instance.candidates.items()
-    }
-    return Instance(wider, instance.queries, candidates)
 
 
 @pytest.mark.parametrize("seed", range(120))

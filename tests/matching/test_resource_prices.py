@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_price_solver import larger
 
 from circinus.matching.compilation import compile_problem
 from circinus.matching.greedy import greedy
@@ -16,7 +15,7 @@ from circinus.matching.prices.search import PriceSearch
 from circinus.matching.problem import Problem
 from circinus.matching.programme import usable_candidates
 from circinus.matching.resource_prices import relaxed
-from random_matchings import best_answer, candidate, deployment, infrastructure, random_instance, use
+from random_matchings import best_answer, candidate, deployment, infrastructure, larger, random_instance, use
 
 
 def _problem(seed: int, times: int) -> Problem:

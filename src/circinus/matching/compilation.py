@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from circinus.estimation import Candidate, ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.incidence import Incidence
 from circinus.matching.problem import RESOURCES, CapacityRows, FloatArray, IntArray, Problem
+from circinus.matching.ranks import Ranks
 from circinus.spec import Deployment, Infrastructure, Network, Query
 
 _LEAST_FLUID = 1e-12
@@ -29,6 +30,8 @@ def compile_problem(
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
     known: Mapping[Deployment, ReplicaDemand] | None = None,
+    held: Collection[str] = (),
+    raised: Collection[str] = (),
 ) -> Problem:
     """The matching of `queries` as arrays.
 
@@ -38,6 +41,8 @@ def compile_problem(
         infrastructure: the pools and links.
         usable_link_share: share of each link's bandwidth that may be filled.
         known: what further queries expect a replica of a deployment to take; it counts, too.
+        held: names of queries that come first because a tenant was promised so much (`Ranks`).
+        raised: names of queries of which some come first for that reason.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
@@ -62,10 +67,12 @@ def compile_problem(
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
     links = Network(infrastructure).links
+    ranks = Ranks.of(queries, held, raised)
     return Problem(
         queries=tuple(query.name for query in queries),
         sources=tuple(query.source for query in queries),
-        weight=np.array([query.weight for query in queries], dtype=np.float64),
+        ranks=ranks,
+        weight=ranks.weight,
         cost_limit_usd_per_h=np.array(
             [math.inf if q.slos.cost is None else q.slos.cost.limit_usd_per_h for q in queries], dtype=np.float64
         ),

@@ -15,7 +15,7 @@ from circinus.matching.highs import Minimise, Relaxation, Relaxed, minimise
 from circinus.matching.problem import BoolArray, FloatArray, IntArray, Problem
 from circinus.matching.programme import Programme, build
 from circinus.matching.rounding import rounding_cut
-from circinus.matching.whole_weights import WholeWeights
+from circinus.matching.whole_weights import RankedWeights
 
 _COST_GAP = 1e-9
 """Relative distance from its bound at which the search for a lower cost ends."""
@@ -31,6 +31,9 @@ _CUT_ROUNDS = 20
 
 _CAUTIOUS_SHARE = 0.3
 """Share of the time left that a cautious search may take."""
+
+_OVER_LOWER = 100
+"""What a rank counts over the next one where a search only looks for a good beginning."""
 
 _LEAST_TIME_S = 0.02
 """What every step is given, however little is left."""
@@ -70,36 +73,51 @@ class ExactSolver:
             known.append(greedy(problem, cuts))
         best = max(known, key=lambda chosen: goodness(problem, chosen))
         programme = build(problem, cuts, allowed=allowed)
-        weights = WholeWeights.of(problem.weight)
+        weights = RankedWeights.of(problem.ranks.own_weight, problem.ranks.from_the_top)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
-        reachable = int(weights.multiples[servable].sum())
-        if not reachable:
+        reachable = list(weights.total(np.where(servable, 0, -1)))
+        if not any(reachable):
             return Choice(best, best, 0.0, 0.0, optimal=True)
         search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed, self._solve)
         if any(weights.total(best) < weights.total(start) for start in starts):
             best = search.cautious(best)
         safe = best
-        if weights.total(best) < reachable:
-            best, reachable = search.most_weight(best, reachable)
-        proved = weights.total(best) == reachable
+        for place, most in enumerate(reachable):
+            if place:
+                search.hold_weight(place - 1, best)
+            if weights.total(best)[place] < most:
+                best, reachable[place] = search.most_weight(place, best, most)
+        proved = list(weights.total(best)) == reachable
         best, cost_bound, least = search.least_cost(best)
         return Choice(
             chosen=best,
             safe=best if keeps_all(problem, best, cuts) else safe,
-            weight_bound=min(reachable * weights.unit + weights.rounding, float(problem.weight[servable].sum())),
+            weight_bound=_weight_bound(problem, weights, best, reachable, servable),
             cost_bound_usd_per_h=cost_bound,
             optimal=proved and least,
         )
 
 
+def _weight_bound(
+    problem: Problem, weights: RankedWeights, best: IntArray, reachable: Sequence[int], servable: BoolArray
+) -> float:
+    """From what is reachable of each rank where as much of the higher ones is held."""
+    each = list(zip(weights.ranks, weights.weights, reachable, weights.total(best), strict=True))
+    return problem.ranks.bound(
+        bounds=[most * w.unit + w.rounding for _, w, most, _ in each],
+        proved=[found == most for _, _, most, found in each],
+        most=[float(problem.ranks.own_weight[queries][servable[queries]].sum()) for queries, _, _, _ in each],
+    )
+
+
 class _Search:
-    """One programme under its two objectives."""
+    """One programme under its objectives: the weight of each rank, then cost."""
 
     def __init__(
         self,
         programme: Programme,
         cuts: Sequence[Cut],
-        weights: WholeWeights,
+        weights: RankedWeights,
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
@@ -126,7 +144,8 @@ class _Search:
         query_of = self._problem.query_of[programme.candidates]
         cost = programme.cost_usd_per_h()
         objective = cost / max(2 * float(cost @ np.array(programme.upper)), 1e-9)  # in all, less than half a unit
-        objective[: len(query_of)] -= self._weights.multiples[query_of]
+        for place in range(len(self._weights.ranks)):
+            objective[: len(query_of)] -= _OVER_LOWER ** (len(self._weights.ranks) - 1 - place) * self._multiples(place)
         start = np.where(np.isin(best, programme.candidates), best, -1)
         values, _ = self._solve(
             programme,
@@ -138,23 +157,23 @@ class _Search:
         )
         return best if values is None else self._better(best, programme.choice_of(values))
 
-    def most_weight(self, best: IntArray, reachable: int) -> tuple[IntArray, int]:
-        """(the choice of most weight, a bound on it), in multiples of the weights' unit."""
+    def most_weight(self, place: int, best: IntArray, reachable: int) -> tuple[IntArray, int]:
+        """(the choice of most weight of a rank, a bound on that), in multiples of the rank's unit."""
         programme, weights = self._programme, self._weights
         objective = np.zeros(len(programme.upper))
-        objective[: len(programme.candidates)] = -weights.multiples[self._problem.query_of[programme.candidates]]
+        objective[: len(programme.candidates)] = -self._multiples(place)
         relaxed = self._tighten(objective)
         if relaxed is not None:
             reachable = min(reachable, math.floor(-relaxed.bound + _WHOLE))
             best = self._better(best, programme.rounded_choice(relaxed.values))
-        if weights.total(best) < reachable:
+        if weights.total(best)[place] < reachable:
             # Sums of whole weights differ by one at least: anything closer is the same.
             values, bound = self._minimise(objective, best, gap=1 - _WHOLE)
             if values is not None:
                 best = max(best, programme.choice_of(values), key=weights.total)
             if math.isfinite(bound):
                 reachable = min(reachable, math.floor(-bound + _WHOLE))
-        return best, max(reachable, weights.total(best))
+        return best, max(reachable, weights.total(best)[place])
 
     def least_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
         """(the choice of no less weight and least cost, a bound on the cost, whether the bound is reached)."""
@@ -162,7 +181,7 @@ class _Search:
         known = self._problem.usage_of(best).cost_usd_per_h
         if known == 0.0:
             return best, 0.0, True
-        self._hold_weight(best)
+        self.hold_weight(len(self._weights.ranks) - 1, best)
         objective = programme.cost_usd_per_h() / known
         relaxed = self._tighten(objective)
         bound = 0.0
@@ -178,14 +197,20 @@ class _Search:
         floor = min(max(bound, proved, 0.0) * known, cost)
         return best, floor, cost - floor <= _PROVED * known
 
-    def _hold_weight(self, best: IntArray) -> None:
-        programme, held = self._programme, self._weights.total(best)
-        query_of = self._problem.query_of[programme.candidates]
-        if held == self._weights.multiples[np.unique(query_of)].sum():
+    def hold_weight(self, place: int, best: IntArray) -> None:
+        """From now on no less weight of a rank than in `best`."""
+        programme = self._programme
+        if (best[np.unique(self._problem.query_of[programme.candidates])] >= 0).all():
             programme.serve_all()
-        else:
-            multiples = self._weights.multiples[query_of].astype(np.float64)
-            programme.add_row(np.arange(len(multiples)), multiples, held - 0.5, np.inf)
+            return
+        multiples = self._multiples(place)
+        columns = np.flatnonzero(multiples)
+        programme.add_row(columns, multiples[columns], self._weights.total(best)[place] - 0.5, np.inf)
+
+    def _multiples(self, place: int) -> FloatArray:
+        """(candidates,) weights of the queries of a rank, 0 for others."""
+        multiples = self._weights.multiples(place, len(self._problem.queries))
+        return multiples[self._problem.query_of[self._programme.candidates]].astype(np.float64)
 
     def _tighten(self, objective: FloatArray) -> Relaxed | None:
         """Solve the relaxation, adding rounding cuts as long as some are violated."""

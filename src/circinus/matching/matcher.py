@@ -165,7 +165,8 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitSta
 def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, seed: int) -> Matching:
     assert state.usage is not None
     problem = state.problem
-    total_weight, satisfied = float(problem.weight.sum()), problem.weight_of(chosen_of(state))
+    ranks = problem.ranks
+    total_weight, satisfied = float(ranks.own_weight.sum()), ranks.own_weight_of(chosen_of(state))
     known = relaxed(problem, chosen_of(state), seed)
     return Matching(
         assignments=assignments(state, frontiers),
@@ -174,7 +175,9 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
-        weight_bound=max(min(state.weight_bound, known.weight_bound, total_weight), satisfied),
+        weight_bound=max(
+            min(ranks.own_bound(chosen_of(state), state.weight_bound), known.weight_bound, total_weight), satisfied
+        ),
         optimal=state.optimal,
         cost_bound_usd_per_h=min(
             max(state.cost_bound_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h

@@ -90,7 +90,8 @@ class Matching:
     cost_usd_per_h: float
     """Of all deployments as sized plus all transfers."""
     weight_bound: float
-    """No matching of the listed candidates satisfies more weight than this."""
+    """No matching of the listed candidates satisfies more weight than this; where there are priorities, summed over
+    them: no matching that serves as much of every higher priority satisfies more of one."""
     optimal: bool
     """Whether the solver proved both objectives over the listed candidates."""
     cost_bound_usd_per_h: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from circinus.matching.prices.search import PriceSearch
 from circinus.matching.prices.solve import FluidAnswer, solve_fluid
 from circinus.matching.problem import IntArray, Problem
 from circinus.matching.programme import usable_candidates
+from circinus.matching.ranks import Ranks
 
 _ROUNDS = 8
 """Times that loads are stretched by what whole replicas make of them."""
@@ -31,10 +32,25 @@ _IN_DOUBT, _TIMES = 24, 2
 """Queries that the exact model chooses for at first, and how many times more the next time."""
 _EXACT_UP_TO = 2_000
 """Queries beside which there is an exact model."""
+_ABOVE = (30.0, 1e3, 1e5)
+"""What a higher rank counts more where a lower one is chosen, until it loses nothing by that."""
 _SAME = 1e-9
 """Relative difference of sums of weights that is rounding."""
 _PROVED = 1e-6
 """Relative distance from its bound at which a cost counts as proved least."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """What was found of one rank of queries, beside the higher ones."""
+
+    best: IntArray
+    """The best choice of all ranks so far."""
+    view: FluidView
+    relaxed: FluidAnswer
+    regrets: Regrets
+    bound: float
+    """No choice that serves as much of the higher ranks satisfies more own weight of this one."""
 
 
 class PriceSolver:
@@ -53,24 +69,29 @@ class PriceSolver:
     ) -> Choice:
         """See `Solver`."""
         began_s = self._clock()
-        deadline_s, pause_s = began_s + time_limit_s, began_s + _SHARE * time_limit_s
+        deadline_s, ranks = began_s + time_limit_s, problem.ranks.count
+        pauses_s = began_s + _SHARE * time_limit_s * np.arange(1, ranks + 1) / max(ranks, 1)
 
-        def enough() -> bool:
-            return self._clock() >= pause_s
+        def enough(place: int = 0) -> bool:
+            return bool(self._clock() >= pauses_s[place])
 
         usable = usable_candidates(problem, cuts)
-        view = FluidView.of(problem, usable)
-        relaxed = solve_fluid(view.stretched(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
         known = [improve(problem, start, cuts, enough=enough) for start in starts]
         if cuts or not starts:
             known.append(greedy(problem, cuts, enough=enough))
         best = max(known, key=partial(goodness, problem))
-        best, regrets = self._stretched(problem, cuts, view, relaxed, best, enough)
+        stages: list[_Stage] = []
+        for place in range(ranks):
+            stage = self._stage(problem, cuts, usable, place, best, partial(enough, place))
+            stages, best = [*stages, stage], stage.best
         safe = best if keeps_all(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
-        choice = self._with_bounds(problem, relaxed, Choice(best, safe, relaxed.weight_bound, 0.0, optimal=False))
-        if len(problem.queries) > _EXACT_UP_TO or not view.queries:
+        choice = Choice(best, safe, np.inf, 0.0, optimal=False)
+        if not stages or not (view := stages[-1].view).queries:
+            return replace(choice, weight_bound=0.0)
+        choice = self._with_bounds(problem, stages, choice)
+        if len(problem.queries) > _EXACT_UP_TO:
             return choice
-        doubts = _doubts(problem, view, regrets, best)
+        doubts = _doubts(problem, view, stages[-1].regrets, best)
         count, solver = _IN_DOUBT, ExactSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
         while not choice.optimal and (left_s := deadline_s - self._clock()) > 0:
             everybody = count >= len(doubts)
@@ -82,7 +103,31 @@ class PriceSolver:
             if everybody:
                 break
             count *= _TIMES
-        return choice if choice.optimal else self._with_bounds(problem, relaxed, choice)
+        return choice if choice.optimal else self._with_bounds(problem, stages, choice)
+
+    def _stage(
+        self,
+        problem: Problem,
+        cuts: Sequence[Cut],
+        usable: BoolArray,
+        place: int,
+        best: IntArray,
+        enough: Callable[[], bool],
+    ) -> _Stage:
+        """One rank beside the higher ones, by prices that are theirs."""
+        ranks = problem.ranks
+        beside = usable & (ranks.rank[problem.query_of] >= ranks.count - 1 - place)
+        higher = np.concatenate([np.zeros(0, dtype=np.int64), *ranks.from_the_top[:place]])
+        for above in _ABOVE:
+            view = FluidView.of(replace(problem, weight=ranks.staged_weight(place, above)), beside)
+            relaxed = solve_fluid(view.stretched(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
+            held = float(ranks.own_weight[higher[best[higher] >= 0]].sum())
+            bound = relaxed.weight_bound - above * held if place else relaxed.weight_bound
+            taken = view.candidates(relaxed.chosen)
+            if enough() or float(ranks.own_weight[higher[taken[higher] >= 0]].sum()) >= held * (1 - _SAME):
+                break
+        best, regrets = self._stretched(problem, cuts, view, relaxed, best, enough)
+        return _Stage(best, view, relaxed, regrets, bound)
 
     def _stretched(
         self,
@@ -111,17 +156,31 @@ class PriceSolver:
             )
         return best, Regrets.at(answer.members.problem, Objective(1.0, answer.cost_counts), answer.prices)
 
-    def _with_bounds(self, problem: Problem, relaxed: FluidAnswer, choice: Choice) -> Choice:
+    def _with_bounds(self, problem: Problem, stages: Sequence[_Stage], choice: Choice) -> Choice:
         """The choice with what the relaxation says of its weight, and of what that costs at least."""
-        weight, cost = problem.weight_of(choice.chosen), problem.usage_of(choice.chosen).cost_usd_per_h
-        most, least = max(min(relaxed.weight_bound, choice.weight_bound), weight), choice.cost_bound_usd_per_h
+        ranks, cost = problem.ranks, problem.usage_of(choice.chosen).cost_usd_per_h
+        by_prices = _weight_bound(ranks, choice.chosen, [stage.bound for stage in stages])
+        most = max(min(by_prices, choice.weight_bound), problem.weight_of(choice.chosen))
+        weight, least = ranks.own_weight_of(choice.chosen), choice.cost_bound_usd_per_h
+        own_most = ranks.own_bound(choice.chosen, most)
         if weight > 0:
-            fluid, asked = relaxed.members.problem, Objective(0.0, 1.0, weight)
+            view, fluid = stages[-1].view, stages[-1].relaxed.members.problem
+            fluid, asked = replace(fluid, weight=ranks.own_weight[view.first]), Objective(0.0, 1.0, weight)
             search = PriceSearch(fluid, np.random.default_rng(self._seed))
-            prices = search.sharpened(asked, search.least_cost(weight, most))
+            prices = search.sharpened(asked, search.least_cost(weight, own_most))
             least = min(max(-bound(fluid, asked, prices), least), cost)
-        proved = weight >= most * (1 - _SAME) and cost - least <= _PROVED * cost
+        proved = weight >= own_most * (1 - _SAME) and cost - least <= _PROVED * cost
         return replace(choice, weight_bound=most, cost_bound_usd_per_h=least, optimal=choice.optimal or bool(proved))
+
+
+def _weight_bound(ranks: Ranks, chosen: IntArray, bounds: Sequence[float]) -> float:
+    """From what each rank can satisfy at most where as much of the higher ones is served."""
+    served = [float(ranks.own_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.from_the_top]
+    return ranks.bound(
+        bounds=bounds,
+        proved=[weight >= most * (1 - _SAME) for weight, most in zip(served, bounds, strict=True)],
+        most=[float(ranks.own_weight[queries].sum()) for queries in ranks.from_the_top],
+    )
 
 
 def _doubts(problem: Problem, view: FluidView, regrets: Regrets, best: IntArray) -> IntArray:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from circinus.estimation import Candidate, ReplicaDemand
 from circinus.matching.incidence import Incidence
+from circinus.matching.ranks import Ranks
 from circinus.spec import Deployment
 
 FloatArray = NDArray[np.float64]
@@ -74,8 +75,9 @@ class Problem:
     queries: tuple[str, ...]
     sources: tuple[str, ...]
     """Site that each query comes from."""
+    ranks: Ranks
     weight: FloatArray
-    """(Q,)"""
+    """(Q,) what queries count, so that higher ranks come first."""
     cost_limit_usd_per_h: FloatArray
     """(Q,) inf where a query has no cost objective."""
     block: IntArray

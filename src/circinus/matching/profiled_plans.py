@@ -7,6 +7,7 @@ from itertools import islice, product
 
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate, Conditions, Estimator
+from circinus.planning.pins import keeps_pins
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import Configuration, Deployment, Network, Plan, Query, Specification
 
@@ -75,6 +76,7 @@ class ProfiledPlans:
                     if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
                     and deployment.pool in open_pools
                     and (tiers is None or open_pools[deployment.pool] in tiers)
+                    and query.pinned_pool(operator.name) in (None, deployment.pool)
                 ]
             )
         plans = (
@@ -86,7 +88,7 @@ class ProfiledPlans:
             )
             for deployments in product(*choices)
         )
-        good_enough = (plan for plan in plans if self._accurate(query, plan))
+        good_enough = (p for p in plans if keeps_pins(query, p.configuration) and self._accurate(query, p))
         found = (self._promised(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
         return [candidate for candidate in found if candidate is not None]
 

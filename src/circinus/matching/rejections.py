@@ -18,6 +18,9 @@ from circinus.planning import Frontier
 _MOST_NODES = 4
 """How many more nodes are tried."""
 
+_ANYBODY = {"name": "any", "weight": 1.0, "priority": 0, "tenant": None}
+"""Stands for a query of which it does not matter whose it is."""
+
 _NEAREST = 3
 """Candidates that more nodes are tried for."""
 
@@ -25,8 +28,8 @@ _NEAREST = 3
 def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> tuple[Rejection, ...]:
     """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives.
 
-    What is said of one query holds for all that differ from it in name and weight alone: to be let in beside the others
-    takes the same of each.
+    What is said of one query holds for all that differ from it in name, weight, priority and tenant alone: to be let in
+    beside the others takes the same of each.
     """
     said: dict[object, Rejection] = {}
     found = []
@@ -35,7 +38,7 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
             continue
         frontier = frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
-        kind = (query.model_copy(update={"name": "any", "weight": 1.0}), plans, frontier.reason)
+        kind = (query.model_copy(update=_ANYBODY), plans, frontier.reason)
         known = said.get(kind)
         if known is None or _names(known):
             said[kind] = known = _rejection(state, number, frontier, replan)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from circinus.matching.prices.dual import Objective, bound
-from circinus.matching.prices.fluid import FloatArray
+from circinus.matching.prices.fluid import BoolArray, FloatArray
 from circinus.matching.prices.of_problem import FluidView
 from circinus.matching.prices.search import PriceSearch
 from circinus.matching.prices.solve import cost_counts, weight_limit
@@ -16,6 +16,8 @@ from circinus.matching.programme import usable_candidates
 
 _UNITS = {"cpus": ("CPU", 1.0), "memory": ("GiB", 2.0**30), "gpus": ("GPU", 1.0), "gpu memory": ("GiB", 2.0**30)}
 _LINK_UNIT = ("MB/s", 1e6)
+_ABOVE = 1e3
+"""What a higher rank counts more where a lower one is priced."""
 _NOTHING = 1e-3
 """Share of the satisfied weight, or of the cost, that a whole capacity may be worth and still count as nothing."""
 
@@ -37,7 +39,7 @@ class ResourcePrice:
     used: float
     """Share of the capacity that the deployments as sized take."""
     weight: float
-    """Satisfied weight that one more unit would add."""
+    """Satisfied weight that one more unit would add, of the queries of highest priority that are not all served."""
     saving_usd_per_h: float
     """US dollars per hour by which one more unit would lower the cost of the weight that is satisfied."""
 
@@ -49,7 +51,7 @@ class Relaxed:
     prices: tuple[ResourcePrice, ...]
     """Of every resource that any plan may take, in the order of pools and links."""
     weight_bound: float
-    """No choice satisfies more weight."""
+    """Summed over ranks: no choice that serves as much of the higher ranks satisfies more own weight of a rank."""
     cost_bound_usd_per_h: float
     """No choice that satisfies as much costs less."""
 
@@ -62,26 +64,60 @@ def relaxed(problem: Problem, chosen: IntArray, seed: int) -> Relaxed:
         chosen: (Q,) candidate of each query, -1 for none.
         seed: of samples.
     """
-    view = FluidView.of(problem, usable_candidates(problem, ()))
-    weight = problem.weight_of(chosen)
+    usable, ranks = usable_candidates(problem, ()), problem.ranks
+    view = FluidView.of(problem, usable)
     if not view.queries:
         return Relaxed((), 0.0, 0.0)
-    fluid = view.stretched(np.ones(len(problem.deployments)))
-    search = PriceSearch(fluid, np.random.default_rng(seed))
-    objective = Objective(1.0, cost_counts(fluid))
-    prices = search.sharpened(objective, search.most_worth(objective))
-    most = max(weight_limit(fluid, bound(fluid, Objective(1.0, 0.0), prices)), weight)
-    by_weight = view.by_resource(prices)
-    by_weight[by_weight < (_NOTHING * most if weight < fluid.total_weight else np.inf)] = 0.0
+    by_weight, most = _by_weight(problem, chosen, usable, seed)
     by_cost, least, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
+    weight = ranks.own_weight_of(chosen)
     if weight > 0:
-        asked = Objective(0.0, 1.0, weight)
+        fluid = replace(view.stretched(np.ones(len(problem.deployments))), weight=ranks.own_weight[view.first])
+        search, asked = PriceSearch(fluid, np.random.default_rng(seed)), Objective(0.0, 1.0, weight)
         of_cost = search.sharpened(asked, search.least_cost(weight, most))
         by_cost, least = view.by_resource(of_cost), min(max(-bound(fluid, asked, of_cost), 0.0), usage.cost_usd_per_h)
     by_cost[by_cost < _NOTHING * usage.cost_usd_per_h] = 0.0
     pools = _of_pools(problem, usage.rows, by_weight, by_cost)
     links = _of_links(problem, usage.traffic_bytes_per_s, by_weight, by_cost)
     return Relaxed((*pools, *links), most, least)
+
+
+def _by_weight(problem: Problem, chosen: IntArray, usable: BoolArray, seed: int) -> tuple[FloatArray, float]:
+    """What whole capacities are worth to the highest rank that is not all served, and a bound on the weight.
+
+    A higher rank is all served then; what it counts more keeps it so at the prices. Lower ranks count as nothing.
+    """
+    ranks = problem.ranks
+    servable = np.isin(np.arange(len(problem.queries)), problem.query_of[usable])
+    short = [bool((servable[queries] & (chosen[queries] < 0)).any()) for queries in ranks.from_the_top]
+    binding = short.index(True) if any(short) else ranks.count - 1
+    by_weight, total = np.zeros(0), 0.0
+    for place, queries in enumerate(ranks.from_the_top):
+        satisfied = float(ranks.own_weight[queries[chosen[queries] >= 0]].sum())
+        if not short[place] and place != binding:
+            total += satisfied
+            continue
+        prices, limit = _of_rank(problem, usable, place, seed)
+        higher = np.flatnonzero((ranks.rank > ranks.count - 1 - place) & (chosen >= 0))
+        most = max(limit - _ABOVE * float(ranks.own_weight[higher].sum()), satisfied)
+        total += min(most, float(ranks.own_weight[queries].sum()))
+        if place == binding:
+            by_weight = np.where(prices < (_NOTHING * most if short[place] else np.inf), 0.0, prices)
+    return by_weight, total
+
+
+def _of_rank(problem: Problem, usable: BoolArray, place: int, seed: int) -> tuple[FloatArray, float]:
+    """(resources,) prices of whole capacities for one rank beside the higher ones, and a bound on their weight."""
+    ranks = problem.ranks
+    staged = replace(problem, weight=ranks.staged_weight(place, _ABOVE))
+    view = FluidView.of(staged, usable & (ranks.rank[problem.query_of] >= ranks.count - 1 - place))
+    if not view.queries:
+        return np.zeros(len(view.slot)), 0.0
+    fluid = view.stretched(np.ones(len(problem.deployments)))
+    search = PriceSearch(fluid, np.random.default_rng(seed))
+    objective = Objective(1.0, cost_counts(fluid))
+    prices = search.sharpened(objective, search.most_worth(objective))
+    return view.by_resource(prices), weight_limit(fluid, bound(fluid, Objective(1.0, 0.0), prices))
 
 
 def _of_pools(problem: Problem, used: FloatArray, by_weight: FloatArray, by_cost: FloatArray) -> list[ResourcePrice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -46,6 +47,31 @@ class WholeWeights:
     def total(self, chosen: IntArray) -> int:
         """Of the queries that a choice (Q,) serves."""
         return int(self.multiples[chosen >= 0].sum())
+
+
+@dataclass(frozen=True)
+class RankedWeights:
+    """Weights of queries in ranks, each rank in its own unit, the highest first."""
+
+    ranks: tuple[IntArray, ...]
+    """The queries of each."""
+    weights: tuple[WholeWeights, ...]
+    """Theirs."""
+
+    @classmethod
+    def of(cls, weight: FloatArray, ranks: Sequence[IntArray]) -> RankedWeights:
+        """Of queries (Q,) whose ranks are listed from the highest."""
+        return cls(tuple(ranks), tuple(WholeWeights.of(weight[queries]) for queries in ranks))
+
+    def total(self, chosen: IntArray) -> tuple[int, ...]:
+        """Of the queries that a choice (Q,) serves, rank by rank: of two choices the greater one has more weight."""
+        return tuple(w.total(chosen[queries]) for queries, w in zip(self.ranks, self.weights, strict=True))
+
+    def multiples(self, place: int, queries: int) -> IntArray:
+        """(queries,) of one rank; 0 for the others."""
+        found = np.zeros(queries, dtype=np.int64)
+        found[self.ranks[place]] = self.weights[place].multiples
+        return found
 
 
 def _fraction(weight: float) -> Fraction:

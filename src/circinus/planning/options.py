@@ -81,6 +81,7 @@ def option_table(
     rate_per_s: float,
     utilization_targets: Sequence[float],
     slack_s: float,
+    pool: str | None = None,
 ) -> OptionTable:
     """All options of one operator that are worth looking at.
 
@@ -92,6 +93,7 @@ def option_table(
         utilization_targets: to choose from.
         slack_s: an option counts as no faster than another when it gains at most this in every scenario; infinite
             when latency does not matter.
+        pool: the only one that the operator may run in; None: any.
     """
     combinations = list(product(range(len(rows.sizes)), sorted(utilization_targets, reverse=True)))
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
@@ -110,7 +112,7 @@ def option_table(
     exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
-    allowed = np.array([_allows(rows.spec, pool) for pool in columns.pools], dtype=np.bool_)
+    allowed = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = held & allowed[None, :, None]
     unfit = int((~held & allowed[None, :, None]).sum())
     kept = _undominated(available, node_s, resources, slack_s)

@@ -39,6 +39,9 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
     if not search.space.columns.pools:
         return f"no pool is open to a query from site {query.source}: {closed_pools(query, network)}"
     for rows, table in zip(search.arrays.operators, search.space.options, strict=True):
+        pool = query.pinned_pool(rows.spec.name)
+        if not table.usable.any() and pool is not None:
+            return f"operator {rows.spec.name} does not fit in pool {pool}, which it is pinned to, at the query's rate"
         if not table.usable.any():
             return f"operator {rows.spec.name} fits in no pool: {closed_to(rows, query, network)}"
     too_few = _too_few_items(search)

@@ -12,6 +12,7 @@ from circinus.estimation.percentiles import Percentile
 from circinus.planning.best_so_far import best_so_far
 from circinus.planning.frontier import Frontier
 from circinus.planning.near_misses import near_misses
+from circinus.planning.pins import nothing_pinned_is_measured, pinned_profile
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.query_search import QuerySearch
@@ -38,7 +39,10 @@ def plan_query(
     _check(query, profile)
     if not profile.usable:
         return too_early(query, pipeline, profile, network, settings)
-    return _plan(query, pipeline, _compile(query, pipeline, profile, settings), network, settings)
+    left = pinned_profile(query, profile)
+    if not left.usable:
+        return nothing_pinned_is_measured(query, profile)
+    return _plan(query, pipeline, _compile(query, pipeline, left, settings), network, settings)
 
 
 def plan_queries(
@@ -61,7 +65,7 @@ def plan_queries(
     if specification.infrastructure is None:
         raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
     network = Network(specification.infrastructure)
-    compiled: dict[tuple[str, Percentile], ProfileArrays] = {}
+    compiled: dict[tuple[str, Percentile, object], ProfileArrays] = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
@@ -75,9 +79,13 @@ def plan_queries(
         if not profile.usable:
             frontiers[query.name] = too_early(query, pipeline, profile, network, settings)
             continue
-        key = (query.pipeline, latency_percentile(query))
+        left = pinned_profile(query, profile)
+        if not left.usable:
+            frontiers[query.name] = nothing_pinned_is_measured(query, profile)
+            continue
+        key = (query.pipeline, latency_percentile(query), query.pinned_knobs)
         if key not in compiled:
-            compiled[key] = _compile(query, pipeline, profile, settings)
+            compiled[key] = _compile(query, pipeline, left, settings)
         frontiers[query.name] = _plan(query, pipeline, compiled[key], network, settings)
     return frontiers
 

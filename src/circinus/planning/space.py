@@ -78,6 +78,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
                 rate_per_s=query.rate_per_s,
                 utilization_targets=settings.utilization_targets,
                 slack_s=slack_s,
+                pool=query.pinned_pool(rows.spec.name),
             )
             for rows in arrays.operators
         ),

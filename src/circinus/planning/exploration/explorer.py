@@ -294,10 +294,10 @@ def _variance(scores: FloatArray, width: float) -> float:
 
 
 def _alike(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[float, ...]]:
-    """One of each group of queries that differ in their names and weights only, and the groups' weights."""
+    """One of each group of queries that have the same plans, and the groups' weights."""
     found: dict[Query, float] = {}
     for query in queries:
-        key = query.model_copy(update={"name": "any", "weight": 1.0})
+        key = query.model_copy(update={"name": "any", "weight": 1.0, "priority": 0, "tenant": None})
         found[key] = found.get(key, 0.0) + query.weight
     return tuple(found), tuple(found.values())
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.surrogate import Belief
+from circinus.planning.pins import kept_pins
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.profiling.percentile_items import certain_items
 from circinus.spec import AccuracySlo, Configuration, Query
@@ -58,8 +59,8 @@ def decided(
         population: items that may be measured.
 
     Returns:
-        (k, q) which surely keep the accuracy objective, and (k, q) which are out: they surely miss it, or nothing more
-        can be measured of them.
+        (k, q) which surely keep the accuracy objective, and (k, q) which are out: they surely miss it, nothing more can
+        be measured of them, or the query is pinned to others.
     """
     sure = np.zeros((len(listed), len(queries)), dtype=bool)
     out = np.zeros_like(sure)
@@ -74,6 +75,10 @@ def decided(
                 worst, best = best, worst
             sure[row, column] = slo is None or slo.holds_for(worst)
             out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
+    for column, query in enumerate(queries):
+        kept = kept_pins(query, listed)
+        sure[:, column] &= kept
+        out[:, column] |= ~kept
     return sure, out
 
 

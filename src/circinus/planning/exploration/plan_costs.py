@@ -21,6 +21,7 @@ from circinus.estimation.percentiles import Percentile
 from circinus.estimation.tails import TailAllowance
 from circinus.planning.cheapest import cheapest_plans, cheapest_situations
 from circinus.planning.limits import Limits
+from circinus.planning.pins import kept_pins
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.planning.space import SearchSpace, compile_query
@@ -80,6 +81,7 @@ def least_costs(
                 costs[rows] = _exactly(space, everything, settings.max_labels)
             else:
                 costs[rows] = cheapest_situations(space, everything, Limits.of(space), settings.max_labels)
+        costs[~kept_pins(query, listed)] = np.inf
         found.append(costs)
     return tuple(found)
 

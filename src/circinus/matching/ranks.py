@@ -1,0 +1,138 @@
+"""Who comes first: pinned queries, what tenants were promised, then priorities; as weights that decide so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.errors import PlanningError
+from circinus.matching.whole_weights import WholeWeights
+from circinus.spec import Query
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_MOST_STEPS = 2.0**50
+"""Sums of weights in units of the least one that are still told apart in double precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Queries in ranks: no weight of lower ranks makes up for any of a higher one."""
+
+    rank: IntArray
+    """(Q,) from 0, the lowest; a rank more is served first."""
+    own_weight: FloatArray
+    """(Q,) what the user gave."""
+    factor: FloatArray
+    """(ranks,) by which weights count, so that comparing sums compares ranks one after the other."""
+
+    @classmethod
+    def of(cls, queries: Sequence[Query], held: Collection[str] = (), raised: Collection[str] = ()) -> Ranks:
+        """Pinned queries, then those `held`, then those `raised`, then the others by their priority.
+
+        Args:
+            queries: what is matched.
+            held: names of queries that are to be served because a tenant was promised so much.
+            raised: names of queries of which a tenant was promised some.
+
+        Raises:
+            PlanningError: too many priorities for so many queries, so that sums of weights cannot tell them apart.
+        """
+        keys = [_key(query, held, raised) for query in queries]
+        order = {key: rank for rank, key in enumerate(sorted(set(keys)))}
+        rank = np.array([order[key] for key in keys], dtype=np.int64)
+        own = np.array([query.weight for query in queries], dtype=np.float64)
+        return cls(rank, own, _factors(rank, own))
+
+    @property
+    def count(self) -> int:
+        """Number of ranks."""
+        return len(self.factor)
+
+    @property
+    def from_the_top(self) -> tuple[IntArray, ...]:
+        """The queries of each rank, the highest first."""
+        return tuple(np.flatnonzero(self.rank == rank) for rank in reversed(range(self.count)))
+
+    def staged_weight(self, place: int, above: float) -> FloatArray:
+        """(Q,) weights for choosing queries of one rank, counted from the highest, beside those of higher ranks.
+
+        Sums of `weight` differ by so many orders of magnitude that prices for them say nothing of lower ranks.
+
+        Args:
+            place: 0 for the highest rank.
+            above: what a higher rank counts more.
+        """
+        higher = self.rank > self.count - 1 - place
+        return np.where(higher, above * self.own_weight, self.own_weight)
+
+    @property
+    def weight(self) -> FloatArray:
+        """(Q,) what queries count."""
+        return self.own_weight * self.factor[self.rank] if len(self.rank) else self.own_weight
+
+    def own_weight_of(self, chosen: IntArray) -> float:
+        """Satisfied weight as the user gave it; `chosen` (Q,) is -1 where there is none."""
+        return float(self.own_weight[chosen >= 0].sum())
+
+    def bound(self, bounds: Sequence[float], proved: Sequence[bool], most: Sequence[float]) -> float:
+        """No choice has more weight, as queries count, when this is known of its ranks, the highest first.
+
+        Args:
+            bounds: on own weight, each one only of choices that satisfy as much of the higher ranks.
+            proved: whether a choice reaches them.
+            most: own weight that could be satisfied at most, whatever happens to the others.
+        """
+        found, sure = 0.0, True
+        for place, factor in enumerate(self.factor[::-1]):
+            found += float(factor) * (min(bounds[place], most[place]) if sure else most[place])
+            sure = sure and proved[place]
+        return found
+
+    def own_bound(self, chosen: IntArray, bound: float) -> float:
+        """No choice that serves as much of every higher rank satisfies more own weight than this, rank by rank.
+
+        Args:
+            chosen: (Q,) a choice.
+            bound: no choice has more weight, as queries count.
+        """
+        missing, found = max(bound - float(self.weight[chosen >= 0].sum()), 0.0), 0.0
+        for rank in reversed(range(self.count)):
+            here = self.rank == rank
+            served, total = float(self.own_weight[here & (chosen >= 0)].sum()), float(self.own_weight[here].sum())
+            unit = WholeWeights.of(self.own_weight[here]).unit
+            more = (
+                np.floor(missing / self.factor[rank] / unit * (1 + 1e-9) + 1e-6) * unit if self.count > 1 else missing
+            )
+            found += min(served + more, total)
+            # What a higher rank may still gain says nothing of the lower ones.
+            missing = np.inf if more > 0 else missing
+        return found
+
+
+def _key(query: Query, held: Collection[str], raised: Collection[str]) -> tuple[int, int]:
+    if query.pin is not None:
+        return (3, 0)
+    if query.name in held:
+        return (2, 0)
+    return (1, 0) if query.name in raised else (0, query.priority)
+
+
+def _factors(rank: IntArray, own: FloatArray) -> FloatArray:
+    factors: list[float] = []
+    below, least = 0.0, float(own.min(initial=1.0))
+    for number in range(int(rank.max(initial=-1)) + 1):
+        weights = own[rank == number]
+        # Sums of a rank's weights differ by its unit at least, which has to outweigh all that is below.
+        factors.append(1.0 if not factors else float(np.ceil(below / WholeWeights.of(weights).unit)) + 1.0)
+        below += factors[-1] * float(weights.sum())
+    if len(factors) > 1 and below / least > _MOST_STEPS:
+        raise PlanningError(
+            f"queries: found {len(factors)} ranks (priorities, pins, tenants' shares) of {len(rank)} queries, expected "
+            "fewer, or weights of fewer digits: sums of such weights cannot be told apart"
+        )
+    return np.array(factors, dtype=np.float64)

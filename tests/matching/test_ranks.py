@@ -1,0 +1,108 @@
+"""Priorities, pins and tenants' shares: who is served first, against the enumeration of all answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.errors import PlanningError
+from circinus.matching import match
+from circinus.matching.compilation import compile_problem
+from circinus.matching.exact import ExactSolver
+from circinus.matching.greedy import greedy, keeps_all
+from circinus.matching.price_solver import PriceSolver
+from circinus.matching.problem import Problem
+from circinus.matching.ranks import Ranks
+from circinus.spec import Query
+from random_matchings import Instance, all_answers, frontiers_of, larger, random_instance, reestimate
+
+
+def query(number: int, weight: float = 1.0, priority: int = 0) -> Query:
+    return Query(name=f"q{number}", pipeline="p", source="home", rate_per_s=1.0, weight=weight, priority=priority)
+
+
+def with_priorities(instance: Instance, seed: int, levels: int = 3) -> Instance:
+    rng = np.random.default_rng(seed)
+    queries = tuple(q.model_copy(update={"priority": int(rng.integers(levels))}) for q in instance.queries)
+    return Instance(instance.infrastructure, queries, instance.candidates)
+
+
+def by_priority(queries: tuple[Query, ...], served: set[str]) -> tuple[float, ...]:
+    """Satisfied weight of each priority, the highest first."""
+    levels = sorted({q.priority for q in queries}, reverse=True)
+    return tuple(
+        round(sum(q.weight for q in queries if q.priority == level and q.name in served), 9) for level in levels
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([1.0, 2.0, 0.5, 1.25]), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_sums_of_weights_compare_ranks_one_after_the_other(drawn: list[tuple[int, float, bool, bool]]) -> None:
+    queries = [query(i, weight, priority) for i, (priority, weight, _, _) in enumerate(drawn)]
+    ranks = Ranks.of(queries)
+    one, other = (np.array([0 if entry[2 + k] else -1 for entry in drawn]) for k in range(2))
+    names = [{queries[i].name for i in np.flatnonzero(chosen >= 0)} for chosen in (one, other)]
+    lexicographic = [by_priority(tuple(queries), served) for served in names]
+    sums = [float(ranks.weight[chosen >= 0].sum()) for chosen in (one, other)]
+    assert (sums[0] > sums[1]) == (lexicographic[0] > lexicographic[1])
+    assert ranks.own_weight_of(one) == pytest.approx(sum(lexicographic[0]))
+    # What is known of sums is known of each rank.
+    most = ranks.own_bound(one, max(sums))
+    assert ranks.own_weight_of(one) - 1e-9 <= most <= float(ranks.own_weight.sum()) + 1e-9
+    if sums[0] >= sums[1]:
+        assert most == pytest.approx(ranks.own_weight_of(one))
+
+
+def test_ranks_that_sums_cannot_tell_apart_are_refused() -> None:
+    queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 40) for i in range(400)]
+    with pytest.raises(PlanningError, match=r"found 40 ranks .* of 400 queries, expected fewer"):
+        Ranks.of(queries)
+
+
+@pytest.mark.parametrize("solver", [None, PriceSolver()], ids=["exact", "by prices"])
+@pytest.mark.parametrize("block", range(6))
+def test_priorities_are_strict(solver: PriceSolver | None, block: int) -> None:
+    for seed in range(block * 8, block * 8 + 8):
+        instance = with_priorities(random_instance(seed, queries=4), seed)
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver)
+        best = max(
+            (by_priority(instance.queries, {plan.query for plan in plans}), -round(cost, 7))
+            for _, cost, plans in all_answers(instance)
+        )
+        served = {assignment.query for assignment in found.assignments}
+        assert by_priority(instance.queries, served) == pytest.approx(best[0]), seed
+        assert found.cost_usd_per_h == pytest.approx(-best[1], abs=1e-6), seed
+        assert found.satisfied_weight == pytest.approx(sum(best[0]))
+        assert found.satisfied_weight <= found.weight_bound + 1e-9 <= found.total_weight + 2e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_solver(seed: int) -> None:
+    instance = with_priorities(larger(random_instance(seed, queries=24, candidates=6), 2), seed)
+    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    exact, found = (solver.choose(problem, (), 60.0) for solver in (ExactSolver(), PriceSolver()))
+    assert exact.optimal
+    assert _served(problem, found.chosen) == pytest.approx(_served(problem, exact.chosen))
+    assert found.weight_bound >= problem.weight_of(exact.chosen) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_of_many_queries_no_priority_is_left_to_the_greedy_order(seed: int) -> None:
+    instance = with_priorities(larger(random_instance(seed, queries=90, candidates=6), 6), seed)
+    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    found = PriceSolver().choose(problem, (), 6.0)
+    assert keeps_all(problem, found.chosen, ())
+    assert _served(problem, found.chosen) > _served(problem, greedy(problem))
+
+
+def _served(problem: Problem, chosen: np.ndarray) -> list[float]:
+    """Satisfied weight of each rank, the highest first."""
+    ranks = problem.ranks
+    return [float(ranks.own_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.from_the_top]
