@@ -113,7 +113,7 @@ class PriceSolver:
 
     def _with_bounds(self, problem: Problem, relaxed: FluidAnswer, choice: Choice) -> Choice:
         """The choice with what the relaxation says of its weight, and of what that costs at least."""
-        weight, cost = problem.weight_of(choice.chosen), problem.usage_of(choice.chosen).cost_usd_per_h
+        weight, cost = problem.weight_of(choice.chosen), problem.counted_usd_per_h(problem.usage_of(choice.chosen))
         most, least = max(min(relaxed.weight_bound, choice.weight_bound), weight), choice.cost_bound_usd_per_h
         if weight > 0:
             fluid, asked = relaxed.members.problem, Objective(0.0, 1.0, weight)

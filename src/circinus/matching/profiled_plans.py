@@ -75,6 +75,8 @@ class ProfiledPlans:
                     if (deployment.pipeline, deployment.operator) == (pipeline.name, operator.name)
                     and deployment.pool in open_pools
                     and (tiers is None or open_pools[deployment.pool] in tiers)
+                    and deployment.allocation.cpus in operator.cpus
+                    and deployment.allocation.batch_size in operator.batch_sizes
                 ]
             )
         plans = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,13 +55,14 @@ class Relaxed:
 
 
 def relaxed(problem: Problem, chosen: IntArray, seed: int) -> Relaxed:
-    """What binds, and how much better another choice could be.
+    """What binds, and how much better another choice could be; costs are what is paid, whatever changes count.
 
     Args:
         problem: what was matched.
         chosen: (Q,) candidate of each query, -1 for none.
         seed: of samples.
     """
+    problem = replace(problem, incumbent=None)
     view = FluidView.of(problem, usable_candidates(problem, ()))
     weight = problem.weight_of(chosen)
     if not view.queries:
