@@ -102,11 +102,13 @@ def improve(
         cuts: what must be kept.
         enough: whether to stop; asked between moves.
     """
-    for cut in cuts:
-        if isinstance(cut, ChangesCut) and not cut.holds(problem, chosen, problem.usage_of(chosen)):
-            chosen = cut.kept  # which of too many changes are worth most is not looked into
+    others = [cut for cut in cuts if not isinstance(cut, ChangesCut)]
     standing = Standing(problem, chosen)
-    keep_objectives(standing, [cut for cut in cuts if not isinstance(cut, ChangesCut)])
+    keep_objectives(standing, others)
+    for cut in cuts:
+        if isinstance(cut, ChangesCut) and not cut.holds(problem, standing.chosen, standing.usage):
+            standing = Standing(problem, cut.kept)  # which of too many changes are worth most is not looked into
+            keep_objectives(standing, others)
     for _ in range(_PASSES):
         standing.settle()
         before = standing.goodness
