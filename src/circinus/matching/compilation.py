@@ -29,6 +29,7 @@ def compile_problem(
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
     known: Mapping[Deployment, ReplicaDemand] | None = None,
+    running: Mapping[Deployment, ReplicaDemand] | None = None,
 ) -> Problem:
     """The matching of `queries` as arrays.
 
@@ -38,6 +39,7 @@ def compile_problem(
         infrastructure: the pools and links.
         usable_link_share: share of each link's bandwidth that may be filled.
         known: what further queries expect a replica of a deployment to take; it counts, too.
+        running: deployments that are part of the problem whether any candidate uses them or not.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
@@ -52,6 +54,8 @@ def compile_problem(
 
     _check_capacities(infrastructure, links_usable=usable_link_share)
     demand_of = merged_demands((use.deployment, use.demand) for candidate in flat for use in candidate.deployments)
+    if running:
+        demand_of = merged_demands([*demand_of.items(), *running.items()])
     if known:
         demand_of = merged_demands([*demand_of.items(), *((d, known[d]) for d in demand_of if d in known)])
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))

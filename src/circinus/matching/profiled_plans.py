@@ -53,6 +53,16 @@ class ProfiledPlans:
             self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
         return self._reestimated[key]
 
+    def promise_of(self, query: str, plan: Plan) -> Candidate:
+        """A plan of a query as it is promised before all are matched.
+
+        Raises:
+            PlanningError: the query or the plan's configuration is not known, or the query alone would fill a link.
+        """
+        if query not in self._queries or (plan.pipeline, plan.configuration) not in self._profiles:
+            raise PlanningError(f"query {query}: found no profile of its plan {plan.configuration}; plan again")
+        return self._estimator(query, plan.configuration).candidate(plan)
+
     def composed(self, query: Query, running: Iterable[Deployment]) -> Sequence[Candidate]:
         """The plans of `query` that use running deployments only and promise its objectives.
 
