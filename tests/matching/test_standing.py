@@ -34,7 +34,7 @@ def test_after_any_moves_it_is_as_if_begun_there(seed: int) -> None:
     np.testing.assert_array_equal(kept.used, fresh.used)
     np.testing.assert_array_equal(kept.replicas, fresh.replicas)
     np.testing.assert_allclose(kept.traffic_bytes_per_s, fresh.traffic_bytes_per_s, atol=1e-6)
-    np.testing.assert_allclose(kept.rows, fresh.rows, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(kept.rows, fresh.rows, rtol=1e-9, atol=1e-3)  # bytes, of 2^30 and more
     assert np.isclose(kept.cost_usd_per_h, fresh.cost_usd_per_h)
     shares = standing.shares_usd_per_h(np.arange(6))
     for query, candidate in problem.served(standing.chosen):

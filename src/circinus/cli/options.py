@@ -31,6 +31,19 @@ def duration_option(text: str) -> float:
             raise typer.BadParameter(str(error)) from error
 
 
+def price_option(text: str) -> float:
+    """US dollars per hour, from `$0.01/h`, `$10/month` or a plain number of dollars per hour."""
+    from circinus.spec.units import PRICE_PER_H
+
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return PRICE_PER_H.parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+
 def store_path(chosen: Path | None, paths: list[Path]) -> Path:
     """The profile store: the chosen one, or `.circinus/profiles.sqlite` beside the first specification file."""
     if chosen is not None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_option, store_path
+from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_option, price_option, store_path
 from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from circinus.matching import PlanSet
+    from circinus.matching import Changes, PlanSet
     from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
 
@@ -27,6 +27,24 @@ def plan(
             parser=duration_option, metavar="DURATION", help="Profile each pipeline for so long first; by default not."
         ),
     ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="PLAN",
+            help="Plan file of what runs: its plans stay where nothing is gained by others.",
+            show_default="the file to write, if there is one",
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Plan as if nothing ran.")] = False,
+    change_price: Annotated[
+        float,
+        typer.Option(parser=price_option, metavar="PRICE", help="What another plan for a query that runs must save."),
+    ] = 0.0,
+    most_changes: Annotated[
+        int | None,
+        typer.Option(min=0, help="Queries that run and may get another plan or none; by default any number."),
+    ] = None,
     trace: Traces = None,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
@@ -37,13 +55,20 @@ def plan(
     from time import perf_counter
 
     from circinus.cli.output import print_json
+    from circinus.cli.previous_plan import previous_plan
     from circinus.cli.profile import search
-    from circinus.matching import make_plan_set, plan_all, save_plan_set
+    from circinus.matching import Changes, Running, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
 
+    if fresh and previous is not None:
+        raise typer.BadParameter("found both --fresh and --from, expected one of them")
     specification = load_specification(paths)
+    before = previous_plan(previous, output, fresh=fresh)
+    running = None
+    if before.matching is not None:
+        running = Running.of(before.matching, change_usd_per_h=change_price, most_changes=most_changes)
     known = store_path(store, paths)
     sources = trace_sources(trace, specification)
     measured = {} if budget is None else _profile_first(specification, known, budget, seed, sources)
@@ -54,7 +79,7 @@ def plan(
         for name in _pipelines_in_use(specification)
     }
     started = perf_counter()
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all(specification, profiles, running=running)
     plan_set = make_plan_set(
         specification,
         profiles,
@@ -66,12 +91,15 @@ def plan(
         planning_s=perf_counter() - started,
     )
     save_plan_set(plan_set, output)
+    changes = None if running is None else Changes.between(running.plans, matching)
     warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
+    warnings |= {before.warning} - {""}
     if json:
         searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
-        print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings), **searches})
+        again = {"from": before.file, "changes": changes}
+        print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings), **again, **searches})
     else:
-        _print(specification, plan_set, output, sorted(warnings), measured)
+        _print(specification, plan_set, output, sorted(warnings), measured, changes)
     if specification.queries and not matching.assignments:
         raise typer.Exit(1)  # nobody is served
 
@@ -82,6 +110,7 @@ def _print(
     output: Path,
     warnings: Sequence[str],
     measured: Mapping[str, PipelineProfile],
+    changes: Changes | None,
 ) -> None:
     from circinus.cli.output import console
     from circinus.reporting.plan_table import deployment_table, plan_table
@@ -94,6 +123,8 @@ def _print(
         console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
     for warning in warnings:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    if changes is not None:
+        console().print(f"changes: {changes}", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
 
 

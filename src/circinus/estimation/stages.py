@@ -169,7 +169,7 @@ class Stages:
                 use.busy_replicas, traffic.mean_s, traffic.scv, allocation.batch_size, allocation.utilization_target
             )
         else:
-            wait = _loaded_wait(use.deployment, conditions)
+            wait = loaded_wait(use.deployment, conditions)
         wait_s = wait.at(self._percentile.grid.exponentials(queue_name(operator.name)))
         service_s = measured.scenarios_s * slowdown
         return Stage(
@@ -181,7 +181,12 @@ class Stages:
         )
 
 
-def _loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:
+def loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:
+    """The wait for a deployment under the merged load.
+
+    Raises:
+        PlanningError: `conditions` lack the deployment.
+    """
     load = conditions.deployments.get(deployment)
     if load is None:
         raise PlanningError(

@@ -202,12 +202,17 @@ class Transfers:
             if conditions is None:
                 wait = link_wait(link, self._usable_share, sizes.mean_bytes, sizes.scv)
             else:
-                wait = _loaded_wait(link, conditions)
+                wait = loaded_wait(link, conditions)
             total_s += crossing_s(link, sizes.scenarios_bytes, wait.at(self._grid.exponentials(queue_name(link))))
         return Transfer(total_s, float(total_s.mean()))
 
 
-def _loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:
+def loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:
+    """The wait for a link under the merged load.
+
+    Raises:
+        PlanningError: `conditions` lack the link.
+    """
     traffic = conditions.links.get(link)
     if traffic is None:
         raise PlanningError(

@@ -1,5 +1,6 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
+from circinus.matching.changes import Changes
 from circinus.matching.matcher import MatchSettings, match, plan_all
 from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set
 from circinus.matching.plan_set import (
@@ -12,16 +13,19 @@ from circinus.matching.plan_set import (
     SizedDeployment,
 )
 from circinus.matching.resource_prices import ResourcePrice
+from circinus.matching.running import Running
 
 __all__ = [
     "Alternative",
     "Assignment",
+    "Changes",
     "MatchSettings",
     "Matching",
     "PlanSet",
     "Rejection",
     "Relaxation",
     "ResourcePrice",
+    "Running",
     "SizedDeployment",
     "check_fresh",
     "load_plan_set",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.cuts import ShareCut, SizingCut
+from circinus.matching.cuts import ChangesCut, ShareCut, SizingCut
 from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
@@ -24,6 +24,7 @@ _SAME_COST = 1e-9
 """US dollars per hour below which costs count as equal."""
 
 _TIE = "costs the same: with weight and total cost equal, nothing else is compared, and the search met the other first"
+_NO_GAIN = "costs the same, and another plan runs already"
 
 
 @dataclass(frozen=True)
@@ -81,43 +82,53 @@ def judge(state: State, query: int) -> tuple[Judgement, ...]:
     without[query] = -1
     laid = beside(problem, query, problem.usage_of(without))
     got = int(chosen[query])
-    paid = None if got < 0 else float(laid.added_usd_per_h[got - problem.block[query]])
+    paid = None if got < 0 else got - int(problem.block[query])
     tried = without.copy()
     judged = []
     for position, candidate in enumerate(problem.candidates_of(query)):
         if candidate != got:
             tried[query] = candidate
             judgement = _judge_one(state, tried, candidate, laid, position, paid)
-            cheaper = paid is not None and float(laid.added_usd_per_h[position]) < paid - _SAME_COST
-            judged.append(replace(judgement, cheaper=cheaper))
+            cheaper = paid is not None and laid.added_usd_per_h[position] < laid.added_usd_per_h[paid] - _SAME_COST
+            judged.append(replace(judgement, cheaper=bool(cheaper)))
     return tuple(sorted(judged, key=lambda judgement: judgement.rank))
 
 
 def _judge_one(
-    state: State, tried: IntArray, candidate: int, laid: Beside, position: int, paid_usd_per_h: float | None
+    state: State, tried: IntArray, candidate: int, laid: Beside, position: int, paid: int | None
 ) -> Judgement:
     problem = state.problem
     if not laid.fits[position]:
         missing = shortages(problem, problem.usage_of(tried))
         assert missing is not None
         return Judgement(candidate, (1, missing.excess), missing.reason, missing)
-    if paid_usd_per_h is not None:
-        more = float(laid.added_usd_per_h[position]) - paid_usd_per_h
-        if more > _SAME_COST:
-            return Judgement(candidate, (0, more), f"costs {usd_per_h(more)} more in total", None)
-        if more >= -_SAME_COST:
+    if paid is not None:
+        more = float(laid.added_usd_per_h[position] - laid.added_usd_per_h[paid])
+        counted = float(laid.counted_usd_per_h[position] - laid.counted_usd_per_h[paid])
+        if more > _SAME_COST and counted > -_SAME_COST:
+            return Judgement(candidate, (0, counted), f"costs {usd_per_h(more)} more in total", None)
+        if more < -_SAME_COST and counted > -_SAME_COST:
+            words = f"costs {usd_per_h(-more)} less in total, less than a change of plan must save"
+            return Judgement(candidate, (0, counted), words, None)
+        if counted > _SAME_COST:
+            return Judgement(candidate, (0, counted), _NO_GAIN, None)
+        if counted >= -_SAME_COST:
             return Judgement(candidate, (0, 0.0), _TIE, None)
     cut = next((c for c in state.cuts if isinstance(c, SizingCut | ShareCut) and c.candidate == candidate), None)
     found = examine(problem, tried, state.slos, state.reestimate)
     if isinstance(found, Obstacle):
         reason = cut.reason if cut is not None else found.reason
         return Judgement(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)
+    if not all(c.holds(problem, tried, found.usage) for c in state.cuts if isinstance(c, ChangesCut)):
+        return Judgement(candidate, (0, -1.0), "would be one change of plan more than is allowed", None)
     return Judgement(candidate, (0, -1.0), "was not reached before the time limit", None)
 
 
 def _why(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
     count = len(state.problem.candidates_of(query))
     words = ["its only plan" if count == 1 else f"least total cost of its {count} plans beside those of the others"]
+    if state.problem.runs[chosen_of(state)[query]]:
+        words.append("runs already")
     shared = _shared(state.problem, chosen_of(state), query)
     if shared:
         words.append("; ".join(f"shares {names} with {', '.join(others)}" for names, others in shared))

@@ -21,13 +21,13 @@ class Choice:
     weight_bound: float
     """No choice that keeps capacities, cost objectives and cuts satisfies more weight."""
     cost_bound_usd_per_h: float
-    """No such choice of the same weight costs less."""
+    """No such choice of the same weight costs less, with what changes of plan count."""
     optimal: bool
     """Whether both bounds are reached."""
 
 
 class Solver(Protocol):
-    """Chooses: satisfied weight first, total cost second."""
+    """Chooses: satisfied weight first, total cost and what changes of plan count second."""
 
     def choose(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()

@@ -32,6 +32,7 @@ def compile_problem(
     known: Mapping[Deployment, ReplicaDemand] | None = None,
     held: Collection[str] = (),
     raised: Collection[str] = (),
+    running: Mapping[Deployment, ReplicaDemand] | None = None,
 ) -> Problem:
     """The matching of `queries` as arrays.
 
@@ -43,6 +44,7 @@ def compile_problem(
         known: what further queries expect a replica of a deployment to take; it counts, too.
         held: names of queries that come first because a tenant was promised so much (`Ranks`).
         raised: names of queries of which some come first for that reason.
+        running: deployments that are part of the problem whether any candidate uses them or not.
 
     Raises:
         PlanningError: duplicate or unknown names, numbers that are negative, infinite or not numbers, a link or node
@@ -57,6 +59,8 @@ def compile_problem(
 
     _check_capacities(infrastructure, links_usable=usable_link_share)
     demand_of = merged_demands((use.deployment, use.demand) for candidate in flat for use in candidate.deployments)
+    if running:
+        demand_of = merged_demands([*demand_of.items(), *running.items()])
     if known:
         demand_of = merged_demands([*demand_of.items(), *((d, known[d]) for d in demand_of if d in known)])
     deployments = tuple(sorted(demand_of, key=lambda deployment: deployment.name))

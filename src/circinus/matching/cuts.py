@@ -24,6 +24,20 @@ class Cut(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class ChangesCut:
+    """Of the queries that run and could stay as they are, no more than so many get another plan or none."""
+
+    kept: IntArray
+    """(Q,) candidate with which each may stay, -1 for none; together they keep everything."""
+    most: int
+    exact: bool = True
+
+    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+        """Whether few enough change."""
+        return bool(((self.kept >= 0) & (chosen != self.kept)).sum() <= self.most)
+
+
+@dataclass(frozen=True, eq=False)
 class PoolCut:
     """A pool of which no more than a share is filled, as whole replicas do not go on its nodes without gaps.
 

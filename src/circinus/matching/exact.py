@@ -142,8 +142,10 @@ class _Search:
         """
         programme = build(self._problem, self._cuts, cautious=True, allowed=self._allowed)
         query_of = self._problem.query_of[programme.candidates]
-        cost = programme.cost_usd_per_h()
-        objective = cost / max(2 * float(cost @ np.array(programme.upper)), 1e-9)  # in all, less than half a unit
+        cost = programme.counted_usd_per_h()
+        objective = cost / max(
+            2 * float(np.abs(cost) @ np.array(programme.upper)), 1e-9
+        )  # in all, less than half a unit
         for place in range(len(self._weights.ranks)):
             objective[: len(query_of)] -= _OVER_LOWER ** (len(self._weights.ranks) - 1 - place) * self._multiples(place)
         start = np.where(np.isin(best, programme.candidates), best, -1)
@@ -176,26 +178,33 @@ class _Search:
         return best, max(reachable, weights.total(best)[place])
 
     def least_cost(self, best: IntArray) -> tuple[IntArray, float, bool]:
-        """(the choice of no less weight and least cost, a bound on the cost, whether the bound is reached)."""
+        """(the choice of no less weight and least cost, a bound on the cost, whether the bound is reached).
+
+        Costs with what changes of plan count.
+        """
         programme = self._programme
-        known = self._problem.usage_of(best).cost_usd_per_h
+        known = self._counted_usd_per_h(best)
         if known == 0.0:
             return best, 0.0, True
         self.hold_weight(len(self._weights.ranks) - 1, best)
-        objective = programme.cost_usd_per_h() / known
+        objective = programme.counted_usd_per_h() / known
         relaxed = self._tighten(objective)
-        bound = 0.0
+        constant = self._problem.most_change_usd_per_h
+        bound = -constant / known
         if relaxed is not None:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
-            gap = self._problem.usage_of(best).cost_usd_per_h / known - bound
+            gap = (self._counted_usd_per_h(best) - constant) / known - bound
             programme.rule_out((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _WHOLE))
         values, proved = self._minimise(objective, best, gap=_COST_GAP)
         if values is not None:
             best = self._better(best, programme.choice_of(values), polish=False)
-        cost = self._problem.usage_of(best).cost_usd_per_h
-        floor = min(max(bound, proved, 0.0) * known, cost)
+        cost = self._counted_usd_per_h(best)
+        floor = min(max(max(bound, proved) * known + constant, 0.0), cost)
         return best, floor, cost - floor <= _PROVED * known
+
+    def _counted_usd_per_h(self, chosen: IntArray) -> float:
+        return self._problem.counted_usd_per_h(self._problem.usage_of(chosen))
 
     def hold_weight(self, place: int, best: IntArray) -> None:
         """From now on no less weight of a rank than in `best`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.cuts import Cut
+from circinus.matching.cuts import ChangesCut, Cut
 from circinus.matching.problem import (
     CAPACITY_TOLERANCE,
     BoolArray,
@@ -31,6 +31,8 @@ class Beside:
     """(candidates, rows) what each capacity row would come to."""
     added_usd_per_h: FloatArray
     """(candidates,) what all deployments and transfers would cost more."""
+    counted_usd_per_h: FloatArray
+    """(candidates,) the same, and what a change of the query's plan counts."""
     fits: BoolArray
     """(candidates,) whether all linear capacities would hold."""
 
@@ -49,7 +51,8 @@ def beside(problem: Problem, query: int, usage: Usage) -> Beside:
         & (traffic <= problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)).all(axis=1)
         & (after <= problem.max_replicas[block.deployments]).all(axis=1)
     )
-    return Beside(rows=rows, added_usd_per_h=cost, fits=fits)
+    changing = problem.change_usd_per_h[candidates.start : candidates.stop]
+    return Beside(rows=rows, added_usd_per_h=cost, counted_usd_per_h=cost + changing, fits=fits)
 
 
 def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
@@ -82,7 +85,7 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, enough: Callable[[], b
 
 def goodness(problem: Problem, chosen: IntArray) -> tuple[float, float]:
     """What choices are compared by: more weight, then less cost (rounded, so that noise is no improvement)."""
-    return round(problem.weight_of(chosen), 9), -round(problem.usage_of(chosen).cost_usd_per_h, 9)
+    return round(problem.weight_of(chosen), 9), -round(problem.counted_usd_per_h(problem.usage_of(chosen)), 9)
 
 
 def improve(
@@ -99,8 +102,13 @@ def improve(
         cuts: what must be kept.
         enough: whether to stop; asked between moves.
     """
+    others = [cut for cut in cuts if not isinstance(cut, ChangesCut)]
     standing = Standing(problem, chosen)
-    _keep_objectives(standing, cuts)
+    keep_objectives(standing, others)
+    for cut in cuts:
+        if isinstance(cut, ChangesCut) and not cut.holds(problem, standing.chosen, standing.usage):
+            standing = Standing(problem, cut.kept)  # which of too many changes are worth most is not looked into
+            keep_objectives(standing, others)
     for _ in range(_PASSES):
         standing.settle()
         before = standing.goodness
@@ -133,7 +141,7 @@ def _insert(
     laid = beside(problem, query, standing.usage)
     allowed = laid.fits if closed is None else laid.fits & ~_uses(problem, query, closed)
     fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
-    keys = (fullest, laid.added_usd_per_h) if by_cost else (laid.added_usd_per_h, fullest)
+    keys = (fullest, laid.counted_usd_per_h) if by_cost else (laid.counted_usd_per_h, fullest)
     for position in np.lexsort(keys).tolist():
         if not allowed[position]:
             continue
@@ -164,7 +172,7 @@ def _close(standing: Standing, deployment: int, cuts: Sequence[Cut]) -> None:
             standing.move(query, candidate)
 
 
-def _keep_objectives(standing: Standing, cuts: Sequence[Cut]) -> None:
+def keep_objectives(standing: Standing, cuts: Sequence[Cut]) -> None:
     """Take queries out, worst over its cost objective first, until everything is kept."""
     while not standing.keeps(cuts):
         over = standing.over_cost()

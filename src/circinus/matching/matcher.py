@@ -25,6 +25,7 @@ from circinus.matching.rejections import rejections
 from circinus.matching.relaxation import Replan
 from circinus.matching.resource_prices import relaxed
 from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
+from circinus.matching.running import Running, no_worse
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
@@ -56,6 +57,7 @@ def plan_all(
     *,
     search: SearchSettings = DEFAULT_SETTINGS,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
+    running: Running | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match them all.
 
@@ -64,6 +66,7 @@ def plan_all(
         profiles: pipeline name -> what was measured of it.
         search: how each query's plans are searched.
         settings: how they are matched; the usable share of links is taken from `search`.
+        running: see `match`.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, or numbers without meaning.
@@ -87,6 +90,7 @@ def plan_all(
         compose=plans.composed,
         replan=replan,
         settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
+        running=running,
     )
     return matching, frontiers
 
@@ -101,6 +105,7 @@ def match(
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
+    running: Running | None = None,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
@@ -114,6 +119,8 @@ def match(
         solver: by default the exact one, and that by prices for more than `EXACT_UP_TO` queries.
         settings: time, links, seed.
         clock: for the time limit.
+        running: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
+            what can be kept: of no less weight, and then of no more cost with what changes count.
 
     Raises:
         PlanningError: names or numbers without meaning (see `compile_problem`).
@@ -122,7 +129,8 @@ def match(
     deadline_s = clock() + settings.time_limit_s
 
     def compile_candidates(candidates: Candidates) -> Problem:
-        return compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
+        problem = compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
+        return problem if running is None else running.marked(problem)
 
     with ExitStack() as opened:
         chosen_by = solver or _solver(len(queries), settings.seed, clock, opened)
@@ -139,9 +147,14 @@ def match(
                 attempted=start,
                 many=len(queries) > EXACT_UP_TO,
             )
-            return run_passes(state, clock=clock)
+            if running is None:
+                return run_passes(state, clock=clock)
+            begun, held = running.begun(state)
+            return no_worse(run_passes(begun, clock=clock), held)
 
         candidates: Candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
+        if running is not None:
+            candidates = running.offered(candidates, queries, compose)
         if compose is None:
             state = solve(compile_candidates(candidates))
         else:
@@ -168,6 +181,8 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
     ranks = problem.ranks
     total_weight, satisfied = float(ranks.own_weight.sum()), ranks.own_weight_of(chosen_of(state))
     known = relaxed(problem, chosen_of(state), seed)
+    # The state's bound is of costs with what changes count: of costs alone, without the most that could count.
+    least_usd_per_h = state.cost_bound_usd_per_h - problem.most_change_usd_per_h
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),
@@ -179,9 +194,7 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
             min(ranks.own_bound(chosen_of(state), state.weight_bound), known.weight_bound, total_weight), satisfied
         ),
         optimal=state.optimal,
-        cost_bound_usd_per_h=min(
-            max(state.cost_bound_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h
-        ),
+        cost_bound_usd_per_h=min(max(least_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h),
         prices=known.prices,
     )
 

@@ -93,9 +93,10 @@ class Matching:
     """No matching of the listed candidates satisfies more weight than this; where there are priorities, summed over
     them: no matching that serves as much of every higher priority satisfies more of one."""
     optimal: bool
-    """Whether the solver proved both objectives over the listed candidates."""
+    """Whether the solver proved both objectives over the listed candidates; where plans ran already, of cost with what
+    changes counted, and of as few changes as were allowed."""
     cost_bound_usd_per_h: float
-    """No matching of the listed candidates that satisfies this weight costs less."""
+    """No matching of the listed candidates that satisfies this weight costs less, whatever changes of plan count."""
     prices: tuple[ResourcePrice, ...] = ()
     """What a little more of every resource would be worth."""
 

@@ -158,7 +158,7 @@ class PriceSolver:
 
     def _with_bounds(self, problem: Problem, stages: Sequence[_Stage], choice: Choice) -> Choice:
         """The choice with what the relaxation says of its weight, and of what that costs at least."""
-        ranks, cost = problem.ranks, problem.usage_of(choice.chosen).cost_usd_per_h
+        ranks, cost = problem.ranks, problem.counted_usd_per_h(problem.usage_of(choice.chosen))
         by_prices = _weight_bound(ranks, choice.chosen, [stage.bound for stage in stages])
         most = max(min(by_prices, choice.weight_bound), problem.weight_of(choice.chosen))
         weight, least = ranks.own_weight_of(choice.chosen), choice.cost_bound_usd_per_h

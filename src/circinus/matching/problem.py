@@ -69,6 +69,16 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Incumbent:
+    """What runs already, and what changing it counts."""
+
+    chosen: IntArray
+    """(Q,) candidate whose plan runs; -1 where none does, or the one that did is possible no more."""
+    change_usd_per_h: float
+    """What another plan or none, for a query that runs, counts beside its cost. It is never part of a cost."""
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Q queries, P candidates (in blocks, query by query), D deployments, K pools, L directed links."""
 
@@ -109,10 +119,38 @@ class Problem:
     links: tuple[str, ...]
     link_capacity_bytes_per_s: FloatArray
     """(L,) usable share of the bandwidth."""
+    incumbent: Incumbent | None = None
+    """None: nothing runs yet."""
 
     def candidates_of(self, query: int) -> range:
         """Indexes of the candidates of one query."""
         return range(int(self.block[query]), int(self.block[query + 1]))
+
+    @cached_property
+    def runs(self) -> BoolArray:
+        """(P,) candidates whose plan runs already."""
+        found = np.zeros(len(self.candidates), dtype=bool)
+        if self.incumbent is not None:
+            found[self.incumbent.chosen[self.incumbent.chosen >= 0]] = True
+        return found
+
+    @cached_property
+    def change_usd_per_h(self) -> FloatArray:
+        """(P,) what choosing each candidate counts beside its cost: something where it replaces one that runs."""
+        if self.incumbent is None:
+            return np.zeros(len(self.candidates))
+        replaces = (self.incumbent.chosen >= 0)[self.query_of] & ~self.runs
+        return np.asarray(np.where(replaces, self.incumbent.change_usd_per_h, 0.0))
+
+    @property
+    def most_change_usd_per_h(self) -> float:
+        """What it counts when none of the plans that run stays."""
+        return 0.0 if self.incumbent is None else self.incumbent.change_usd_per_h * float(self.runs.sum())
+
+    def counted_usd_per_h(self, usage: Usage) -> float:
+        """What choices of equal weight are compared by: the cost, and what changes of what runs count."""
+        per_change = 0.0 if self.incumbent is None else self.incumbent.change_usd_per_h
+        return usage.cost_usd_per_h + per_change * usage.changes
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -148,6 +186,7 @@ class Problem:
             traffic_bytes_per_s=traffic,
             rows=self.rows.coefficients @ replicas,
             cost_usd_per_h=float(self.price_usd_per_h @ replicas + self.transfer_cost_usd_per_h[picked].sum()),
+            changes=int(self.runs.sum() - self.runs[picked].sum()),
         )
 
     def fits(self, usage: Usage) -> bool:
@@ -191,6 +230,8 @@ class Usage:
     """(rows,) left side of each capacity row."""
     cost_usd_per_h: float
     """Of all replicas and all transfers."""
+    changes: int = 0
+    """Queries that run and get another plan or none."""
 
 
 def whole_replicas(fluid: FloatArray, used: BoolArray) -> IntArray:

@@ -54,6 +54,16 @@ class ProfiledPlans:
             self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
         return self._reestimated[key]
 
+    def promise_of(self, query: str, plan: Plan) -> Candidate:
+        """A plan of a query as it is promised before all are matched.
+
+        Raises:
+            PlanningError: the query or the plan's configuration is not known, or the query alone would fill a link.
+        """
+        if query not in self._queries or (plan.pipeline, plan.configuration) not in self._profiles:
+            raise PlanningError(f"query {query}: found no profile of its plan {plan.configuration}; plan again")
+        return self._estimator(query, plan.configuration).candidate(plan)
+
     def composed(self, query: Query, running: Iterable[Deployment]) -> Sequence[Candidate]:
         """The plans of `query` that use running deployments only and promise its objectives.
 
@@ -77,6 +87,8 @@ class ProfiledPlans:
                     and deployment.pool in open_pools
                     and (tiers is None or open_pools[deployment.pool] in tiers)
                     and query.pinned_pool(operator.name) in (None, deployment.pool)
+                    and deployment.allocation.cpus in operator.cpus
+                    and deployment.allocation.batch_size in operator.batch_sizes
                 ]
             )
         plans = (

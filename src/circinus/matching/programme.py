@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.matching.cuts import Cut, PackingCut, PoolCut, ShareCut, SizingCut
+from circinus.matching.cuts import ChangesCut, Cut, PackingCut, PoolCut, ShareCut, SizingCut
 from circinus.matching.linear import LinearProgramme
 from circinus.matching.problem import (
     REPLICA_TOLERANCE,
@@ -57,11 +57,17 @@ class Programme(LinearProgramme):
         """Columns of those of the given candidates that have one."""
         return np.flatnonzero(np.isin(self.candidates, candidates)).astype(np.int64)
 
-    def cost_usd_per_h(self) -> FloatArray:
-        """(columns,) what each column adds to the total cost."""
+    def counted_usd_per_h(self) -> FloatArray:
+        """(columns,) what each column adds to the total cost and to what changes count.
+
+        The latter begins with `Problem.most_change_usd_per_h`, off which comes a part for each plan that stays.
+        """
         cost = np.zeros(len(self.upper))
         cost[: self.expression.shape[1]] = self.problem.price_usd_per_h @ self.expression
         cost[: len(self.candidates)] += self.problem.transfer_cost_usd_per_h[self.candidates]
+        if self.problem.incumbent is not None:
+            runs = self.problem.runs[self.candidates]
+            cost[: len(self.candidates)][runs] -= self.problem.incumbent.change_usd_per_h
         return cost
 
     def values_of(self, chosen: IntArray, usage: Usage) -> FloatArray:
@@ -254,6 +260,10 @@ def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
         for values in (programme.problem.rows.coefficients[rows] / limit[:, None]) @ programme.expression:
             columns = np.flatnonzero(values)
             programme.add_row(columns, values[columns], -np.inf, cut.share)
+    elif isinstance(cut, ChangesCut):
+        running = cut.kept[cut.kept >= 0]
+        columns = programme.columns_of(running)
+        programme.add_row(columns, np.ones(len(columns)), float(len(running) - cut.most), np.inf)
     elif isinstance(cut, ShareCut):
         _add_share_cut(programme, cut, bound)
     elif isinstance(cut, SizingCut) and cut.exact:

@@ -57,7 +57,7 @@ def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | No
     if judged:
         reason, binding = _beside_the_others(state, query, judged)
     else:
-        reason, binding = frontier.reason, _objectives_in_the_way(frontier)
+        reason, binding = frontier.reason, objectives_in_the_way(frontier)
     return Rejection(
         query=state.problem.queries[query],
         reason=reason,
@@ -68,7 +68,7 @@ def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | No
     )
 
 
-def _objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
+def objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
     """Objectives each of which alone keeps the query from having a plan, or those that its nearest plan misses."""
     if not frontier.measured:
         return ("measurements",)

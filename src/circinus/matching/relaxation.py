@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -31,7 +32,7 @@ _LARGE_S = 1e6
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Fit:
     """A plan of the relaxed query that was checked beside the others."""
 
     slos: Slos
@@ -41,7 +42,20 @@ class _Fit:
     words: str
 
 
+class Room(Protocol):
+    """What one more query is fitted into."""
+
+    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
+        """The candidate that needs the least change of `slo` among those that fit; all promise the other objectives."""
+        ...
+
+
 def cheapest_relaxation(state: State, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
+    """The smallest change under which a query of a matching is served beside the others; see `smallest_relaxation`."""
+    return smallest_relaxation(_BesideOthers(state, frontier.query), frontier, replan)
+
+
+def smallest_relaxation(room: Room, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
     """Relax one objective at a time as little as lets the query in, and take the smallest relative change.
 
     What fits is really fitted: capacities, nodes, and every query's objectives as sized. Plans under a relaxed
@@ -49,10 +63,9 @@ def cheapest_relaxation(state: State, frontier: Frontier, replan: Replan | None)
     any plan promises, and else widely. A wide limit is narrowed down by halving, to within a sixteenth of the distance
     between what does not suffice and what does.
     """
-    beside_others = _BesideOthers(state, frontier.query)
-    best: _Fit | None = None
+    best: Fit | None = None
     for slo in _objectives(frontier.query.slos):
-        fit = _smallest(beside_others, frontier, slo, replan, None if best is None else best.change)
+        fit = _smallest(room, frontier, slo, replan, None if best is None else best.change)
         if fit is not None and (best is None or fit.change < best.change):
             best = fit
     if best is None:
@@ -65,13 +78,11 @@ def _objectives(slos: Slos) -> tuple[SloName, ...]:
     return tuple(name for name in names if getattr(slos, name) is not None)
 
 
-def _smallest(
-    beside_others: _BesideOthers, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None
-) -> _Fit | None:
+def _smallest(room: Room, frontier: Frontier, slo: SloName, replan: Replan | None, best: float | None) -> Fit | None:
     """The smallest change of `slo` that fits, None where there is none below `best`."""
     query = frontier.query
     known = [relaxation.candidate for relaxation in frontier.relaxations if relaxation.slo == slo]
-    found = beside_others.fit(slo, known)
+    found = room.fit(slo, known)
     if found is not None or replan is None:
         return found  # the tightest limit under which there is any plan
     if not known and not frontier.candidates:
@@ -80,16 +91,16 @@ def _smallest(
     if best is not None and too_little >= best:
         return None
     if slo == "accuracy" and known:  # many plans promise the same accuracy: another one of the tightest may fit
-        nearest = beside_others.fit(slo, replan(_with(query, relaxed(query.slos, slo, too_little))).candidates)
+        nearest = room.fit(slo, replan(with_slos(query, relaxed(query.slos, slo, too_little))).candidates)
         if nearest is not None:
             return nearest
-    widest = replan(_with(query, relaxed(query.slos, slo, best)))
-    found = beside_others.fit(slo, widest.candidates)
+    widest = replan(with_slos(query, relaxed(query.slos, slo, best)))
+    found = room.fit(slo, widest.candidates)
     if found is None or slo == "cost":
         return found  # the cost of a plan is part of the frontier: the cheapest fitting plan is on it
     for _ in range(_HALVINGS):
         middle = (too_little + found.change) / 2
-        nearer = beside_others.fit(slo, replan(_with(query, relaxed(query.slos, slo, middle))).candidates)
+        nearer = room.fit(slo, replan(with_slos(query, relaxed(query.slos, slo, middle))).candidates)
         if nearer is None:
             too_little = middle
         elif nearer.change < found.change:
@@ -99,7 +110,8 @@ def _smallest(
     return found
 
 
-def _with(query: Query, slos: Slos) -> Query:
+def with_slos(query: Query, slos: Slos) -> Query:
+    """The query under other objectives."""
     return query.model_copy(update={"slos": slos})
 
 
@@ -119,12 +131,10 @@ def relaxed(slos: Slos, slo: SloName, change: float | None) -> Slos:
 
 def needed_change(slos: Slos, slo: SloName, candidate: Candidate) -> float:
     """By which share of its limit the objective must give way for the candidate's promise."""
-    return _just_wide_enough(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
+    return just_wide_enough(slos, slo, candidate, candidate.estimate.cost_usd_per_h.value)[1]
 
 
-def _just_wide_enough(
-    slos: Slos, slo: SloName, candidate: Candidate, share_usd_per_h: float
-) -> tuple[Slos, float, str]:
+def just_wide_enough(slos: Slos, slo: SloName, candidate: Candidate, share_usd_per_h: float) -> tuple[Slos, float, str]:
     """(objectives that the candidate keeps, relative change, the change in words); limits have few digits."""
     estimate = candidate.estimate
     if slo == "latency" and slos.latency is not None:
@@ -159,8 +169,8 @@ class _BesideOthers:
         self._matched = [state.queries[index] for index, _ in served]
         self._plans = {state.queries[index].name: [state.problem.candidates[plan]] for index, plan in served}
 
-    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> _Fit | None:
-        """The candidate that needs the least change of `slo` among those that fit; all promise the other objectives."""
+    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
+        """See `Room`."""
         if not candidates:
             return None
         problem, chosen = self._compile(slo, candidates)
@@ -172,7 +182,7 @@ class _BesideOthers:
             tried = chosen.copy()
             tried[query] = candidate
             share = problem.cost_share_usd_per_h(candidate, problem.usage_of(tried))
-            wide = _just_wide_enough(self._query.slos, slo, problem.candidates[candidate], share)
+            wide = just_wide_enough(self._query.slos, slo, problem.candidates[candidate], share)
             needed.append((wide[1], float(laid.added_usd_per_h[position]), candidate, wide))
         for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
             tried = chosen.copy()
@@ -180,13 +190,13 @@ class _BesideOthers:
             slos = (*(matched.slos for matched in self._matched), wider)
             found = examine(problem, tried, slos, self._state.reestimate)
             if isinstance(found, Verified):
-                return _Fit(wider, found.sizing.final[query], change, words)
+                return Fit(wider, found.sizing.final[query], change, words)
         return None
 
     def _compile(self, slo: SloName, candidates: Sequence[Candidate]) -> tuple[Problem, IntArray]:
         """The matched plans with no other choice, and the query, not yet served, with all of `candidates`."""
         state = self._state
-        open_query = _with(self._query, relaxed(self._query.slos, slo, None))
+        open_query = with_slos(self._query, relaxed(self._query.slos, slo, None))
         problem = compile_problem(
             [*self._matched, open_query],
             {**self._plans, open_query.name: candidates},

@@ -57,13 +57,14 @@ class Relaxed:
 
 
 def relaxed(problem: Problem, chosen: IntArray, seed: int) -> Relaxed:
-    """What binds, and how much better another choice could be.
+    """What binds, and how much better another choice could be; costs are what is paid, whatever changes count.
 
     Args:
         problem: what was matched.
         chosen: (Q,) candidate of each query, -1 for none.
         seed: of samples.
     """
+    problem = replace(problem, incumbent=None)
     usable, ranks = usable_candidates(problem, ()), problem.ranks
     view = FluidView.of(problem, usable)
     if not view.queries:

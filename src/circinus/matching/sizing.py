@@ -52,23 +52,23 @@ def size(problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos],
     broken = []
     for query, candidate in served:
         share = problem.cost_share_usd_per_h(candidate, usage)
-        sized = _with_cost(reestimate(problem.candidates[candidate], conditions), share)
+        sized = with_cost(reestimate(problem.candidates[candidate], conditions), share)
         final[query] = sized
-        objectives, reason = _violations(sized, slos[query])
+        objectives, reason = violations(sized, slos[query])
         if objectives:
             broken.append(Broken(query, candidate, objectives, reason))
     return Sizing(conditions, final, tuple(broken))
 
 
-def _with_cost(candidate: Candidate, share_usd_per_h: float) -> Candidate:
+def with_cost(candidate: Candidate, share_usd_per_h: float) -> Candidate:
     """The share of what the deployments cost as merged, so that the shares add up to the total."""
     bounds = candidate.estimate.cost_usd_per_h
     cost = Bounded(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
     return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
 
 
-def _violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]:
-    """The objectives that the final estimate does not keep, and how far it is from them."""
+def violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]:
+    """The objectives that a final estimate does not keep, and how far it is from them."""
     estimate = candidate.estimate
     objectives = [name for name in estimate.violations(slos) if name != "cost"]
     words = []

@@ -43,7 +43,8 @@ class Standing:
     @property
     def goodness(self) -> tuple[float, float]:
         """What choices are compared by: more weight, then less cost (rounded, so that noise is no improvement)."""
-        return round(self.problem.weight_of(self.chosen), 9), -round(self._usage.cost_usd_per_h, 9)
+        counted_usd_per_h = self.problem.counted_usd_per_h(self._usage)
+        return round(self.problem.weight_of(self.chosen), 9), -round(counted_usd_per_h, 9)
 
     def move(self, query: int, candidate: int) -> int:
         """Give a query another candidate, -1 for none; returns the one it had."""
@@ -92,6 +93,7 @@ class Standing:
             traffic_bytes_per_s=usage.traffic_bytes_per_s,
             rows=rows,
             cost_usd_per_h=usage.cost_usd_per_h + cost,
+            changes=usage.changes - sign * int(problem.runs[candidate]),
         )
 
     @cached_property

@@ -132,6 +132,7 @@ def _key(problem: Problem, query: int, source: int, usable: BoolArray) -> object
     parts = [
         np.array([problem.weight[query], problem.cost_limit_usd_per_h[query]]),
         problem.transfer_cost_usd_per_h[span],
+        problem.change_usd_per_h[span],
         usable[span],
     ]
     for incidence in (problem.fluid, problem.traffic):
@@ -172,9 +173,12 @@ def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray,
 
 
 def _costs(problem: Problem, stretch: FloatArray) -> FloatArray:
-    """(P,) US dollars per hour of candidates' shares and transfers."""
+    """(P,) US dollars per hour of candidates' shares and transfers, and of what changes count.
+
+    That a query which runs gets none counts, too; without it, bounds are only looser.
+    """
     candidate, column, load = problem.fluid.entries(0, len(problem.candidates))
-    found = problem.transfer_cost_usd_per_h.copy()
+    found = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
     np.add.at(found, candidate, load * stretch[column] * problem.price_usd_per_h[column])
     return found
 

@@ -1,0 +1,234 @@
+"""One more query beside what runs: let in with a plan, or refused with what binds; nobody else's plan is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circinus.estimation import Candidate
+from circinus.matching.alternatives import MOST_ALTERNATIVES
+from circinus.matching.beside_running import Admissible, BesideRunning, Laid
+from circinus.matching.obstacles import Obstacle
+from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection
+from circinus.matching.problem import RESOURCES
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.rejections import objectives_in_the_way
+from circinus.matching.relaxation import Fit, Replan, just_wide_enough, relaxed, smallest_relaxation, with_slos
+from circinus.matching.resource_prices import ResourcePrice
+from circinus.planning import Frontier, ladder
+from circinus.planning.frontier import SloName
+from circinus.spec import Query, Specification
+from circinus.spec.spoken import usd_per_h
+
+_SAME_COST = 1e-9
+"""US dollars per hour below which costs count as equal."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The answer for one more query: either an assignment or a rejection."""
+
+    query: Query
+    assignment: Assignment | None = None
+    """The plan that it gets."""
+    rejection: Rejection | None = None
+    """Why it was refused."""
+    binding: tuple[ResourcePrice, ...] = ()
+    """Of the resources that stand in its way: what one more unit is worth to all that were matched."""
+    room: tuple[Laid, Admissible] | None = None
+    """What `with_admitted` makes the new matching from."""
+
+
+def beside_matching(
+    specification: Specification, matching: Matching, plans: ProfiledPlans, usable_link_share: float
+) -> BesideRunning:
+    """What a matching serves, prepared for one more query.
+
+    Args:
+        specification: with all queries that are served.
+        matching: what runs.
+        plans: estimates of the specification's plans.
+        usable_link_share: as the matching was made with.
+
+    Raises:
+        PlanningError: a plan that runs has no profile any more.
+    """
+    served = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
+    assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
+    return BesideRunning(
+        [query for query in specification.queries if query.name in served],
+        {name: plans.promise_of(name, plan) for name, plan in served.items()},
+        matching.deployments,
+        specification.infrastructure,
+        plans.reestimate,
+        usable_link_share,
+        {found.query: found.chosen.estimate.latency_s.upper for found in matching.assignments},
+    )
+
+
+def admit(
+    running: BesideRunning,
+    matching: Matching,
+    frontier: Frontier,
+    *,
+    further: Sequence[Candidate] = (),
+    replan: Replan | None = None,
+) -> Admission:
+    """Give a query the plan that adds the least cost beside what runs, if there is any that fits.
+
+    What fits is really fitted: capacities, nodes, the query's objectives, and those of all others as sized then.
+
+    Args:
+        running: what the matching serves, as `beside_matching` makes it.
+        matching: what runs.
+        frontier: the query's plans.
+        further: more of its plans, as composed of deployments that run.
+        replan: how the query is planned under relaxed objectives, for what would let it in.
+    """
+    query, known = frontier.query, {candidate.plan for candidate in frontier.candidates}
+    candidates = (*frontier.candidates, *(one for one in further if one.plan not in known))
+    if not candidates:
+        rejection = Rejection(
+            query=query.name,
+            reason=frontier.reason,
+            binding=objectives_in_the_way(frontier),
+            relaxation=smallest_relaxation(_Room(running, query), frontier, replan),
+            best_so_far=frontier.best_so_far,
+        )
+        return Admission(query, rejection=rejection)
+    laid = running.lay(query, candidates)
+    obstacles: dict[int, Obstacle] = {}
+    for candidate in _cheapest_first(laid):
+        found = running.examine(laid, candidate, query.slos)
+        if isinstance(found, Admissible):
+            assignment = _assignment(laid, candidate, found, frontier, obstacles)
+            return Admission(query, assignment, room=(laid, found))
+        obstacles[candidate] = found
+    for candidate in np.flatnonzero(~laid.beside.fits).tolist():
+        found = running.examine(laid, candidate, query.slos)
+        assert isinstance(found, Obstacle)
+        obstacles[candidate] = found
+    nearest = sorted(obstacles.items(), key=lambda entry: entry[1].excess)
+    first = nearest[0][1]
+    which = "its only plan" if len(candidates) == 1 else f"the nearest of its {len(candidates)} plans"
+    reason = first.reason if first.reason.startswith("needs") else f"fails: {first.reason}"
+    rejection = Rejection(
+        query=query.name,
+        reason=f"none of its plans fits beside those that run: {which} {reason}",
+        binding=first.binding,
+        relaxation=smallest_relaxation(_Room(running, query), frontier, replan),
+        alternatives=tuple(
+            Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
+            for candidate, obstacle in nearest[:MOST_ALTERNATIVES]
+        ),
+    )
+    prices = {price.resource: price for price in matching.prices}
+    return Admission(query, None, rejection, tuple(prices[name] for name in first.binding if name in prices))
+
+
+def _cheapest_first(laid: Laid) -> list[int]:
+    """Candidates that fit by their capacities; of equal ones that which leaves the fullest resource emptier."""
+    fullest = (laid.beside.rows / laid.problem.rows.limit).max(axis=1, initial=0.0)
+    return [one for one in np.lexsort((fullest, laid.beside.added_usd_per_h)).tolist() if laid.beside.fits[one]]
+
+
+def _assignment(
+    laid: Laid, candidate: int, found: Admissible, frontier: Frontier, failed: Mapping[int, Obstacle]
+) -> Assignment:
+    """The query's plan, why it got it, and what else there was."""
+    candidates, added = laid.problem.candidates, laid.beside.added_usd_per_h
+    others = [(one, obstacle.reason) for one, obstacle in failed.items()]
+    for one in _cheapest_first(laid):
+        more = float(added[one] - added[candidate])
+        if one != candidate and one not in failed:
+            others.append((one, "costs the same" if more <= _SAME_COST else f"costs {usd_per_h(more)} more in total"))
+    which = "its only plan" if len(candidates) == 1 else f"adds the least cost of its {len(candidates)} plans"
+    words = [f"{which} beside those that run"]
+    if failed:
+        words.append(
+            f"the nearest of {len(failed)} plans that would add less fails: {next(iter(failed.values())).reason}"
+        )
+    return Assignment(
+        query=frontier.query.name,
+        chosen=found.final,
+        reason="; ".join(words),
+        alternatives=tuple(
+            Alternative(candidates[one].plan, candidates[one].estimate, reason)
+            for one, reason in others[:MOST_ALTERNATIVES]
+        ),
+        ladder=ladder(frontier.query, frontier.plans, candidates[candidate]),
+    )
+
+
+def with_admitted(
+    running: BesideRunning, matching: Matching, admission: Admission, order: Sequence[str] = ()
+) -> Matching:
+    """The matching with a query that was let in. What was proved of the others bounds all.
+
+    Args:
+        running: what the matching serves.
+        matching: what runs.
+        admission: of a query that was let in beside it.
+        order: names of queries in the order in which the new matching is to list them.
+    """
+    assert admission.room is not None
+    assert admission.assignment is not None
+    query, assignment, (laid, found) = admission.query, admission.assignment, admission.room
+    touched = running.touched_by(found)
+    place = {name: number for number, name in enumerate(order)}
+    stay = [replace(one, chosen=touched.get(one.query, one.chosen)) for one in matching.assignments]
+    asked_before = any(rejection.query == query.name for rejection in matching.rejections)
+    total = matching.total_weight + (0.0 if asked_before else query.weight)
+    used = _used(laid, found)
+    return replace(
+        matching,
+        assignments=tuple(sorted((*stay, assignment), key=lambda one: place.get(one.query, len(place)))),
+        rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
+        deployments=found.deployments,
+        satisfied_weight=matching.satisfied_weight + query.weight,
+        total_weight=total,
+        cost_usd_per_h=found.cost_usd_per_h,
+        # Without the query it would be a matching of the others: of no more weight and no less cost than was proved.
+        weight_bound=min(matching.weight_bound + query.weight, total),
+        optimal=False,
+        cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, found.cost_usd_per_h),
+        prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
+    )
+
+
+def _used(laid: Laid, found: Admissible) -> dict[str, float]:
+    """Resource -> share of its capacity that is taken."""
+    problem, rows = laid.problem, laid.problem.rows
+    used = {
+        f"pool {problem.pools[rows.pool[row]]}: {RESOURCES[rows.resource[row]]}": float(found.rows[row] / limit)
+        for row, limit in enumerate(rows.limit)
+        if rows.plain[row]
+    }
+    taken = found.traffic_bytes_per_s / problem.link_capacity_bytes_per_s
+    return used | {f"link {name}": float(share) for name, share in zip(problem.links, taken, strict=True)}
+
+
+class _Room:
+    """Plans under one relaxed objective, fitted beside what runs."""
+
+    def __init__(self, running: BesideRunning, query: Query) -> None:
+        self._running, self._query = running, query
+
+    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
+        """See `Room`."""
+        if not candidates:
+            return None
+        slos = self._query.slos
+        laid = self._running.lay(with_slos(self._query, relaxed(slos, slo, None)), candidates)
+        needed = []
+        for candidate in np.flatnonzero(laid.beside.fits).tolist():
+            share = laid.problem.cost_share_usd_per_h(candidate, laid.with_candidate(candidate))
+            wide = just_wide_enough(slos, slo, laid.problem.candidates[candidate], share)
+            needed.append((wide[1], float(laid.beside.added_usd_per_h[candidate]), candidate, wide))
+        for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
+            found = self._running.examine(laid, candidate, wider)
+            if isinstance(found, Admissible):
+                return Fit(wider, found.final, change, words)
+        return None
