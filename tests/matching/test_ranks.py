@@ -15,7 +15,7 @@ from circinus.matching.greedy import greedy, keeps_all
 from circinus.matching.price_solver import PriceSolver
 from circinus.matching.problem import Problem
 from circinus.matching.ranks import Ranks
-from circinus.spec import Query
+from circinus.spec import Query, Tenant
 from random_matchings import Instance, all_answers, frontiers_of, larger, random_instance, reestimate
 
 
@@ -106,3 +106,87 @@ def _served(problem: Problem, chosen: np.ndarray) -> list[float]:
     """Satisfied weight of each rank, the highest first."""
     ranks = problem.ranks
     return [float(ranks.own_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.from_the_top]
+
+
+def _answers(instance: Instance) -> list[tuple[frozenset[str], float, float]]:
+    """(served, weight, cost) of every answer."""
+    return [
+        (frozenset(plan.query for plan in plans), round(weight, 9), cost)
+        for weight, cost, plans in all_answers(instance)
+    ]
+
+
+def _changed(instance: Instance, changes: dict[str, dict[str, object]], tenants: tuple[Tenant, ...] = ()) -> Instance:
+    queries = tuple(q.model_copy(update=changes.get(q.name, {})) for q in instance.queries)
+    return Instance(instance.infrastructure.model_copy(update={"tenants": tenants}), queries, instance.candidates)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_pinned_queries_are_served_or_those_that_conflict_are_named(block: int) -> None:
+    refused = 0
+    for seed in range(block * 12, block * 12 + 12):
+        drawn = random_instance(seed, queries=4)
+        rng = np.random.default_rng(seed)
+        pinned = {q.name for q in drawn.queries if rng.random() < 0.6}
+        instance = _changed(drawn, {name: {"pin": ()} for name in pinned})
+        answers = _answers(instance)
+        possible = [answer for answer in answers if pinned <= answer[0]]
+        if possible:
+            found = match(frontiers_of(instance), instance.infrastructure, reestimate)
+            assert pinned <= {assignment.query for assignment in found.assignments}
+            assert found.satisfied_weight == pytest.approx(max(weight for _, weight, _ in possible))
+            continue
+        refused += 1
+        with pytest.raises(PlanningError, match="must be served") as error:
+            match(frontiers_of(instance), instance.infrastructure, reestimate)
+        named = {name for name in pinned if name in str(error.value).partition(":")[0].replace(",", " ").split()}
+        assert named
+        assert not any(named <= served for served, _, _ in answers)
+        assert all(any(named - {name} <= served for served, _, _ in answers) for name in named)
+    assert refused
+
+
+def _missing(instance: Instance, served: frozenset[str]) -> float:
+    """Sum over tenants of the share of their weight that lacks to what was promised."""
+    missing = 0.0
+    for tenant in instance.infrastructure.tenants:
+        theirs = [q for q in instance.queries if q.tenant == tenant.name]
+        if theirs:
+            got = sum(q.weight for q in theirs if q.name in served) / sum(q.weight for q in theirs)
+            missing += max(tenant.at_least - got, 0.0)
+    return round(missing, 9)
+
+
+def _with_tenants(seed: int) -> Instance:
+    """Those of `b` weigh less, so that without a promise they would often come last."""
+    rng = np.random.default_rng(seed)
+    shares = {"a": float(rng.choice([0.0, 0.4])), "b": float(rng.choice([0.3, 0.6, 1.0]))}
+    drawn = random_instance(seed, queries=4)
+    whose = {q.name: str(rng.choice(list(shares))) for q in drawn.queries}
+    weight = {q.name: q.weight * (0.4 if whose[q.name] == "b" else 1.0) for q in drawn.queries}
+    tenants = tuple(Tenant(name=name, at_least=share) for name, share in shares.items())
+    return _changed(drawn, {name: {"tenant": whose[name], "weight": weight[name]} for name in whose}, tenants)
+
+
+def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
+    """And where that costs weight, mostly no more than it has to: who is held is found in a few tries."""
+    costly, best = 0, 0
+    for seed in range(100):
+        instance = _with_tenants(seed)
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate)
+        served = frozenset(assignment.query for assignment in found.assignments)
+        weights = {q.name: q.weight for q in instance.queries}
+        answers = [
+            (_missing(instance, there), -round(sum(weights[name] for name in there), 9))
+            for there, _, _ in _answers(instance)
+        ]
+        least_missing, most_weight = min(answers)
+        assert found.satisfied_weight <= found.weight_bound + 1e-9
+        assert all(share.kept == (share.share >= share.promised - 1e-9) for share in found.tenants)
+        if least_missing == 0:
+            assert _missing(instance, served) == 0, seed
+        if most_weight > min(weight for _, weight in answers):
+            costly += 1
+            best += _missing(instance, served) == least_missing and found.satisfied_weight >= -most_weight - 1e-9
+    assert costly >= 10
+    assert best >= 0.9 * costly

@@ -1,7 +1,8 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
+from circinus.matching.answering import MatchSettings
 from circinus.matching.changes import Changes
-from circinus.matching.matcher import MatchSettings, match, plan_all
+from circinus.matching.matcher import match, plan_all
 from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,
@@ -11,6 +12,7 @@ from circinus.matching.plan_set import (
     Rejection,
     Relaxation,
     SizedDeployment,
+    TenantShare,
 )
 from circinus.matching.resource_prices import ResourcePrice
 from circinus.matching.running import Running
@@ -27,6 +29,7 @@ __all__ = [
     "ResourcePrice",
     "Running",
     "SizedDeployment",
+    "TenantShare",
     "check_fresh",
     "load_plan_set",
     "make_plan_set",

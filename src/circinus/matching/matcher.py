@@ -6,49 +6,30 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.alternatives import assignments
+from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
 from circinus.matching.choice import Solver
-from circinus.matching.compilation import compile_problem
 from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
-from circinus.matching.passes import State, chosen_of, run_passes
+from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Matching, SizedDeployment
 from circinus.matching.price_solver import PriceSolver
-from circinus.matching.problem import IntArray, Problem
 from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.rejections import rejections
+from circinus.matching.promises import check_pins, shares_of, with_shares
+from circinus.matching.rejections import rejections, why_not
 from circinus.matching.relaxation import Replan
 from circinus.matching.resource_prices import relaxed
-from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
-from circinus.matching.running import Running, no_worse
+from circinus.matching.reuse import Compose
+from circinus.matching.running import Running
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Infrastructure, Network, Query, Specification
-
-
-@dataclass(frozen=True)
-class MatchSettings:
-    """Choices of the matching that are not part of a query."""
-
-    time_limit_s: float = 5.0
-    """Time for choosing; then the best found is taken, with its bounds."""
-    usable_link_share: float = USABLE_LINK_SHARE
-    """Share of a link's bandwidth that plans may take together."""
-    seed: int = 0
-    """Of the solver."""
-
-
-EXACT_UP_TO = 40
-"""Queries that the exact solver chooses for by itself, mostly within a second."""
-
-DEFAULT_MATCH_SETTINGS = MatchSettings()
 
 
 def plan_all(
@@ -109,6 +90,8 @@ def match(
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
+    Pinned queries come before all, then what tenants were promised, then queries of higher priority.
+
     Args:
         frontiers: query name -> its plans; their order is that of the answer.
         infrastructure: the pools and links.
@@ -123,42 +106,22 @@ def match(
             what can be kept: of no less weight, and then of no more cost with what changes count.
 
     Raises:
-        PlanningError: names or numbers without meaning (see `compile_problem`).
+        PlanningError: names or numbers without meaning (see `compile_problem`), or pinned queries that cannot run.
     """
-    queries = tuple(frontier.query for frontier in frontiers.values())
-    deadline_s = clock() + settings.time_limit_s
-
-    def compile_candidates(candidates: Candidates) -> Problem:
-        problem = compile_problem(queries, candidates, infrastructure, usable_link_share=settings.usable_link_share)
-        return problem if running is None else running.marked(problem)
-
     with ExitStack() as opened:
-        chosen_by = solver or _solver(len(queries), settings.seed, clock, opened)
-
-        def solve(problem: Problem, start: IntArray | None = None) -> State:
-            state = State(
-                problem=problem,
-                queries=queries,
-                infrastructure=infrastructure,
-                usable_link_share=settings.usable_link_share,
-                reestimate=reestimate,
-                solver=chosen_by,
-                deadline_s=clock() + max(deadline_s - clock(), 0.0) * (1.0 if compose is None else 0.5),
-                attempted=start,
-                many=len(queries) > EXACT_UP_TO,
-            )
-            if running is None:
-                return run_passes(state, clock=clock)
-            begun, held = running.begun(state)
-            return no_worse(run_passes(begun, clock=clock), held)
-
-        candidates: Candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        if running is not None:
-            candidates = running.offered(candidates, queries, compose)
-        if compose is None:
-            state = solve(compile_candidates(candidates))
-        else:
-            state = solve_with_reuse(candidates, queries, compose, compile_candidates, solve)
+        answer = Answering(
+            frontiers=frontiers,
+            infrastructure=infrastructure,
+            reestimate=reestimate,
+            compose=compose,
+            solver=solver or _solver(len(frontiers), settings.seed, clock, opened),
+            settings=settings,
+            clock=clock,
+            running=running,
+        )
+        state = answer()
+        check_pins(state, frontiers, answer, why_not)
+        state = with_shares(state, infrastructure.tenants, answer)
     return _matching(state, frontiers, replan, settings.seed)
 
 
@@ -196,6 +159,7 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         optimal=state.optimal,
         cost_bound_usd_per_h=min(max(least_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h),
         prices=known.prices,
+        tenants=shares_of(state, state.infrastructure.tenants),
     )
 
 

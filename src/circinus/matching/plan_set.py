@@ -13,6 +13,10 @@ from circinus.spec import Deployment, Plan, Slos
 SCHEMA_VERSION = 3
 
 
+_ROUNDING = 1e-9
+"""Share of a tenant's weight that may be missing from what was promised."""
+
+
 @dataclass(frozen=True)
 class SizedDeployment:
     """A deployment with whole replicas, packed on nodes."""
@@ -79,6 +83,27 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class TenantShare:
+    """What a tenant gets."""
+
+    tenant: str
+    satisfied_weight: float
+    total_weight: float
+    promised: float
+    """Share of the total weight that is to be satisfied, as far as it can be."""
+
+    @property
+    def share(self) -> float:
+        """Of the total weight that is satisfied; all of nothing."""
+        return self.satisfied_weight / self.total_weight if self.total_weight > 0 else 1.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise is kept, rounding aside."""
+        return self.share >= self.promised - _ROUNDING
+
+
+@dataclass(frozen=True)
 class Matching:
     """The answer for all queries together."""
 
@@ -99,6 +124,8 @@ class Matching:
     """No matching of the listed candidates that satisfies this weight costs less, whatever changes of plan count."""
     prices: tuple[ResourcePrice, ...] = ()
     """What a little more of every resource would be worth."""
+    tenants: tuple[TenantShare, ...] = ()
+    """What the infrastructure's tenants get, those that have queries."""
 
     @property
     def weight_gap(self) -> float:

@@ -46,6 +46,11 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
     return tuple(found)
 
 
+def why_not(state: State, query: int) -> str:
+    """Why a query that has candidates is not served, in words."""
+    return _beside_the_others(state, query, judge(state, query))[0]
+
+
 def _names(rejection: Rejection) -> bool:
     """Whether its own query is named in what is said of it, so that it cannot be said of others."""
     name = f"query {rejection.query}:"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Assignment, Matching, ResourcePrice, SizedDeployment
+from circinus.matching import Assignment, Matching, ResourcePrice, SizedDeployment, TenantShare
 from circinus.reporting.odds_text import best_so_far_text
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
@@ -39,7 +39,17 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
         f"{matching.total_weight:g} ({_proof(matching)}), {usd_per_h(matching.cost_usd_per_h)} in total"
     )
-    return Group(table, Text(PLAN_LEGEND, style="dim"), sums)
+    tenants = [_tenant_line(share) for share in matching.tenants]
+    return Group(table, Text(PLAN_LEGEND, style="dim"), sums, *tenants)
+
+
+def _tenant_line(share: TenantShare) -> Text:
+    words = f"tenant {share.tenant}: weight {share.satisfied_weight:g} of {share.total_weight:g} ({share.share:.0%})"
+    if share.promised == 0:
+        return Text(words)
+    if share.kept:
+        return Text(f"{words}, promised {share.promised:.0%}")
+    return Text(f"{words}, less than the {share.promised:.0%} promised: no more was found to fit", style="yellow")
 
 
 def _proof(matching: Matching) -> str:
