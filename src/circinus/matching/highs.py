@@ -80,8 +80,10 @@ class Relaxation:
         self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
 
 
-def row_prices(programme: LinearProgramme, objective: FloatArray, *, time_limit_s: float) -> FloatArray | None:
-    """(rows,) what the least objective of the linear relaxation rises by for each unit more of a row's bounds.
+def linear_optimum(
+    programme: LinearProgramme, objective: FloatArray, *, time_limit_s: float
+) -> tuple[FloatArray, FloatArray] | None:
+    """(columns,) values of the linear relaxation at a corner, and (rows,) what a unit more of a row's bounds adds.
 
     None when time runs out, or when the solver finds no optimum.
     """
@@ -93,7 +95,8 @@ def row_prices(programme: LinearProgramme, objective: FloatArray, *, time_limit_
     _run(solver)
     if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
-    return np.array(solver.getSolution().row_dual)
+    solution = solver.getSolution()
+    return np.array(solution.col_value), np.array(solution.row_dual)
 
 
 def minimise(

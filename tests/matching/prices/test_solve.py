@@ -16,7 +16,7 @@ from circinus.matching.prices import FluidAnswer, FluidProblem, solve_fluid
 from circinus.matching.prices.answer import Members
 from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
-from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
+from circinus.matching.prices.rounding import Regrets, best_plans, divided_plans, ease, fill
 from circinus.matching.prices.search import PriceSearch
 from circinus.matching.prices.solve import weight_limit
 from random_fluid import crowd
@@ -112,6 +112,36 @@ def test_an_exchange_finds_what_single_moves_do_not() -> None:
         regrets = Regrets.at(problem, objective, PriceSearch(problem, np.random.default_rng(0)).most_worth(objective))
         found = exchange(members, regrets, np.array([0, -1]), objective)
         assert found.tolist() == expected
+
+
+def _alike(seed: int) -> FluidProblem:
+    """Fifty queries of each of sixty kinds, on three sites; half of the resources are taken as others are."""
+    rng = np.random.default_rng(seed)
+    drawn = crowd(rng, 60, plans=12, local=3, shared=6, sites=3, load=12.0)
+    amounts = drawn.amounts / 50
+    amounts[:, :, 6:] = amounts[:, :, 3:6] * rng.uniform(0.9, 1.0, 3)
+    return replace(drawn, amounts=amounts, multiplicity=rng.integers(20, 80, 60).astype(float))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_queries_that_are_alike_are_divided_over_plans(
+    seed: int, linear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the linear programme and without, as where there are too many classes for it."""
+    if not linear:
+        for module in ("search", "solve"):
+            monkeypatch.setattr(f"circinus.matching.prices.{module}.EXACT_UP_TO", 0)
+    answer = solve_fluid(_alike(seed), time_limit_s=0.0)
+    assert _fits(answer)
+    assert answer.weight < _alike(seed).total_weight
+    assert answer.weight_gap <= 0.005
+
+
+def test_shares_of_a_class_become_whole_queries() -> None:
+    members = Members.of(replace(crowd(np.random.default_rng(0), 3, plans=2), multiplicity=np.array([4.0, 1.0, 5.0])))
+    taken = np.array([[1.5, 1.5], [0.3, 0.4], [0.0, 5.0]])
+    assert divided_plans(members, taken).tolist() == [0, 0, 1, -1, 1, 1, 1, 1, 1, 1]
 
 
 def test_prices_are_what_binds() -> None:

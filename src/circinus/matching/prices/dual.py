@@ -107,6 +107,16 @@ def reduced_values(problem: FluidProblem, objective: Objective, prices: Prices) 
         yield chunk.classes, _reduced(problem, objective, prices, chunk)
 
 
+def smoothed_shares(problem: FluidProblem, objective: Objective, prices: Prices, temperature: float) -> FloatArray:
+    """(C, P) share of each class that takes each plan where the dual is smoothed at a temperature."""
+    found = np.zeros(problem.cost_usd_per_h.shape)
+    for rows, values in reduced_values(problem, objective, prices):
+        most = np.maximum(values.max(axis=1, keepdims=True), 0.0)
+        share = np.exp((values - most) / values.dtype.type(temperature))
+        found[rows] = share / (share.sum(axis=1, keepdims=True) + np.exp(-most / values.dtype.type(temperature)))
+    return found
+
+
 def smoothed(
     problem: FluidProblem,
     objective: Objective,

@@ -8,7 +8,9 @@ and Optimization 20, 1982): those that are 0 and pushed down are left out of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +26,7 @@ _ALL_LENGTHS = tuple(_SHORTER**n for n in range(12))
 _LENGTHS = _ALL_LENGTHS[:2]
 """Of a joint step, before every site takes its own."""
 _TRIES = 6
-"""Lengths of a site's step."""
+"""Lengths of a site's step, and of one with a greater ridge."""
 _STRAGGLERS = 0.01
 """Share of the sites that is not waited for."""
 _PROGRESS = 0.01
@@ -34,6 +36,9 @@ _BELIEVED = 0.01
 _OF_WEIGHT = 1e-4
 """The same of the price of weight, beside that: where nearly all that can be served is asked for, it is far beyond what
 is usual, and nearly no query is undecided."""
+_RIDGES = 1e-2, 1.0
+"""Greater ones where no step of all prices helps: of resources that are taken in the same proportions, prices would go
+far up and far down, and what is cut off at 0 makes the step a bad one (Levenberg and Marquardt)."""
 _RIDGE = 1e-8
 """Of the scaled Hessian's diagonal of ones: resources that nobody takes have no curvature."""
 
@@ -56,28 +61,51 @@ def minimise(
         local, common = prices.local, _common(prices, weighing)
         if _balanced(here, local, common, objective, tolerance):
             break
-        floor = _floor(problem, objective, prices)
-        step_local, step_common = _steps(here, local, common, floor)
-        moved = None
-        for length in _LENGTHS if problem.local else _ALL_LENGTHS:
-            to_local, to_common = (
-                np.maximum(local + length * step_local, 0.0),
-                np.maximum(common + length * step_common, 0.0),
-            )
-            tried = _prices(to_local, to_common, weighing)
-            there = smoothed(problem, objective, tried, temperature)
-            promised = float((here.local_slope * (to_local - local)).sum() + here.common_slope @ (to_common - common))
-            if there.value <= here.value + _ENOUGH * promised:
-                moved = tried, there
+        floor, little = _floor(problem, objective, prices), _PROGRESS * tolerance * abs(here.value)
+        step = partial(_joint_step, problem, objective, prices, here, temperature, floor)
+        best = step(_RIDGE, _LENGTHS if problem.local else _ALL_LENGTHS)
+        joint = best is not None
+        if best is None and problem.local:
+            best = _each_site(problem, objective, prices, here, temperature, floor[0])
+        for ridge in () if joint else _RIDGES:
+            if best is not None and here.value - best[1].value > little:
                 break
-        if moved is None and problem.local:
-            moved = _each_site(problem, objective, prices, here, temperature, floor[0])
-        if moved is None:
+            other = step(ridge, _ALL_LENGTHS[:_TRIES])
+            if other is not None and (best is None or other[1].value < best[1].value):
+                best = other
+        if best is None:
             break  # nothing but rounding is left
-        gained, (prices, here) = here.value - moved[1].value, moved
-        if gained <= _PROGRESS * tolerance * abs(here.value):
+        gained, (prices, here) = here.value - best[1].value, best
+        if gained <= little:
             break
     return prices
+
+
+def _joint_step(
+    problem: FluidProblem,
+    objective: Objective,
+    prices: Prices,
+    here: Smoothed,
+    temperature: float,
+    floor: tuple[FloatArray, FloatArray],
+    ridge: float,
+    lengths: Sequence[float],
+) -> tuple[Prices, Smoothed] | None:
+    """A step of all prices, as long as it helps; None: no length does."""
+    weighing = objective.least_weight is not None
+    local, common = prices.local, _common(prices, weighing)
+    step_local, step_common = _steps(here, local, common, floor, ridge)
+    for length in lengths:
+        to_local, to_common = (
+            np.maximum(local + length * step_local, 0.0),
+            np.maximum(common + length * step_common, 0.0),
+        )
+        tried = _prices(to_local, to_common, weighing)
+        there = smoothed(problem, objective, tried, temperature)
+        promised = float((here.local_slope * (to_local - local)).sum() + here.common_slope @ (to_common - common))
+        if there.value <= here.value + _ENOUGH * promised:
+            return tried, there
+    return None
 
 
 def _each_site(
@@ -96,7 +124,7 @@ def _each_site(
     free = (local > 0) | (here.local_slope < 0)
     units = _units(np.diagonal(here.local_curvature, axis1=1, axis2=2), floor, free)
     inner = here.local_curvature * units[:, :, None] * units[:, None, :]
-    _stabilise(inner)
+    _stabilise(inner, _RIDGE)
     step = -np.linalg.solve(inner, (here.local_slope * units)[:, :, None])[:, :, 0] * units
     length, best = np.ones(problem.sites), local.copy()
     waiting = np.abs(step).max(axis=1) > 0
@@ -135,7 +163,7 @@ def _balanced(here: Smoothed, local: FloatArray, common: FloatArray, objective: 
 
 
 def _steps(
-    here: Smoothed, local: FloatArray, common: FloatArray, floor: tuple[FloatArray, FloatArray]
+    here: Smoothed, local: FloatArray, common: FloatArray, floor: tuple[FloatArray, FloatArray], ridge: float
 ) -> tuple[FloatArray, FloatArray]:
     """(sites, local) and (G',) Newton's step over the prices that are free."""
     free_local = (local > 0) | (here.local_slope < 0)
@@ -146,8 +174,8 @@ def _steps(
     inner = here.local_curvature * unit_local[:, :, None] * unit_local[:, None, :]
     mixed = here.mixed_curvature * unit_local[:, :, None] * unit_common
     outer = here.common_curvature * unit_common[:, None] * unit_common
-    _stabilise(inner)
-    _stabilise(outer)
+    _stabilise(inner, ridge)
+    _stabilise(outer, ridge)
     slope_local, slope_common = here.local_slope * unit_local, here.common_slope * unit_common
     solved = np.linalg.solve(inner, np.concatenate([mixed, slope_local[:, :, None]], axis=2))
     schur = outer - np.einsum("slg,slh->gh", mixed, solved[:, :, :-1])
@@ -177,7 +205,7 @@ def _units(curvature: FloatArray, floor: FloatArray, free: BoolArray) -> FloatAr
     return np.where(usable, 1.0 / np.sqrt(np.where(usable, believed, 1.0)), 0.0)
 
 
-def _stabilise(matrix: FloatArray) -> None:
-    """The diagonal a little more than one, also of what is not free or has no curvature."""
+def _stabilise(matrix: FloatArray, ridge: float) -> None:
+    """The diagonal more than one by the ridge, also of what is not free or has no curvature."""
     diagonal = np.arange(matrix.shape[-1])
-    matrix[..., diagonal, diagonal] = 1.0 + _RIDGE
+    matrix[..., diagonal, diagonal] = 1.0 + ridge

@@ -68,6 +68,23 @@ def best_plans(members: Members, regrets: Regrets) -> IntArray:
     return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
+def divided_plans(members: Members, taken: FloatArray) -> IntArray:
+    """(N,) plans so that of each class about as many queries take each as `taken` (C, P) says; overfull or not.
+
+    Where many queries are alike, prices at which some of them take a plan are prices at which all might: who takes what
+    is then said by the divided answer, whose sums along the plans of a class are rounded.
+    """
+    whole = np.floor(np.cumsum(taken, axis=1) + 0.5).astype(np.int64)
+    whole = np.minimum(whole, np.rint(members.problem.multiplicity).astype(np.int64)[:, None])
+    number = np.arange(len(members.class_of)) - np.searchsorted(members.class_of, members.class_of)
+    chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
+    for first in range(0, len(chosen), _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        plan = (whole[members.class_of[part]] <= number[part, None]).sum(axis=1)
+        chosen[part] = np.where(plan < taken.shape[1], plan, NOT_SERVED)
+    return chosen
+
+
 def ease(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
     """(N,) the choice without what is overfull: queries take other plans, or none.
 

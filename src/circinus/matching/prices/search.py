@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values, usual_worth
-from circinus.matching.prices.exact_prices import exact_prices
-from circinus.matching.prices.fluid import FluidProblem
+from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values, smoothed_shares, usual_worth
+from circinus.matching.prices.fluid import FloatArray, FluidProblem
+from circinus.matching.prices.linear_optimum import solve_linear
 from circinus.matching.prices.newton import minimise
 
 _WARM, _COOLING = 0.2, 0.2
@@ -20,7 +20,7 @@ _SHARP = 2e-4, 4e-5
 """Temperatures at which prices are sharpened for a bound."""
 _FEW_QUERIES = 20_000
 """Where there are more, a single one hardly matters, and prices are sharp enough."""
-_EXACT_UP_TO = 500
+EXACT_UP_TO = 500
 """Classes up to which the linear programme itself is solved for a bound: in some hundredths of a second."""
 _ROUGHLY, _CLOSELY = 1e-2, 1e-4
 """Share of a capacity by which demand may miss supply at all but the last temperature, and at the last."""
@@ -109,12 +109,21 @@ class PriceSearch:
         if self._problem.queries > _FEW_QUERIES:
             return prices
         usual, tried = usual_worth(self._problem, objective), [prices]
-        exact = exact_prices(self._problem, objective) if self._problem.classes <= _EXACT_UP_TO else None
+        exact = solve_linear(self._problem, objective) if self._problem.classes <= EXACT_UP_TO else None
         if exact is not None:
-            return min(prices, exact, key=lambda found: bound(self._problem, objective, found))
+            return min(prices, exact.prices, key=lambda found: bound(self._problem, objective, found))
         for temperature in _SHARP:
             tried.append(self._cooled(self._problem, objective, tried[-1], [temperature * usual], _CLOSELY))
         return min(tried, key=lambda found: bound(self._problem, objective, found))
+
+    def divided(self, objective: Objective, prices: Prices) -> FloatArray:
+        """(C, P) queries of each class that take each plan where queries may be divided, at best or nearly so."""
+        problem = self._problem
+        exact = solve_linear(problem, objective) if problem.classes <= EXACT_UP_TO else None
+        if exact is not None:
+            return exact.taken
+        temperature = _COLD * usual_worth(problem, objective)
+        return smoothed_shares(problem, objective, prices, temperature) * problem.multiplicity[:, None]
 
     @staticmethod
     def _cooled(

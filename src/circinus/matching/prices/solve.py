@@ -15,8 +15,8 @@ from circinus.matching.prices.answer import Members
 from circinus.matching.prices.dual import Objective, Prices, bound
 from circinus.matching.prices.exchange import exchange
 from circinus.matching.prices.fluid import TOLERANCE, FloatArray, FluidProblem, IntArray
-from circinus.matching.prices.rounding import Regrets, best_plans, ease, fill
-from circinus.matching.prices.search import PriceSearch
+from circinus.matching.prices.rounding import Regrets, best_plans, divided_plans, ease, fill
+from circinus.matching.prices.search import EXACT_UP_TO, PriceSearch
 from circinus.matching.whole_weights import WholeWeights
 
 _OF_LIGHTEST = 0.1
@@ -40,6 +40,8 @@ _ROUNDINGS = 32
 """Operations that a regret comes of, each rounded."""
 _CLOSE, _WHOLE = 1e-9, 1e-6
 """Shares that are rounding: of sums, and of a unit of weight."""
+_ALIKE = 1.5
+"""Queries of a class on average from which on their classes are divided over plans, and not each query by itself."""
 _ATTEMPTS = 2
 """Times that whole plans are sought by the prices of cost."""
 
@@ -119,6 +121,7 @@ class _Search:
         self._members, self._problem = members, members.problem
         self._minimise, self._deadline_s, self._clock, self._seed = minimise, deadline_s, clock, seed
         self._weights = WholeWeights.of(self._problem.weight)
+        self._alike = len(members.class_of) >= _ALIKE * self._problem.classes
 
     def answer(self, start: Prices | None) -> FluidAnswer:
         search = PriceSearch(self._problem, np.random.default_rng(self._seed))
@@ -143,8 +146,7 @@ class _Search:
         """(a choice, a bound on the weight)"""
         problem, members = self._problem, self._members
         regrets = Regrets.at(problem, objective, prices)
-        chosen = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
-        chosen = exchange(members, regrets, chosen, objective)
+        chosen = self._rounded(search, regrets, objective, prices, objective)
         sharp = search.sharpened(objective, prices)
         limit = weight_limit(problem, bound(problem, Objective(1.0, 0.0), sharp), self._weights)
         if _FEWEST <= len(chosen) <= _FEW:
@@ -158,6 +160,18 @@ class _Search:
             chosen, proved = self._settled(regrets, chosen, Objective(1.0, 0.0), distance, unit=unit)
             limit = min(limit, weight_limit(problem, proved, self._weights))
         return chosen, max(limit, members.weight(chosen))
+
+    def _rounded(
+        self, search: PriceSearch, regrets: Regrets, asked: Objective, prices: Prices, objective: Objective
+    ) -> IntArray:
+        """Whole queries near the prices of what is `asked`: the better of what each prefers and of a divided answer."""
+        members, found = self._members, []
+        if not self._alike:
+            found.append(best_plans(members, regrets))
+        if self._alike or self._problem.classes <= EXACT_UP_TO:
+            found.append(divided_plans(members, search.divided(asked, prices)))
+        whole = [fill(members, regrets, ease(members, regrets, start)) for start in found]
+        return max((exchange(members, regrets, chosen, objective) for chosen in whole), key=self._goodness)
 
     def _restarted(self, objective: Objective, prices: Prices, chosen: IntArray, limit: float) -> IntArray:
         """The best choice at prices that are off a little, each time by something else: rounding ends elsewhere."""
@@ -208,8 +222,7 @@ class _Search:
         for _ in range(_ATTEMPTS):
             regrets = Regrets.at(self._problem, Objective(prices.weight, 1.0), replace(prices, weight=0.0))
             best = max(best, exchange(members, regrets, best, objective), key=self._goodness)
-            other = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
-            other = exchange(members, regrets, other, objective)
+            other = self._rounded(search, regrets, Objective(0.0, 1.0, asked), prices, objective)
             lost = members.weight(best) - members.weight(other)
             best = max(best, other, key=self._goodness)
             more = min(asked + lost, (asked + limit) / 2)

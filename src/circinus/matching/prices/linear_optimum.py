@@ -1,20 +1,32 @@
-"""Prices of small problems from the linear programme itself, by HiGHS: exact where single queries make kinks."""
+"""Small problems as the linear programme itself, by HiGHS: prices that are exact where single queries make kinks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from circinus.matching.highs import row_prices
+from circinus.matching.highs import linear_optimum
 from circinus.matching.linear import LinearProgramme
 from circinus.matching.prices.dual import Objective, Prices
-from circinus.matching.prices.fluid import FluidProblem
+from circinus.matching.prices.fluid import FloatArray, FluidProblem
 
 
-def exact_prices(problem: FluidProblem, objective: Objective, *, time_limit_s: float = 1.0) -> Prices | None:
-    """Optimal dual prices; None where the solver does not find them in time."""
+@dataclass(frozen=True, eq=False)
+class LinearOptimum:
+    """The best that queries may do that are divided over plans."""
+
+    prices: Prices
+    taken: FloatArray
+    """(C, P) queries of each class that take each plan. At a corner of what is possible hardly more classes than there
+    are resources without room have fractions."""
+
+
+def solve_linear(problem: FluidProblem, objective: Objective, *, time_limit_s: float = 1.0) -> LinearOptimum | None:
+    """The optimum; None where the solver does not find it in time."""
     row, plan = np.nonzero(np.isfinite(problem.cost_usd_per_h))
     if not len(row):
-        return Prices.zero(problem)
+        return LinearOptimum(Prices.zero(problem), np.zeros(problem.cost_usd_per_h.shape))
     programme = LinearProgramme(upper=[np.inf] * len(row))
     for one in np.unique(row):
         columns = np.flatnonzero(row == one)
@@ -32,10 +44,13 @@ def exact_prices(problem: FluidProblem, objective: Objective, *, time_limit_s: f
     if objective.least_weight is not None:
         programme.add_row(np.arange(len(row)), problem.weight[row], objective.least_weight, np.inf)
     worth = objective.weight * problem.weight[row] - objective.cost * problem.cost_usd_per_h[row, plan]
-    found = row_prices(programme, -worth, time_limit_s=time_limit_s)
+    found = linear_optimum(programme, -worth, time_limit_s=time_limit_s)
     if found is None:
         return None
-    prices = np.maximum(-found[first : first + problem.sites * problem.local + problem.shared], 0.0)
+    values, duals = found
+    prices = np.maximum(-duals[first : first + problem.sites * problem.local + problem.shared], 0.0)
     local = prices[: problem.sites * problem.local].reshape(problem.sites, problem.local)
-    weight = 0.0 if objective.least_weight is None else max(float(found[-1]), 0.0)
-    return Prices(local, prices[problem.sites * problem.local :], weight)
+    weight = 0.0 if objective.least_weight is None else max(float(duals[-1]), 0.0)
+    taken = np.zeros(problem.cost_usd_per_h.shape)
+    taken[row, plan] = np.maximum(values, 0.0)
+    return LinearOptimum(Prices(local, prices[problem.sites * problem.local :], weight), taken)
