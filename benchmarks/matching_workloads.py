@@ -29,7 +29,7 @@ from circinus.matching.prices.of_problem import FluidView
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Infrastructure, Network, Pipeline, Query, Slos, Specification
+from circinus.spec import Infrastructure, Network, Pipeline, Query, Specification
 
 IntArray = NDArray[np.int64]
 
@@ -110,6 +110,11 @@ class FluidWorkload:
         times = np.bincount(self.class_of[kinds, weights], minlength=self.problem.classes)
         kept = np.flatnonzero(times)
         return replace(self.problem.part(kept), multiplicity=times[kept].astype(np.float64))
+
+    def on_average(self, queries: float) -> FluidProblem:
+        """Where as many queries of each class come as do on average; these are fractions."""
+        times = np.bincount(self.class_of.reshape(-1), minlength=self.problem.classes)
+        return replace(self.problem, multiplicity=np.asarray(times * (queries / self.class_of.size)))
 
 
 def workloads(folder: Path, seed: int, *, kinds: int = KINDS, busier: float = 1.0) -> Iterator[Workload]:
@@ -210,8 +215,8 @@ class _Kinds:
         return found if cost is None else {**found, "cost": {"limit": cost}}
 
     def _planned(self, name: str, source: str, rate_per_s: float, slos: Mapping[str, Any]) -> Frontier:
-        query = Query(
-            name=name, pipeline=self._pipeline.name, source=source, rate=rate_per_s, slos=Slos.model_validate(slos)
+        query = Query.model_validate(
+            {"name": name, "pipeline": self._pipeline.name, "source": source, "rate": rate_per_s, "slos": slos}
         )
         return plan_query(query, self._pipeline, self._profile, self._network, SEARCH)
 
