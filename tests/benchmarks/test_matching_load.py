@@ -10,19 +10,8 @@ import numpy as np
 import pytest
 from benchmarks.arena_profiles import without_dead_knob
 from benchmarks.matching_baselines.whole_replicas import whole_first_come
-from benchmarks.matching_load import (
-    DEPLOYED,
-    FIRST_COME,
-    IN_SHARES,
-    NEXT_BEST,
-    LoadRun,
-    figures,
-    linear_bound,
-    queries_at_capacity,
-    runs_deployed,
-    runs_in_shares,
-    table,
-)
+from benchmarks.matching_load import linear_bound, queries_at_capacity, runs_deployed, runs_in_shares
+from benchmarks.matching_load_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
 from benchmarks.matching_sizes import OURS
 from benchmarks.matching_workloads import MIXED, SEARCH, FluidWorkload, Workload, workloads
 from benchmarks.search_traces import read_arenas
