@@ -16,6 +16,7 @@ from benchmarks.matching_online import RUNNING, online
 from benchmarks.matching_sizes import SIZES, sizes
 from benchmarks.matching_small import equal_share
 from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.speech_trace import TracesAbsentError
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,11 @@ def main() -> None:
     wall_s = 0.0
     for name, (options, part) in parts.items():
         kept = KeptPart.of(chosen.state, f"matching-{name}", options)
-        found, listed = kept.run(part)
+        try:
+            found, listed = kept.run(part)
+        except TracesAbsentError as error:
+            console.print(f"skipped: {error}", style="yellow")
+            continue
         figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
         path = write_results("matching", figures=figures, rows=rows, seeds=[0, chosen.seeds - 1], wall_s=wall_s)
     print_figures(figures, console)
