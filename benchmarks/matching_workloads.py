@@ -34,7 +34,7 @@ from circinus.spec import Infrastructure, Network, Pipeline, Query, Specificatio
 IntArray = NDArray[np.int64]
 
 MIXED = "mixed"
-KINDS = 120
+KINDS = 90
 """Of each data set; the mixed workload has a third of them."""
 WEIGHTS = 1.0, 2.0, 3.0, 5.0
 RATE_PER_S = 0.1
