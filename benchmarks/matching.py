@@ -11,10 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.kept_parts import KeptPart
+from benchmarks.matching_load import SEEDS, load_curve
 from benchmarks.matching_online import RUNNING, online
 from benchmarks.matching_sizes import SIZES, sizes
 from benchmarks.matching_small import equal_share
 from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.speech_trace import TracesAbsentError
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +29,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="queries of the largest matching")
     parser.add_argument("--small", type=int, default=3_000, help="small matchings that are compared with all answers")
+    parser.add_argument("--load-seeds", type=int, default=SEEDS, help="seeds of goodput over load")
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "matching")
     chosen = parser.parse_args()
     console, began_s = Console(), perf_counter()
-    running = min(RUNNING, chosen.largest)
+    running, load_seeds = min(RUNNING, chosen.largest), chosen.load_seeds
     parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
         "small": ({"count": chosen.small}, lambda: _small(chosen.small)),
         "sizes": (
@@ -38,13 +41,18 @@ def main() -> None:
             lambda: sizes(range(chosen.seeds), chosen.largest, console),
         ),
         "online": ({"running": running}, lambda: online(running, console)),
+        "load": ({"seeds": load_seeds}, lambda: load_curve(range(load_seeds), console)),
     }
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
     wall_s = 0.0
     for name, (options, part) in parts.items():
         kept = KeptPart.of(chosen.state, f"matching-{name}", options)
-        found, listed = kept.run(part)
+        try:
+            found, listed = kept.run(part)
+        except TracesAbsentError as error:
+            console.print(f"skipped: {error}", style="yellow")
+            continue
         figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
         path = write_results("matching", figures=figures, rows=rows, seeds=[0, chosen.seeds - 1], wall_s=wall_s)
     print_figures(figures, console)
