@@ -37,7 +37,7 @@ from circinus.matching import match
 from circinus.matching.compilation import compile_problem
 from circinus.matching.prices import FluidProblem, Objective, solve_fluid
 from circinus.matching.prices.dual import bound
-from circinus.matching.prices.exact_prices import exact_prices
+from circinus.matching.prices.linear_optimum import solve_linear
 from circinus.matching.profiled_plans import ProfiledPlans
 
 LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
@@ -154,6 +154,6 @@ def queries_at_capacity(fluid: FluidWorkload) -> int:
 def linear_bound(problem: FluidProblem) -> float:
     """The weight that is served at most if queries may be divided: the dual at the prices of the linear programme."""
     objective = Objective(1.0, 0.0)
-    prices = exact_prices(problem, objective, time_limit_s=_LINEAR_S)
-    assert prices is not None, f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
-    return min(bound(problem, objective, prices), problem.total_weight)
+    found = solve_linear(problem, objective, time_limit_s=_LINEAR_S)
+    assert found is not None, f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
+    return min(bound(problem, objective, found.prices), problem.total_weight)

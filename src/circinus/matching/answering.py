@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.choice import Solver
+from circinus.matching.columns import Promise, with_priced
 from circinus.matching.compilation import compile_problem
 from circinus.matching.passes import State, run_passes
 from circinus.matching.problem import IntArray, Problem
@@ -32,6 +33,9 @@ class MatchSettings:
 EXACT_UP_TO = 40
 """Queries that the exact solver chooses for by itself, mostly within a second."""
 
+_PRICED_SHARE = 0.2
+"""Of the time, until when plans may enter at prices."""
+
 DEFAULT_MATCH_SETTINGS = MatchSettings()
 
 
@@ -43,6 +47,7 @@ class Answering:
     infrastructure: Infrastructure
     reestimate: Reestimate
     compose: Compose | None
+    promise: Promise | None
     solver: Solver
     settings: MatchSettings
     clock: Callable[[], float]
@@ -100,6 +105,15 @@ class Answering:
         }
         if running is not None:
             candidates = running.offered(candidates, queries, self.compose)
+        if self.promise is not None:
+            candidates = with_priced(
+                candidates,
+                self.frontiers,
+                self.promise,
+                compile_candidates,
+                enough=lambda: self.clock() > deadline_s - (1.0 - _PRICED_SHARE) * self.settings.time_limit_s,
+                seed=self.settings.seed,
+            )
         if self.compose is None:
             return solve(compile_candidates(candidates))
         return solve_with_reuse(candidates, queries, self._composed_for(only), compile_candidates, solve)

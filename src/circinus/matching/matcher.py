@@ -13,6 +13,7 @@ import numpy as np
 from circinus.matching.alternatives import assignments
 from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
 from circinus.matching.choice import Solver
+from circinus.matching.columns import Promise
 from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of
@@ -69,6 +70,7 @@ def plan_all(
         infrastructure,
         plans.reestimate,
         compose=plans.composed,
+        promise=plans.promised,
         replan=replan,
         settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
         running=running,
@@ -82,6 +84,7 @@ def match(
     reestimate: Reestimate,
     *,
     compose: Compose | None = None,
+    promise: Promise | None = None,
     replan: Replan | None = None,
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
@@ -97,6 +100,7 @@ def match(
         infrastructure: the pools and links.
         reestimate: how a chosen plan is estimated under the merged load.
         compose: how a query is planned on given deployments; without it, only the frontiers' plans are considered.
+        promise: how a plan that a frontier does not list is estimated; without it, none enters at prices.
         replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
             frontier are found.
         solver: by default the exact one, and that by prices for more than `EXACT_UP_TO` queries.
@@ -114,6 +118,7 @@ def match(
             infrastructure=infrastructure,
             reestimate=reestimate,
             compose=compose,
+            promise=promise,
             solver=solver or _solver(len(frontiers), settings.seed, clock, opened),
             settings=settings,
             clock=clock,

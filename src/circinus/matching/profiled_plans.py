@@ -101,7 +101,7 @@ class ProfiledPlans:
             for deployments in product(*choices)
         )
         good_enough = (p for p in plans if keeps_pins(query, p.configuration) and self._accurate(query, p))
-        found = (self._promised(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
+        found = (self.promised(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
         return [candidate for candidate in found if candidate is not None]
 
     def _accurate(self, query: Query, plan: Plan) -> bool:
@@ -113,7 +113,8 @@ class ProfiledPlans:
             return True
         return wanted.holds_for(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
 
-    def _promised(self, query: Query, plan: Plan) -> Candidate | None:
+    def promised(self, query: Query, plan: Plan) -> Candidate | None:
+        """A plan of a query of the specification, alone; None where it does not promise the query's objectives."""
         key = (query.name, plan)
         if key not in self._promises:
             self._promises[key] = self._promise(query, plan)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from circinus.estimation import Candidate
+from circinus.planning.left_out import LeftOut
 from circinus.spec import Query
 
 SloName = Literal["latency", "accuracy", "cost"]
@@ -69,6 +70,8 @@ class Frontier:
     """Promised to meet every objective, too; by ascending cost alone."""
     best_so_far: BestSoFar | None = None
     """Only for a query without candidates: the plan that most likely meets the objectives, if any may."""
+    left_out: LeftOut | None = field(default=None, compare=False, repr=False)
+    """All plans that none beats, where these are more than `candidates` lists."""
     measured: bool = True
     """Whether enough was measured of the pipeline to promise anything at all."""
 

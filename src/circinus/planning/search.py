@@ -11,6 +11,7 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
 from circinus.planning.best_so_far import best_so_far
 from circinus.planning.frontier import Frontier
+from circinus.planning.left_out import LeftOut
 from circinus.planning.near_misses import near_misses
 from circinus.planning.pins import nothing_pinned_is_measured, pinned_profile
 from circinus.planning.plan_arrays import PlanArrays
@@ -119,7 +120,8 @@ def _plan(
     plans = _affordable(search, without_cost)
     considered["plans beyond the cost objective"] = without_cost.count - plans.count
     considered["plans"] = plans.count
-    chosen = plans.take(select(plans, search.space.columns, settings.max_plans))
+    listed = select(plans, search.space.columns, settings.max_plans)
+    chosen = plans.take(listed)
     considered["plans left out of the frontier"] = plans.count - chosen.count
     # Plans within a rounding error of an objective are the estimator's to decide.
     promised = search.promised(chosen)
@@ -135,6 +137,7 @@ def _plan(
         reason="" if promised else why_none(search, network, relaxations),
         with_margin=with_margin,
         best_so_far=best_so_far(search) if explained and not promised else None,
+        left_out=LeftOut.of(search.space, plans, listed) if plans.count > chosen.count else None,
     )
 
 
