@@ -1,8 +1,9 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
+from circinus.matching.admit import Admission, admit_query
 from circinus.matching.changes import Changes
 from circinus.matching.matcher import MatchSettings, match, plan_all
-from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set
+from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set, with_query
 from circinus.matching.plan_set import (
     Alternative,
     Assignment,
@@ -16,6 +17,7 @@ from circinus.matching.resource_prices import ResourcePrice
 from circinus.matching.running import Running
 
 __all__ = [
+    "Admission",
     "Alternative",
     "Assignment",
     "Changes",
@@ -27,10 +29,12 @@ __all__ = [
     "ResourcePrice",
     "Running",
     "SizedDeployment",
+    "admit_query",
     "check_fresh",
     "load_plan_set",
     "make_plan_set",
     "match",
     "plan_all",
     "save_plan_set",
+    "with_query",
 ]

@@ -110,7 +110,7 @@ class BesideRunning:
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self._infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
-        self._conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
+        self.conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
         self._fluid: dict[Deployment, float] = defaultdict(float)
@@ -198,7 +198,7 @@ class BesideRunning:
         broken, reason = violations(final, slos)
         if broken:
             return Obstacle(broken, f"query {found.plan.query}: {reason}", 0.0)
-        longer = LongerWaits(queues(found.plan), self._conditions, found.conditions)
+        longer = LongerWaits(queues(found.plan), self.conditions, found.conditions)
         for name in found.touched:
             if not self._surely_keeps(name, found, longer):
                 broken, reason = violations(self._final(self._plans[name], found), self._slos[name])
@@ -259,7 +259,7 @@ class BesideRunning:
         """The load of all with one more plan."""
         column_of = {deployment: column for column, deployment in enumerate(problem.deployments)}
         alone = merge([plan], {use.deployment: 10**9 for use in plan.deployments})
-        deployments, links = dict(self._conditions.deployments), dict(self._conditions.links)
+        deployments, links = dict(self.conditions.deployments), dict(self.conditions.links)
         for deployment, load in alone.deployments.items():
             known = deployments.get(deployment)
             traffic = load.traffic if known is None else Traffic.merged((known.traffic, load.traffic))
