@@ -86,8 +86,10 @@ def test_a_bound_on_changes_and_its_price(application: Path) -> None:
     data = answer("plan", "--most-changes", "0", "--change-price", "0.01", cwd=application, kind="plan")
     assert data["changes"]["kept"] == ["archive", "typing-aid"]
     for arguments, message in (
-        (("--change-price", "soon"), "soon"), (("--change-price", "-1"), "found -1"), (("--most-changes", "-1"), "most-changes"),
-    ):  # fmt: skip
+        (("--change-price", "soon"), "soon"),
+        (("--change-price", "-1"), "found -1"),
+        (("--most-changes", "-1"), "most-changes"),
+    ):
         run = run_circinus("plan", *arguments, cwd=application)
         assert run.returncode != 0
         assert message in run.stderr
