@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from verbs import answer, run_circinus
 
 from circinus import __version__
 from circinus.profiling import Machine, load_trace, save_trace
-
-
-def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`circinus` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "circinus", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-def answer(*arguments: str, cwd: Path, kind: str, code: int = 0) -> Any:
-    """The data of the document that a verb prints with `--json`."""
-    run = run_circinus(*arguments, "--json", cwd=cwd)
-    assert run.returncode == code, run.stderr + run.stdout
-    document = json.loads(run.stdout)
-    assert document["schema_version"] == 1
-    assert document["kind"] == kind
-    return document["data"]
 
 
 @pytest.fixture(scope="module")

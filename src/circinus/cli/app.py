@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from circinus import __version__
+from circinus.cli.admit import admit
 from circinus.cli.apply import apply
 from circinus.cli.destroy import destroy
 from circinus.cli.explain import explain
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for verb in (init, validate, profile, plan, explain, apply, load, status, destroy, schema):
+for verb in (init, validate, profile, plan, admit, explain, apply, load, status, destroy, schema):
     app.command()(verb)
 
 

@@ -29,12 +29,13 @@ class OpenedPlan:
         return desired_state(self.plan_set.matching, self.specification, mode, self.store.resolve(), versions)
 
 
-def open_plan(plan_file: Path, *, needs_store: bool = False) -> OpenedPlan:
+def open_plan(plan_file: Path, *, needs_store: bool = False, one_more: str | None = None) -> OpenedPlan:
     """Read a plan file and the specification that it names.
 
     Args:
         plan_file: as `circinus plan` writes it.
         needs_store: whether the profile store must still be there.
+        one_more: a query about to be let in beside the plan; see `check_fresh`.
 
     Raises:
         PlanningError: there is no such plan file.
@@ -47,5 +48,5 @@ def open_plan(plan_file: Path, *, needs_store: bool = False) -> OpenedPlan:
     plan_set = load_plan_set(plan_file)
     specification = load_specification([plan_file.parent / file for file in plan_set.files])
     store = plan_file.parent / plan_set.profile_store
-    check_fresh(plan_set, specification, profile_store=store if needs_store else None)
+    check_fresh(plan_set, specification, profile_store=store if needs_store else None, one_more=one_more)
     return OpenedPlan(plan_set, specification, store)

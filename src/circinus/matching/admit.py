@@ -17,9 +17,11 @@ from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
 from circinus.matching.relaxation import Fit, Replan, just_wide_enough, relaxed, smallest_relaxation, with_slos
 from circinus.matching.resource_prices import ResourcePrice
-from circinus.planning import Frontier, ladder
+from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.frontier import SloName
-from circinus.spec import Query, Specification
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
+from circinus.profiling import PipelineProfile
+from circinus.spec import Network, Query, Specification
 from circinus.spec.spoken import usd_per_h
 
 _SAME_COST = 1e-9
@@ -39,6 +41,48 @@ class Admission:
     """Of the resources that stand in its way: what one more unit is worth to all that were matched."""
     room: tuple[Laid, Admissible] | None = None
     """What `with_admitted` makes the new matching from."""
+
+
+def admit_query(
+    specification: Specification,
+    profiles: Mapping[str, PipelineProfile],
+    matching: Matching,
+    name: str,
+    *,
+    search: SearchSettings = DEFAULT_SETTINGS,
+) -> tuple[Admission, Matching]:
+    """Plan one more query of a specification beside what a matching serves of it.
+
+    Args:
+        specification: with an infrastructure, the query, and all that are served.
+        profiles: pipeline name -> what was measured of it; of all that are in use.
+        matching: what runs.
+        name: the query, which the matching does not serve.
+        search: how plans were searched.
+
+    Returns:
+        The answer, and the matching with the query where it is let in, else as it was.
+
+    Raises:
+        PlanningError: no infrastructure, a profile is missing, or one that runs is not known any more.
+    """
+    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
+    running = beside_matching(specification, matching, plans, search.usable_link_share)
+    assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
+    network = Network(specification.infrastructure)
+    (query,) = [query for query in specification.queries if query.name == name]
+    pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
+    unexplained = replace(search, near_misses=0, max_margin_plans=0)
+    admission = admit(
+        running,
+        matching,
+        plan_query(query, pipeline, profile, network, search),
+        further=plans.composed(query, running.deployments),
+        replan=lambda relaxed: plan_query(relaxed, pipeline, profile, network, unexplained),
+    )
+    if admission.assignment is None:
+        return admission, matching
+    return admission, with_admitted(running, matching, admission, [one.name for one in specification.queries])
 
 
 def beside_matching(

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Traffic, merge
+from circinus.estimation import Candidate, Conditions, DeploymentLoad, Traffic, merge
 from circinus.matching.compilation import compile_problem
 from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, shortages
@@ -110,7 +109,7 @@ class BesideRunning:
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self._infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
-        self._conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
+        self.conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
         self._fluid: dict[Deployment, float] = defaultdict(float)
@@ -169,20 +168,20 @@ class BesideRunning:
                 reason = f"its replicas do not go on the nodes of pool {name} beside the others"
                 return Obstacle((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
             nodes |= packed
-        try:
-            conditions = self._conditions_with(problem, usage, plan)
-        except PlanningError as error:  # nothing of a link or deployment would be left
-            return Obstacle((), str(error), 0.0)
+        conditions = self._conditions_with(problem, usage, plan)
         unit = problem.price_usd_per_h * usage.replicas / np.where(usage.used, usage.fluid, 1.0)
         deployments = [
             SizedDeployment(d, problem.demand_of(column), nodes[d], conditions.deployments[d].utilization)
             for column, d in enumerate(problem.deployments)
             if usage.used[column]
         ]
+        # Where a replica takes more than was known, it costs its users more, too.
+        dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
+        met = (*queues(plan), *dearer)
         found = Admissible(
             plan=plan,
             final=plan,
-            touched=tuple(dict.fromkeys(name for queue in queues(plan) for name in self._users.get(queue, ()))),
+            touched=tuple(dict.fromkeys(name for queue in met for name in self._users.get(queue, ()))),
             conditions=conditions,
             unit_usd_per_h=dict(zip(problem.deployments, unit.tolist(), strict=True)),
             deployments=tuple(deployments),
@@ -198,7 +197,7 @@ class BesideRunning:
         broken, reason = violations(final, slos)
         if broken:
             return Obstacle(broken, f"query {found.plan.query}: {reason}", 0.0)
-        longer = LongerWaits(queues(found.plan), self._conditions, found.conditions)
+        longer = LongerWaits(queues(found.plan), self.conditions, found.conditions)
         for name in found.touched:
             if not self._surely_keeps(name, found, longer):
                 broken, reason = violations(self._final(self._plans[name], found), self._slos[name])
@@ -258,18 +257,13 @@ class BesideRunning:
     def _conditions_with(self, problem: Problem, usage: Usage, plan: Candidate) -> Conditions:
         """The load of all with one more plan."""
         column_of = {deployment: column for column, deployment in enumerate(problem.deployments)}
-        alone = merge([plan], {use.deployment: 10**9 for use in plan.deployments})
-        deployments, links = dict(self._conditions.deployments), dict(self._conditions.links)
-        for deployment, load in alone.deployments.items():
-            known = deployments.get(deployment)
-            traffic = load.traffic if known is None else Traffic.merged((known.traffic, load.traffic))
-            deployments[deployment] = replace(
-                load, traffic=traffic, replicas=int(usage.replicas[column_of[deployment]])
-            )
-            if deployments[deployment].utilization >= 1:
-                raise PlanningError(f"deployment {deployment.name} would be busy all the time")
-        for link, sent in alone.links.items():
-            links[link] = Traffic.merged((links[link], sent)) if link in links else sent
-            if links[link].busy >= 1:
-                raise PlanningError(f"link {link.name} would be busy all the time")
+        deployments, links = dict(self.conditions.deployments), dict(self.conditions.links)
+        for use in plan.deployments:
+            known, deployment = deployments.get(use.deployment), use.deployment
+            traffic = use.traffic if known is None else Traffic.merged((known.traffic, use.traffic))
+            replicas = int(usage.replicas[column_of[deployment]])
+            deployments[deployment] = DeploymentLoad(replicas, traffic, deployment.allocation.batch_size)
+        for crossing in plan.links:
+            link = crossing.link
+            links[link] = Traffic.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
         return Conditions(deployments, links)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -114,19 +115,68 @@ def load_plan_set(path: Path) -> PlanSet:
         raise PlanningError(f"{path}: {field}: {first['msg']}; the file is damaged, plan again") from error
 
 
-def check_fresh(plan_set: PlanSet, specification: Specification, *, profile_store: Path | None = None) -> None:
+def with_query(
+    plan_set: PlanSet,
+    specification: Specification,
+    profile: PipelineProfile,
+    matching: Matching,
+    query: str,
+    *,
+    created_at: datetime,
+    planning_s: float,
+) -> PlanSet:
+    """The same with one more query of the specification, and with its pipeline.
+
+    What else is new in the specification stays unknown to it.
+
+    Args:
+        plan_set: what ran.
+        specification: as it is now.
+        profile: of the query's pipeline.
+        matching: of what ran and the query.
+        query: its name.
+        created_at: now.
+        planning_s: how long the answer took.
+    """
+    known = {*plan_set.parts, f"query {query}", f"pipeline {profile.pipeline}"}
+    part = _known_part(specification, known)
+    return replace(
+        plan_set,
+        specification_fingerprint=part.fingerprint(),
+        parts=_parts(part),
+        code_versions={**plan_set.code_versions, **profile.code_versions},
+        matching=matching,
+        created_at=created_at.isoformat(timespec="seconds"),
+        planning_s=planning_s,
+    )
+
+
+def check_fresh(
+    plan_set: PlanSet,
+    specification: Specification,
+    *,
+    profile_store: Path | None = None,
+    one_more: str | None = None,
+) -> None:
     """Make sure that what a plan was made from is still what there is.
 
     Args:
         plan_set: the plan.
         specification: as it is now.
         profile_store: where the plan says that its profiles are; by default that is not looked at.
+        one_more: a query about to be let in beside the plan. Where that does not serve it, it may be another one than
+            before; and there may be queries and pipelines that the plan does not know.
 
     Raises:
         StalePlanError: the specification or code that it names changed, or the profiles are gone; the message
             says what.
     """
-    changes = _changed_parts(plan_set, specification)
+    if one_more is None:
+        changes = _changed_parts(plan_set, specification)
+    else:
+        served = any(assignment.query == one_more for assignment in plan_set.matching.assignments)
+        free = set() if served else {f"query {one_more}"}
+        changes = _changes_among(plan_set, specification, plan_set.parts.keys() - free)
     for uses, version in plan_set.code_versions.items():
         try:
             now = version_of(resolve(uses, specification.module_paths))
@@ -157,11 +207,23 @@ def _parts(specification: Specification) -> dict[str, str]:
 def _changed_parts(plan_set: PlanSet, specification: Specification) -> list[str]:
     if plan_set.specification_fingerprint == specification.fingerprint():
         return []
-    now = _parts(specification)
-    changes = [f"{name} changed" for name, was in plan_set.parts.items() if now.get(name, was) != was]
-    changes += [f"{name} is gone" for name in plan_set.parts if name not in now]
-    changes += [f"{name} is new" for name in now if name not in plan_set.parts]
+    changes = _changes_among(plan_set, specification, plan_set.parts.keys())
+    changes += [f"{name} is new" for name in _parts(specification) if name not in plan_set.parts]
     return changes or ["the specification changed"]
+
+
+def _changes_among(plan_set: PlanSet, specification: Specification, names: Collection[str]) -> list[str]:
+    now, before = _parts(specification), {name: was for name, was in plan_set.parts.items() if name in names}
+    changes = [f"{name} changed" for name, was in before.items() if now.get(name, was) != was]
+    return changes + [f"{name} is gone" for name in before if name not in now]
+
+
+def _known_part(specification: Specification, names: Collection[str]) -> Specification:
+    return replace(
+        specification,
+        pipelines={name: one for name, one in specification.pipelines.items() if f"pipeline {name}" in names},
+        queries=tuple(query for query in specification.queries if f"query {query.name}" in names),
+    )
 
 
 def _check_kind(path: Path, document: Any) -> None:

@@ -1,0 +1,124 @@
+"""`circinus admit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circinus.cli.options import DEFAULT_PLAN, Json
+from circinus.cli.traces import Traces, trace_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.matching import Matching
+    from circinus.profiling import PipelineProfile
+    from circinus.spec import Query
+
+
+def admit(
+    query: Annotated[str, typer.Argument(help="A query of the specification that the plan does not serve.")],
+    plan_file: Annotated[Path, typer.Option("--plan", help="Plan file of what runs.")] = DEFAULT_PLAN,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Answer, and leave the plan file as it is.")] = False,
+    trace: Traces = None,
+    json: Json = False,
+) -> None:
+    """Let one more query in beside what runs; all other plans stay as they are. Ends with 1 where it is refused."""
+    from datetime import UTC, datetime
+    from time import perf_counter
+
+    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.output import console, print_json
+    from circinus.matching import admit_query, save_plan_set, with_query
+    from circinus.reporting.admission import admission_text
+    from circinus.spec.spoken import duration, usd_per_h
+
+    opened = open_plan(plan_file, one_more=query)
+    asked = _asked(opened, plan_file, query)
+    matching = opened.plan_set.matching
+    served = [assignment for assignment in matching.assignments if assignment.query == query]
+    if served:
+        if json:
+            print_json(
+                "admit", {"query": query, "admitted": True, "written": None, "assignment": served[0], "rejection": None}
+            )
+        else:
+            console().print(f"{plan_file} serves {query} already", markup=False, highlight=False)
+        return
+    profiles = _profiles(opened, asked, trace)
+    started = perf_counter()
+    admission, after = admit_query(opened.specification, profiles, matching, query)
+    answered_s = perf_counter() - started
+    admitted = admission.assignment is not None
+    if admitted and not dry_run:
+        plan_set = with_query(
+            opened.plan_set,
+            opened.specification,
+            profiles[asked.pipeline],
+            after,
+            query,
+            created_at=datetime.now(UTC),
+            planning_s=answered_s,
+        )
+        save_plan_set(plan_set, plan_file)
+    more_usd_per_h = after.cost_usd_per_h - matching.cost_usd_per_h
+    if json:
+        print_json(
+            "admit",
+            {
+                "query": query,
+                "admitted": admitted,
+                "written": plan_file if admitted and not dry_run else None,
+                "assignment": admission.assignment,
+                "rejection": admission.rejection,
+                "binding": admission.binding,
+                "more_usd_per_h": more_usd_per_h if admitted else None,
+                "answered_s": answered_s,
+            },
+        )
+    else:
+        console().print(admission_text(admission))
+        end = f"{plan_file} is as it was"
+        if admitted:
+            end = f"admitted, {usd_per_h(more_usd_per_h)} more in total; "
+            end += f"{plan_file} is as it was (--dry-run)" if dry_run else f"written to {plan_file}"
+        console().print(f"answered in {duration(answered_s)}: {end}", markup=False, highlight=False)
+    if not admitted:
+        raise typer.Exit(1)
+
+
+def _asked(opened: OpenedPlan, plan_file: Path, name: str) -> Query:
+    queries = {query.name: query for query in opened.specification.queries}
+    if name not in queries:
+        raise typer.BadParameter(
+            f"found no query {name} in the specification of {plan_file}, expected one of {', '.join(queries)}"
+        )
+    return queries[name]
+
+
+def _profiles(opened: OpenedPlan, asked: Query, trace: list[Path] | None) -> Mapping[str, PipelineProfile]:
+    """Of the pipelines of the query and of all that are served."""
+    from circinus.planning.exploration import explorer_of
+    from circinus.profiling import load_profile
+
+    specification, matching = opened.specification, opened.plan_set.matching
+    sources = trace_sources(trace, specification)
+    names = {asked.pipeline, *_pipelines(matching)}
+    return {
+        name: load_profile(
+            specification,
+            name,
+            opened.store,
+            seed=opened.plan_set.seed,
+            source=sources.get(name),
+            explorer=explorer_of(specification, name),
+        )
+        for name in sorted(names)
+    }
+
+
+def _pipelines(matching: Matching) -> set[str]:
+    return {assignment.chosen.plan.pipeline for assignment in matching.assignments}

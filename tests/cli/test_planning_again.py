@@ -1,0 +1,203 @@
+"""Planning beside what runs: another plan for all, and one more query."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from verbs import answer, run_circinus
+
+QUERY = """apiVersion: circinus/v1
+kind: Query
+metadata: {{name: {name}}}
+spec: {{pipeline: mend, source: {source}, rate: {rate}/s, slos: [latency p95 <= {latency}, accuracy >= 0.7]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The starter application, profiled and planned."""
+    folder = tmp_path_factory.mktemp("profiled")
+    for verb in (("init",), ("profile", "--budget", "30s"), ("plan",)):
+        run = run_circinus(*verb, cwd=folder)
+        assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture
+def application(profiled: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(profiled, tmp_path / "application"))
+
+
+def add(application: Path, name: str, *, source: str = "till", rate: float = 1, latency: str = "500ms") -> None:
+    text = QUERY.format(name=name, source=source, rate=rate, latency=latency)
+    (application / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def plans(document: Any) -> dict[str, Any]:
+    return {a["query"]: a["chosen"]["plan"] for a in document["matching"]["assignments"]}
+
+
+def plan_file(application: Path) -> Any:
+    return json.loads((application / "plan.json").read_text(encoding="utf-8"))
+
+
+def test_nothing_changes_where_nothing_changed(application: Path) -> None:
+    before = plan_file(application)
+    data = answer("plan", cwd=application, kind="plan")
+    assert data["from"] == "plan.json"
+    assert data["changes"] == {
+        "kept": ["archive", "typing-aid"], "changed": [], "stopped": [], "new": [], "removed": [],
+    }  # fmt: skip
+    assert plans(data["plan_set"]) == plans(before)
+    run = run_circinus("plan", cwd=application)
+    assert "changes: 0 of 2 running queries get another plan, 0 new, 0 removed" in " ".join(run.stdout.split())
+
+
+def test_what_came_and_went_is_said(application: Path) -> None:
+    add(application, "another")
+    queries = application / "queries.yaml"
+    queries.write_text(queries.read_text(encoding="utf-8").split("---")[0], encoding="utf-8")
+    data = answer("plan", "--change-price", "$1/h", cwd=application, kind="plan")
+    assert data["changes"]["new"] == ["another"]
+    assert data["changes"]["removed"] == ["archive"]
+    assert data["changes"]["kept"] == ["typing-aid"]
+
+
+def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    shutil.copy(application / "plan.json", kept)
+    data = answer("plan", "--from", str(kept), "-o", str(tmp_path / "new.json"), cwd=application, kind="plan")
+    assert data["from"] == str(kept)
+    assert data["changes"]["changed"] == []
+    data = answer("plan", "--fresh", cwd=application, kind="plan")
+    assert data["from"] is None
+    assert data["changes"] is None
+    run = run_circinus("plan", "--fresh", "--from", str(kept), cwd=application)
+    assert run.returncode == 2
+    assert "both --fresh and --from" in " ".join(run.stderr.split())
+
+
+def test_a_bound_on_changes_and_its_price(application: Path) -> None:
+    data = answer("plan", "--most-changes", "0", "--change-price", "0.01", cwd=application, kind="plan")
+    assert data["changes"]["kept"] == ["archive", "typing-aid"]
+    for arguments, message in (
+        (("--change-price", "soon"), "soon"),
+        (("--change-price", "-1"), "found -1"),
+        (("--most-changes", "-1"), "most-changes"),
+    ):
+        run = run_circinus("plan", *arguments, cwd=application)
+        assert run.returncode != 0
+        assert message in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "found no JSON"),
+        (lambda text: text.replace('"schema_version": 3', '"schema_version": 2'), "found schema version 2"),
+        (lambda text: '{"kind": "Pipeline"}', "found kind Pipeline"),
+    ],
+)
+def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, message: str) -> None:
+    path = application / "plan.json"
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    run = run_circinus("plan", "--from", "plan.json", "-o", "new.json", cwd=application)
+    assert run.returncode == 1
+    assert "plan.json" in run.stderr
+    assert message in run.stderr
+    assert not (application / "new.json").exists()
+    data = answer("plan", cwd=application, kind="plan")
+    assert message in data["warnings"][0]
+    assert "plan.json" in data["warnings"][0]
+    assert data["changes"] is None
+    assert len(plans(plan_file(application))) == 2
+
+
+def test_a_previous_plan_that_is_not_there(application: Path) -> None:
+    run = run_circinus("plan", "--from", "nowhere.json", cwd=application)
+    assert run.returncode == 1
+    assert "nowhere.json: cannot be read" in run.stderr
+
+
+def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path) -> None:
+    before = plan_file(application)
+    add(application, "another")
+    dry = answer("admit", "another", "--dry-run", cwd=application, kind="admit")
+    assert dry["admitted"]
+    assert dry["written"] is None
+    assert plan_file(application) == before
+    assert run_circinus("explain", cwd=application).returncode == 3
+    run = run_circinus("admit", "another", cwd=application)
+    assert run.returncode == 0, run.stderr
+    assert "written to plan.json" in run.stdout
+    after = plan_file(application)
+    assert {name: plan for name, plan in plans(after).items() if name != "another"} == plans(before)
+    assert plans(after)["another"] == dry["assignment"]["chosen"]["plan"]
+    found = answer("explain", cwd=application, kind="explain")
+    assert set(found) == {"typing-aid", "archive", "another"}
+    assert answer("admit", "another", cwd=application, kind="admit")["admitted"]
+    assert plan_file(application) == after
+    data = answer("plan", "--change-price", "$1/h", cwd=application, kind="plan")
+    assert data["changes"]["kept"] == ["another", "archive", "typing-aid"]
+
+
+def test_queries_are_let_in_one_after_the_other(application: Path) -> None:
+    add(application, "one")
+    add(application, "two", source="backroom")
+    assert answer("admit", "one", cwd=application, kind="admit")["admitted"]
+    run = run_circinus("explain", cwd=application)
+    assert run.returncode == 3
+    assert "query two is new" in " ".join(run.stderr.split())
+    assert "query one" not in run.stderr
+    assert answer("admit", "two", cwd=application, kind="admit")["admitted"]
+    assert run_circinus("explain", cwd=application).returncode == 0
+
+
+def test_a_refused_query_is_told_what_binds_and_what_would_let_it_in(application: Path) -> None:
+    before = plan_file(application)
+    add(application, "hasty", latency="50us")
+    data = answer("admit", "hasty", cwd=application, kind="admit", code=1)
+    assert not data["admitted"]
+    assert data["rejection"]["binding"] == ["latency"]
+    assert "latency" in data["rejection"]["relaxation"]["change"]
+    add(application, "greedy", rate=10_000_000)
+    data = answer("admit", "greedy", cwd=application, kind="admit", code=1)
+    assert data["rejection"]["binding"]
+    assert plan_file(application) == before
+    run = run_circinus("admit", "hasty", cwd=application)
+    assert run.returncode == 1
+    assert "plan.json is as it was" in run.stdout
+
+
+def test_a_query_that_was_rejected_may_ask_again_under_other_objectives(application: Path) -> None:
+    add(application, "hasty", latency="50us")
+    answer("plan", cwd=application, kind="plan")
+    add(application, "hasty", latency="500ms")
+    assert answer("admit", "hasty", cwd=application, kind="admit")["admitted"]
+    after = plan_file(application)
+    assert after["matching"]["rejections"] == []
+    assert after["matching"]["total_weight"] == 3.0
+    assert run_circinus("explain", cwd=application).returncode == 0
+
+
+def test_what_cannot_be_asked(application: Path) -> None:
+    run = run_circinus("admit", "nobody", cwd=application)
+    assert run.returncode == 2
+    assert "found no query nobody" in " ".join(run.stderr.split())
+    run = run_circinus("admit", "archive", "--plan", "nowhere.json", cwd=application)
+    assert run.returncode == 1
+    assert "nowhere.json" in run.stderr
+    queries = application / "queries.yaml"
+    queries.write_text(queries.read_text(encoding="utf-8").replace("rate: 5/s", "rate: 6/s"), encoding="utf-8")
+    add(application, "another")
+    for name in ("another", "typing-aid"):
+        run = run_circinus("admit", name, cwd=application)
+        assert run.returncode == 3
+        assert "query typing-aid changed" in " ".join(run.stderr.split())
+        assert "Traceback" not in run.stderr

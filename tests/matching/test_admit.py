@@ -1,0 +1,170 @@
+"""One more query beside what runs, against trying each of its plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from specifications import random_specification
+
+from circinus.matching import Matching, match, plan_all
+from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
+from circinus.matching.beside_running import BesideRunning
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.waits import LongerWaits, queues
+from circinus.planning import plan_queries
+from circinus.planning.settings import DEFAULT_SETTINGS
+from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
+
+SEEDS = st.integers(0, 10**6)
+LINK_SHARE = DEFAULT_SETTINGS.usable_link_share
+
+
+def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRunning]:
+    """An instance whose last query is not served yet; the others have one plan each, or none."""
+    instance = random_instance(seed, queries=queries)
+    *others, last = instance.queries
+    fewer = Instance(instance.infrastructure, tuple(others), {q.name: instance.candidates[q.name] for q in others})
+    answers = [plans for _, _, plans in all_answers(fewer)]
+    plans = {plan.query: plan for plan in answers[int(np.random.default_rng(seed).integers(len(answers)))]}
+    only = {q.name: (plans[q.name],) if q.name in plans else () for q in others}
+    ran = match(frontiers_of(replace(fewer, candidates=only)), instance.infrastructure, reestimate)
+    whole = replace(instance, candidates={**only, last.name: instance.candidates[last.name]})
+    served = {a.query: plans[a.query] for a in ran.assignments}
+    beside = BesideRunning(
+        [q for q in others if q.name in served],
+        served,
+        ran.deployments,
+        instance.infrastructure,
+        reestimate,
+        LINK_SHARE,
+    )
+    return whole, ran, beside
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS)
+def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: int) -> None:
+    instance, ran, beside = _running(seed)
+    last = instance.queries[-1]
+    kept = tuple(instance.candidates[a.query][0] for a in ran.assignments)
+    costs = [checked_cost(instance, (*kept, plan)) for plan in instance.candidates[last.name]]
+    found = admit(beside, ran, frontiers_of(instance)[last.name])
+    if all(cost is None for cost in costs):
+        assert found.assignment is None
+        assert found.rejection is not None
+        assert found.rejection.query == last.name
+        return
+    assert found.rejection is None
+    assert found.assignment is not None
+    after = with_admitted(beside, ran, found, [q.name for q in instance.queries])
+    assert after.cost_usd_per_h == pytest.approx(min(cost for cost in costs if cost is not None), abs=1e-9)
+    assert [a.query for a in after.assignments] == [*(a.query for a in ran.assignments), last.name]
+    assert [a.chosen.plan for a in after.assignments[:-1]] == [a.chosen.plan for a in ran.assignments]
+    shares = sum(a.chosen.estimate.cost_usd_per_h.value for a in after.assignments)
+    assert shares == pytest.approx(after.cost_usd_per_h, abs=1e-9)
+    assert after.satisfied_weight == pytest.approx(ran.satisfied_weight + last.weight)
+    assert after.weight_bound >= after.satisfied_weight - 1e-9
+    _check_nodes(instance, after)
+
+
+def _check_nodes(instance: Instance, found: Matching) -> None:
+    for pool in instance.infrastructure.pools:
+        load = np.zeros((pool.nodes, 2))
+        for sized in found.deployments:
+            if sized.deployment.pool == pool.name:
+                for node in sized.nodes:
+                    load[node] += (sized.demand.cpus, sized.demand.memory_bytes)
+        assert np.all(load <= np.array([pool.cpus, pool.memory_bytes]) * (1 + 1e-6))
+
+
+def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them() -> None:
+    stayed = 0
+    for seed in range(60):
+        instance, ran, beside = _running(seed)
+        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
+        if found.assignment is None:
+            continue
+        after = {sized.deployment: sized.nodes for sized in with_admitted(beside, ran, found).deployments}
+        stayed += all(set(sized.nodes) <= set(after[sized.deployment]) for sized in ran.deployments)
+    assert stayed > 20
+
+
+def test_a_refusal_names_what_binds_and_its_price() -> None:
+    named = priced = 0
+    for seed in range(400):
+        instance, ran, beside = _running(seed)
+        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
+        if found.rejection is None or not found.rejection.alternatives:
+            continue
+        pools = {pool.name for pool in instance.infrastructure.pools}
+        for name in found.rejection.binding:
+            assert name.startswith("link ") or name in ("latency", "cost") or name.split()[1].rstrip(":") in pools
+        assert {price.resource for price in found.binding} <= set(found.rejection.binding)
+        named += found.rejection.reason.startswith("none of its plans fits beside those that run: ")
+        priced += bool(found.binding)
+    assert named > 20
+    assert priced > 10
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_does(seed: int) -> None:
+    specification, profiles = random_specification(seed, queries=7)
+    *most, last = specification.queries
+    ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+    plans = ProfiledPlans(specification, profiles, LINK_SHARE)
+    quick = beside_matching(specification, ran, plans, LINK_SHARE)
+    served = {a.query: plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments}
+    queries = [q for q in specification.queries if q.name in served]
+    assert specification.infrastructure is not None
+    slow = BesideRunning(queries, served, ran.deployments, specification.infrastructure, plans.reestimate, LINK_SHARE)
+    frontier = plan_queries(specification, profiles)[last.name]
+    further = plans.composed(last, quick.deployments)
+    fast, thorough = (admit(beside, ran, frontier, further=further) for beside in (quick, slow))
+    assert (fast.assignment is None) == (thorough.assignment is None)
+    if fast.assignment is None or thorough.assignment is None:
+        assert fast.rejection == thorough.rejection
+        return
+    assert fast.assignment == thorough.assignment
+    after = with_admitted(quick, ran, fast)
+    _check_bounds(quick, fast, ran)
+    slos = {query.name: query.slos for query in specification.queries}
+    for assignment in after.assignments:
+        assert not assignment.chosen.estimate.violations(slos[assignment.query])
+
+
+def _check_bounds(beside: BesideRunning, admission: Admission, ran: Matching) -> None:
+    """No latency is above what it was and what waits may have grown."""
+    assert admission.room is not None
+    _, found = admission.room
+    longer = LongerWaits(queues(found.plan), beside.conditions, found.conditions)
+    before_s = {a.query: a.chosen.estimate.latency_s.upper for a in ran.assignments}
+    for name, plan in beside.touched_by(found).items():
+        assert plan.estimate.latency_s.upper <= longer.latency_s(plan, before_s[name], 0.05)
+
+
+def test_a_query_that_was_left_out_and_its_relaxation() -> None:
+    """What is refused is let in under the objectives that the refusal names."""
+    relaxed = let_in = 0
+    for seed in range(16):
+        specification, profiles = random_specification(seed, queries=5, cpus=3.0, nodes=1)
+        *most, last = specification.queries
+        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+        admission, after = admit_query(specification, profiles, ran, last.name)
+        if admission.assignment is not None:
+            let_in += 1
+            assert after.assignments[-1].query == last.name
+            continue
+        assert after == ran
+        assert admission.rejection is not None
+        if admission.rejection.relaxation is None:
+            continue
+        relaxed += 1
+        wider = last.model_copy(update={"slos": admission.rejection.relaxation.slos})
+        again, _ = admit_query(replace(specification, queries=(*most, wider)), profiles, ran, last.name)
+        assert again.assignment is not None
+    assert let_in
+    assert relaxed
