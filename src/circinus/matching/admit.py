@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from circinus.estimation import Candidate
 from circinus.matching.alternatives import MOST_ALTERNATIVES
 from circinus.matching.beside_running import Admissible, BesideRunning, Laid
 from circinus.matching.obstacles import Obstacle
-from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection
+from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, TenantShare
 from circinus.matching.problem import RESOURCES
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
@@ -21,7 +21,7 @@ from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.frontier import SloName
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Network, Query, Specification
+from circinus.spec import Network, Query, Specification, Tenant
 from circinus.spec.spoken import usd_per_h
 
 _SAME_COST = 1e-9
@@ -239,7 +239,23 @@ def with_admitted(
         optimal=False,
         cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, found.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
+        tenants=tuple(_tenants(running.infrastructure.tenants, matching.tenants, query, known=asked_before)),
     )
+
+
+def _tenants(
+    tenants: Sequence[Tenant], before: Sequence[TenantShare], query: Query, *, known: bool
+) -> Iterator[TenantShare]:
+    """What tenants get with one more query; `known`: it was counted among those that are not served."""
+    shares = {share.tenant: share for share in before}
+    for tenant in tenants:
+        share = shares.get(tenant.name)
+        if tenant.name == query.tenant:
+            share = share or TenantShare(tenant.name, 0.0, 0.0, tenant.at_least)
+            satisfied, total = share.satisfied_weight + query.weight, share.total_weight
+            share = replace(share, satisfied_weight=satisfied, total_weight=total + (0.0 if known else query.weight))
+        if share is not None:
+            yield share
 
 
 def _used(laid: Laid, found: Admissible) -> dict[str, float]:

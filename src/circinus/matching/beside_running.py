@@ -108,7 +108,7 @@ class BesideRunning:
         self._plans = {query.name: plans[query.name] for query in queries}
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
-        self._infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
+        self.infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
         self.conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
@@ -133,7 +133,7 @@ class BesideRunning:
         problem = compile_problem(
             [query],
             {query.name: candidates},
-            self._infrastructure,
+            self.infrastructure,
             usable_link_share=self._link_share,
             running=self._demands,
         )
