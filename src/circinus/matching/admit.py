@@ -15,10 +15,9 @@ from circinus.matching.plan_set import Alternative, Assignment, Matching, Reject
 from circinus.matching.problem import RESOURCES
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
-from circinus.matching.relaxation import Fit, Replan, just_wide_enough, relaxed, smallest_relaxation, with_slos
+from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
 from circinus.matching.resource_prices import ResourcePrice
 from circinus.planning import Frontier, ladder, plan_query
-from circinus.planning.frontier import SloName
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Query, Specification, Tenant
@@ -138,7 +137,7 @@ def admit(
             query=query.name,
             reason=frontier.reason,
             binding=objectives_in_the_way(frontier),
-            relaxation=smallest_relaxation(_Room(running, query), frontier, replan),
+            relaxation=smallest_relaxation(RoomBeside(running, query), frontier, replan),
             best_so_far=frontier.best_so_far,
         )
         return Admission(query, rejection=rejection)
@@ -162,7 +161,7 @@ def admit(
         query=query.name,
         reason=f"none of its plans fits beside those that run: {which} {reason}",
         binding=first.binding,
-        relaxation=smallest_relaxation(_Room(running, query), frontier, replan),
+        relaxation=smallest_relaxation(RoomBeside(running, query), frontier, replan),
         alternatives=tuple(
             Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
             for candidate, obstacle in nearest[:MOST_ALTERNATIVES]
@@ -268,27 +267,3 @@ def _used(laid: Laid, found: Admissible) -> dict[str, float]:
     }
     taken = found.traffic_bytes_per_s / problem.link_capacity_bytes_per_s
     return used | {f"link {name}": float(share) for name, share in zip(problem.links, taken, strict=True)}
-
-
-class _Room:
-    """Plans under one relaxed objective, fitted beside what runs."""
-
-    def __init__(self, running: BesideRunning, query: Query) -> None:
-        self._running, self._query = running, query
-
-    def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
-        """See `Room`."""
-        if not candidates:
-            return None
-        slos = self._query.slos
-        laid = self._running.lay(with_slos(self._query, relaxed(slos, slo, None)), candidates)
-        needed = []
-        for candidate in np.flatnonzero(laid.beside.fits).tolist():
-            share = laid.problem.cost_share_usd_per_h(candidate, laid.with_candidate(candidate))
-            wide = just_wide_enough(slos, slo, laid.problem.candidates[candidate], share)
-            needed.append((wide[1], float(laid.beside.added_usd_per_h[candidate]), candidate, wide))
-        for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
-            found = self._running.examine(laid, candidate, wider)
-            if isinstance(found, Admissible):
-                return Fit(wider, found.final, change, words)
-        return None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from circinus.matching.beside_running import BesideRunning
 from circinus.matching.cuts import ChangesCut, ShareCut, SizingCut
 from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, examine, shortages
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Alternative, Assignment
-from circinus.matching.problem import IntArray, Problem
+from circinus.matching.problem import IntArray, Problem, Usage
 from circinus.planning import Frontier, Ladder, ladder
 from circinus.spec import Deployment
 from circinus.spec.spoken import usd_per_h
@@ -75,8 +76,14 @@ def alternatives(problem: Problem, judged: tuple[Judgement, ...], frontier: Fron
     return (*shown, *near)
 
 
-def judge(state: State, query: int) -> tuple[Judgement, ...]:
-    """All candidates that `query` did not get, best first."""
+def judge(state: State, query: int, room: BesideRunning | None = None) -> tuple[Judgement, ...]:
+    """All candidates that `query` did not get, best first.
+
+    Args:
+        state: an answer.
+        query: which.
+        room: what runs, for a query that is not served: it is looked at much sooner in there.
+    """
     problem, chosen = state.problem, chosen_of(state)
     without = chosen.copy()
     without[query] = -1
@@ -84,18 +91,34 @@ def judge(state: State, query: int) -> tuple[Judgement, ...]:
     got = int(chosen[query])
     paid = None if got < 0 else got - int(problem.block[query])
     tried = without.copy()
-    judged = []
+    judged: list[Judgement] = []
+    candidates = problem.candidates_of(query)
+    alone = None if room is None else room.lay(state.queries[query], [problem.candidates[c] for c in candidates])
     for position, candidate in enumerate(problem.candidates_of(query)):
         if candidate != got:
             tried[query] = candidate
-            judgement = _judge_one(state, tried, candidate, laid, position, paid)
+
+            def looked_at(position: int = position) -> Obstacle | Usage:
+                if room is not None and alone is not None:
+                    found = room.examine(alone, position, state.queries[query].slos)
+                    return found if isinstance(found, Obstacle) else problem.usage_of(tried)
+                examined = examine(problem, tried, state.slos, state.reestimate)
+                return examined if isinstance(examined, Obstacle) else examined.usage
+
+            judgement = _judge_one(state, tried, candidate, laid, position, paid, looked_at)
             cheaper = paid is not None and laid.added_usd_per_h[position] < laid.added_usd_per_h[paid] - _SAME_COST
             judged.append(replace(judgement, cheaper=bool(cheaper)))
     return tuple(sorted(judged, key=lambda judgement: judgement.rank))
 
 
 def _judge_one(
-    state: State, tried: IntArray, candidate: int, laid: Beside, position: int, paid: int | None
+    state: State,
+    tried: IntArray,
+    candidate: int,
+    laid: Beside,
+    position: int,
+    paid: int | None,
+    looked_at: Callable[[], Obstacle | Usage],
 ) -> Judgement:
     problem = state.problem
     if not laid.fits[position]:
@@ -115,11 +138,11 @@ def _judge_one(
         if counted >= -_SAME_COST:
             return Judgement(candidate, (0, 0.0), _TIE, None)
     cut = next((c for c in state.cuts if isinstance(c, SizingCut | ShareCut) and c.candidate == candidate), None)
-    found = examine(problem, tried, state.slos, state.reestimate)
+    found = looked_at()
     if isinstance(found, Obstacle):
         reason = cut.reason if cut is not None else found.reason
         return Judgement(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)
-    if not all(c.holds(problem, tried, found.usage) for c in state.cuts if isinstance(c, ChangesCut)):
+    if not all(c.holds(problem, tried, found) for c in state.cuts if isinstance(c, ChangesCut)):
         return Judgement(candidate, (0, -1.0), "would be one change of plan more than is allowed", None)
     return Judgement(candidate, (0, -1.0), "was not reached before the time limit", None)
 

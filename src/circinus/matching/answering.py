@@ -17,22 +17,32 @@ from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier
 from circinus.spec import Infrastructure, Query
 
+EXACT_UP_TO = 40
+"""Queries that the exact solver chooses for by itself, mostly within a second."""
+_LEAST_S, _A_QUERY_S, _MOST_S = 5.0, 0.1, 60.0
+
 
 @dataclass(frozen=True)
 class MatchSettings:
     """Choices of the matching that are not part of a query."""
 
-    time_limit_s: float = 5.0
-    """Time for choosing; then the best found is taken, with its bounds. Promises to tenants may take several times."""
+    time_limit_s: float | None = None
+    """Time for choosing; then the best found is taken, with its bounds. Promises to tenants may take several times.
+    None: 5 s, and for each query beyond 40 a tenth of a second more, up to a minute."""
     usable_link_share: float = USABLE_LINK_SHARE
     """Share of a link's bandwidth that plans may take together."""
     seed: int = 0
     """Of the solver."""
 
+    def limit_s(self, queries: int) -> float:
+        """The time for so many queries."""
+        if self.time_limit_s is not None:
+            return self.time_limit_s
+        return min(_LEAST_S + _A_QUERY_S * max(queries - EXACT_UP_TO, 0), _MOST_S)
 
-EXACT_UP_TO = 40
-"""Queries that the exact solver chooses for by itself, mostly within a second."""
 
+_FIRST, _FIRST_OF_MANY = 0.5, 0.8
+"""Of the time left, what a choice may take where further plans on its deployments are offered afterwards."""
 _PRICED_SHARE = 0.2
 """Of the time, until when plans may enter at prices."""
 
@@ -52,6 +62,7 @@ class Answering:
     settings: MatchSettings
     clock: Callable[[], float]
     running: Running | None
+    estimated: bool = False
 
     @property
     def queries(self) -> tuple[Query, ...]:
@@ -68,8 +79,11 @@ class Answering:
             raised: names of those that come next.
             only: names of the queries that may be served, as if nothing ran; None: all.
         """
-        queries, deadline_s = self.queries, self.clock() + self.settings.time_limit_s
+        queries, limit_s = self.queries, self.settings.limit_s(len(self.frontiers))
+        deadline_s = self.clock() + limit_s
         running = self.running if only is None else None
+        many = len(queries) > EXACT_UP_TO
+        share = 1.0 if self.compose is None else _FIRST_OF_MANY if many else _FIRST
 
         def compile_candidates(candidates: Candidates) -> Problem:
             problem = compile_problem(
@@ -90,9 +104,10 @@ class Answering:
                 usable_link_share=self.settings.usable_link_share,
                 reestimate=self.reestimate,
                 solver=self.solver,
-                deadline_s=self.clock() + max(deadline_s - self.clock(), 0.0) * (1.0 if self.compose is None else 0.5),
+                deadline_s=self.clock() + max(deadline_s - self.clock(), 0.0) * share,
                 attempted=start,
-                many=len(queries) > EXACT_UP_TO,
+                estimated=self.estimated,
+                many=many,
             )
             if running is None:
                 return run_passes(state, clock=self.clock)
@@ -111,12 +126,17 @@ class Answering:
                 self.frontiers,
                 self.promise,
                 compile_candidates,
-                enough=lambda: self.clock() > deadline_s - (1.0 - _PRICED_SHARE) * self.settings.time_limit_s,
+                enough=lambda: self.clock() > deadline_s - (1.0 - _PRICED_SHARE) * limit_s,
                 seed=self.settings.seed,
             )
         if self.compose is None:
             return solve(compile_candidates(candidates))
-        return solve_with_reuse(candidates, queries, self._composed_for(only), compile_candidates, solve)
+        compose = self._composed_for(only)
+
+        def late() -> bool:
+            return self.clock() >= deadline_s
+
+        return solve_with_reuse(candidates, queries, compose, compile_candidates, solve, enough=late)
 
     def _composed_for(self, only: Collection[str] | None) -> Compose:
         """How queries are planned on given deployments; only some of them, if any."""

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-import numpy as np
-
 from circinus.matching.alternatives import assignments
 from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
+from circinus.matching.as_deployed import let_in, sized
 from circinus.matching.choice import Solver
 from circinus.matching.columns import Promise
 from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of
-from circinus.matching.plan_set import Matching, SizedDeployment
+from circinus.matching.plan_set import Matching
 from circinus.matching.price_solver import PriceSolver
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.promises import check_pins, shares_of, with_shares
@@ -31,6 +30,9 @@ from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Infrastructure, Network, Query, Specification
+
+_LETTING_IN_SHARE = 0.5
+"""Of the time limit, beside it, for letting in whoever still fits."""
 
 
 def plan_all(
@@ -74,6 +76,7 @@ def plan_all(
         replan=replan,
         settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
         running=running,
+        estimated=True,
     )
     return matching, frontiers
 
@@ -90,6 +93,7 @@ def match(
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
     running: Running | None = None,
+    estimated: bool = False,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
@@ -108,6 +112,7 @@ def match(
         clock: for the time limit.
         running: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
             what can be kept: of no less weight, and then of no more cost with what changes count.
+        estimated: whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it.
 
     Raises:
         PlanningError: names or numbers without meaning (see `compile_problem`), or pinned queries that cannot run.
@@ -123,10 +128,14 @@ def match(
             settings=settings,
             clock=clock,
             running=running,
+            estimated=estimated,
         )
         state = answer()
         check_pins(state, frontiers, answer, why_not)
         state = with_shares(state, infrastructure.tenants, answer)
+        if not state.optimal:
+            until_s = clock() + _LETTING_IN_SHARE * settings.limit_s(len(frontiers))
+            state = let_in(state, enough=lambda: clock() >= until_s)
     return _matching(state, frontiers, replan, settings.seed)
 
 
@@ -154,7 +163,7 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),
-        deployments=_sized(state),
+        deployments=sized(state),
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
@@ -166,23 +175,3 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         prices=known.prices,
         tenants=shares_of(state, state.infrastructure.tenants),
     )
-
-
-def _sized(state: State) -> tuple[SizedDeployment, ...]:
-    """The deployments in use, in the order of their names."""
-    problem, usage, nodes = state.problem, state.usage, state.nodes
-    assert usage is not None
-    assert nodes is not None
-    assert state.sizing is not None
-    sized = []
-    for index in np.flatnonzero(usage.used):
-        deployment = problem.deployments[index]
-        sized.append(
-            SizedDeployment(
-                deployment=deployment,
-                demand=problem.demand_of(int(index)),
-                nodes=nodes[int(index)],
-                utilization=state.sizing.conditions.deployments[deployment].utilization,
-            )
-        )
-    return tuple(sized)

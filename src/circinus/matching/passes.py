@@ -41,6 +41,8 @@ class State:
     solver: Solver
     deadline_s: float
     """On the clock of the run."""
+    estimated: bool = False
+    """Whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it."""
     many: bool = False
     """Whether there are so many queries that impossible answers are not cut off one by one."""
     round: int = 0
@@ -50,6 +52,8 @@ class State:
     """The solver's last choice, before anything was taken out of it; at first one to begin from."""
     safe: IntArray | None = None
     """The best choice known that keeps all cost objectives."""
+    held: Held | None = None
+    """Of many queries: the best of what earlier choices leave when they are made to hold."""
     usage: Usage | None = None
     nodes: Mapping[int, tuple[int, ...]] | None = None
     """Deployment -> the node of each replica."""
@@ -201,10 +205,32 @@ def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable
                 restart = True
                 break
             step.check(state)
+        if restart and state.many:
+            state = _with_better_held(state)
         if not restart:
-            return state
+            return _best_that_holds(state)
         if state.round >= _ROUNDS or clock() >= state.deadline_s:
-            return _settle(state, passes)
+            return _best_that_holds(_settle(state, passes))
+
+
+def _with_better_held(state: State) -> State:
+    """Remember what is left of the last choice when it is made to hold, if that is the best so far.
+
+    What time allows of many queries is a few choices, and later ones, among fewer candidates, may be worse.
+    """
+    problem = state.problem
+    found = hold(problem, chosen_of(state), state.slos, state.reestimate, widely=True)
+    if state.held is not None and goodness(problem, found.chosen) <= goodness(problem, state.held.chosen):
+        return state
+    return replace(state, held=found)
+
+
+def _best_that_holds(state: State) -> State:
+    """The last choice, or what is left of an earlier one where that is better."""
+    problem, held = state.problem, state.held
+    if held is None or goodness(problem, held.chosen) <= goodness(problem, chosen_of(state)):
+        return state
+    return state.with_held(held)
 
 
 def _settle(state: State, passes: Sequence[Pass]) -> State:

@@ -141,6 +141,8 @@ class PriceSolver:
         """(the best choice of some rounds, regrets at the last prices)"""
         answer, stretch = relaxed, np.ones(len(problem.deployments))
         filled = filled_shares(problem, cuts)
+        # Where not all are served, cost decides next to nothing, and takes as long as all else.
+        short = relaxed.weight < relaxed.members.problem.total_weight * (1 - _SAME)
         known = goodness(problem, best)
         for _ in range(_ROUNDS):
             chosen = improve(problem, view.candidates(answer.chosen), cuts, enough=enough)
@@ -152,7 +154,11 @@ class PriceSolver:
             usage = problem.usage_of(chosen)
             stretch = stretches(problem, usage.fluid, usage.replicas, stretch)
             answer = solve_fluid(
-                view.stretched(stretch, filled), time_limit_s=0.0, seed=self._seed, start=answer.prices
+                view.stretched(stretch, filled),
+                time_limit_s=0.0,
+                seed=self._seed,
+                start=answer.prices,
+                weight_only=short,
             )
         return best, Regrets.at(answer.members.problem, Objective(1.0, answer.cost_counts), answer.prices)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from circinus.matching.alternatives import Judgement, alternatives, judge
-from circinus.matching.obstacles import Verified, examine
+from circinus.matching.as_deployed import beside
+from circinus.matching.beside_running import Admissible, BesideRunning
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Rejection
-from circinus.matching.problem import Problem
-from circinus.matching.relaxation import Replan, cheapest_relaxation
+from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
 from circinus.planning import Frontier
 
 _MOST_NODES = 4
@@ -32,7 +30,10 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
     beside the others takes the same of each.
     """
     said: dict[object, Rejection] = {}
-    found = []
+    found: list[Rejection] = []
+    if (chosen_of(state) >= 0).all():
+        return ()
+    room = _Rooms(state)
     for number, query in enumerate(state.queries):
         if chosen_of(state)[number] >= 0:
             continue
@@ -41,14 +42,15 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
         kind = (query.model_copy(update=_ANYBODY), plans, frontier.reason)
         known = said.get(kind)
         if known is None or _names(known):
-            said[kind] = known = _rejection(state, number, frontier, replan)
+            said[kind] = known = _rejection(room, number, frontier, replan)
         found.append(replace(known, query=query.name))
     return tuple(found)
 
 
 def why_not(state: State, query: int) -> str:
     """Why a query that has candidates is not served, in words."""
-    return _beside_the_others(state, query, judge(state, query))[0]
+    room = _Rooms(state)
+    return _beside_the_others(room, query, judge(state, query, room.now))[0]
 
 
 def _names(rejection: Rejection) -> bool:
@@ -57,17 +59,18 @@ def _names(rejection: Rejection) -> bool:
     return any(name in reason for reason in (rejection.reason, *(other.reason for other in rejection.alternatives)))
 
 
-def _rejection(state: State, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:
-    judged = judge(state, query)
+def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:
+    state = room.state
+    judged = judge(state, query, room.now)
     if judged:
-        reason, binding = _beside_the_others(state, query, judged)
+        reason, binding = _beside_the_others(room, query, judged)
     else:
         reason, binding = frontier.reason, objectives_in_the_way(frontier)
     return Rejection(
         query=state.problem.queries[query],
         reason=reason,
         binding=binding,
-        relaxation=cheapest_relaxation(state, frontier, replan),
+        relaxation=smallest_relaxation(RoomBeside(room.now, frontier.query), frontier, replan),
         alternatives=alternatives(state.problem, judged, frontier),
         best_so_far=None if judged else frontier.best_so_far,
     )
@@ -82,7 +85,7 @@ def objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
     return alone or nearest or ("pools",)
 
 
-def _beside_the_others(state: State, query: int, judged: tuple[Judgement, ...]) -> tuple[str, tuple[str, ...]]:
+def _beside_the_others(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> tuple[str, tuple[str, ...]]:
     nearest = judged[0]
     count = len(judged)
     which = "its only plan" if count == 1 else f"the nearest of its {count} plans"
@@ -90,34 +93,36 @@ def _beside_the_others(state: State, query: int, judged: tuple[Judgement, ...]) 
         return f"{which} {nearest.reason}", ()
     reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
     words = f"none of its plans fits beside those of the others: {which} {reason}"
-    more = _more_nodes(state, query, judged)
+    more = _more_nodes(room, query, judged)
     return (f"{words}; {more} it would be served as it is" if more else words), nearest.obstacle.binding
 
 
-def _more_nodes(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
+def _more_nodes(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> str:
     """`with 1 more node in pool edge`, checked by really fitting the plan; empty where none helps."""
+    state = room.state
     for added in range(1, _MOST_NODES + 1):
         for judgement in judged[:_NEAREST]:
             pools = judgement.obstacle.pools if judgement.obstacle is not None else frozenset()
             if len(pools) != 1:
                 continue
-            pool = next(iter(pools))
-            tried = chosen_of(state).copy()
-            tried[query] = judgement.candidate
-            larger = _with_nodes(state.problem, pool, added)
-            if isinstance(examine(larger, tried, state.slos, state.reestimate), Verified):
-                return f"with {added} more node{'s' if added > 1 else ''} in pool {state.problem.pools[pool]}"
+            pool, candidate = state.problem.pools[next(iter(pools))], state.problem.candidates[judgement.candidate]
+            larger, asking = room.with_nodes(pool, added), state.queries[query]
+            if isinstance(larger.examine(larger.lay(asking, [candidate]), 0, asking.slos), Admissible):
+                return f"with {added} more node{'s' if added > 1 else ''} in pool {pool}"
     return ""
 
 
-def _with_nodes(problem: Problem, pool: int, added: int) -> Problem:
-    """The same problem with more nodes in one pool."""
-    nodes = problem.nodes.copy()
-    nodes[pool] += added
-    factor = nodes / np.maximum(problem.nodes, 1)
-    return replace(
-        problem,
-        nodes=nodes,
-        rows=replace(problem.rows, limit=problem.rows.limit * factor[problem.rows.pool]),
-        max_replicas=np.rint(problem.max_replicas * factor[problem.pool_of]).astype(np.int64),
-    )
+class _Rooms:
+    """What runs, on the nodes there are and on more of them, each prepared once."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.now = state, beside(state)
+        self._larger: dict[tuple[str, int], BesideRunning] = {}
+
+    def with_nodes(self, pool: str, added: int) -> BesideRunning:
+        """Where a pool has more nodes."""
+        if (pool, added) not in self._larger:
+            there = self.state.infrastructure
+            pools = [p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in there.pools]
+            self._larger[pool, added] = beside(self.state, there.model_copy(update={"pools": tuple(pools)}))
+        return self._larger[pool, added]

@@ -9,12 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from circinus.estimation import Candidate
-from circinus.matching.compilation import compile_problem
-from circinus.matching.greedy import beside
-from circinus.matching.obstacles import Verified, examine
-from circinus.matching.passes import State, chosen_of
+from circinus.matching.beside_running import Admissible, BesideRunning
 from circinus.matching.plan_set import Relaxation
-from circinus.matching.problem import IntArray, Problem
 from circinus.planning import Frontier
 from circinus.planning.frontier import SloName
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
@@ -48,11 +44,6 @@ class Room(Protocol):
     def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
         """The candidate that needs the least change of `slo` among those that fit; all promise the other objectives."""
         ...
-
-
-def cheapest_relaxation(state: State, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
-    """The smallest change under which a query of a matching is served beside the others; see `smallest_relaxation`."""
-    return smallest_relaxation(_BesideOthers(state, frontier.query), frontier, replan)
 
 
 def smallest_relaxation(room: Room, frontier: Frontier, replan: Replan | None) -> Relaxation | None:
@@ -159,49 +150,26 @@ def just_wide_enough(slos: Slos, slo: SloName, candidate: Candidate, share_usd_p
     return slos.model_copy(update={"cost": CostSlo(limit_usd_per_h=new)}), (new - old) / max(old, 1e-9), words
 
 
-class _BesideOthers:
-    """The plans that were matched, and room for one more query beside them."""
+class RoomBeside:
+    """Room for a query beside what runs: plans under one relaxed objective."""
 
-    def __init__(self, state: State, query: Query) -> None:
-        self._state = state
-        self._query = query
-        served = list(state.problem.served(chosen_of(state)))
-        self._matched = [state.queries[index] for index, _ in served]
-        self._plans = {state.queries[index].name: [state.problem.candidates[plan]] for index, plan in served}
+    def __init__(self, running: BesideRunning, query: Query) -> None:
+        """Of the query whose objectives are relaxed."""
+        self._running, self._query = running, query
 
     def fit(self, slo: SloName, candidates: Sequence[Candidate]) -> Fit | None:
         """See `Room`."""
         if not candidates:
             return None
-        problem, chosen = self._compile(slo, candidates)
-        query = len(self._matched)
-        laid = beside(problem, query, problem.usage_of(chosen))
+        slos = self._query.slos
+        laid = self._running.lay(with_slos(self._query, relaxed(slos, slo, None)), candidates)
         needed = []
-        for position in np.flatnonzero(laid.fits):
-            candidate = int(problem.block[query] + position)
-            tried = chosen.copy()
-            tried[query] = candidate
-            share = problem.cost_share_usd_per_h(candidate, problem.usage_of(tried))
-            wide = just_wide_enough(self._query.slos, slo, problem.candidates[candidate], share)
-            needed.append((wide[1], float(laid.added_usd_per_h[position]), candidate, wide))
+        for candidate in np.flatnonzero(laid.beside.fits).tolist():
+            share = laid.problem.cost_share_usd_per_h(candidate, laid.with_candidate(candidate))
+            wide = just_wide_enough(slos, slo, laid.problem.candidates[candidate], share)
+            needed.append((wide[1], float(laid.beside.added_usd_per_h[candidate]), candidate, wide))
         for change, _, candidate, (wider, _, words) in sorted(needed, key=lambda entry: entry[:3]):
-            tried = chosen.copy()
-            tried[query] = candidate
-            slos = (*(matched.slos for matched in self._matched), wider)
-            found = examine(problem, tried, slos, self._state.reestimate)
-            if isinstance(found, Verified):
-                return Fit(wider, found.sizing.final[query], change, words)
+            found = self._running.examine(laid, candidate, wider)
+            if isinstance(found, Admissible):
+                return Fit(wider, found.final, change, words)
         return None
-
-    def _compile(self, slo: SloName, candidates: Sequence[Candidate]) -> tuple[Problem, IntArray]:
-        """The matched plans with no other choice, and the query, not yet served, with all of `candidates`."""
-        state = self._state
-        open_query = with_slos(self._query, relaxed(self._query.slos, slo, None))
-        problem = compile_problem(
-            [*self._matched, open_query],
-            {**self._plans, open_query.name: candidates},
-            state.infrastructure,
-            usable_link_share=state.usable_link_share,
-            known={d: state.problem.demand_of(index) for index, d in enumerate(state.problem.deployments)},
-        )
-        return problem, np.append(np.arange(len(self._matched)), -1).astype(np.int64)

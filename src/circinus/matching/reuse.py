@@ -33,6 +33,8 @@ def solve_with_reuse(
     compose: Compose,
     compile_candidates: Callable[[Candidates], Problem],
     solve: Callable[[Problem, IntArray], State],
+    *,
+    enough: Callable[[], bool] = lambda: False,
 ) -> State:
     """Solve, and solve again while plans on the answer's deployments help.
 
@@ -46,6 +48,7 @@ def solve_with_reuse(
         compose: how a query is planned on given deployments.
         compile_candidates: the problem of some candidates.
         solve: the passes on a problem, from a choice to begin with.
+        enough: whether to widen the choice no further.
     """
     problem = compile_candidates(candidates)
     quick = greedy(problem)
@@ -54,8 +57,8 @@ def solve_with_reuse(
     for _ in range(_ROUNDS):
         chosen = chosen_of(state)
         running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.attempted)]))
-        wider = _widened(candidates, queries, compose, running)
-        if wider is None:
+        wider = _widened(candidates, queries, compose, running, enough)
+        if wider is None or enough():
             break
         problem = compile_candidates(wider)
         start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
@@ -80,11 +83,17 @@ def _running(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
 
 
 def _widened(
-    candidates: Candidates, queries: Sequence[Query], compose: Compose, running: Sequence[Deployment]
+    candidates: Candidates,
+    queries: Sequence[Query],
+    compose: Compose,
+    running: Sequence[Deployment],
+    enough: Callable[[], bool],
 ) -> Candidates | None:
     """The candidates with further plans at the end of each query's; None where there are none."""
-    further = {}
+    further: dict[str, list[Candidate]] = {query.name: [] for query in queries}
     for query in queries:
+        if enough():
+            break
         known = {candidate.plan for candidate in candidates[query.name]}
         further[query.name] = [found for found in compose(query, running) if found.plan not in known]
     if not any(further.values()):

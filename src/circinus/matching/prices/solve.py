@@ -84,6 +84,7 @@ def solve_fluid(
     time_limit_s: float = 1.0,
     seed: int = 0,
     start: Prices | None = None,
+    weight_only: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> FluidAnswer:
     """Choose plans by prices, then for the queries in doubt by an exact model.
@@ -94,6 +95,7 @@ def solve_fluid(
         time_limit_s: until when exact models are solved; what comes before is done in any case.
         seed: of samples and of the solver.
         start: prices in units of weight to begin with.
+        weight_only: not to look for less cost of the same weight, nor for a bound on it.
         clock: for the time limit.
 
     Raises:
@@ -106,7 +108,7 @@ def solve_fluid(
         nothing, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
         return FluidAnswer(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
     search = _Search(members, minimise, deadline_s, clock, seed)
-    return search.answer(start)
+    return search.answer(start, weight_only=weight_only)
 
 
 class _Search:
@@ -123,12 +125,14 @@ class _Search:
         self._weights = WholeWeights.of(self._problem.weight)
         self._alike = len(members.class_of) >= _ALIKE * self._problem.classes
 
-    def answer(self, start: Prices | None) -> FluidAnswer:
+    def answer(self, start: Prices | None, *, weight_only: bool) -> FluidAnswer:
         search = PriceSearch(self._problem, np.random.default_rng(self._seed))
         objective = Objective(1.0, cost_counts(self._problem))
         prices = search.most_worth(objective, start)
         chosen, limit = self._most_weight(search, objective, prices)
-        chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
+        cost_prices, least_cost = Prices.zero(self._problem), 0.0
+        if not weight_only:
+            chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
         cost = self._members.cost_usd_per_h(chosen)
         return FluidAnswer(
             members=self._members,

@@ -1,0 +1,111 @@
+"""An answer as it would run: its deployments, room beside them, and who can still be let in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.matching.beside_running import Admissible, BesideRunning
+from circinus.matching.packing import pack_pools
+from circinus.matching.passes import State, chosen_of
+from circinus.matching.plan_set import SizedDeployment
+from circinus.matching.sizing import size
+from circinus.spec import Infrastructure
+
+_TRIED = 6
+"""Plans of a query that are looked at whether they hold beside the others, those that add least cost."""
+
+
+def sized(state: State) -> tuple[SizedDeployment, ...]:
+    """The deployments in use, in the order of their names."""
+    problem, usage, nodes = state.problem, state.usage, state.nodes
+    assert usage is not None
+    assert nodes is not None
+    assert state.sizing is not None
+    return tuple(
+        SizedDeployment(
+            deployment=problem.deployments[index],
+            demand=problem.demand_of(int(index)),
+            nodes=nodes[int(index)],
+            utilization=state.sizing.conditions.deployments[problem.deployments[index]].utilization,
+        )
+        for index in np.flatnonzero(usage.used)
+    )
+
+
+def beside(state: State, infrastructure: Infrastructure | None = None) -> BesideRunning:
+    """What one more query would meet.
+
+    Args:
+        state: an answer.
+        infrastructure: another one than the state's, with more room.
+    """
+    assert state.sizing is not None
+    served = list(state.problem.served(chosen_of(state)))
+    return BesideRunning(
+        [state.queries[query] for query, _ in served],
+        {state.problem.queries[query]: state.problem.candidates[candidate] for query, candidate in served},
+        sized(state),
+        state.infrastructure if infrastructure is None else infrastructure,
+        state.reestimate,
+        state.usable_link_share,
+        {state.problem.queries[query]: final.estimate.latency_s.upper for query, final in state.sizing.final.items()}
+        if state.estimated
+        else None,
+    )
+
+
+def let_in(state: State, *, enough: Callable[[], bool]) -> State:
+    """The answer with whoever is not served and yet fits beside it as it would run, the heaviest first.
+
+    Where time or whole replicas kept a choice from being made well, some of it was taken out until the rest held: that
+    may leave room for others.
+
+    Args:
+        state: an answer that holds.
+        enough: whether to stop.
+    """
+    problem, room = state.problem, beside(state)
+    out = [query for query in np.flatnonzero(chosen_of(state) < 0).tolist() if len(problem.candidates_of(query))]
+    failed: set[object] = set()
+    for query in sorted(out, key=lambda query: (-problem.weight[query], query)):
+        if enough():
+            break
+        candidates = problem.candidates_of(query)
+        kind = tuple(problem.candidates[candidate].plan for candidate in candidates)
+        if kind in failed:
+            continue
+        laid = room.lay(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
+        fitting = [p for p in np.argsort(laid.beside.added_usd_per_h, kind="stable").tolist() if laid.beside.fits[p]]
+        for position in fitting[:_TRIED]:
+            if not isinstance(room.examine(laid, position, state.queries[query].slos), Admissible):
+                continue
+            wider = _with(state, query, candidates.start + position)
+            if wider is not None:
+                state, failed = wider, set()
+                room = beside(state)
+                break
+        else:
+            failed.add(kind)
+    return state
+
+
+def _with(state: State, query: int, candidate: int) -> State | None:
+    """The answer with one more plan; None where it does not hold after all."""
+    assert state.choice is not None
+    problem, chosen = state.problem, chosen_of(state).copy()
+    chosen[query] = candidate
+    usage = problem.usage_of(chosen)
+    nodes, packing = pack_pools(problem, usage, widely=state.many)
+    if packing or not problem.fits(usage):
+        return None
+    sizing = size(problem, chosen, usage, state.slos, state.reestimate)
+    if sizing.broken:
+        return None
+    choice = replace(state.choice, chosen=chosen)
+    # What was proved of the cost was of less weight.
+    return replace(
+        state, choice=choice, usage=usage, nodes=nodes, sizing=sizing, optimal=False, cost_bound_usd_per_h=0.0
+    )
