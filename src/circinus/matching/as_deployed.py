@@ -14,7 +14,7 @@ from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.sizing import size
 from circinus.spec import Infrastructure
 
-_TRIED = 6
+_TRIED = 40
 """Plans of a query that are looked at whether they hold beside the others, those that add least cost."""
 
 

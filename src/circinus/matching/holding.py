@@ -30,7 +30,7 @@ class Held:
 def hold(
     problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
 ) -> Held:
-    """Take queries out of a choice (Q,), the lightest of those in the way first, until the rest holds.
+    """Take queries out of a choice (Q,) until the rest holds, first those of least weight for what they make free.
 
     Args:
         problem: what was chosen from.
@@ -45,17 +45,22 @@ def hold(
     while True:
         usage = problem.usage_of(chosen)
         nodes, packing = pack_pools(problem, usage, widely=widely)
-        victims: Sequence[int]
         if packing:
             pool = packing[0].pool
-            victims = [query for query, candidate in problem.served(chosen) if _uses_pool(problem, candidate, pool)]
+            shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
+            worth = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
         else:
             sizing = size(problem, chosen, usage, slos, reestimate)
-            victims = [broken.query for broken in sizing.broken]
-            if not victims:
+            if not sizing.broken:
                 return Held(chosen, usage, nodes, sizing)
-        chosen[min(victims, key=lambda query: (problem.weight[query], query))] = -1
+            worth = {broken.query: problem.weight[broken.query] for broken in sizing.broken}
+        chosen[min(worth, key=lambda query: (worth[query], query))] = -1
 
 
-def _uses_pool(problem: Problem, candidate: int, pool: int) -> bool:
-    return bool(np.any(problem.pool_of[problem.fluid.row(candidate)[0]] == pool))
+def _share_of(problem: Problem, candidate: int, pool: int) -> float:
+    """What a candidate takes of a pool: the largest of its shares of the pool's resources."""
+    columns, load = problem.fluid.row(candidate)
+    here = problem.pool_of[columns] == pool
+    taken = load[here] @ problem.demand[columns[here]]
+    whole = problem.nodes[pool] * problem.node_capacity[pool]
+    return float(np.divide(taken, whole, out=np.zeros_like(taken), where=whole > 0).max(initial=0.0))

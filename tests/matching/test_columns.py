@@ -1,0 +1,87 @@
+"""Plans that capped frontiers leave out enter where they pay less at the prices, and lift the bound to that of all."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from specifications import random_specification
+
+from circinus.matching import match
+from circinus.matching.columns import plan_prices, with_priced
+from circinus.matching.compilation import compile_problem
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.resource_prices import relaxed
+from circinus.planning import Frontier, plan_queries
+from circinus.planning.settings import SearchSettings
+
+SEEDS = tuple(range(12))
+
+
+def _planned(seed: int, max_plans: int) -> tuple[ProfiledPlans, dict[str, Frontier], partial]:
+    specification, profiles = random_specification(seed, queries=12, cpus=4.0, nodes=1)
+    settings = SearchSettings(max_plans=max_plans, near_misses=0, max_margin_plans=0, tolerance=0.0)
+    frontiers = dict(plan_queries(specification, profiles, settings))
+    assert specification.infrastructure is not None
+    compiled = partial(compile_problem, specification.queries, infrastructure=specification.infrastructure)
+    return ProfiledPlans(specification, profiles, settings.usable_link_share), frontiers, compiled
+
+
+def _bound(compiled: partial, candidates: dict) -> float:
+    return relaxed(compiled(candidates), np.full(12, -1), 0).weight_bound
+
+
+def test_what_was_left_out_enters_where_it_is_worth_more() -> None:
+    lifted = 0
+    for seed in SEEDS:
+        plans, frontiers, compiled = _planned(seed, 2)
+        listed = {name: frontier.candidates for name, frontier in frontiers.items()}
+        priced = with_priced(listed, frontiers, plans.promised, compiled, enough=lambda: False, seed=0)
+        assert all(tuple(priced[name][: len(found)]) == found for name, found in listed.items())
+        everything = {name: frontier.candidates for name, frontier in _planned(seed, 10_000)[1].items()}
+        assert all({c.plan for c in priced[name]} <= {c.plan for c in everything[name]} for name in listed)
+        few, more, most = (_bound(compiled, candidates) for candidates in (listed, priced, everything))
+        assert few - 1e-6 <= more <= most + 1e-6
+        lifted += more > few + 1e-6
+    assert lifted
+
+
+@pytest.mark.parametrize("seed", SEEDS[:4])
+def test_a_plan_that_entered_pays_less_than_all_that_are_listed(seed: int) -> None:
+    plans, frontiers, compiled = _planned(seed, 2)
+    prices = plan_prices(compiled({name: frontier.candidates for name, frontier in frontiers.items()}), 0)
+    for frontier in frontiers.values():
+        left_out = frontier.left_out
+        if prices is None or left_out is None:
+            continue
+        paid = left_out.takes @ left_out._vector(prices)
+        for plan in left_out.best_at(prices, 3):
+            assert plan not in {candidate.plan for candidate in frontier.candidates}
+            candidate = plans.promised(frontier.query, plan)
+            assert candidate is None or candidate.plan == plan
+        count = int((paid[~left_out.listed] < paid[left_out.listed].min()).sum())
+        assert len(left_out.best_at(prices, 10_000)) == count
+
+
+def test_nothing_enters_without_time() -> None:
+    plans, frontiers, compiled = _planned(0, 2)
+    listed = {name: frontier.candidates for name, frontier in frontiers.items()}
+    assert with_priced(listed, frontiers, plans.promised, compiled, enough=lambda: True, seed=0) == listed
+
+
+def test_a_matching_may_choose_what_no_frontier_listed() -> None:
+    chosen = 0
+    for seed in SEEDS:
+        plans, frontiers, _ = _planned(seed, 2)
+        specification, _ = random_specification(seed, queries=12, cpus=4.0, nodes=1)
+        assert specification.infrastructure is not None
+        found, plain = (
+            match(frontiers, specification.infrastructure, plans.reestimate, promise=promise)
+            for promise in (plans.promised, None)
+        )
+        if plain.optimal and found.optimal:
+            assert found.satisfied_weight >= plain.satisfied_weight - 1e-9
+        listed = {c.plan for frontier in frontiers.values() for c in frontier.candidates}
+        chosen += any(assignment.chosen.plan not in listed for assignment in found.assignments)
+    assert chosen
