@@ -9,7 +9,8 @@ capacities, with thousands of queries, and as deployed, with busier and fewer qu
 every plan estimated again under the merged load.
 
 The bound in shares is that of the linear programme, and as deployed the one that the product reports, which does not
-know whole replicas. As deployed all methods choose from the same frontiers, ours within the time that is usual.
+know whole replicas. As deployed all methods choose from the same frontiers; ours works as `circinus plan` does, within
+the time that is usual, and may add plans at prices and on deployments that run.
 """
 
 from __future__ import annotations
@@ -114,7 +115,14 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
         specification, frontiers = workload.queries(queries, seed)
         plans = ProfiledPlans(specification, workload.profiles, SEARCH.usable_link_share)
         began_s = perf_counter()
-        matching = match(frontiers, workload.infrastructure, plans.reestimate)
+        matching = match(
+            frontiers,
+            workload.infrastructure,
+            plans.reestimate,
+            compose=plans.composed,
+            promise=plans.promised,
+            estimated=True,
+        )
         ours = LoadRun(
             DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
             matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - began_s,
