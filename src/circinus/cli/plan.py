@@ -45,6 +45,15 @@ def plan(
         int | None,
         typer.Option(min=0, help="Queries that run and may get another plan or none; by default any number."),
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_option,
+            metavar="DURATION",
+            help="Time for choosing among the plans of all queries.",
+            show_default="5s, and 0.1s more for each query beyond 40",
+        ),
+    ] = None,
     trace: Traces = None,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
@@ -57,7 +66,7 @@ def plan(
     from circinus.cli.output import print_json
     from circinus.cli.previous_plan import previous_plan
     from circinus.cli.profile import search
-    from circinus.matching import Changes, Running, make_plan_set, plan_all, save_plan_set
+    from circinus.matching import Changes, MatchSettings, Running, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
@@ -79,7 +88,8 @@ def plan(
         for name in _pipelines_in_use(specification)
     }
     started = perf_counter()
-    matching, _ = plan_all(specification, profiles, running=running)
+    settings = MatchSettings(time_limit_s=time_limit)
+    matching, _ = plan_all(specification, profiles, settings=settings, running=running)
     plan_set = make_plan_set(
         specification,
         profiles,
