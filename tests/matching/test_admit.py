@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specifications import random_specification
 
-from circinus.matching import Matching, match, plan_all
+from circinus.matching import Matching, Rejection, match, plan_all
 from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
 from circinus.matching.beside_running import BesideRunning
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.waits import LongerWaits, queues
 from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.spec import Tenant
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 
 SEEDS = st.integers(0, 10**6)
@@ -60,7 +61,7 @@ def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: in
         return
     assert found.rejection is None
     assert found.assignment is not None
-    after = with_admitted(beside, ran, found, [q.name for q in instance.queries])
+    after = with_admitted(beside, ran, found, instance.queries)
     assert after.cost_usd_per_h == pytest.approx(min(cost for cost in costs if cost is not None), abs=1e-9)
     assert [a.query for a in after.assignments] == [*(a.query for a in ran.assignments), last.name]
     assert [a.chosen.plan for a in after.assignments[:-1]] == [a.chosen.plan for a in ran.assignments]
@@ -88,7 +89,9 @@ def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them
         found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
         if found.assignment is None:
             continue
-        after = {sized.deployment: sized.nodes for sized in with_admitted(beside, ran, found).deployments}
+        after = {
+            sized.deployment: sized.nodes for sized in with_admitted(beside, ran, found, instance.queries).deployments
+        }
         stayed += all(set(sized.nodes) <= set(after[sized.deployment]) for sized in ran.deployments)
     assert stayed > 20
 
@@ -129,7 +132,7 @@ def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_
         assert fast.rejection == thorough.rejection
         return
     assert fast.assignment == thorough.assignment
-    after = with_admitted(quick, ran, fast)
+    after = with_admitted(quick, ran, fast, specification.queries)
     _check_bounds(quick, fast, ran)
     slos = {query.name: query.slos for query in specification.queries}
     for assignment in after.assignments:
@@ -168,3 +171,29 @@ def test_a_query_that_was_left_out_and_its_relaxation() -> None:
         assert again.assignment is not None
     assert let_in
     assert relaxed
+
+
+def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> None:
+    admitted = 0
+    for seed in range(40):
+        instance, ran, beside = _running(seed)
+        last = instance.queries[-1]
+        tenants = (Tenant(name="ward", at_least=0.5), Tenant(name="till"))
+        places = instance.infrastructure.model_copy(update={"tenants": tenants})
+        beside.infrastructure = places
+        changed = last.model_copy(update={"weight": 5.0, "tenant": "ward"})
+        rejection = Rejection(last.name, "too little room", (), None)
+        known = replace(ran, rejections=(rejection,), total_weight=ran.total_weight + last.weight)
+        found = admit(beside, known, replace(frontiers_of(instance)[last.name], query=changed))
+        if found.assignment is None:
+            continue
+        admitted += 1
+        queries = (*instance.queries[:-1], changed)
+        after = with_admitted(beside, known, found, queries)
+        weights = {query.name: query.weight for query in queries}
+        assert after.satisfied_weight == pytest.approx(sum(weights[a.query] for a in after.assignments))
+        assert after.satisfied_weight <= after.weight_bound + 1e-9 <= after.total_weight + 2e-9
+        assert not after.rejections
+        (share,) = after.tenants
+        assert (share.tenant, share.satisfied_weight, share.total_weight, share.promised) == ("ward", 5.0, 5.0, 0.5)
+    assert admitted > 10

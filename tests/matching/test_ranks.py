@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.matching import match
+from circinus.matching import MatchSettings, match
+from circinus.matching.choice import Choice
 from circinus.matching.compilation import compile_problem
+from circinus.matching.cuts import Cut
 from circinus.matching.exact import ExactSolver
 from circinus.matching.greedy import greedy, keeps_all
 from circinus.matching.price_solver import PriceSolver
@@ -60,9 +65,34 @@ def test_sums_of_weights_compare_ranks_one_after_the_other(drawn: list[tuple[int
         assert most == pytest.approx(ranks.own_weight_of(one))
 
 
-def test_ranks_that_sums_cannot_tell_apart_are_refused() -> None:
+@given(st.integers(0, 10**6))
+def test_nobody_who_serves_as_much_of_the_higher_ranks_has_more_than_the_bound(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 9))
+    queries = [query(i, float(rng.choice([1.0, 2.0, 0.5])), int(rng.integers(3))) for i in range(count)]
+    ranks = Ranks.of(queries)
+    one, other = (np.where(rng.random(count) < 0.5, 0, -1) for _ in range(2))
+    theirs = [
+        [float(ranks.own_weight[of[chosen[of] >= 0]].sum()) for of in ranks.from_the_top] for chosen in (one, other)
+    ]
+    bound = max(float(ranks.weight[chosen >= 0].sum()) for chosen in (one, other))
+    if all(more >= less for less, more in zip(theirs[0][:-1], theirs[1][:-1], strict=True)):
+        assert sum(theirs[1]) <= ranks.own_bound(one, bound) + 1e-9
+
+
+def test_many_ranks_of_many_queries_are_still_told_apart() -> None:
     queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 40) for i in range(400)]
-    with pytest.raises(PlanningError, match=r"found 40 ranks .* of 400 queries, expected fewer"):
+    ranks = Ranks.of(queries)
+    everybody = np.zeros(400, dtype=np.int64)
+    without = everybody.copy()
+    without[0] = -1
+    assert ranks.own_weights_of(everybody) > ranks.own_weights_of(without)
+    assert ranks.own_bound(without, float(ranks.weight.sum())) >= ranks.own_weight_of(everybody) - 1e-6
+
+
+def test_more_ranks_than_numbers_can_hold_are_refused() -> None:
+    queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 400) for i in range(4000)]
+    with pytest.raises(PlanningError, match=r"found 400 ranks .* of 4000 queries, expected fewer"):
         Ranks.of(queries)
 
 
@@ -190,3 +220,55 @@ def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
             best += _missing(instance, served) == least_missing and found.satisfied_weight >= -most_weight - 1e-9
     assert costly >= 10
     assert best >= 0.9 * costly
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Serves nobody where all are asked for, and as much as can be where some are."""
+
+    exact: ExactSolver = field(default_factory=ExactSolver)
+
+    def choose(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[np.ndarray] = ()
+    ) -> Choice:
+        """As if time had run out with many queries."""
+        found = self.exact.choose(problem, cuts, time_limit_s, starts)
+        if (np.diff(problem.block) > 0).all():
+            nobody = np.full(len(problem.queries), -1, dtype=np.int64)
+            return replace(found, chosen=nobody, safe=nobody, cost_bound_usd_per_h=0.0, optimal=False)
+        return found
+
+
+def test_pins_that_were_missed_for_want_of_time_are_served_all_the_same() -> None:
+    """First by themselves, then with whoever fits beside them."""
+    served = more = 0
+    for seed in range(40):
+        drawn = random_instance(seed, queries=4)
+        pinned = [q.name for q in drawn.queries[:2]]
+        instance = _changed(drawn, {name: {"pin": ()} for name in pinned})
+        if not any(set(pinned) <= there for there, _, _ in _answers(instance)):
+            continue
+        if not all(instance.candidates[q.name] for q in instance.queries):
+            continue
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=Forgetful())
+        there = {assignment.query for assignment in found.assignments}
+        assert set(pinned) <= there
+        assert not found.optimal
+        served, more = served + 1, more + (len(there) > 2)
+    assert served >= 5
+    assert more
+
+
+def test_of_many_queries_pins_are_served_within_a_short_time_or_refused_in_words() -> None:
+    drawn = larger(random_instance(14, queries=45, candidates=6), 3)
+    names = [q.name for q in drawn.queries if drawn.candidates[q.name]][::3]
+    instance = _changed(drawn, {name: {"pin": ()} for name in names})
+    began_with, reason = {}, ""
+    try:
+        found = match(
+            frontiers_of(instance), instance.infrastructure, reestimate, settings=MatchSettings(time_limit_s=0.2)
+        )
+        began_with = {assignment.query: assignment for assignment in found.assignments}
+    except PlanningError as error:
+        reason = str(error)
+    assert set(names) <= set(began_with) or "so that" in reason

@@ -42,9 +42,8 @@ def admit(
     served = [assignment for assignment in matching.assignments if assignment.query == query]
     if served:
         if json:
-            print_json(
-                "admit", {"query": query, "admitted": True, "written": None, "assignment": served[0], "rejection": None}
-            )
+            nothing = {"written": None, "rejection": None, "binding": (), "more_usd_per_h": 0.0, "answered_s": 0.0}
+            print_json("admit", {"query": query, "admitted": True, "assignment": served[0], **nothing})
         else:
             console().print(f"{plan_file} serves {query} already", markup=False, highlight=False)
         return

@@ -66,6 +66,7 @@ def plan(
     from circinus.cli.output import print_json
     from circinus.cli.previous_plan import previous_plan
     from circinus.cli.profile import search
+    from circinus.errors import PlanningError
     from circinus.matching import Changes, MatchSettings, Running, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
@@ -73,9 +74,16 @@ def plan(
 
     if fresh and previous is not None:
         raise typer.BadParameter("found both --fresh and --from, expected one of them")
+    bounded = change_price > 0 or most_changes is not None
+    if fresh and bounded:
+        raise typer.BadParameter("found --change-price or --most-changes with --fresh, by which nothing runs")
     specification = load_specification(paths)
     before = previous_plan(previous, output, fresh=fresh)
     running = None
+    if before.warning and bounded:
+        raise PlanningError(
+            f"{before.warning}; found --change-price or --most-changes, expected a plan of what runs that can be read"
+        )
     if before.matching is not None:
         running = Running.of(before.matching, change_usd_per_h=change_price, most_changes=most_changes)
     known = store_path(store, paths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from circinus.estimation import Candidate
 from circinus.matching.alternatives import MOST_ALTERNATIVES
 from circinus.matching.beside_running import Admissible, BesideRunning, Laid
 from circinus.matching.obstacles import Obstacle
-from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, TenantShare
+from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, shares_of
 from circinus.matching.problem import RESOURCES
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
@@ -20,7 +20,7 @@ from circinus.matching.resource_prices import ResourcePrice
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Network, Query, Specification, Tenant
+from circinus.spec import Network, Query, Specification
 from circinus.spec.spoken import usd_per_h
 
 _SAME_COST = 1e-9
@@ -81,7 +81,7 @@ def admit_query(
     )
     if admission.assignment is None:
         return admission, matching
-    return admission, with_admitted(running, matching, admission, [one.name for one in specification.queries])
+    return admission, with_admitted(running, matching, admission, specification.queries)
 
 
 def beside_matching(
@@ -206,7 +206,7 @@ def _assignment(
 
 
 def with_admitted(
-    running: BesideRunning, matching: Matching, admission: Admission, order: Sequence[str] = ()
+    running: BesideRunning, matching: Matching, admission: Admission, queries: Sequence[Query]
 ) -> Matching:
     """The matching with a query that was let in. What was proved of the others bounds all.
 
@@ -214,23 +214,25 @@ def with_admitted(
         running: what the matching serves.
         matching: what runs.
         admission: of a query that was let in beside it.
-        order: names of queries in the order in which the new matching is to list them.
+        queries: the specification's, in the order in which the new matching is to list them; those that the matching
+            knows nothing of still wait.
     """
     assert admission.room is not None
     assert admission.assignment is not None
     query, assignment, (laid, found) = admission.query, admission.assignment, admission.room
     touched = running.touched_by(found)
-    place = {name: number for number, name in enumerate(order)}
+    place = {one.name: number for number, one in enumerate(queries)}
     stay = [replace(one, chosen=touched.get(one.query, one.chosen)) for one in matching.assignments]
-    asked_before = any(rejection.query == query.name for rejection in matching.rejections)
-    total = matching.total_weight + (0.0 if asked_before else query.weight)
+    serving = {query.name, *(one.query for one in matching.assignments)}
+    listed = [one for one in queries if one.name in serving or one.name in {r.query for r in matching.rejections}]
+    total = sum(one.weight for one in listed)
     used = _used(laid, found)
     return replace(
         matching,
         assignments=tuple(sorted((*stay, assignment), key=lambda one: place.get(one.query, len(place)))),
         rejections=tuple(rejection for rejection in matching.rejections if rejection.query != query.name),
         deployments=found.deployments,
-        satisfied_weight=matching.satisfied_weight + query.weight,
+        satisfied_weight=sum(one.weight for one in listed if one.name in serving),
         total_weight=total,
         cost_usd_per_h=found.cost_usd_per_h,
         # Without the query it would be a matching of the others: of no more weight and no less cost than was proved.
@@ -238,23 +240,8 @@ def with_admitted(
         optimal=False,
         cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, found.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
-        tenants=tuple(_tenants(running.infrastructure.tenants, matching.tenants, query, known=asked_before)),
+        tenants=shares_of(listed, serving, running.infrastructure.tenants),
     )
-
-
-def _tenants(
-    tenants: Sequence[Tenant], before: Sequence[TenantShare], query: Query, *, known: bool
-) -> Iterator[TenantShare]:
-    """What tenants get with one more query; `known`: it was counted among those that are not served."""
-    shares = {share.tenant: share for share in before}
-    for tenant in tenants:
-        share = shares.get(tenant.name)
-        if tenant.name == query.tenant:
-            share = share or TenantShare(tenant.name, 0.0, 0.0, tenant.at_least)
-            satisfied, total = share.satisfied_weight + query.weight, share.total_weight
-            share = replace(share, satisfied_weight=satisfied, total_weight=total + (0.0 if known else query.weight))
-        if share is not None:
-            yield share
 
 
 def _used(laid: Laid, found: Admissible) -> dict[str, float]:

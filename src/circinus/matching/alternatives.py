@@ -142,7 +142,8 @@ def _judge_one(
     if isinstance(found, Obstacle):
         reason = cut.reason if cut is not None else found.reason
         return Judgement(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)
-    if not all(c.holds(problem, tried, found) for c in state.cuts if isinstance(c, ChangesCut)):
+    few = (c.holds(problem, tried, found) for c in state.cuts if isinstance(c, ChangesCut))
+    if paid is not None and not all(few):
         return Judgement(candidate, (0, -1.0), "would be one change of plan more than is allowed", None)
     return Judgement(candidate, (0, -1.0), "was not reached before the time limit", None)
 
@@ -150,6 +151,9 @@ def _judge_one(
 def _why(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
     count = len(state.problem.candidates_of(query))
     words = ["its only plan" if count == 1 else f"least total cost of its {count} plans beside those of the others"]
+    first = _comes_first(state, query)
+    if first:
+        words.insert(0, first)
     if state.problem.runs[chosen_of(state)[query]]:
         words.append("runs already")
     shared = _shared(state.problem, chosen_of(state), query)
@@ -161,6 +165,16 @@ def _why(state: State, query: int, judged: tuple[Judgement, ...]) -> str:
     if not state.optimal:
         words.append("not proved to be the best within the time limit")
     return "; ".join(words)
+
+
+def _comes_first(state: State, query: int) -> str:
+    """Why a query came before others; empty where all are equal."""
+    asked, rank = state.queries[query], state.problem.ranks.rank
+    if asked.pin is not None:
+        return "pinned, so served before all others"
+    if rank[query] > rank.min() and asked.priority > min(other.priority for other in state.queries):
+        return f"priority {asked.priority} comes before lower ones"
+    return ""
 
 
 def _verb(reason: str) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from circinus.estimation import ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.choice import Solver
 from circinus.matching.columns import Promise, with_priced
-from circinus.matching.compilation import compile_problem
+from circinus.matching.compilation import compile_problem, merged_demands
+from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, run_passes
 from circinus.matching.problem import IntArray, Problem
 from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
 from circinus.matching.running import Running, no_worse
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier
-from circinus.spec import Infrastructure, Query
+from circinus.spec import Deployment, Infrastructure, Query
 
 EXACT_UP_TO = 40
 """Queries that the exact solver chooses for by itself, mostly within a second."""
@@ -69,8 +72,18 @@ class Answering:
         """All of them."""
         return tuple(frontier.query for frontier in self.frontiers.values())
 
+    @property
+    def limit_s(self) -> float:
+        """Time for choosing."""
+        return self.settings.limit_s(len(self.frontiers))
+
     def __call__(
-        self, *, held: Collection[str] = (), raised: Collection[str] = (), only: Collection[str] | None = None
+        self,
+        *,
+        held: Collection[str] = (),
+        raised: Collection[str] = (),
+        only: Collection[str] | None = None,
+        limit_s: float | None = None,
     ) -> State:
         """An answer within the time limit.
 
@@ -78,11 +91,15 @@ class Answering:
             held: names of queries that come first (see `Ranks`).
             raised: names of those that come next.
             only: names of the queries that may be served, as if nothing ran; None: all.
+            limit_s: time for choosing; None: as in the settings.
         """
-        queries, limit_s = self.queries, self.settings.limit_s(len(self.frontiers))
+        queries = self.queries
+        limit_s = self.limit_s if limit_s is None else limit_s
         deadline_s = self.clock() + limit_s
         running = self.running if only is None else None
-        many = len(queries) > EXACT_UP_TO
+        many = len(queries if only is None else only) > EXACT_UP_TO
+        few = only is not None and not many and len(queries) > EXACT_UP_TO
+        solver = ExactSolver(seed=self.settings.seed, clock=self.clock) if few else self.solver
         share = 1.0 if self.compose is None else _FIRST_OF_MANY if many else _FIRST
 
         def compile_candidates(candidates: Candidates) -> Problem:
@@ -91,6 +108,7 @@ class Answering:
                 candidates,
                 self.infrastructure,
                 usable_link_share=self.settings.usable_link_share,
+                known=None if only is None else self._demands,
                 held=held,
                 raised=raised,
             )
@@ -103,7 +121,7 @@ class Answering:
                 infrastructure=self.infrastructure,
                 usable_link_share=self.settings.usable_link_share,
                 reestimate=self.reestimate,
-                solver=self.solver,
+                solver=solver,
                 deadline_s=self.clock() + max(deadline_s - self.clock(), 0.0) * share,
                 attempted=start,
                 estimated=self.estimated,
@@ -137,6 +155,12 @@ class Answering:
             return self.clock() >= deadline_s
 
         return solve_with_reuse(candidates, queries, compose, compile_candidates, solve, enough=late)
+
+    @cached_property
+    def _demands(self) -> Mapping[Deployment, ReplicaDemand]:
+        """What a replica takes for any query: who is served alone is to fit beside the others, too."""
+        plans = (candidate for frontier in self.frontiers.values() for candidate in frontier.candidates)
+        return merged_demands((use.deployment, use.demand) for plan in plans for use in plan.deployments)
 
     def _composed_for(self, only: Collection[str] | None) -> Compose:
         """How queries are planned on given deployments; only some of them, if any."""

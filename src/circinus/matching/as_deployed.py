@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.matching.beside_running import Admissible, BesideRunning
+from circinus.matching.cuts import ChangesCut
 from circinus.matching.packing import pack_pools
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import SizedDeployment
+from circinus.matching.problem import IntArray
 from circinus.matching.sizing import size
 from circinus.spec import Infrastructure
 
@@ -82,7 +84,9 @@ def let_in(state: State, *, enough: Callable[[], bool]) -> State:
         for position in fitting[:_TRIED]:
             if not isinstance(room.examine(laid, position, state.queries[query].slos), Admissible):
                 continue
-            wider = _with(state, query, candidates.start + position)
+            chosen = chosen_of(state).copy()
+            chosen[query] = candidates.start + position
+            wider = settled(state, chosen)
             if wider is not None:
                 state, failed = wider, set()
                 room = beside(state)
@@ -92,20 +96,20 @@ def let_in(state: State, *, enough: Callable[[], bool]) -> State:
     return state
 
 
-def _with(state: State, query: int, candidate: int) -> State | None:
-    """The answer with one more plan; None where it does not hold after all."""
+def settled(state: State, chosen: IntArray) -> State | None:
+    """The answer with another choice (Q,) of its candidates, of which nothing is proved; None: that does not hold."""
     assert state.choice is not None
-    problem, chosen = state.problem, chosen_of(state).copy()
-    chosen[query] = candidate
+    problem = state.problem
     usage = problem.usage_of(chosen)
     nodes, packing = pack_pools(problem, usage, widely=state.many)
     if packing or not problem.fits(usage):
         return None
     sizing = size(problem, chosen, usage, state.slos, state.reestimate)
-    if sizing.broken:
+    few = (cut.holds(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChangesCut))
+    if sizing.broken or not all(few):
         return None
     choice = replace(state.choice, chosen=chosen)
-    # What was proved of the cost was of less weight.
+    # What was proved of the cost was of another weight.
     return replace(
         state, choice=choice, usage=usage, nodes=nodes, sizing=sizing, optimal=False, cost_bound_usd_per_h=0.0
     )

@@ -83,9 +83,9 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, enough: Callable[[], b
     return best
 
 
-def goodness(problem: Problem, chosen: IntArray) -> tuple[float, float]:
-    """What choices are compared by: more weight, then less cost (rounded, so that noise is no improvement)."""
-    return round(problem.weight_of(chosen), 9), -round(problem.counted_usd_per_h(problem.usage_of(chosen)), 9)
+def goodness(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
+    """What choices are compared by: more weight, rank by rank, then less cost (rounded: noise is no improvement)."""
+    return *problem.ranks.own_weights_of(chosen), -round(problem.counted_usd_per_h(problem.usage_of(chosen)), 9)
 
 
 def improve(

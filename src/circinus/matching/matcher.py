@@ -13,13 +13,14 @@ from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Ans
 from circinus.matching.as_deployed import let_in, sized
 from circinus.matching.choice import Solver
 from circinus.matching.columns import Promise
+from circinus.matching.cuts import ChangesCut
 from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of
-from circinus.matching.plan_set import Matching
+from circinus.matching.plan_set import Matching, shares_of
 from circinus.matching.price_solver import PriceSolver
 from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.promises import check_pins, shares_of, with_shares
+from circinus.matching.promises import served, with_pins, with_shares
 from circinus.matching.rejections import rejections, why_not
 from circinus.matching.relaxation import Replan
 from circinus.matching.resource_prices import relaxed
@@ -131,7 +132,7 @@ def match(
             estimated=estimated,
         )
         state = answer()
-        check_pins(state, frontiers, answer, why_not)
+        state = with_pins(state, frontiers, answer, why_not)
         state = with_shares(state, infrastructure.tenants, answer)
         if not state.optimal:
             until_s = clock() + _LETTING_IN_SHARE * settings.limit_s(len(frontiers))
@@ -158,8 +159,11 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
     ranks = problem.ranks
     total_weight, satisfied = float(ranks.own_weight.sum()), ranks.own_weight_of(chosen_of(state))
     known = relaxed(problem, chosen_of(state), seed)
-    # The state's bound is of costs with what changes count: of costs alone, without the most that could count.
-    least_usd_per_h = state.cost_bound_usd_per_h - problem.most_change_usd_per_h
+    # The state's bound is of costs with what changes count: of costs alone, without the most that could count. Where
+    # only so many changes were allowed, what it proved is of answers with so few; what prices say is of all.
+    few = any(isinstance(cut, ChangesCut) for cut in state.cuts)
+    least_usd_per_h = 0.0 if few else state.cost_bound_usd_per_h - problem.most_change_usd_per_h
+    most_weight = total_weight if few else ranks.own_bound(chosen_of(state), state.weight_bound)
     return Matching(
         assignments=assignments(state, frontiers),
         rejections=rejections(state, frontiers, replan),
@@ -167,11 +171,9 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
-        weight_bound=max(
-            min(ranks.own_bound(chosen_of(state), state.weight_bound), known.weight_bound, total_weight), satisfied
-        ),
-        optimal=state.optimal,
+        weight_bound=max(min(most_weight, known.weight_bound, total_weight), satisfied),
+        optimal=state.optimal and not few,
         cost_bound_usd_per_h=min(max(least_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h),
         prices=known.prices,
-        tenants=shares_of(state, state.infrastructure.tenants),
+        tenants=shares_of(state.queries, served(state), state.infrastructure.tenants),
     )

@@ -188,10 +188,11 @@ def check_fresh(
     if profile_store is not None and not profile_store.is_file():
         changes.append(f"the profile store {profile_store} is gone")
     if changes:
-        raise StalePlanError(
-            f"the plan of {plan_set.created_at} is stale, since then {'; '.join(changes)}: "
-            f"profile again if code changed, and plan again"
-        )
+        waiting = all(change.startswith("query ") and change.endswith(" is new") for change in changes)
+        advice = "profile again if code changed, and plan again"
+        if waiting:
+            advice = "let them in (circinus admit), take them out of the specification, or plan all again"
+        raise StalePlanError(f"the plan of {plan_set.created_at} is stale, since then {'; '.join(changes)}: {advice}")
 
 
 def _parts(specification: Specification) -> dict[str, str]:

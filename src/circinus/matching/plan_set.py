@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circinus.estimation import Candidate, Estimate, ReplicaDemand
 from circinus.matching.resource_prices import ResourcePrice
 from circinus.planning import BestSoFar, Ladder
-from circinus.spec import Deployment, Plan, Slos
+from circinus.spec import Deployment, Plan, Query, Slos, Tenant
 
 SCHEMA_VERSION = 3
 
@@ -101,6 +101,17 @@ class TenantShare:
     def kept(self) -> bool:
         """Whether the promise is kept, rounding aside."""
         return self.share >= self.promised - _ROUNDING
+
+
+def shares_of(queries: Sequence[Query], serving: Collection[str], tenants: Sequence[Tenant]) -> tuple[TenantShare, ...]:
+    """What every tenant that has queries gets where those called as in `serving` are served."""
+    found = []
+    for tenant in tenants:
+        theirs = [query for query in queries if query.tenant == tenant.name]
+        if theirs:
+            satisfied = sum(query.weight for query in theirs if query.name in serving)
+            found.append(TenantShare(tenant.name, satisfied, sum(query.weight for query in theirs), tenant.at_least))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -6,60 +6,108 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from circinus.errors import PlanningError
 from circinus.matching.answering import Answering
+from circinus.matching.as_deployed import settled
 from circinus.matching.passes import State, chosen_of
-from circinus.matching.plan_set import TenantShare
+from circinus.matching.plan_set import TenantShare, shares_of
 from circinus.matching.ranks import Ranks
 from circinus.planning import Frontier
 from circinus.spec import Query, Tenant
 
+_PROBES = 2.0
+"""Times the time limit, for finding out which pinned queries conflict."""
 _ROUNDING = 1e-9
 """Share of a tenant's weight by which sums of weights may be off."""
 
 
-def check_pins(
+class _LateError(Exception):
+    """There is no time left to find out more."""
+
+
+def with_pins(
     state: State, frontiers: Mapping[str, Frontier], answer: Answering, why: Callable[[State, int], str]
-) -> None:
-    """Make sure that every pinned query is served.
+) -> State:
+    """An answer in which every pinned query is served.
 
     Args:
         state: the answer for all queries; pinned ones came first.
         frontiers: of all queries.
-        answer: to find out which of the pinned queries cannot be served together.
+        answer: to serve the pinned queries alone, and to find out which of them cannot be served together.
         why: why a query is not served in an answer.
 
     Raises:
-        PlanningError: one is not; the message names queries that cannot be served together, none of them too many.
+        PlanningError: there is none, or none was found in time; the message names queries that cannot be served
+            together, none of them too many, as far as that was found out.
     """
     pinned = [query.name for query in state.queries if query.pin is not None]
     missing = [name for name in pinned if name not in served(state)]
     if not missing:
-        return
+        return state
     for name in missing:
         if not frontiers[name].candidates:
             raise PlanningError(f"query {name}: found a pin, so that it must be served, but {frontiers[name].reason}")
+    alone = answer(only=pinned)
+    if served(alone) >= set(pinned):
+        return _beginning_with(state, alone, missing[0], answer)
+    until_s = answer.clock() + _PROBES * answer.limit_s
 
     def together(names: Collection[str]) -> bool:
-        return served(answer(only=names)) >= set(names)
+        left_s = until_s - answer.clock()
+        if left_s <= 0:
+            raise _LateError
+        return served(answer(only=names, limit_s=min(answer.limit_s, left_s))) >= set(names)
 
-    if together(pinned):
-        raise PlanningError(
-            f"query {missing[0]}: found a pin, so that it must be served, which takes more changes of what runs than "
-            "are allowed; allow more of them"
+    try:
+        conflict = _too_many(pinned, together)
+        found = answer(only=conflict)
+    except _LateError:
+        conflict, found = tuple(pinned), alone
+    left_out = [number for number, q in enumerate(found.queries) if q.name in set(conflict) - served(found)]
+    if not left_out:  # what was not found in less time was found now
+        conflict, found = tuple(pinned), alone
+        left_out = [number for number, q in enumerate(found.queries) if q.name in set(pinned) - served(found)]
+    raise PlanningError(_conflict(conflict, found, f"{found.queries[left_out[0]].name}: {why(found, left_out[0])}"))
+
+
+def _conflict(names: Sequence[str], found: State, reason: str) -> str:
+    """What to say of pinned queries of which `found` serves all that it can."""
+    which = f"query {names[0]}" if len(names) == 1 else f"queries {', '.join(names[:-1])} and {names[-1]}"
+    it, together = ("it", "") if len(names) == 1 else ("they", " together")
+    what = f"{which}: found {'a pin' if len(names) == 1 else 'pins'}, so that {it} must be served{together}"
+    advice = "take a pin back, or change what it asks for"
+    if not found.optimal:
+        return (
+            f"{what}, and no way to do so within the time limit; {reason}; {advice}, or allow more time (--time-limit)"
         )
-    conflict = _too_many(pinned, together)
-    alone = answer(only=conflict)
-    left_out = next(number for number, query in enumerate(alone.queries) if query.name in set(conflict) - served(alone))
-    reason = f"{alone.queries[left_out].name}: {why(alone, left_out)}"
-    if len(conflict) == 1:
+    only = " (without any one of them there is one)" if len(names) > 1 else ""
+    return f"{what}, and there is no way to do so{only}; {reason}; {advice}"
+
+
+def _beginning_with(state: State, alone: State, name: str, answer: Answering) -> State:
+    """The plans that serve the pinned queries alone; others are let in beside them."""
+    problem = state.problem
+    chosen = np.full(len(problem.queries), -1, dtype=np.int64)
+    for query, candidate in alone.problem.served(chosen_of(alone)):
+        plan = alone.problem.candidates[candidate].plan
+        chosen[query] = next((c for c in problem.candidates_of(query) if problem.candidates[c].plan == plan), -1)
+    found = (
+        settled(state, chosen)
+        if set(served(alone)) == {problem.queries[q] for q, _ in problem.served(chosen)}
+        else None
+    )
+    if found is not None:
+        return found
+    if answer.running is not None and answer.running.most_changes is not None:
         raise PlanningError(
-            f"query {conflict[0]}: found a pin, so that it must be served, and no way to do so: {reason}"
+            f"query {name}: found a pin, so that it must be served, which takes more changes of what runs than are "
+            "allowed; allow more of them (--most-changes)"
         )
-    names = f"{', '.join(conflict[:-1])} and {conflict[-1]}"
     raise PlanningError(
-        f"queries {names}: found pins, so that they must be served, and no way to serve them together (without any one "
-        f"of them there is one); {reason}; take a pin back, or change what it asks for"
+        f"query {name}: found a pin, so that it must be served, and no way to do so beside the others within the time "
+        "limit; allow more time (--time-limit)"
     )
 
 
@@ -93,9 +141,13 @@ def with_shares(state: State, tenants: Sequence[Tenant], answer: Answering) -> S
         tenants: with what they were promised.
         answer: to match again.
     """
-    measure = partial(shares_of, tenants=[tenant for tenant in tenants if tenant.at_least > 0])
-    known, held, settled = [state], set[str](), set[str]()
-    while short := [s for s in measure(known[-1]) if not s.kept and s.tenant not in settled]:
+    promised = [tenant for tenant in tenants if tenant.at_least > 0]
+
+    def measure(found: State) -> tuple[TenantShare, ...]:
+        return shares_of(found.queries, served(found), promised)
+
+    known, held, decided = [state], set[str](), set[str]()
+    while short := [s for s in measure(known[-1]) if not s.kept and s.tenant not in decided]:
         raised = {q.name for q in state.queries if q.tenant in {s.tenant for s in short}} - held
         trial = answer(held=held, raised=raised)
         now = {s.tenant: s for s in measure(trial)}
@@ -104,7 +156,7 @@ def with_shares(state: State, tenants: Sequence[Tenant], answer: Answering) -> S
             held |= _enough(trial, known[-1], now[tenant])
         if not kept:  # as much as there can be, beside what others were promised
             held |= served(trial) & {q.name for q in state.queries if q.tenant in {s.tenant for s in short}}
-        settled |= set(kept or (s.tenant for s in short))
+        decided |= set(kept or (s.tenant for s in short))
         known += [trial, answer(held=held)]
     if len(known) == 1:
         return state
@@ -112,17 +164,6 @@ def with_shares(state: State, tenants: Sequence[Tenant], answer: Answering) -> S
     # As queries count without promises: bounds on that are bounds with them.
     problem = replace(best.problem, ranks=state.problem.ranks, weight=state.problem.weight)
     return replace(best, problem=problem, weight_bound=state.weight_bound, cost_bound_usd_per_h=0.0, optimal=False)
-
-
-def shares_of(state: State, tenants: Sequence[Tenant]) -> tuple[TenantShare, ...]:
-    """What every tenant that has queries gets."""
-    there, found = served(state), []
-    for tenant in tenants:
-        theirs = [query for query in state.queries if query.tenant == tenant.name]
-        if theirs:
-            satisfied = sum(query.weight for query in theirs if query.name in there)
-            found.append(TenantShare(tenant.name, satisfied, sum(query.weight for query in theirs), tenant.at_least))
-    return tuple(found)
 
 
 def served(state: State) -> set[str]:
@@ -153,13 +194,11 @@ def _enough(trial: State, before: State, share: TenantShare) -> set[str]:
     return {query.name for query in kept}
 
 
-def _goodness(
-    found: State, state: State, measure: Callable[[State], Sequence[TenantShare]]
-) -> tuple[bool, float, float, float]:
+def _goodness(found: State, state: State, measure: Callable[[State], Sequence[TenantShare]]) -> tuple[float, ...]:
     """Pins first, then what is missing from promises, then weight and cost as without them."""
     assert found.usage is not None
     there, ranks = served(found), Ranks.of(state.queries)
     pins = all(query.name in there for query in state.queries if query.pin is not None)
     missing = sum(max(s.promised - s.share, 0.0) for s in measure(found) if not s.kept)
-    weight = float(ranks.weight[chosen_of(found) >= 0].sum())
-    return pins, -round(missing, 9), round(weight, 9), -found.usage.cost_usd_per_h
+    cost = found.problem.counted_usd_per_h(found.usage)
+    return pins, -round(missing, 9), *ranks.own_weights_of(chosen_of(found)), -round(cost, 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from circinus.spec import Query
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_MOST_STEPS = 2.0**50
-"""Sums of weights in units of the least one that are still told apart in double precision."""
+_ROUNDING = 1e-14
+"""Of a sum of weights of all ranks: what it may be off by in double precision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class Ranks:
     own_weight: FloatArray
     """(Q,) what the user gave."""
     factor: FloatArray
-    """(ranks,) by which weights count, so that comparing sums compares ranks one after the other."""
+    """(ranks,) by which weights count, so that no sum of lower ranks reaches the least difference in a higher one.
+    Where there are many ranks, double precision loses the lowest of them in sums: compare by `own_weights_of`."""
 
     @classmethod
     def of(cls, queries: Sequence[Query], held: Collection[str] = (), raised: Collection[str] = ()) -> Ranks:
@@ -40,7 +42,7 @@ class Ranks:
             raised: names of queries of which a tenant was promised some.
 
         Raises:
-            PlanningError: too many priorities for so many queries, so that sums of weights cannot tell them apart.
+            PlanningError: so many priorities of so many queries that no number is large enough.
         """
         keys = [_key(query, held, raised) for query in queries]
         order = {key: rank for rank, key in enumerate(sorted(set(keys)))}
@@ -75,6 +77,12 @@ class Ranks:
         """(Q,) what queries count."""
         return self.own_weight * self.factor[self.rank] if len(self.rank) else self.own_weight
 
+    def own_weights_of(self, chosen: IntArray) -> tuple[float, ...]:
+        """Satisfied weight of each rank as the user gave it, the highest first: of two choices the greater has more."""
+        served = chosen >= 0
+        sums = np.bincount(self.rank[served], weights=self.own_weight[served], minlength=self.count)
+        return tuple(round(float(weight), 9) for weight in sums[::-1])
+
     def own_weight_of(self, chosen: IntArray) -> float:
         """Satisfied weight as the user gave it; `chosen` (Q,) is -1 where there is none."""
         return float(self.own_weight[chosen >= 0].sum())
@@ -101,16 +109,19 @@ class Ranks:
             bound: no choice has more weight, as queries count.
         """
         missing, found = max(bound - float(self.weight[chosen >= 0].sum()), 0.0), 0.0
+        missing += _ROUNDING * max(bound, 0.0) if self.count > 1 else 0.0
         for rank in reversed(range(self.count)):
             here = self.rank == rank
             served, total = float(self.own_weight[here & (chosen >= 0)].sum()), float(self.own_weight[here].sum())
-            unit = WholeWeights.of(self.own_weight[here]).unit
-            more = (
-                np.floor(missing / self.factor[rank] / unit * (1 + 1e-9) + 1e-6) * unit if self.count > 1 else missing
-            )
+            # Whoever has more of this rank may have less of the lower ones.
+            lower = float(self.weight[(self.rank < rank) & (chosen >= 0)].sum())
+            more = (missing + lower) / float(self.factor[rank])
+            weights = WholeWeights.of(self.own_weight[here])
+            if self.count > 1 and not weights.rounding and math.isfinite(more):
+                more = math.floor(more / weights.unit * (1 + 1e-9) + 1e-6) * weights.unit
             found += min(served + more, total)
             # What a higher rank may still gain says nothing of the lower ones.
-            missing = np.inf if more > 0 else missing
+            missing = math.inf if more > 0 else missing
         return found
 
 
@@ -124,15 +135,15 @@ def _key(query: Query, held: Collection[str], raised: Collection[str]) -> tuple[
 
 def _factors(rank: IntArray, own: FloatArray) -> FloatArray:
     factors: list[float] = []
-    below, least = 0.0, float(own.min(initial=1.0))
+    below = 0.0
     for number in range(int(rank.max(initial=-1)) + 1):
         weights = own[rank == number]
         # Sums of a rank's weights differ by its unit at least, which has to outweigh all that is below.
         factors.append(1.0 if not factors else float(np.ceil(below / WholeWeights.of(weights).unit)) + 1.0)
         below += factors[-1] * float(weights.sum())
-    if len(factors) > 1 and below / least > _MOST_STEPS:
+    if not math.isfinite(below):
         raise PlanningError(
             f"queries: found {len(factors)} ranks (priorities, pins, tenants' shares) of {len(rank)} queries, expected "
-            "fewer, or weights of fewer digits: sums of such weights cannot be told apart"
+            "fewer of them"
         )
     return np.array(factors, dtype=np.float64)

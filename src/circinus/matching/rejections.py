@@ -93,6 +93,9 @@ def _beside_the_others(room: _Rooms, query: int, judged: tuple[Judgement, ...]) 
         return f"{which} {nearest.reason}", ()
     reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
     words = f"none of its plans fits beside those of the others: {which} {reason}"
+    ranks, state = room.state.problem.ranks.rank, room.state
+    if (ranks[chosen_of(state) >= 0] > ranks[query]).any():
+        words += "; pinned queries or those of higher priority came first"
     more = _more_nodes(room, query, judged)
     return (f"{words}; {more} it would be served as it is" if more else words), nearest.obstacle.binding
 

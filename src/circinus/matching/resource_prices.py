@@ -70,6 +70,8 @@ def relaxed(problem: Problem, chosen: IntArray, seed: int) -> Relaxed:
     if not view.queries:
         return Relaxed((), 0.0, 0.0)
     by_weight, most = _by_weight(problem, chosen, usable, seed)
+    if ranks.count > 1:  # nor does any choice that gives no rank to anybody satisfy more
+        most = min(most, max(_of_all(problem, usable, seed), ranks.own_weight_of(chosen)))
     by_cost, least, usage = np.zeros(len(by_weight)), 0.0, problem.usage_of(chosen)
     weight = ranks.own_weight_of(chosen)
     if weight > 0:
@@ -105,6 +107,14 @@ def _by_weight(problem: Problem, chosen: IntArray, usable: BoolArray, seed: int)
         if place == binding:
             by_weight = np.where(prices < (_NOTHING * most if short[place] else np.inf), 0.0, prices)
     return by_weight, total
+
+
+def _of_all(problem: Problem, usable: BoolArray, seed: int) -> float:
+    """A bound on the weight where no rank comes first."""
+    view = FluidView.of(replace(problem, weight=problem.ranks.own_weight), usable)
+    fluid = view.stretched(np.ones(len(problem.deployments)))
+    search, objective = PriceSearch(fluid, np.random.default_rng(seed)), Objective(1.0, 0.0)
+    return weight_limit(fluid, bound(fluid, objective, search.sharpened(objective, search.most_worth(objective))))
 
 
 def _of_rank(problem: Problem, usable: BoolArray, place: int, seed: int) -> tuple[FloatArray, float]:

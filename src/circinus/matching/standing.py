@@ -41,10 +41,10 @@ class Standing:
         return self._usage
 
     @property
-    def goodness(self) -> tuple[float, float]:
-        """What choices are compared by: more weight, then less cost (rounded, so that noise is no improvement)."""
+    def goodness(self) -> tuple[float, ...]:
+        """What choices are compared by: more weight, rank by rank, then less cost (rounded: noise improves nothing)."""
         counted_usd_per_h = self.problem.counted_usd_per_h(self._usage)
-        return round(self.problem.weight_of(self.chosen), 9), -round(counted_usd_per_h, 9)
+        return *self.problem.ranks.own_weights_of(self.chosen), -round(counted_usd_per_h, 9)
 
     def move(self, query: int, candidate: int) -> int:
         """Give a query another candidate, -1 for none; returns the one it had."""
