@@ -18,7 +18,7 @@ _COLD = 1e-3
 """The last one: well above it queries are divided, below it prices stand at kinks where many plans pay equally well."""
 _SHARP = 2e-4, 4e-5
 """Temperatures at which prices are sharpened for a bound."""
-_FEW_QUERIES = 20_000
+_FEW_QUERIES = 8_000
 """Where there are more, a single one hardly matters, and prices are sharp enough."""
 EXACT_UP_TO = 500
 """Classes up to which the linear programme itself is solved for a bound: in some hundredths of a second."""
@@ -106,12 +106,12 @@ class PriceSearch:
 
     def sharpened(self, objective: Objective, prices: Prices) -> Prices:
         """Prices for a tighter bound: of the prices found and colder ones those that give the tightest."""
-        if self._problem.queries > _FEW_QUERIES:
-            return prices
-        usual, tried = usual_worth(self._problem, objective), [prices]
         exact = solve_linear(self._problem, objective) if self._problem.classes <= EXACT_UP_TO else None
         if exact is not None:
             return min(prices, exact.prices, key=lambda found: bound(self._problem, objective, found))
+        if self._problem.queries > _FEW_QUERIES:
+            return prices
+        usual, tried = usual_worth(self._problem, objective), [prices]
         for temperature in _SHARP:
             tried.append(self._cooled(self._problem, objective, tried[-1], [temperature * usual], _CLOSELY))
         return min(tried, key=lambda found: bound(self._problem, objective, found))
