@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.estimation import Candidate
-from circinus.matching.alternatives import MOST_ALTERNATIVES
+from circinus.matching.alternatives import MOST_ALTERNATIVES, SAME_COST
 from circinus.matching.beside_running import Admissible, BesideRunning, Laid
 from circinus.matching.obstacles import Obstacle
 from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, shares_of
@@ -22,9 +22,6 @@ from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Query, Specification
 from circinus.spec.spoken import usd_per_h
-
-_SAME_COST = 1e-9
-"""US dollars per hour below which costs count as equal."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def admit(
         return Admission(query, rejection=rejection)
     laid = running.lay(query, candidates)
     obstacles: dict[int, Obstacle] = {}
-    for candidate in _cheapest_first(laid):
+    for candidate in laid.cheapest_first:
         found = running.examine(laid, candidate, query.slos)
         if isinstance(found, Admissible):
             assignment = _assignment(laid, candidate, found, frontier, obstacles)
@@ -171,22 +168,16 @@ def admit(
     return Admission(query, None, rejection, tuple(prices[name] for name in first.binding if name in prices))
 
 
-def _cheapest_first(laid: Laid) -> list[int]:
-    """Candidates that fit by their capacities; of equal ones that which leaves the fullest resource emptier."""
-    fullest = (laid.beside.rows / laid.problem.rows.limit).max(axis=1, initial=0.0)
-    return [one for one in np.lexsort((fullest, laid.beside.added_usd_per_h)).tolist() if laid.beside.fits[one]]
-
-
 def _assignment(
     laid: Laid, candidate: int, found: Admissible, frontier: Frontier, failed: Mapping[int, Obstacle]
 ) -> Assignment:
     """The query's plan, why it got it, and what else there was."""
     candidates, added = laid.problem.candidates, laid.beside.added_usd_per_h
     others = [(one, obstacle.reason) for one, obstacle in failed.items()]
-    for one in _cheapest_first(laid):
+    for one in laid.cheapest_first:
         more = float(added[one] - added[candidate])
         if one != candidate and one not in failed:
-            others.append((one, "costs the same" if more <= _SAME_COST else f"costs {usd_per_h(more)} more in total"))
+            others.append((one, "costs the same" if more <= SAME_COST else f"costs {usd_per_h(more)} more in total"))
     which = "its only plan" if len(candidates) == 1 else f"adds the least cost of its {len(candidates)} plans"
     words = [f"{which} beside those that run"]
     if failed:

@@ -21,7 +21,7 @@ from circinus.spec.spoken import usd_per_h
 MOST_ALTERNATIVES = 5
 """Most rejected candidates that are shown for a query; near misses come on top."""
 
-_SAME_COST = 1e-9
+SAME_COST = 1e-9
 """US dollars per hour below which costs count as equal."""
 
 _TIE = "costs the same: with weight and total cost equal, nothing else is compared, and the search met the other first"
@@ -94,19 +94,19 @@ def judge(state: State, query: int, room: BesideRunning | None = None) -> tuple[
     judged: list[Judgement] = []
     candidates = problem.candidates_of(query)
     alone = None if room is None else room.lay(state.queries[query], [problem.candidates[c] for c in candidates])
-    for position, candidate in enumerate(problem.candidates_of(query)):
+
+    def looked_at(position: int) -> Obstacle | Usage:
+        if room is not None and alone is not None:
+            found = room.examine(alone, position, state.queries[query].slos)
+            return found if isinstance(found, Obstacle) else problem.usage_of(tried)
+        examined = examine(problem, tried, state.slos, state.reestimate)
+        return examined if isinstance(examined, Obstacle) else examined.usage
+
+    for position, candidate in enumerate(candidates):
         if candidate != got:
             tried[query] = candidate
-
-            def looked_at(position: int = position) -> Obstacle | Usage:
-                if room is not None and alone is not None:
-                    found = room.examine(alone, position, state.queries[query].slos)
-                    return found if isinstance(found, Obstacle) else problem.usage_of(tried)
-                examined = examine(problem, tried, state.slos, state.reestimate)
-                return examined if isinstance(examined, Obstacle) else examined.usage
-
             judgement = _judge_one(state, tried, candidate, laid, position, paid, looked_at)
-            cheaper = paid is not None and laid.added_usd_per_h[position] < laid.added_usd_per_h[paid] - _SAME_COST
+            cheaper = paid is not None and laid.added_usd_per_h[position] < laid.added_usd_per_h[paid] - SAME_COST
             judged.append(replace(judgement, cheaper=bool(cheaper)))
     return tuple(sorted(judged, key=lambda judgement: judgement.rank))
 
@@ -118,7 +118,7 @@ def _judge_one(
     laid: Beside,
     position: int,
     paid: int | None,
-    looked_at: Callable[[], Obstacle | Usage],
+    looked_at: Callable[[int], Obstacle | Usage],
 ) -> Judgement:
     problem = state.problem
     if not laid.fits[position]:
@@ -128,17 +128,17 @@ def _judge_one(
     if paid is not None:
         more = float(laid.added_usd_per_h[position] - laid.added_usd_per_h[paid])
         counted = float(laid.counted_usd_per_h[position] - laid.counted_usd_per_h[paid])
-        if more > _SAME_COST and counted > -_SAME_COST:
+        if more > SAME_COST and counted > -SAME_COST:
             return Judgement(candidate, (0, counted), f"costs {usd_per_h(more)} more in total", None)
-        if more < -_SAME_COST and counted > -_SAME_COST:
+        if more < -SAME_COST and counted > -SAME_COST:
             words = f"costs {usd_per_h(-more)} less in total, less than a change of plan must save"
             return Judgement(candidate, (0, counted), words, None)
-        if counted > _SAME_COST:
+        if counted > SAME_COST:
             return Judgement(candidate, (0, counted), _NO_GAIN, None)
-        if counted >= -_SAME_COST:
+        if counted >= -SAME_COST:
             return Judgement(candidate, (0, 0.0), _TIE, None)
     cut = next((c for c in state.cuts if isinstance(c, SizingCut | ShareCut) and c.candidate == candidate), None)
-    found = looked_at()
+    found = looked_at(position)
     if isinstance(found, Obstacle):
         reason = cut.reason if cut is not None else found.reason
         return Judgement(candidate, (1, found.excess), f"withdrawn: {reason}" if cut else reason, found)

@@ -80,8 +80,7 @@ def let_in(state: State, *, enough: Callable[[], bool]) -> State:
         if kind in failed:
             continue
         laid = room.lay(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
-        fitting = [p for p in np.argsort(laid.beside.added_usd_per_h, kind="stable").tolist() if laid.beside.fits[p]]
-        for position in fitting[:_TRIED]:
+        for position in laid.cheapest_first[:_TRIED]:
             if not isinstance(room.examine(laid, position, state.queries[query].slos), Admissible):
                 continue
             chosen = chosen_of(state).copy()

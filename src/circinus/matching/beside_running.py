@@ -33,6 +33,12 @@ class Laid:
     """Of what runs."""
     beside: Beside
 
+    @property
+    def cheapest_first(self) -> list[int]:
+        """Candidates that fit by their capacities; of equal ones that which leaves the fullest resource emptier."""
+        fullest = (self.beside.rows / self.problem.rows.limit).max(axis=1, initial=0.0)
+        return [one for one in np.lexsort((fullest, self.beside.added_usd_per_h)).tolist() if self.beside.fits[one]]
+
     def with_candidate(self, candidate: int) -> Usage:
         """What runs and a candidate together."""
         columns, fluid = self.problem.fluid.row(candidate)

@@ -49,8 +49,14 @@ class _Stage:
     view: FluidView
     relaxed: FluidAnswer
     regrets: Regrets
-    bound: float
-    """No choice that serves as much of the higher ranks satisfies more own weight of this one."""
+    higher: IntArray
+    """Queries of higher ranks."""
+    above: float
+    """What these count more."""
+
+    def bound(self, ranks: Ranks, chosen: IntArray) -> float:
+        """No choice that serves as much of the higher ranks as `chosen` satisfies more own weight of this one."""
+        return self.relaxed.weight_bound - self.above * _own_weight(ranks, chosen, self.higher)
 
 
 class PriceSolver:
@@ -121,13 +127,11 @@ class PriceSolver:
         for above in _ABOVE:
             view = FluidView.of(replace(problem, weight=ranks.staged_weight(place, above)), beside)
             relaxed = solve_fluid(view.stretched(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
-            held = float(ranks.own_weight[higher[best[higher] >= 0]].sum())
-            bound = relaxed.weight_bound - above * held if place else relaxed.weight_bound
-            taken = view.candidates(relaxed.chosen)
-            if enough() or float(ranks.own_weight[higher[taken[higher] >= 0]].sum()) >= held * (1 - _SAME):
+            held = _own_weight(ranks, best, higher)
+            if enough() or _own_weight(ranks, view.candidates(relaxed.chosen), higher) >= held * (1 - _SAME):
                 break
         best, regrets = self._stretched(problem, cuts, view, relaxed, best, enough)
-        return _Stage(best, view, relaxed, regrets, bound)
+        return _Stage(best, view, relaxed, regrets, higher, above)
 
     def _stretched(
         self,
@@ -165,7 +169,7 @@ class PriceSolver:
     def _with_bounds(self, problem: Problem, stages: Sequence[_Stage], choice: Choice) -> Choice:
         """The choice with what the relaxation says of its weight, and of what that costs at least."""
         ranks, cost = problem.ranks, problem.counted_usd_per_h(problem.usage_of(choice.chosen))
-        by_prices = _weight_bound(ranks, choice.chosen, [stage.bound for stage in stages])
+        by_prices = _weight_bound(ranks, choice.chosen, [stage.bound(ranks, choice.chosen) for stage in stages])
         most = max(min(by_prices, choice.weight_bound), problem.weight_of(choice.chosen))
         weight, least = ranks.own_weight_of(choice.chosen), choice.cost_bound_usd_per_h
         own_most = ranks.own_bound(choice.chosen, most)
@@ -179,9 +183,14 @@ class PriceSolver:
         return replace(choice, weight_bound=most, cost_bound_usd_per_h=least, optimal=choice.optimal or bool(proved))
 
 
+def _own_weight(ranks: Ranks, chosen: IntArray, queries: IntArray) -> float:
+    """Of some queries, that is satisfied."""
+    return float(ranks.own_weight[queries[chosen[queries] >= 0]].sum())
+
+
 def _weight_bound(ranks: Ranks, chosen: IntArray, bounds: Sequence[float]) -> float:
     """From what each rank can satisfy at most where as much of the higher ones is served."""
-    served = [float(ranks.own_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.from_the_top]
+    served = [_own_weight(ranks, chosen, queries) for queries in ranks.from_the_top]
     return ranks.bound(
         bounds=bounds,
         proved=[weight >= most * (1 - _SAME) for weight, most in zip(served, bounds, strict=True)],
