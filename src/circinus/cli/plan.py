@@ -13,7 +13,8 @@ from circinus.cli.traces import Traces, trace_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from circinus.matching import Changes, PlanSet
+    from circinus.cli.previous_plan import PreviousPlan
+    from circinus.matching import Changes, PlanSet, Running
     from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
 
@@ -64,28 +65,14 @@ def plan(
     from time import perf_counter
 
     from circinus.cli.output import print_json
-    from circinus.cli.previous_plan import previous_plan
     from circinus.cli.profile import search
-    from circinus.errors import PlanningError
-    from circinus.matching import Changes, MatchSettings, Running, make_plan_set, plan_all, save_plan_set
+    from circinus.matching import Changes, MatchSettings, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
     from circinus.spec.document import load_specification
 
-    if fresh and previous is not None:
-        raise typer.BadParameter("found both --fresh and --from, expected one of them")
-    bounded = change_price > 0 or most_changes is not None
-    if fresh and bounded:
-        raise typer.BadParameter("found --change-price or --most-changes with --fresh, by which nothing runs")
     specification = load_specification(paths)
-    before = previous_plan(previous, output, fresh=fresh)
-    running = None
-    if before.warning and bounded:
-        raise PlanningError(
-            f"{before.warning}; found --change-price or --most-changes, expected a plan of what runs that can be read"
-        )
-    if before.matching is not None:
-        running = Running.of(before.matching, change_usd_per_h=change_price, most_changes=most_changes)
+    before, running = _what_runs(previous, output, fresh, change_price, most_changes)
     known = store_path(store, paths)
     sources = trace_sources(trace, specification)
     measured = {} if budget is None else _profile_first(specification, known, budget, seed, sources)
@@ -120,6 +107,34 @@ def plan(
         _print(specification, plan_set, output, sorted(warnings), measured, changes)
     if specification.queries and not matching.assignments:
         raise typer.Exit(1)  # nobody is served
+
+
+def _what_runs(
+    previous: Path | None, output: Path, fresh: bool, change_price: float, most_changes: int | None
+) -> tuple[PreviousPlan, Running | None]:
+    """The plan that is in force, and what it takes to change it; None: all is planned afresh.
+
+    Raises:
+        typer.BadParameter: options that exclude each other.
+        PlanningError: a plan that cannot be read, where it was named or changes of it are limited.
+    """
+    from circinus.cli.previous_plan import previous_plan
+    from circinus.errors import PlanningError
+    from circinus.matching import Running
+
+    limited = change_price > 0 or most_changes is not None
+    if fresh and previous is not None:
+        raise typer.BadParameter("found both --fresh and --from, expected one of them")
+    if fresh and limited:
+        raise typer.BadParameter("found --change-price or --most-changes with --fresh, by which nothing runs")
+    before = previous_plan(previous, output, fresh=fresh)
+    if before.warning and limited:
+        raise PlanningError(
+            f"{before.warning}; found --change-price or --most-changes, expected a plan of what runs that can be read"
+        )
+    if before.matching is None:
+        return before, None
+    return before, Running.of(before.matching, change_usd_per_h=change_price, most_changes=most_changes)
 
 
 def _print(
