@@ -201,3 +201,15 @@ def test_what_cannot_be_asked(application: Path) -> None:
         assert run.returncode == 3
         assert "query typing-aid changed" in " ".join(run.stderr.split())
         assert "Traceback" not in run.stderr
+
+
+def test_limits_on_changes_want_a_plan_that_can_be_changed(application: Path) -> None:
+    run = run_circinus("plan", "--fresh", "--most-changes", "0", cwd=application)
+    assert run.returncode == 2
+    assert "by which nothing runs" in " ".join(run.stderr.replace("│", " ").split())
+    plan_file = application / "plan.json"
+    plan_file.write_text("nothing of use", encoding="utf-8")
+    run = run_circinus("plan", "--most-changes", "0", cwd=application)
+    assert run.returncode == 1
+    assert "expected a plan of what runs that can be read" in " ".join(run.stderr.split())
+    assert plan_file.read_text(encoding="utf-8") == "nothing of use"
