@@ -13,8 +13,8 @@ import circinus
 
 SOURCE = Path(circinus.__file__).parent
 FLOW = (
-    "errors", "spec", "operators", "profiling", "estimation", "planning", "matching", "serving", "control",
-    "simulation", "reporting", "web", "cli",
+    "errors", "spec", "operators", "profiling", "queueing", "estimation", "simulation", "planning", "matching",
+    "serving", "control", "reporting", "web", "cli",
 )  # fmt: skip
 HEAVY = {"highspy", "ray", "PIL", "faster_whisper", "ctranslate2", "onnxruntime", "scipy", "sklearn", "matplotlib"}
 

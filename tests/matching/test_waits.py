@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.estimation.queueing import Wait
 from circinus.matching.waits import _longer_s
+from circinus.queueing.formulas import Wait
 
 WAITS = st.builds(
     lambda probability, mean_s: Wait(np.asarray(probability), np.asarray(mean_s)),

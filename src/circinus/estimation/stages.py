@@ -12,9 +12,9 @@ from circinus.estimation.conditions import Conditions, replicas_for, whole_repli
 from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
 from circinus.estimation.percentiles import Percentile
-from circinus.estimation.queueing import Amount, Wait, waiting
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import OperatorProfile
+from circinus.queueing.formulas import Amount, Wait, waiting
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions
 from circinus.estimation.estimate import LinkUse
-from circinus.estimation.queueing import Amount, Wait, waiting
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import ConfigurationProfile
+from circinus.queueing.formulas import Amount, Wait, waiting
 from circinus.spec import DirectedLink, Network, OperatorSpec, Query
 
 FloatArray = NDArray[np.floating]

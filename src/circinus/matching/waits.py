@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 
 from circinus.estimation import Candidate, Conditions
-from circinus.estimation.queueing import Wait
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stages import loaded_wait as deployment_wait
 from circinus.estimation.stages import queue_name as operator_queue
 from circinus.estimation.transfer import loaded_wait as link_wait
 from circinus.estimation.transfer import queue_name as link_queue
+from circinus.queueing.formulas import Wait
 from circinus.spec import Deployment, DirectedLink
 
 Queue = Deployment | DirectedLink

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.conditions import whole_replicas
-from circinus.estimation.queueing import waiting
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stages import queue_name
 from circinus.planning.dominance import SLACK
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resources import AMOUNTS, ResourceColumns
+from circinus.queueing.formulas import waiting
 from circinus.spec import Allocation, OperatorSpec, Pool
 
 FloatArray = NDArray[np.floating]

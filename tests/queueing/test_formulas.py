@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.estimation.queueing import erlang_c, waiting
+from circinus.queueing.formulas import erlang_c, waiting
 
 utilizations = st.floats(0.01, 0.98)
 variations = st.floats(0.0, 10.0)

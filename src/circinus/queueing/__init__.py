@@ -1,0 +1,1 @@
+"""Queues, by formula and by recursion: how long requests wait for a station, whatever it stands for."""

@@ -1,0 +1,141 @@
+"""From plans to stations and visits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circinus.errors import PlanningError
+from circinus.estimation.fills import fill_ratios
+from circinus.estimation.transfer import INPUT, destinations, path_between
+from circinus.profiling import ConfigurationProfile
+from circinus.queueing.station import Station
+from circinus.simulation.model import Arrivals, FloatArray, SimulatedQuery, Visit
+from circinus.spec import Deployment, DirectedLink, Network, Pipeline, Plan, Query
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedQuery:
+    """A query, the plan it has, and what was measured of the plan's configuration."""
+
+    query: Query
+    pipeline: Pipeline
+    plan: Plan
+    profile: ConfigurationProfile
+    arrivals: Arrivals
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a simulation runs."""
+
+    stations: tuple[Station, ...]
+    queries: tuple[SimulatedQuery, ...]
+    deployments: Mapping[Deployment, int]
+    """Deployment -> its station."""
+    links: Mapping[DirectedLink, int]
+    """Direction of a link -> its station."""
+    operators: tuple[Mapping[str, int], ...]
+    """Of every query: operator -> its visit."""
+
+
+def model_of(planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network) -> Model:
+    """Deployments and the directions of links as stations, requests as visits along their plan's DAG.
+
+    The same rules as of the engines: an output is sent to each site once for all who take it there, link after link,
+    each in order of arrival at full bandwidth; an operator begins when all its inputs are there; the result is
+    complete when all sinks' outputs are back at the source.
+
+    Args:
+        planned: the queries that are served.
+        replicas: of every deployment that the plans use.
+        network: where they run.
+
+    Raises:
+        PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no way between sites.
+    """
+    building = _Building(replicas, network)
+    queries = tuple(building.query(one) for one in planned)
+    return Model(
+        stations=tuple(building.stations),
+        queries=queries,
+        deployments=building.deployments,
+        links=building.links,
+        operators=tuple(building.operators),
+    )
+
+
+class _Building:
+    def __init__(self, replicas: Mapping[Deployment, int], network: Network) -> None:
+        self._replicas = replicas
+        self._network = network
+        self.stations: list[Station] = []
+        self.deployments: dict[Deployment, int] = {}
+        self.links: dict[DirectedLink, int] = {}
+        self.operators: list[dict[str, int]] = []
+
+    def query(self, planned: PlannedQuery) -> SimulatedQuery:
+        """The visits of one query, input first."""
+        pipeline, plan, profile = planned.pipeline, planned.plan, planned.profile
+        order, sinks = pipeline.topological_order(), pipeline.sinks()
+        pools = {pool.name: pool for pool in self._network.infrastructure.pools}
+        source = planned.query.source
+        sites = {INPUT: source} | {operator: pools[pool].site for operator, pool in plan.placement}
+        sent_to = destinations(order, sinks, sites)
+        visits: list[Visit] = []
+        at: dict[tuple[str, str], int | None] = {}
+        """(producer, site) -> the visit after which the output is there; None: from the beginning."""
+        operators: dict[str, int] = {}
+
+        def send(producer: str, made_by: int | None, size_bytes: FloatArray) -> None:
+            at[producer, sites[producer]] = made_by
+            for target in sent_to.get(producer, ()):
+                last = made_by
+                for link in path_between(self._network, sites[producer], target):
+                    after = () if last is None else (last,)
+                    seconds = size_bytes / link.bandwidth_bytes_per_s
+                    visits.append(Visit(self._link(link), after, seconds, link.one_way_s))
+                    last = len(visits) - 1
+                at[producer, target] = last
+
+        send(INPUT, None, profile.input_bytes)
+        for operator in order:
+            measured = profile.operators[operator.name]
+            pool = pools[plan.pool_of(operator.name)]
+            allocation = plan.allocation_of(operator.name)
+            inputs = [at[parent, pool.site] for parent in operator.after or (INPUT,)]
+            after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
+            ratios = fill_ratios(measured, allocation.cpus, allocation.batch_size)
+            station = self._deployment(plan.deployment_of(operator.name), ratios)
+            # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
+            scale = ratios[-1] / self.stations[station].fill_ratios[-1] / pool.hardware.speed
+            visits.append(Visit(station, after, measured.service_s * scale))
+            operators[operator.name] = len(visits) - 1
+            send(operator.name, len(visits) - 1, measured.output_bytes)
+        self.operators.append(operators)
+        finals = tuple(dict.fromkeys(visit for sink in sinks if (visit := at[sink, source]) is not None))
+        return SimulatedQuery(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), finals)
+
+    def _deployment(self, deployment: Deployment, ratios: tuple[float, ...]) -> int:
+        if deployment not in self.deployments:
+            replicas = self._replicas.get(deployment, 0)
+            if replicas < 1:
+                raise PlanningError(
+                    f"deployment {deployment.name}: found {replicas} replicas, expected at least one; plan again"
+                )
+            self.deployments[deployment] = len(self.stations)
+            self.stations.append(Station(deployment.name, replicas, ratios))
+        return self.deployments[deployment]
+
+    def _link(self, link: DirectedLink) -> int:
+        if link not in self.links:
+            self.links[link] = len(self.stations)
+            self.stations.append(Station(link.name, 1))
+        return self.links[link]
+
+
+def mean_rates(planned: Sequence[PlannedQuery]) -> FloatArray:
+    """(queries,) requests a second."""
+    return np.array([one.query.rate_per_s for one in planned])
