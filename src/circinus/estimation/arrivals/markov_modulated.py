@@ -66,7 +66,8 @@ class MarkovModulated:
         return np.sort(rng.uniform(np.repeat(begins_s, counts), np.repeat(ends_s, counts)))
 
     def index_of_dispersion(self, windows_s: FloatArray) -> FloatArray:
-        """(w,) by Heffes and Lucantoni, A Markov Modulated Characterization of Packetized Voice and Data Traffic, 1986."""
+        """(w,) by the closed form of Heffes and Lucantoni, A Markov Modulated Characterization of Packetized Voice and
+        Data Traffic, 1986."""
         share, other = self.shares
         variance = share * other * (self.rates_per_s[0] - self.rates_per_s[1]) ** 2
         return 1.0 + 2.0 * variance * self.memory_s / self.rate_per_s * saturation(windows_s / self.memory_s)
