@@ -13,7 +13,7 @@ from circinus.planning import BestSoFar, Frontier, SingleRelaxation
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
 from circinus.reporting.odds_text import best_so_far_text, probability
 from circinus.reporting.plan_table import plan_table
-from circinus.spec import LatencySlo, Query, Slos
+from circinus.spec import BurstyArrivals, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])
@@ -50,6 +50,15 @@ def test_the_cost_of_an_alternative_is_labelled_as_that_of_the_query_alone() -> 
     assert (alone, shared) == (0.5, 0.25)
     assert "$0.5/h" in text
     assert "($0.25/h)" in text
+
+
+def test_arrivals_are_named_unless_they_are_independent() -> None:
+    asked = _query("q")
+    (assignment,) = _matched(_frontier(asked, _plan("q", "edge"))).assignments
+    assert printed(assignment_explanation(assignment, asked)).splitlines()[0].rstrip() == "q  p from home, 1/s"
+    bursty = asked.model_copy(update={"arrivals": BurstyArrivals()})
+    first = printed(assignment_explanation(assignment, bursty)).splitlines()[0].rstrip()
+    assert first == "q  p from home, 1/s (bursty, 4 times the rate for 10s every 60s)"
 
 
 def test_a_tie_says_what_decided() -> None:

@@ -1,4 +1,4 @@
-"""Poisson arrivals and traces."""
+"""Arrivals as their queries' processes draw them, and traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from circinus.errors import SpecError
-from circinus.serving.arrivals import Arrival, poisson_arrivals, read_trace
+from circinus.estimation.arrivals import MarkovModulated, Periodic, Poisson
+from circinus.serving.arrivals import Arrival, drawn_arrivals, poisson_arrivals, read_trace
 
 
 def test_counts_and_gaps_are_those_of_a_poisson_process() -> None:
@@ -32,6 +33,19 @@ def test_seed_fixes_arrivals_and_other_queries_do_not_change_them() -> None:
     assert alone == tuple(arrival for arrival in both if arrival.query == "a")
     assert list(both) == sorted(both)
     assert alone != poisson_arrivals({"a": 3.0}, 100.0, seed=8)
+
+
+def test_every_query_has_a_stream_of_its_own_whatever_the_others_are() -> None:
+    bursty, even = MarkovModulated((20.0, 2.0), (1.0, 5.0)), Periodic(4.0)
+    alone = drawn_arrivals({"bursty": bursty}, 100.0, seed=7)
+    together = drawn_arrivals({"even": even, "bursty": bursty, "poisson": Poisson(3.0)}, 100.0, seed=7)
+    assert list(together) == sorted(together)
+    assert alone == tuple(arrival for arrival in together if arrival.query == "bursty")
+    assert poisson_arrivals({"poisson": 3.0}, 100.0, seed=7) == tuple(a for a in together if a.query == "poisson")
+    gaps_s = np.diff([arrival.time_s for arrival in together if arrival.query == "even"])
+    assert gaps_s == pytest.approx(np.full(len(gaps_s), 0.25))
+    twins = drawn_arrivals({"one": bursty, "two": bursty}, 100.0, seed=7)
+    assert [a.time_s for a in twins if a.query == "one"] != [a.time_s for a in twins if a.query == "two"]
 
 
 def test_rates_scale_and_queries_are_independent() -> None:

@@ -9,19 +9,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from pydantic_core import to_jsonable_python
 from served_queries import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
 from virtual_time import run
 
 from circinus.errors import ServingError
+from circinus.estimation.arrivals import arrival_process
 from circinus.serving import Mode, conformance_operators
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import LoadProgress, Traffic, run_load
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.measurement import LoadReport, QueryMeasurement
 from circinus.serving.scoring import ERRORS_KEPT
-from circinus.spec import AccuracySlo, CostSlo, LatencySlo, MetricSpec, Slos
+from circinus.spec import (
+    AccuracySlo,
+    BurstyArrivals,
+    CostSlo,
+    LatencySlo,
+    MetricSpec,
+    PeriodicArrivals,
+    PoissonArrivals,
+    Slos,
+)
 
 ALL = Slos(latency=LatencySlo(limit=0.1), accuracy=AccuracySlo(threshold=0.9), cost=CostSlo(limit=0.7))
 
@@ -163,6 +174,37 @@ def test_rate_factor_and_seed() -> None:
     assert len(one.received) == pytest.approx(3000, abs=275)
     assert [time_s for time_s, _ in one.received] == [time_s for time_s, _ in two.received]
     assert [time_s for time_s, _ in one.received] != [time_s for time_s, _ in other.received]
+
+
+def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> None:
+    """The index is that of the process within the error of some 300 windows: a third for the bursty one."""
+    asked = [
+        query(name).model_copy(update={"arrivals": arrivals})
+        for name, arrivals in {
+            "camera": PeriodicArrivals(jitter="10ms"),
+            "bursts": BurstyArrivals(peak=4, burst="1s", every="6s"),
+            "people": PoissonArrivals(),
+        }.items()
+    ]
+    engine = ObedientEngine(("camera", "bursts", "people"))
+    report = load(engine, *asked, query("rejected"), traffic=Traffic(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0))
+    assert report.arrivals == "periodic and bursty and poisson"
+    index = {measured.query: measured.index_of_dispersion for measured in report.queries}
+    assert index["rejected"] is None
+    for one in asked:
+        found = index[one.name]
+        assert found is not None
+        assert set(found) == {"1s", "10s"}
+        expected = arrival_process(one).scaled(2.0).index_of_dispersion(np.array([1.0]))[0]
+        assert found["1s"] == pytest.approx(expected, rel=0.35, abs=0.02)
+    sent = [request.query for _, request in engine.received]
+    assert sent.count("camera") == pytest.approx(20.0 * 450.0, abs=1)
+
+
+def test_windows_too_long_for_the_time_measured_are_not_reported() -> None:
+    report = load(ObedientEngine(("q",)), query("q"), traffic=Traffic(duration_s=30.0, warm_up_s=100.0))
+    assert set(report.queries[0].index_of_dispersion or {}) == {"1s"}
+    assert report.arrivals == "poisson"
 
 
 def test_trace_is_played(tmp_path: Path) -> None:

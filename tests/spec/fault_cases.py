@@ -235,6 +235,73 @@ OBJECTIVES: list[Case] = [
     ("cost: <= $0.50/h", "7", 71, "spec.slos[2]", ("found 7", "an objective such as")),
 ]
 
+ARRIVALS: list[Case] = [
+    ("  weight: 2", "  arrivals: perodic", 67, "spec.arrivals", ("'perodic'", "poisson, periodic", "mean periodic?")),
+    ("  weight: 2", "  arrivals: [bursty]", 67, "spec.arrivals", ("a list of 1", "a mapping with the field kind")),
+    ("  weight: 2", "  arrivals:", 67, "spec.arrivals", ("found nothing", "one of poisson")),
+    ("  weight: 2", "  arrivals: {}", 67, "spec.arrivals.kind", ("found nothing", "one of poisson", "required")),
+    ("  weight: 2", "  arrivals: {jitter: 5ms}", 67, "spec.arrivals.kind", ("found nothing", "required")),
+    ("  weight: 2", "  arrivals: {kind: burst}", 67, "spec.arrivals.kind", ("'burst'", "mean bursty?")),
+    ("  weight: 2", "  arrivals: {kind: 3}", 67, "spec.arrivals.kind", ("found 3", "one of poisson")),
+    ("  weight: 2", "  arrivals: {kind: poisson, peak: 2}", 67, "spec.arrivals.peak", ("unknown field peak", "kind")),
+    (
+        "  weight: 2",
+        "  arrivals:\n    kind: periodic\n    jiter: 5ms",
+        69,
+        "spec.arrivals.jiter",
+        ("unknown field jiter", "mean jitter?"),
+    ),
+    ("  weight: 2", "  arrivals: {kind: periodic, jitter: 5}", 67, "spec.arrivals.jitter", ("found 5", "a duration")),
+    ("  weight: 2", "  arrivals: {kind: periodic, jitter_s: 5ms}", 67, "spec.arrivals.jitter_s", ("mean jitter?",)),
+    (
+        "  weight: 2",
+        "  arrivals: {kind: periodic, jitter: 101ms}",
+        67,
+        "spec.arrivals.jitter",
+        ("101ms", "at most 100ms", "half of the time between two arrivals at 5/s"),
+    ),
+    ("  weight: 2", "  arrivals: {kind: bursty, peak: 1}", 67, "spec.arrivals.peak", ("found 1", "more than 1")),
+    ("  weight: 2", "  arrivals: {kind: bursty, peak: 4x}", 67, "spec.arrivals.peak", ("'4x'", "a number")),
+    ("  weight: 2", "  arrivals: {kind: bursty, burst: 0s}", 67, "spec.arrivals.burst", ("'0s'", "more than 0")),
+    ("  weight: 2", "  arrivals: {kind: bursty, every: 10}", 67, "spec.arrivals.every", ("found 10", "a duration")),
+    (
+        "  weight: 2",
+        "  arrivals:\n    kind: bursty\n    burst: 60s\n    every: 1min",
+        70,
+        "spec.arrivals.every",
+        ("60s", "more than the 60s that a burst lasts"),
+    ),
+    (
+        "  weight: 2",
+        "  arrivals:\n    kind: bursty\n    peak: 5\n    burst: 20s",
+        69,
+        "spec.arrivals.peak",
+        ("found 5", "at most 3", "all arrivals are in bursts of 20s every 60s"),
+    ),
+    ("  weight: 2", "  arrivals: recorded", 67, "spec.arrivals", ("nothing", "the path of a CSV file", "required")),
+    (
+        "  weight: 2",
+        "  arrivals: {kind: recorded, file: 3}",
+        67,
+        "spec.arrivals.file",
+        ("found 3", "the path of a CSV"),
+    ),
+    (
+        "  weight: 2",
+        "  arrivals: {kind: recorded, file: absent.csv}",
+        67,
+        "spec.arrivals.file",
+        ("'absent.csv', where there is no file", "a CSV file (absent.csv) with the column time_s"),
+    ),
+    (
+        "  weight: 2",
+        "  arrivals: {kind: recorded, file: a.csv, times_s: [1, 2]}",
+        67,
+        "spec.arrivals.times_s",
+        ("a list of times", "named by `file`"),
+    ),
+]
+
 REFERENCES: list[Case] = [
     (
         "after: denoise",
@@ -337,4 +404,4 @@ SYNTAX: list[Case] = [
     ("  rate: 5/s", "  rate: 5/s\n  <<: 3", 67, "spec.<<", ("found 3", "an anchored mapping")),
 ]
 
-CASES = [*ENVELOPE, *FIELDS, *UNITS, *OBJECTIVES, *REFERENCES, *SYNTAX]
+CASES = [*ENVELOPE, *FIELDS, *UNITS, *OBJECTIVES, *ARRIVALS, *REFERENCES, *SYNTAX]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from circinus.spec import (
     AccuracySlo,
+    BurstyArrivals,
     CostSlo,
     DatasetSpec,
     HardwareClass,
@@ -17,9 +18,11 @@ from circinus.spec import (
     Link,
     MetricSpec,
     OperatorSpec,
+    PeriodicArrivals,
     PinnedKnob,
     PinnedOperator,
     Pipeline,
+    PoissonArrivals,
     Pool,
     Query,
     Site,
@@ -186,6 +189,19 @@ def pins(draw: st.DrawFn, pipeline: Pipeline) -> tuple[PinnedOperator, ...]:
 
 
 @st.composite
+def arrivals(draw: st.DrawFn, rate_per_s: float) -> PoissonArrivals | PeriodicArrivals | BurstyArrivals:
+    """Arrivals of every kind that needs no file."""
+    kind = draw(st.sampled_from(["poisson", "periodic", "bursty"]))
+    if kind == "poisson":
+        return PoissonArrivals()
+    if kind == "periodic":
+        return PeriodicArrivals(jitter_s=draw(st.floats(0, 0.5 / rate_per_s)))
+    burst_s, share = draw(positive), draw(st.floats(0.01, 0.9))
+    peak = draw(st.floats(1.05, 1 / share))
+    return BurstyArrivals(peak=peak, burst_s=burst_s, every_s=burst_s / share)
+
+
+@st.composite
 def specifications(draw: st.DrawFn) -> Specification:
     """Pipelines, an infrastructure they fit on, and queries on both."""
     infrastructure = draw(infrastructures())
@@ -193,12 +209,14 @@ def specifications(draw: st.DrawFn) -> Specification:
     queries = []
     for name in draw(some(names, least=0)):
         pipeline = draw(st.sampled_from(made))
+        rate_per_s = draw(positive)
         queries.append(
             Query(
                 name=name,
                 pipeline=pipeline.name,
                 source=draw(st.sampled_from(infrastructure.sites)).name,
-                rate_per_s=draw(positive),
+                rate_per_s=rate_per_s,
+                arrivals=draw(arrivals(rate_per_s)),
                 slos=draw(objectives(pipeline.metric)),
                 weight=draw(positive),
                 risk=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),

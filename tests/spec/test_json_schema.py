@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_cases import ENVELOPE, FAULTLESS, FIELDS, UNITS
+from fault_cases import ARRIVALS, ENVELOPE, FAULTLESS, FIELDS, UNITS
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from strategies import specifications
@@ -78,6 +78,12 @@ FORMS = [
     ("  slos:\n    - latency p95 <= 800ms\n    - accuracy >= 0.9\n    - cost: <= $0.50/h\n",
      "  slos: {latency: <= 1s, accuracy: {threshold: 0.9}, cost: <= $1/day}\n"),
     ("  slos:\n    - latency p95 <= 800ms\n    - accuracy >= 0.9\n    - cost: <= $0.50/h\n", "  slos: cost <= $1/h\n"),
+    ("  weight: 2", "  arrivals: poisson"),
+    ("  weight: 2", "  arrivals: {kind: poisson}"),
+    ("  weight: 2", "  arrivals: periodic"),
+    ("  weight: 2", "  arrivals: {kind: periodic, jitter: 100ms}"),
+    ("  weight: 2", "  arrivals: bursty"),
+    ("  weight: 2", "  arrivals: {kind: bursty, peak: 3, burst: 100ms, every: 0.3s}"),
 ]  # fmt: skip
 
 
@@ -91,12 +97,12 @@ def test_every_form_is_accepted_by_both(old: str, new: str) -> None:
 
 BEYOND_A_SCHEMA = (
     "again", "second", "least score below", "another name", "the knob", "finite", "`module:attribute`", "how fast",
-    "relative speed",
+    "relative speed", "half of the time", "that a burst lasts", "all arrivals are", "where there is no file",
 )  # fmt: skip
 """Words of messages about what a schema cannot say, or says of another place."""
 
 
-QUANTITIES = [case for case in UNITS if case[4][-1] != "more than 0"]
+QUANTITIES = [case for case in (*UNITS, *ARRIVALS) if case[4][-1] != "more than 0"]
 
 
 @pytest.mark.parametrize("case", [*ENVELOPE, *FIELDS, *QUANTITIES], ids=lambda case: f"{case[0]} -> {case[1]}")

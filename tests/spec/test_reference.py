@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.spec import Specification, parse_specification
+from circinus.spec import BurstyArrivals, RecordedArrivals, Specification, parse_specification
 from circinus.spec.schema import json_schema
 from circinus.spec.units import BANDWIDTH, DURATION, PRICE_PER_GB, PRICE_PER_H, RATE, SIZE
 
@@ -51,6 +51,23 @@ def test_the_example_of_a_pin_fits_the_other_examples() -> None:
     assert found.pinned_knobs == (("denoise", "method", "gate"),)
 
 
+def test_the_examples_of_arrivals_fit_the_other_examples(tmp_path: Path) -> None:
+    """And what is said of a burst is so."""
+    forms = next(text for text in EXAMPLES if text.startswith("arrivals:")).split("---\n")
+    (tmp_path / "calls.csv").write_text("time_s,query\n1,captions-room-1\n2,captions-room-1\n2,other\n")
+    found = []
+    for form in forms:
+        query = WHOLE["Query"] + re.sub(r"^", "  ", form, flags=re.MULTILINE).rstrip() + "\n"
+        text = "---\n".join([WHOLE["Pipeline"], WHOLE["Infrastructure"], query])
+        found.append(parse_specification(text, module_paths=[tmp_path]).queries[0].arrivals)
+    assert [one.kind for one in found] == ["poisson", "periodic", "periodic", "bursty", "bursty", "recorded"]
+    assert found[3] == found[4]
+    assert isinstance(found[3], BurstyArrivals)
+    assert found[3].calm == pytest.approx(0.4)
+    assert isinstance(found[5], RecordedArrivals)
+    assert found[5].times_s == (1.0, 2.0)
+
+
 def test_every_unit_is_in_the_table() -> None:
     table = REFERENCE.partition("## Units")[2].partition("##")[0]
     for quantity in (DURATION, SIZE, BANDWIDTH, RATE, PRICE_PER_H, PRICE_PER_GB):
@@ -70,6 +87,9 @@ def test_every_field_is_described() -> None:
         "Pool",
         "Link",
         "Query",
+        "PeriodicArrivals",
+        "BurstyArrivals",
+        "RecordedArrivals",
     ):
         for field in definitions[model]["properties"]:
             assert f"`{field}`" in REFERENCE, f"{model}.{field}"

@@ -24,7 +24,7 @@ def load(
     ] = 5.0,
     rate_factor: Annotated[float, typer.Option(help="Multiplies every query's rate.")] = 1.0,
     trace: Annotated[
-        Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of Poisson ones.")
+        Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of those that queries ask for.")
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,

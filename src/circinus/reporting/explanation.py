@@ -12,7 +12,7 @@ from circinus.matching import Alternative, Assignment, Rejection
 from circinus.reporting.ladder_table import ladder_table
 from circinus.reporting.odds_text import best_so_far_text, probability
 from circinus.reporting.plan_text import plan_text
-from circinus.spec import Query
+from circinus.spec import PoissonArrivals, Query
 from circinus.spec.spoken import bounded, duration, score, usd_per_h
 
 
@@ -20,7 +20,7 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
     """The chosen plan, its estimate against each objective, where the time goes, and the best alternatives."""
     estimate = assignment.chosen.estimate
     return Group(
-        Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
+        _heading(query),
         Text(f"plan: {plan_text(assignment.chosen.plan, estimate)}"),
         Text(f"why:  {assignment.reason}"),
         _objectives(estimate, query),
@@ -32,10 +32,17 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
     )
 
 
+def _heading(query: Query) -> Text:
+    """What is asked for; Poisson arrivals go without saying."""
+    arrivals = "" if isinstance(query.arrivals, PoissonArrivals) else f" ({query.arrivals})"
+    asked = f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s{arrivals}"
+    return Text.assemble((query.name, "bold"), asked)
+
+
 def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
     """What stands in the way, the cheapest relaxation, and how near the best plans come."""
     lines = [
-        Text.assemble((query.name, "bold"), f"  {query.pipeline} from {query.source}, {query.rate_per_s:g}/s"),
+        _heading(query),
         Text.assemble(("rejected", "red"), f": {rejection.reason}"),
         Text(f"objectives: {query.slos}"),
         Text(f"binding: {', '.join(rejection.binding)}"),

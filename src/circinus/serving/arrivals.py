@@ -1,9 +1,7 @@
-"""When requests arrive: Poisson processes, or a trace that was recorded elsewhere."""
+"""When requests arrive: as the processes of their queries draw them, or as a trace has them that was recorded."""
 
 from __future__ import annotations
 
-import csv
-import math
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import Fault, SpecError
+from circinus.estimation.arrivals import ArrivalProcess, Poisson
+from circinus.spec.recording import QUERY, TIME, timed_rows
 
 
 @dataclass(frozen=True, order=True)
@@ -22,19 +22,22 @@ class Arrival:
     query: str
 
 
-def poisson_arrivals(rates_per_s: Mapping[str, float], duration_s: float, seed: int) -> tuple[Arrival, ...]:
-    """Independent Poisson processes over `[0, duration_s)`, merged in order of time.
+def drawn_arrivals(processes: Mapping[str, ArrivalProcess], duration_s: float, seed: int) -> tuple[Arrival, ...]:
+    """One draw of every query's process over `[0, duration_s)`, merged in order of time.
 
-    Given their number, the arrivals of a Poisson process are independent and uniform (Kingman, Poisson Processes,
-    chapter 2): that is how they are drawn. Every query has a random stream of its own, from the seed and its name, so
-    that adding a query leaves the arrivals of the others as they were.
+    Every query has a random stream of its own, from the seed and its name, so that adding a query leaves the arrivals
+    of the others as they were.
     """
     arrivals: list[Arrival] = []
-    for query, rate_per_s in rates_per_s.items():
-        rng = query_rng(seed, query, "arrivals")
-        times_s = rng.uniform(0.0, duration_s, rng.poisson(rate_per_s * duration_s))
+    for query, process in processes.items():
+        times_s = process.times_s(duration_s, query_rng(seed, query, "arrivals"))
         arrivals.extend(Arrival(float(time_s), query) for time_s in times_s)
     return tuple(sorted(arrivals))
+
+
+def poisson_arrivals(rates_per_s: Mapping[str, float], duration_s: float, seed: int) -> tuple[Arrival, ...]:
+    """`drawn_arrivals` of independent Poisson processes."""
+    return drawn_arrivals({query: Poisson(rate) for query, rate in rates_per_s.items()}, duration_s, seed)
 
 
 def query_rng(seed: int, query: str, purpose: str) -> np.random.Generator:
@@ -49,35 +52,17 @@ def read_trace(path: Path, queries: Collection[str]) -> tuple[Arrival, ...]:
         SpecError: the file cannot be read, lacks a column, or has rows without a time >= 0 or a known query; all such
             rows are named.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            missing = {"time_s", "query"} - set(rows.fieldnames or ())
-            if missing:
-                found = ", ".join(rows.fieldnames or ()) or "an empty file"
-                raise SpecError([Fault(str(path), 1, "header", found, "the columns time_s and query")])
-            numbered = [(rows.line_num, row) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError([Fault(str(path), 0, "trace", str(error), "a readable CSV file")]) from error
+    rows, _ = timed_rows(path, (TIME, QUERY))
     faults: list[Fault] = []
     arrivals: list[Arrival] = []
-    for line, row in numbered:
-        time_s = _time_s(row["time_s"])
-        if time_s is None:
-            faults.append(Fault(str(path), line, "time_s", repr(row["time_s"]), "seconds >= 0"))
-        elif row["query"] not in queries:
+    for row in rows:
+        if row.time_s is None:
+            faults.append(row.fault(path))
+        elif row.query is None or row.query not in queries:
             expected = f"a query of the plan: {', '.join(sorted(queries))}"
-            faults.append(Fault(str(path), line, "query", repr(row["query"]), expected))
+            faults.append(Fault(str(path), row.line, QUERY, repr(row.query), expected))
         else:
-            arrivals.append(Arrival(time_s, row["query"]))
+            arrivals.append(Arrival(row.time_s, row.query))
     if faults:
         raise SpecError(faults)
     return tuple(sorted(arrivals))
-
-
-def _time_s(text: str | None) -> float | None:
-    try:
-        time_s = float(text or "")
-    except ValueError:
-        return None
-    return time_s if time_s >= 0 and math.isfinite(time_s) else None

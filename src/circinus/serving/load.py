@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ServingError
+from circinus.estimation.arrivals import arrival_process
 from circinus.matching import Matching
 from circinus.operators import Item
 from circinus.profiling import wire_bytes
-from circinus.serving.arrivals import Arrival, poisson_arrivals, query_rng, read_trace
+from circinus.serving.arrivals import Arrival, drawn_arrivals, query_rng, read_trace
 from circinus.serving.engine import Engine, Mode, Request
 from circinus.serving.measurement import GeneratorLateness, LoadReport
 from circinus.serving.open_loop import LoadProgress, OpenLoop
@@ -36,10 +38,10 @@ class Traffic:
     warm_up_s: float = 0.0
     """Seconds at the beginning whose requests are sent and not measured."""
     rate_factor: float = 1.0
-    """Multiplies every query's rate; a trace is played this much faster."""
+    """Multiplies every query's rate; bursts last as long as before, a trace is played this much faster."""
     seed: int = 0
     trace: Path | None = None
-    """CSV file (`time_s,query`) that replaces the Poisson arrivals."""
+    """CSV file (`time_s,query`) that replaces the arrivals of the queries' own processes."""
     stragglers_s: float = 30.0
     """How long to wait for answers after the last request; what comes later counts as unanswered."""
 
@@ -64,7 +66,7 @@ async def run_load(
 
     Args:
         engine: has the routes of `matching` in force.
-        specification: queries with their rates and objectives, pipelines with their metrics.
+        specification: queries with their arrivals and objectives, pipelines with their metrics.
         matching: the plans, with their predictions and prices.
         items: pipeline -> what its requests carry, in turns of one random order a query. Against a replaying engine
             these must be recorded, and should be items that planning never saw.
@@ -88,10 +90,12 @@ async def run_load(
         gc.unfreeze()
     measured = [answer for answer in answers if answer.due_s >= traffic.warm_up_s]
     # In a thread: other traffic may be measured in this event loop, and metrics compute.
-    queries = await asyncio.to_thread(measure_queries, specification, matching, measured, items, traffic.duration_s)
+    queries = await asyncio.to_thread(
+        measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
+    )
     return LoadReport(
         mode=str(mode),
-        arrivals="poisson" if traffic.trace is None else traffic.trace.name,
+        arrivals=_kinds(specification, matching) if traffic.trace is None else traffic.trace.name,
         seed=traffic.seed,
         rate_factor=traffic.rate_factor,
         warm_up_s=traffic.warm_up_s,
@@ -117,12 +121,20 @@ async def _check_routes(engine: Engine, matching: Matching) -> Mode:
     return status.mode
 
 
+def _kinds(specification: Specification, matching: Matching) -> str:
+    """The kinds of arrivals of the served queries, most frequent first."""
+    served = {assignment.query for assignment in matching.assignments}
+    kinds = Counter(query.arrivals.kind for query in specification.queries if query.name in served)
+    return " and ".join(kind for kind, _ in kinds.most_common()) or "no"
+
+
 def _arrivals(specification: Specification, matching: Matching, traffic: Traffic) -> tuple[Arrival, ...]:
     served = {assignment.query for assignment in matching.assignments}
     total_s = traffic.warm_up_s + traffic.duration_s
     if traffic.trace is None:
-        rates = {q.name: q.rate_per_s * traffic.rate_factor for q in specification.queries if q.name in served}
-        return poisson_arrivals(rates, total_s, traffic.seed)
+        own = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
+        scaled = {query: process.scaled(traffic.rate_factor) for query, process in own.items()}
+        return drawn_arrivals(scaled, total_s, traffic.seed)
     recorded = read_trace(traffic.trace, {query.name for query in specification.queries})
     played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in recorded)
     return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)

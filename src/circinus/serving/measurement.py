@@ -62,6 +62,9 @@ class QueryMeasurement:
     """Answered, and the metric failed on the answer or gave no score in its range."""
     rate_per_s: float = 0.0
     """Requests over the measured seconds."""
+    index_of_dispersion: Mapping[str, float] | None = None
+    """Length of a window (`1s`, `10s`) -> variance of the requests due in it over their mean: 1 for Poisson arrivals,
+    above for bursts, below for evenly spaced ones. Only windows of which ten fit into the measured seconds."""
     latency_s: LatencySummary | None = None
     """From the scheduled arrival until the answer was back."""
     score: float | None = None
@@ -98,7 +101,7 @@ class LoadReport:
     mode: str
     """`real` or `replay`."""
     arrivals: str
-    """`poisson`, or the name of the trace file."""
+    """The kinds of arrivals of the served queries (`poisson`, `bursty and poisson`), or the name of the trace file."""
     seed: int
     rate_factor: float
     warm_up_s: float

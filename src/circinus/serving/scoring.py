@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from circinus.errors import OperatorError
+from circinus.estimation.arrivals import observed_dispersion
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
 from circinus.profiling.score_range import score_within
@@ -16,11 +18,14 @@ from circinus.serving.engine import Response
 from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
 from circinus.serving.open_loop import Answer
 from circinus.spec import Deployment, Infrastructure, Network, Pipeline, Query, Specification
+from circinus.spec.units import DURATION
 
 ERRORS_KEPT = 5
 """Distinct error messages that a measurement carries."""
 
 _DEFAULT_PERCENTILE = 95.0
+_WINDOWS_S = (1.0, 10.0)
+"""In which requests are counted for the index of dispersion: about as long as queues live."""
 _BYTES_PER_GB = 1e9
 _SECONDS_PER_H = 3600.0
 
@@ -31,6 +36,7 @@ def measure_queries(
     answers: Sequence[Answer],
     items: Mapping[str, Sequence[Item]],
     duration_s: float,
+    begin_s: float = 0.0,
 ) -> tuple[QueryMeasurement, ...]:
     """One measurement for every query of `specification`, in its order.
 
@@ -40,6 +46,7 @@ def measure_queries(
         answers: of the requests that were due within the measured seconds.
         items: pipeline -> items, with the truth.
         duration_s: measured seconds.
+        begin_s: when they began, after the traffic did.
 
     Raises:
         OperatorError: a metric cannot be found. One that fails on an answer is reported in its query's `errors`.
@@ -57,8 +64,21 @@ def measure_queries(
             measurements.append(QueryMeasurement(query.name, query.pipeline, query.weight, query.slos, served=False))
             continue
         scorer = _Scorer(pipeline, specification, items[query.pipeline] if by_query[query.name] else ())
-        measurements.append(_measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s))
+        measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s)
+        dispersion = _dispersion(by_query[query.name], begin_s, duration_s)
+        measurements.append(replace(measured, index_of_dispersion=dispersion))
     return tuple(measurements)
+
+
+def _dispersion(answers: Sequence[Answer], begin_s: float, duration_s: float) -> dict[str, float]:
+    """Length of a window -> index of dispersion of the requests, where there are windows enough."""
+    due_s = np.array([answer.due_s - begin_s for answer in answers])
+    index = observed_dispersion(due_s, duration_s, np.array(_WINDOWS_S))
+    return {
+        DURATION.format(window_s): float(value)
+        for window_s, value in zip(_WINDOWS_S, index, strict=True)
+        if math.isfinite(value)
+    }
 
 
 class _Scorer:

@@ -1,5 +1,6 @@
 """What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
 
+from circinus.spec.arrivals import BurstyArrivals, PeriodicArrivals, PoissonArrivals, RecordedArrivals
 from circinus.spec.configurations import (
     configuration_count,
     configurations,
@@ -20,6 +21,7 @@ from circinus.spec.specification import Specification
 __all__ = [
     "AccuracySlo",
     "Allocation",
+    "BurstyArrivals",
     "Configuration",
     "CostSlo",
     "DatasetSpec",
@@ -34,12 +36,15 @@ __all__ = [
     "MetricSpec",
     "Network",
     "OperatorSpec",
+    "PeriodicArrivals",
     "PinnedKnob",
     "PinnedOperator",
     "Pipeline",
     "Plan",
+    "PoissonArrivals",
     "Pool",
     "Query",
+    "RecordedArrivals",
     "Site",
     "Slos",
     "Specification",

@@ -12,6 +12,7 @@ from circinus.spec.faults import did_you_mean
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
+from circinus.spec.recording import with_recordings
 from circinus.spec.references import check_references
 from circinus.spec.specification import Specification
 
@@ -44,10 +45,13 @@ def load_specification(paths: Sequence[Path]) -> Specification:
 def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[Path] = ()) -> Specification:
     """Read YAML documents from `text`, which messages call `name`.
 
+    Recordings of arrivals are looked for in `module_paths`; without those, in the current folder.
+
     Raises:
         SpecError: with every fault.
     """
-    return _specification([(Path(name), text)], [], module_paths=tuple(module_paths), files=())
+    folders = tuple(module_paths) or (Path(),)
+    return _specification([(Path(name), text)], [], module_paths=tuple(module_paths), files=(), folders=folders)
 
 
 def _specification(
@@ -56,6 +60,7 @@ def _specification(
     module_paths: tuple[Path, ...],
     files: tuple[Path, ...],
     sources: tuple[Path, ...] = (),
+    folders: tuple[Path, ...] = (),
 ) -> Specification:
     # Here, since what runs plans reads no YAML, and the parser loads slowly.
     from circinus.spec.yaml_reader import SYNTAX, read_yaml
@@ -79,8 +84,11 @@ def _specification(
             if document is not None:
                 documents.append(document)
     faults += check_references(documents, complete)
+    documents, unplayable = with_recordings(documents, folders)
+    faults += unplayable
     if faults:
-        raise SpecError(sorted(faults, key=lambda fault: (order[fault.file], fault.line)))
+        # Recordings stand behind the files that name them.
+        raise SpecError(sorted(faults, key=lambda fault: (order.get(fault.file, len(order)), fault.line)))
     contents = [document.content for document in documents]
     return Specification(
         pipelines={content.name: content for content in contents if isinstance(content, Pipeline)},

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from circinus.spec.arrivals import Arrivals, PeriodicArrivals, PoissonArrivals
 from circinus.spec.consistency import pins
 from circinus.spec.faults import Wrong
 from circinus.spec.forms import KeyedByName
 from circinus.spec.model import Count, Name, Number, ScalarValue, SpecModel
 from circinus.spec.slo import Slos
-from circinus.spec.units import RequestsPerS
+from circinus.spec.units import DURATION, RATE, RequestsPerS
 
 
 class PinnedKnob(SpecModel):
@@ -48,7 +49,9 @@ class Query(SpecModel):
     source: Name
     """The site at which the inputs arise and to which the results go back."""
     rate_per_s: RequestsPerS = Field(alias="rate", gt=0)
-    """Mean number of requests per second; arrivals are taken as Poisson."""
+    """Mean number of requests per second."""
+    arrivals: Arrivals = PoissonArrivals()
+    """How they arrive: `poisson`, `periodic`, `bursty` or `recorded`, or a mapping with `kind` and its fields."""
     slos: Slos = Field(default_factory=Slos)
     """The objectives; those given must all hold."""
     weight: Number = Field(default=1.0, gt=0)
@@ -65,7 +68,13 @@ class Query(SpecModel):
 
     @classmethod
     def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        return pins(content, "pin", "pool")
+        yield from pins(content, "pin", "pool")
+        if isinstance(content, Query) and isinstance(content.arrivals, PeriodicArrivals):
+            jitter_s, most_s = content.arrivals.jitter_s, 0.5 / content.rate_per_s
+            if jitter_s > most_s:
+                expected = f"at most {DURATION.format(most_s)}, half of the time between two arrivals"
+                rate = RATE.format(content.rate_per_s)
+                yield Wrong(("arrivals", "jitter"), DURATION.format(jitter_s), f"{expected} at {rate}")
 
     def pinned_pool(self, operator: str) -> str | None:
         """The pool that an operator is pinned to; None: any."""

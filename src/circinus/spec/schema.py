@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
+from circinus.spec.arrivals import ARRIVAL_KINDS
 from circinus.spec.envelope import API_VERSION, KINDS, Metadata
 from circinus.spec.field_docs import field_docs
 from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
@@ -32,6 +33,7 @@ def json_schema() -> dict[str, Any]:
     for kind in KINDS:
         definitions[kind] = _without_name(definitions[kind])
     _add_short_forms(definitions)
+    _add_kinds_of_arrivals(definitions)
     return {
         "$schema": DIALECT,
         "title": "Circinus specification",
@@ -56,13 +58,17 @@ class _Generator(GenerateJsonSchema):
         made = super().model_schema(schema)
         model: type[BaseModel] = schema["cls"]
         for name, text in field_docs(model).items():
-            made["properties"][model.model_fields[name].alias or name]["description"] = text
+            written = model.model_fields[name].alias or name
+            if written in made["properties"]:  # what only Python has is not
+                made["properties"][written]["description"] = text
         return made
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
         """A default in the form in which it is written in YAML."""
         made = super().default_schema(schema)
-        if made.get("default") in (None, {}):
+        default, kinds = made.get("default"), [part.get("type") for part in made.get("anyOf", ())]
+        bare = isinstance(default, float) and default != 0 and "string" in kinds and "number" not in kinds
+        if default in (None, {}) or bare:  # a bare number stands for a quantity that is written with its unit
             made.pop("default", None)
         return made
 
@@ -106,6 +112,19 @@ def _add_short_forms(definitions: dict[str, Any]) -> None:
         "description": mapping["description"],
         "anyOf": [{"type": "array", "items": {"anyOf": [one, mapping]}}, mapping, one],
     }
+
+
+def _add_kinds_of_arrivals(definitions: dict[str, Any]) -> None:
+    """The kind must be said, since it tells the others apart; alone where nothing else is required."""
+    alone = []
+    for kind, model in ARRIVAL_KINDS.items():
+        definition = definitions[model.__name__]
+        required = definition.get("required", [])
+        definitions[model.__name__] = {**definition, "required": ["kind", *required]}
+        if not required:
+            alone.append(kind)
+    field = definitions["Query"]["properties"]["arrivals"]
+    definitions["Query"]["properties"]["arrivals"] = {**field, "anyOf": [{"enum": alone}, *field["anyOf"]]}
 
 
 def _or_text(model: Mapping[str, Any], pattern: str) -> dict[str, Any]:

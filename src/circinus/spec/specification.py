@@ -16,6 +16,7 @@ from circinus.spec.faults import Wrong
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
+from circinus.spec.recording import with_recordings
 from circinus.spec.references import check_references
 from circinus.spec.writing import to_yaml
 
@@ -48,14 +49,19 @@ class Specification:
     ) -> Specification:
         """From objects made in Python, after the same checks that files go through.
 
+        Recordings of arrivals are looked for in `module_paths`; without those, in the current folder.
+
         Raises:
             SpecError: with every fault between the objects.
         """
         places = () if infrastructure is None else (infrastructure,)
-        faults = check_references([Document.of(model) for model in (*pipelines, *places, *queries)])
-        if faults:
-            raise SpecError(faults)
-        return cls({p.name: p for p in pipelines}, infrastructure, tuple(queries), tuple(module_paths))
+        documents = [Document.of(model) for model in (*pipelines, *places, *queries)]
+        faults = check_references(documents)
+        documents, unplayable = with_recordings(documents, module_paths)
+        if faults or unplayable:
+            raise SpecError([*faults, *unplayable])
+        filled = tuple(document.content for document in documents if isinstance(document.content, Query))
+        return cls({p.name: p for p in pipelines}, infrastructure, filled, tuple(module_paths))
 
     def fault(self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = "") -> Fault:
         """A fault of the document `name` of kind `kind` (`Pipeline`, ...), with the line of its field.
@@ -67,7 +73,10 @@ class Specification:
         return document.fault(Wrong(path, found, expected, hint))
 
     def to_yaml(self) -> str:
-        """YAML documents, with units as people write them, that load back to an equal specification."""
+        """YAML documents, with units as people write them, that load back to an equal specification.
+
+        Recordings of arrivals are named, not written.
+        """
         infrastructure = () if self.infrastructure is None else (self.infrastructure,)
         return to_yaml((*infrastructure, *self.pipelines.values(), *self.queries))
 

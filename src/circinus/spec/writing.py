@@ -84,6 +84,9 @@ def _query(model: Query, spec: dict[str, Any]) -> None:
     spec.pop("slos", None)
     if given:
         spec["slos"] = given
+    if "arrivals" in spec:
+        arrivals = {field: value for field, value in spec["arrivals"].items() if field != "times_s"}
+        spec["arrivals"] = arrivals["kind"] if set(arrivals) == {"kind"} else arrivals
     if model.pin is not None:
         spec["pin"] = {pinned.name: _pinned(pinned) for pinned in model.pin}
 

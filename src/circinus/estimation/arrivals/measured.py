@@ -1,0 +1,152 @@
+"""The arrival process that explains what was seen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.errors import PlanningError
+from circinus.estimation.arrivals.dispersion import FEWEST_PER_WINDOW, DispersionTest, chi_squared, counts_in
+from circinus.estimation.arrivals.markov_modulated import MarkovModulated, saturation
+from circinus.estimation.arrivals.periodic import Periodic
+from circinus.estimation.arrivals.poisson import Poisson
+from circinus.estimation.arrivals.process import ArrivalProcess, FloatArray
+
+RISK = 0.01
+"""Of not taking Poisson arrivals for Poisson."""
+
+_PHASES = 8
+"""Phases at which windows of whole periods begin."""
+_STEPS = 33
+"""Values of each of two numbers that are tried in a round of the fit of bursts."""
+_ROUNDS = 5
+_SHORTEST = 1 / 8
+"""The shortest memory of bursts that is tried, in shortest windows: of shorter ones windows see the sum alone."""
+_GREATEST = 100.0
+"""The greatest limit of the index that is tried, in greatest indices seen."""
+
+
+def measured(times_s: FloatArray, duration_s: float | None = None, *, risk: float = RISK) -> ArrivalProcess:
+    """What kind of arrivals was seen: Poisson unless that is refuted, else bursts or evenly spaced ones.
+
+    `DispersionTest` decides, over windows of 5 arrivals in the mean up to a tenth of the time. Bursts are fitted by
+    their rate, by the index of dispersion over all windows (least squares of logarithms, weighted by the number of
+    windows), which gives the memory and the strength of the bursts, and by the skewness of the counts in windows about
+    as long as the memory, which gives the share of time that is spent in bursts (Heffes and Lucantoni, 1986, match the
+    same moments). Arrivals are taken for evenly spaced where counts vary no more than those of the greatest jitter do;
+    the period is fitted to their times in order (least squares), and the jitter to what is left.
+
+    Limits: with fewer than 50 arrivals the answer is always Poisson, and weak bursts need many more. Bursts that are
+    all over within a few arrivals, and those longer than a tenth of the time seen, are seen in part only. The skewness
+    needs tens of bursts: with fewer, rate and index hold and the share of time in bursts is rough. A trend or a daily
+    course looks like bursts. What is more even than Poisson arrivals and yet no periodic arrivals with a jitter of up
+    to half a period (two cameras together, lost frames) is taken for Poisson, which promises less.
+
+    Args:
+        times_s: (n,) ascending moments at which requests arrived, n >= 2 and not all the same.
+        duration_s: how long arrivals were seen, from 0 on; None: from the first to the last of them.
+        risk: probability at most that Poisson arrivals are not taken for such.
+
+    Raises:
+        PlanningError: fewer than two different times; times that do not ascend or are not in [0, `duration_s`].
+    """
+    times = np.asarray(times_s, dtype=np.float64)
+    _check(times, duration_s)
+    seen, seen_s = times, duration_s
+    if seen_s is None:
+        # Between the first and the last, which say how long it was, the others of a Poisson process are uniform.
+        seen, seen_s = times[1:-1] - times[0], float(times[-1] - times[0])
+    test = DispersionTest.of(seen, seen_s, risk)
+    rate_per_s = len(times) / duration_s if duration_s is not None else (len(times) - 1) / seen_s
+    if test.bursty:
+        return _bursts(seen, seen_s, test, rate_per_s)
+    evenly = _evenly(times, test, risk) if test.even else None
+    return evenly if evenly is not None else Poisson(rate_per_s)
+
+
+def _check(times: FloatArray, duration_s: float | None) -> None:
+    if len(times) < 2 or times[0] == times[-1]:
+        raise PlanningError(f"found {len(np.unique(times))} different times of arrivals, expected two at least")
+    if not (np.isfinite(times).all() and (np.diff(times) >= 0).all()):
+        raise PlanningError("found times of arrivals that do not ascend, expected finite ones in order of time")
+    if duration_s is not None and not 0 <= times[0] <= times[-1] <= duration_s:
+        raise PlanningError(
+            f"found arrivals from {times[0]:g} s to {times[-1]:g} s, expected them between 0 and the {duration_s:g} s "
+            f"in which they were seen"
+        )
+
+
+def _evenly(times: FloatArray, test: DispersionTest, risk: float) -> Periodic | None:
+    """Evenly spaced arrivals as even as these; None where even the greatest jitter makes counts vary too little.
+
+    In windows of whole periods the variance of the counts is a third of the share of the period that the jitter
+    spreads an arrival over, whatever their length: in the mean over all phases, of which a few stand for all.
+    """
+    order = np.arange(len(times)) - (len(times) - 1) / 2
+    period_s = float(order @ times / (order @ order))
+    moved = times - float(times.mean()) - period_s * order
+    begins_s = times - times[0] + period_s * (np.arange(_PHASES) + 0.5)[:, None] / _PHASES
+    for window in range(len(test.windows_s)):
+        length_s = period_s * FEWEST_PER_WINDOW * 2.0**window
+        each = [counts_in(begin_s, period_s * len(times), length_s) for begin_s in begins_s]
+        freedom = np.array([len(each[0]) - 1])
+        greatest = float(chi_squared(freedom, 1 - risk / len(test.windows_s))[0]) / freedom[0] / 3
+        if np.mean([counts.var(ddof=1) for counts in each]) > greatest:
+            return None
+    # The variance of a uniform jitter is a third of the square of the most that it can be.
+    jitter_s = min(period_s / 2, (3.0 * float(moved.var())) ** 0.5)
+    return Periodic(1.0 / period_s, jitter_s)
+
+
+def _bursts(seen: FloatArray, seen_s: float, test: DispersionTest, rate_per_s: float) -> MarkovModulated:
+    """Two phases with this rate, index of dispersion and skewness, as far as two phases can have them."""
+    excess, memory_s = _excess_and_memory(test)
+    deviation = (excess * rate_per_s / (2 * memory_s)) ** 0.5  # of the rate, from the limit of the index
+    window_s = float(test.windows_s[np.abs(np.log(test.windows_s / memory_s)).argmin()])
+    counts = counts_in(seen, seen_s, window_s)
+    skewness = _third_moment_of_rate(counts, window_s, memory_s) / deviation**3
+    share = (1 - skewness / (4 + skewness**2) ** 0.5) / 2
+    # No burst is shorter than the windows see, and between bursts no fewer than no requests arrive.
+    share = min(max(share, 1 / len(counts)), 1 / (1 + (deviation / rate_per_s) ** 2))
+    in_burst = rate_per_s + deviation * ((1 - share) / share) ** 0.5
+    calm = max(0.0, rate_per_s - deviation * (share / (1 - share)) ** 0.5)
+    return MarkovModulated((in_burst, calm), (memory_s / (1 - share), memory_s / share))
+
+
+def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
+    """The limit of the index less 1, and the memory in seconds, whose index is nearest to that of `test`.
+
+    A grid around the best is made finer from round to round: the sum of squares has one valley, yet a curved one.
+    """
+    shortest_s, longest_s = float(test.windows_s[0]) * _SHORTEST, float(test.windows_s[-1])
+    seen = np.log(np.maximum(test.index, 1e-3))
+    limits = np.log([[0.01, _GREATEST * float(test.index.max())], [shortest_s, longest_s]])
+    low, high = limits[:, 0], limits[:, 1]
+    best = low
+    for _ in range(_ROUNDS):
+        excess, memory = np.linspace(low[0], high[0], _STEPS), np.linspace(low[1], high[1], _STEPS)
+        reached = saturation(test.windows_s / np.exp(memory)[:, None])
+        index = np.log1p(np.exp(excess)[:, None, None] * reached)
+        errors = ((index - seen) ** 2) @ test.counts
+        row, column = np.unravel_index(errors.argmin(), errors.shape)
+        best = np.array([excess[row], memory[column]])
+        step = 3 * (high - low) / (_STEPS - 1)
+        low, high = np.maximum(best - step, limits[:, 0]), np.minimum(best + step, limits[:, 1])
+    return float(np.exp(best[0])), float(np.exp(best[1]))
+
+
+def _third_moment_of_rate(counts: NDArray[np.int64], window_s: float, memory_s: float) -> float:
+    """The third central moment of a rate of two values, from the counts in windows.
+
+    The third factorial cumulant of the counts is the third central moment of the integral of the rate. Of a rate with
+    two values, deviations at three moments have a mean product of that moment times exp(-(last - first) / memory), of
+    which the integral over a window is closed.
+    """
+    size = len(counts)
+    deviations = counts - counts.mean()
+    third = size / ((size - 1) * (size - 2)) * float((deviations**3).sum())
+    factorial = third - 3 * float(counts.var(ddof=1)) + 2 * float(counts.mean())
+    x = window_s / memory_s
+    return factorial / (6 * memory_s**3 * (x * (1 + math.exp(-x)) + 2 * math.expm1(-x)))
