@@ -53,7 +53,8 @@ def profile(
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
     from circinus.planning.exploration import explorer_of
-    from circinus.profiling import elsewhere, load_profile, record_trace, save_trace
+    from circinus.profiling import elsewhere, load_observations, load_profile, record_trace, save_trace
+    from circinus.reporting.correction_table import observation_table
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
@@ -81,6 +82,9 @@ def profile(
         if not json:
             warning = elsewhere(found.machine)
             console().print(profile_table(found, specification.pipelines[name].metric.direction, warning))
+            observed = [observation for observation in load_observations(known) if observation.pipeline == name]
+            if show and observed:
+                console().print(observation_table(observed))
         if found.interrupted:
             break
     if record is not None:
@@ -88,7 +92,11 @@ def profile(
         if not json:
             console().print(f"trace written to {record}", highlight=False)
     if json:
-        print_json("profile", [_summary(found) for found in profiles])
+        observed = load_observations(known)
+        summaries = [
+            _summary(p) | {"observations": [o for o in observed if o.pipeline == p.pipeline]} for p in profiles
+        ]
+        print_json("profile", summaries)
     if any(found.interrupted for found in profiles):
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):

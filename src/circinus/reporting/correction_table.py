@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from circinus.estimation import Correction, Corrections
+from circinus.profiling import Observation
 from circinus.spec import KnobValues
 
 
@@ -27,6 +29,30 @@ def correction_table(corrections: Sequence[Correction]) -> Table:
             f"{factor.value:.3g} ({factor.lower:.3g} to {factor.upper:.3g})",
             str(entry.runs),
             str(entry.requests),
+        )
+    return table
+
+
+def observation_table(observations: Sequence[Observation]) -> Table:
+    """A row for each deployment in each run of traffic, the newest last."""
+    table = Table(title="Observed in traffic, beside the profile", title_justify="left")
+    for column in ("run", "mode", "operator", "knobs", "hardware"):
+        table.add_column(column, overflow="fold")
+    for column in ("CPUs each", "batch", "times the profile", "standard error", "requests", "items"):
+        table.add_column(column, justify="right")
+    for seen in observations:
+        table.add_row(
+            seen.at,
+            seen.mode,
+            escape(f"{seen.pipeline}/{seen.operator}"),
+            escape(str(seen.knobs)),
+            escape(f"{seen.hardware_class} (speed {seen.speed:g})"),
+            f"{seen.cpus:g}",
+            str(seen.batch_size),
+            f"{math.exp(seen.log_ratio):.3g}",
+            f"{seen.standard_error:.1%}",
+            str(seen.requests),
+            str(seen.items),
         )
     return table
 

@@ -173,7 +173,8 @@ def clustered_log_ratio(
     items it does not know. Totals over all requests count every item of every batch once on either side; a mean of
     logarithms would be above zero wherever items differ. It is the mean service time that queues depend on, too.
     The error is that of a ratio estimate from clusters, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 6),
-    over the ratio.
+    over the ratio. Where batches have several items it is rather too large: that an item's batches are never as far
+    from the mean as the item itself then counts as if it were chance.
 
     Args:
         observed_s: of n >= 1 requests; not all zero.
