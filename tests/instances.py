@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
+from circinus.estimation import Correction, Corrections
 from circinus.planning import SearchSettings
 from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import (
@@ -31,6 +32,7 @@ from circinus.spec import (
     Site,
     Slos,
     configurations,
+    knob_values,
     prefix,
 )
 
@@ -46,6 +48,50 @@ class Instance:
     pipeline: Pipeline
     profile: PipelineProfile
     network: Network
+
+
+def corrected(instance: Instance) -> Instance:
+    """The same with a factor on most operators' service times, by knobs and hardware class."""
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    operators = tuple(o.model_copy(update={"uses": f"tests:{o.name}"}) for o in instance.pipeline.operators)
+    pipeline = instance.pipeline.model_copy(update={"operators": operators})
+    places = {(p.hardware.name, p.hardware.promised_speed) for p in instance.network.infrastructure.pools}
+    entries = [
+        Correction(*where, o.uses, "", None, knobs, Bounded.exactly(float(rng.uniform(0.5, 3.0))), 1, 100)
+        for where, o in product(sorted(places), operators)
+        for knobs in (None, *knob_values(o)[1:])
+        if rng.random() < 0.8
+    ]
+    profile = Corrections(tuple(entries)).applied_to(instance.profile, pipeline)
+    return Instance(instance.query, pipeline, profile, instance.network)
+
+
+def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
+    """As if all that was measured had taken `factor` times as long."""
+    known: dict[int, OperatorProfile] = {}
+
+    def scaled(operator: OperatorProfile) -> OperatorProfile:
+        return known.setdefault(id(operator), replace(operator, service_s=operator.service_s * factor))
+
+    return replace(
+        profile,
+        configurations=tuple(
+            replace(c, operators={name: scaled(operator) for name, operator in c.operators.items()})
+            for c in profile.configurations
+        ),
+    )
+
+
+def everywhere(pipeline: Pipeline, infrastructure: Infrastructure, factor: float) -> Corrections:
+    """One factor for all operators in all pools."""
+    places = sorted({(p.hardware.name, p.hardware.promised_speed) for p in infrastructure.pools})
+    return Corrections(
+        tuple(
+            Correction(*where, uses, "", None, None, Bounded.exactly(factor), 1, 100)
+            for where in places
+            for uses in sorted({o.uses for o in pipeline.operators})
+        )
+    )
 
 
 def random_pipeline(

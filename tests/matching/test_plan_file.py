@@ -14,7 +14,7 @@ from circinus.matching import check_fresh, load_plan_set, make_plan_set, plan_al
 from circinus.matching.plan_set import PlanSet
 from circinus.operators import resolve_operator
 from circinus.spec import CostSlo, LatencySlo, Query, Slos, Specification
-from instances import random_infrastructure, random_pipeline, random_profile, random_query
+from instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 OPERATORS = """
 from circinus.operators import operator
@@ -183,3 +183,39 @@ def test_a_plan_is_stale_without_its_profiles(plan_set: PlanSet, specification: 
         check_fresh(plan_set, specification, profile_store=store)
     store.touch()
     check_fresh(plan_set, specification, profile_store=store)
+
+
+def test_a_plan_keeps_the_corrections_that_it_was_made_with(
+    specification: Specification, plan_set: PlanSet, tmp_path: Path
+) -> None:
+    (pipeline,) = specification.pipelines.values()
+    assert specification.infrastructure is not None
+    corrections = everywhere(pipeline, specification.infrastructure, 1.25)
+    save_plan_set(replace(plan_set, corrections=corrections), tmp_path / "plan.json")
+    found = load_plan_set(tmp_path / "plan.json")
+    assert found.corrections == corrections
+    check_fresh(found, specification)
+    document = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    del document["corrections"]  # as it was written before there were any
+    (tmp_path / "plan.json").write_text(json.dumps(document), encoding="utf-8")
+    assert load_plan_set(tmp_path / "plan.json") == plan_set
+
+
+def test_all_queries_as_sized_are_estimated_with_corrections(specification: Specification) -> None:
+    """As if all had been measured to take twice as long: frontiers, promises and what is said under the merged load."""
+    (pipeline,) = specification.pipelines.values()
+    assert specification.infrastructure is not None
+    profile = random_profile(np.random.default_rng(6), pipeline)
+    corrections = everywhere(pipeline, specification.infrastructure, 2.0)
+    plain, _ = plan_all(specification, {pipeline.name: profile})
+    found, _ = plan_all(specification, {pipeline.name: corrections.applied_to(profile, pipeline)})
+    expected, _ = plan_all(specification, {pipeline.name: slower(profile, 2.0)})
+    assert [a.chosen.plan for a in found.assignments] == [a.chosen.plan for a in expected.assignments]
+    assert [d.nodes for d in found.deployments] == [d.nodes for d in expected.deployments]
+    for one, other in zip(found.assignments, expected.assignments, strict=True):
+        latency_s, expected_s = one.chosen.estimate.latency_s, other.chosen.estimate.latency_s
+        assert latency_s.value == pytest.approx(expected_s.value)
+        assert latency_s.upper == pytest.approx(expected_s.upper)
+    assert found.cost_usd_per_h == pytest.approx(expected.cost_usd_per_h)
+    latencies_s = [[a.chosen.estimate.latency_s.value for a in m.assignments] for m in (found, plain)]
+    assert latencies_s[0] > latencies_s[1]

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from listing import EXACT, Listed, listed, point_of, roomy_point, small_seeds, unbeaten, undominated
+from listing import EXACT, Listed, list_plans, listed, point_of, roomy_point, small_seeds, unbeaten, undominated
 
+from circinus.estimation import Candidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
-from instances import random_instance
+from instances import corrected, everywhere, random_instance, slower
 
 SEEDS = small_seeds(320, 400)
 LARGER = tuple(seed for seed in small_seeds(360, 4000) if seed not in SEEDS)[:12]
@@ -96,3 +97,34 @@ def test_tolerance_loses_only_plans_near_the_limit(seed: int) -> None:
         if plan.latency_s <= latency.limit_s * share:
             ceiling = np.array(plan.point) * (1 + 1e-6)
             assert any((np.array(point) <= ceiling).all() for point in points)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:80])
+def test_the_frontier_is_that_of_all_plans_where_service_times_are_corrected(seed: int) -> None:
+    instance = corrected(random_instance(seed))
+    frontier = plan_query(instance.query, instance.pipeline, instance.profile, instance.network, EXACT)
+    found = [point_of(instance, candidate) for candidate in frontier.candidates]
+    promised = [plan for plan in list_plans(instance) if not plan.violations(instance.query.slos)]
+    _assert_same_points(np.array(found), np.array([plan.point for plan in undominated(promised)]))
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_correction_is_as_if_all_had_been_measured_to_take_so_long(factor: float) -> None:
+    changed = 0
+    for seed in SEEDS[:40]:
+        instance = random_instance(seed)
+        corrections = everywhere(instance.pipeline, instance.network.infrastructure, factor)
+        profiles = corrections.applied_to(instance.profile, instance.pipeline), slower(instance.profile, factor)
+        found, expected = (
+            plan_query(instance.query, instance.pipeline, profile, instance.network).plans for profile in profiles
+        )
+        assert [c.plan for c in found] == [c.plan for c in expected]
+        assert [_said(c) for c in found] == [pytest.approx(_said(c), rel=1e-9) for c in expected]
+        changed += found != _plan(seed, SearchSettings()).plans
+    assert changed > 10
+
+
+def _said(candidate: Candidate) -> list[float]:
+    """What an estimate says of latency and cost, but for rounding."""
+    latency_s, cost = candidate.estimate.latency_s, candidate.estimate.cost_usd_per_h
+    return [latency_s.lower, latency_s.value, latency_s.upper, cost.lower, cost.value, cost.upper]

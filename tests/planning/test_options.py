@@ -11,7 +11,7 @@ from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.spec import Allocation, Plan
-from instances import Instance, all_plans, random_instance
+from instances import Instance, all_plans, corrected, random_instance
 
 GRID = ScenarioGrid.for_risk(0.05)
 NOBODY_BEATS = -1e9
@@ -71,10 +71,11 @@ def test_the_extremes_bound_every_option(seed: int) -> None:
             assert table.available[row, pool, table.cheapest[row, pool]]
 
 
+@pytest.mark.parametrize("with_corrections", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_options_are_what_the_estimator_computes(seed: int) -> None:
+def test_options_are_what_the_estimator_computes(seed: int, with_corrections: bool) -> None:
     """A pipeline of one operator at its source has no other time and no other resources."""
-    instance = random_instance(seed)
+    instance = corrected(random_instance(seed)) if with_corrections else random_instance(seed)
     if len(instance.pipeline.operators) > 1:
         return
     arrays, columns, (table,) = _tables(instance, slack_s=NOBODY_BEATS)

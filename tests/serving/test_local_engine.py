@@ -120,6 +120,30 @@ def test_slower_hardware_and_a_share_of_a_cpu_take_longer(uses: Callable[..., De
     assert response.latency_s >= response.stage_s["first"]
 
 
+def test_the_batches_of_the_replica_with_the_fewest_are_counted(uses: Callable[..., DesiredState]) -> None:
+    state = uses("work")
+
+    async def fewest(engine: LocalEngine) -> int | None:
+        (deployment,) = (await engine.status()).deployments
+        return deployment.fewest_batches
+
+    async def counted() -> list[int | None]:
+        engine = LocalEngine()
+        try:
+            await engine.apply(state)
+            counts = [await fewest(engine)]
+            for _ in range(3):
+                await respond(engine, 0.0)
+            counts.append(await fewest(engine))
+            another = replace(state.deployments[0], replicas=state.deployments[0].replicas + 1)
+            await engine.apply(replace(state, deployments=(another,)))
+            return [*counts, await fewest(engine)]
+        finally:
+            await engine.close()
+
+    assert asyncio.run(counted()) == [0, 3, 0]
+
+
 def test_what_an_operator_started_ends_with_its_replica(uses: Callable[..., DesiredState]) -> None:
     replica, child = answer_of(uses("start_another"), 0)
     assert not lives(replica)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.measurement import LatencySummary, clustered_mean, held_objectives
+from circinus.serving.measurement import LatencySummary, clustered_log_ratio, clustered_mean, held_objectives
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Slos
 
 
@@ -83,3 +83,27 @@ def test_smaller_may_be_better() -> None:
     slos = Slos(accuracy=AccuracySlo(threshold=0.2, comparison="<="))
     assert held_objectives(slos, None, 0.1, 0.0) == {"accuracy": True}
     assert held_objectives(slos, None, 0.3, 0.0) == {"accuracy": False}
+
+
+def test_log_ratio_is_that_of_the_totals_and_repeats_do_not_make_it_surer() -> None:
+    observed_s, predicted_s, items = [1.0, 2.0, 6.0], [1.0, 1.0, 2.0], list("abc")
+    log_ratio, error = clustered_log_ratio(observed_s, predicted_s, items)
+    assert log_ratio == pytest.approx(math.log(9 / 4))
+    assert clustered_log_ratio(observed_s * 9, predicted_s * 9, items * 9) == pytest.approx((log_ratio, error))
+    assert clustered_log_ratio([2.0, 4.0], [1.0, 2.0], ["a", "b"]) == pytest.approx((math.log(2), 0.0))
+    assert clustered_log_ratio([2.0, 4.0], [1.0, 2.0], ["a", "a"])[1] is None
+
+
+def test_standard_error_covers_the_log_ratio_of_all_items() -> None:
+    """Items drawn at random, each sent a few times, which differ in how much longer they take."""
+    rng = np.random.default_rng(6)
+    covered = 0
+    for _ in range(400):
+        predicted_s = rng.uniform(0.5, 1.5, size=30)
+        observed_s = predicted_s * rng.uniform(1.0, 2.0, size=30)  # 1.5 times the total in the population
+        repeats = np.repeat(np.arange(30), rng.integers(1, 6, size=30))
+        sent = [str(i) for i in repeats]
+        log_ratio, error = clustered_log_ratio(observed_s[repeats].tolist(), predicted_s[repeats].tolist(), sent)
+        assert error is not None
+        covered += abs(log_ratio - math.log(1.5)) < 2 * error
+    assert 0.89 < covered / 400 < 0.99

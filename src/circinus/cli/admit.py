@@ -106,7 +106,7 @@ def _profiles(opened: OpenedPlan, asked: Query, trace: list[Path] | None) -> Map
     specification, matching = opened.specification, opened.plan_set.matching
     sources = trace_sources(trace, specification)
     names = {asked.pipeline, *_pipelines(matching)}
-    return {
+    profiles = {
         name: load_profile(
             specification,
             name,
@@ -117,6 +117,8 @@ def _profiles(opened: OpenedPlan, asked: Query, trace: list[Path] | None) -> Map
         )
         for name in sorted(names)
     }
+    corrections = opened.plan_set.corrections  # those that the others were promised with, whatever was observed since
+    return {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
 
 
 def _pipelines(matching: Matching) -> set[str]:

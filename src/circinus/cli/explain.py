@@ -9,9 +9,10 @@ import typer
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from circinus.cli.opened_plan import OpenedPlan
+    from circinus.estimation import Correction
     from circinus.profiling import PipelineProfile
 
 
@@ -24,6 +25,7 @@ def explain(
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
     from circinus.cli.profile import search
+    from circinus.reporting.correction_table import correction_table
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table, price_table
     from circinus.reporting.plan_text import PLAN_LEGEND
@@ -39,8 +41,14 @@ def explain(
     known = {query.name: query for query in opened.specification.queries}
     profiles = _profiles(opened, {known[name].pipeline for name in chosen})
     if json:
-        searches = {name: search(profiles.get(known[name].pipeline)) for name in chosen}
-        print_json("explain", {name: {**vars(decisions[name]), "search": searches[name]} for name in chosen})
+        further = {
+            name: {
+                "search": search(profiles.get(known[name].pipeline)),
+                "corrections": _corrections(opened, {known[name].pipeline}),
+            }
+            for name in chosen
+        }
+        print_json("explain", {name: {**vars(decisions[name]), **further[name]} for name in chosen})
         return
     for assignment in matching.assignments:
         if assignment.query in chosen:
@@ -50,10 +58,20 @@ def explain(
             console().print(rejection_explanation(rejection, known[rejection.query]))
     for name, profile in profiles.items():
         console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
+    corrections = _corrections(opened, {known[name].pipeline for name in chosen})
+    if corrections:
+        console().print(correction_table(corrections))
     console().print(PLAN_LEGEND, style="dim", markup=False, highlight=False)
     if not queries:
         console().print(deployment_table(matching.deployments))
         console().print(price_table(matching.prices))
+
+
+def _corrections(opened: OpenedPlan, pipelines: Collection[str]) -> tuple[Correction, ...]:
+    """Those that the plan was made with, of the operators of some pipelines."""
+    specified = opened.specification.pipelines
+    used = {operator.uses for name in pipelines for operator in specified[name].operators}
+    return tuple(entry for entry in opened.plan_set.corrections.entries if entry.uses in used)
 
 
 def _profiles(opened: OpenedPlan, pipelines: Iterable[str]) -> Mapping[str, PipelineProfile]:

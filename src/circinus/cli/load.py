@@ -12,6 +12,7 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
+    from circinus.serving.learning import Expected
     from circinus.serving.load import Traffic
     from circinus.serving.measurement import LoadReport
 
@@ -28,22 +29,30 @@ def load(
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,
+    learning: Annotated[
+        bool, typer.Option(" /--no-learning", help="Do not keep for later plans what was observed of service times.")
+    ] = True,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
+    from circinus.reporting.learning_text import learning_text
     from circinus.reporting.load_table import load_table
     from circinus.serving.load import Traffic
 
     opened = open_plan(plan_file)
     traffic = Traffic(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
     report, seen, sent = _run(opened, plan_file, items, traffic, run_dir)
+    why_not_kept = _keep(opened, report) if learning else "--no-learning"
     if json:
-        print_json("load", {**vars(report), "items_sent": sent, "items_sent_seen_by_planning": seen})
+        further = {"items_sent": sent, "items_sent_seen_by_planning": seen, "observations_kept": not why_not_kept}
+        print_json("load", {**vars(report), **further})
         return
     console().print(load_table(report))
+    if report.learning is not None:
+        console().print(learning_text(report.learning, why_not_kept))
     if seen:
         console().print(
             f"{seen} of the {sent} different items sent were measured when planning, too: their accuracy is no test of "
@@ -80,11 +89,45 @@ def _run(
                 )
             chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)
             seen = items_seen(specification, matching, opened.store, chosen, seed)
+            expected = _expected(opened)
             with load_bar(progress_console()) as bar:
-                report = await run_load(client, specification, matching, chosen, traffic, bar)
+                report = await run_load(client, specification, matching, chosen, traffic, bar, expected)
             return report, seen, sum(len(sent) for sent in chosen.values())
         finally:
             await client.disconnect()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:  # sends on time, to a fraction of a millisecond
         return runner.run(run())
+
+
+def _keep(opened: OpenedPlan, report: LoadReport) -> str:
+    """Put what was observed into the profile store; gives why it could not be: what was measured must not be lost."""
+    from circinus.errors import ProfileError
+    from circinus.profiling import save_observations
+
+    if report.learning is None or not report.learning.observations:
+        return ""
+    try:
+        save_observations(opened.store, report.learning.observations)
+    except ProfileError as error:
+        return str(error)
+    return ""
+
+
+def _expected(opened: OpenedPlan) -> Expected:
+    """What the profile, as it is now and without corrections, says of the operators in use."""
+    from datetime import UTC, datetime
+
+    from circinus.errors import OperatorError, ProfileError
+    from circinus.profiling import load_expected_services
+    from circinus.serving.learning import Expected
+
+    plan_set, services = opened.plan_set, {}
+    plans = [assignment.chosen.plan for assignment in plan_set.matching.assignments]
+    for name in sorted({plan.pipeline for plan in plans}):
+        used = [plan.configuration for plan in plans if plan.pipeline == name]
+        try:
+            services[name] = load_expected_services(opened.specification, name, opened.store, used, seed=plan_set.seed)
+        except (OperatorError, ProfileError):  # then nothing is learnt, and that is said
+            continue
+    return Expected(services, datetime.now(UTC))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from circinus.cli.previous_plan import PreviousPlan
+    from circinus.estimation import Corrections
     from circinus.matching import Changes, PlanSet, Running
     from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
@@ -56,6 +57,12 @@ def plan(
         ),
     ] = None,
     trace: Traces = None,
+    corrected: Annotated[
+        bool,
+        typer.Option(
+            " /--no-corrections", help="Plan on service times as profiled, whatever traffic showed of them since."
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -66,6 +73,7 @@ def plan(
 
     from circinus.cli.output import print_json
     from circinus.cli.profile import search
+    from circinus.estimation import NO_CORRECTIONS
     from circinus.matching import Changes, MatchSettings, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile
@@ -82,6 +90,8 @@ def plan(
         )
         for name in _pipelines_in_use(specification)
     }
+    corrections = _corrections(specification, profiles, known) if corrected else NO_CORRECTIONS
+    profiles = {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
     started = perf_counter()
     settings = MatchSettings(time_limit_s=time_limit)
     matching, _ = plan_all(specification, profiles, settings=settings, running=running)
@@ -94,6 +104,7 @@ def plan(
         seed=seed,
         created_at=datetime.now(UTC),
         planning_s=perf_counter() - started,
+        corrections=corrections,
     )
     save_plan_set(plan_set, output)
     changes = None if running is None else Changes.between(running.plans, matching)
@@ -146,6 +157,7 @@ def _print(
     changes: Changes | None,
 ) -> None:
     from circinus.cli.output import console
+    from circinus.reporting.correction_table import corrections_in_force
     from circinus.reporting.plan_table import deployment_table, plan_table
     from circinus.reporting.profile_table import searched
     from circinus.spec.spoken import duration
@@ -154,11 +166,26 @@ def _print(
     console().print(plan_table(plan_set.matching, queries), deployment_table(plan_set.matching.deployments))
     for name, profile in measured.items():
         console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
+    if plan_set.corrections.entries:
+        console().print(corrections_in_force(plan_set.corrections), markup=False, highlight=False)
     for warning in warnings:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if changes is not None:
         console().print(f"changes: {changes}", markup=False, highlight=False)
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
+
+
+def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:
+    """What traffic showed until now of the operators and pools in question."""
+    from datetime import UTC, datetime
+
+    from circinus.estimation import learn_corrections
+    from circinus.profiling import load_observations
+
+    infrastructure = specification.infrastructure
+    pools = () if infrastructure is None else infrastructure.pools
+    learnt = learn_corrections(load_observations(store), datetime.now(UTC))
+    return learnt.concerning(specification.pipelines, profiles, pools)
 
 
 def _pipelines_in_use(specification: Specification) -> list[str]:

@@ -13,7 +13,7 @@ from circinus.cli.traces import Traces, trace_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from circinus.profiling import Certificate, Judgement, PipelineProfile, Source
+    from circinus.profiling import Certificate, Judgement, Observation, PipelineProfile, Source
     from circinus.spec import Specification
 
 
@@ -54,6 +54,7 @@ def profile(
     from circinus.operators.check import check_operators
     from circinus.planning.exploration import explorer_of
     from circinus.profiling import elsewhere, load_profile, record_trace, save_trace
+    from circinus.reporting.correction_table import observation_table
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
@@ -81,6 +82,8 @@ def profile(
         if not json:
             warning = elsewhere(found.machine)
             console().print(profile_table(found, specification.pipelines[name].metric.direction, warning))
+            if show and (observed := _observed(known, name)):
+                console().print(observation_table(observed))
         if found.interrupted:
             break
     if record is not None:
@@ -88,7 +91,7 @@ def profile(
         if not json:
             console().print(f"trace written to {record}", highlight=False)
     if json:
-        print_json("profile", [_summary(found) for found in profiles])
+        print_json("profile", [_summary(p) | {"observations": _observed(known, p.pipeline)} for p in profiles])
     if any(found.interrupted for found in profiles):
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
@@ -195,6 +198,12 @@ def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
         "next": None if following is None else {name: following[name].as_dict() for name in following},
         "prior": certificate.prior,
     }
+
+
+def _observed(store: Path, pipeline: str) -> list[Observation]:
+    from circinus.profiling import load_observations
+
+    return [observation for observation in load_observations(store) if observation.pipeline == pipeline]
 
 
 def _summary(profile: PipelineProfile) -> dict[str, object]:

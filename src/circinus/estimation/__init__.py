@@ -1,6 +1,7 @@
 """What a plan would do: service, queueing, transfers, cost."""
 
 from circinus.estimation.conditions import Conditions, DeploymentLoad, merge, replicas_for
+from circinus.estimation.corrections import NO_CORRECTIONS, Correction, Corrections, learn_corrections
 from circinus.estimation.estimate import (
     Candidate,
     DeploymentUse,
@@ -14,8 +15,11 @@ from circinus.estimation.odds import Odds
 from circinus.estimation.traffic import Traffic
 
 __all__ = [
+    "NO_CORRECTIONS",
     "Candidate",
     "Conditions",
+    "Correction",
+    "Corrections",
     "DeploymentLoad",
     "DeploymentUse",
     "Estimate",
@@ -25,6 +29,7 @@ __all__ = [
     "ReplicaDemand",
     "StageEstimate",
     "Traffic",
+    "learn_corrections",
     "merge",
     "replicas_for",
 ]

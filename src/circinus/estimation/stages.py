@@ -149,7 +149,8 @@ class Stages:
         allocation: Allocation,
         conditions: Conditions | None,
     ) -> Stage:
-        slowdown = full_batch_ratio(profile, allocation.cpus, allocation.batch_size) / pool.hardware.promised_speed
+        ratio = full_batch_ratio(profile, allocation.cpus, allocation.batch_size)
+        slowdown = ratio / pool.hardware.promised_speed * profile.correction(pool.hardware)
         measured = self._of(profile)
         traffic = Traffic(self._query.rate_per_s, measured.mean_s * slowdown, measured.square_s2 * slowdown**2)
         use = DeploymentUse(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import OperatorError, PlanningError, StalePlanError
+from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
@@ -35,6 +36,7 @@ def make_plan_set(
     seed: int,
     created_at: datetime,
     planning_s: float,
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> PlanSet:
     """Everything that a plan file says.
 
@@ -47,6 +49,7 @@ def make_plan_set(
         seed: of the order in which items were measured.
         created_at: now.
         planning_s: how long planning took.
+        corrections: those that the profiles were planned on with.
     """
     folder = plan_file.resolve().parent
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
@@ -62,6 +65,7 @@ def make_plan_set(
         matching=matching,
         created_at=created_at.isoformat(timespec="seconds"),
         planning_s=planning_s,
+        corrections=corrections,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.estimation import Candidate, Estimate, ReplicaDemand
+from circinus.estimation import NO_CORRECTIONS, Candidate, Corrections, Estimate, ReplicaDemand
 from circinus.matching.resource_prices import ResourcePrice
 from circinus.planning import BestSoFar, Ladder
 from circinus.spec import Deployment, Plan, Query, Slos, Tenant
@@ -170,4 +170,7 @@ class PlanSet:
     created_at: str
     """ISO 8601, UTC."""
     planning_s: float
+    corrections: Corrections = NO_CORRECTIONS
+    """Factors on profiled service times that all estimates were made with; what is observed later does not make the
+    plan stale."""
     schema_version: int = field(default=SCHEMA_VERSION)

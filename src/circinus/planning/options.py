@@ -102,6 +102,7 @@ def option_table(
     speeds = np.array([pool.hardware.promised_speed for pool in columns.pools])
     ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
     slowdown = ratio[:, None, :] / speeds[None, :, None]
+    slowdown *= rows.corrections_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
     busy = rate_per_s * batch_s / batch_sizes
     replicas = whole_replicas(busy, targets)

@@ -6,7 +6,7 @@ prefix is one *row* of the operator's arrays, and a configuration is one row of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -19,7 +19,7 @@ from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.stages import full_batch_ratio
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.spec import OperatorSpec, Pipeline
+from circinus.spec import HardwareClass, OperatorSpec, Pipeline
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
@@ -57,6 +57,15 @@ class OperatorRows:
     """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
     sizes: tuple[tuple[float, int], ...]
     """(CPUs, batch size): all that the operator's specification allows."""
+    corrections: Mapping[tuple[str, float], FloatArray]
+    """(hardware class, its promised speed) -> (rows,) factors as of `OperatorProfile`, where there is any."""
+
+    def corrections_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
+        """(rows, len(hardware)) the factors on the seconds in service on each hardware class."""
+        factors = np.ones((len(self.mean_s), len(hardware)))
+        for column, where in enumerate(hardware):
+            factors[:, column] = self.corrections.get((where.name, where.promised_speed), 1.0)
+        return factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +193,10 @@ def _operator_rows(
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
         full_batch_ratio=np.array([[full_batch_ratio(profile, *size) for size in sizes] for profile in profiles]),
         sizes=sizes,
+        corrections={
+            where: np.array([profile.corrections.get(where, 1.0) for profile in profiles])
+            for where in dict.fromkeys(where for profile in profiles for where in profile.corrections)
+        },
     )
 
 

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from circinus.profiling.calibration import Calibration, calibrate
     from circinus.profiling.certificate import Certificate
     from circinus.profiling.dataset import Dataset, load_dataset
+    from circinus.profiling.expected_service import ExpectedService, ExpectedServices, load_expected_services
     from circinus.profiling.explorer import Assessment, Explorer, Proposal
     from circinus.profiling.held_out import record_held_out
     from circinus.profiling.load import load_profile
     from circinus.profiling.machine import Machine, elsewhere, this_machine
     from circinus.profiling.objectives import Objective
+    from circinus.profiling.observations import Observation, load_observations, save_observations
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
     from circinus.profiling.percentile_items import LEAST_ITEMS
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
@@ -38,12 +40,17 @@ else:
         "load_dataset": "dataset",
         "Assessment": "explorer",
         "Certificate": "certificate",
+        "ExpectedService": "expected_service",
+        "ExpectedServices": "expected_service",
         "Explorer": "explorer",
         "Proposal": "explorer",
         "Objective": "objectives",
         "record_held_out": "held_out",
         "LEAST_ITEMS": "percentile_items",
+        "load_expected_services": "expected_service",
+        "load_observations": "observations",
         "load_profile": "load",
+        "Observation": "observations",
         "ProfileObserver": "observer",
         "ProfileProgress": "observer",
         "SilentObserver": "observer",
@@ -66,6 +73,7 @@ else:
         "elsewhere": "machine",
         "load_trace": "trace_file",
         "record_trace": "trace_recording",
+        "save_observations": "observations",
         "save_trace": "trace_file",
         "this_machine": "machine",
         "wire_bytes": "wire",
@@ -87,12 +95,15 @@ __all__ = [
     "Certificate",
     "ConfigurationProfile",
     "Dataset",
+    "ExpectedService",
+    "ExpectedServices",
     "Explorer",
     "FailedConfiguration",
     "Judgement",
     "LocalSource",
     "Machine",
     "Objective",
+    "Observation",
     "OperatorProfile",
     "PipelineProfile",
     "ProfileObserver",
@@ -109,12 +120,15 @@ __all__ = [
     "calibrate",
     "elsewhere",
     "load_dataset",
+    "load_expected_services",
+    "load_observations",
     "load_profile",
     "load_recordings",
     "load_trace",
     "profile_pipeline",
     "record_held_out",
     "record_trace",
+    "save_observations",
     "save_trace",
     "this_machine",
     "wire_bytes",

@@ -65,7 +65,17 @@ again, and scores of other pipelines and versions. `variant.description`: JSON, 
 JSON of the knob values of each operator. `undescribed` has a row if there were scores before the step: those are
 written down when their pipeline is measured on."""
 
-STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED)
+_WHAT_WAS_OBSERVED = """
+CREATE TABLE observation (id INTEGER PRIMARY KEY, at TEXT NOT NULL, mode TEXT NOT NULL, plan TEXT NOT NULL,
+    pipeline TEXT NOT NULL, operator TEXT NOT NULL, uses TEXT NOT NULL, version TEXT NOT NULL, knobs TEXT NOT NULL,
+    hardware_class TEXT NOT NULL, speed REAL NOT NULL, cpu_model TEXT, cores INTEGER, cpus REAL NOT NULL,
+    batch_size INTEGER NOT NULL, log_ratio REAL NOT NULL, standard_error REAL NOT NULL, requests INTEGER NOT NULL,
+    items INTEGER NOT NULL);
+"""
+"""What traffic showed, see `observations.Observation`: a row for each deployment in each run, of which none is ever
+changed. `cpu_model` and `cores` are those of `profiled_on`; `knobs`: JSON."""
+
+STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED, _WHAT_WAS_OBSERVED)
 """Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""
 
 SCHEMA_VERSION = len(STEPS)

@@ -13,7 +13,7 @@ from circinus.profiling.certificate import Certificate
 from circinus.profiling.machine import Machine
 from circinus.profiling.percentile_items import LEAST_ITEMS
 from circinus.profiling.verdicts import Judgement, Verdict
-from circinus.spec import Configuration
+from circinus.spec import Configuration, HardwareClass
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -40,6 +40,13 @@ class OperatorProfile:
     that is: no gain over one item after the other on the fewest CPUs."""
     measured_allocations: frozenset[tuple[float, int]] = frozenset()
     """The combinations of `batch_ratio` that were measured."""
+    corrections: Mapping[tuple[str, float], float] = field(default_factory=dict)
+    """(hardware class, its promised speed) -> factor on the seconds in service there, learnt from traffic; see
+    `circinus.estimation.corrections`. What was measured is not changed by it."""
+
+    def correction(self, hardware: HardwareClass) -> float:
+        """The factor on the seconds in service on `hardware`; 1 where nothing was learnt."""
+        return self.corrections.get((hardware.name, hardware.promised_speed), 1.0)
 
 
 @dataclass(frozen=True, eq=False)

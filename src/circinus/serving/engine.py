@@ -110,6 +110,9 @@ class DeploymentStatus:
     requests: int
     restarts: int
     message: str = ""
+    fewest_batches: int | None = None
+    """Batches that the replica with the fewest has done since it was started; None: no replica is ready, or the engine
+    does not count. What has done few may still load and compile what it needs."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from circinus.matching import Matching
 from circinus.operators import Item
 from circinus.profiling import wire_bytes
 from circinus.serving.arrivals import Arrival, drawn_arrivals, query_rng, read_trace
-from circinus.serving.engine import Engine, Mode, Request
+from circinus.serving.engine import Engine, EngineStatus, Mode, Request
+from circinus.serving.learning import Expected, Run, learn
 from circinus.serving.measurement import GeneratorLateness, LoadReport
 from circinus.serving.open_loop import LoadProgress, OpenLoop
 from circinus.serving.scoring import measure_queries
@@ -57,6 +58,7 @@ async def run_load(
     items: Mapping[str, Sequence[Item]],
     traffic: Traffic,
     on_progress: Callable[[LoadProgress], None] | None = None,
+    expected: Expected | None = None,
 ) -> LoadReport:
     """Send traffic to the queries that `matching` serves and measure each of them.
 
@@ -72,12 +74,14 @@ async def run_load(
             these must be recorded, and should be items that planning never saw.
         traffic: what to send, and how long.
         on_progress: called about four times a second.
+        expected: what service times are held against (`LoadReport.learning`); None: nothing is learnt of them.
 
     Raises:
         ServingError: a served pipeline has no items, or the engine knows none of the routes.
         SpecError: the trace is faulty.
     """
-    mode = await _check_routes(engine, matching)
+    before = await _check_routes(engine, matching)
+    mode = before.mode
     arrivals = _arrivals(specification, matching, traffic)
     requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
     sender = OpenLoop(engine, traffic.stragglers_s)
@@ -88,11 +92,17 @@ async def run_load(
         answers = await sender.send(arrivals, requests, on_progress)
     finally:
         gc.unfreeze()
+    after = before if expected is None else await engine.status()
     measured = [answer for answer in answers if answer.due_s >= traffic.warm_up_s]
     # In a thread: other traffic may be measured in this event loop, and metrics compute.
     queries = await asyncio.to_thread(
         measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
     )
+    lateness = _lateness(sender.lateness_s)
+    learning = None
+    if expected is not None:
+        run = Run(answers, traffic.warm_up_s, lateness.late, before, after)
+        learning = learn(specification, matching, run, expected)
     return LoadReport(
         mode=str(mode),
         arrivals=_kinds(specification, matching) if traffic.trace is None else traffic.trace.name,
@@ -101,16 +111,17 @@ async def run_load(
         warm_up_s=traffic.warm_up_s,
         duration_s=traffic.duration_s,
         queries=queries,
-        lateness=_lateness(sender.lateness_s),
+        lateness=lateness,
         deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries),
         promises_kept=sum(query.satisfied for query in queries),
         promises=sum(query.served for query in queries),
+        learning=learning,
     )
 
 
-async def _check_routes(engine: Engine, matching: Matching) -> Mode:
+async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
     status = await engine.status()
     missing = sorted({a.query for a in matching.assignments} - set(status.routes))
     if missing:
@@ -118,7 +129,7 @@ async def _check_routes(engine: Engine, matching: Matching) -> Mode:
             f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}; "
             "apply this plan first"
         )
-    return status.mode
+    return status
 
 
 def _kinds(specification: Specification, matching: Matching) -> str:

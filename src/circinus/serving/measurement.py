@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Estimate
-from circinus.spec import Slos
+from circinus.profiling import Observation
+from circinus.spec import Deployment, Slos
 
 SCHEMA_VERSION = 1
 
@@ -95,6 +96,24 @@ class GeneratorLateness:
 
 
 @dataclass(frozen=True)
+class NotLearnt:
+    """A deployment whose service times teach nothing, and why."""
+
+    deployment: Deployment
+    reason: str
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a run showed of service times beside the profile."""
+
+    observations: tuple[Observation, ...]
+    """Of all deployments from which something can be learnt."""
+    refused: tuple[NotLearnt, ...]
+    """All others."""
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """All queries under one run of traffic."""
 
@@ -119,6 +138,8 @@ class LoadReport:
     """Queries that were served and whose objectives all held."""
     promises: int
     """Queries that were served."""
+    learning: Learning | None = None
+    """None: nobody asked."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -144,6 +165,37 @@ def clustered_mean(scores: Sequence[float], items: Sequence[str]) -> tuple[float
         return mean, None
     variance = clusters / (clusters - 1) * float(residuals @ residuals) / len(values) ** 2
     return mean, math.sqrt(variance)
+
+
+def clustered_log_ratio(
+    observed_s: Sequence[float], predicted_s: Sequence[float], items: Sequence[str]
+) -> tuple[float, float | None]:
+    """Logarithm of the ratio of two totals and its standard error when several requests may carry the same item.
+
+    Of totals, and not the mean of single ratios: what a request observes is the time of its whole batch, whose other
+    items it does not know. Totals over all requests count every item of every batch once on either side; a mean of
+    logarithms would be above zero wherever items differ. It is the mean service time that queues depend on, too.
+    The error is that of a ratio estimate from clusters, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 6),
+    over the ratio. Where batches have several items it is rather too large: that an item's batches are never as far
+    from the mean as the item itself then counts as if it were chance.
+
+    Args:
+        observed_s: of n >= 1 requests; not all zero.
+        predicted_s: of the same; not all zero.
+        items: key of each request's item.
+
+    Returns:
+        (log ratio, standard error); the error is None with fewer than two different items.
+    """
+    observed, predicted = np.asarray(observed_s, dtype=np.float64), np.asarray(predicted_s, dtype=np.float64)
+    ratio = float(observed.sum() / predicted.sum())
+    _, cluster = np.unique(np.asarray(items), return_inverse=True)
+    residuals = np.bincount(cluster, weights=observed - ratio * predicted)
+    clusters = len(residuals)
+    if clusters < 2:
+        return math.log(ratio), None
+    error = math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals))
+    return math.log(ratio), error / float(observed.sum())
 
 
 def held_objectives(

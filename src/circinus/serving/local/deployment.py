@@ -121,14 +121,16 @@ class RunningDeployment:
 
     def status(self) -> DeploymentStatus:
         """As it is now."""
+        ready = [replica for replica in self._replicas if replica.is_ready]
         return DeploymentStatus(
             deployment=self.deployment,
             replicas_wanted=self.wanted,
-            replicas_ready=sum(replica.is_ready for replica in self._replicas),
+            replicas_ready=len(ready),
             queue_length=len(self._queue),
             requests=self._requests,
             restarts=self._restarts,
             message=self._message,
+            fewest_batches=min((replica.batches_done for replica in ready), default=None),
         )
 
     def _start(self) -> Replica:

@@ -1,0 +1,150 @@
+"""From traffic to corrected plans, in real processes. A replay sleeps computed times, however fast the machine is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from verbs import answer, run_circinus
+
+from circinus.profiling import Observation, load_observations, save_observations
+
+PROMISED, EMULATED = 0.4, 0.5
+"""Speeds of one class: the one that promises are made with, and that of the engine."""
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The starter application, profiled; all in one pool that is faster than surely promised."""
+    folder = tmp_path_factory.mktemp("application")
+    assert run_circinus("init", cwd=folder).returncode == 0
+    (folder / "infrastructure.yaml").write_text(
+        "apiVersion: circinus/v1\nkind: Infrastructure\nmetadata: {name: shop}\nspec:\n  sites: [shop]\n  pools:\n"
+        "    - name: shop\n      site: shop\n      tier: edge\n      nodes: 2\n      cpus: 8\n      memory: 32GiB\n"
+        f"      hardware: {{class: server, relative_speed: {EMULATED}, relative_speed_bounds: [{PROMISED}, 0.6]}}\n"
+        "      price: $0.40/h\n",
+        encoding="utf-8",
+    )
+    queries = folder / "queries.yaml"
+    text = queries.read_text(encoding="utf-8").replace("source: till", "source: shop")
+    text = text.replace("source: backroom", "source: shop").replace("rate: 5/s", "rate: 20/s")
+    queries.write_text("\n".join(line for line in text.splitlines() if "cost" not in line) + "\n", encoding="utf-8")
+    run = run_circinus("profile", "--budget", "30s", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    yield folder
+    run_circinus("destroy", cwd=folder)
+
+
+def replayed(application: Path, *options: str) -> Any:
+    """What `load` says of the plan in a replay by a new engine."""
+    run_circinus("destroy", cwd=application)
+    answer("apply", "--mode", "replay", cwd=application, kind="apply")
+    return answer("load", "--duration", "5s", "--warm-up", "1s", *options, cwd=application, kind="load")
+
+
+def plan(application: Path, *options: str) -> Any:
+    return answer("plan", "--fresh", *options, cwd=application, kind="plan")["plan_set"]
+
+
+def means_s(plan_set: Any) -> dict[tuple[str, str], float]:
+    """(query, operator) -> mean seconds in service, as estimated."""
+    return {
+        (a["query"], stage["operator"]): stage["service_s"]
+        for a in plan_set["matching"]["assignments"]
+        for stage in a["chosen"]["estimate"]["stages"]
+    }
+
+
+def test_traffic_corrects_later_plans_and_corrections_do_not_compound(application: Path) -> None:
+    store = application / ".circinus" / "profiles.sqlite"
+    plain = plan(application)
+    assert plain["corrections"] == {"entries": []}
+    first = replayed(application)
+    if not first["lateness"]["late"]:  # a busy machine is refused, whatever it would show
+        assert first["observations_kept"]
+        assert first["learning"]["refused"] == []
+        for seen in first["learning"]["observations"]:
+            assert math.exp(seen["log_ratio"]) == pytest.approx(PROMISED / EMULATED)
+            assert seen["mode"] == "replay"
+        assert len(load_observations(store)) == len(first["learning"]["observations"]) > 0
+    assert plan(application)["corrections"] == {"entries": []}  # a replay says nothing of the hardware
+
+    uses = {"clean": "starter.operators:clean", "correct": "starter.operators:Correct"}
+    versions = plain["code_versions"]
+    (profile,) = answer("profile", "--show", cwd=application, kind="profile")
+    seen_really = [
+        Observation(
+            at=datetime.now(UTC).isoformat(),
+            mode="real",
+            plan="",
+            pipeline="mend",
+            operator=operator,
+            uses=uses[operator],
+            version=versions[uses[operator]],
+            knobs=next(iter(_knobs(plain, operator))),
+            hardware_class="server",
+            speed=PROMISED,
+            profiled_on=_machine(profile),
+            cpus=1.0,
+            batch_size=1,
+            log_ratio=math.log(1.5),
+            standard_error=0.01,
+            requests=500,
+            items=16,
+        )
+        for operator in uses
+    ]
+    save_observations(store, seen_really)
+    corrected = plan(application)
+    factors = {(e["uses"], str(e["knobs"])): e["factor"]["value"] for e in corrected["corrections"]["entries"]}
+    assert len(factors) == 4
+    assert all(1.1 < factor < 1.5 for factor in factors.values())
+    without = plan(application, "--no-corrections", "-o", "without.json")
+    assert without["corrections"] == {"entries": []}
+    assert means_s(without) == means_s(plain)
+    same = means_s(plain).keys() & means_s(corrected).keys()
+    assert same
+    if [a["chosen"]["plan"] for a in plain["matching"]["assignments"]] == [
+        a["chosen"]["plan"] for a in corrected["matching"]["assignments"]
+    ]:
+        for key in same:
+            assert 1.1 < means_s(corrected)[key] / means_s(plain)[key] < 1.5
+
+    text = " ".join(run_circinus("plan", "--fresh", cwd=application).stdout.split())
+    assert "corrections in force: service times of 2 operators on server" in text
+    shown = run_circinus("explain", cwd=application).stdout
+    assert "Corrections: observed over profiled service times" in " ".join(shown.split())
+    for decision in answer("explain", cwd=application, kind="explain").values():
+        assert len(decision["corrections"]) == 4
+
+    # The plan is not stale by what is observed later, and what it shows is still held against the profile alone.
+    save_observations(store, [replace(one, log_ratio=0.0) for one in seen_really])
+    second = replayed(application, "--no-learning")
+    assert not second["observations_kept"]
+    for seen in second["learning"]["observations"]:
+        assert math.exp(seen["log_ratio"]) == pytest.approx(PROMISED / EMULATED)
+    assert sum(o.mode == "replay" for o in load_observations(store)) == len(first["learning"]["observations"])
+    (profile,) = answer("profile", "--show", cwd=application, kind="profile")
+    assert len(profile["observations"]) == len(load_observations(store))
+
+
+def _machine(profile: Any) -> Any:
+    from circinus.profiling import Machine
+
+    return Machine(**profile["machine"])
+
+
+def _knobs(plan_set: Any, operator: str) -> set[Any]:
+    from circinus.spec import KnobValues
+
+    return {
+        KnobValues(tuple((name, value) for name, value in values["values"]))
+        for a in plan_set["matching"]["assignments"]
+        for name, values in a["chosen"]["plan"]["configuration"]["operators"]
+        if name == operator
+    }

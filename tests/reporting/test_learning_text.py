@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from printed import printed
+
+from circinus.estimation import learn_corrections
+from circinus.profiling import Machine, Observation
+from circinus.reporting.correction_table import correction_table, corrections_in_force
+from circinus.reporting.learning_text import learning_text
+from circinus.serving.measurement import Learning, NotLearnt
+from circinus.spec import Allocation, Deployment, KnobValues
+
+KNOBS = KnobValues.of({"size": 2})
+SEEN = Observation(
+    at="2025-06-01T00:00:00+00:00",
+    mode="real",
+    plan="",
+    pipeline="p",
+    operator="op",
+    uses="m:op",
+    version="v",
+    knobs=KNOBS,
+    hardware_class="edge",
+    speed=0.5,
+    profiled_on=Machine("CPU", 4),
+    cpus=1.0,
+    batch_size=1,
+    log_ratio=0.2,
+    standard_error=0.02,
+    requests=100,
+    items=16,
+)
+REFUSED = NotLearnt(Deployment("p", "other", KNOBS, "far", Allocation(1.0, 1, 0.5)), "it was cold")
+
+
+def test_what_is_learnt_and_what_is_not_is_said() -> None:
+    text = printed(learning_text(Learning((SEEN,), (REFUSED,))))
+    assert "p/op(size=2) on edge: service took 1.22 times what the profile predicts" in text
+    assert "standard error 2.0%, 100 requests, 16 items" in text
+    assert "later plans are corrected by it" in text
+    assert f"not learnt from {REFUSED.deployment.name}: it was cold" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "why", "said"), [("real", "--no-learning", "not kept"), ("replay", "", "mode replay")]
+)
+def test_what_is_not_used_is_said_to_be_so(mode: str, why: str, said: str) -> None:
+    observation = Observation(**{**vars(SEEN), "mode": mode})
+    text = printed(learning_text(Learning((observation,), ()), why))
+    assert said in text
+    assert "later plans are corrected" not in text
+
+
+def test_corrections_are_listed_with_bounds_and_what_they_stand_on() -> None:
+    corrections = learn_corrections([SEEN], datetime(2025, 6, 1, tzinfo=UTC))
+    specific, rest = corrections.entries
+    text = printed(correction_table(corrections.entries))
+    for entry in (specific, rest):
+        factor = entry.factor
+        assert f"{factor.value:.3g} ({factor.lower:.3g} to {factor.upper:.3g})" in text
+    assert "size=2" in text
+    assert "(all others)" in text
+    assert "edge (speed 0.5)" in text
+    line = corrections_in_force(corrections)
+    assert "service times of 1 operator on edge" in line
+    assert f"{rest.factor.value:.3g} to {specific.factor.value:.3g} times" in line
