@@ -33,13 +33,15 @@ class OperatorProfile:
     peak_memory_bytes: float
     """Resident memory of a process that has loaded the operator and processed the items."""
     load_s: float
-    """Seconds to load one replica."""
+    """Seconds to load the operator: its imports and its model."""
     batch_ratio: Mapping[tuple[float, int], float]
     """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs.
     Has every combination the operator's specification allows; one that was not measured stands at the batch size,
     that is: no gain over one item after the other on the fewest CPUs."""
     measured_allocations: frozenset[tuple[float, int]] = frozenset()
     """The combinations of `batch_ratio` that were measured."""
+    startup_s: float | None = None
+    """Seconds from asking for a replica until it can take work, `load_s` among them; None: none was started."""
 
 
 @dataclass(frozen=True, eq=False)
