@@ -179,6 +179,27 @@ def test_replicas_survive_the_process_they_were_forked_from() -> None:
     run(lambda engine: engine.apply(chain("q", Step("who", "process_id", replicas=3))), kill_nursery)
 
 
+def test_a_change_that_fails_changes_no_wait() -> None:
+    """Nor does it begin a batch that was waiting."""
+    patient = Step("who", "process_id", batch_size=2, batch_wait_s=6000.0)
+
+    async def fail(engine: LocalEngine) -> None:
+        first = asyncio.create_task(ask(engine, 0))
+
+        async def waits() -> bool:
+            return [deployment.queue_length for deployment in (await engine.status()).deployments] == [1]
+
+        await until(waits)
+        hasty = replace(patient, batch_wait_s=0.0)
+        with pytest.raises(ServingError, match="its model is missing"):
+            await engine.apply(chain("q", hasty, Step("bad", "Unloadable", after=("who",))))
+        assert await waits()
+        await engine.apply(chain("q", hasty))
+        await first
+
+    run(lambda engine: engine.apply(chain("q", patient)), fail)
+
+
 def test_a_replica_is_free_from_when_it_was_ready() -> None:
     """Not from the beginning of time: what waited for it in a replay waited so long."""
     state = chain("q", Step("first", "add"))
