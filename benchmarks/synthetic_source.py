@@ -195,7 +195,8 @@ class SyntheticRunner:
     def _facts(self, operator: str, configuration: Configuration) -> ReplicaFacts:
         values = configuration[operator]
         load_s = self._loads.pop((operator, values), None)
-        return ReplicaFacts(() if load_s is None else (load_s,), self._model.memory_bytes(operator, values))
+        loads_s = () if load_s is None else (load_s,)
+        return ReplicaFacts(loads_s, loads_s, self._model.memory_bytes(operator, values))
 
     def _service_s(self, operator: str, configuration: Configuration, items: Sequence[Item]) -> FloatArray:
         return np.asarray(self._model.service_s(operator, configuration)[self._places(items)])

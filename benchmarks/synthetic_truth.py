@@ -93,4 +93,5 @@ def _operator(model: SyntheticModel, name: str, configuration: Configuration) ->
         load_s=model.operators[name].load_s,
         batch_ratio={pair: model.batch_ratio(name, values, *pair) for pair in allowed},
         measured_allocations=frozenset(allowed),
+        startup_s=model.operators[name].load_s,
     )

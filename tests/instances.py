@@ -203,6 +203,7 @@ def _operator_profile(
             for cpus in operator.cpus
             for batch in operator.batch_sizes
         },
+        startup_s=1.0 + gain,
     )
 
 

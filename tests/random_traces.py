@@ -44,7 +44,8 @@ def random_trace(
     wanted = tuple(prefix_order(pipeline) if configurations is None else configurations)
     rows, owners = prefix_rows(pipeline, wanted)
     levels = rng.uniform(0.2, 0.9, (len(wanted), 1))
-    replicas = {(name, c[name]): TraceReplica(float(rng.integers(1, 9)) / 4, 2**20) for c in wanted for name in c}
+    loads_s = {(name, c[name]): float(rng.integers(1, 9)) / 4 for c in wanted for name in c}
+    replicas = {key: TraceReplica(load_s, 2**20, startup_s=load_s + 0.5) for key, load_s in loads_s.items()}
     return Trace(
         pipeline=pipeline.name,
         operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),

@@ -50,6 +50,8 @@ def test_profile_shows_what_is_known_without_measuring(application: Path) -> Non
     assert 4 <= len(profile["configurations"]) == 8 - profile["unmeasured"]
     assert profile["certificate"]["conclusive"] == profile["settled"]
     for configuration in profile["configurations"]:
+        for operator in configuration["operators"].values():
+            assert 0 < operator["load_s"] < operator["startup_s"]
         accuracy = configuration["accuracy"]
         assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
         assert configuration["operators"]["correct"]["service_s"] > 0
@@ -192,6 +194,7 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
                 assert query["latency_s"]["p50_s"] > 0
         status = answer("status", "--run-dir", run_dir, cwd=application, kind="status")
         assert status["healthy"]
+        assert all(deployment["startup_s"] > 0 for deployment in status["deployments"])
         assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
     finally:
         assert answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]

@@ -72,6 +72,17 @@ def test_reads_back_exactly_what_was_written(plan_set: PlanSet, tmp_path: Path) 
     assert load_plan_set(tmp_path / "plan.json") == plan_set
 
 
+def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanSet, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save_plan_set(plan_set, path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for sized in document["matching"]["deployments"]:
+        assert sized.pop("startup_s") > 0
+    path.write_text(json.dumps(document), encoding="utf-8")
+    found = load_plan_set(path)
+    assert [replace(sized, startup_s=None) for sized in plan_set.matching.deployments] == [*found.matching.deployments]
+
+
 def test_every_chosen_plan_is_a_rung_of_its_ladder(plan_set: PlanSet, tmp_path: Path) -> None:
     save_plan_set(plan_set, tmp_path / "plan.json")
     for assignment in load_plan_set(tmp_path / "plan.json").matching.assignments:

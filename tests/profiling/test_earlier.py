@@ -11,7 +11,7 @@ from circinus.profiling.addresses import Addresses, pipeline_code
 from circinus.profiling.earlier import MOST_SOURCES, EarlierScores, earlier_scores
 from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaFacts
 from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import read_dataset
+from circinus.profiling.stored import StoredReplica, read_dataset
 from circinus.profiling.writer import Writer
 from circinus.spec import Configuration, DatasetSpec, MetricSpec, OperatorSpec, Pipeline, configurations
 
@@ -74,7 +74,7 @@ def _measurement(
         for operator in pipeline.operators
     }
     scores = tuple(score_of(configuration, key) for key in keys)
-    facts = {operator.name: ReplicaFacts((1.5,), 1_000_000) for operator in pipeline.operators}
+    facts = {operator.name: ReplicaFacts((1.5,), (2.0,), 1_000_000) for operator in pipeline.operators}
     return Measurement(runs, {}, scores, facts, 0.0, 0.0)
 
 
@@ -251,11 +251,12 @@ def test_gains_of_allocations_come_along(sample: Application) -> None:
     knobs = sample.configurations[0]["left"]
     with ProfileStore(sample.store) as store:
         dataset = load_dataset(sample.pipeline, [sample.folder])
-        found = AllocationMeasurement({(1.0, 2): 1.4}, ReplicaFacts((1.5,), 2_000_000), 0.0)
+        found = AllocationMeasurement({(1.0, 2): 1.4}, ReplicaFacts((1.5,), (2.0,), 2_000_000), 0.0)
         Writer(store, addresses_of(sample, sample.pipeline), dataset).allocations("left", knobs, found)
     (source,) = known_to(sample, sample_pipeline(dataset=ELSEWHERE))
     assert source.runs.allocations["left", knobs] == {(1.0, 2): 1.4}
-    assert source.runs.replicas["left", knobs].peak_memory_bytes == 2_000_000
+    # One start when it was measured and one now.
+    assert source.runs.replicas["left", knobs] == StoredReplica(1.5, 2_000_000.0, startup_s=2.0)
 
 
 def test_the_newest_come_first_and_not_more_than_a_few(sample: Application) -> None:

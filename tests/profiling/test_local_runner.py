@@ -39,7 +39,8 @@ def test_a_measurement_has_everything(application: Application, runner: LocalRun
         assert min(runs.service_s) > 0
     assert found.runs["right"].output_bytes == tuple(wire_bytes(item.key) for item in items)
     for facts in found.replicas.values():
-        assert len(facts.load_s) == 1
+        ((load_s,), (startup_s,)) = facts.load_s, facts.startup_s
+        assert 0 < load_s < startup_s
         assert facts.peak_memory_bytes > 5_000_000
     assert found.ran_s == pytest.approx(_seconds(found))
     assert found.saved_s == 0.0
@@ -218,7 +219,7 @@ def test_allocations_run_full_batches_and_the_single_items_besides(application: 
     # Alone once each; one batch of four (the first item twice); on two CPUs once each, the first warmed up.
     assert calls == {"i00": 1 + 2 + 2, "i01": 1 + 1 + 1, "i02": 1 + 1 + 1}
     assert application.calls_of("prepare1") == {}
-    assert len(found.replica.load_s) == 0  # the one on the fewest CPUs was loaded before
+    assert found.replica.load_s == found.replica.startup_s == ()  # the one on the fewest CPUs was loaded before
     assert found.ran_s > 0
 
 

@@ -15,6 +15,7 @@ import pytest
 from circinus.errors import ProfileError
 from circinus.profiling.migrations import SCHEMA_VERSION
 from circinus.profiling.store import ProfileStore
+from circinus.profiling.stored import StoredReplica, read_replicas
 
 FIRST_SCHEMA = """
 CREATE TABLE address (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
@@ -46,6 +47,7 @@ INSERT INTO address VALUES (1, 'an item'), (2, 'a prefix');
 INSERT INTO dataset VALUES (1, 'print');
 INSERT INTO dataset_item VALUES (1, 0, 1, 'i0', 17);
 INSERT INTO service VALUES (2, 1, 0.25, 9);
+INSERT INTO replica VALUES (2, 4, 6.0, 1000);
 PRAGMA application_id = 1128878659;
 PRAGMA user_version = 1;
 """
@@ -79,6 +81,11 @@ def test_a_first_store_becomes_a_present_one_and_keeps_what_it_held(first: Path,
         assert store.known_numbers(["an item", "a prefix"]) == {"an item": 1, "a prefix": 2}
     ProfileStore(tmp_path / "new.sqlite", create=True).close()
     assert _tables(first) == _tables(tmp_path / "new.sqlite")
+
+
+def test_a_load_from_before_start_ups_were_measured_apart_was_the_whole_start_up(first: Path) -> None:
+    with ProfileStore(first) as store:
+        assert read_replicas(store, [2]) == {2: StoredReplica(1.5, 1000.0, startup_s=1.5)}
 
 
 def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:

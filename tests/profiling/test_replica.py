@@ -75,6 +75,14 @@ class Any:
             return lambda: 1
 
 @operator
+class Slow:
+    def __init__(self):
+        time.sleep(0.5)
+
+    def process(self, commands):
+        return list(commands)
+
+@operator
 class Short:
     def process(self, commands):
         return list(commands)[1:]
@@ -124,9 +132,17 @@ def test_it_loads_once_and_processes_batches(start: Callable[..., Replica]) -> N
     run = replica.process([[packed(("echo", "a"))], [packed(("echo", 2.5))]])
     assert [unpacked(output) for output in run.outputs] == ["a", 2.5]
     assert run.service_s > 0
-    assert replica.load_s > 0
+    assert 0 < replica.load_s < replica.startup_s
     assert _ask(replica, "cpus") == 3.0
     assert _ask(replica, "pid") != os.getpid()
+
+
+def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., Replica]) -> None:
+    """A model that takes long to load is in both; an interpreter takes some time, too."""
+    slow, quick = start("Slow"), start("Short")
+    assert slow.load_s >= 0.5
+    for replica in (slow, quick):
+        assert replica.startup_s - replica.load_s > 1e-3
 
 
 def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., Replica]) -> None:

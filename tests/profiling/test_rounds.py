@@ -84,7 +84,7 @@ class TimedRunner:
             },
             outputs={"joined": tuple(b"" for _ in items)},
             scores=tuple(self._score(configuration, item) for item in items),
-            replicas={name: ReplicaFacts((1.0,), 1000) for name in OPERATORS},
+            replicas={name: ReplicaFacts((1.0,), (1.5,), 1000) for name in OPERATORS},
             ran_s=ran_s,
             saved_s=needed_s - ran_s,
         )
@@ -99,7 +99,7 @@ class TimedRunner:
         self.allocations.append((operator, tuple(allocations), self.now_s))
         ran_s = sum(size for _, size in allocations) * self._takes_s(operator, configuration)
         self.now_s += ran_s
-        return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaFacts((), 1000), ran_s)
+        return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaFacts((), (), 1000), ran_s)
 
     def _takes_s(self, operator: str, configuration: Configuration) -> float:
         """Seconds may be those of an operator, or of one of its knob values: `left`, `left-high`."""

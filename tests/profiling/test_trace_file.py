@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_what_is_written_comes_back(seed: int, items: int, tmp_path_factory: pyt
         else:
             assert getattr(found, name) == value
     assert [file.name for file in path.parent.iterdir()] == ["some.trace"]
+
+
+def test_traces_without_start_ups_are_read_and_keep_their_digest(trace: Trace, tmp_path: Path) -> None:
+    """As they were written before start-ups were recorded apart from loads."""
+    older = replace(trace, replicas={key: replace(one, startup_s=None) for key, one in trace.replicas.items()})
+    save_trace(older, tmp_path / "older")
+    with np.load(tmp_path / "older") as file:
+        header = json.loads(file["header"].tobytes())
+    assert not any("startup_s" in entry for entry in header["replicas"])
+    found = load_trace(tmp_path / "older")
+    assert found.replicas == older.replicas
+    assert trace_digest(found) == trace_digest(older) != trace_digest(trace)
 
 
 def test_every_number_counts_in_the_digest(trace: Trace) -> None:

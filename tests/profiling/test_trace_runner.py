@@ -44,6 +44,7 @@ def test_it_brings_what_was_recorded() -> None:
         assert found.runs[name].output_bytes == tuple(trace.output_bytes[row, [4, 1]])
         replica = trace.replicas[name, trace.configurations[3][name]]
         assert found.replicas[name].load_s == (replica.load_s,)
+        assert found.replicas[name].startup_s == (replica.startup_s,)
         assert found.replicas[name].peak_memory_bytes == replica.peak_memory_bytes
     assert found.outputs == dict.fromkeys(PIPELINE.sinks(), (b"", b""))
 
@@ -79,7 +80,7 @@ class _Account:
                     key = name, trace.configurations[configuration][name]
                     if key not in self._loaded:
                         self._loaded.add(key)
-                        self.passed_s += trace.replicas[key].load_s
+                        self.passed_s += trace.replicas[key].whole_start_s
                     ran_s += trace.service_s[row[name], item]
                     self._keep(row[name], item)
         self.passed_s += ran_s
@@ -127,12 +128,22 @@ def test_with_room_for_all_each_prefix_costs_once_an_item() -> None:
     runner, clock = _runner(trace)
     for configuration in trace.configurations:
         runner.measure(configuration, _items(trace, range(5)))
-    loads_s = sum(replica.load_s for replica in trace.replicas.values())
-    assert clock() == pytest.approx(trace.service_s.sum() + loads_s)
+    starts_s = sum(replica.whole_start_s for replica in trace.replicas.values())
+    assert clock() == pytest.approx(trace.service_s.sum() + starts_s)
     before_s = clock()
     again = runner.measure(trace.configurations[0], _items(trace, range(5)))
     assert (again.ran_s, clock()) == (0.0, before_s)
-    assert again.replicas["first"].load_s == ()
+    assert again.replicas["first"].load_s == again.replicas["first"].startup_s == ()
+
+
+def test_where_no_start_up_was_recorded_apart_it_is_the_load() -> None:
+    trace = random_trace(PIPELINE, 2, seed=3)
+    older = {key: dataclasses.replace(replica, startup_s=None) for key, replica in trace.replicas.items()}
+    runner, clock = _runner(dataclasses.replace(trace, replicas=older))
+    found = runner.measure(trace.configurations[0], _items(trace, [0]))
+    starts = [found.replicas[name] for name in OPERATORS]
+    assert all(facts.startup_s == facts.load_s for facts in starts)
+    assert clock() == pytest.approx(found.ran_s + sum(sum(facts.load_s) for facts in starts))
 
 
 def test_allocations_take_what_their_batches_took() -> None:
@@ -149,7 +160,7 @@ def test_allocations_take_what_their_batches_took() -> None:
     one, two, three = trace.service_s[trace.rows[0, OPERATORS.index("second")], :3]
     alone_s, pairs_s = one + two + three, 1.5 * ((one + two) / 2 + (three + one) / 2)
     assert found.ran_s == pytest.approx(alone_s + pairs_s + 0.75 * alone_s)
-    assert clock() - before_s == pytest.approx(found.ran_s + replica.load_s)  # a second replica, of 2 CPUs
+    assert clock() - before_s == pytest.approx(found.ran_s + replica.whole_start_s)  # a second replica, of 2 CPUs
     assert runner.measure_allocations(configuration, "second", [(2.0, 2)], _items(trace, [0])).ran_s == 0.0
     assert runner.cpus == 2.0
 

@@ -56,9 +56,9 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
             measured = found.operators[operator.name]
             np.testing.assert_array_equal(measured.service_s, trace.service_s[row, found.items])
             np.testing.assert_array_equal(measured.output_bytes, trace.output_bytes[row, found.items])
-    loads_s = sum(replica.load_s for replica in trace.replicas.values())
+    starts_s = sum(replica.whole_start_s for replica in trace.replicas.values())
     assert profile.profiled_s == pytest.approx(trace.service_s.sum())
-    assert passed_s == pytest.approx(trace.service_s.sum() + loads_s)
+    assert passed_s == pytest.approx(trace.service_s.sum() + starts_s)
     naive_s = sum(trace.service_s[rows].sum() for rows in trace.rows)
     assert profile.saved_s == pytest.approx(naive_s - trace.service_s.sum())
 
@@ -161,7 +161,8 @@ def test_a_recorded_run_can_be_had_again_without_code_or_data(
             np.testing.assert_array_equal(operator.output_bytes, measured.output_bytes)
             assert operator.batch_ratio == measured.batch_ratio
             assert operator.measured_allocations == measured.measured_allocations
-            assert (operator.load_s, operator.peak_memory_bytes) == (measured.load_s, measured.peak_memory_bytes)
+            assert (operator.load_s, operator.startup_s) == (measured.load_s, measured.startup_s)
+            assert operator.peak_memory_bytes == measured.peak_memory_bytes
 
 
 def test_in_one_store_a_trace_and_the_operators_are_two(

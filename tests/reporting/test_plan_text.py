@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from printed import printed
 
-from circinus.matching import match
+from circinus.estimation import ReplicaDemand
+from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
 from circinus.reporting.plan_table import deployment_table, plan_table
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
@@ -41,6 +42,20 @@ def test_values_that_look_like_markup_are_printed_as_they_are() -> None:
     matching = match({"q": Frontier(query, (found,), {}, (), (), "")}, INFRA, reestimate)
     assert "edge: hear [red]" in printed(plan_table(matching, {"q": query}))
     assert "stop=[red]" in printed(deployment_table(matching.deployments))
+
+
+def test_deployments_say_how_long_a_further_replica_takes_to_start() -> None:
+    allocation = Allocation(1.0, 1, 0.5)
+    demand = ReplicaDemand(1.0, 2.0**29, 0.0, 0.0, 0.25)
+    known, unknown = (
+        SizedDeployment(Deployment("p", name, KnobValues(), "edge", allocation), demand, (0,), 0.5, startup_s)
+        for name, startup_s in (("known", 2.5), ("unknown", None))
+    )
+    shown = printed(deployment_table((known, unknown)))
+    header, *rows = (
+        [cell.strip() for cell in line.replace("┃", "│").split("│")] for line in shown.splitlines() if line[:1] in "┃│"
+    )
+    assert {row[1]: row[header.index("start-up")] for row in rows} == {"p/known": "2.5 s", "p/unknown": ""}
 
 
 def test_more_than_two_knobs_are_shown_with_their_names() -> None:

@@ -30,6 +30,15 @@ def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() 
     assert state.recordings is None
 
 
+def test_batches_wait_as_the_operator_says() -> None:
+    given = specification(query("a"))
+    (operator,) = given.pipelines["p"].operators
+    patient = operator.model_copy(update={"batch_wait_s": 0.02})
+    changed = given.pipelines["p"].model_copy(update={"operators": (patient,)})
+    state = desired_state(matching(["a"]), replace(given, pipelines={"p": changed}), Mode.REAL)
+    assert [deployment.batch_wait_s for deployment in state.deployments] == [0.02]
+
+
 def test_stages_stand_in_topological_order_with_their_prefixes() -> None:
     operators = (
         OperatorSpec(name="last", uses="m:f", after=("left", "right")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from circinus.serving.conformance import EngineConformance, ask, lives, respond,
 from circinus.serving.conformance_states import Step, chain
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
+from circinus.serving.local.messages import ReplicaSpec
+from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.replica import Replica
 from circinus.spec import Link
 
 OPERATORS = """
@@ -197,6 +201,48 @@ def test_replicas_survive_the_process_they_were_forked_from() -> None:
         assert await ask(engine, 0) != process
 
     run(lambda engine: engine.apply(chain("q", Step("who", "process_id", replicas=3))), kill_nursery)
+
+
+def test_a_change_that_fails_changes_no_wait() -> None:
+    """Nor does it begin a batch that was waiting."""
+    patient = Step("who", "process_id", batch_size=2, batch_wait_s=6000.0)
+
+    async def fail(engine: LocalEngine) -> None:
+        first = asyncio.create_task(ask(engine, 0))
+
+        async def waits() -> bool:
+            return [deployment.queue_length for deployment in (await engine.status()).deployments] == [1]
+
+        await until(waits)
+        hasty = replace(patient, batch_wait_s=0.0)
+        with pytest.raises(ServingError, match="its model is missing"):
+            await engine.apply(chain("q", hasty, Step("bad", "Unloadable", after=("who",))))
+        assert await waits()
+        await engine.apply(chain("q", hasty))
+        await first
+
+    run(lambda engine: engine.apply(chain("q", patient)), fail)
+
+
+def test_a_replica_is_free_from_when_it_was_ready() -> None:
+    """Not from the beginning of time: what waited for it in a replay waited so long."""
+    state = chain("q", Step("first", "add"))
+
+    async def start() -> tuple[float, float, float, float]:
+        loop = asyncio.get_running_loop()
+        processes = ReplicaProcesses(loop)
+        spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, (), tuple(sys.path))
+        try:
+            asked_s = loop.time()
+            replica = Replica(spec, loop, processes, lambda _: None, lambda *_: None)
+            await replica.ready
+            return asked_s, replica.startup_s, replica.free_s, loop.time()
+        finally:
+            await processes.close()
+
+    asked_s, startup_s, free_s, now_s = asyncio.run(start())
+    assert asked_s < free_s <= now_s
+    assert 0 < startup_s <= free_s - asked_s
 
 
 def test_route_without_a_way_is_refused() -> None:

@@ -27,7 +27,7 @@ SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=Fal
     st.none() | st.just(Path("/a/store.sqlite")),
 )
 def test_states_come_back_equal(knobs: dict[str, Scalar], replicas: int, mode: Mode, recordings: Path | None) -> None:
-    first = Step("first", "add", knobs=tuple(sorted(knobs.items())), replicas=replicas)
+    first = Step("first", "add", knobs=tuple(sorted(knobs.items())), replicas=replicas, batch_wait_s=replicas / 10)
     state = replace(
         chain("q", first, Step("second", "pair", after=("first", "first"), pool="far")),
         mode=mode,
@@ -40,14 +40,14 @@ def test_states_come_back_equal(knobs: dict[str, Scalar], replicas: int, mode: M
     assert repr(back.deployments) == repr(state.deployments)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 1, "state": {}}', '{"schema_version": 99}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "state": {}}', '{"schema_version": 99}'])
 def test_damaged_documents_are_refused(text: str) -> None:
     with pytest.raises(ServingError, match="desired state"):
         state_from_json(text)
 
 
 def test_document_names_its_schema_version() -> None:
-    assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 1
+    assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 2
 
 
 FIRST, OTHER = Step("first", "add", knobs=(("amount", 1),)), Step("other", "add")
@@ -76,6 +76,7 @@ def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
         replace(GIVEN, infrastructure=GIVEN.infrastructure.model_copy(update={"links": ()})),
         replace(GIVEN, deployments=tuple(replace(d, replicas=d.replicas + 1) for d in GIVEN.deployments)),
         replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),
+        replace(GIVEN, deployments=tuple(replace(d, batch_wait_s=0.02) for d in GIVEN.deployments)),
         state_of(ROUTES, [replace(FIRST, knobs=(("amount", True),)), OTHER]),
     ],
 )

@@ -27,6 +27,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    def oversleep(self, seconds: float) -> None:
+        """As if something else kept the machine busy for so long: whatever is due meanwhile is late."""
+        self._jumping.now_s += seconds
+
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """At once: virtual time would not wait for a thread."""
         future: asyncio.Future[Any] = self.create_future()

@@ -154,6 +154,9 @@ FIELDS: list[Case] = [
     ("batch_sizes: [1, 4]", "batch_sizes: 0", 46, "spec.operators[1].batch_sizes", ("found 0", "at least 1")),
     ("batch_sizes: [1, 4]", "batch_sizes: [4, 4]", 46, "spec.operators[1].batch_sizes[1]", ("4 again", "once")),
     ("batch_sizes: [1, 4]", "gpus: -1", 46, "spec.operators[1].gpus", ("found -1", "at least 0")),
+    ("batch_sizes: [1, 4]", "batch_wait: 20", 46, "spec.operators[1].batch_wait", ("found 20", "add the unit")),
+    ("batch_sizes: [1, 4]", "batch_wait: -1ms", 46, "spec.operators[1].batch_wait", ("found '-1ms'", "a duration")),
+    ("batch_sizes: [1, 4]", "batch_waits: 1ms", 46, "spec.operators[1].batch_waits", ("did you mean batch_wait?",)),
     ("choices: [1, 5]", "choices: []", 44, "spec.operators[1].knobs[1].choices", ("empty list", "at least 1")),
     ("choices: [1, 5]", "choices: [1, 5, 1]", 44, "spec.operators[1].knobs[1].choices[2]", ("1 again", "choice once")),
     (

@@ -91,6 +91,7 @@ def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
                 gpus=draw(st.sampled_from([0.0, 0.5, 1.0])),
                 gpu_memory_bytes=draw(st.floats(min_value=0, max_value=2**34)),
                 batch_sizes=draw(some(st.integers(1, 64))),
+                batch_wait_s=draw(st.just(0.0) | st.floats(min_value=0, max_value=3600)),
                 allowed_tiers=draw(st.none() | subset(TIERS)),
             )
         )

@@ -68,6 +68,8 @@ FORMS = [
     ("after: denoise", "after: [denoise]"),
     ("cpus: [1, 2]", "cpus: 2"),
     ("batch_sizes: [1, 4]", "batch_sizes: 4"),
+    ("batch_sizes: [1, 4]", "batch_wait: 20ms"),
+    ("batch_sizes: [1, 4]", "batch_wait: 0"),
     ("[device, edge]", "edge"),
     ("        - name: model\n          choices: [tiny, base]\n        - name: beam\n          choices: [1, 5]\n",
      "        model: tiny\n        beam: {choices: 5, only_if: {model: tiny}}\n"),

@@ -51,11 +51,12 @@ def test_faults_of_fields_and_of_references_come_together() -> None:
 def test_short_forms_are_taken_in_python_too() -> None:
     operator = OperatorSpec(
         name="o", uses="m:f", after="a", cpus=2, batch_sizes=4, allowed_tiers="edge", gpu_memory="1GiB",
+        batch_wait="20ms",
         knobs={"model": ["tiny", "base"], "beam": {"choices": 5, "only_if": {"model": "base"}}},
     )  # fmt: skip
     assert operator == OperatorSpec(
         name="o", uses="m:f", after=("a",), cpus=(2.0,), batch_sizes=(4,), allowed_tiers=("edge",),
-        gpu_memory_bytes=2.0**30,
+        gpu_memory_bytes=2.0**30, batch_wait_s=0.02,
         knobs=(
             Knob(name="model", choices=("tiny", "base")),
             Knob(name="beam", choices=(5,), only_if={"model": ("base",)}),
@@ -76,6 +77,8 @@ def test_cpus_and_batch_sizes_are_sorted_and_may_be_fractions() -> None:
         ({"cpus": [True]}, "found true, expected a number"),
         ({"batch_sizes": [0]}, "found 0, expected at least 1"),
         ({"batch_sizes": [1.0]}, "expected a whole number"),
+        ({"batch_wait_s": -1}, "found -1, expected a duration of at least 0"),
+        ({"batch_wait_s": float("inf")}, "expected a duration of at least 0, and finite"),
         ({"gpus": float("nan")}, "found NaN, expected a finite number"),
         ({"gpu_memory_bytes": -1}, "found -1, expected a size of at least 0"),
         ({"allowed_tiers": []}, "expected a list of at least 1"),

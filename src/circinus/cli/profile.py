@@ -234,6 +234,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
                         "output_bytes": float(operator.output_bytes.mean()),
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,
+                        "startup_s": operator.startup_s,
                         "measured_allocations": len(operator.measured_allocations),
                         "allowed_allocations": len(operator.batch_ratio),
                     }

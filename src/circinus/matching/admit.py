@@ -17,6 +17,7 @@ from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
 from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
 from circinus.matching.resource_prices import ResourcePrice
+from circinus.matching.start_ups import with_start_ups
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -78,7 +79,9 @@ def admit_query(
     )
     if admission.assignment is None:
         return admission, matching
-    return admission, with_admitted(running, matching, admission, specification.queries)
+    wider = with_admitted(running, matching, admission, specification.queries)
+    deployments = with_start_ups(wider.deployments, profiles, specification.infrastructure)
+    return admission, replace(wider, deployments=deployments)
 
 
 def beside_matching(

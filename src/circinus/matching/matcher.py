@@ -27,6 +27,7 @@ from circinus.matching.resource_prices import relaxed
 from circinus.matching.reuse import Compose
 from circinus.matching.running import Running
 from circinus.matching.sizing import Reestimate
+from circinus.matching.start_ups import with_start_ups
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -79,7 +80,7 @@ def plan_all(
         running=running,
         estimated=True,
     )
-    return matching, frontiers
+    return replace(matching, deployments=with_start_ups(matching.deployments, profiles, infrastructure)), frontiers
 
 
 def match(

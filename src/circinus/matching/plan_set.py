@@ -27,6 +27,9 @@ class SizedDeployment:
     """For each replica the index of its node in the pool, ascending."""
     utilization: float
     """Share of the time that a replica is busy at the merged rate."""
+    startup_s: float | None = None
+    """Seconds from asking for a further replica in its pool until that can take work; None: not profiled, or planned
+    before that was told."""
 
     @property
     def replicas(self) -> int:

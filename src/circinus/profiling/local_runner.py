@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -26,6 +27,11 @@ from circinus.spec import Configuration, OperatorSpec
 
 _CACHE_BYTES = 512 * 2**20
 _TIMEOUT_S = 600.0
+
+
+class _Start(NamedTuple):
+    load_s: float
+    startup_s: float
 
 
 class _Run(NamedTuple):
@@ -76,7 +82,7 @@ class LocalRunner:
         self._runs: dict[tuple[str, str], _Run] = {}
         self._failures: dict[tuple[str, str], str] = {}
         self._unloadable: dict[ReplicaKey, str] = {}
-        self._loads: dict[ReplicaKey, list[float]] = {}
+        self._starts: dict[ReplicaKey, list[_Start]] = {}
         self._peaks: dict[ReplicaKey, int] = {}
 
     def __enter__(self) -> Self:
@@ -154,9 +160,10 @@ class LocalRunner:
             ratios[cpus, size] = batch_s / max(alone_s, 1e-9)
             ran_s += batch_s
         keys = {self._key(spec, configuration, cpus) for cpus in (min(spec.cpus), *(c for c, _ in allocations))}
-        loads = self._loads.pop(self._key(spec, configuration, min(spec.cpus)), [])
-        facts = ReplicaFacts(tuple(loads), max(self._peaks[key] for key in keys))
-        return AllocationMeasurement(ratios, facts, ran_s)
+        facts = self._replica_facts(self._key(spec, configuration, min(spec.cpus)))
+        return AllocationMeasurement(
+            ratios, replace(facts, peak_memory_bytes=max(self._peaks[key] for key in keys)), ran_s
+        )
 
     def _outputs(
         self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]
@@ -227,7 +234,7 @@ class LocalRunner:
 
     def _load(self, key: ReplicaKey) -> Replica:
         replica = Replica(key, self._addresses.code.operators[key.uses], self._module_paths, self._timeout_s)
-        self._loads.setdefault(key, []).append(replica.load_s)
+        self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
         return replica
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> ReplicaKey:
@@ -238,8 +245,15 @@ class LocalRunner:
         for spec in self._topological:
             key = self._key(spec, configuration, min(spec.cpus))
             if key in self._peaks:
-                found[spec.name] = ReplicaFacts(tuple(self._loads.pop(key, ())), self._peaks[key])
+                found[spec.name] = self._replica_facts(key)
         return found
+
+    def _replica_facts(self, key: ReplicaKey) -> ReplicaFacts:
+        """Of its starts those that were not told before."""
+        starts = self._starts.pop(key, [])
+        return ReplicaFacts(
+            tuple(start.load_s for start in starts), tuple(start.startup_s for start in starts), self._peaks[key]
+        )
 
     def _error(
         self, spec: OperatorSpec, configuration: Configuration, item: Item | None, reason: str

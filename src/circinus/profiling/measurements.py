@@ -109,6 +109,7 @@ class Measurements:
             load_s=replica.load_s,
             batch_ratio=ratios,
             measured_allocations=measured_allocations(ratios, measured),
+            startup_s=replica.startup_s,
         )
 
     def footprints(self, listed: Sequence[Configuration], speeds: Mapping[str, float]) -> Footprints:

@@ -42,8 +42,9 @@ CREATE TABLE recording (pipeline TEXT NOT NULL, prefix TEXT NOT NULL, operator T
     seed INTEGER NOT NULL, PRIMARY KEY (pipeline, prefix)) WITHOUT ROWID;
 """
 """`address` numbers the content addresses of `addresses` and of items; `subject`, `item`, `source`, `service`, `output`
-and `replica` are such numbers. `replica.load_s` is the sum over `loads`. `recording` says which addresses the latest
-measurement of a pipeline used for a prefix, so that recordings are found without the pipeline's code."""
+and `replica` are such numbers. `replica.load_s` is the sum over `loads`, see `_START_UPS`. `recording` says which
+addresses the latest measurement of a pipeline used for a prefix, so that recordings are found without the pipeline's
+code."""
 
 _MACHINES_AND_STRATA = """
 CREATE TABLE machine (id INTEGER PRIMARY KEY, cpu_model TEXT NOT NULL, cores INTEGER NOT NULL,
@@ -75,7 +76,14 @@ CREATE TABLE observation (id INTEGER PRIMARY KEY, at TEXT NOT NULL, mode TEXT NO
 """What traffic showed, see `observations.Observation`: a row for each deployment in each run, of which none is ever
 changed. `cpu_model` and `cores` are those of `profiled_on`; `knobs`: JSON."""
 
-STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED, _WHAT_WAS_OBSERVED)
+_START_UPS = """
+ALTER TABLE replica ADD COLUMN startup_s REAL NOT NULL DEFAULT 0;
+UPDATE replica SET startup_s = load_s;
+"""
+"""`replica.startup_s`: sum over `loads` of the seconds from asking for a replica until it could take work. Before the
+step `load_s` was just that, and stays so for the loads that are in it: never less than the operator's own."""
+
+STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED, _WHAT_WAS_OBSERVED, _START_UPS)
 """Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""
 
 SCHEMA_VERSION = len(STEPS)

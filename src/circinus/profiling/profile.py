@@ -33,7 +33,7 @@ class OperatorProfile:
     peak_memory_bytes: float
     """Resident memory of a process that has loaded the operator and processed the items."""
     load_s: float
-    """Seconds to load one replica."""
+    """Seconds to load the operator: its imports and its model."""
     batch_ratio: Mapping[tuple[float, int], float]
     """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs.
     Has every combination the operator's specification allows; one that was not measured stands at the batch size,
@@ -43,6 +43,8 @@ class OperatorProfile:
     corrections: Mapping[tuple[str, float], float] = field(default_factory=dict)
     """(hardware class, its promised speed) -> factor on the seconds in service there, learnt from traffic; see
     `circinus.estimation.corrections`. What was measured is not changed by it."""
+    startup_s: float | None = None
+    """Seconds from asking for a replica until it can take work, `load_s` among them; None: none was started."""
 
     def correction(self, hardware: HardwareClass) -> float:
         """The factor on the seconds in service on `hardware`; 1 where nothing was learnt."""

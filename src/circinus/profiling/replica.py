@@ -71,11 +71,15 @@ class Replica:
             key.uses, version, key.knobs.as_dict(), key.cpus, tuple(p.resolve() for p in module_paths), tuple(sys.path)
         )
         try:
-            self._call(request)
+            loaded = self._call(request)
         except BaseException:
             self.close()
             raise
-        self.load_s = time.perf_counter() - began
+        assert isinstance(loaded, Loaded)
+        self.load_s = loaded.load_s
+        """Seconds to import the operator and to make it with its knobs."""
+        self.startup_s = time.perf_counter() - began
+        """Seconds from asking for the process until it could take a batch: interpreter, imports, `load_s`."""
 
     def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
         """Process a batch of packed inputs (for each item, one for each parent) and measure it.

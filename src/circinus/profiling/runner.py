@@ -54,7 +54,9 @@ class ReplicaFacts:
     """What was seen of an operator's replicas meanwhile."""
 
     load_s: tuple[float, ...]
-    """Seconds of each load that was needed, from starting the process until it was ready."""
+    """Seconds that the operator took to load, each time that a replica had to be started."""
+    startup_s: tuple[float, ...]
+    """Seconds that the replica took each of these times, from being asked for until it could take work."""
     peak_memory_bytes: int
     """Greatest resident memory of a process that holds nothing but this operator, interpreter included. Programs that
     the operator starts itself are not in it."""

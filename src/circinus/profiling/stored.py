@@ -40,6 +40,8 @@ class StoredReplica:
     load_s: float
     """Mean of all loads."""
     peak_memory_bytes: float
+    startup_s: float | None = None
+    """Mean of all start-ups; None: there was none."""
 
 
 def read_dataset(store: ProfileStore, source: str, seed: int) -> StoredDataset | None:
@@ -97,10 +99,10 @@ def read_scores(store: ProfileStore, subjects: Sequence[int], numbers: IntArray)
 
 def read_replicas(store: ProfileStore, subjects: Sequence[int]) -> Mapping[int, StoredReplica]:
     """What is known of replicas, by subject."""
-    query = "SELECT subject, loads, load_s, peak_memory_bytes FROM replica"
+    query = "SELECT subject, loads, load_s, startup_s, peak_memory_bytes FROM replica"
     return {
-        subject: StoredReplica(load_s / max(1, loads), float(peak))
-        for subject, loads, load_s, peak in _rows(store, query, subjects)
+        subject: StoredReplica(load_s / max(1, loads), float(peak), startup_s / loads if loads else None)
+        for subject, loads, load_s, startup_s, peak in _rows(store, query, subjects)
     }
 
 

@@ -28,10 +28,18 @@ class TraceReplica:
     """What was recorded of an operator with its knob values."""
 
     load_s: float
+    """Seconds that the operator took to load."""
     peak_memory_bytes: int
     batch_ratio: Mapping[tuple[float, int], float] = field(default_factory=dict)
     """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs; of what
     was measured alone."""
+    startup_s: float | None = None
+    """Seconds from asking for a replica until it could take work; None: not recorded apart, it is `load_s`."""
+
+    @property
+    def whole_start_s(self) -> float:
+        """Seconds that starting a replica takes."""
+        return self.load_s if self.startup_s is None else self.startup_s
 
 
 @dataclass(frozen=True, eq=False)

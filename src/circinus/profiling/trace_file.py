@@ -103,6 +103,8 @@ def _header(trace: Trace) -> dict[str, Any]:
                 "load_s": replica.load_s,
                 "peak_memory_bytes": replica.peak_memory_bytes,
                 "batch_ratio": [[cpus, size, ratio] for (cpus, size), ratio in sorted(replica.batch_ratio.items())],
+                # Left out where it is not known, so that traces from before it was have the digest that they had.
+                **({} if replica.startup_s is None else {"startup_s": replica.startup_s}),
             }
             for (operator, knobs), replica in sorted(trace.replicas.items())
         ],
@@ -136,6 +138,7 @@ def _trace(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Trace:
                 float(r["load_s"]),
                 int(r["peak_memory_bytes"]),
                 {(float(cpus), int(size)): float(ratio) for cpus, size, ratio in r["batch_ratio"]},
+                None if r.get("startup_s") is None else float(r["startup_s"]),
             )
             for r in header["replicas"]
         },

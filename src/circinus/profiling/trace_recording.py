@@ -74,7 +74,9 @@ def _replicas(
         number = numbers.get(addresses.replica(*key))
         if number is not None and number in known:
             replica = known[number]
-            found[key] = TraceReplica(replica.load_s, int(replica.peak_memory_bytes), dict(ratios.get(number, {})))
+            found[key] = TraceReplica(
+                replica.load_s, int(replica.peak_memory_bytes), dict(ratios.get(number, {})), replica.startup_s
+            )
     return found
 
 

@@ -61,7 +61,8 @@ class TraceRunner:
         self._failures = {failure.configuration: failure for failure in trace.failures}
         self._cache: GreedyDualSize[tuple[str, str]] = GreedyDualSize(cache_bytes)
         self._loaded: set[tuple[str, KnobValues, float]] = set()
-        self._loads: dict[tuple[str, KnobValues], float] = {}
+        self._untold: set[tuple[str, KnobValues]] = set()
+        """Whose start on the fewest CPUs no measurement has brought back yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -186,16 +187,18 @@ class TraceRunner:
         key = spec.name, configuration[spec.name]
         if (*key, cpus) in self._loaded:
             return
-        load_s = self._trace.replicas[key].load_s
         self._loaded.add((*key, cpus))
-        self._clock.advance(load_s)
+        self._clock.advance(self._trace.replicas[key].whole_start_s)
         if cpus == min(spec.cpus):
-            self._loads[key] = load_s
+            self._untold.add(key)
 
     def _facts(self, operator: str, configuration: Configuration) -> ReplicaFacts:
         key = operator, configuration[operator]
-        load_s = self._loads.pop(key, None)
-        return ReplicaFacts(() if load_s is None else (load_s,), self._trace.replicas[key].peak_memory_bytes)
+        replica = self._trace.replicas[key]
+        if key not in self._untold:
+            return ReplicaFacts((), (), replica.peak_memory_bytes)
+        self._untold.remove(key)
+        return ReplicaFacts((replica.load_s,), (replica.whole_start_s,), replica.peak_memory_bytes)
 
     def _service_s(self, operator: str, configuration: Configuration, item: Item) -> float:
         return float(self._trace.service_s[self._row(operator, configuration), self._items[item.key]])

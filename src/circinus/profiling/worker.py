@@ -53,6 +53,9 @@ class ProcessRequest:
 class Loaded:
     """The operator is ready."""
 
+    load_s: float
+    """Seconds to import it and to make it with its knobs; not those of the process until then."""
+
 
 @dataclass(frozen=True)
 class Processed:
@@ -87,8 +90,9 @@ def main() -> None:
             reply: Loaded | Processed | Failed
             try:
                 if isinstance(request, LoadRequest):
+                    began = time.perf_counter()
                     operator = _load(request)
-                    reply = Loaded()
+                    reply = Loaded(time.perf_counter() - began)
                 else:
                     assert operator is not None, "asked to process before anything was loaded"
                     reply = _process(operator, request)

@@ -129,9 +129,11 @@ class Writer:
         address = self._addresses.replica(operator, knobs)
         number = self._store.numbers([address])[address]
         self._store.write(
-            "INSERT INTO replica VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, "
-            "load_s = load_s + excluded.load_s, peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
-            [(number, len(facts.load_s), sum(facts.load_s), facts.peak_memory_bytes)],
+            "INSERT INTO replica (subject, loads, load_s, startup_s, peak_memory_bytes) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, load_s = load_s + excluded.load_s, "
+            "startup_s = startup_s + excluded.startup_s, "
+            "peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
+            [(number, len(facts.load_s), sum(facts.load_s), sum(facts.startup_s), facts.peak_memory_bytes)],
         )
 
     def _write_effort(self, subject: int, ran_s: float, saved_s: float) -> None:

@@ -108,7 +108,7 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
     table = Table(title="Deployments", title_justify="left")
     for column in ("operator", "knobs", "pool"):
         table.add_column(column, overflow="fold")
-    for column in ("replicas", "CPUs each", "memory each", "batch", "busy", "cost"):
+    for column in ("replicas", "CPUs each", "memory each", "batch", "busy", "start-up", "cost"):
         table.add_column(column, justify="right")
     for sized in sorted(deployments, key=lambda d: (d.deployment.pool, d.deployment.pipeline, d.deployment.operator)):
         deployment = sized.deployment
@@ -121,6 +121,7 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
             size(sized.demand.memory_bytes),
             str(deployment.allocation.batch_size),
             f"{sized.utilization:.0%}",
+            "" if sized.startup_s is None else duration(sized.startup_s),
             usd_per_h(sized.demand.cost_usd_per_h * sized.replicas),
         )
     return table

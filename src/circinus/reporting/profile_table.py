@@ -44,7 +44,7 @@ def _operators(profile: PipelineProfile) -> Table:
     table = Table(title="Operators", title_justify="left")
     for column in ("operator", "knobs"):
         table.add_column(column, overflow="fold")
-    for column in ("mean time", "output", "load", "memory", "allocations measured"):
+    for column in ("mean time", "output", "load", "start-up", "memory", "allocations measured"):
         table.add_column(column, justify="right")
     alike: dict[tuple[str, KnobValues], list[OperatorProfile]] = {}
     for name in profile.configurations[0].operators:
@@ -58,6 +58,7 @@ def _operators(profile: PipelineProfile) -> Table:
             spread(duration, min(service_s), max(service_s)),
             size(sum(float(operator.output_bytes.mean()) for operator in found) / len(found)),
             duration(found[0].load_s),
+            "" if found[0].startup_s is None else duration(found[0].startup_s),
             size(found[0].peak_memory_bytes),
             f"{len(found[0].measured_allocations)} of {len(found[0].batch_ratio)}",
         )

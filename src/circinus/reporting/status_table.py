@@ -8,13 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.serving import EngineStatus
+from circinus.spec.spoken import duration
 
 
 def status_table(status: EngineStatus) -> RenderableType:
     """A row for each deployment."""
     table = Table(title=f"Engine, mode {status.mode}", title_justify="left")
     table.add_column("deployment", overflow="fold")
-    for column in ("ready", "queue", "requests", "restarts"):
+    for column in ("ready", "queue", "requests", "restarts", "start-up"):
         table.add_column(column, justify="right")
     table.add_column("message", overflow="fold")
     for deployment in status.deployments:
@@ -25,6 +26,7 @@ def status_table(status: EngineStatus) -> RenderableType:
             str(deployment.queue_length),
             str(deployment.requests),
             str(deployment.restarts),
+            "" if deployment.startup_s is None else duration(deployment.startup_s),
             escape(deployment.message),
         )
     return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))

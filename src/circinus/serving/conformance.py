@@ -182,6 +182,42 @@ class EngineConformance:
             assert response.busy_s["meet"] == pytest.approx(response.stage_s["meet"] / response.output[1])
 
     @driven
+    async def test_a_batch_waits_to_fill(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", batch_size=3, batch_wait_s=100 * _PATIENCE_S)))
+        value = {"folder": str(tmp_path), "parties": 3}
+        waiting = [asyncio.create_task(ask(engine, value)) for _ in range(2)]
+        await until(lambda: _waiting(engine, 2))  # a replica is free, and would have taken the first by now
+        answers = [await ask(engine, value), *await asyncio.gather(*waiting)]
+        assert [size for _, size in answers] == [3, 3, 3]
+
+    @driven
+    async def test_the_oldest_of_a_batch_waits_no_longer_than_it_may(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.apply(chain("q", Step("meet", "Meet", batch_size=3, batch_wait_s=0.05)))
+        response = await respond(engine, {"folder": str(tmp_path), "parties": 1})
+        assert response.output[1] == 1
+        assert response.latency_s >= 0.05 + response.stage_s["meet"]
+
+    @driven
+    async def test_batches_of_one_do_not_wait(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("first", "add", batch_wait_s=100 * _PATIENCE_S)))
+        assert await ask(engine, 1) == 2
+
+    @driven
+    async def test_another_batch_wait_replaces_no_replica(self, engine: Engine) -> None:
+        who = Step("who", "process_id", batch_size=4)
+        await engine.apply(chain("q", replace(who, batch_wait_s=0.01)))
+        process = await ask(engine, 0)
+        await engine.apply(chain("q", who))
+        assert await ask(engine, 0) == process
+
+    @driven
+    async def test_start_up_is_told_once_there_was_one(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("who", "process_id", replicas=2)))
+        (deployment,) = (await engine.status()).deployments
+        assert deployment.startup_s is not None
+        assert deployment.startup_s > 0
+
+    @driven
     async def test_operator_error_names_operator_and_item(self, engine: Engine) -> None:
         refuse = Step("refuse", "refuse_negative", batch_size=8)
         await engine.apply(chain("q", refuse, Step("who", "process_id", after=("refuse",))))

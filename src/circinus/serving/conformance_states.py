@@ -62,6 +62,7 @@ class Step:
     pool: str = "near"
     replicas: int = 1
     batch_size: int = 1
+    batch_wait_s: float = 0.0
 
     @property
     def deployment(self) -> Deployment:
@@ -84,6 +85,7 @@ class Step:
             cpus=0.1,
             memory_bytes=_MIB,
             relative_speed=1.0,
+            batch_wait_s=self.batch_wait_s,
         )
 
 

@@ -84,13 +84,14 @@ def _desired_deployment(
     versions: Mapping[str, str],
 ) -> DesiredDeployment:
     deployment = sized.deployment
-    uses = pipelines[deployment.pipeline].operator(deployment.operator).uses
+    operator = pipelines[deployment.pipeline].operator(deployment.operator)
     return DesiredDeployment(
         deployment=deployment,
-        uses=uses,
+        uses=operator.uses,
         replicas=sized.replicas,
         cpus=sized.demand.cpus,
         memory_bytes=sized.demand.memory_bytes,
         relative_speed=infrastructure.pool(deployment.pool).hardware.speed,
-        operator_version=versions.get(uses, ""),
+        operator_version=versions.get(operator.uses, ""),
+        batch_wait_s=operator.batch_wait_s,
     )

@@ -34,6 +34,12 @@ class DesiredDeployment:
     """Of its pool's hardware class: service times are those of this machine divided by this."""
     operator_version: str = ""
     """Of the operator's code: replicas that run another version are replaced."""
+    batch_wait_s: float = 0.0
+    """How long its oldest waiting item may wait for its batch to fill.
+
+    With a replica free at f, the oldest waiting item having arrived at a1 and the b-th at ab (never, where there are
+    fewer; b the batch size), a batch begins at max(f, min(a1 + batch_wait_s, ab)) and takes the up to b oldest items
+    that had arrived by then. Another wait replaces no replica."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,9 @@ class DeploymentStatus:
     fewest_batches: int | None = None
     """Batches that the replica with the fewest has done since it was started; None: no replica is ready, or the engine
     does not count. What has done few may still load and compile what it needs."""
+    startup_s: float | None = None
+    """Mean seconds from asking for a replica until it could take work, over all that were started; None: none was
+    ready yet."""
 
 
 @dataclass(frozen=True)

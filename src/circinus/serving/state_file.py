@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _ADAPTER = TypeAdapter(DesiredState)
 

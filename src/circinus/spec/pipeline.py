@@ -12,7 +12,7 @@ from circinus.spec.faults import Expects, Wrong, describe, wrong
 from circinus.spec.forms import KeyedByName, OneOrMany, ascending, distinct
 from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
 from circinus.spec.slo import Score
-from circinus.spec.units import Bytes
+from circinus.spec.units import Bytes, DurationS
 
 DEFAULT_HELD_OUT = 0.2
 
@@ -59,6 +59,9 @@ class OperatorSpec(SpecModel):
         tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(ascending("batch size")), OneOrMany()
     ] = Field(default=(1,), min_length=1)
     """Items that one replica may process at once; ascending."""
+    batch_wait_s: DurationS = Field(default=0.0, alias="batch_wait")
+    """How long the oldest item that waits for a free replica may wait for its batch to fill; 0: not at all. Without
+    effect where the batch size is 1."""
     allowed_tiers: (
         Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(distinct("tier")), OneOrMany()] | None
     ) = None

@@ -134,6 +134,7 @@ class OperatorsElsewhere:
             load_s=replica.load_s,
             batch_ratio=ratios,
             measured_allocations=measured_allocations(ratios, measured),
+            startup_s=replica.startup_s,
         )
 
     def code(self, prefix: Configuration) -> IntArray | None:

@@ -103,5 +103,6 @@ class _Shared:
                 load_s=self._runs.replicas[replica].load_s,
                 batch_ratio=ratios,
                 measured_allocations=measured_allocations(ratios, measured),
+                startup_s=self._runs.replicas[replica].startup_s,
             )
         return self._known[key]

@@ -1,13 +1,13 @@
-"""One deployment: a queue in order of arrival, and replicas that each take a batch from it whenever they are free."""
+"""One deployment: a queue in order of arrival, and replicas that take batches from it when they are free."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DeploymentStatus
+from circinus.serving.local.batching import BatchQueue
 from circinus.serving.local.messages import Ending, RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.local.replica import Replica, Work
@@ -21,10 +21,7 @@ _LONGEST_PAUSE_S = 10.0
 
 
 class RunningDeployment:
-    """Keeps as many replicas as are wanted, and every one of them busy as long as anything waits.
-
-    Batching is greedy: a free replica takes what waits, up to the batch size, and never waits for more.
-    """
+    """Keeps as many replicas as are wanted, and gives them what waits, batch by batch (`BatchQueue` says when)."""
 
     def __init__(
         self,
@@ -32,6 +29,7 @@ class RunningDeployment:
         spec: ReplicaSpec,
         loop: asyncio.AbstractEventLoop,
         processes: ReplicaProcesses,
+        batch_wait_s: float = 0.0,
     ) -> None:
         self.deployment = deployment
         self.wanted = 0
@@ -39,12 +37,17 @@ class RunningDeployment:
         self._loop = loop
         self._processes = processes
         self._stages: dict[int, RecordedStage] = {}
-        self._queue: deque[Work] = deque()
+        self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
+        self._alarm: asyncio.TimerHandle | None = None
+        """Rings when the batch that a free replica waits for begins."""
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
         self._leaving: set[Replica] = set()
         self._requests = 0
         self._restarts = 0
+        self._starts = 0
+        self._starting_s = 0.0
+        """Seconds that so many replicas took until they could take work, together."""
         self._message = ""
         self._pause_s = 0.0
         """Before the next replacement; grows as long as replicas end without having done anything."""
@@ -73,6 +76,11 @@ class RunningDeployment:
             if replica in self._idle:
                 self._idle.remove(replica)
             replica.leave()
+
+    def wait_for_batches(self, batch_wait_s: float) -> None:
+        """From now on the oldest waiting item may wait this long for its batch to fill."""
+        self._queue.batch_wait_s = batch_wait_s
+        self._dispatch()
 
     async def retire(self) -> None:
         """When no request needs it any more, end all replicas and wait until they have ended."""
@@ -113,10 +121,7 @@ class RunningDeployment:
     def enqueue(self, work: Work) -> None:
         """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
-        position = len(self._queue)
-        while position and self._queue[position - 1].due_s > work.due_s:
-            position -= 1
-        self._queue.insert(position, work)
+        self._queue.put(work)
         self._dispatch()
 
     def status(self) -> DeploymentStatus:
@@ -131,6 +136,7 @@ class RunningDeployment:
             restarts=self._restarts,
             message=self._message,
             fewest_batches=min((replica.batches_done for replica in ready), default=None),
+            startup_s=self._starting_s / self._starts if self._starts else None,
         )
 
     def _start(self) -> Replica:
@@ -143,44 +149,40 @@ class RunningDeployment:
     def _replica_idle(self, replica: Replica) -> None:
         if replica.batches_done:
             self._pause_s = 0.0
+        else:
+            self._starts += 1
+            self._starting_s += replica.startup_s
         self._idle.append(replica)
         self._dispatch()
 
     def _dispatch(self) -> None:
+        """Begin every batch whose time has come, and wake up when that of the next one comes."""
+        self._cancel_alarm()
         self._idle = [replica for replica in self._idle if replica.reachable]
-        while self._idle and self._queue:
-            work = self._queue.popleft()
-            if work.abandoned():
-                continue
+        while self._idle:
             replica = min(self._idle, key=lambda replica: replica.free_s)
+            begin_s, now_s = self._queue.begin_s(replica.free_s), self._loop.time()
+            if begin_s is None:
+                return
+            if begin_s > now_s:
+                self._alarm = self._loop.call_at(begin_s, self._dispatch)
+                return
             self._idle.remove(replica)
-            # A replay goes by when replica and item were there, not by when that was noticed: then the lateness of a
-            # busy machine does not add up in its queues.
-            begin_s = max(replica.free_s, work.due_s) if self._spec.replays else self._loop.time()
-            replica.process([work, *self._take_companions(work, begin_s)], begin_s)
-
-    def _take_companions(self, first: Work, begin_s: float) -> list[Work]:
-        """What else goes into a batch. An item that a replica ended with goes alone, so that it harms no other."""
-        companions: list[Work] = []
-        room = 0 if first.deaths else self.deployment.allocation.batch_size - 1
-        while self._queue and len(companions) < room:
-            if self._queue[0].deaths or self._queue[0].due_s > begin_s:
-                break
-            work = self._queue.popleft()
-            if not work.abandoned():
-                companions.append(work)
-        return companions
+            if not self._spec.replays:
+                # A replay goes by when replica and items were there, not by when that was noticed: then the lateness
+                # of a busy machine does not add up in its queues. What computes begins only now.
+                begin_s = now_s
+            replica.process(self._queue.take(begin_s), begin_s)
 
     def _replica_ended(self, replica: Replica, ending: Ending) -> None:
         if replica in self._idle:
             self._idle.remove(replica)
         self._leaving.discard(replica)
-        for work in reversed(replica.batch):
+        for work in replica.batch:
             work.deaths += ending.by_itself
-            if work.deaths < MAX_DEATHS:
-                self._queue.appendleft(work)
-            else:
+            if work.deaths >= MAX_DEATHS:
                 work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one {ending.how}")
+        self._queue.put_back(work for work in replica.batch if work.deaths < MAX_DEATHS)
         if replica in self._replicas:
             self._replicas.remove(replica)
             if replica.was_ready:
@@ -214,7 +216,12 @@ class RunningDeployment:
                 if error is not None:
                     raise error
 
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
     def _give_up(self, reason: str) -> None:
-        queue, self._queue = self._queue, deque()
-        for work in queue:
+        self._cancel_alarm()
+        for work in self._queue.clear():
             work.failed(reason)

@@ -153,8 +153,10 @@ class LocalEngine:
         finally:
             self._starting = ()
         self._force = _Force(desired.mode, running, routes, desired_fingerprint(desired))
+        waits_s = {wanted.deployment: wanted.batch_wait_s for wanted in desired.deployments}
         for key, deployment in running.items():
             deployment.shrink(replicas[key])
+            deployment.wait_for_batches(waits_s[deployment.deployment])
         for key, deployment in before.running.items():
             if key not in running:
                 self._retire(deployment)
@@ -195,7 +197,7 @@ class LocalEngine:
             module_paths=desired.module_paths,
             search_path=tuple(sys.path),
         )
-        return RunningDeployment(wanted.deployment, spec, loop, self._processes)
+        return RunningDeployment(wanted.deployment, spec, loop, self._processes, wanted.batch_wait_s)
 
     def _retire(self, deployment: RunningDeployment) -> None:
         task = asyncio.get_running_loop().create_task(deployment.retire())
@@ -221,5 +223,5 @@ def unpack(response: PackedResponse) -> Response:
 
 def _run_key(desired: DesiredState, wanted: DesiredDeployment) -> _RunKey:
     """What replicas have in common that can take each other's place."""
-    anything = replace(wanted, replicas=0, memory_bytes=0.0)
+    anything = replace(wanted, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
     return desired.mode, anything, (desired.module_paths, desired.recordings)

@@ -90,8 +90,8 @@ class Batch(NamedTuple):
     """Items that are processed together."""
 
     begin_s: float
-    """When its processing begins, by the machine's monotonic clock. In a replay that is when a replica and an item were
-    both there, which a busy machine may notice only later."""
+    """When its processing begins, by the machine's monotonic clock. In a replay that is when a replica and enough items
+    were there, or the oldest had waited long enough: a busy machine may notice only later."""
     items: tuple[WorkItem, ...]
 
 

@@ -75,7 +75,10 @@ class Replica:
         """Whether it was told to end."""
         self.batches_done = 0
         self.free_s = 0.0
-        """When it ended its last batch."""
+        """Since when it can take a batch: when it ended its last one, or was ready."""
+        self.startup_s = 0.0
+        """From being asked for until it was ready."""
+        self._asked_s = loop.time()
         self._name = spec.name
         self._loop = loop
         self._processes = processes
@@ -141,6 +144,8 @@ class Replica:
         if say == Say.READY:
             if not self.ready.done():
                 self.ready.set_result(None)
+            self.free_s = self._loop.time()
+            self.startup_s = self.free_s - self._asked_s
             self._on_idle(self)
         elif say == Say.FAILED:
             self._reason = content

@@ -1,0 +1,78 @@
+"""What waits at one deployment: which items become the next batch, and when it begins."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import takewhile
+
+from circinus.serving.local.replica import Work
+
+
+class BatchQueue:
+    """Items in order of when they were due, of which the oldest become the next batch.
+
+    With a replica free at f, the oldest item due at a1 and the b-th at ab (never, where there are fewer; b the batch
+    size), the next batch begins at max(f, min(a1 + batch_wait_s, ab)), and takes the up to b oldest items that were due
+    by then. Items that nobody waits for any more count for nothing. An item that a replica ended with goes alone and at
+    once, so that it harms no other.
+    """
+
+    def __init__(self, batch_size: int, batch_wait_s: float) -> None:
+        self.batch_wait_s = batch_wait_s
+        """How long the oldest item may wait for its batch to fill."""
+        self._batch_size = batch_size
+        self._waiting: deque[Work] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, work: Work) -> None:
+        """Add an item; mostly it is the one that was due last."""
+        position = len(self._waiting)
+        while position and self._waiting[position - 1].due_s > work.due_s:
+            position -= 1
+        self._waiting.insert(position, work)
+
+    def put_back(self, batch: Iterable[Work]) -> None:
+        """Put items that were taken before all others, in their order."""
+        self._waiting.extendleft(reversed(tuple(batch)))
+
+    def begin_s(self, free_s: float) -> float | None:
+        """When the next batch begins on a replica free since `free_s`, if no other item comes; None: none waits."""
+        together, closed = self._next()
+        if not together:
+            return None
+        latest_s = together[0].due_s + self.batch_wait_s
+        return max(free_s, min(latest_s, together[-1].due_s) if closed else latest_s)
+
+    def take(self, begin_s: float) -> list[Work]:
+        """Take out the batch that begins at `begin_s`."""
+        together, _ = self._next()
+        batch = [work for work in together if work.due_s <= begin_s]
+        for _ in batch:
+            self._waiting.popleft()
+        return batch
+
+    def clear(self) -> list[Work]:
+        """Take out everything."""
+        waiting, self._waiting = self._waiting, deque()
+        return list(waiting)
+
+    def _next(self) -> tuple[list[Work], bool]:
+        """The oldest items that may go together, and whether no other may join them."""
+        oldest = self._oldest()
+        if oldest and oldest[0].deaths:
+            return oldest[:1], True
+        together = list(takewhile(lambda work: not work.deaths, oldest))
+        return together, len(together) == self._batch_size or len(together) < len(oldest)
+
+    def _oldest(self) -> list[Work]:
+        """As many as a batch holds; those before and among them that nobody waits for are dropped."""
+        oldest: list[Work] = []
+        while self._waiting and len(oldest) < self._batch_size:
+            work = self._waiting.popleft()
+            if not work.abandoned():
+                oldest.append(work)
+        self.put_back(oldest)
+        return oldest

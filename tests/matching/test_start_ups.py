@@ -1,0 +1,101 @@
+"""What a further replica takes to start, as the plan says it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from specifications import random_specification
+
+from circinus.estimation import ReplicaDemand
+from circinus.matching import Matching, SizedDeployment, plan_all
+from circinus.matching.admit import admit_query
+from circinus.matching.start_ups import with_start_ups
+from circinus.profiling import PipelineProfile
+from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
+
+DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)
+
+
+def _with_start_ups_by_operator(profile: PipelineProfile, start_ups_s: dict[str, float | None]) -> PipelineProfile:
+    return replace(
+        profile,
+        configurations=tuple(
+            replace(
+                found,
+                operators={name: replace(one, startup_s=start_ups_s[name]) for name, one in found.operators.items()},
+            )
+            for found in profile.configurations
+        ),
+    )
+
+
+def _planned(seed: int) -> tuple[Specification, PipelineProfile, dict[str, float]]:
+    specification, profiles = random_specification(seed, queries=5)
+    ((name, profile),) = profiles.items()
+    start_ups_s = {o.name: 2.0 + number for number, o in enumerate(specification.pipelines[name].operators)}
+    return specification, _with_start_ups_by_operator(profile, dict(start_ups_s)), start_ups_s
+
+
+def _check(specification: Specification, matching: Matching, start_ups_s: dict[str, float]) -> None:
+    assert specification.infrastructure is not None
+    assert matching.deployments
+    for sized in matching.deployments:
+        hardware = specification.infrastructure.pool(sized.deployment.pool).hardware
+        assert sized.startup_s == pytest.approx(start_ups_s[sized.deployment.operator] / hardware.promised_speed)
+
+
+def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> None:
+    speeds: set[float] = set()
+    for seed in range(3):
+        specification, profile, start_ups_s = _planned(seed)
+        matching, _ = plan_all(specification, {profile.pipeline: profile})
+        _check(specification, matching, start_ups_s)
+        speeds |= {s.startup_s / start_ups_s[s.deployment.operator] for s in matching.deployments if s.startup_s}
+    assert len(speeds) > 1
+
+
+def test_so_do_deployments_once_another_query_was_let_in() -> None:
+    admitted = 0
+    for seed in range(4):
+        specification, profile, start_ups_s = _planned(seed)
+        *others, last = specification.queries
+        ran, _ = plan_all(replace(specification, queries=tuple(others)), {profile.pipeline: profile})
+        if not ran.assignments:
+            continue
+        before = replace(ran, deployments=tuple(replace(sized, startup_s=None) for sized in ran.deployments))
+        admission, after = admit_query(specification, {profile.pipeline: profile}, before, last.name)
+        if admission.assignment is not None:
+            admitted += 1
+            _check(specification, after, start_ups_s)
+    assert admitted
+
+
+def test_it_is_slower_where_the_hardware_may_be() -> None:
+    specification, profile, _ = _planned(0)
+    assert specification.infrastructure is not None
+    pool = specification.infrastructure.pools[0]
+    slow = HardwareClass(name="slow", relative_speed=0.5, relative_speed_bounds=(0.25, 1.0))
+    infrastructure = specification.infrastructure.model_copy(
+        update={"pools": (pool.model_copy(update={"hardware": slow}),)}
+    )
+    name, knobs = specification.pipelines[profile.pipeline].operators[0].name, profile.configurations[0].configuration
+    allocation = Allocation(1.0, 1, 0.5)
+    known = SizedDeployment(Deployment(profile.pipeline, name, knobs[name], pool.name, allocation), DEMAND, (0,), 0.5)
+    unknown = [
+        replace(known, deployment=replace(known.deployment, pipeline="another"), startup_s=7.0),
+        replace(known, deployment=replace(known.deployment, knobs=KnobValues.of({"no": "such"}))),
+    ]
+    found = with_start_ups([known, *unknown], {profile.pipeline: profile}, infrastructure)
+    assert [sized.startup_s for sized in found] == [2.0 / 0.25, 7.0, None]
+    for before, after in zip((known, *unknown), found, strict=True):
+        assert replace(after, startup_s=before.startup_s) == before
+
+
+def test_where_it_was_not_profiled_nothing_is_said() -> None:
+    specification, profiles = random_specification(0)
+    ((name, profile),) = profiles.items()
+    unknown = _with_start_ups_by_operator(profile, dict.fromkeys(profile.configurations[0].operators))
+    matching, _ = plan_all(specification, {name: unknown})
+    assert matching.deployments
+    assert all(sized.startup_s is None for sized in matching.deployments)
