@@ -9,7 +9,7 @@ import numpy as np
 
 from circinus.estimation import Conditions, Estimator, merge
 from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile
-from circinus.simulation.model import Arrivals
+from circinus.queueing.arrivals import ArrivalProcess
 from circinus.simulation.plans import PlannedQuery
 from circinus.spec import (
     Allocation,
@@ -40,7 +40,7 @@ SHAPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 _REPLICAS = (1, 1, 2, 3, 4, 8, 16)
 _BATCHES = (1, 1, 1, 2, 4, 8, 16)
-_ITEMS = 400
+_ITEMS = 997
 _GIB = 2.0**30
 
 
@@ -57,7 +57,9 @@ class RandomPlan:
     conditions: Conditions
 
 
-def random_plan(rng: np.random.Generator, utilization: float, arrivals: Arrivals, rate_per_s: float) -> RandomPlan:
+def random_plan(
+    rng: np.random.Generator, utilization: float, arrivals: ArrivalProcess, rate_per_s: float
+) -> RandomPlan:
     """One plan.
 
     Args:

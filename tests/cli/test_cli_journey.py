@@ -136,6 +136,20 @@ def test_explain_names_plan_objectives_and_alternatives(application: Path) -> No
         assert decision["search"]["certificate"] == known["certificate"]
 
 
+def test_simulate_runs_the_plans_and_finds_what_was_promised(application: Path) -> None:
+    found = answer("simulate", "--hours", "0.5", "--load", "2x", "--seed", "7", cwd=application, kind="simulate")
+    assert [query["query"] for query in found["queries"]] == ["typing-aid", "archive"]
+    assert all(query["satisfied"] for query in found["queries"])
+    assert found["goodput"] == found["total_weight"] == 2
+    assert (found["load"], found["duration_s"], found["seed"]) == (2.0, 1800.0, 7)
+    again = answer("simulate", "--hours", "0.5", "--load", "2", "--seed", "7", cwd=application, kind="simulate")
+    assert again["queries"] == found["queries"]
+    run = run_circinus("simulate", "--hours", "0.1", cwd=application)
+    assert run.returncode == 0, run.stderr
+    assert "typing-aid" in run.stdout
+    assert run_circinus("simulate", "--load", "0x", cwd=application).returncode == 2
+
+
 def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp_path: Path) -> None:
     text = (application / "queries.yaml").read_text(encoding="utf-8").replace("p95 <= 500ms", "p95 <= 50us")
     queries = application / "impossible.yaml"

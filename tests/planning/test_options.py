@@ -25,7 +25,7 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
             rows,
             columns,
             GRID,
-            rate_per_s=instance.query.rate_per_s,
+            query=instance.query,
             utilization_targets=(0.4, 0.7),
             slack_s=slack_s,
         )

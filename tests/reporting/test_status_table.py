@@ -11,7 +11,7 @@ from circinus.spec import Allocation, Deployment, KnobValues
 
 def _status(operator: str, startup_s: float | None) -> DeploymentStatus:
     deployment = Deployment("p", operator, KnobValues(), "edge", Allocation(1.0, 1, 0.5))
-    return DeploymentStatus(deployment, 2, 1, 3, 4, 5, "a replica was killed", startup_s)
+    return DeploymentStatus(deployment, 2, 1, 3, 4, 5, "a replica was killed", startup_s=startup_s)
 
 
 def test_it_says_how_long_replicas_took_to_start() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from circinus.errors import SpecError
-from circinus.estimation.arrivals import MarkovModulated, Periodic, Poisson
+from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
 from circinus.serving.arrivals import Arrival, drawn_arrivals, poisson_arrivals, read_trace
 
 

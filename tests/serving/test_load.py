@@ -16,7 +16,7 @@ from served_queries import ITEMS, MODULE, ObedientEngine, infrastructure, matchi
 from virtual_time import run
 
 from circinus.errors import ServingError
-from circinus.estimation.arrivals import arrival_process
+from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode, conformance_operators
 from circinus.serving.deploy import desired_state
 from circinus.serving.load import LoadProgress, Traffic, run_load

@@ -11,11 +11,7 @@ from circinus.cli.options import DEFAULT_PLAN, Json
 from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from circinus.cli.opened_plan import OpenedPlan
-    from circinus.matching import Matching
-    from circinus.profiling import PipelineProfile
     from circinus.spec import Query
 
 
@@ -47,7 +43,7 @@ def admit(
         else:
             console().print(f"{plan_file} serves {query} already", markup=False, highlight=False)
         return
-    profiles = _profiles(opened, asked, trace)
+    profiles = opened.profiles({asked.pipeline}, trace_sources(trace, opened.specification))
     started = perf_counter()
     admission, after = admit_query(opened.specification, profiles, matching, query)
     answered_s = perf_counter() - started
@@ -96,30 +92,3 @@ def _asked(opened: OpenedPlan, plan_file: Path, name: str) -> Query:
             f"found no query {name} in the specification of {plan_file}, expected one of {', '.join(queries)}"
         )
     return queries[name]
-
-
-def _profiles(opened: OpenedPlan, asked: Query, trace: list[Path] | None) -> Mapping[str, PipelineProfile]:
-    """Of the pipelines of the query and of all that are served."""
-    from circinus.planning.exploration import explorer_of
-    from circinus.profiling import load_profile
-
-    specification, matching = opened.specification, opened.plan_set.matching
-    sources = trace_sources(trace, specification)
-    names = {asked.pipeline, *_pipelines(matching)}
-    profiles = {
-        name: load_profile(
-            specification,
-            name,
-            opened.store,
-            seed=opened.plan_set.seed,
-            source=sources.get(name),
-            explorer=explorer_of(specification, name),
-        )
-        for name in sorted(names)
-    }
-    corrections = opened.plan_set.corrections  # those that the others were promised with, whatever was observed since
-    return {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
-
-
-def _pipelines(matching: Matching) -> set[str]:
-    return {assignment.chosen.plan.pipeline for assignment in matching.assignments}

@@ -16,6 +16,7 @@ from circinus.cli.load import load
 from circinus.cli.plan import plan
 from circinus.cli.profile import profile
 from circinus.cli.schema import schema
+from circinus.cli.simulate import simulate
 from circinus.cli.status import status
 from circinus.cli.validate import validate
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for verb in (init, validate, profile, plan, admit, explain, apply, load, status, destroy, schema):
+for verb in (init, validate, profile, plan, admit, explain, simulate, apply, load, status, destroy, schema):
     app.command()(verb)
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from circinus.matching import PlanSet
+    from circinus.profiling import PipelineProfile, Source
     from circinus.serving import DesiredState, Mode
     from circinus.spec import Specification
 
@@ -20,6 +23,34 @@ class OpenedPlan:
     specification: Specification
     store: Path
     """The profile store that it was made from."""
+
+    def profiles(
+        self, more: Collection[str] = (), sources: Mapping[str, Source] | None = None
+    ) -> Mapping[str, PipelineProfile]:
+        """What was measured of the pipelines of all that are served.
+
+        With the corrections that the plan was made with, whatever was observed since.
+
+        Args:
+            more: further pipelines.
+            sources: pipeline -> where it was measured, if not here.
+        """
+        from circinus.planning.exploration import explorer_of
+        from circinus.profiling import load_profile
+
+        served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
+        found = {}
+        for name in sorted({*more, *served}):
+            profile = load_profile(
+                self.specification,
+                name,
+                self.store,
+                seed=self.plan_set.seed,
+                source=(sources or {}).get(name),
+                explorer=explorer_of(self.specification, name),
+            )
+            found[name] = self.plan_set.corrections.applied_to(profile, self.specification.pipelines[name])
+        return found
 
     def desired_state(self, mode: Mode) -> DesiredState:
         """What `apply` brings about."""

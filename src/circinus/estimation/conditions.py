@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.estimate import Candidate
+from circinus.estimation.estimate import Candidate, DeploymentUse
 from circinus.estimation.traffic import Traffic
+from circinus.queueing.load import StationLoad
 from circinus.spec import Deployment, DirectedLink
 
 _ROUNDING = 1e-9
@@ -26,7 +27,15 @@ class DeploymentLoad:
     replicas: int
     traffic: Traffic
     """The merged requests; the seconds are those of a full batch."""
-    batch_size: int
+    fill_ratios: tuple[float, ...] = (1.0,)
+    """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone; those of the first of
+    its queries."""
+    batch_wait_s: float = 0.0
+
+    @property
+    def batch_size(self) -> int:
+        """Most requests in a batch."""
+        return len(self.fill_ratios)
 
     @property
     def busy_replicas(self) -> float:
@@ -35,8 +44,30 @@ class DeploymentLoad:
 
     @property
     def utilization(self) -> float:
-        """Share of the time that a replica is busy."""
+        """Share of the time that a replica is busy, when batches are full."""
         return self.busy_replicas / self.replicas
+
+    @property
+    def station(self) -> StationLoad:
+        """As a queue."""
+        return station_load(self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s)
+
+
+def station_load(
+    servers: int, traffic: Traffic, fill_ratios: tuple[float, ...] = (1.0,), batch_wait_s: float = 0.0
+) -> StationLoad:
+    """A queue under `traffic`, whose seconds are those of a full batch."""
+    return StationLoad(
+        servers=servers,
+        fill_ratios=fill_ratios,
+        batch_wait_s=batch_wait_s,
+        rate_per_s=traffic.rate_per_s,
+        alone_s=traffic.mean_s / fill_ratios[-1],
+        service_scv=traffic.scv,
+        service_skew=traffic.skew,
+        regular=traffic.regular,
+        modulation=traffic.modulation,
+    )
 
 
 @dataclass(frozen=True)
@@ -69,21 +100,21 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
     Raises:
         PlanningError: a deployment or a link would be busy all the time.
     """
-    requests: dict[Deployment, list[Traffic]] = defaultdict(list)
+    requests: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
     transfers: dict[DirectedLink, list[Traffic]] = defaultdict(list)
     for candidate in candidates:
         for use in candidate.deployments:
-            requests[use.deployment].append(use.traffic)
+            requests[use.deployment].append(use)
         for crossing in candidate.links:
             transfers[crossing.link].append(crossing.traffic)
     loads = {}
-    for deployment, streams in requests.items():
-        traffic = Traffic.merged(streams)
+    for deployment, uses in requests.items():
+        traffic = Traffic.merged(use.traffic for use in uses)
         allocation = deployment.allocation
         count = (replicas or {}).get(deployment)
         if count is None:
             count = replicas_for(traffic.busy / allocation.batch_size, allocation.utilization_target)
-        loads[deployment] = DeploymentLoad(count, traffic, allocation.batch_size)
+        loads[deployment] = DeploymentLoad(count, traffic, uses[0].fill_ratios, uses[0].batch_wait_s)
         if count < 1 or loads[deployment].utilization >= 1:
             raise PlanningError(
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "

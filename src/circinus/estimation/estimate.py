@@ -39,6 +39,10 @@ class Estimate:
     """Mean seconds to bring the result back to the source."""
     odds: Odds | None = None
     """How likely the objectives of the query are kept; None: not computed."""
+    doubts: tuple[str, ...] = ()
+    """Why formulas may not be good for the latency under the load that was asked about; of a promise, none are said."""
+    simulated: bool = False
+    """Whether the latency is that of a simulation of all queries together."""
 
     def violations(self, slos: Slos) -> tuple[str, ...]:
         """The objectives (`latency`, `accuracy`, `cost`) that are not promised.
@@ -81,6 +85,10 @@ class DeploymentUse:
     batches are full."""
     traffic: Traffic
     """The query's requests, and the seconds that one is in service (a batch shares these seconds)."""
+    fill_ratios: tuple[float, ...] = (1.0,)
+    """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone."""
+    batch_wait_s: float = 0.0
+    """How long the oldest request may wait for its batch to fill."""
 
     @property
     def fluid_replicas(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,18 +11,21 @@ from numpy.typing import NDArray
 from circinus.errors import PlanningError
 from circinus.estimation.conditions import Conditions
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
-from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, StageEstimate
+from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, LinkUse, StageEstimate
 from circinus.estimation.odds import Odds, accuracy_odds, latency_odds
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.stages import Stages
-from circinus.estimation.transfer import INPUT, Transfers, destinations
+from circinus.estimation.transfer import INPUT, Transfers, destinations, loaded_station
 from circinus.profiling import ConfigurationProfile
-from circinus.spec import Network, Pipeline, Plan, Query
+from circinus.spec import Network, OperatorSpec, Pipeline, Plan, Query
 
 FloatArray = NDArray[np.floating]
 
 USABLE_LINK_SHARE = 0.7
 """Share of a link's bandwidth that plans may take together; promises are made at this utilisation."""
+
+_SEVERAL = 1.5
+"""From so many on, requests that leave an operator in batches are not independent behind it."""
 
 DEFAULT_PERCENTILE = 95.0
 """The percentile that is estimated for a query without a latency objective."""
@@ -43,6 +47,7 @@ class _Timeline:
     uses: tuple[DeploymentUse, ...]
     stages: tuple[StageEstimate, ...]
     return_s: float
+    doubts: tuple[str, ...]
 
 
 class Estimator:
@@ -122,6 +127,7 @@ class Estimator:
             cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
             stages=timeline.stages,
             return_s=timeline.return_s,
+            doubts=(*timeline.doubts, *(() if conditions is None else self._link_doubts(links, conditions))),
         )
         return Candidate(
             query=self._query.name,
@@ -131,6 +137,10 @@ class Estimator:
             links=links,
             transfer_cost_usd_per_h=transfers_usd_per_h,
         )
+
+    def _link_doubts(self, links: tuple[LinkUse, ...], conditions: Conditions) -> tuple[str, ...]:
+        doubts = ((use.link.name, loaded_station(use.link, conditions).doubts()) for use in links)
+        return tuple(f"link {name}: {doubt}" for name, found in doubts for doubt in found)
 
     def _odds(self, estimate: Estimate, latency_s: FloatArray) -> Odds:
         """How likely a plan keeps the objectives; what is promised is at least as likely as promised."""
@@ -161,6 +171,8 @@ class Estimator:
         sites = {INPUT: self._query.source}
         finish: dict[str, FloatArray] = {INPUT: np.zeros(self._percentile.grid.count)}
         uses, stages = [], []
+        doubts: dict[str, None] = {}
+        fills: dict[str, float] = {INPUT: 1.0}
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
@@ -169,6 +181,11 @@ class Estimator:
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
             finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
             uses.append(stage.use)
+            fills[operator.name] = stage.mean_fill
+            if conditions is not None:
+                doubts |= dict.fromkeys((*stage.doubts, *_in_batches(operator, fills)))
+                if self._stages.regular and not stage.use.traffic.regular:
+                    doubts[f"operator {operator.name}: regular requests are taken as random behind other queues"] = None
             stages.append(
                 StageEstimate(
                     operator=operator.name,
@@ -179,7 +196,7 @@ class Estimator:
                 )
             )
         latency_s, return_s = self._gather(self._sinks, finish, sites, self._query.source, conditions)
-        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s)
+        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts))
 
     def _gather(
         self,
@@ -218,3 +235,9 @@ class Estimator:
                     f"query {self._query.name}: found a plan that uses pool {pool}, expected one of "
                     f"{', '.join(self._pools)}"
                 )
+
+
+def _in_batches(operator: OperatorSpec, fills: Mapping[str, float]) -> tuple[str, ...]:
+    """What to say of an operator whose requests come several at once."""
+    parents = [parent for parent in operator.after if fills[parent] >= _SEVERAL]
+    return tuple(f"operator {operator.name}: requests come in batches from {parent}" for parent in parents)

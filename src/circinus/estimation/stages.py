@@ -8,16 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.conditions import Conditions, replicas_for, whole_replicas
+from circinus.estimation.coming import Coming
+from circinus.estimation.conditions import Conditions, replicas_for, station_load
 from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
+from circinus.estimation.fills import fill_ratios
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import OperatorProfile
-from circinus.queueing.formulas import Amount, Wait, waiting
+from circinus.queueing.load import StationLoad
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
+
+_LEAST_BUSY = 1e-300
+"""Stands for replicas that are never busy where is divided by how many are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,47 +38,15 @@ class Stage:
     """Over the scenarios."""
     mean_service_s: float
     """Over the scenarios."""
+    mean_fill: float
+    """How many are served at once, as requests see it."""
+    doubts: tuple[str, ...]
+    """Why the time at the deployment is no more than a guess."""
 
 
 def queue_name(operator: str) -> str:
     """What the draws for the waits at `operator` are called."""
     return f"operator {operator}"
-
-
-def promised_wait(
-    busy_replicas: Amount, batch_s: Amount, service_scv: Amount, batch_size: Amount, utilization_target: Amount
-) -> Wait:
-    """The wait at the utilisation target, with the replicas that a query needs alone. Arrays broadcast.
-
-    Args:
-        busy_replicas: mean number of replicas that the query's requests keep busy.
-        batch_s: mean seconds of a full batch.
-        service_scv: squared coefficient of variation of these.
-        batch_size: most requests in a batch.
-        utilization_target: in (0, 1).
-    """
-    replicas: Amount
-    if isinstance(busy_replicas, float) and isinstance(utilization_target, float):
-        replicas = float(replicas_for(busy_replicas, utilization_target))
-    else:
-        replicas = whole_replicas(busy_replicas, utilization_target)
-    return waiting(replicas, utilization_target, batch_s, service_scv, batch_size=batch_size)
-
-
-def full_batch_ratio(profile: OperatorProfile, cpus: float, batch_size: int) -> float:
-    """Seconds of a full batch over those of one of its items, as profiled.
-
-    Raises:
-        PlanningError: the profile does not have this allocation.
-    """
-    ratio = profile.batch_ratio.get((cpus, batch_size))
-    if ratio is None:
-        known = ", ".join(f"{c:g} CPUs with batches of {b}" for c, b in sorted(profile.batch_ratio))
-        raise PlanningError(
-            f"operator {profile.operator}: found an allocation of {cpus:g} CPUs with batches of {batch_size}, expected "
-            f"one that was profiled ({known}); profile the pipeline again"
-        )
-    return ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +56,7 @@ class _Measured:
     scenarios_s: FloatArray
     mean_s: float
     square_s2: float
+    cube_s3: float
     allowance: float
     """At least 1: for the percentile of times measured on few items."""
     stretched_s: FloatArray
@@ -96,6 +70,7 @@ class _Measured:
             scenarios_s,
             float(service_s.mean()),
             float((service_s**2.0).mean()),
+            float((service_s**3.0).mean()),
             allowance,
             scenarios_s * allowance,
         )
@@ -107,8 +82,14 @@ class Stages:
     def __init__(self, query: Query, percentile: Percentile) -> None:
         self._query = query
         self._percentile = percentile
+        self._coming = Coming.of(query)
         self._promised: dict[tuple[OperatorProfile, str, Allocation], Stage] = {}
         self._measured: dict[OperatorProfile, _Measured] = {}
+
+    @property
+    def regular(self) -> bool:
+        """Whether requests come one every so often."""
+        return self._coming.regular
 
     def stage(
         self,
@@ -149,10 +130,16 @@ class Stages:
         allocation: Allocation,
         conditions: Conditions | None,
     ) -> Stage:
-        ratio = full_batch_ratio(profile, allocation.cpus, allocation.batch_size)
-        slowdown = ratio / pool.hardware.promised_speed * profile.correction(pool.hardware)
-        measured = self._of(profile)
-        traffic = Traffic(self._query.rate_per_s, measured.mean_s * slowdown, measured.square_s2 * slowdown**2)
+        ratios = fill_ratios(profile, allocation.cpus, allocation.batch_size)
+        slowness = profile.correction(pool.hardware) / pool.hardware.promised_speed
+        full, measured = ratios[-1] * slowness, self._of(profile)
+        traffic = self._coming.traffic(
+            self._query.rate_per_s,
+            measured.mean_s * full,
+            measured.square_s2 * full**2,
+            measured.cube_s3 * full**3,
+            first=not operator.after and pool.site == self._query.source,
+        )
         use = DeploymentUse(
             deployment=Deployment(
                 pipeline=self._query.pipeline,
@@ -164,26 +151,81 @@ class Stages:
             demand=replica_demand(operator, pool, allocation.cpus, profile.peak_memory_bytes),
             busy_replicas=traffic.busy / allocation.batch_size,
             traffic=traffic,
+            fill_ratios=ratios,
+            batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
         if conditions is None:
-            wait = promised_wait(
-                use.busy_replicas, traffic.mean_s, traffic.scv, allocation.batch_size, allocation.utilization_target
+            station = promised_station(
+                use.busy_replicas, traffic, ratios, use.batch_wait_s, allocation.utilization_target
             )
         else:
-            wait = loaded_wait(use.deployment, conditions)
-        wait_s = wait.at(self._percentile.grid.exponentials(queue_name(operator.name)))
-        service_s = measured.scenarios_s * slowdown
+            station = loaded_station(use.deployment, conditions)
+        draws = self._percentile.grid.exponentials(queue_name(operator.name))
+        service_s, stretched_s = measured.scenarios_s * slowness, measured.stretched_s * slowness
+        time = time_at(station, ratios[-1], draws)
+        node_s = time.added_s + time.factor * service_s
         return Stage(
             use=use,
-            node_s=wait_s + service_s,
-            cautious_s=wait_s + measured.stretched_s * slowdown,
-            mean_wait_s=float(wait_s.mean()),
-            mean_service_s=float(service_s.mean()),
+            node_s=node_s,
+            cautious_s=time.added_s + time.factor * stretched_s,
+            mean_wait_s=time.mean_wait_s,
+            mean_service_s=float(node_s.mean()) - time.mean_wait_s,
+            mean_fill=time.mean_fill,
+            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for doubt in station.doubts()),
         )
 
 
-def loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:
-    """The wait for a deployment under the merged load.
+def promised_station(
+    busy_replicas: float,
+    traffic: Traffic,
+    fill_ratios: tuple[float, ...],
+    batch_wait_s: float,
+    utilization_target: float,
+) -> StationLoad:
+    """A deployment at its utilisation target, with the replicas that a query needs alone and its kind of requests.
+
+    Args:
+        busy_replicas: mean number of replicas that the query's requests keep busy.
+        traffic: the query's requests, and the seconds of a full batch.
+        fill_ratios: as of `DeploymentUse`; so is the next.
+        batch_wait_s: how long a batch may wait to fill.
+        utilization_target: in (0, 1).
+    """
+    replicas = replicas_for(busy_replicas, utilization_target)
+    times = utilization_target * replicas / max(busy_replicas, _LEAST_BUSY)
+    return station_load(replicas, traffic.as_often(traffic.rate_per_s * times), fill_ratios, batch_wait_s)
+
+
+@dataclass(frozen=True, eq=False)
+class StationTime:
+    """The time of n requests at a station: `added_s + factor x` what each takes alone."""
+
+    added_s: FloatArray
+    """(n,)"""
+    factor: FloatArray | float
+    """(n,), or the same for all."""
+    mean_wait_s: float
+    mean_fill: float
+
+
+def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -> StationTime:
+    """The time at a station.
+
+    Args:
+        station: the queue.
+        full_ratio: of the query's own profile, which for single items need not be that of the station.
+        exponentials: (n,) draws.
+    """
+    if station.plain:
+        wait_s = station.wait(station.utilization).at(exponentials)
+        return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
+    response = station.response()
+    added_s, factor = response.at(exponentials)
+    return StationTime(added_s, factor, response.mean_wait_s, response.mean_fill)
+
+
+def loaded_station(deployment: Deployment, conditions: Conditions) -> StationLoad:
+    """A deployment under the merged load.
 
     Raises:
         PlanningError: `conditions` lack the deployment.
@@ -194,4 +236,4 @@ def loaded_wait(deployment: Deployment, conditions: Conditions) -> Wait:
             f"deployment {deployment.name}: found no load for it, expected the merged load of every deployment of the "
             f"plan; merge this plan's candidate too"
         )
-    return waiting(load.replicas, load.utilization, load.traffic.mean_s, load.traffic.scv, batch_size=load.batch_size)
+    return load.station

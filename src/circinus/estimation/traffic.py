@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from circinus.queueing.arrivals import MarkovModulated
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """How many requests (or transfers) a second, and the first two moments of the seconds that one is in service."""
+    """How many requests (or transfers) a second, how they come, and moments of the seconds that one is in service."""
 
     rate_per_s: float
     mean_s: float
     square_s2: float
     """Mean of the squared seconds."""
+    cube_s3: float | None = None
+    """Mean of the cubed seconds; None: as gamma distributions have."""
+    regular: bool = False
+    """Whether requests come one every so often; else they are independent of each other, but for bursts."""
+    modulation: MarkovModulated | None = None
+    """Whether they come in bursts."""
 
     @property
     def scv(self) -> float:
@@ -21,19 +29,48 @@ class Traffic:
         return max(0.0, self.square_s2 / self.mean_s**2 - 1.0) if self.mean_s > 0 else 0.0
 
     @property
+    def skew(self) -> float:
+        """Mean cube of the seconds over the cube of their mean; 1 where they are always the same."""
+        if self.cube_s3 is None:
+            return (1 + self.scv) * (1 + 2 * self.scv)
+        return max(1.0, self.cube_s3 / self.mean_s**3) if self.mean_s > 0 else 1.0
+
+    @property
     def busy(self) -> float:
         """Mean number of requests in service (Little's law)."""
         return self.rate_per_s * self.mean_s
 
+    def as_often(self, rate_per_s: float) -> Traffic:
+        """The same at another rate."""
+        factor = rate_per_s / self.rate_per_s
+        modulation = None if self.modulation is None else self.modulation.scaled(factor)
+        return replace(self, rate_per_s=rate_per_s, modulation=modulation)
+
     @classmethod
     def merged(cls, streams: Iterable[Traffic]) -> Traffic:
-        """Several streams as one: rates add up, moments are those of the mixture."""
+        """Several streams as one: rates add up, moments are those of the mixture.
+
+        Several regular streams are taken as random ones, which wait longer; of several with bursts those that make
+        queues most uneven keep them, beside the others' mean rates.
+        """
         parts = tuple(streams)
+        if len(parts) == 1:
+            return parts[0]
         rate_per_s = sum(part.rate_per_s for part in parts)
         if rate_per_s <= 0:
             return cls(0.0, 0.0, 0.0)
+        bursty = max(
+            (part for part in parts if part.modulation is not None),
+            key=lambda part: part.modulation.unevenness if part.modulation is not None else 0.0,
+            default=None,
+        )
+        modulation = None
+        if bursty is not None and bursty.modulation is not None:
+            modulation = bursty.modulation.beside(rate_per_s - bursty.rate_per_s)
         return cls(
             rate_per_s,
             sum(part.rate_per_s * part.mean_s for part in parts) / rate_per_s,
             sum(part.rate_per_s * part.square_s2 for part in parts) / rate_per_s,
+            sum(part.rate_per_s * part.skew * part.mean_s**3 for part in parts) / rate_per_s,
+            modulation=modulation,
         )

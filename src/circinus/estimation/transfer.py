@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.conditions import Conditions
+from circinus.estimation.coming import Coming
+from circinus.estimation.conditions import Conditions, station_load
 from circinus.estimation.estimate import LinkUse
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import ConfigurationProfile
-from circinus.queueing.formulas import Amount, Wait, waiting
+from circinus.queueing.load import StationLoad
 from circinus.spec import DirectedLink, Network, OperatorSpec, Query
 
 FloatArray = NDArray[np.floating]
@@ -48,16 +49,23 @@ def path_between(network: Network, source: str, target: str) -> tuple[DirectedLi
     return path
 
 
-def link_wait(link: DirectedLink, utilization: float, mean_bytes: Amount, scv: Amount) -> Wait:
-    """The wait for a link that is busy for the share `utilization` of the time. The sizes broadcast.
+def link_station(traffic: Traffic, utilization: float | None = None) -> StationLoad:
+    """A link as a queue: it sends one value after the other.
 
     Args:
-        link: the link.
-        utilization: in [0, 1).
-        mean_bytes: mean size of the values on the link.
-        scv: squared coefficient of variation of the sizes.
+        traffic: the values, and the seconds that they hold the link.
+        utilization: share of the time that the link is busy; None: as busy as `traffic` makes it.
     """
-    return waiting(1, utilization, mean_bytes / link.bandwidth_bytes_per_s, scv)
+    if utilization is not None and traffic.busy > 0:
+        traffic = traffic.as_often(traffic.rate_per_s * utilization / traffic.busy)
+    return station_load(1, traffic)
+
+
+def wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
+    """(n,) the wait for a link at n draws."""
+    if station.plain:
+        return station.wait(station.utilization).at(exponentials)
+    return station.response().at(exponentials)[0]
 
 
 def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
@@ -105,17 +113,14 @@ class Sizes:
     scenarios_bytes: FloatArray
     mean_bytes: float
     square_bytes2: float
+    cube_bytes3: float
 
     @classmethod
     def of(cls, measured_bytes: FloatArray, grid: ScenarioGrid) -> Sizes:
         """From the measured sizes of n items."""
         scenarios_bytes = measured_bytes[grid.items(len(measured_bytes))]
-        return cls(measured_bytes, scenarios_bytes, float(measured_bytes.mean()), float((measured_bytes**2.0).mean()))
-
-    @property
-    def scv(self) -> float:
-        """Squared coefficient of variation."""
-        return Traffic(1.0, self.mean_bytes, self.square_bytes2).scv
+        first, second, third = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
+        return cls(measured_bytes, scenarios_bytes, first, second, third)
 
 
 class Transfers:
@@ -123,6 +128,7 @@ class Transfers:
 
     def __init__(self, query: Query, network: Network, grid: ScenarioGrid, usable_link_share: float) -> None:
         self._query = query
+        self._coming = Coming.of(query)
         self._network = network
         self._grid = grid
         self._usable_share = usable_link_share
@@ -181,10 +187,8 @@ class Transfers:
         known = self._promised_uses.get((link, sent))
         if known is not None:
             return known
-        rate_per_s, bandwidth = self._query.rate_per_s, link.bandwidth_bytes_per_s
-        traffic = Traffic.merged(
-            Traffic(rate_per_s, size.mean_bytes / bandwidth, size.square_bytes2 / bandwidth**2) for size in sent
-        )
+        rate_per_s = self._query.rate_per_s
+        traffic = Traffic.merged(self._traffic(link, size) for size in sent)
         if promise and traffic.busy > self._usable_share * (1 + 1e-9):
             raise PlanningError(
                 f"link {link.name}: found transfers for {traffic.busy:.0%} of its bandwidth by query "
@@ -196,19 +200,31 @@ class Transfers:
             self._promised_uses[link, sent] = use
         return use
 
+    def _traffic(self, link: DirectedLink, sizes: Sizes) -> Traffic:
+        """The query's values of one kind on a link; they are not taken as regular, be they inputs or not."""
+        bandwidth = link.bandwidth_bytes_per_s
+        return self._coming.traffic(
+            self._query.rate_per_s,
+            sizes.mean_bytes / bandwidth,
+            sizes.square_bytes2 / bandwidth**2,
+            sizes.cube_bytes3 / bandwidth**3,
+            first=False,
+        )
+
     def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
         total_s = np.zeros(self._grid.count)
         for link in path_between(self._network, source, target):
             if conditions is None:
-                wait = link_wait(link, self._usable_share, sizes.mean_bytes, sizes.scv)
+                station = link_station(self._traffic(link, sizes), self._usable_share)
             else:
-                wait = loaded_wait(link, conditions)
-            total_s += crossing_s(link, sizes.scenarios_bytes, wait.at(self._grid.exponentials(queue_name(link))))
+                station = loaded_station(link, conditions)
+            wait_s = wait_at(station, self._grid.exponentials(queue_name(link)))
+            total_s += crossing_s(link, sizes.scenarios_bytes, wait_s)
         return Transfer(total_s, float(total_s.mean()))
 
 
-def loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:
-    """The wait for a link under the merged load.
+def loaded_station(link: DirectedLink, conditions: Conditions) -> StationLoad:
+    """A link under the merged load.
 
     Raises:
         PlanningError: `conditions` lack the link.
@@ -219,4 +235,4 @@ def loaded_wait(link: DirectedLink, conditions: Conditions) -> Wait:
             f"link {link.name}: found no load for it, expected the merged load of every link of the plan; merge this "
             f"plan's candidate too"
         )
-    return waiting(1, traffic.busy, traffic.mean_s, traffic.scv)
+    return link_station(traffic)

@@ -268,7 +268,7 @@ class BesideRunning:
             known, deployment = deployments.get(use.deployment), use.deployment
             traffic = use.traffic if known is None else Traffic.merged((known.traffic, use.traffic))
             replicas = int(usage.replicas[column_of[deployment]])
-            deployments[deployment] = DeploymentLoad(replicas, traffic, deployment.allocation.batch_size)
+            deployments[deployment] = DeploymentLoad(replicas, traffic, use.fill_ratios, use.batch_wait_s)
         for crossing in plan.links:
             link = crossing.link
             links[link] = Traffic.merged((links[link], crossing.traffic)) if link in links else crossing.traffic

@@ -18,6 +18,7 @@ from circinus.matching.endable import EndableSolver
 from circinus.matching.exact import ExactSolver
 from circinus.matching.passes import State, chosen_of
 from circinus.matching.plan_set import Matching, shares_of
+from circinus.matching.planned import planned_queries
 from circinus.matching.price_solver import PriceSolver
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.promises import served, with_pins, with_shares
@@ -28,11 +29,16 @@ from circinus.matching.reuse import Compose
 from circinus.matching.running import Running
 from circinus.matching.sizing import Reestimate
 from circinus.matching.start_ups import with_start_ups
-from circinus.planning import Frontier, plan_queries, plan_query
+from circinus.matching.verification import verified
+from circinus.planning import Frontier, NearMiss, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Infrastructure, Network, Query, Specification
+from circinus.spec import Infrastructure, Network, Plan, Query, Specification
 
+_ATTEMPTS = 4
+"""How often is matched at most until no plan is chosen that a simulation finds too slow."""
+_SLOWER = "slower in a simulation of all queries together"
+_TOO_SLOW = "every plan that formulas promise is slower in a simulation of all queries together"
 _LETTING_IN_SHARE = 0.5
 """Of the time limit, beside it, for letting in whoever still fits."""
 
@@ -69,18 +75,39 @@ def plan_all(
         return plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
 
     plans = ProfiledPlans(specification, profiles, search.usable_link_share)
-    matching = match(
-        frontiers,
-        infrastructure,
-        plans.reestimate,
-        compose=plans.composed,
-        promise=plans.promised,
-        replan=replan,
-        settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
-        running=running,
-        estimated=True,
+    offered = frontiers
+    for attempt in range(1, _ATTEMPTS + 1):
+        matching = match(
+            offered,
+            infrastructure,
+            plans.reestimate,
+            compose=plans.composed,
+            promise=plans.promised,
+            replan=replan,
+            settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
+            running=running,
+            estimated=True,
+        )
+        found = verified(matching, planned_queries(specification, profiles, matching), network, seed=settings.seed)
+        if not found.missed or attempt == _ATTEMPTS:
+            break
+        plans.refuse(found.missed)
+        offered = {name: _without(frontier, found.missed.get(name)) for name, frontier in offered.items()}
+    deployments = with_start_ups(found.matching.deployments, profiles, infrastructure)
+    return replace(found.matching, deployments=deployments), frontiers
+
+
+def _without(frontier: Frontier, plan: Plan | None) -> Frontier:
+    """The frontier without a plan that was found not to keep what it promises; without a plan, as it is."""
+    slow = tuple(candidate for candidate in frontier.candidates if candidate.plan == plan)
+    left = tuple(candidate for candidate in frontier.candidates if candidate.plan != plan)
+    missed = tuple(NearMiss(candidate, ("latency",), _SLOWER) for candidate in slow)
+    return replace(
+        frontier,
+        candidates=left,
+        near_misses=(*missed, *frontier.near_misses),
+        reason=frontier.reason if left or not slow else _TOO_SLOW,
     )
-    return replace(matching, deployments=with_start_ups(matching.deployments, profiles, infrastructure)), frontiers
 
 
 def match(

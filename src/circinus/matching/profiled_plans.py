@@ -38,6 +38,11 @@ class ProfiledPlans:
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
         self._promises: dict[tuple[str, Plan], Candidate | None] = {}
         self._reestimated: dict[object, Candidate] = {}
+        self._refused: set[tuple[str, Plan]] = set()
+
+    def refuse(self, plans: Mapping[str, Plan]) -> None:
+        """Promise these plans, query -> plan, no longer."""
+        self._refused |= set(plans.items())
 
     def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
         """The candidate's plan under `conditions`; computed once as long as nothing it meets is loaded otherwise."""
@@ -116,6 +121,8 @@ class ProfiledPlans:
     def promised(self, query: Query, plan: Plan) -> Candidate | None:
         """A plan of a query of the specification, alone; None where it does not promise the query's objectives."""
         key = (query.name, plan)
+        if key in self._refused:
+            return None
         if key not in self._promises:
             self._promises[key] = self._promise(query, plan)
         return self._promises[key]

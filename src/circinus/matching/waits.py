@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from circinus.estimation import Candidate, Conditions
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import loaded_wait as deployment_wait
+from circinus.estimation.stages import loaded_station as deployment_station
 from circinus.estimation.stages import queue_name as operator_queue
-from circinus.estimation.transfer import loaded_wait as link_wait
+from circinus.estimation.transfer import FloatArray, wait_at
+from circinus.estimation.transfer import loaded_station as link_station
 from circinus.estimation.transfer import queue_name as link_queue
-from circinus.queueing.formulas import Wait
+from circinus.queueing.load import StationLoad
 from circinus.spec import Deployment, DirectedLink
 
 Queue = Deployment | DirectedLink
@@ -31,7 +32,9 @@ class LongerWaits:
 
     def __init__(self, touched: Iterable[Queue], before: Conditions, now: Conditions) -> None:
         """Between two loads that differ at the queues `touched`."""
-        self._waits = {queue: (_wait(queue, before), _wait(queue, now)) for queue in touched if _known(queue, before)}
+        self._stations = {
+            queue: (_station(queue, before), _station(queue, now)) for queue in touched if _known(queue, before)
+        }
         self._longer_s: dict[tuple[ScenarioGrid, Queue], float] = {}
 
     def latency_s(self, plan: Candidate, upper_s: float, risk: float) -> float:
@@ -50,7 +53,7 @@ class LongerWaits:
         longer_s = sum(
             self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
             for queue in queues(plan)
-            if queue in self._waits
+            if queue in self._stations
         )
         return upper_s + longer_s + (upper_s * _ROUNDING if longer_s else 0.0)
 
@@ -58,26 +61,23 @@ class LongerWaits:
         key = (grid, queue)
         if key not in self._longer_s:
             name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
-            self._longer_s[key] = _longer_s(*self._waits[queue], float(grid.exponentials(name).max()))
+            self._longer_s[key] = _longer_s(*self._stations[queue], grid.exponentials(name))
         return self._longer_s[key]
 
 
-def _longer_s(before: Wait, now: Wait, most: float) -> float:
-    """The most by which a wait is longer at any draw from 0 to `most`: both are linear but for where they begin."""
-    begins = [-math.log(p) for wait in (before, now) if (p := float(wait.probability)) > 0]
-    draws = [draw for draw in (0.0, *begins, most) if draw <= most]
-    return max(_at(now, draw) - _at(before, draw) for draw in draws)
+def _longer_s(before: StationLoad, now: StationLoad, draws: FloatArray) -> float:
+    """The most by which a wait is longer at any of the draws (n,).
 
-
-def _at(wait: Wait, draw: float) -> float:
-    """See `Wait.at`."""
-    probability = float(wait.probability)
-    return max(0.0, draw + math.log(probability)) * float(wait.conditional_mean_s) if probability > 0 else 0.0
+    How long batches take depends on the load, too, and that is not bounded here: infinite.
+    """
+    if len(now.fill_ratios) > 1:
+        return math.inf
+    return float((wait_at(now, draws) - wait_at(before, draws)).max())
 
 
 def _known(queue: Queue, conditions: Conditions) -> bool:
     return queue in conditions.deployments if isinstance(queue, Deployment) else queue in conditions.links
 
 
-def _wait(queue: Queue, conditions: Conditions) -> Wait:
-    return deployment_wait(queue, conditions) if isinstance(queue, Deployment) else link_wait(queue, conditions)
+def _station(queue: Queue, conditions: Conditions) -> StationLoad:
+    return deployment_station(queue, conditions) if isinstance(queue, Deployment) else link_station(queue, conditions)

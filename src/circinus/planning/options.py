@@ -10,14 +10,15 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.estimation.coming import Coming
 from circinus.estimation.conditions import whole_replicas
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import queue_name
+from circinus.estimation.stages import promised_station, queue_name, time_at
 from circinus.planning.dominance import SLACK
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resources import AMOUNTS, ResourceColumns
 from circinus.queueing.formulas import waiting
-from circinus.spec import Allocation, OperatorSpec, Pool
+from circinus.spec import Allocation, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -78,7 +79,7 @@ def option_table(
     columns: ResourceColumns,
     grid: ScenarioGrid,
     *,
-    rate_per_s: float,
+    query: Query,
     utilization_targets: Sequence[float],
     slack_s: float,
     pool: str | None = None,
@@ -89,7 +90,7 @@ def option_table(
         rows: what was measured of the operator.
         columns: the pools open to the query, and the columns that resources are counted in.
         grid: the scenarios.
-        rate_per_s: of the query.
+        query: whose requests are served.
         utilization_targets: to choose from.
         slack_s: an option counts as no faster than another when it gains at most this in every scenario; infinite
             when latency does not matter.
@@ -104,17 +105,35 @@ def option_table(
     slowdown = ratio[:, None, :] / speeds[None, :, None]
     slowdown *= rows.corrections_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
-    busy = rate_per_s * batch_s / batch_sizes
+    busy = query.rate_per_s * batch_s / batch_sizes
     replicas = whole_replicas(busy, targets)
     resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
     servers = np.where(held, replicas, 1.0)  # millions of replicas would take long, and no pool holds them
-    wait = waiting(servers, targets, batch_s, rows.scv[:, None, None], batch_size=batch_sizes)
+    wait = waiting(servers, targets, batch_s, rows.scv[:, None, None], service_skew=rows.skew[:, None, None])
     dtype = rows.scenarios_s.dtype
     exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     allowed = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = held & allowed[None, :, None]
+    coming = Coming.of(query)
+    for row, column, option in np.argwhere(available).tolist():
+        first = not rows.spec.after and columns.pools[column].site == query.source
+        if allocations[option].batch_size > 1 or coming.modulation is not None or (coming.regular and first):
+            full_s = float(batch_s[row, column, option])
+            square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
+            traffic = coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first)
+            ratios = rows.fill_ratios[row][option // len(utilization_targets)]
+            station = promised_station(
+                float(busy[row, column, option]),
+                traffic,
+                ratios,
+                rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
+                allocations[option].utilization_target,
+            )
+            time = time_at(station, ratios[-1], grid.exponentials(queue_name(rows.spec.name)))
+            own_s = rows.scenarios_s[row] * (slowdown[row, column, option] / ratios[-1])
+            node_s[row, column, option] = time.added_s + time.factor * own_s
     unfit = int((~held & allowed[None, :, None]).sum())
     kept = _undominated(available, node_s, resources, slack_s)
     return OptionTable(allocations, kept, node_s, resources, unfit, int(available.sum() - kept.sum()))

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
+from circinus.estimation.fills import fill_ratios
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import full_batch_ratio
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import HardwareClass, OperatorSpec, Pipeline
@@ -38,6 +38,8 @@ class ProducerRows:
     """(rows,)"""
     scv: FloatArray
     """(rows,) squared coefficient of variation of the sizes."""
+    skew: FloatArray
+    """(rows,) mean cube of the sizes over the cube of their mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +53,16 @@ class OperatorRows:
     """(rows,)"""
     scv: FloatArray
     """(rows,)"""
+    skew: FloatArray
+    """(rows,) mean cube over the cube of the mean."""
     memory_bytes: FloatArray
     """(rows,)"""
     full_batch_ratio: FloatArray
     """(rows, sizes) seconds of a full batch over those of one of its items, for each of `sizes`."""
     sizes: tuple[tuple[float, int], ...]
     """(CPUs, batch size): all that the operator's specification allows."""
+    fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
+    """For each row and each of `sizes` (batch size,) as of `circinus.estimation.fills`."""
     corrections: Mapping[tuple[str, float], FloatArray]
     """(hardware class, its promised speed) -> (rows,) factors as of `OperatorProfile`, where there is any."""
 
@@ -174,8 +180,7 @@ def _with_shared_profiles(
 
 
 def _producer_rows(sizes: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dtype: type[np.floating]) -> ProducerRows:
-    mean_bytes, scv = _moments(sizes)
-    return ProducerRows(_scenarios(sizes, grid, dtype), mean_bytes, scv)
+    return ProducerRows(_scenarios(sizes, grid, dtype), *_moments(sizes))
 
 
 def _operator_rows(
@@ -183,16 +188,19 @@ def _operator_rows(
 ) -> OperatorRows:
     services = [profile.service_s for profile in profiles]
     stretched = [percentile.allowance.stretched(service_s) for service_s in services]
-    mean_s, scv = _moments(services)
+    mean_s, scv, skew = _moments(services)
     sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
+    ratios = tuple(tuple(fill_ratios(profile, *size) for size in sizes) for profile in profiles)
     return OperatorRows(
         spec=spec,
         scenarios_s=_scenarios(stretched, percentile.grid, dtype),
         mean_s=mean_s,
         scv=scv,
+        skew=skew,
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),
-        full_batch_ratio=np.array([[full_batch_ratio(profile, *size) for size in sizes] for profile in profiles]),
+        full_batch_ratio=np.array([[of_size[-1] for of_size in row] for row in ratios]),
         sizes=sizes,
+        fill_ratios=ratios,
         corrections={
             where: np.array([profile.corrections.get(where, 1.0) for profile in profiles])
             for where in dict.fromkeys(where for profile in profiles for where in profile.corrections)
@@ -204,6 +212,10 @@ def _scenarios(measured: Sequence[FloatArray], grid: ScenarioGrid, dtype: type[n
     return np.stack([values[grid.items(len(values))] for values in measured]).astype(dtype)
 
 
-def _moments(measured: Sequence[NDArray[np.float64]]) -> tuple[FloatArray, FloatArray]:
-    traffics = [Traffic(1.0, float(values.mean()), float((values**2.0).mean())) for values in measured]
-    return np.array([t.mean_s for t in traffics]), np.array([t.scv for t in traffics])
+def _moments(measured: Sequence[NDArray[np.float64]]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    traffics = [
+        Traffic(1.0, float(values.mean()), float((values**2.0).mean()), float((values**3.0).mean()))
+        for values in measured
+    ]
+    means, scv = np.array([traffic.mean_s for traffic in traffics]), np.array([traffic.scv for traffic in traffics])
+    return means, scv, np.array([traffic.skew for traffic in traffics])

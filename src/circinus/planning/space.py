@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.estimation.coming import Coming
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
-from circinus.estimation.transfer import crossing_s, link_wait, path_between, queue_name
+from circinus.estimation.transfer import crossing_s, link_station, path_between, queue_name, wait_at
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProducerRows, ProfileArrays
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import SearchSettings
+from circinus.queueing.formulas import waiting
 from circinus.spec import DirectedLink, Network, Query
 
 FloatArray = NDArray[np.floating]
@@ -60,9 +62,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
     latency = query.slos.latency
     limit_s = np.inf if latency is None else latency.limit_s
     slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
-    transfers = [
-        _transfers(producer, paths, len(sites), columns, query.rate_per_s, arrays) for producer in arrays.producers
-    ]
+    transfers = [_transfers(producer, paths, len(sites), columns, query, arrays) for producer in arrays.producers]
     return SearchSpace(
         query=query,
         arrays=arrays,
@@ -75,7 +75,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
                 rows,
                 columns,
                 arrays.percentile.grid,
-                rate_per_s=query.rate_per_s,
+                query=query,
                 utilization_targets=settings.utilization_targets,
                 slack_s=slack_s,
                 pool=query.pinned_pool(rows.spec.name),
@@ -94,18 +94,19 @@ def _transfers(
     paths: dict[tuple[int, int], tuple[DirectedLink, ...]],
     sites: int,
     columns: ResourceColumns,
-    rate_per_s: float,
+    query: Query,
     arrays: ProfileArrays,
 ) -> tuple[FloatArray, FloatArray]:
     """(rows, sites, sites, scenarios) seconds, and (rows, sites, sites, columns) resources, of sending an output."""
     sizes = producer.scenarios_bytes
     seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
-    bytes_per_s = rate_per_s * producer.mean_bytes
+    bytes_per_s = query.rate_per_s * producer.mean_bytes
+    coming = Coming.of(query)
     crossing = {}
     for link in columns.links:
         draws = arrays.percentile.grid.exponentials(queue_name(link)).astype(sizes.dtype)
-        wait_s = link_wait(link, columns.usable_link_share, producer.mean_bytes, producer.scv).at(draws)
+        wait_s = _waits(link, producer, query.rate_per_s, coming, columns.usable_link_share, draws)
         crossing[link] = crossing_s(link, sizes, wait_s)
     for (source, target), path in paths.items():
         for link in path:
@@ -115,3 +116,22 @@ def _transfers(
             resources[:, source, target, columns.shared_cost] += usd_per_h
             resources[:, source, target, columns.alone_cost] += usd_per_h
     return seconds, resources
+
+
+def _waits(
+    link: DirectedLink,
+    producer: ProducerRows,
+    rate_per_s: float,
+    coming: Coming,
+    utilization: float,
+    draws: FloatArray,
+) -> FloatArray:
+    """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
+    mean_s = producer.mean_bytes / link.bandwidth_bytes_per_s
+    if coming.modulation is None:
+        return waiting(1, utilization, mean_s, producer.scv, service_skew=producer.skew).at(draws)
+    rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), strict=True)
+    traffics = [
+        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=False) for mean, scv, skew in rows
+    ]
+    return np.stack([wait_at(link_station(traffic, utilization), draws) for traffic in traffics]).astype(draws.dtype)

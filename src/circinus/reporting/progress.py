@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from circinus.spec.spoken import duration
 if TYPE_CHECKING:
     from circinus.profiling import FailedConfiguration, ProfileProgress
     from circinus.serving.load import LoadProgress
+    from circinus.simulation import Progress as SimulationProgress
 
 LINE_EVERY_S = 10.0
 """Seconds between plain lines."""
@@ -110,5 +112,18 @@ def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> I
             left_s = max(state.total_s - state.elapsed_s, 0.0)
             failed = f", {state.failed} failed" if state.failed else ""
             shown.update("traffic", state.answered, state.due, f"{duration(left_s)} left{failed}")
+
+        yield show
+
+
+@contextmanager
+def simulation_bar(
+    console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[SimulationProgress], None]]:
+    """Shows one simulation; `clock` counts seconds."""
+    with _shown(console, "simulated minutes", clock) as shown:
+
+        def show(state: SimulationProgress) -> None:
+            shown.update("simulated minutes", int(state.done_s / 60), math.ceil(state.total_s / 60), "")
 
         yield show

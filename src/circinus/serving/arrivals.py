@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import Fault, SpecError
-from circinus.estimation.arrivals import ArrivalProcess, Poisson
+from circinus.queueing.arrivals import ArrivalProcess, Poisson
 from circinus.spec.recording import QUERY, TIME, timed_rows
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ServingError
-from circinus.estimation.arrivals import arrival_process
 from circinus.matching import Matching
 from circinus.operators import Item
 from circinus.profiling import wire_bytes
+from circinus.queueing.arrivals import arrival_process
 from circinus.serving.arrivals import Arrival, drawn_arrivals, query_rng, read_trace
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
 from circinus.serving.learning import Expected, Run, learn

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from circinus.errors import OperatorError
-from circinus.estimation.arrivals import observed_dispersion
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
 from circinus.profiling.score_range import score_within
+from circinus.queueing.arrivals import observed_dispersion
 from circinus.serving.engine import Response
 from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
 from circinus.serving.open_loop import Answer

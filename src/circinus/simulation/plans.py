@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from circinus.errors import PlanningError
 from circinus.estimation.fills import fill_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
+from circinus.queueing.arrivals import ArrivalProcess
 from circinus.queueing.station import Station
-from circinus.simulation.model import Arrivals, FloatArray, SimulatedQuery, Visit
+from circinus.simulation.model import FloatArray, SimulatedQuery, Visit
 from circinus.spec import Deployment, DirectedLink, Network, Pipeline, Plan, Query
 
 
@@ -24,7 +23,9 @@ class PlannedQuery:
     pipeline: Pipeline
     plan: Plan
     profile: ConfigurationProfile
-    arrivals: Arrivals
+    arrivals: ArrivalProcess
+    cost_usd_per_h: float = 0.0
+    """What it pays, as planned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,10 @@ class _Building:
             inputs = [at[parent, pool.site] for parent in operator.after or (INPUT,)]
             after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
             ratios = fill_ratios(measured, allocation.cpus, allocation.batch_size)
-            station = self._deployment(plan.deployment_of(operator.name), ratios)
+            station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
             # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
-            scale = ratios[-1] / self.stations[station].fill_ratios[-1] / pool.hardware.speed
+            scale = ratios[-1] / self.stations[station].fill_ratios[-1]
+            scale *= measured.correction(pool.hardware) / pool.hardware.speed
             visits.append(Visit(station, after, measured.service_s * scale))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
@@ -118,7 +120,7 @@ class _Building:
         finals = tuple(dict.fromkeys(visit for sink in sinks if (visit := at[sink, source]) is not None))
         return SimulatedQuery(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), finals)
 
-    def _deployment(self, deployment: Deployment, ratios: tuple[float, ...]) -> int:
+    def _deployment(self, deployment: Deployment, ratios: tuple[float, ...], wait_s: float) -> int:
         if deployment not in self.deployments:
             replicas = self._replicas.get(deployment, 0)
             if replicas < 1:
@@ -126,7 +128,7 @@ class _Building:
                     f"deployment {deployment.name}: found {replicas} replicas, expected at least one; plan again"
                 )
             self.deployments[deployment] = len(self.stations)
-            self.stations.append(Station(deployment.name, replicas, ratios))
+            self.stations.append(Station(deployment.name, replicas, ratios, wait_s if len(ratios) > 1 else 0.0))
         return self.deployments[deployment]
 
     def _link(self, link: DirectedLink) -> int:
@@ -134,8 +136,3 @@ class _Building:
             self.links[link] = len(self.stations)
             self.stations.append(Station(link.name, 1))
         return self.links[link]
-
-
-def mean_rates(planned: Sequence[PlannedQuery]) -> FloatArray:
-    """(queries,) requests a second."""
-    return np.array([one.query.rate_per_s for one in planned])

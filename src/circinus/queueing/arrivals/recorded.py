@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, positive
 
 
 @dataclass(frozen=True)

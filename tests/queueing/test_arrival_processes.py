@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals import (
+from circinus.queueing.arrivals import (
     ArrivalProcess,
     MarkovModulated,
     Periodic,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, positive
 
 _SHORT = 1e-4
 """Below this many changes of phase in a window, 1 - (1 - exp(-x)) / x is lost in rounding; a series is not."""
@@ -48,6 +48,21 @@ class MarkovModulated:
     def memory_s(self) -> float:
         """After how long the covariance of the rate is down by a factor e."""
         return 1.0 / (1.0 / self.durations_s[0] + 1.0 / self.durations_s[1])
+
+    @property
+    def burst(self) -> int:
+        """The phase with the greater rate."""
+        return int(self.rates_per_s[1] > self.rates_per_s[0])
+
+    @property
+    def unevenness(self) -> float:
+        """Variance of the rate times how long it lasts, per second: how much it makes queues vary."""
+        first, second = self.shares
+        return first * second * (self.rates_per_s[0] - self.rates_per_s[1]) ** 2 * self.memory_s
+
+    def beside(self, rate_per_s: float) -> MarkovModulated:
+        """With more arrivals that come evenly as a Poisson process."""
+        return MarkovModulated((self.rates_per_s[0] + rate_per_s, self.rates_per_s[1] + rate_per_s), self.durations_s)
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
         """(n,) ascending moments in [0, `duration_s`), beginning in a phase drawn with its share of time."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.estimation.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, positive
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals.markov_modulated import MarkovModulated
-from circinus.estimation.arrivals.periodic import Periodic
-from circinus.estimation.arrivals.poisson import Poisson
-from circinus.estimation.arrivals.process import ArrivalProcess
-from circinus.estimation.arrivals.recorded import Recorded
+from circinus.queueing.arrivals.markov_modulated import MarkovModulated
+from circinus.queueing.arrivals.periodic import Periodic
+from circinus.queueing.arrivals.poisson import Poisson
+from circinus.queueing.arrivals.process import ArrivalProcess
+from circinus.queueing.arrivals.recorded import Recorded
 from circinus.spec import BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
 
 

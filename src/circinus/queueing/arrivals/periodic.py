@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, positive
 
 _ROUNDING = 1e-9
 """A jitter of half a period may be computed as so much more of it."""

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.arrivals.process import FloatArray
+from circinus.queueing.arrivals.process import FloatArray
 
 FEWEST_WINDOWS = 10
 """Of fewer windows the variance says next to nothing."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals import (
+from circinus.queueing.arrivals import (
     DispersionTest,
     MarkovModulated,
     Periodic,
@@ -18,7 +18,7 @@ from circinus.estimation.arrivals import (
     measured,
     observed_dispersion,
 )
-from circinus.estimation.arrivals.dispersion import chi_squared
+from circinus.queueing.arrivals.dispersion import chi_squared
 
 
 def upper_tail(value: float, freedom: int) -> float:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.arrivals.dispersion import FEWEST_PER_WINDOW, DispersionTest, chi_squared, counts_in
-from circinus.estimation.arrivals.markov_modulated import MarkovModulated, saturation
-from circinus.estimation.arrivals.periodic import Periodic
-from circinus.estimation.arrivals.poisson import Poisson
-from circinus.estimation.arrivals.process import ArrivalProcess, FloatArray
+from circinus.queueing.arrivals.dispersion import FEWEST_PER_WINDOW, DispersionTest, chi_squared, counts_in
+from circinus.queueing.arrivals.markov_modulated import MarkovModulated, saturation
+from circinus.queueing.arrivals.periodic import Periodic
+from circinus.queueing.arrivals.poisson import Poisson
+from circinus.queueing.arrivals.process import ArrivalProcess, FloatArray
 
 RISK = 0.01
 """Of not taking Poisson arrivals for Poisson."""

@@ -1,0 +1,88 @@
+"""`circinus simulate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option
+
+if TYPE_CHECKING:
+    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.simulation import PlannedQuery, SimulationReport
+
+_SECONDS_PER_H = 3600.0
+
+
+def _times(text: str | float) -> float:
+    """A factor, from `2x` or `2`."""
+    try:
+        factor = float(str(text).lower().removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise typer.BadParameter(f"found {text!r}, expected a number above 0 such as 2x")
+    return factor
+
+
+def simulate(
+    plan_file: PlanFile = DEFAULT_PLAN,
+    load: Annotated[float, typer.Option(parser=_times, metavar="TIMES", help="Times every query's rate.")] = 1.0,
+    hours: Annotated[float, typer.Option(min=0.0, help="Simulated time, in hours.")] = 1.0,
+    warm_up: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_option,
+            metavar="DURATION",
+            help="Simulated time before figures are taken.",
+            show_default="a tenth of the time",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and items.")] = 0,
+    json: Json = False,
+) -> None:
+    """Run the plans request by request in simulated time: queues, batches, links, every objective."""
+    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.output import console, print_json
+    from circinus.reporting.simulation_table import simulation_table
+
+    opened = open_plan(plan_file, needs_store=True)
+    duration_s = hours * _SECONDS_PER_H
+    report = _run(opened, load, duration_s, duration_s / 10 if warm_up is None else warm_up, seed)
+    if json:
+        queries = [vars(query) | {"satisfied": query.satisfied} for query in report.queries]
+        print_json("simulate", vars(report) | {"queries": queries})
+        return
+    predicted = {a.query: a.chosen.estimate for a in opened.plan_set.matching.assignments}
+    console().print(simulation_table(report, predicted))
+
+
+def _run(opened: OpenedPlan, load: float, duration_s: float, warm_up_s: float, seed: int) -> SimulationReport:
+    from circinus.cli.output import progress_console
+    from circinus.reporting.progress import simulation_bar
+    from circinus.simulation import simulate as run
+    from circinus.spec import Network
+
+    matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
+    assert infrastructure is not None, "a plan names pools"
+    served = {assignment.query for assignment in matching.assignments}
+    with simulation_bar(progress_console()) as bar:
+        return run(
+            _planned(opened),
+            {sized.deployment: sized.replicas for sized in matching.deployments},
+            Network(infrastructure),
+            duration_s=duration_s,
+            warm_up_s=warm_up_s,
+            load=load,
+            seed=seed,
+            unserved_weight=sum(q.weight for q in opened.specification.queries if q.name not in served),
+            on_progress=bar,
+        )
+
+
+def _planned(opened: OpenedPlan) -> list[PlannedQuery]:
+    """Every query that has a plan, with the measurements it was made from."""
+    from circinus.matching.planned import planned_queries
+
+    return planned_queries(opened.specification, opened.profiles(), opened.plan_set.matching)

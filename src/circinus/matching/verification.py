@@ -1,0 +1,106 @@
+"""Plans held against a simulation where formulas are not good for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circinus.estimation import Estimate, Odds
+from circinus.estimation.odds import latency_odds
+from circinus.matching.plan_set import Assignment, Matching
+from circinus.profiling import Bounded
+from circinus.queueing.arrivals import MarkovModulated
+from circinus.simulation import PlannedQuery
+from circinus.simulation.intervals import percentile_interval
+from circinus.simulation.model import FloatArray
+from circinus.simulation.plans import model_of
+from circinus.simulation.simulation import Simulation
+from circinus.spec import Network, Plan
+
+EXECUTIONS = 2_000_000
+"""Of operators and links that are simulated, about: some seconds at most."""
+_LEAST_REQUESTS = 400
+"""Of a query, below which its latencies are not believed."""
+_BURSTS = 60
+"""That should be seen."""
+_WARM_UP = 0.1
+"""Share of the simulated time."""
+_SAMPLE = 2_000
+"""Latencies that the probability of keeping an objective is taken from."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A matching with what a simulation showed."""
+
+    matching: Matching
+    """Estimates that formulas are not good for are those of the simulation."""
+    missed: Mapping[str, Plan]
+    """Query -> its plan, where the simulation does not promise the latency that the estimate did."""
+
+
+def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0) -> Verified:
+    """Simulate all plans together, if any estimate has doubts, and replace the latencies of those that have.
+
+    The bounds are those of the simulation's confidence interval, the upper one times what the estimate allows for few
+    items. Queries with too few requests in the simulated time keep their estimates and doubts.
+
+    Args:
+        matching: as sized.
+        planned: its queries with their plans.
+        network: where they run.
+        seed: of the simulation.
+    """
+    doubtful = {a.query for a in matching.assignments if a.chosen.estimate.doubts}
+    if not doubtful:
+        return Verified(matching, {})
+    model = model_of(planned, {sized.deployment: sized.replicas for sized in matching.deployments}, network)
+    visits = sum(one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
+    duration_s = max(EXECUTIONS / visits, min(_bursts_s(planned), 3 * EXECUTIONS / visits))
+    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
+    simulation.run()
+    latencies = {
+        one.query.name: run.latency_s[run.arrival_s >= _WARM_UP * duration_s]
+        for one, run in zip(planned, simulation.runs, strict=True)
+    }
+    known = {one.query.name: one for one in planned}
+    assignments, missed = [], {}
+    for assignment in matching.assignments:
+        name = assignment.query
+        if name in doubtful and len(latencies[name]) >= _LEAST_REQUESTS:
+            assignment = _with_latencies(assignment, known[name], latencies[name])
+            if "latency" in assignment.chosen.estimate.violations(known[name].query.slos):
+                missed[name] = assignment.chosen.plan
+        assignments.append(assignment)
+    return Verified(replace(matching, assignments=tuple(assignments)), missed)
+
+
+def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
+    """How long it takes to see bursts enough of every query that has them."""
+    periods = (sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulated))
+    return _BURSTS * max(periods, default=0.0)
+
+
+def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
+    before = assignment.chosen.estimate
+    seen = percentile_interval(latency_s, before.percentile)
+    for_few_items = before.latency_s.upper / before.latency_s.value if before.latency_s.value > 0 else 1.0
+    bounds = Bounded(seen.value, seen.lower, seen.upper * for_few_items)
+    estimate = replace(before, latency_s=bounds, simulated=math.isfinite(bounds.upper))
+    estimate = replace(estimate, odds=_odds(estimate, planned, latency_s))
+    return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
+
+
+def _odds(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> Odds | None:
+    """As before, but for the latency."""
+    slos, before = planned.query.slos, estimate.odds
+    if before is None or slos.latency is None:
+        return before
+    thinned = latency_s[:: max(1, len(latency_s) // _SAMPLE)]
+    likely = latency_odds(np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk)
+    if "latency" not in estimate.violations(slos):
+        likely = max(likely, 1 - planned.query.risk)
+    return Odds.of(likely, before.accuracy, before.cost)

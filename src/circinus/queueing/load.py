@@ -1,0 +1,133 @@
+"""A station under load: how long requests spend at it, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from circinus.queueing.arrivals import MarkovModulated
+from circinus.queueing.formulas import Wait, waiting
+from circinus.queueing.recursion import response_by_recursion
+from circinus.queueing.response import MIDDLES, Response, mixture
+
+MOST_UTILIZATION = 0.8
+"""Beyond it far percentiles depend on more than means and variances."""
+MOST_SCV = 2.0
+"""Of service times; beyond it rare ones decide."""
+_NEARLY_FULL = 0.95
+"""A station that bursts load no more than this is taken to settle within a burst."""
+_LEAST_FILLING = 1e-3
+"""Share of the capacity by which a burst that the station does not settle in is taken to exceed it, at least."""
+
+
+@dataclass(frozen=True)
+class StationLoad:
+    """Equal servers behind one queue, in order of arrival, and the requests that come."""
+
+    servers: int
+    fill_ratios: tuple[float, ...]
+    """(batch size,) seconds of a batch of 1, 2, ... over the mean of its requests' seconds alone."""
+    batch_wait_s: float
+    rate_per_s: float
+    alone_s: float
+    """Mean seconds of a request alone."""
+    service_scv: float
+    """Squared coefficient of variation of these."""
+    service_skew: float
+    """Mean cube of these over the cube of their mean."""
+    regular: bool = False
+    """Whether requests come one every so often."""
+    modulation: MarkovModulated | None = None
+    """Whether they come in bursts."""
+
+    @property
+    def capacity_per_s(self) -> float:
+        """Requests that all servers get done a second, when batches are full."""
+        seconds = self.alone_s * self.fill_ratios[-1]
+        return self.servers * len(self.fill_ratios) / seconds if seconds > 0 else math.inf
+
+    @property
+    def utilization(self) -> float:
+        """Share of the time that a server would be busy if all batches were full."""
+        return self.rate_per_s / self.capacity_per_s
+
+    @property
+    def plain(self) -> bool:
+        """Whether one formula says it all."""
+        return len(self.fill_ratios) == 1 and not self.regular and self.modulation is None
+
+    def response(self) -> Response:
+        """The time at the station; computed once for equal stations.
+
+        Requests in bursts: where the station keeps up with a burst, requests meet it as if the rate at which they come
+        had always been so. Where it does not, what cannot be served waits as a fluid does that comes and goes at two
+        rates (Anick, Mitra and Sondhi, Bell System Technical Journal 61, 1982, for one source): the requests of a burst
+        and those that come before the backlog is gone wait for an exponential time.
+
+        Raises:
+            PlanningError: servers would be busy all the time.
+        """
+        return _response(self)
+
+    def wait(self, utilization: float) -> Wait:
+        """How long requests that come one by one and at random wait for a server, whatever their rate really is.
+
+        Raises:
+            PlanningError: servers would be busy all the time.
+        """
+        service_s = self.alone_s * self.fill_ratios[0]
+        return waiting(self.servers, utilization, service_s, self.service_scv, service_skew=self.service_skew)
+
+    def doubts(self) -> tuple[str, ...]:
+        """Why the response is no more than a guess; empty where it is good (see `formulas.waiting`)."""
+        found = []
+        if self.utilization > MOST_UTILIZATION:
+            found.append(f"it is busy for {self.utilization:.0%} of the time")
+        if self.modulation is not None:
+            found.append("requests come in bursts")
+        if self.service_scv > MOST_SCV:
+            found.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
+        return tuple(found)
+
+    def steady(self, utilization: float) -> Response:
+        """As if requests had always come at the rate that makes servers so busy, without bursts."""
+        if len(self.fill_ratios) == 1 and not self.regular:
+            wait = self.wait(utilization)
+            factor = np.full(len(MIDDLES), self.fill_ratios[0])
+            return Response(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
+        wait_ratio = self.batch_wait_s / self.alone_s if self.alone_s > 0 else 0.0
+        found = response_by_recursion(
+            self.servers,
+            self.fill_ratios,
+            utilization,
+            self.service_scv,
+            batch_wait=wait_ratio,
+            regular=self.regular,
+        )
+        return found.scaled(self.alone_s)
+
+
+@lru_cache(maxsize=65_536)
+def _response(load: StationLoad) -> Response:
+    if load.modulation is None:
+        return load.steady(load.utilization)
+    if load.utilization >= 1:
+        return load.steady(load.utilization)  # says so
+    come, capacity = load.modulation, load.capacity_per_s
+    burst_per_s, calm_per_s = come.rates_per_s[come.burst], come.rates_per_s[1 - come.burst]
+    in_bursts = burst_per_s * come.shares[come.burst] / come.rate_per_s
+    if burst_per_s < _NEARLY_FULL * capacity:
+        parts = ((1 - in_bursts, calm_per_s), (in_bursts, burst_per_s))
+        return mixture([(share, load.steady(rate / capacity)) for share, rate in parts], load.alone_s)
+    filling, draining = max(burst_per_s / capacity - 1, _LEAST_FILLING), 1 - calm_per_s / capacity
+    burst_s, calm_s = come.durations_s[come.burst], come.durations_s[1 - come.burst]
+    decay_per_s = 1 / (burst_s * filling) - 1 / (calm_s * draining)
+    if decay_per_s <= 0:  # barely keeps up on average
+        decay_per_s = (1 - load.utilization) / (burst_s * filling)
+    share = min(1.0, in_bursts * (1 + calm_per_s / burst_per_s * filling / draining))
+    behind_s = -np.log1p(-MIDDLES) / decay_per_s
+    behind = load.steady(min(load.utilization, _NEARLY_FULL)).later(behind_s)
+    return mixture([(1 - share, load.steady(calm_per_s / capacity)), (share, behind)], load.alone_s)

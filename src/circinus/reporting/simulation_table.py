@@ -1,0 +1,101 @@
+"""What a simulation showed beside what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from circinus.estimation import Estimate
+from circinus.profiling import Bounded
+from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
+from circinus.spec.spoken import duration, score
+
+_MOST_STATIONS = 12
+"""Rows of the table of deployments and links: the busiest."""
+
+
+def simulation_table(report: SimulationReport, predicted: Mapping[str, Estimate]) -> RenderableType:
+    """A row for each query, and one for each of the busiest deployments and links.
+
+    Args:
+        report: of the simulation.
+        predicted: query -> the estimate of its plan.
+    """
+    table = Table(title=f"Simulated at {report.load:g} times the load", title_justify="left")
+    table.add_column("query")
+    table.add_column("objectives", overflow="fold")
+    for column in ("requests", "latency predicted", "simulated", "p50", "p99", "accuracy", "SLOs held"):
+        table.add_column(column, justify="right")
+    for query in report.queries:
+        table.add_row(*_row(query, predicted.get(query.query)))
+    return Group(table, _stations(report), *_remarks(report))
+
+
+def _row(query: QueryOutcome, predicted: Estimate | None) -> tuple[str, ...]:
+    named = (escape(query.query), escape(str(query.slos)), str(query.requests))
+    if not query.requests:
+        return (*named, "", "", "", "", "", "[red]no[/red] (no requests)")
+    missed = [name for name, held in query.held.items() if not held]
+    unsure = "" if query.sure else " (unsure)"
+    return (
+        *named,
+        f"p{query.percentile:g} {duration(predicted.latency_s.value)}" if predicted is not None else "",
+        _said(query.at_percentile_s),
+        duration(query.latency_s["p50"].value),
+        duration(query.latency_s["p99"].value),
+        score(query.score),
+        f"[red]no[/red] (missed {', '.join(missed)}){unsure}" if missed else f"[green]yes[/green]{unsure}",
+    )
+
+
+def _said(latency_s: Bounded) -> str:
+    upper = "?" if latency_s.upper == float("inf") else duration(latency_s.upper)
+    return f"{duration(latency_s.value)} ({duration(latency_s.lower)} to {upper})"
+
+
+def _stations(report: SimulationReport) -> RenderableType:
+    stations = sorted((*report.deployments, *report.links), key=lambda station: -station.asked)
+    table = Table(title="Busiest deployments and links", title_justify="left")
+    table.add_column("where", overflow="fold")
+    for column in ("servers", "busy", "asked for", "mean wait", "a batch"):
+        table.add_column(column, justify="right")
+    for station in stations[:_MOST_STATIONS]:
+        table.add_row(*_station_row(station))
+    return table
+
+
+def _station_row(station: StationOutcome) -> tuple[str, ...]:
+    asked = f"{station.asked:.0%}"
+    return (
+        escape(station.name),
+        str(station.servers),
+        f"{station.utilization:.0%}",
+        f"[red]{asked}[/red]" if station.asked >= 1 else asked,
+        duration(station.mean_wait_s),
+        f"{station.mean_fill:.1f}",
+    )
+
+
+def _remarks(report: SimulationReport) -> list[Text]:
+    simulated_s = report.duration_s - report.warm_up_s
+    remarks = [
+        Text(
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {duration(simulated_s)} simulated after "
+            f"{duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
+            f"{duration(report.computed_s)}, seed {report.seed}; intervals hold with 95 %"
+        )
+    ]
+    growing = [station.name for station in (*report.deployments, *report.links) if station.asked >= 1]
+    if growing:
+        remarks.append(
+            Text(
+                f"more is asked than can be done of {', '.join(growing)}: queues grow as long as requests come, and "
+                "latencies depend on how long that is",
+                style="yellow",
+            )
+        )
+    return remarks

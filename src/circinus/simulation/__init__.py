@@ -1,0 +1,15 @@
+"""Requests followed through deployments and links in simulated time."""
+
+from circinus.simulation.plans import PlannedQuery
+from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome
+from circinus.simulation.simulate import Progress, simulate
+
+__all__ = [
+    "PlannedQuery",
+    "Progress",
+    "QueryOutcome",
+    "SimulationReport",
+    "StageOutcome",
+    "StationOutcome",
+    "simulate",
+]

@@ -1,0 +1,113 @@
+"""Stations under load against long simulations of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.errors import PlanningError
+from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
+from circinus.queueing.arrivals.process import ArrivalProcess
+from circinus.queueing.discipline import serve
+from circinus.queueing.load import StationLoad
+from circinus.queueing.response import MIDDLES, Response, mixture
+from circinus.queueing.station import Station
+
+QUANTILES = [0.5, 0.95, 0.99]
+
+
+def _load(
+    servers: int, ratios: tuple[float, ...], utilization: float, *, wait_s: float = 0.0, regular: bool = False
+) -> StationLoad:
+    """Requests that take a tenth of a second alone, give or take a third."""
+    rate_per_s = utilization * servers * len(ratios) / (0.1 * ratios[-1])
+    return StationLoad(servers, ratios, wait_s, rate_per_s, 0.1, 0.1, 1.1**3, regular)
+
+
+def _simulated_s(load: StationLoad, arrivals: ArrivalProcess, requests: int = 200_000) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    spread = np.log1p(load.service_scv) ** 0.5
+    arrival_s = arrivals.times_s(requests / load.rate_per_s, rng)
+    service_s = load.alone_s * np.exp(spread * rng.normal(size=len(arrival_s)) - spread**2 / 2)
+    station = Station("s", load.servers, load.fill_ratios, load.batch_wait_s)
+    return (serve(station, [0.0] * load.servers, arrival_s, service_s).end_s - arrival_s)[requests // 20 :]
+
+
+def _estimated_s(load: StationLoad) -> np.ndarray:
+    rng = np.random.default_rng(2)
+    spread = np.log1p(load.service_scv) ** 0.5
+    added_s, factor = load.response().at(rng.exponential(1.0, 100_000))
+    return added_s + factor * load.alone_s * np.exp(spread * rng.normal(size=100_000) - spread**2 / 2)
+
+
+@pytest.mark.parametrize("utilization", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize(
+    ("servers", "ratios", "wait_s"),
+    [
+        (1, (1.0, 1.3), 0.0),
+        (1, (1.0, 1.1, 1.2, 1.3), 0.0),
+        (3, (1.0, 1.5, 2.0, 2.5), 0.0),
+        (8, tuple(1 + 0.4 * k for k in range(16)), 0.0),
+        (2, (1.0, 1.3, 1.6, 1.9), 0.05),
+    ],
+)
+def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utilization: float) -> None:
+    load = _load(servers, ratios, utilization, wait_s=wait_s)
+    simulated_s = _simulated_s(load, Poisson(load.rate_per_s))
+    assert np.quantile(_estimated_s(load), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.08)
+
+
+@pytest.mark.parametrize("utilization", [0.4, 0.7, 0.8])
+@pytest.mark.parametrize("servers", [1, 3])
+def test_regular_requests(servers: int, utilization: float) -> None:
+    load = _load(servers, (1.0,), utilization, regular=True)
+    simulated_s = _simulated_s(load, Periodic(load.rate_per_s, 0.0))
+    assert np.quantile(_estimated_s(load), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.08)
+
+
+def test_requests_one_by_one_and_at_random_are_one_formula() -> None:
+    load = _load(2, (1.5,), 0.7)
+    assert load.plain
+    added_s, factor = load.response().at(-np.log1p(-MIDDLES))
+    np.testing.assert_allclose(added_s, load.wait(load.utilization).quantile(MIDDLES))
+    np.testing.assert_allclose(factor, 1.5)
+
+
+@pytest.mark.parametrize(("peak", "burst_s", "every_s"), [(1.5, 30.0, 100.0), (4.0, 10.0, 60.0)])
+def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: float) -> None:
+    """Those that a station keeps up with, and those that fill its queue: within a third, and it says so."""
+    load = _load(2, (1.0,), 0.5)
+    calm = (every_s - peak * burst_s) / (every_s - burst_s)
+    come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, every_s - burst_s))
+    bursty = StationLoad(**{**vars(load), "modulation": come})
+    simulated_s = _simulated_s(bursty, come, 2_000_000)
+    assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.33)
+    assert np.quantile(_estimated_s(bursty), 0.95) > np.quantile(_estimated_s(load), 0.95)
+    assert any("bursts" in doubt for doubt in bursty.doubts())
+
+
+def test_doubts_name_what_formulas_are_not_good_for() -> None:
+    assert not _load(2, (1.0,), 0.7).doubts()
+    assert "85%" in _load(2, (1.0,), 0.85).doubts()[0]
+    heavy = StationLoad(1, (1.0,), 0.0, 1.0, 0.1, 4.0, 45.0)
+    assert "vary widely" in heavy.doubts()[0]
+
+
+@pytest.mark.parametrize("ratios", [(1.0,), (1.0, 1.5)])
+def test_who_cannot_keep_up_is_told_so(ratios: tuple[float, ...]) -> None:
+    with pytest.raises(PlanningError, match="utilisation"):
+        _load(2, ratios, 1.01).response()
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 5.0), st.floats(0.0, 5.0))
+def test_a_mixture_lies_between_its_parts(share: float, one_s: float, other_s: float) -> None:
+    levels = np.ones(len(MIDDLES))
+    parts = [Response(one_s * levels, levels, one_s), Response(other_s * levels, levels, other_s)]
+    mixed = mixture([(share, parts[0]), (1 - share, parts[1])], 1.0)
+    least, most = sorted((one_s, other_s))
+    assert (mixed.added_s >= least - 1e-9).all()
+    assert (mixed.added_s <= most + 1e-9).all()
+    assert mixed.mean_wait_s == pytest.approx(share * one_s + (1 - share) * other_s)
+    assert (np.diff(mixed.added_s) >= -1e-9).all()

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.simulation.intervals import percentile_interval, student_t
+
+
+@pytest.mark.parametrize(("freedom", "factor"), [(4, 2.776), (9, 2.262), (19, 2.093), (1000, 1.962)])
+def test_factors_of_students_t(freedom: int, factor: float) -> None:
+    """Abramowitz and Stegun, table 26.10."""
+    assert student_t(freedom) == pytest.approx(factor, rel=0.003)
+
+
+@given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=3000), st.sampled_from([50.0, 95.0, 99.0]))
+def test_bounds_hold_the_value(latencies: list[float], percentile: float) -> None:
+    found = percentile_interval(np.array(latencies), percentile)
+    assert found.lower <= found.value <= found.upper
+    assert sum(one <= found.value for one in latencies) >= len(latencies) * percentile / 100 - 1e-9
+
+
+@pytest.mark.parametrize("percentile", [50.0, 95.0, 99.0])
+@pytest.mark.parametrize("count", [200, 20_000])
+def test_the_true_percentile_is_within_the_bounds_about_as_often_as_is_said(percentile: float, count: int) -> None:
+    rng = np.random.default_rng(1)
+    truth = -math.log(1 - percentile / 100)
+    found = [percentile_interval(rng.exponential(1.0, count), percentile) for _ in range(300)]
+    assert np.mean([one.lower <= truth <= one.upper for one in found]) >= 0.9
+
+
+def test_few_requests_know_no_upper_bound_of_a_far_percentile() -> None:
+    assert percentile_interval(np.arange(20.0), 99.0).upper == math.inf

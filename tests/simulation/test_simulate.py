@@ -1,0 +1,140 @@
+"""Plans in simulated time: what they come to without queues, and what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circinus.errors import PlanningError
+from circinus.estimation import Estimator, merge
+from circinus.estimation.transfer import INPUT
+from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.queueing.arrivals import Poisson
+from circinus.simulation import PlannedQuery, Progress, simulate
+from circinus.simulation.plans import model_of
+from circinus.simulation.simulation import Simulation
+from circinus.spec import LatencySlo, Network, Slos
+from instances import Instance, all_plans, corrected, random_instance
+
+
+def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:
+    """One of the instance's plans, with the replicas it needs alone."""
+    profile = instance.profile.configurations[0]
+    plans = [p for p in all_plans(instance, DEFAULT_SETTINGS) if p.configuration == profile.configuration]
+    estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
+    for plan in plans[number:]:
+        try:
+            conditions = merge([estimator.candidate(plan)])
+        except PlanningError:  # a link that the query alone would fill
+            continue
+        arrivals = Poisson(instance.query.rate_per_s)
+        planned = PlannedQuery(instance.query, instance.pipeline, plan, profile, arrivals, 0.1)
+        return planned, {deployment: load.replicas for deployment, load in conditions.deployments.items()}
+    pytest.skip("no plan of this instance is possible")
+
+
+def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
+    """(items,) latencies of requests that meet nobody, followed through the DAG by hand."""
+    pools = {pool.name: pool for pool in network.infrastructure.pools}
+    plan, profile = planned.plan, planned.profile
+
+    def carried_s(size_bytes: np.ndarray, source: str, target: str) -> np.ndarray:
+        path = network.path(source, target) or ()
+        return sum((size_bytes / link.bandwidth_bytes_per_s + link.one_way_s for link in path), np.zeros(1))
+
+    sites, ready, sizes = {INPUT: planned.query.source}, {INPUT: np.zeros(1)}, {INPUT: profile.input_bytes}
+    for operator in planned.pipeline.topological_order():
+        pool, measured = pools[plan.pool_of(operator.name)], profile.operators[operator.name]
+        allocation = plan.allocation_of(operator.name)
+        ratio = measured.batch_ratio[allocation.cpus, 1]
+        begin = np.maximum.reduce(
+            [ready[p] + carried_s(sizes[p], sites[p], pool.site) for p in operator.after or (INPUT,)]
+        )
+        slower = ratio * measured.correction(pool.hardware) / pool.hardware.speed
+        ready[operator.name] = begin + measured.service_s * slower
+        sites[operator.name], sizes[operator.name] = pool.site, measured.output_bytes
+    return np.maximum.reduce(
+        [ready[s] + carried_s(sizes[s], sites[s], planned.query.source) for s in planned.pipeline.sinks()]
+    )
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None:
+    instance = random_instance(seed)
+    if seed % 2:
+        instance = corrected(instance)
+    planned, replicas = _planned(instance, seed % 5)
+    model = model_of([planned], replicas, instance.network)
+    simulation = Simulation(model.stations, model.queries, duration_s=1.0, seed=0)
+    run = simulation.runs[0]
+    run.arrival_s = np.arange(len(planned.profile.items)) * 1e6
+    run.items = np.arange(len(planned.profile.items))
+    run.end_s = [np.full(len(run.items), np.inf) for _ in run.query.visits]
+    run.wait_s = [np.zeros(len(run.items)) for _ in run.query.visits]
+    run.outstanding = [np.arange(len(run.items)) for _ in run.query.visits]
+    run.entered = {visit: np.zeros(len(run.items), dtype=np.bool_) for visit in run.entered}
+    simulation.run()
+    np.testing.assert_allclose(run.latency_s, _alone_s(planned, instance.network), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_report_says_what_happened(seed: int) -> None:
+    instance = random_instance(seed)
+    planned, replicas = _planned(instance)
+    seen: list[Progress] = []
+    duration_s = 3000 / instance.query.rate_per_s
+    report = simulate(
+        [planned], replicas, instance.network, duration_s=duration_s, warm_up_s=duration_s / 10, on_progress=seen.append
+    )
+    (query,) = report.queries
+    assert query.requests == pytest.approx(2700, rel=0.2)
+    assert query.rate_per_s == pytest.approx(instance.query.rate_per_s, rel=0.2)
+    assert query.latency_s["p50"].value <= query.latency_s["p95"].value <= query.latency_s["p99"].value
+    assert query.satisfied == all(query.held.values())
+    assert report.goodput == (query.weight if query.satisfied else 0.0)
+    assert {stage.operator for stage in query.stages} == set(planned.profile.operators)
+    for station in (*report.deployments, *report.links):
+        assert 0 <= station.utilization <= 1.05
+        assert station.asked <= station.utilization + 0.02
+    assert all(progress.total_s == duration_s for progress in seen)
+    again = simulate([planned], replicas, instance.network, duration_s=duration_s, warm_up_s=duration_s / 10)
+    assert again.queries[0].latency_s == query.latency_s
+
+
+def test_more_load_takes_longer_and_overload_is_told() -> None:
+    instance = random_instance(3)
+    planned, replicas = _planned(instance)
+    duration_s = 2000 / instance.query.rate_per_s
+    once, often = (
+        simulate([planned], replicas, instance.network, duration_s=duration_s, load=load) for load in (1.0, 50.0)
+    )
+    assert often.queries[0].latency_s["p50"].value > once.queries[0].latency_s["p50"].value
+    assert max(station.asked for station in (*often.deployments, *often.links)) > 1
+    assert max(station.asked for station in (*once.deployments, *once.links)) < 1
+
+
+def test_whether_a_limit_is_surely_kept_is_told() -> None:
+    instance = random_instance(3)
+    planned, replicas = _planned(instance)
+    duration_s = 3000 / instance.query.rate_per_s
+    plain = simulate([planned], replicas, instance.network, duration_s=duration_s).queries[0]
+    for factor, held, sure in ((0.5, False, True), (1.0, True, False), (2.0, True, True)):
+        latency = LatencySlo(percentile=95.0, limit_s=plain.latency_s["p95"].value * factor)
+        query = planned.query.model_copy(update={"slos": Slos(latency=latency)})
+        found = simulate([replace(planned, query=query)], replicas, instance.network, duration_s=duration_s).queries[0]
+        assert (found.held["latency"], found.sure) == (held, sure)
+
+
+def test_what_cannot_be_simulated_is_told() -> None:
+    instance = random_instance(3)
+    planned, replicas = _planned(instance)
+    with pytest.raises(PlanningError, match="no query"):
+        simulate([], {}, instance.network, duration_s=1.0)
+    with pytest.raises(PlanningError, match="warm-up"):
+        simulate([planned], replicas, instance.network, duration_s=1.0, warm_up_s=1.0)
+    with pytest.raises(PlanningError, match="simulate less time"):
+        simulate([planned], replicas, instance.network, duration_s=1e12)
+    with pytest.raises(PlanningError, match="0 replicas"):
+        simulate([planned], {}, instance.network, duration_s=1.0)
