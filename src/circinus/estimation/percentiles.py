@@ -38,7 +38,7 @@ class Percentile:
     @classmethod
     def at(cls, percentile: float, risk: float) -> Percentile:
         """A percentile over as many sections of scenarios as a risk asks for."""
-        return cls(percentile, ScenarioGrid.for_risk(risk), TailAllowance(percentile, risk))
+        return cls(percentile, ScenarioGrid.for_risk(risk, percentile), TailAllowance(percentile, risk))
 
     def of(self, latency_s: FloatArray) -> Bounded:
         """The percentile of one vector of scenarios, (count,), without the allowance."""

@@ -21,6 +21,9 @@ FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
 _SCENARIOS = 320
+"""As many of them beyond the 95th percentile as of four times as many beyond the 99th."""
+_FAR = 98.0
+"""Percentiles beyond this take four times as many scenarios."""
 _WORD = 64
 """Sections are multiples of this, so that scenarios can be counted by words of bits."""
 
@@ -34,11 +37,12 @@ class ScenarioGrid:
     size: int
 
     @classmethod
-    def for_risk(cls, risk: float) -> ScenarioGrid:
+    def for_risk(cls, risk: float, percentile: float = 95.0) -> ScenarioGrid:
         """As many sections as it takes that all of them err to the same side with probability at most `risk`, when
-        each does with probability 1/2: five for a risk of 0.05."""
+        each does with probability 1/2: five for a risk of 0.05. Far percentiles take larger sections."""
         sections = max(1, math.ceil(-math.log2(risk)))
-        return cls(sections, _WORD * max(1, round(_SCENARIOS / _WORD / sections)))
+        count = _SCENARIOS * (4 if percentile > _FAR else 1)
+        return cls(sections, _WORD * max(1, round(count / _WORD / sections)))
 
     @property
     def count(self) -> int:
@@ -60,8 +64,8 @@ class ScenarioGrid:
     def exponentials(self, name: str) -> FloatArray:
         """(count,) draws for the wait in the queue called `name`: -log(1 - u) of uniforms u.
 
-        The uniforms are stratified within each section and depend on the name alone, so that all plans meet the same
-        luck and differences between them are differences of the plans.
+        The uniforms are stratified within each section and, finer, over all of them, and depend on the name alone, so
+        that all plans meet the same luck and differences between them are differences of the plans.
         """
         return _exponentials(self, name)
 
@@ -81,8 +85,10 @@ def _items(grid: ScenarioGrid, measured: int) -> IntArray:
 def _exponentials(grid: ScenarioGrid, name: str) -> FloatArray:
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     generator = np.random.default_rng(seed)
-    strata = generator.permuted(np.tile(np.arange(grid.size), (grid.sections, 1)), axis=1).ravel()
-    uniforms = (strata + generator.random(grid.count)) / grid.size
+    strata = generator.permuted(np.tile(np.arange(grid.size), (grid.sections, 1)), axis=1)
+    parts = generator.permuted(np.tile(np.arange(grid.sections), (grid.size, 1)), axis=1)
+    part = parts[strata, np.arange(grid.sections)[:, None]].ravel()
+    uniforms = (strata.ravel() + (part + generator.random(grid.count)) / grid.sections) / grid.size
     return _read_only(-np.log1p(-uniforms))
 
 

@@ -48,7 +48,7 @@ class LongerWaits:
             upper_s: the upper bound of its latency under the load before.
             risk: of its query.
         """
-        grid = ScenarioGrid.for_risk(risk)
+        grid = ScenarioGrid.for_risk(risk, plan.estimate.percentile)
         sent = len(plan.deployments) + 1
         longer_s = sum(
             self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
