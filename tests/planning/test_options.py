@@ -5,7 +5,6 @@ import pytest
 
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
-from circinus.estimation.scenarios import ScenarioGrid
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resources import ResourceColumns
@@ -13,7 +12,6 @@ from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.spec import Allocation, Plan
 from instances import Instance, all_plans, corrected, random_instance
 
-GRID = ScenarioGrid.for_risk(0.05)
 NOBODY_BEATS = -1e9
 
 
@@ -24,7 +22,7 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
         option_table(
             rows,
             columns,
-            GRID,
+            arrays.percentile.grid,
             query=instance.query,
             utilization_targets=(0.4, 0.7),
             slack_s=slack_s,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,8 +14,10 @@ from circinus.errors import PlanningError
 from circinus.estimation.estimate import Candidate, DeploymentUse
 from circinus.estimation.traffic import Traffic
 from circinus.queueing.load import StationLoad
+from circinus.queueing.response import mixed_fills
 from circinus.spec import Deployment, DirectedLink
 
+_ONE_BY_ONE = (1.0,)
 _ROUNDING = 1e-9
 """A count of replicas that exceeds a whole number by less than this is that number."""
 
@@ -31,6 +33,8 @@ class DeploymentLoad:
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone; those of the first of
     its queries."""
     batch_wait_s: float = 0.0
+    groups: tuple[float, ...] = (1.0,)
+    """Shares of groups of 1, 2, ... requests that come at once."""
 
     @property
     def batch_size(self) -> int:
@@ -50,11 +54,15 @@ class DeploymentLoad:
     @property
     def station(self) -> StationLoad:
         """As a queue."""
-        return station_load(self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s)
+        return station_load(self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups)
 
 
 def station_load(
-    servers: int, traffic: Traffic, fill_ratios: tuple[float, ...] = (1.0,), batch_wait_s: float = 0.0
+    servers: int,
+    traffic: Traffic,
+    fill_ratios: tuple[float, ...] = (1.0,),
+    batch_wait_s: float = 0.0,
+    groups: tuple[float, ...] = (1.0,),
 ) -> StationLoad:
     """A queue under `traffic`, whose seconds are those of a full batch."""
     return StationLoad(
@@ -67,6 +75,7 @@ def station_load(
         service_skew=traffic.skew,
         regular=traffic.regular,
         modulation=traffic.modulation,
+        groups=groups,
     )
 
 
@@ -120,6 +129,8 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
                 f"ones, expected more replicas than busy ones; add replicas or move queries away"
             )
+    if any(load.batch_size > 1 for load in loads.values()):
+        loads = _in_groups(loads, requests)
     links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
     for link, traffic in links.items():
         if traffic.busy >= 1:
@@ -128,3 +139,35 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
                 f"move queries away"
             )
     return Conditions(loads, links)
+
+
+def _in_groups(
+    loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
+) -> dict[Deployment, DeploymentLoad]:
+    """The same with requests that come several at once where they come from deployments that serve in batches.
+
+    Where an operator waits for several others, its requests come as those of the last one do; those of several queries
+    come as those of each do.
+    """
+    found: dict[Deployment, DeploymentLoad] = {}
+
+    def grouped(deployment: Deployment) -> DeploymentLoad:
+        if deployment not in found:
+            uses = [use for use in requests[deployment] if use.traffic.rate_per_s > 0]
+            rate_per_s = sum(use.traffic.rate_per_s for use in uses)
+            parts = [
+                (use.traffic.rate_per_s / rate_per_s * share, fills(before))
+                for use in uses
+                for before, share in use.after
+                if share > 0
+            ]
+            first = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
+            groups = mixed_fills([*parts, (first, _ONE_BY_ONE)] if first > 0 else parts)
+            found[deployment] = replace(loads[deployment], groups=groups)
+        return found[deployment]
+
+    def fills(deployment: Deployment) -> tuple[float, ...]:
+        load = grouped(deployment)
+        return load.station.response().fills if load.batch_size > 1 else load.groups
+
+    return {deployment: grouped(deployment) for deployment in loads}

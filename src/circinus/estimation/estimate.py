@@ -89,6 +89,8 @@ class DeploymentUse:
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone."""
     batch_wait_s: float = 0.0
     """How long the oldest request may wait for its batch to fill."""
+    after: tuple[tuple[Deployment, float], ...] = ()
+    """Those that its requests come from, with how often each is the last that was waited for."""
 
     @property
     def fluid_replicas(self) -> float:

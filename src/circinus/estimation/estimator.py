@@ -17,7 +17,7 @@ from circinus.estimation.percentiles import Percentile
 from circinus.estimation.stages import Stages
 from circinus.estimation.transfer import INPUT, Transfers, destinations, loaded_station
 from circinus.profiling import ConfigurationProfile
-from circinus.spec import Network, OperatorSpec, Pipeline, Plan, Query
+from circinus.spec import Deployment, Network, OperatorSpec, Pipeline, Plan, Query
 
 FloatArray = NDArray[np.floating]
 
@@ -173,14 +173,17 @@ class Estimator:
         uses, stages = [], []
         doubts: dict[str, None] = {}
         fills: dict[str, float] = {INPUT: 1.0}
+        deployments: dict[str, Deployment] = {}
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
-            ready, transfer_s = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
+            ready, transfer_s, last = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
             finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
-            uses.append(stage.use)
+            after = tuple((deployments[parent], last[parent]) for parent in operator.after)
+            uses.append(replace(stage.use, after=after))
+            deployments[operator.name] = stage.use.deployment
             fills[operator.name] = stage.mean_fill
             if conditions is not None:
                 doubts |= dict.fromkeys((*stage.doubts, *_in_batches(operator, fills)))
@@ -195,7 +198,7 @@ class Estimator:
                     service_s=stage.mean_service_s,
                 )
             )
-        latency_s, return_s = self._gather(self._sinks, finish, sites, self._query.source, conditions)
+        latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
         return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts))
 
     def _gather(
@@ -205,15 +208,18 @@ class Estimator:
         sites: dict[str, str],
         target: str,
         conditions: Conditions | None,
-    ) -> tuple[FloatArray, float]:
-        """When the outputs of all `producers` are at `target`, and the mean transfer of the one that comes last."""
+    ) -> tuple[FloatArray, float, dict[str, float]]:
+        """When the outputs of all `producers` are at `target`, the mean transfer of the one that comes last, and how
+        often each one does."""
         transfers = [self._transfers.transfer(self._sizes[p], sites[p], target, conditions) for p in producers]
         arrivals = [finish[p] + transfer.seconds for p, transfer in zip(producers, transfers, strict=True)]
         if len(producers) == 1:
-            return arrivals[0], transfers[0].mean_s
+            return arrivals[0], transfers[0].mean_s, {producers[0]: 1.0}
         last = np.argmax(arrivals, axis=0)
         waited = np.choose(last, [np.broadcast_to(transfer.seconds, last.shape) for transfer in transfers])
-        return np.maximum.reduce(arrivals), float(waited.mean())
+        often = np.bincount(last, minlength=len(producers)) / len(last)
+        shares = dict(zip(producers, often.tolist(), strict=True))
+        return np.maximum.reduce(arrivals), float(waited.mean()), shares
 
     def _check(self, plan: Plan) -> None:
         """Raise PlanningError where `plan` is not one of this query and configuration."""

@@ -17,6 +17,7 @@ from circinus.estimation.percentiles import Percentile
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import OperatorProfile
 from circinus.queueing.load import StationLoad
+from circinus.queueing.response import mean_size
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
@@ -39,7 +40,7 @@ class Stage:
     mean_service_s: float
     """Over the scenarios."""
     mean_fill: float
-    """How many are served at once, as requests see it."""
+    """Requests a batch."""
     doubts: tuple[str, ...]
     """Why the time at the deployment is no more than a guess."""
 
@@ -221,7 +222,7 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
         return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
-    return StationTime(added_s, factor, response.mean_wait_s, response.mean_fill)
+    return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
 
 
 def loaded_station(deployment: Deployment, conditions: Conditions) -> StationLoad:

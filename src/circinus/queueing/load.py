@@ -11,7 +11,7 @@ import numpy as np
 from circinus.queueing.arrivals import MarkovModulated
 from circinus.queueing.formulas import Wait, waiting
 from circinus.queueing.recursion import response_by_recursion
-from circinus.queueing.response import MIDDLES, Response, mixture
+from circinus.queueing.response import MIDDLES, Response, mean_size, mixture
 
 MOST_UTILIZATION = 0.8
 """Beyond it far percentiles depend on more than means and variances."""
@@ -19,6 +19,8 @@ MOST_SCV = 2.0
 """Of service times; beyond it rare ones decide."""
 _NEARLY_FULL = 0.95
 """A station that bursts load no more than this is taken to settle within a burst."""
+_ALONE = 1.05
+"""Up to so many at once, requests count as coming one by one."""
 _LEAST_FILLING = 1e-3
 """Share of the capacity by which a burst that the station does not settle in is taken to exceed it, at least."""
 
@@ -42,6 +44,8 @@ class StationLoad:
     """Whether requests come one every so often."""
     modulation: MarkovModulated | None = None
     """Whether they come in bursts."""
+    groups: tuple[float, ...] = (1.0,)
+    """Shares of groups of 1, 2, ... requests that come at once: from a station before that serves in batches."""
 
     @property
     def capacity_per_s(self) -> float:
@@ -57,7 +61,11 @@ class StationLoad:
     @property
     def plain(self) -> bool:
         """Whether one formula says it all."""
-        return len(self.fill_ratios) == 1 and not self.regular and self.modulation is None
+        return self._one_by_one and self.modulation is None
+
+    @property
+    def _one_by_one(self) -> bool:
+        return len(self.fill_ratios) == 1 and not self.regular and mean_size(self.groups) <= _ALONE
 
     def response(self) -> Response:
         """The time at the station; computed once for equal stations.
@@ -94,7 +102,7 @@ class StationLoad:
 
     def steady(self, utilization: float) -> Response:
         """As if requests had always come at the rate that makes servers so busy, without bursts."""
-        if len(self.fill_ratios) == 1 and not self.regular:
+        if self._one_by_one:
             wait = self.wait(utilization)
             factor = np.full(len(MIDDLES), self.fill_ratios[0])
             return Response(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
@@ -106,6 +114,7 @@ class StationLoad:
             self.service_scv,
             batch_wait=wait_ratio,
             regular=self.regular,
+            groups=self.groups,
         )
         return found.scaled(self.alone_s)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.queueing.discipline import serve
-from circinus.queueing.response import FloatArray, Response, from_sample
+from circinus.queueing.response import FloatArray, IntArray, Response, from_sample
 from circinus.queueing.station import Station
 
 _REQUESTS = 12_000
@@ -38,6 +38,7 @@ def response_by_recursion(
     *,
     batch_wait: float = 0.0,
     regular: bool = False,
+    groups: tuple[float, ...] = (1.0,),
 ) -> Response:
     """The time at a station whose requests take one second alone on average.
 
@@ -51,6 +52,7 @@ def response_by_recursion(
         service_scv: squared coefficient of variation of the seconds alone.
         batch_wait: how many mean seconds alone the oldest request may wait for its batch to fill.
         regular: whether requests come one every so often; else as a Poisson process.
+        groups: shares of groups of 1, 2, ... requests that come at once.
 
     Raises:
         PlanningError: a server would be busy all the time.
@@ -63,21 +65,46 @@ def response_by_recursion(
     rounded = min(max(math.ceil(utilization * _FINEST - 1e-6), 1), _FINEST - 1) / _FINEST
     spread = round(math.sqrt(math.log1p(service_scv)) * 20) / 20
     ratios = tuple(float(f"{ratio:.3g}") for ratio in fill_ratios)
-    return _computed(servers, ratios, rounded, spread, float(f"{batch_wait:.2g}"), regular)
+    return _computed(
+        servers,
+        ratios,
+        rounded,
+        spread,
+        float(f"{batch_wait:.2g}"),
+        regular,
+        tuple(round(share, 2) for share in groups),
+    )
 
 
 @lru_cache(maxsize=16_384)
 def _computed(
-    servers: int, ratios: tuple[float, ...], utilization: float, spread: float, batch_wait: float, regular: bool
+    servers: int,
+    ratios: tuple[float, ...],
+    utilization: float,
+    spread: float,
+    batch_wait: float,
+    regular: bool,
+    groups: tuple[float, ...],
 ) -> Response:
     gaps, alone_s = _path(spread)
     rate_per_s = utilization * servers * len(ratios) / ratios[-1]
-    arrival_s = np.cumsum(np.ones_like(gaps) if regular else gaps) / rate_per_s
+    arrival_s = np.cumsum(np.ones_like(gaps) if regular else gaps)[_last_of_groups(groups)] / rate_per_s
     served = serve(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
     kept = slice(_WARM_UP, None)
     wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.batch[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill
     return from_sample(wait_s, (served.end_s - served.start_s)[kept] - factor * own_s, factor, fill, 1.0)
+
+
+@lru_cache(maxsize=1024)
+def _last_of_groups(groups: tuple[float, ...]) -> IntArray:
+    """(requests,) with which request of a path each one comes: the last of its group."""
+    shares = np.array(groups)
+    sizes = 1 + np.random.default_rng(_SEED).choice(len(groups), size=_REQUESTS, p=shares / shares.sum())
+    ends = np.cumsum(sizes)
+    count = int(np.searchsorted(ends, _REQUESTS)) + 1
+    last = np.minimum(ends[:count], _REQUESTS) - 1
+    return np.repeat(last, np.diff(last, prepend=-1))
 
 
 @lru_cache(maxsize=64)

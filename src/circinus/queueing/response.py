@@ -31,8 +31,8 @@ class Response:
     factor: FloatArray
     """(levels,) of the request's own seconds."""
     mean_wait_s: float
-    mean_fill: float = 1.0
-    """How many are served at once, as requests see it."""
+    fills: tuple[float, ...] = (1.0,)
+    """(batch size,) shares of the batches that have 1, 2, ... requests."""
 
     def at(self, exponentials: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """(n,) added seconds, and (n,) factors.
@@ -45,11 +45,11 @@ class Response:
 
     def scaled(self, mean_s: float) -> Response:
         """Of a station whose requests take `mean_s` times as long."""
-        return Response(self.added_s * mean_s, self.factor, self.mean_wait_s * mean_s, self.mean_fill)
+        return Response(self.added_s * mean_s, self.factor, self.mean_wait_s * mean_s, self.fills)
 
     def later(self, wait_s: FloatArray) -> Response:
         """With (levels,) seconds more, the more the less lucky."""
-        return Response(self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.mean_fill)
+        return Response(self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.fills)
 
 
 def from_sample(
@@ -68,7 +68,8 @@ def from_sample(
     order = np.argsort(added_s + factor * mean_own_s, kind="stable")
     bounds = np.round(LEVELS * len(order)).astype(np.int64)
     means = np.add.reduceat(np.stack((added_s[order], factor[order])), bounds[:-1], axis=1) / np.diff(bounds)
-    return Response(means[0], means[1], float(wait_s.mean()), float(fill.mean()))
+    batches = np.bincount(fill)[1:] / np.arange(1, fill.max() + 1)
+    return Response(means[0], means[1], float(wait_s.mean()), tuple((batches / batches.sum()).tolist()))
 
 
 def mixture(parts: Sequence[tuple[float, Response]], mean_own_s: float) -> Response:
@@ -88,5 +89,24 @@ def mixture(parts: Sequence[tuple[float, Response]], mean_own_s: float) -> Respo
         np.interp(MIDDLES, places, added_s[order]),
         np.interp(MIDDLES, places, factor[order]),
         sum(share * part.mean_wait_s for share, part in parts),
-        sum(share * part.mean_fill for share, part in parts),
+        mixed_fills([(share, part.fills) for share, part in parts]),
     )
+
+
+def mixed_fills(parts: Sequence[tuple[float, tuple[float, ...]]]) -> tuple[float, ...]:
+    """Batch sizes of several stations together.
+
+    Args:
+        parts: (share of the requests, shares of its batches that have 1, 2, ... requests).
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    total = np.zeros(max(len(fills) for _, fills in parts))
+    for share, fills in parts:
+        total[: len(fills)] += share / mean_size(fills) * np.array(fills)
+    return tuple((total / total.sum()).tolist())
+
+
+def mean_size(fills: tuple[float, ...]) -> float:
+    """Requests a batch."""
+    return sum(size * share for size, share in enumerate(fills, start=1))
