@@ -9,16 +9,18 @@ import numpy as np
 
 from circinus.estimation import Conditions, Estimator, merge
 from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile
-from circinus.queueing.arrivals import ArrivalProcess
+from circinus.queueing.arrivals import arrival_process
 from circinus.simulation.plans import PlannedQuery
 from circinus.spec import (
     Allocation,
+    AnyArrivals,
     Configuration,
     DatasetSpec,
     Deployment,
     HardwareClass,
     Infrastructure,
     KnobValues,
+    LatencySlo,
     Link,
     MetricSpec,
     Network,
@@ -28,6 +30,7 @@ from circinus.spec import (
     Pool,
     Query,
     Site,
+    Slos,
     prefix,
 )
 
@@ -58,7 +61,7 @@ class RandomPlan:
 
 
 def random_plan(
-    rng: np.random.Generator, utilization: float, arrivals: ArrivalProcess, rate_per_s: float
+    rng: np.random.Generator, utilization: float, arrivals: AnyArrivals, rate_per_s: float, percentile: float = 95.0
 ) -> RandomPlan:
     """One plan.
 
@@ -67,6 +70,7 @@ def random_plan(
         utilization: of the busiest deployment; the others have 50 to 100 % of it.
         arrivals: of the query.
         rate_per_s: of the query.
+        percentile: of the query's latency objective, which has no limit to speak of.
     """
     shape = str(rng.choice(list(SHAPES)))
     names = SHAPES[shape]
@@ -121,11 +125,18 @@ def random_plan(
         placement=tuple(sorted(pools.items())),
         allocations=tuple(sorted((name, Allocation(1.0, batch[name], 0.95)) for name in names)),
     )
-    query = Query.model_validate({"name": "q", "pipeline": "p", "source": "device", "rate": rate_per_s})
+    query = Query(
+        name="q",
+        pipeline="p",
+        source="device",
+        rate_per_s=rate_per_s,
+        arrivals=arrivals,
+        slos=Slos(latency=LatencySlo(percentile=percentile, limit_s=1e6)),
+    )
     estimator = Estimator(query, pipeline, profile, network, usable_link_share=0.95)
     replicas = {plan.deployment_of(name): count[name] for name in names}
     conditions = merge([estimator.candidate(plan)], replicas)
-    planned = PlannedQuery(query, pipeline, plan, profile, arrivals)
+    planned = PlannedQuery(query, pipeline, plan, profile, arrival_process(query))
     return RandomPlan(shape, utilization, planned, replicas, network, conditions)
 
 

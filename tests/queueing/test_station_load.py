@@ -19,11 +19,11 @@ QUANTILES = [0.5, 0.95, 0.99]
 
 
 def _load(
-    servers: int, ratios: tuple[float, ...], utilization: float, *, wait_s: float = 0.0, regular: bool = False
+    servers: int, ratios: tuple[float, ...], utilization: float, *, wait_s: float = 0.0, jitter_s: float | None = None
 ) -> StationLoad:
     """Requests that take a tenth of a second alone, give or take a third."""
     rate_per_s = utilization * servers * len(ratios) / (0.1 * ratios[-1])
-    return StationLoad(servers, ratios, wait_s, rate_per_s, 0.1, 0.1, 1.1**3, regular)
+    return StationLoad(servers, ratios, wait_s, rate_per_s, 0.1, 0.1, 1.1**3, jitter_s)
 
 
 def _simulated_s(load: StationLoad, arrivals: ArrivalProcess, requests: int = 200_000) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utiliza
 @pytest.mark.parametrize("utilization", [0.4, 0.7, 0.8])
 @pytest.mark.parametrize("servers", [1, 3])
 def test_regular_requests(servers: int, utilization: float) -> None:
-    load = _load(servers, (1.0,), utilization, regular=True)
+    load = _load(servers, (1.0,), utilization, jitter_s=0.0)
     simulated_s = _simulated_s(load, Periodic(load.rate_per_s, 0.0))
     assert np.quantile(_estimated_s(load), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.08)
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from circinus.estimation.traffic import Traffic
 from circinus.queueing.arrivals import ArrivalProcess, MarkovModulated, Periodic, Recorded, arrival_process, measured
 from circinus.spec import Query
 
-_NEARLY_REGULAR = 0.25
-"""Jitter up to this share of the time between two requests leaves them regular."""
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Coming:
     """Regular, in bursts, or neither: then independent of each other."""
 
-    regular: bool = False
+    jitter_s: float | None = None
+    """Standard deviation about regular times; None: they are not regular."""
     modulation: MarkovModulated | None = None
 
     @classmethod
@@ -29,8 +31,12 @@ class Coming:
         if isinstance(process, Recorded):
             process = _measured(process)
         if isinstance(process, Periodic):
-            return cls(regular=process.jitter_s * process.rate_per_s <= _NEARLY_REGULAR)
+            return cls(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
         return cls(modulation=process if isinstance(process, MarkovModulated) else None)
+
+    def plain(self, *, first: bool) -> bool:
+        """Whether requests are independent of each other; `first`: straight from the source."""
+        return self.modulation is None and (self.jitter_s is None or not first)
 
     def traffic(self, rate_per_s: float, mean_s: float, square_s2: float, cube_s3: float, *, first: bool) -> Traffic:
         """Requests that come so.
@@ -40,9 +46,20 @@ class Coming:
             mean_s: mean seconds in service.
             square_s2: mean of their squares.
             cube_s3: mean of their cubes.
-            first: whether requests come straight from the source; behind other queues they are no longer regular.
+            first: whether requests come straight from the source; behind other queues see `behind`.
         """
-        return Traffic(rate_per_s, mean_s, square_s2, cube_s3, self.regular and first, self.modulation)
+        return Traffic(rate_per_s, mean_s, square_s2, cube_s3, self.jitter_s if first else None, self.modulation)
+
+    def behind(self, traffic: Traffic, ready_s: FloatArray) -> Traffic:
+        """Requests of this kind that come behind others' queues.
+
+        Args:
+            traffic: what comes.
+            ready_s: (n,) after how long requests come, of n.
+        """
+        if self.jitter_s is None:
+            return traffic
+        return replace(traffic, jitter_s=math.hypot(self.jitter_s, float(np.std(ready_s))))
 
 
 @lru_cache(maxsize=256)

@@ -73,7 +73,7 @@ def station_load(
         alone_s=traffic.mean_s / fill_ratios[-1],
         service_scv=traffic.scv,
         service_skew=traffic.skew,
-        regular=traffic.regular,
+        jitter_s=traffic.jitter_s,
         modulation=traffic.modulation,
         groups=groups,
     )

@@ -53,10 +53,13 @@ class _Timeline:
 class Estimator:
     """Everything about one query and one configuration that does not depend on the plan, prepared once.
 
-    The model: requests arrive as a Poisson process, and the requests at every operator and link behind are treated as
-    Poisson, too, independent of what the same request met before. In truth the outputs of a queue are more regular
-    than its arrivals when it is busy with regular work, and copies of one request reach parallel operators together;
-    neither is modelled. All values that one request sends over a link meet the same luck in its queue.
+    The model: requests come as the query says (Poisson, regular, in bursts), and to every operator and link behind as
+    they came, whatever queues they met before, independently of what the same request met. Two things are added where
+    the load is known (`conditions`): requests that come in batches from the operator before, and how much regular ones
+    are moved by what they met. In truth the outputs of a queue are also more regular than its arrivals when it is busy
+    with regular work, bursts are smoothed by the first queue that does not keep up with them, and copies of one request
+    reach parallel operators together; none of these is modelled. All values that one request sends over a link meet the
+    same luck in its queue.
     """
 
     def __init__(
@@ -182,13 +185,14 @@ class Estimator:
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
             finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
             after = tuple((deployments[parent], last[parent]) for parent in operator.after)
-            uses.append(replace(stage.use, after=after))
+            traffic = self._stages.coming.behind(stage.use.traffic, ready)
+            uses.append(replace(stage.use, after=after, traffic=traffic))
             deployments[operator.name] = stage.use.deployment
             fills[operator.name] = stage.mean_fill
             if conditions is not None:
                 doubts |= dict.fromkeys((*stage.doubts, *_in_batches(operator, fills)))
-                if self._stages.regular and not stage.use.traffic.regular:
-                    doubts[f"operator {operator.name}: regular requests are taken as random behind other queues"] = None
+                if stage.use.traffic.jitter_s is None and self._stages.coming.jitter_s is not None:
+                    doubts[f"operator {operator.name}: regular requests come behind other queues"] = None
             stages.append(
                 StageEstimate(
                     operator=operator.name,

@@ -88,9 +88,9 @@ class Stages:
         self._measured: dict[OperatorProfile, _Measured] = {}
 
     @property
-    def regular(self) -> bool:
-        """Whether requests come one every so often."""
-        return self._coming.regular
+    def coming(self) -> Coming:
+        """How requests come."""
+        return self._coming
 
     def stage(
         self,

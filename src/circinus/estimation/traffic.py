@@ -18,8 +18,9 @@ class Traffic:
     """Mean of the squared seconds."""
     cube_s3: float | None = None
     """Mean of the cubed seconds; None: as gamma distributions have."""
-    regular: bool = False
-    """Whether requests come one every so often; else they are independent of each other, but for bursts."""
+    jitter_s: float | None = None
+    """Requests come one every so often, each moved with this standard deviation; None: they are independent of each
+    other, but for bursts."""
     modulation: MarkovModulated | None = None
     """Whether they come in bursts."""
 
@@ -43,8 +44,9 @@ class Traffic:
     def as_often(self, rate_per_s: float) -> Traffic:
         """The same at another rate."""
         factor = rate_per_s / self.rate_per_s
+        jitter_s = None if self.jitter_s is None else self.jitter_s / factor
         modulation = None if self.modulation is None else self.modulation.scaled(factor)
-        return replace(self, rate_per_s=rate_per_s, modulation=modulation)
+        return replace(self, rate_per_s=rate_per_s, jitter_s=jitter_s, modulation=modulation)
 
     @classmethod
     def merged(cls, streams: Iterable[Traffic]) -> Traffic:

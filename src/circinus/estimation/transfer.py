@@ -114,13 +114,15 @@ class Sizes:
     mean_bytes: float
     square_bytes2: float
     cube_bytes3: float
+    first: bool
+    """Whether they come straight from the source."""
 
     @classmethod
-    def of(cls, measured_bytes: FloatArray, grid: ScenarioGrid) -> Sizes:
-        """From the measured sizes of n items."""
+    def of(cls, measured_bytes: FloatArray, grid: ScenarioGrid, *, first: bool) -> Sizes:
+        """From the measured sizes (n,) of n items."""
         scenarios_bytes = measured_bytes[grid.items(len(measured_bytes))]
-        first, second, third = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
-        return cls(measured_bytes, scenarios_bytes, first, second, third)
+        mean, square, cube = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
+        return cls(measured_bytes, scenarios_bytes, mean, square, cube, first)
 
 
 class Transfers:
@@ -143,7 +145,7 @@ class Transfers:
         for producer, measured_bytes in sent.items():
             known = self._sizes.get(id(measured_bytes))  # `Sizes` keeps the array, so its identity is not reused
             if known is None:
-                known = self._sizes[id(measured_bytes)] = Sizes.of(measured_bytes, self._grid)
+                known = self._sizes[id(measured_bytes)] = Sizes.of(measured_bytes, self._grid, first=producer == INPUT)
             found[producer] = known
         return found
 
@@ -201,14 +203,14 @@ class Transfers:
         return use
 
     def _traffic(self, link: DirectedLink, sizes: Sizes) -> Traffic:
-        """The query's values of one kind on a link; they are not taken as regular, be they inputs or not."""
+        """The query's values of one kind on a link."""
         bandwidth = link.bandwidth_bytes_per_s
         return self._coming.traffic(
             self._query.rate_per_s,
             sizes.mean_bytes / bandwidth,
             sizes.square_bytes2 / bandwidth**2,
             sizes.cube_bytes3 / bandwidth**3,
-            first=False,
+            first=sizes.first,
         )
 
     def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:

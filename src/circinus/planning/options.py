@@ -119,7 +119,7 @@ def option_table(
     coming = Coming.of(query)
     for row, column, option in np.argwhere(available).tolist():
         first = not rows.spec.after and columns.pools[column].site == query.source
-        if allocations[option].batch_size > 1 or coming.modulation is not None or (coming.regular and first):
+        if allocations[option].batch_size > 1 or not coming.plain(first=first):
             full_s = float(batch_s[row, column, option])
             square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
             traffic = coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first)

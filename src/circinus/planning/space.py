@@ -13,7 +13,7 @@ from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.transfer import crossing_s, link_station, path_between, queue_name, wait_at
 from circinus.planning.options import OptionTable, option_table
-from circinus.planning.profile_arrays import ProducerRows, ProfileArrays
+from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileArrays
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import SearchSettings
 from circinus.queueing.formulas import waiting
@@ -102,11 +102,11 @@ def _transfers(
     seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
     bytes_per_s = query.rate_per_s * producer.mean_bytes
-    coming = Coming.of(query)
+    coming, first = Coming.of(query), producer is arrays.producers[INPUT_INDEX]
     crossing = {}
     for link in columns.links:
         draws = arrays.percentile.grid.exponentials(queue_name(link)).astype(sizes.dtype)
-        wait_s = _waits(link, producer, query.rate_per_s, coming, columns.usable_link_share, draws)
+        wait_s = _waits(link, producer, query.rate_per_s, coming, columns.usable_link_share, draws, first=first)
         crossing[link] = crossing_s(link, sizes, wait_s)
     for (source, target), path in paths.items():
         for link in path:
@@ -125,13 +125,15 @@ def _waits(
     coming: Coming,
     utilization: float,
     draws: FloatArray,
+    *,
+    first: bool,
 ) -> FloatArray:
     """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
     mean_s = producer.mean_bytes / link.bandwidth_bytes_per_s
-    if coming.modulation is None:
+    if coming.plain(first=first):
         return waiting(1, utilization, mean_s, producer.scv, service_skew=producer.skew).at(draws)
     rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), strict=True)
     traffics = [
-        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=False) for mean, scv, skew in rows
+        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first) for mean, scv, skew in rows
     ]
     return np.stack([wait_at(link_station(traffic, utilization), draws) for traffic in traffics]).astype(draws.dtype)

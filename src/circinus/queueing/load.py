@@ -10,7 +10,7 @@ import numpy as np
 
 from circinus.queueing.arrivals import MarkovModulated
 from circinus.queueing.formulas import Wait, waiting
-from circinus.queueing.recursion import response_by_recursion
+from circinus.queueing.recursion import INDEPENDENT, response_by_recursion
 from circinus.queueing.response import MIDDLES, Response, mean_size, mixture
 
 MOST_UTILIZATION = 0.8
@@ -40,8 +40,8 @@ class StationLoad:
     """Squared coefficient of variation of these."""
     service_skew: float
     """Mean cube of these over the cube of their mean."""
-    regular: bool = False
-    """Whether requests come one every so often."""
+    jitter_s: float | None = None
+    """Requests come one every so often, each moved with this standard deviation; None: at random."""
     modulation: MarkovModulated | None = None
     """Whether they come in bursts."""
     groups: tuple[float, ...] = (1.0,)
@@ -64,8 +64,12 @@ class StationLoad:
         return self._one_by_one and self.modulation is None
 
     @property
+    def _regular(self) -> bool:
+        return self.jitter_s is not None and self.jitter_s * self.rate_per_s < INDEPENDENT
+
+    @property
     def _one_by_one(self) -> bool:
-        return len(self.fill_ratios) == 1 and not self.regular and mean_size(self.groups) <= _ALONE
+        return len(self.fill_ratios) == 1 and not self._regular and mean_size(self.groups) <= _ALONE
 
     def response(self) -> Response:
         """The time at the station; computed once for equal stations.
@@ -113,7 +117,7 @@ class StationLoad:
             utilization,
             self.service_scv,
             batch_wait=wait_ratio,
-            regular=self.regular,
+            jitter=None if self.jitter_s is None else self.jitter_s * self.rate_per_s,
             groups=self.groups,
         )
         return found.scaled(self.alone_s)

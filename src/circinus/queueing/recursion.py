@@ -26,6 +26,8 @@ batches of one to eight and utilisations of 0.4 to 0.85 its 50th, 95th and 99th 
 square; 3 % at most) of those of 400,000 requests. That of any other path would be 4 % off."""
 _KINDS = 32
 """Different service times on the path."""
+INDEPENDENT = 1.5
+"""Regular requests that are moved by so many times their distance come as good as independently."""
 _FINEST = 100
 """Utilisations are rounded up to this part of 1."""
 
@@ -37,7 +39,7 @@ def response_by_recursion(
     service_scv: float,
     *,
     batch_wait: float = 0.0,
-    regular: bool = False,
+    jitter: float | None = None,
     groups: tuple[float, ...] = (1.0,),
 ) -> Response:
     """The time at a station whose requests take one second alone on average.
@@ -51,7 +53,8 @@ def response_by_recursion(
         utilization: share of the time that a server would be busy if all batches were full, in [0, 1).
         service_scv: squared coefficient of variation of the seconds alone.
         batch_wait: how many mean seconds alone the oldest request may wait for its batch to fill.
-        regular: whether requests come one every so often; else as a Poisson process.
+        jitter: standard deviation of when requests come about regular times, over the time between two; None: they
+            come as a Poisson process, and so they do from `INDEPENDENT` on.
         groups: shares of groups of 1, 2, ... requests that come at once.
 
     Raises:
@@ -71,7 +74,7 @@ def response_by_recursion(
         rounded,
         spread,
         float(f"{batch_wait:.2g}"),
-        regular,
+        None if jitter is None or jitter >= INDEPENDENT else round(jitter * 20) / 20,
         tuple(round(share, 2) for share in groups),
     )
 
@@ -83,17 +86,25 @@ def _computed(
     utilization: float,
     spread: float,
     batch_wait: float,
-    regular: bool,
+    jitter: float | None,
     groups: tuple[float, ...],
 ) -> Response:
     gaps, alone_s = _path(spread)
     rate_per_s = utilization * servers * len(ratios) / ratios[-1]
-    arrival_s = np.cumsum(np.ones_like(gaps) if regular else gaps)[_last_of_groups(groups)] / rate_per_s
+    moments = np.cumsum(gaps) if jitter is None else _regular(jitter)
+    arrival_s = moments[_last_of_groups(groups)] / rate_per_s
     served = serve(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
     kept = slice(_WARM_UP, None)
     wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.batch[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill
     return from_sample(wait_s, (served.end_s - served.start_s)[kept] - factor * own_s, factor, fill, 1.0)
+
+
+@lru_cache(maxsize=64)
+def _regular(jitter: float) -> FloatArray:
+    """(requests,) ascending moments at rate 1."""
+    moved = jitter * np.random.default_rng(_SEED + 1).normal(size=_REQUESTS)
+    return np.sort(np.arange(_REQUESTS) + moved - min(0.0, float(moved[:100].min())))
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,6 @@
 """What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
 
-from circinus.spec.arrivals import BurstyArrivals, PeriodicArrivals, PoissonArrivals, RecordedArrivals
+from circinus.spec.arrivals import AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, RecordedArrivals
 from circinus.spec.configurations import (
     configuration_count,
     configurations,
@@ -21,6 +21,7 @@ from circinus.spec.specification import Specification
 __all__ = [
     "AccuracySlo",
     "Allocation",
+    "AnyArrivals",
     "BurstyArrivals",
     "Configuration",
     "CostSlo",

@@ -1,0 +1,54 @@
+"""Whether estimates are true: closed forms, simulated plans, real engines. `make bench-truth`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.kept_parts import KeptPart
+from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.truth_closed import closed_forms
+from benchmarks.truth_grid import grid
+from benchmarks.truth_speed import speed
+from circinus.spec.spoken import duration
+
+ROOT = Path(__file__).parent.parent
+Part = tuple[list[Figure], list[dict[str, Any]]]
+
+
+def main() -> None:
+    """Run all parts, print tables, write the results; a part that has ended is kept for the same code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.truth", description=__doc__)
+    parser.add_argument("--requests", type=int, default=1_000_000, help="of each queue in closed form, and for speed")
+    parser.add_argument("--plans", type=int, default=80, help="random plans for each kind of arrivals")
+    parser.add_argument("--plan-requests", type=int, default=400_000, help="simulated for each of them")
+    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "truth")
+    chosen = parser.parse_args()
+    console, began_s = Console(), perf_counter()
+    parts: dict[str, tuple[dict[str, Any], Callable[[], Part]]] = {
+        "closed": ({"requests": chosen.requests}, lambda: closed_forms(chosen.requests, console)),
+        "speed": ({"requests": chosen.requests}, lambda: speed(chosen.requests, console)),
+        "grid": (
+            {"plans": chosen.plans, "requests": chosen.plan_requests},
+            lambda: grid(chosen.plans, chosen.plan_requests, console),
+        ),
+    }
+    figures: list[Figure] = []
+    rows: list[dict[str, Any]] = []
+    wall_s = 0.0
+    for name, (options, part) in parts.items():
+        kept = KeptPart.of(chosen.state, f"truth-{name}", options)
+        found, listed = kept.run(part)
+        figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
+        path = write_results("truth", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
+    print_figures(figures, console)
+    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began_s)}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

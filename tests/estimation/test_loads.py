@@ -1,0 +1,131 @@
+"""What estimates take into account where the load is known: how requests come, and what they doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circinus.errors import PlanningError
+from circinus.estimation import Candidate, Conditions, Estimator, Traffic, merge
+from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.queueing.arrivals import MarkovModulated
+from circinus.queueing.response import mean_size
+from circinus.spec import AnyArrivals, BurstyArrivals, PeriodicArrivals, Plan
+from instances import Instance, all_plans, random_instance
+
+BURSTS = MarkovModulated((8.0, 1.0), (2.0, 6.0))
+
+
+def test_one_bursty_stream_among_others_keeps_its_bursts_beside_their_rates() -> None:
+    plain, bursty = Traffic(4.0, 0.1, 0.01, 0.001), Traffic(2.75, 0.1, 0.01, 0.001, modulation=BURSTS)
+    merged = Traffic.merged([plain, bursty])
+    assert merged.rate_per_s == pytest.approx(6.75)
+    assert merged.modulation == MarkovModulated((12.0, 5.0), (2.0, 6.0))
+    assert merged.modulation is not None
+    assert merged.modulation.rate_per_s == pytest.approx(merged.rate_per_s)
+
+
+def test_of_two_bursty_streams_the_more_uneven_one_keeps_its_bursts() -> None:
+    mild = Traffic(1.5, 0.1, 0.01, modulation=MarkovModulated((2.0, 1.0), (2.0, 2.0)))
+    wild = Traffic(2.75, 0.1, 0.01, modulation=BURSTS)
+    assert Traffic.merged([mild, wild]).modulation == BURSTS.beside(1.5)
+
+
+def test_several_cameras_together_are_random_and_one_is_regular() -> None:
+    camera = Traffic(10.0, 0.01, 0.0001, jitter_s=0.0)
+    assert Traffic.merged([camera]).jitter_s == 0.0
+    assert Traffic.merged([camera, camera]).jitter_s is None
+
+
+def test_another_rate_keeps_the_shape() -> None:
+    found = Traffic(2.75, 0.1, 0.01, jitter_s=0.2, modulation=BURSTS).as_often(5.5)
+    assert found.jitter_s == pytest.approx(0.1)
+    assert found.modulation is not None
+    assert found.modulation.rate_per_s == pytest.approx(5.5)
+
+
+def _as_sized(instance: Instance, arrivals: AnyArrivals | None = None) -> list[tuple[Plan, Candidate, Conditions]]:
+    """Some plans of an instance, with the replicas they need alone."""
+    query = instance.query if arrivals is None else instance.query.model_copy(update={"arrivals": arrivals})
+    found = []
+    for profile in instance.profile.configurations[:2]:
+        estimator = Estimator(query, instance.pipeline, profile, instance.network)
+        plans = [p for p in all_plans(instance, DEFAULT_SETTINGS) if p.configuration == profile.configuration]
+        for plan in plans[:: max(1, len(plans) // 5)]:
+            try:
+                conditions = merge([estimator.candidate(plan)])
+            except PlanningError:  # a link that the query alone would fill
+                continue
+            found.append((plan, estimator.candidate(plan, conditions), conditions))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bursts_take_longer_than_independent_requests_and_are_doubted(seed: int) -> None:
+    instance = random_instance(seed)
+    bursty = _as_sized(instance, BurstyArrivals(peak=3.0, burst_s=5.0, every_s=20.0))
+    for (_, calm, _), (_, found, _) in zip(_as_sized(instance), bursty, strict=True):
+        assert found.estimate.latency_s.upper >= calm.estimate.latency_s.upper * 0.9
+        assert any("bursts" in doubt for doubt in found.estimate.doubts)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cameras_take_no_longer_than_independent_requests(seed: int) -> None:
+    instance = random_instance(seed)
+    regular = _as_sized(instance, PeriodicArrivals())
+    for (_, random, _), (_, found, _) in zip(_as_sized(instance), regular, strict=True):
+        assert found.estimate.latency_s.value <= random.estimate.latency_s.value * 1.1
+
+
+def test_requests_behind_batches_come_in_groups() -> None:
+    grouped = 0
+    for seed in range(60):
+        for _, candidate, conditions in _as_sized(random_instance(seed)):
+            for use in candidate.deployments:
+                load = conditions.deployments[use.deployment]
+                before = [conditions.deployments[deployment] for deployment, share in use.after if share > 0]
+                if all(other.batch_size == 1 and other.groups == (1.0,) for other in before):
+                    assert mean_size(load.groups) == pytest.approx(1.0)
+                else:
+                    assert (
+                        1.0
+                        <= mean_size(load.groups)
+                        <= max(max(other.batch_size, len(other.groups)) for other in before)
+                    )
+                    grouped += mean_size(load.groups) > 1.01
+    assert grouped > 0
+
+
+def test_shares_of_the_last_one_waited_for_add_up() -> None:
+    for seed in range(20):
+        for _, candidate, _ in _as_sized(random_instance(seed)):
+            for use in candidate.deployments:
+                assert sum(share for _, share in use.after) == pytest.approx(1.0 if use.after else 0.0)
+
+
+def test_a_promise_has_no_doubts() -> None:
+    instance = random_instance(1)
+    for plan, _, _ in _as_sized(instance):
+        profile = next(c for c in instance.profile.configurations if c.configuration == plan.configuration)
+        assert (
+            not Estimator(instance.query, instance.pipeline, profile, instance.network).candidate(plan).estimate.doubts
+        )
+
+
+def test_busy_deployments_are_doubted() -> None:
+    for seed in range(10):
+        for plan, candidate, conditions in _as_sized(random_instance(seed)):
+            instance = random_instance(seed)
+            profile = next(c for c in instance.profile.configurations if c.configuration == plan.configuration)
+            busiest = max(conditions.deployments, key=lambda d: conditions.deployments[d].utilization)
+            load = conditions.deployments[busiest]
+            factor = 0.9 / load.utilization
+            traffic = replace(load.traffic, rate_per_s=load.traffic.rate_per_s * factor)
+            busy = {**conditions.deployments, busiest: replace(load, traffic=traffic)}
+            estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
+            found = estimator.candidate(plan, Conditions(busy, conditions.links)).estimate
+            assert any(busiest.name in doubt and "90%" in doubt for doubt in found.doubts)
+            assert np.isfinite(found.latency_s.value)
+            assert candidate.estimate.latency_s.value <= found.latency_s.value * 1.05
