@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-profiling bench-search bench-matching docs clean
+.PHONY: help demo test lint format bench bench-profiling bench-search bench-matching bench-truth docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,11 +38,15 @@ bench-search: $(READY)  ## the search for one query's plan against earlier metho
 bench-matching: $(READY)  ## many queries matched by prices against other planners; results in benchmarks/results
 	$(BIN)/python -m benchmarks.matching
 
+bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations, real engines; results in benchmarks/results
+	$(BIN)/python -m benchmarks.truth
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.matching
+	$(BIN)/python -m benchmarks.truth
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

@@ -25,6 +25,7 @@ def assignment_explanation(assignment: Assignment, query: Query) -> RenderableTy
         Text(f"why:  {assignment.reason}"),
         _objectives(estimate, query),
         *_probability(estimate, query),
+        *_doubts(estimate),
         _stages(assignment),
         *_ladder(assignment),
         _alternatives(assignment.alternatives),
@@ -70,6 +71,16 @@ def _probability(estimate: Estimate, query: Query) -> list[Text]:
     parts += [f"accuracy {probability(odds.accuracy)}"] if slos.accuracy is not None else []
     words = f"probability that it keeps its objectives: {probability(odds.together)} ({', '.join(parts)})"
     return [Text(words)]
+
+
+def _doubts(estimate: Estimate) -> list[Text]:
+    """What formulas are not good for, and whether the latency is that of a simulation instead."""
+    if not estimate.doubts:
+        return []
+    words = "formulas are not good for it, so its latency is that of a simulation of all queries together"
+    if not estimate.simulated:
+        words = "its latency is a guess, as formulas are not good for it"
+    return [Text(f"{words}: {'; '.join(estimate.doubts)}")]
 
 
 def _ladder(assignment: Assignment) -> list[RenderableType]:

@@ -90,10 +90,18 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
         assignment.query,
         str(query.slos),
         escape(plan_text(assignment.chosen.plan, estimate)),
-        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}",
+        _latency(estimate),
         f"{score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",
         usd_per_h(estimate.cost_usd_per_h.value),
     )
+
+
+def _latency(estimate: Estimate) -> str:
+    """With how it was found, where formulas are not good for it."""
+    found = f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}"
+    if not estimate.doubts:
+        return found
+    return f"{found}\n{'simulated' if estimate.simulated else 'a guess'}"
 
 
 def _promised_accuracy(estimate: Estimate, query: Query) -> str:
