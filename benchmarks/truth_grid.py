@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.results import Figure
 from benchmarks.truth_plans import RandomPlan, random_plan
 from circinus.estimation import Estimator
-from circinus.matching.verification import EXECUTIONS
+from circinus.matching.verification import EXECUTIONS, long_enough_s
 from circinus.simulation.plans import model_of
 from circinus.simulation.simulation import Simulation
 from circinus.spec import (
@@ -72,8 +72,7 @@ def grid(plans: int, requests: int, console: Console) -> tuple[list[Figure], lis
 def _row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any]:
     predicted, doubts = _estimates(plan)
     truth = _simulated(plan, requests, seed)
-    few = EXECUTIONS // _SHARE_OF_A_PLAN // len(plan.planned.pipeline.operators)
-    product = _simulated(plan, few, seed + 10_000) if doubts else predicted
+    product = _simulated(plan, None, seed + 10_000) if doubts else predicted
     return {
         "part": "grid",
         "arrivals": kind,
@@ -102,9 +101,13 @@ def _estimates(plan: RandomPlan) -> tuple[list[float], tuple[str, ...]]:
     return found, doubts
 
 
-def _simulated(plan: RandomPlan, requests: int, seed: int) -> list[float]:
+def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]:
+    """The percentiles over so many requests; None: over as many as when planning."""
     model = model_of([plan.planned], plan.replicas, plan.network)
-    duration_s = requests / plan.planned.query.rate_per_s
+    if requests is None:
+        duration_s = long_enough_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
+    else:
+        duration_s = requests / plan.planned.query.rate_per_s
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     run = simulation.runs[0]

@@ -16,16 +16,18 @@ from circinus.queueing.arrivals import MarkovModulated
 from circinus.simulation import PlannedQuery
 from circinus.simulation.intervals import percentile_interval
 from circinus.simulation.model import FloatArray
-from circinus.simulation.plans import model_of
+from circinus.simulation.plans import Model, model_of
 from circinus.simulation.simulation import Simulation
 from circinus.spec import Network, Plan
 
-EXECUTIONS = 2_000_000
+EXECUTIONS = 3_000_000
 """Of operators and links that are simulated, about: some seconds at most."""
 _LEAST_REQUESTS = 400
 """Of a query, below which its latencies are not believed."""
-_BURSTS = 60
+_BURSTS = 200
 """That should be seen."""
+_LONGER = 3.0
+"""How many times longer is simulated at most to see them."""
 _WARM_UP = 0.1
 """Share of the simulated time."""
 _SAMPLE = 2_000
@@ -58,8 +60,7 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
     if not doubtful:
         return Verified(matching, {})
     model = model_of(planned, {sized.deployment: sized.replicas for sized in matching.deployments}, network)
-    visits = sum(one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
-    duration_s = max(EXECUTIONS / visits, min(_bursts_s(planned), 3 * EXECUTIONS / visits))
+    duration_s = long_enough_s(planned, model)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
@@ -76,6 +77,13 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
                 missed[name] = assignment.chosen.plan
         assignments.append(assignment)
     return Verified(replace(matching, assignments=tuple(assignments)), missed)
+
+
+def long_enough_s(planned: Sequence[PlannedQuery], model: Model, executions: float = EXECUTIONS) -> float:
+    """For how long plans are simulated: for so many executions, longer where bursts are rare."""
+    visits = (one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
+    plain_s = executions / sum(visits)
+    return max(plain_s, min(_bursts_s(planned), _LONGER * plain_s))
 
 
 def _bursts_s(planned: Sequence[PlannedQuery]) -> float:

@@ -28,6 +28,7 @@ _KINDS = 32
 """Different service times on the path."""
 INDEPENDENT = 1.5
 """Regular requests that are moved by so many times their distance come as good as independently."""
+_RATIO = 1.02
 _FINEST = 100
 """Utilisations are rounded up to this part of 1."""
 
@@ -45,7 +46,7 @@ def response_by_recursion(
     """The time at a station whose requests take one second alone on average.
 
     Numbers are rounded so that stations that are nearly the same are computed once: utilisations up to the next per
-    cent, ratios to three digits, the spread of service times to a twentieth. Service times are log-normal.
+    cent, ratios to steps of 2 %, the spread of service times to a twentieth. Service times are log-normal.
 
     Args:
         servers: whole number >= 1.
@@ -67,7 +68,7 @@ def response_by_recursion(
         )
     rounded = min(max(math.ceil(utilization * _FINEST - 1e-6), 1), _FINEST - 1) / _FINEST
     spread = round(math.sqrt(math.log1p(service_scv)) * 20) / 20
-    ratios = tuple(float(f"{ratio:.3g}") for ratio in fill_ratios)
+    ratios = tuple(_RATIO ** round(math.log(ratio, _RATIO)) for ratio in fill_ratios)
     return _computed(
         servers,
         ratios,
