@@ -38,7 +38,7 @@ class RunningDeployment:
         self._processes = processes
         self._stages: dict[int, RecordedStage] = {}
         self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
         """Rings when the batch that a free replica waits for begins."""
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
@@ -122,7 +122,7 @@ class RunningDeployment:
         """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
         self._queue.put(work)
-        self._dispatch()
+        self._dispatch_soon()
 
     def status(self) -> DeploymentStatus:
         """As it is now."""
@@ -153,7 +153,12 @@ class RunningDeployment:
             self._starts += 1
             self._starting_s += replica.startup_s
         self._idle.append(replica)
-        self._dispatch()
+        self._dispatch_soon()
+
+    def _dispatch_soon(self) -> None:
+        """When all is there that comes now: the outputs of one batch come one after the other, but may go together."""
+        self._cancel_alarm()
+        self._alarm = self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Begin every batch whose time has come, and wake up when that of the next one comes."""
