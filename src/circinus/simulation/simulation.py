@@ -18,7 +18,7 @@ from circinus.simulation.together import StationsTogether
 
 _WINDOW = 200_000
 """Executions in a window of time, about: large enough for arrays, small enough for memory."""
-_WINDOW_OF_VISIT = 500
+_WINDOW_OF_VISIT = 100
 """The same for each visit of each query: what every window takes for each of them shall not be most of the time."""
 
 

@@ -38,8 +38,9 @@ class RunningDeployment:
         self._processes = processes
         self._stages: dict[int, RecordedStage] = {}
         self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
-        self._alarm: asyncio.Handle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         """Rings when the batch that a free replica waits for begins."""
+        self._dispatches_soon = False
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
         self._leaving: set[Replica] = set()
@@ -157,11 +158,13 @@ class RunningDeployment:
 
     def _dispatch_soon(self) -> None:
         """When all is there that comes now: the outputs of one batch come one after the other, but may go together."""
-        self._cancel_alarm()
-        self._alarm = self._loop.call_soon(self._dispatch)
+        if not self._dispatches_soon:
+            self._dispatches_soon = True
+            self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Begin every batch whose time has come, and wake up when that of the next one comes."""
+        self._dispatches_soon = False
         self._cancel_alarm()
         self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle:
@@ -193,7 +196,7 @@ class RunningDeployment:
             if replica.was_ready:
                 self._message = f"a replica {ending.how}"
                 self._restore()
-        self._loop.call_soon(self._dispatch)  # not at once: others may be found to have ended with it
+        self._dispatch_soon()  # not at once: others may be found to have ended with it
 
     def _restore(self) -> None:
         if self._restoring is None or self._restoring.done():
