@@ -42,6 +42,16 @@ def _estimated_s(load: StationLoad) -> np.ndarray:
     return added_s + factor * load.alone_s * np.exp(spread * rng.normal(size=100_000) - spread**2 / 2)
 
 
+@pytest.mark.parametrize("wait_s", [0.1, 1.0])
+@pytest.mark.parametrize("rate_per_s", [0.02, 0.5, 3.0, 20.0])
+def test_how_batches_fill_depends_on_the_rate_however_little_requests_ask(rate_per_s: float, wait_s: float) -> None:
+    """Pairs at a server that is hardly busy: the first of a pair waits for the second, which does not wait at all."""
+    alone_s = 1e-5
+    load = StationLoad(1, (1.0, 1.0), wait_s, rate_per_s, alone_s, 0.1, 1.1**3)
+    paired = 1 - np.exp(-rate_per_s * wait_s)
+    assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
+
+
 @pytest.mark.parametrize("utilization", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize(
     ("servers", "ratios", "wait_s"),

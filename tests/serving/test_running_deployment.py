@@ -12,7 +12,6 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual_time import VirtualTimeLoop, run
 
 from circinus.serving.local import deployment as module
 from circinus.serving.local.deployment import RunningDeployment
@@ -20,6 +19,7 @@ from circinus.serving.local.messages import ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.local.replica import Work
 from circinus.spec import Allocation, Deployment, KnobValues
+from virtual_time import VirtualTimeLoop, run
 
 _Batch = tuple[float, tuple[float, ...]]
 """When it begins, and when its items arrived."""
@@ -150,6 +150,13 @@ def test_a_replay_begins_a_batch_when_it_was_due_not_when_that_was_noticed(size:
     assert found == [first, (4.5, (3.0,))]
     late = _served(arrivals_s, FakeReplicas(0.25), busy_machine, batch_size=size, batch_wait_s=1.5, replays=False)
     assert late[0][0] == 6.5
+
+
+@pytest.mark.parametrize("replays", [True, False])
+def test_what_arrives_at_the_same_time_goes_together(replays: bool) -> None:
+    """As the outputs of a batch do where the next operator is at the same site."""
+    found = _served([1.0, 1.0, 1.0, 2.0], FakeReplicas(0.25), batch_size=4, batch_wait_s=0.0, replays=replays)
+    assert found == [(1.0, (1.0, 1.0, 1.0)), (2.0, (2.0,))]
 
 
 def test_another_wait_holds_for_what_waits_already() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.queueing.station import Station
+from circinus.simulation.entries import Exits
 from circinus.simulation.groups import station_groups
-from circinus.simulation.model import FloatArray, SimulatedQuery, Visit
+from circinus.simulation.model import FloatArray, Requests, SimulatedQuery, Visit
 from circinus.simulation.simulation import Simulation
 
 
@@ -42,9 +45,38 @@ def _diamond(rng: np.random.Generator) -> SimulatedQuery:
     return SimulatedQuery("diamond", Uniformly(4.0), 8, visits, (3,))
 
 
+class Watched:
+    """A simulation that was run, with all that happened in it."""
+
+    def __init__(
+        self,
+        stations: Sequence[Station],
+        queries: Sequence[SimulatedQuery],
+        requests: Sequence[Requests],
+        **settings: float,
+    ) -> None:
+        seen: list[Exits] = []
+        self.simulation = Simulation(stations, queries, requests=requests, watch=seen.append, **settings)
+        self.simulation.run()
+        self.exits = Exits(*(np.concatenate([getattr(one, f.name) for one in seen]) for f in fields(Exits)))
+
+    def by_visit(self, column: str) -> list[FloatArray]:
+        """Of every visit the column, by request; of a simulation of one query."""
+        exits = self.exits
+        values = exits.start_s - exits.time_s if column == "wait_s" else getattr(exits, column)
+        found = []
+        for visit in range(exits.visit.max() + 1):
+            mine = exits.visit == visit
+            found.append(values[mine][np.argsort(exits.request[mine])])
+        return found
+
+
 chains = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=3)
 BATCHED = Station("b", 2, (1.0, 1.3, 1.5), 0.05)
 FIVE = (Station("0", 1), Station("1", 2), BATCHED, Station("3", 1), Station("4", 3))
+BATCHES = tuple(
+    Station(str(number), 1 + number % 2, (1.0, 1.2, 1.4)[: 2 + number % 2], 0.1 * (number % 3)) for number in range(5)
+)
 
 
 @settings(deadline=None)
@@ -63,15 +95,16 @@ def test_windows_of_time_change_nothing(chains: list[list[int]], seed: int, ends
         np.testing.assert_allclose(one.latency_s, other.latency_s, atol=1e-9)
 
 
+@pytest.mark.parametrize("stations", [FIVE, BATCHES], ids=["one with batches", "all with batches"])
 @settings(deadline=None)
-@given(st.integers(0, 1000))
-def test_event_by_event_is_the_same_as_station_by_station(seed: int) -> None:
+@given(seed=st.integers(0, 1000))
+def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Station, ...], seed: int) -> None:
     """A query that nobody sends, whose visits go backwards, makes all stations one group."""
     rng = np.random.default_rng(seed)
     queries = [_diamond(rng), _query("chain", [0, 2, 3], rng)]
     backwards = replace(_query("nobody", [3, 2, 1, 0, 3], rng), arrivals=Uniformly(0.0))
-    apart = Simulation(FIVE, queries, duration_s=20.0, seed=seed)
-    together = Simulation(FIVE, [*queries, backwards], duration_s=20.0, seed=seed)
+    apart = Simulation(stations, queries, duration_s=20.0, seed=seed)
+    together = Simulation(stations, [*queries, backwards], duration_s=20.0, seed=seed)
     assert max(len(group) for group in station_groups([*queries, backwards], 5)) == 4
     for simulation in (apart, together):
         simulation.run()
@@ -79,32 +112,149 @@ def test_event_by_event_is_the_same_as_station_by_station(seed: int) -> None:
         np.testing.assert_allclose(one.latency_s, other.latency_s, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 1000), st.lists(st.integers(1, 40), max_size=8))
+def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: list[int]) -> None:
+    """In windows or at once, event by event or station by station."""
+    rng = np.random.default_rng(seed)
+    queries = [_diamond(rng), _query("chain", [0, 2, 3], rng), replace(_diamond(rng), name="another")]
+    queries = [
+        replace(
+            query,
+            visits=tuple(
+                replace(visit, service_s=rng.integers(1, 4, query.items) / 4, delay_s=0.0) for visit in query.visits
+            ),
+        )
+        for query in queries
+    ]
+    requests = [Requests(np.sort(rng.integers(0, 40, 25)) / 4, rng.integers(query.items, size=25)) for query in queries]
+    backwards = _query("nobody", [3, 2, 1, 0, 3], rng)
+    nobody = Requests(np.zeros(0), np.zeros(0, dtype=np.int64))
+    stations = [
+        Station(str(number), int(rng.integers(1, 4)), (1.0,) * int(rng.integers(1, 3)), batch_wait_s=0.5)
+        for number in range(5)
+    ]
+    apart = Simulation(stations, queries, duration_s=10.0, requests=requests)
+    windows = Simulation(stations, queries, duration_s=10.0, requests=requests)
+    together = Simulation(stations, [*queries, backwards], duration_s=10.0, requests=[*requests, nobody])
+    for end in sorted(set(ends)):
+        windows.advance(end / 4)
+        together.advance(end / 4)
+    for simulation in (apart, windows, together):
+        simulation.run()
+    for others in (windows, together):
+        for one, other in zip(apart.runs, others.runs, strict=False):
+            np.testing.assert_allclose(one.done_s, other.done_s, atol=1e-9)
+
+
+@pytest.mark.parametrize("numbers", list(itertools.permutations(range(4))))
+@pytest.mark.parametrize("together", [False, True])
+def test_after_a_batch_requests_join_in_its_order(numbers: tuple[int, ...], together: bool) -> None:
+    """b overtakes a at the first station, so it stands first in the batch of the second; what both wait for beside the
+    batch was done long before, for a first."""
+    first, batches, beside, last = numbers
+    stations = {first: Station("f", 2), batches: Station("b", 1, (1.0, 1.0), 9.0), beside: Station("s", 1)}
+    stations |= {last: Station("l", 1)}
+    a, b = np.array([2.0, 1.0]), np.array([1.0, 1.0])
+    visits = (Visit(first, (), a), Visit(batches, (0,), 5 * b), Visit(beside, (), b), Visit(last, (1, 2), b))
+    queries = [SimulatedQuery("q", Uniformly(0.0), 2, visits, (3,))]
+    requests = [Requests(np.array([0.0, 0.5]), np.array([0, 1]))]
+    if together:
+        queries.append(_query("nobody", [last, beside, batches, first, last, beside], np.random.default_rng(0)))
+        requests.append(Requests(np.zeros(0), np.zeros(0, dtype=np.int64)))
+    simulation = Simulation([stations[n] for n in range(4)], queries, duration_s=1.0, requests=requests)
+    simulation.run()
+    np.testing.assert_array_equal(simulation.runs[0].done_s, [9.0, 8.0])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_hardly_any_requests(count: int) -> None:
+    queries = [_query("q", [0, 2, 0], np.random.default_rng(1)), _diamond(np.random.default_rng(2))]
+    requests = [Requests(np.zeros(count), np.zeros(count, dtype=np.int64)), Requests(np.zeros(0), np.zeros(0, int))]
+    simulation = Simulation(FIVE, queries, duration_s=1.0, requests=requests)
+    simulation.run()
+    assert len(simulation.runs[0].latency_s) == count
+    assert np.isfinite(simulation.runs[0].latency_s).all()
+    assert sum(did.requests for did in simulation.did) == 3 * count
+
+
+@pytest.mark.parametrize("stations", [[0, 1], [0, 0]], ids=["apart", "together"])
+def test_what_takes_no_time_takes_none(stations: list[int]) -> None:
+    query = _query("q", stations, np.random.default_rng(1))
+    visits = tuple(replace(visit, service_s=np.zeros(16), delay_s=0.0) for visit in query.visits)
+    simulation = Simulation(BATCHES[:1] * 2, [replace(query, visits=visits)], duration_s=5.0, seed=2)
+    simulation.run()
+    assert len(simulation.runs[0].latency_s) == 15
+    np.testing.assert_array_equal(simulation.runs[0].latency_s, 0.0)
+
+
+def test_to_wait_for_a_visit_twice_is_to_wait_for_it() -> None:
+    once = _diamond(np.random.default_rng(2))
+    visits = (*once.visits[:3], replace(once.visits[3], after=(1, 2, 1, 2)))
+    twice = replace(once, visits=visits, finals=(3, 3))
+    found = [Simulation(FIVE, [query], duration_s=20.0, seed=3) for query in (once, twice)]
+    for simulation in found:
+        simulation.run()
+    np.testing.assert_array_equal(found[0].runs[0].latency_s, found[1].runs[0].latency_s)
+
+
 def test_everybody_is_served_once_and_busy_time_is_what_was_asked() -> None:
     rng = np.random.default_rng(1)
     queries = [_diamond(rng), _query("chain", [0, 1, 3], rng)]
-    simulation = Simulation(FIVE, queries, duration_s=50.0, seed=1)
-    simulation.run()
-    alone = [run.query.visits for run in simulation.runs]
+    requests = [Requests.drawn(query, 50.0, 1) for query in queries]
+    watched = Watched(FIVE, queries, requests, duration_s=1000.0)  # all is done by then
     for station in (0, 1, 3):
         asked = sum(
-            float(visit.service_s[run.items].sum())
-            for run, visits in zip(simulation.runs, alone, strict=True)
-            for visit in visits
+            float(visit.service_s[one.items].sum())
+            for query, one in zip(queries, requests, strict=True)
+            for visit in query.visits
             if visit.station == station
         )
-        assert simulation.did[station].busy_s == pytest.approx(asked)
-    assert simulation.did[0].requests == sum(len(run.arrival_s) for run in simulation.runs)
+        assert watched.simulation.did[station].busy_s == pytest.approx(asked)
+    assert watched.simulation.did[0].requests == sum(len(one.items) for one in requests)
+    exits = watched.exits
+    assert len(exits.visit) == len({*zip(exits.visit.tolist(), exits.request.tolist(), strict=True)})
+    assert len(exits.visit) == sum(
+        len(one.items) * len(query.visits) for query, one in zip(queries, requests, strict=True)
+    )
+
+
+def test_servers_are_busy_only_as_long_as_requests_arrive() -> None:
+    query = SimulatedQuery("q", Uniformly(1.0), 1, (Visit(0, (), np.array([3.0])),), (0,))
+    arrival_s = np.array([0.0, 1.0, 9.5])
+    requests = [Requests(arrival_s, np.zeros(3, dtype=np.int64))]
+    simulation = Simulation([Station("s", 1)], [query], duration_s=10.0, requests=requests)
+    simulation.run()
+    assert simulation.did[0].busy_s == 6.5
+    np.testing.assert_array_equal(simulation.runs[0].done_s, [3.0, 6.0, 12.5])
 
 
 def test_latency_is_service_waits_and_delays_along_the_longest_way() -> None:
-    simulation = Simulation(FIVE, [_diamond(np.random.default_rng(2))], duration_s=30.0, seed=3)
-    simulation.run()
-    run = simulation.runs[0]
-    for visit, spec in enumerate(run.query.visits):
-        service_s = run.end_s[visit] - run.ready_s(visit, np.arange(len(run.items))) - run.wait_s[visit]
-        if spec.station != 2:
-            np.testing.assert_allclose(service_s, spec.service_s[run.items], atol=1e-9)
-    np.testing.assert_allclose(run.latency_s, run.end_s[3] + 0.005 - run.arrival_s)
+    query = _diamond(np.random.default_rng(2))
+    requests = Requests.drawn(query, 30.0, 3)
+    watched = Watched(FIVE, [query], [requests], duration_s=30.0)
+    end_s, come_s, wait_s = (watched.by_visit(column) for column in ("end_s", "time_s", "wait_s"))
+    for number, visit in enumerate(query.visits):
+        ready_s = [end_s[before] + query.visits[before].delay_s for before in visit.after] or [requests.arrival_s]
+        np.testing.assert_array_equal(come_s[number], np.maximum.reduce(ready_s))
+        if visit.station != 2:
+            alone_s = visit.service_s[requests.items]
+            np.testing.assert_allclose(end_s[number] - come_s[number] - wait_s[number], alone_s, atol=1e-9)
+    np.testing.assert_allclose(watched.simulation.runs[0].latency_s, end_s[3] + 0.005 - requests.arrival_s)
+
+
+@pytest.mark.parametrize("warm_up_s", [0.0, 12.0, 40.0])
+def test_sums_are_over_the_requests_after_the_warm_up(warm_up_s: float) -> None:
+    query = _query("q", [0, 2, 0], np.random.default_rng(3))
+    requests = Requests.drawn(query, 30.0, 4)
+    watched = Watched(FIVE, [query], [requests], duration_s=30.0, warm_up_s=warm_up_s)
+    counted = requests.arrival_s >= warm_up_s
+    for number in range(3):
+        met = watched.simulation.visit(0, number)
+        end_s, start_s, wait_s = (watched.by_visit(name)[number] for name in ("end_s", "start_s", "wait_s"))
+        assert met.requests == counted.sum()
+        assert met.wait_s == pytest.approx(wait_s[counted].sum())
+        assert met.service_s == pytest.approx((end_s - start_s)[counted].sum())
 
 
 def test_a_query_more_leaves_the_requests_of_the_others_as_they_are() -> None:
@@ -138,12 +288,12 @@ def test_mean_wait_is_that_of_erlang(servers: int, utilization: float) -> None:
     items = np.random.default_rng(9).exponential(1.0, 200_000)
     items /= items.mean()
     query = SimulatedQuery("q", Uniformly(utilization * servers), len(items), (Visit(0, (), items),), (0,))
-    simulation = Simulation([Station("s", servers)], [query], duration_s=400_000 / (utilization * servers), seed=1)
-    simulation.run()
+    duration_s = 400_000 / (utilization * servers)
+    watched = Watched([Station("s", servers)], [query], [Requests.drawn(query, duration_s, 1)], duration_s=duration_s)
     offered = utilization * servers
     terms = [offered**k / math.factorial(k) for k in range(servers)]
     last = offered**servers / math.factorial(servers) / (1 - utilization)
     expected_s = last / (sum(terms) + last) / (servers * (1 - utilization))
-    means_s = simulation.runs[0].wait_s[0].reshape(20, -1).mean(axis=1)
+    means_s = watched.by_visit("wait_s")[0].reshape(20, -1).mean(axis=1)
     assert abs(means_s.mean() - expected_s) < 4 * means_s.std(ddof=1) / math.sqrt(20)
     assert means_s.std(ddof=1) / math.sqrt(20) < 0.05 * expected_s

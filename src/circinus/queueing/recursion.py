@@ -29,8 +29,11 @@ _KINDS = 32
 INDEPENDENT = 1.5
 """Regular requests that are moved by so many times their distance come as good as independently."""
 _RATIO = 1.02
+"""Ratios are rounded to powers of this."""
 _FINEST = 100
-"""Utilisations are rounded up to this part of 1."""
+"""Utilisations are rounded up to this part of 1, unless they are low and batches wait to fill."""
+_LOW = 0.1
+_LOWEST = 1e-9
 
 
 def response_by_recursion(
@@ -46,7 +49,8 @@ def response_by_recursion(
     """The time at a station whose requests take one second alone on average.
 
     Numbers are rounded so that stations that are nearly the same are computed once: utilisations up to the next per
-    cent, ratios to steps of 2 %, the spread of service times to a twentieth. Service times are log-normal.
+    cent (low ones to two digits where batches wait to fill, as that depends on how often requests come, however little
+    they ask), ratios to steps of 2 %, the spread of service times to a twentieth. Service times are log-normal.
 
     Args:
         servers: whole number >= 1.
@@ -66,7 +70,10 @@ def response_by_recursion(
             f"found a utilisation of {utilization:.3g}, expected at least 0 and less than 1; add replicas or send "
             f"fewer requests"
         )
-    rounded = min(max(math.ceil(utilization * _FINEST - 1e-6), 1), _FINEST - 1) / _FINEST
+    if batch_wait and utilization < _LOW:
+        rounded = max(float(f"{utilization:.2g}"), _LOWEST)
+    else:
+        rounded = min(max(math.ceil(utilization * _FINEST - 1e-6), 1), _FINEST - 1) / _FINEST
     spread = round(math.sqrt(math.log1p(service_scv)) * 20) / 20
     ratios = tuple(_RATIO ** round(math.log(ratio, _RATIO)) for ratio in fill_ratios)
     return _computed(

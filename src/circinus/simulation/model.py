@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +43,29 @@ class SimulatedQuery:
     items: int
     """n, how many items there are to draw from."""
     visits: tuple[Visit, ...]
-    """Each after all that it waits for."""
+    """Each after all that it waits for. What one output is sent to first stands first."""
     finals: tuple[int, ...]
     """Visits at whose ends the result is complete."""
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """The requests of one query, (n,) each."""
+
+    arrival_s: FloatArray
+    """Ascending, from 0 on."""
+    items: IntArray
+    """What they carry, by number."""
+
+    @classmethod
+    def drawn(cls, query: SimulatedQuery, duration_s: float, seed: int) -> Requests:
+        """At random, from a stream of random numbers that only this query has.
+
+        Args:
+            query: whose requests they are; its name makes the stream its own.
+            duration_s: how long they arrive.
+            seed: of arrivals and items.
+        """
+        rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
+        arrival_s = query.arrivals.times_s(duration_s, rng)
+        return cls(arrival_s, rng.integers(query.items, size=len(arrival_s)))

@@ -45,9 +45,10 @@ class Model:
 def model_of(planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network) -> Model:
     """Deployments and the directions of links as stations, requests as visits along their plan's DAG.
 
-    The same rules as of the engines: an output is sent to each site once for all who take it there, link after link,
-    each in order of arrival at full bandwidth; an operator begins when all its inputs are there; the result is
-    complete when all sinks' outputs are back at the source.
+    The same rules as of the local engine that replays, to which tests hold every request: an output is sent to each
+    site once for all who take it there, link after link, each in order of arrival at full bandwidth (outputs of a
+    batch in the order of the batch); an operator begins when all its inputs are there; the result is complete when all
+    sinks' outputs are back at the source.
 
     Args:
         planned: the queries that are served.

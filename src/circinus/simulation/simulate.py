@@ -15,14 +15,12 @@ from circinus.queueing.station import Station
 from circinus.simulation.intervals import percentile_interval
 from circinus.simulation.plans import Model, PlannedQuery, model_of
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome
-from circinus.simulation.simulation import QueryRun, Simulation
+from circinus.simulation.simulation import QueryRun, Simulation, StationRun
 from circinus.spec import Deployment, Network, Slos
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 MOST_EXECUTIONS = 200_000_000
-"""Beyond it memory runs out on small machines."""
-_WINDOW = 200_000
-"""Executions between two reports of progress."""
+"""Beyond it memory runs out on small machines, where each is a request of its own, and patience anywhere."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +66,19 @@ def simulate(
     loaded = [replace(one, arrivals=one.arrivals.scaled(load)) for one in planned]
     model = model_of(loaded, replicas, network)
     expected = sum(
-        one.query.rate_per_s * load * duration_s * len(query.visits)
-        for one, query in zip(planned, model.queries, strict=True)
+        one.arrivals.rate_per_s * duration_s * len(query.visits)
+        for one, query in zip(loaded, model.queries, strict=True)
     )
     if expected > MOST_EXECUTIONS:
         raise PlanningError(
             f"found {expected:.3g} executions of operators and links to simulate, expected at most "
             f"{MOST_EXECUTIONS:.3g}; simulate less time"
         )
-    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
-    windows = max(1, math.ceil(expected / _WINDOW)) if on_progress is not None else 1
-    for window in range(1, windows):
-        simulation.advance(duration_s * window / windows)
-        if on_progress is not None:
-            on_progress(Progress(simulation.now_s, duration_s))
-    simulation.run()
+    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed, warm_up_s=warm_up_s)
+    simulation.run(None if on_progress is None else lambda done_s: on_progress(Progress(done_s, duration_s)))
     queries = tuple(
-        _outcome(one, run, operators, warm_up_s, duration_s)
-        for one, run, operators in zip(planned, simulation.runs, model.operators, strict=True)
+        _outcome(one, run, _stages(simulation, number, operators), warm_up_s, duration_s)
+        for number, (one, run, operators) in enumerate(zip(planned, simulation.runs, model.operators, strict=True))
     )
     stations = _stations(model, simulation)
     return SimulationReport(
@@ -114,9 +107,9 @@ def _check(planned: Sequence[PlannedQuery], duration_s: float, warm_up_s: float,
 
 
 def _outcome(
-    planned: PlannedQuery, run: QueryRun, operators: Mapping[str, int], warm_up_s: float, duration_s: float
+    planned: PlannedQuery, run: QueryRun, stages: tuple[StageOutcome, ...], warm_up_s: float, duration_s: float
 ) -> QueryOutcome:
-    query, kept = planned.query, run.arrival_s >= warm_up_s
+    query, kept = planned.query, slice(int(np.searchsorted(run.arrival_s, warm_up_s)), None)
     latency_s, slos = run.latency_s[kept], query.slos
     percentile = DEFAULT_PERCENTILE if slos.latency is None else slos.latency.percentile
     wanted = dict.fromkeys((*PERCENTILES, percentile))
@@ -135,19 +128,19 @@ def _outcome(
         percentile=percentile,
         score=score,
         cost_usd_per_h=planned.cost_usd_per_h,
-        stages=tuple(_stage(name, run, visit, kept) for name, visit in operators.items()),
+        stages=stages,
         held=held,
         sure=reached is not None and (reached.upper <= limit_s or reached.lower > limit_s),
     )
 
 
-def _stage(name: str, run: QueryRun, visit: int, kept: np.ndarray) -> StageOutcome:
-    if not kept.any():
-        return StageOutcome(name, math.nan, math.nan)
-    requests = np.flatnonzero(kept)
-    wait_s = run.wait_s[visit][requests]
-    service_s = run.end_s[visit][requests] - run.ready_s(visit, requests) - wait_s
-    return StageOutcome(name, float(wait_s.mean()), float(service_s.mean()))
+def _stages(simulation: Simulation, query: int, operators: Mapping[str, int]) -> tuple[StageOutcome, ...]:
+    found = []
+    for name, visit in operators.items():
+        met = simulation.visit(query, visit)
+        count = met.requests or math.nan
+        found.append(StageOutcome(name, met.wait_s / count, met.service_s / count))
+    return tuple(found)
 
 
 def _held(slos: Slos, reached_s: float | None, score: float, cost_usd_per_h: float) -> dict[str, bool]:
@@ -164,24 +157,23 @@ def _held(slos: Slos, reached_s: float | None, score: float, cost_usd_per_h: flo
 def _stations(model: Model, simulation: Simulation) -> list[StationOutcome]:
     asked_s = np.zeros(len(model.stations))
     for run in simulation.runs:
+        often = np.bincount(run.items, minlength=run.query.items)
         for visit in run.query.visits:
-            asked_s[visit.station] += float(visit.service_s[run.items].sum())
+            asked_s[visit.station] += float(often @ visit.service_s)
     return [
-        _station(station, did.requests, did.batches, did.busy_s, did.wait_s, asked, simulation.duration_s)
+        _station(station, did, asked, simulation.duration_s)
         for station, did, asked in zip(model.stations, simulation.did, asked_s.tolist(), strict=True)
     ]
 
 
-def _station(
-    station: Station, requests: int, batches: float, busy_s: float, wait_s: float, asked_s: float, duration_s: float
-) -> StationOutcome:
+def _station(station: Station, did: StationRun, asked_s: float, duration_s: float) -> StationOutcome:
     full_s = asked_s * station.fill_ratios[-1] / station.batch_size
     return StationOutcome(
         name=station.name,
         servers=station.servers,
-        requests=requests,
-        utilization=busy_s / (station.servers * duration_s),
+        requests=did.requests,
+        utilization=did.busy_s / (station.servers * duration_s),
         asked=full_s / (station.servers * duration_s),
-        mean_wait_s=wait_s / requests if requests else 0.0,
-        mean_fill=requests / batches if batches else 0.0,
+        mean_wait_s=did.wait_s / did.requests if did.requests else 0.0,
+        mean_fill=did.requests / did.batches if did.batches else 0.0,
     )

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from circinus.queueing.station import Station
-from circinus.simulation.blocks import Block, Entries, Exits, Key, OneStation, StationsTogether
+from circinus.simulation.blocks import Block, OneStation
+from circinus.simulation.entries import Entries, Exits
 from circinus.simulation.groups import sends_to, station_groups
-from circinus.simulation.model import FloatArray, IntArray, SimulatedQuery
+from circinus.simulation.itineraries import Itineraries
+from circinus.simulation.model import FloatArray, IntArray, Requests, SimulatedQuery
+from circinus.simulation.together import StationsTogether
+
+_WINDOW = 200_000
+"""Executions in a window of time, about: large enough for arrays, small enough for memory."""
+_WINDOW_OF_VISIT = 100
+"""The same for each visit of each query: what every window takes for each of them shall not be most of the time."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class QueryRun:
     """One query's requests as far as they came."""
 
@@ -24,38 +31,34 @@ class QueryRun:
     """(N,)"""
     items: IntArray
     """(N,)"""
-    end_s: list[FloatArray]
-    """Visit -> (N,) when it ended; infinite where it has not."""
-    wait_s: list[FloatArray]
-    """Visit -> (N,) how long it waited for its server."""
-    outstanding: list[IntArray]
-    """Visit -> requests that have not come to it yet."""
-    entered: dict[int, np.ndarray] = field(default_factory=dict)
-    """Visit in a group of stations -> (N,) whether the request has come to it."""
-
-    def ready_s(self, visit: int, requests: IntArray) -> FloatArray:
-        """(n,) when `requests` come to `visit`; infinite where that is not known."""
-        after = self.query.visits[visit].after
-        if not after:
-            return self.arrival_s[requests]
-        return np.asarray(np.maximum.reduce([self.end_s[v][requests] + self.query.visits[v].delay_s for v in after]))
+    done_s: FloatArray
+    """(N,) when the result was there; infinite where it is not yet."""
 
     @property
     def latency_s(self) -> FloatArray:
         """(N,) from arrival to result; infinite where there is none yet."""
-        visits = self.query.visits
-        done_s = np.maximum.reduce([self.end_s[v] + visits[v].delay_s for v in self.query.finals])
-        return np.asarray(done_s - self.arrival_s)
+        return self.done_s - self.arrival_s
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class VisitRun:
+    """What the requests of one query that came after the warm-up met at one visit; sums over those that ended."""
+
+    requests: int
+    wait_s: float
+    service_s: float
+    """In service, together with the others of their batches."""
+
+
+@dataclass(frozen=True)
 class StationRun:
     """What a station did."""
 
-    requests: int = 0
-    batches: float = 0.0
-    busy_s: float = 0.0
-    wait_s: float = 0.0
+    requests: int
+    batches: float
+    busy_s: float
+    """Of all servers together, as long as requests arrive: not what they did afterwards to end what was left."""
+    wait_s: float
     """Sum over requests."""
 
 
@@ -63,7 +66,8 @@ class Simulation:
     """A run of all queries.
 
     Service times are those of an item drawn for each request, the same at all its visits: their correlation stays. The
-    same seed gives the same requests, whatever is deployed, and every query has a random stream of its own.
+    same seed gives the same requests, whatever is deployed, and every query has a random stream of its own. Kept of a
+    request are its arrival, its item and the time of its result; the rest is summed up when it is known.
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class Simulation:
         queries: Sequence[SimulatedQuery],
         *,
         duration_s: float,
-        seed: int,
+        seed: int = 0,
+        warm_up_s: float = 0.0,
+        requests: Sequence[Requests] | None = None,
+        watch: Callable[[Exits], None] | None = None,
     ) -> None:
         """Draw all requests.
 
@@ -81,129 +88,148 @@ class Simulation:
             queries: whose visits name them.
             duration_s: how long requests arrive.
             seed: of arrivals and items.
+            warm_up_s: requests that arrive before are in no sum of `visit`.
+            requests: of each query, instead of random ones.
+            watch: told of visits that ended.
         """
         self.stations = tuple(stations)
         self.duration_s = duration_s
         self.now_s = 0.0
-        self.runs = tuple(_drawn(query, duration_s, seed) for query in queries)
-        self.did = tuple(StationRun() for _ in stations)
-        self._visits: dict[int, list[tuple[int, int]]] = {number: [] for number in range(len(stations))}
-        for number, query in enumerate(queries):
-            for index, visit in enumerate(query.visits):
-                self._visits[visit.station].append((number, index))
-        self._most_visits = max((len(query.visits) for query in queries), default=1)
-        self._blocks = self._grouped(queries)
+        drawn = [Requests.drawn(query, duration_s, seed) for query in queries] if requests is None else requests
+        self.itineraries = Itineraries(queries, drawn)
+        first = self.itineraries.first_request
+        self._done_s = np.full(int(first[-1]), math.inf)
+        self.runs = tuple(
+            QueryRun(query, one.arrival_s, one.items, done_s)
+            for query, one, done_s in zip(queries, drawn, np.split(self._done_s, first[1:-1]), strict=True)
+        )
+        self._watch = watch
+        self._blocks, self._block_of = self._grouped(queries)
+        self._coming: list[list[Entries]] = [[] for _ in self._blocks]
+        """Block -> who comes to it."""
+        self._arrived = [0] * len(queries)
+        """Query -> how many of its requests have arrived."""
+        self._visits = _Sums(len(self.itineraries.station_of))
+        self._stations = _Sums(len(stations))
+        self._counted_from = first[:-1] + np.array(
+            [np.searchsorted(one.arrival_s, warm_up_s) for one in drawn], dtype=np.int64
+        )
 
-    def run(self) -> None:
-        """Until every request is done."""
+    @property
+    def did(self) -> tuple[StationRun, ...]:
+        """What every station did."""
+        sums = self._stations
+        columns = (sums.requests, sums.batches, sums.served_s, sums.wait_s)
+        return tuple(StationRun(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+    def visit(self, query: int, visit: int) -> VisitRun:
+        """What the requests of a query met at one of its visits."""
+        number, sums = int(self.itineraries.first_visit[query]) + visit, self._visits
+        return VisitRun(int(sums.requests[number]), float(sums.wait_s[number]), float(sums.served_s[number]))
+
+    def run(self, on_progress: Callable[[float], None] | None = None) -> None:
+        """Until every request is done.
+
+        Args:
+            on_progress: told the simulated time now and then.
+        """
+        begun_s = self.now_s
+        executions = sum(len(run.items) * len(run.query.visits) for run in self.runs)
+        size = max(_WINDOW, _WINDOW_OF_VISIT * len(self.itineraries.station_of))
+        windows = max(1, math.ceil(executions / size))
+        for window in range(1, windows):
+            until_s = self.duration_s * window / windows
+            if until_s > begun_s:
+                self.advance(until_s)
+                if on_progress is not None:
+                    on_progress(until_s)
         self.advance(math.inf)
 
     def advance(self, until_s: float) -> None:
         """Until a moment of simulated time, later than the last."""
-        for group, block in self._blocks:
-            entries = self._entries(group, until_s, together=isinstance(block, StationsTogether))
-            self._record(block.advance(entries, until_s))
+        self._arrive(until_s)
+        for number, block in enumerate(self._blocks):
+            exits = block.advance(self._entries(number, until_s), until_s)
+            self._count(exits)
+            self._pass_on(self.itineraries.onward(exits.visit, exits.request, exits.end_s, exits.order))
+            if self._watch is not None:
+                self._watch(exits)
         self.now_s = until_s
 
-    def _grouped(self, queries: Sequence[SimulatedQuery]) -> list[tuple[tuple[int, ...], Block]]:
-        targets = sends_to(queries, len(self.stations))
-        blocks: list[tuple[tuple[int, ...], Block]] = []
-        for group in station_groups(queries, len(self.stations)):
-            if len(group) == 1 and group[0] not in targets[group[0]]:
-                blocks.append((group, OneStation(self.stations[group[0]])))
-                continue
-            members = {number: self.stations[number] for number in group}
-            blocks.append((group, StationsTogether(members, _Onward(self.runs, set(group)), self._station_of)))
-            for number in group:
-                for query, visit in self._visits[number]:
-                    run = self.runs[query]
-                    run.entered[visit] = np.zeros(len(run.arrival_s), dtype=np.bool_)
-        return blocks
+    def _grouped(self, queries: Sequence[SimulatedQuery]) -> tuple[list[Block], IntArray]:
+        """The blocks, each after all that send to it, and (visits,) the block of each."""
+        groups = station_groups(queries, len(self.stations))
+        targets, station_of = sends_to(queries, len(self.stations)), self.itineraries.station_of
+        group_of = np.zeros(len(self.stations), dtype=np.int64)
+        for number, group in enumerate(groups):
+            group_of[list(group)] = number
+        block_of = group_of[station_of]
+        alone = [len(group) == 1 and group[0] not in targets[group[0]] for group in groups]
+        visits = [[] if alone[number] else np.flatnonzero(block_of == number).tolist() for number in range(len(groups))]
+        self.itineraries.cut([frozenset(members) for members in visits if members])
+        blocks: list[Block] = []
+        for number, group in enumerate(groups):
+            if alone[number]:
+                blocks.append(OneStation(self.stations[group[0]], self.itineraries))
+            else:
+                members = {station: self.stations[station] for station in group}
+                blocks.append(StationsTogether(members, visits[number], self.itineraries))
+        return blocks, block_of
 
-    def _station_of(self, query: int, visit: int) -> int:
-        return self.runs[query].query.visits[visit].station
+    def _arrive(self, until_s: float) -> None:
+        """Let requests come from their sources."""
+        for query, run in enumerate(self.runs):
+            first, last = self._arrived[query], int(np.searchsorted(run.arrival_s, until_s))
+            self._arrived[query] = last
+            number: IntArray = np.arange(first, last)
+            source = np.full(last - first, self.itineraries.sources[query])
+            request = number + self.itineraries.first_request[query]
+            self._pass_on(self.itineraries.onward(source, request, run.arrival_s[first:last], number))
 
-    def _entries(self, group: tuple[int, ...], until_s: float, *, together: bool) -> Entries:
-        """Who comes to a group of stations before `until_s` from elsewhere."""
-        parts = []
-        for number in group:
-            for query, visit in self._visits[number]:
-                run = self.runs[query]
-                requests = run.outstanding[visit]
-                if together:
-                    requests = requests[~run.entered[visit][requests]]
-                ready_s = run.ready_s(visit, requests)
-                comes = ready_s < until_s
-                run.outstanding[visit], requests, ready_s = requests[~comes], requests[comes], ready_s[comes]
-                if together:
-                    run.entered[visit][requests] = True
-                service_s = run.query.visits[visit].service_s[run.items[requests]]
-                order = np.argsort(ready_s, kind="stable")
-                filled = np.full(len(order), 0, dtype=np.int64)
-                parts.append(Entries(ready_s[order], filled + query, filled + visit, requests[order], service_s[order]))
-        return Entries.merged(parts) if parts else _NOBODY
+    def _entries(self, block: int, until_s: float) -> Entries:
+        """Who comes to a block before `until_s`."""
+        coming = Entries.of(self._coming[block]).sorted()
+        count = int(np.searchsorted(coming.time_s, until_s))
+        later = coming.chosen(slice(count, None))
+        self._coming[block] = [later] if len(later.visit) else []
+        return coming.chosen(slice(0, count))
 
-    def _record(self, exits: Exits) -> None:
-        entries, duration_s = exits.entries, exits.end_s - exits.start_s
-        wait_s = exits.start_s - entries.time_s
-        code = entries.query * self._most_visits + entries.visit
-        order = np.argsort(code, kind="stable")
-        beginnings = np.flatnonzero(np.diff(code[order], prepend=-1))
-        for mine in np.split(order, beginnings[1:]):
-            if not len(mine):
-                continue
-            query, visit = divmod(int(code[mine[0]]), self._most_visits)
-            run = self.runs[query]
-            requests = entries.request[mine]
-            run.end_s[visit][requests] = exits.end_s[mine]
-            run.wait_s[visit][requests] = wait_s[mine]
-            did, shares = self.did[run.query.visits[visit].station], 1.0 / exits.fill[mine]
-            did.requests += len(requests)
-            did.batches += float(shares.sum())
-            did.busy_s += float((duration_s[mine] * shares).sum())
-            did.wait_s += float(wait_s[mine].sum())
+    def _pass_on(self, coming: Entries) -> None:
+        """To the blocks that they come to, or to the results."""
+        if not len(coming.visit):
+            return
+        visits = len(self._block_of)
+        is_result = coming.visit >= visits
+        if is_result.any():
+            self._done_s[coming.request[is_result]] = coming.time_s[is_result]
+            coming = coming.chosen(~is_result)
+        block = self._block_of[coming.visit]
+        for number in np.flatnonzero(np.bincount(block)).tolist():
+            self._coming[number].append(coming.chosen(block == number))
 
-
-class _Onward:
-    """Where requests go next within a group of stations."""
-
-    def __init__(self, runs: Sequence[QueryRun], group: set[int]) -> None:
-        self._runs = runs
-        self._next: dict[tuple[int, int], list[int]] = {}
-        for number, run in enumerate(runs):
-            for index, visit in enumerate(run.query.visits):
-                if visit.station in group:
-                    for before in visit.after:
-                        if run.query.visits[before].station in group:
-                            self._next.setdefault((number, before), []).append(index)
-
-    def __call__(self, query: int, visit: int, request: int, end_s: float) -> list[tuple[float, Key, float]]:
-        run = self._runs[query]
-        run.end_s[visit][request] = end_s
-        found = []
-        for index in self._next.get((query, visit), ()):
-            target = run.query.visits[index]
-            ready_s = max(float(run.end_s[v][request]) + run.query.visits[v].delay_s for v in target.after)
-            if math.isfinite(ready_s) and not run.entered[index][request]:
-                run.entered[index][request] = True
-                found.append((ready_s, (query, index, request), float(target.service_s[run.items[request]])))
-        return found
+    def _count(self, exits: Exits) -> None:
+        wait_s, share = exits.start_s - exits.time_s, 1.0 / exits.fill
+        busy_s = np.minimum(exits.end_s, self.duration_s) - np.minimum(exits.start_s, self.duration_s)
+        itineraries = self.itineraries
+        self._stations.add(itineraries.station_of[exits.visit], wait_s, busy_s * share, share)
+        counted = exits.request >= self._counted_from[itineraries.query_of[exits.visit]]
+        served_s = exits.end_s - exits.start_s
+        self._visits.add(exits.visit[counted], wait_s[counted], served_s[counted], share[counted])
 
 
-_NOBODY = Entries(
-    np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-)
+class _Sums:
+    """Over requests, (n,) for n visits or stations."""
 
+    def __init__(self, count: int) -> None:
+        self.requests = np.zeros(count, dtype=np.int64)
+        self.batches = np.zeros(count)
+        self.wait_s = np.zeros(count)
+        self.served_s = np.zeros(count)
 
-def _drawn(query: SimulatedQuery, duration_s: float, seed: int) -> QueryRun:
-    rng = np.random.default_rng([seed, zlib.crc32(query.name.encode())])
-    arrival_s = query.arrivals.times_s(duration_s, rng)
-    count = len(arrival_s)
-    return QueryRun(
-        query=query,
-        arrival_s=arrival_s,
-        items=rng.integers(query.items, size=count),
-        end_s=[np.full(count, math.inf) for _ in query.visits],
-        wait_s=[np.full(count, math.nan) for _ in query.visits],
-        outstanding=[np.arange(count, dtype=np.int64) for _ in query.visits],
-    )
+    def add(self, number: IntArray, wait_s: FloatArray, served_s: FloatArray, share: FloatArray) -> None:
+        """Requests at the visits or stations with these numbers, and their shares of batches."""
+        count = len(self.requests)
+        self.requests += np.bincount(number, minlength=count)
+        self.wait_s += np.bincount(number, wait_s, count)
+        self.served_s += np.bincount(number, served_s, count)
+        self.batches += np.bincount(number, share, count)

@@ -40,6 +40,7 @@ class RunningDeployment:
         self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
         self._alarm: asyncio.TimerHandle | None = None
         """Rings when the batch that a free replica waits for begins."""
+        self._dispatches_soon = False
         self._replicas: list[Replica] = []
         self._idle: list[Replica] = []
         self._leaving: set[Replica] = set()
@@ -122,7 +123,7 @@ class RunningDeployment:
         """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
         self._queue.put(work)
-        self._dispatch()
+        self._dispatch_soon()
 
     def status(self) -> DeploymentStatus:
         """As it is now."""
@@ -153,10 +154,17 @@ class RunningDeployment:
             self._starts += 1
             self._starting_s += replica.startup_s
         self._idle.append(replica)
-        self._dispatch()
+        self._dispatch_soon()
+
+    def _dispatch_soon(self) -> None:
+        """When all is there that comes now: the outputs of one batch come one after the other, but may go together."""
+        if not self._dispatches_soon:
+            self._dispatches_soon = True
+            self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
         """Begin every batch whose time has come, and wake up when that of the next one comes."""
+        self._dispatches_soon = False
         self._cancel_alarm()
         self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle:
@@ -188,7 +196,7 @@ class RunningDeployment:
             if replica.was_ready:
                 self._message = f"a replica {ending.how}"
                 self._restore()
-        self._loop.call_soon(self._dispatch)  # not at once: others may be found to have ended with it
+        self._dispatch_soon()  # not at once: others may be found to have ended with it
 
     def _restore(self) -> None:
         if self._restoring is None or self._restoring.done():

@@ -1,0 +1,127 @@
+"""The same requests through the simulation and through the local engine's own code: the same latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import virtual_engine
+
+from circinus.queueing.arrivals import Poisson
+from circinus.queueing.station import Station
+from circinus.simulation import PlannedQuery
+from circinus.simulation.groups import station_groups
+from circinus.simulation.model import FloatArray, Requests, SimulatedQuery, Visit
+from circinus.simulation.plans import Model, model_of
+from circinus.simulation.simulation import Simulation
+from circinus.spec import Allocation, Deployment, Network, Pipeline, Plan, Pool, configurations
+from instances import random_infrastructure, random_pipeline, random_profile, random_query
+
+COUNT = 120
+"""Requests of each query."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Queries of one pipeline with plans that may share deployments, and their requests."""
+
+    planned: list[PlannedQuery]
+    requests: list[Requests]
+    replicas: dict[Deployment, int]
+    network: Network
+
+    @property
+    def model(self) -> Model:
+        return model_of(self.planned, self.replicas, self.network)
+
+    def simulated(self, *ends_s: float) -> list[FloatArray]:
+        """(requests,) latencies of every query."""
+        model = self.model
+        simulation = Simulation(model.stations, model.queries, duration_s=100.0, requests=self.requests)
+        for until_s in ends_s:
+            simulation.advance(until_s)
+        simulation.run()
+        return [run.latency_s for run in simulation.runs]
+
+
+def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5)) -> Scene:
+    rng = np.random.default_rng(seed)
+    pipeline = random_pipeline(
+        rng, knobs=[1] * int(rng.integers(1, 6)), chain=rng.random() < 0.3, batch_sizes=batch_sizes
+    )
+    waits_s = rng.choice([0.0, 0.0, 0.05, 0.4], len(pipeline.operators))
+    operators = tuple(
+        operator.model_copy(update={"batch_wait_s": float(wait_s)})
+        for operator, wait_s in zip(pipeline.operators, waits_s, strict=True)
+    )
+    pipeline = pipeline.model_copy(update={"operators": operators})
+    infrastructure = random_infrastructure(rng, sites=3, pools=int(rng.integers(3, 5)))
+    network = Network(infrastructure)
+    (profile,) = random_profile(rng, pipeline, items=3 * COUNT).configurations
+    plan = _plan(rng, pipeline, infrastructure.pools, None)
+    # Every request carries an item of its own: services that end at the same time by chance end in any order.
+    items = iter(rng.permutation(3 * COUNT).reshape(3, COUNT))
+    planned, requests = [], []
+    replicas: dict[Deployment, int] = {}
+    busy_s = sum(float(o.service_s.mean()) for o in profile.operators.values()) / len(operators)
+    for number in range(int(rng.integers(1, 4))):
+        plan = _plan(rng, pipeline, infrastructure.pools, plan)
+        query = random_query(rng, pipeline, name=f"q{number}", source=str(rng.choice(["device", "edge", "cloud"])))
+        planned.append(PlannedQuery(query, pipeline, plan, profile, Poisson(1.0)))
+        arrival_s = np.cumsum(rng.exponential(busy_s / rng.uniform(0.3, 1.5), COUNT))
+        requests.append(Requests(arrival_s, next(items)))
+        for operator in pipeline.operators:
+            replicas.setdefault(plan.deployment_of(operator.name), int(rng.integers(1, 4)))
+    return Scene(planned, requests, replicas, network)
+
+
+def _plan(rng: np.random.Generator, pipeline: Pipeline, pools: tuple[Pool, ...], like: Plan | None) -> Plan:
+    """Operators anywhere, or mostly where they are in another plan."""
+    placement, allocations = {}, {}
+    for operator in pipeline.operators:
+        name = operator.name
+        if like is not None and rng.random() < 0.7:
+            placement[name], allocations[name] = like.pool_of(name), like.allocation_of(name)
+        else:
+            placement[name] = str(rng.choice([pool.name for pool in pools]))
+            allocations[name] = Allocation(1.0, int(rng.choice(operator.batch_sizes)), 0.5)
+    (configuration,) = configurations(pipeline)
+    return Plan(pipeline.name, configuration, tuple(sorted(placement.items())), tuple(sorted(allocations.items())))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_request_takes_as_long_as_in_the_engine(seed: int) -> None:
+    """At once, and window by window, some of which end when a request arrives."""
+    found = scene(seed)
+    expected = virtual_engine.served(found.planned, found.requests, found.replicas, found.network)
+    arrivals_s = np.sort(np.concatenate([one.arrival_s for one in found.requests]))
+    for simulated in (found.simulated(), found.simulated(*arrivals_s[[20, 40, 80]].tolist())):
+        for one, other in zip(simulated, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+
+
+def test_scenes_have_batches_shared_deployments_and_requests_that_come_back() -> None:
+    scenes = [scene(seed) for seed in range(40)]
+    batched = shared = joined = parted = back = 0
+    for found in scenes:
+        model = found.model
+        visits = [visit for query in model.queries for visit in query.visits]
+        batched += any(station.batch_size > 1 and station.batch_wait_s for station in model.stations)
+        shared += len({*model.deployments}) < sum(len(one.plan.placement) for one in found.planned)
+        joined += any(len(visit.after) > 1 for visit in visits)
+        parted += any(len(query.finals) > 1 for query in model.queries)
+        back += any(len(group) > 1 for group in station_groups(model.queries, len(model.stations)))
+    assert min(batched, shared, joined, parted, back) >= 5
+
+
+def test_outputs_of_a_batch_leave_in_the_order_of_the_batch_each_to_all_its_sites() -> None:
+    """A batch of two, whose outputs are sent to two sites over the same first link: a to both, then b to both."""
+    station = Station("batches", 1, (1.0, 1.0))
+    one_s = np.ones(1)
+    visits = (Visit(0, (), one_s), Visit(1, (0,), one_s), Visit(1, (0,), one_s))
+    query = SimulatedQuery("q", Poisson(1.0), 1, visits, (1, 2))
+    requests = [Requests(np.zeros(2), np.zeros(2, dtype=np.int64))]
+    simulation = Simulation([station, Station("link", 1)], [query], duration_s=10.0, requests=requests)
+    simulation.run()
+    np.testing.assert_array_equal(simulation.runs[0].done_s, [3.0, 5.0])

@@ -1,0 +1,131 @@
+"""The local engine's routes, deployments and links on virtual time, with replicas that answer as replaying ones do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from circinus.serving.deploy import route_of
+from circinus.serving.local import deployment as module
+from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.local.links import LinkEmulator
+from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
+from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.replaying import ReplayingResponder
+from circinus.serving.local.replica import Work
+from circinus.serving.local.route import CompiledRoute, Journey, PackedResponse
+from circinus.simulation import PlannedQuery
+from circinus.simulation.model import FloatArray, Requests
+from circinus.spec import Deployment, Network
+from virtual_time import run
+
+
+class _Replica:
+    """Ready at once; ends a batch when a replaying replica would, and tells in the order of `Replica`."""
+
+    reachable = is_ready = True
+
+    def __init__(
+        self, spec: ReplicaSpec, loop: asyncio.AbstractEventLoop, _: object, on_idle: Callable[..., None], __: object
+    ) -> None:
+        self._responder, self._loop, self._on_idle = ReplayingResponder(spec), loop, on_idle
+        self.ready = loop.create_future()
+        self.batches_done = 0
+        self.free_s = self.startup_s = 0.0
+        loop.call_soon(self._become_ready)
+
+    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+        self._responder.learn(stages)
+
+    def process(self, batch: list[Work], begin_s: float) -> None:
+        items = tuple(WorkItem(work.item_key, 0, work.recording) for work in batch)
+        with mock.patch.object(time, "sleep"):
+            result, _ = self._responder.answer(Batch(begin_s, items), ())
+        self._loop.call_at(result.end_s, self._done, batch, result)
+
+    def _become_ready(self) -> None:
+        self.ready.set_result(None)
+        self._on_idle(self)
+
+    def _done(self, batch: list[Work], result: Any) -> None:
+        self.free_s = result.end_s
+        self.batches_done += 1
+        self._on_idle(self)
+        for work, its_result in zip(batch, result.results, strict=True):
+            assert not its_result.error
+            work.done(its_result, None, result.end_s)
+
+
+def served(
+    planned: Sequence[PlannedQuery],
+    requests: Sequence[Requests],
+    replicas: Mapping[Deployment, int],
+    network: Network,
+) -> list[FloatArray]:
+    """(requests,) latencies of every query when the engine replays them."""
+
+    async def serve() -> list[FloatArray]:
+        loop = asyncio.get_running_loop()
+        running = {}
+        for one in planned:
+            for operator in one.pipeline.operators:
+                deployment = one.plan.deployment_of(operator.name)
+                if deployment not in running:
+                    running[deployment] = _running(deployment, network, operator.batch_wait_s)
+                    await running[deployment].grow(replicas[deployment])
+        links = LinkEmulator(loop)
+        latencies = []
+        for number, (one, its) in enumerate(zip(planned, requests, strict=True)):
+            compiled = _compiled(number, one, network, running)
+            latency_s = np.full(len(its.items), np.inf)
+            latencies.append(latency_s)
+            for index, (arrival_s, item) in enumerate(zip(its.arrival_s.tolist(), its.items.tolist(), strict=True)):
+                journey = Journey(compiled, str(item), links, loop, _noting(latency_s, index), _failed)
+                loop.call_at(arrival_s, journey.begin, None, float(one.profile.input_bytes[item]))
+        await asyncio.sleep(1e6)
+        return latencies
+
+    with mock.patch.object(module, "Replica", _Replica):
+        return run(serve())
+
+
+def _noting(latency_s: FloatArray, index: int) -> Callable[[PackedResponse], None]:
+    def note(response: PackedResponse) -> None:
+        latency_s[index] = response.latency_s
+
+    return note
+
+
+def _failed(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> RunningDeployment:
+    speed = network.infrastructure.pool(deployment.pool).hardware.speed
+    spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),), ())
+    processes = mock.create_autospec(ReplicaProcesses)
+    return RunningDeployment(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+
+
+def _compiled(
+    number: int, planned: PlannedQuery, network: Network, running: Mapping[Deployment, RunningDeployment]
+) -> CompiledRoute:
+    route = route_of(planned.query, planned.plan, planned.pipeline)
+    recordings = {}
+    for index, stage in enumerate(route.stages):
+        recordings[stage.operator] = 1000 * number + index
+        measured = planned.profile.operators[stage.operator]
+        cpus = stage.deployment.allocation.cpus
+        runs = {
+            str(item): RecordedRun(float(service_s), float(size_bytes), None)
+            for item, (service_s, size_bytes) in enumerate(zip(measured.service_s, measured.output_bytes, strict=True))
+        }
+        ratios = {size: ratio for (its_cpus, size), ratio in measured.batch_ratio.items() if its_cpus == cpus}
+        running[stage.deployment].learn({recordings[stage.operator]: RecordedStage(runs, ratios)})
+    return CompiledRoute.compile(route, network, running, recordings)
