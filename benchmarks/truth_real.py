@@ -53,24 +53,38 @@ def real_part(options: RealOptions, state: Path, console: Console) -> tuple[list
     rows: list[dict[str, Any]] = []
     if options.plans:
         chosen = _spread(CHOICES, options.plans)
-        plans = [real_plan(choice, measured[choice.example], CAPACITY_PER_S) for choice in chosen]
+        plans = [real_plan(c, measured[c.example].split(n), CAPACITY_PER_S) for n, c in enumerate(chosen)]
         rows = replayed(plans, options.replay, state, console)
         figures = replay_figures(rows)
     if options.computed_plans:
         machine = Machine.here()
-        few = [computed_plan(c, measured[c.example], machine) for c in _spread(COMPUTED, options.computed_plans)]
-        of_computing = computed(few, options.computing, state, console)
+        few = _spread(COMPUTED, options.computed_plans)
+        plans = [computed_plan(c, measured[c.example].split(n), machine) for n, c in enumerate(few)]
+        of_computing = computed(plans, options.computing, state, console)
         figures, rows = [*figures, *real_figures(of_computing)], [*rows, *of_computing]
     return figures, rows
 
 
 def rows_table(rows: Sequence[Row]) -> Table:
     """Every plan at every level, in milliseconds."""
-    table = Table("plan", "busiest", "requests", "measured p95", "predicted", "", "without queueing", "",
-                  "same requests simulated", title="Predicted and measured, in ms", title_justify="left")  # fmt: skip
+    table = Table(
+        "plan",
+        "busiest",
+        "requests",
+        "measured p95",
+        "predicted",
+        "",
+        "without queueing",
+        "",
+        "profiled on the items sent",
+        "",
+        "same requests simulated",
+        title="Predicted and measured, in ms",
+        title_justify="left",
+    )
     for row in rows:
-        ratios = [row["predicted_over_measured"], row["without_queueing_over_measured"]]
-        told = ["" if found is None else f"{found - 1:+.0%}" for found in ratios]
+        names = ("predicted_over_measured", "without_queueing_over_measured", "same_items_over_measured")
+        told = ["" if row.get(name) is None else f"{row[name] - 1:+.0%}" for name in names]
         table.add_row(
             row["plan"],
             f"{row['utilization']:.0%}",
@@ -80,6 +94,8 @@ def rows_table(rows: Sequence[Row]) -> Table:
             told[0],
             _ms(row["without_queueing_p95_s"]),
             told[1],
+            _ms(row.get("same_items_p95_s")),
+            told[2],
             _ms(row.get("same_requests_p95_s")),
         )
     return table

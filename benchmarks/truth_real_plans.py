@@ -104,7 +104,9 @@ class RealPlan:
 
     def query(self, utilization: float) -> Query:
         """Requests that keep the busiest deployment or link busy for that share of the time."""
-        asked = {"name": "q", "pipeline": self.plan.pipeline, "source": SITES[0]}
+        # The name is what arrivals are drawn by: no two plans meet the same luck.
+        name = "".join(letter if letter.isalnum() else "-" for letter in self.name)
+        asked = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
         return Query.model_validate({**asked, "rate": utilization * self.capacity_per_s})
 
     def specification(self, query: Query) -> Specification:

@@ -78,11 +78,22 @@ class Measured:
     configurations: tuple[Configuration, ...]
     """Those that were measured, from fast to slow."""
     profile: PipelineProfile
-    """On one half of the items: what plans are made on."""
+    """What plans are made on."""
     recordings: Recordings
     """Of all items under all of them."""
+    dataset: Dataset
     items: tuple[Item, ...]
-    """The other half, for traffic."""
+    """What traffic carries."""
+
+    def split(self, seed: int) -> Measured:
+        """Plans are made on one half of the items, and traffic carries the other.
+
+        They are told apart after measuring: measured in mixed order, both halves show the same machine, whatever else
+        it did meanwhile.
+        """
+        planned, traffic = halves(self.dataset, np.random.default_rng(seed))
+        items = tuple(self.dataset.items[index] for index in traffic)
+        return replace(self, profile=on_items(self.profile, planned), items=items)
 
     def of(self, configuration: Configuration) -> ConfigurationProfile:
         """What plans are made on."""
@@ -116,9 +127,6 @@ class Measured:
 def measure(example: str, state: Path, console: Console) -> Measured:
     """Measure an example's configurations on all items, as far as the store in `state` does not have them.
 
-    Plans are made on one half and traffic carries the other. They are told apart only afterwards: measured in mixed
-    order, both halves show the same machine, whatever else it does meanwhile.
-
     Raises:
         ProfileError: a configuration failed on an item.
     """
@@ -139,16 +147,16 @@ def measure(example: str, state: Path, console: Console) -> Measured:
             f"{store}: found configurations of {example} that were measured and are not known on all items, expected "
             "none to fail; see what fails with `circinus profile`"
         )
-    planned, sent = halves(dataset)
     prefixes = [prefix(pipeline, c, operator.name) for c in configurations for operator in pipeline.operators]
     return Measured(
         specification=specification,
         pipeline=pipeline,
         store=store,
         configurations=configurations,
-        profile=on_items(load_profile(specification, example, store), planned),
+        profile=load_profile(specification, example, store),
         recordings=load_recordings(store, example, prefixes),
-        items=tuple(dataset.items[index] for index in sent),
+        dataset=dataset,
+        items=dataset.items,
     )
 
 
@@ -185,17 +193,14 @@ def only(pipeline: Pipeline, configuration: Configuration) -> Pipeline:
     return pipeline.model_copy(update={"operators": tuple(alone(operator) for operator in pipeline.operators)})
 
 
-def halves(dataset: Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(indexes of the items that plans are made on, of those that traffic carries): of each stratum every other item.
-
-    Both in the order of measuring.
-    """
+def halves(dataset: Dataset, rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(indexes of the items that plans are made on, of those that traffic carries): half of each stratum, at random."""
     strata: defaultdict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
-    for index in dataset.order:
-        strata[tuple(sorted(dataset.items[index].strata.items()))].append(index)
+    for index, item in enumerate(dataset.items):
+        strata[tuple(sorted(item.strata.items()))].append(index)
     # Turns go on from stratum to stratum, so that small ones of an odd number do not all fall to one side.
-    planned = set([index for members in strata.values() for index in members][::2])
-    return tuple(i for i in dataset.order if i in planned), tuple(i for i in dataset.order if i not in planned)
+    mixed = [int(index) for members in strata.values() for index in rng.permutation(members)]
+    return tuple(sorted(mixed[::2])), tuple(sorted(mixed[1::2]))
 
 
 def on_items(profile: PipelineProfile, indexes: Collection[int]) -> PipelineProfile:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.kept_parts import KeptPart
-from benchmarks.truth_real_figures import beside_measured
+from benchmarks.truth_real_figures import beside_measured, ratio, right_verdicts
 from benchmarks.truth_real_plans import RealPlan
 from benchmarks.truth_real_predictions import Prediction, planned_query, prediction, without_queueing_s
 from benchmarks.truth_real_trace import sent, traced_s
@@ -82,11 +82,11 @@ async def _wave(plans: Sequence[RealPlan], options: ReplayOptions, console: Cons
                 store = load.real.measured.store.resolve()
                 specification = load.real.specification(load.predicted.planned.query)
                 await clients[-1].apply(desired_state(load.predicted.matching, specification, Mode.REPLAY, store))
-            for level, share in LEVELS.items():
+            for seed, (level, share) in enumerate(LEVELS.items(), options.seed):
                 traffic = Traffic(
                     duration_s=options.duration_s * share,
                     warm_up_s=options.warm_up_s,
-                    seed=options.seed,
+                    seed=seed,
                     stragglers_s=10.0,
                 )
                 with load_bar(console) as bar:
@@ -133,11 +133,16 @@ def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
     seconds = {o: (p.service_s.mean(), of_traffic.operators[o].service_s.mean())
                for o, p in load.predicted.planned.profile.operators.items()}  # fmt: skip
     planned_s, sent_s = np.sum(list(seconds.values()), axis=0)
+    row = beside_measured(load.predicted.estimate.latency_s.value, load.without_queueing_s, report)
+    same_items_s = None if same_items is None else same_items.estimate.latency_s.value
     return {
         "part": "replay",
         **description(real, load.level, load.predicted),
-        **beside_measured(load.predicted.estimate.latency_s.value, load.without_queueing_s, report),
-        "same_items_p95_s": None if same_items is None else same_items.estimate.latency_s.value,
+        **row,
+        "promised_p95_s": load.predicted.estimate.latency_s.upper,
+        "same_items_p95_s": same_items_s,
+        "same_items_over_measured": ratio(same_items_s, row["measured_p95_s"]),
+        "verdicts_right_same_items": right_verdicts(same_items_s, row["measured_p95_s"], load.without_queueing_s),
         "same_requests_p95_s": interval.value,
         "same_requests_p95_lower_s": interval.lower,
         "same_requests_p95_upper_s": interval.upper,

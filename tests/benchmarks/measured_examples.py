@@ -9,7 +9,15 @@ import numpy as np
 from benchmarks.truth_real_profiles import CONFIGURATIONS, Measured, benchmark_specification, configuration_of
 
 from circinus.operators import Item
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile, RecordedRun, Recordings
+from circinus.profiling import (
+    Bounded,
+    ConfigurationProfile,
+    Dataset,
+    OperatorProfile,
+    PipelineProfile,
+    RecordedRun,
+    Recordings,
+)
 from circinus.spec import Configuration, prefix
 
 ITEMS = 40
@@ -64,4 +72,5 @@ def measured_example(
     sizes_of = dict(zip(keys, input_bytes.tolist(), strict=True))
     recordings = Recordings(example, tuple(keys), sizes_of, runs, {}, {})
     items = tuple(Item(key, None, None) for key in keys)
-    return Measured(specification, pipeline, Path("nowhere"), configurations, profile, recordings, items)
+    dataset = Dataset(items, tuple(range(ITEMS)), 0, 0, "", ("",) * ITEMS, (0,) * ITEMS)
+    return Measured(specification, pipeline, Path("nowhere"), configurations, profile, recordings, dataset, items)

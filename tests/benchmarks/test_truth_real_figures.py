@@ -56,7 +56,10 @@ def _row(part: str, plan: str, level: float, predicted_s: float | None, measured
         "verdicts_right": right_verdicts(predicted_s, measured_s, base_s),
         "verdicts_right_without_queueing": right_verdicts(base_s, measured_s, base_s),
         "verdicts": len(LIMITS),
-        "same_items_p95_s": predicted_s,
+        "promised_p95_s": 1.2,
+        "same_items_p95_s": measured_s,
+        "same_items_over_measured": 1.0,
+        "verdicts_right_same_items": len(LIMITS),
         "same_requests_p95_s": measured_s,
         "corrected_p95_s": measured_s,
         "corrected_over_measured": 1.0,
@@ -67,12 +70,13 @@ def test_figures_count_runs_and_verdicts() -> None:
     rows = [_row("replay", "a", 0.3, 1.1), _row("replay", "a", 0.8, 1.5), _row("replay", "b", 0.3, 1.0)]
     rows.append(_row("replay", "b", 0.8, None))
     figures = {figure.name: figure for figure in replay_figures(rows)}
-    assert figures["engine: p95 predicted to 15%"].value == 0.5
-    assert figures["engine: p95 predicted to 15%"].met is False
+    assert figures["engine, held-out items: p95 predicted to 15%"].value == 0.5
+    assert figures["engine, held-out items: p95 predicted to 15%"].met is False
     wrong = 0 + sum(1.0 <= limit * 0.5 < 1.5 for limit in LIMITS) + 0 + sum(limit * 0.5 >= 1.0 for limit in LIMITS)
     wrong += sum(1.0 <= limit * 0.5 < 1.1 for limit in LIMITS)
-    assert figures["engine: right verdicts"].value == pytest.approx(1 - wrong / (4 * len(LIMITS)))
+    assert figures["engine, held-out items: right verdicts"].value == pytest.approx(1 - wrong / (4 * len(LIMITS)))
     assert figures["engine, without queueing: p95 predicted to 15%"].value == 0.0
+    assert figures["engine, profiled items: right verdicts"].value == 1.0
     few = [_row("computing", "a", 0.3, 1.3), _row("computing", "a", 0.8, 1.3)]
     of_computing = {figure.name: figure.value for figure in real_figures(few)}
     assert of_computing["computing, above the lowest load: p95 predicted to 15%"] == 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import numpy as np
 import pytest
 from benchmarks.truth_real_computing import COMPUTED, computed_plan
@@ -99,19 +97,24 @@ def test_what_traffic_carries_stands_in_the_order_asked_for() -> None:
         np.testing.assert_array_equal(operator.output_bytes, known.operators[name].output_bytes[::-1])
 
 
-@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=40), st.randoms())
-def test_plans_and_traffic_have_half_of_each_stratum(strata: list[str], random: Random) -> None:
-    order = list(range(len(strata)))
-    random.shuffle(order)
+@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=40), st.integers(0, 9))
+def test_plans_and_traffic_have_half_of_each_stratum(strata: list[str], seed: int) -> None:
     items = tuple(Item(str(number), None, None, {"kind": stratum}) for number, stratum in enumerate(strata))
-    dataset = Dataset(items, tuple(order), 0, 0, "", ("",) * len(items), (0,) * len(items))
-    planned, traffic = halves(dataset)
-    assert sorted(planned + traffic) == sorted(order)
-    for side in (planned, traffic):
-        assert list(side) == [index for index in order if index in side]
+    dataset = Dataset(items, tuple(range(len(items))), 0, 0, "", ("",) * len(items), (0,) * len(items))
+    planned, traffic = halves(dataset, np.random.default_rng(seed))
+    assert sorted(planned + traffic) == list(range(len(items)))
     for stratum in "abc":
         counts = [sum(strata[index] == stratum for index in side) for side in (planned, traffic)]
         assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_traffic_carries_what_plans_were_not_made_on() -> None:
+    whole = MEASURED["meeting"]
+    split = whole.split(1)
+    planned = {whole.items[index].key for index in split.profile.configurations[0].items}
+    assert planned.isdisjoint(item.key for item in split.items)
+    assert len(planned) == len(split.items) == ITEMS / 2
+    assert whole.split(2).items != split.items == whole.split(1).items
 
 
 def test_a_profile_of_some_items_has_those_alone() -> None:
