@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.kept_parts import KeptPart
 from benchmarks.truth_real_figures import beside_measured, ratio, right_verdicts
 from benchmarks.truth_real_plans import SITES, Choice, RealPlan, name_of, plan_of, taken
-from benchmarks.truth_real_predictions import prediction, without_queueing_s
+from benchmarks.truth_real_predictions import prediction, service_s, without_queueing_s
 from benchmarks.truth_real_profiles import Measured
 from benchmarks.truth_real_replay import LEVELS, description
 from circinus.estimation import learn_corrections
@@ -137,7 +137,7 @@ def _row(real: RealPlan, level: float, corrected: ConfigurationProfile, report: 
     predicted, after = prediction(real, query, profile), prediction(real, query, corrected)
     assert predicted is not None, "the level leaves time to every deployment and link"
     unit_s = without_queueing_s(real, query, profile)
-    row = beside_measured(predicted.estimate.latency_s.value, unit_s, report)
+    row = beside_measured(predicted.estimate.latency_s.value, unit_s, service_s(real, profile), report)
     corrected_s = None if after is None else after.estimate.latency_s.value
     return {
         "part": "computing",

@@ -66,6 +66,15 @@ def without_queueing_s(real: RealPlan, query: Query, profile: ConfigurationProfi
     return estimator.candidate(real.plan, conditions).estimate.latency_s.value
 
 
+def service_s(real: RealPlan, profile: ConfigurationProfile) -> float:
+    """Mean seconds of all operators together, each for an item alone, on the hardware of the plan."""
+    pools = dict(real.plan.placement)
+    return sum(
+        float(operator.service_s.mean()) / real.infrastructure.pool(pools[name]).hardware.speed
+        for name, operator in profile.operators.items()
+    )
+
+
 def planned_query(real: RealPlan, query: Query, profile: ConfigurationProfile) -> PlannedQuery:
     """For a simulation."""
     return PlannedQuery(query, real.pipeline, real.plan, profile, arrival_process(query))

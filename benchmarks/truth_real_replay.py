@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from benchmarks.kept_parts import KeptPart
 from benchmarks.truth_real_figures import beside_measured, ratio, right_verdicts
 from benchmarks.truth_real_plans import RealPlan
-from benchmarks.truth_real_predictions import Prediction, planned_query, prediction, without_queueing_s
+from benchmarks.truth_real_predictions import Prediction, planned_query, prediction, service_s, without_queueing_s
 from benchmarks.truth_real_trace import sent, traced_s
 from circinus.reporting.progress import load_bar
 from circinus.serving import Mode
@@ -130,10 +129,8 @@ def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
         traffic.warm_up_s,
     )
     interval = percentile_interval(traced, load.predicted.estimate.percentile)
-    seconds = {o: (p.service_s.mean(), of_traffic.operators[o].service_s.mean())
-               for o, p in load.predicted.planned.profile.operators.items()}  # fmt: skip
-    planned_s, sent_s = np.sum(list(seconds.values()), axis=0)
-    row = beside_measured(load.predicted.estimate.latency_s.value, load.without_queueing_s, report)
+    planned_s, sent_s = (service_s(real, profile) for profile in (load.predicted.planned.profile, of_traffic))
+    row = beside_measured(load.predicted.estimate.latency_s.value, load.without_queueing_s, planned_s, report)
     same_items_s = None if same_items is None else same_items.estimate.latency_s.value
     return {
         "part": "replay",
@@ -146,7 +143,7 @@ def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
         "same_requests_p95_s": interval.value,
         "same_requests_p95_lower_s": interval.lower,
         "same_requests_p95_upper_s": interval.upper,
-        "service_of_items_sent_over_planned": float(sent_s / planned_s),
+        "service_of_items_sent_over_planned": sent_s / planned_s,
     }
 
 

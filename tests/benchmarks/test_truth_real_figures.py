@@ -61,6 +61,8 @@ def _row(part: str, plan: str, level: float, predicted_s: float | None, measured
         "same_items_over_measured": 1.0,
         "verdicts_right_same_items": len(LIMITS),
         "same_requests_p95_s": measured_s,
+        "service_over_profiled": 1.0,
+        "verdicts_right_corrected": len(LIMITS),
         "corrected_p95_s": measured_s,
         "corrected_over_measured": 1.0,
     }
@@ -79,7 +81,7 @@ def test_figures_count_runs_and_verdicts() -> None:
     assert figures["engine, profiled items: right verdicts"].value == 1.0
     few = [_row("computing", "a", 0.3, 1.3), _row("computing", "a", 0.8, 1.3)]
     of_computing = {figure.name: figure.value for figure in real_figures(few)}
-    assert of_computing["computing, above the lowest load: p95 predicted to 15%"] == 0.0
+    assert of_computing["computing, not corrected: p95 predicted to 15%"] == 0.0
     assert of_computing["computing, corrected: p95 predicted to 15%"] == 1.0
 
 
