@@ -103,10 +103,10 @@ def rows_table(rows: Sequence[Row]) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked of the real part on a command line."""
-    parser.add_argument("--replay-seconds", type=float, default=240.0, help="measured seconds at the highest load")
+    parser.add_argument("--replay-seconds", type=float, default=360.0, help="measured seconds at the highest load")
     parser.add_argument("--computing-seconds", type=float, default=150.0, help="measured seconds of each load")
     parser.add_argument("--warm-up", type=float, default=10.0, help="seconds of traffic before")
-    parser.add_argument("--engines", type=int, default=3, help="plans that are replayed side by side")
+    parser.add_argument("--engines", type=int, default=6, help="plans that are replayed side by side")
     parser.add_argument("--plans", type=int, default=len(CHOICES), help="plans that are replayed")
     parser.add_argument("--computed-plans", type=int, default=len(COMPUTED), help="plans whose replicas compute")
 

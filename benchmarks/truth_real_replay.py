@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.kept_parts import KeptPart
 from benchmarks.truth_real_figures import beside_measured, ratio, right_verdicts
 from benchmarks.truth_real_plans import RealPlan
 from benchmarks.truth_real_predictions import Prediction, planned_query, prediction, service_s, without_queueing_s
-from benchmarks.truth_real_trace import sent, traced_s
+from benchmarks.truth_real_trace import IntArray, sent, traced_s
 from circinus.reporting.progress import load_bar
 from circinus.serving import Mode
 from circinus.serving.deploy import desired_state
@@ -28,6 +29,9 @@ from circinus.simulation.intervals import percentile_interval
 
 LEVELS: Mapping[float, float] = {0.3: 0.25, 0.55: 0.4, 0.8: 1.0}
 """How busy the busiest deployment or link is -> share of the seconds of a run: queues that live long are seen long."""
+
+
+_DRAWN = 10_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ async def _wave(plans: Sequence[RealPlan], options: ReplayOptions, console: Cons
                                 client,
                                 load.real.specification(load.predicted.planned.query),
                                 load.predicted.matching,
-                                {load.real.pipeline.name: load.real.measured.items},
+                                {load.real.pipeline.name: [load.real.measured.items[i] for i in _drawn(load.real)]},
                                 traffic,
                                 bar if number == 0 else None,
                             )
@@ -121,11 +125,13 @@ def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
     real, query, items = load.real, load.predicted.planned.query, load.real.measured.items
     of_traffic = real.measured.of_traffic(real.plan.configuration, [item.key for item in items])
     same_items = prediction(real, query, of_traffic)
+    drawn = _drawn(real)
+    requests = sent(query, len(drawn), traffic)
     traced = traced_s(
         planned_query(real, query, of_traffic),
         real.replicas,
         real.network,
-        sent(query, len(items), traffic),
+        replace(requests, items=drawn[requests.items]),
         traffic.warm_up_s,
     )
     interval = percentile_interval(traced, load.predicted.estimate.percentile)
@@ -145,6 +151,12 @@ def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
         "same_requests_p95_upper_s": interval.upper,
         "service_of_items_sent_over_planned": sent_s / planned_s,
     }
+
+
+def _drawn(real: RealPlan) -> IntArray:
+    """Which items a run takes turns in: so many independent draws that requests carry any item at any time, as planning
+    has it. Turns of the items themselves would make queues some per cent shorter."""
+    return np.random.default_rng(0).integers(len(real.measured.items), size=_DRAWN)
 
 
 def description(real: RealPlan, level: float, predicted: Prediction) -> dict[str, Any]:
