@@ -18,7 +18,7 @@ from benchmarks.truth_real_figures import beside_measured, ratio, right_verdicts
 from benchmarks.truth_real_plans import SITES, Choice, RealPlan, name_of, plan_of, taken
 from benchmarks.truth_real_predictions import prediction, service_s, without_queueing_s
 from benchmarks.truth_real_profiles import Measured
-from benchmarks.truth_real_replay import LEVELS, description
+from benchmarks.truth_real_replay import LEVELS, description, measured_plan
 from circinus.estimation import learn_corrections
 from circinus.profiling import ConfigurationProfile, load_expected_services
 from circinus.reporting.progress import load_bar
@@ -83,7 +83,7 @@ def computed(
     """One row for each plan and level; one plan after the other has the machine. What has ended is kept in `state`."""
     rows: list[dict[str, Any]] = []
     for number, real in enumerate(plans):
-        kept = KeptPart.of(state, f"computing-{number}", {"plan": real.name, **vars(options)})
+        kept = KeptPart.of(state, f"computing-{number}", {"plan": measured_plan(real), **vars(options)})
         console.print(real.name, highlight=False)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             _, found = kept.run(lambda plan=real, loop=runner: ([], loop.run(_run(plan, options, console))))  # type: ignore[misc]

@@ -65,7 +65,7 @@ def replayed(plans: Sequence[RealPlan], options: ReplayOptions, state: Path, con
     rows: list[dict[str, Any]] = []
     for begin in range(0, len(plans), options.engines):
         together = plans[begin : begin + options.engines]
-        key = {"plans": [real.name for real in together], **vars(options)}
+        key = {"plans": [measured_plan(real) for real in together], **vars(options)}
         kept = KeptPart.of(state, f"replay-{begin}-{options.engines}", key)
         console.print(f"replay: {', '.join(real.name for real in together)}", highlight=False)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -157,6 +157,11 @@ def _drawn(real: RealPlan) -> IntArray:
     """Which items a run takes turns in: so many independent draws that requests carry any item at any time, as planning
     has it. Turns of the items themselves would make queues some per cent shorter."""
     return np.random.default_rng(0).integers(len(real.measured.items), size=_DRAWN)
+
+
+def measured_plan(real: RealPlan) -> tuple[str, float]:
+    """The plan and what was measured of it: on other measurements, runs that have ended are no good."""
+    return real.name, service_s(real, real.measured.of(real.plan.configuration))
 
 
 def description(real: RealPlan, level: float, predicted: Prediction) -> dict[str, Any]:
