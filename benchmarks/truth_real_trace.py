@@ -1,0 +1,79 @@
+"""The very requests of a run of traffic, simulated: what the rules of a plan come to for these, without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.queueing.arrivals import arrival_process
+from circinus.serving.arrivals import drawn_arrivals, query_rng
+from circinus.serving.load import Traffic
+from circinus.simulation import PlannedQuery
+from circinus.simulation.plans import model_of
+from circinus.simulation.simulation import Simulation
+from circinus.spec import Deployment, Network, Query
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """The requests of one query, in order."""
+
+    time_s: FloatArray
+    """(n,) when each is due, after the traffic began."""
+    items: IntArray
+    """(n,) which of the items it carries."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Arrivals that are known."""
+
+    time_s: FloatArray
+
+    def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
+        return self.time_s
+
+
+def sent(query: Query, items: int, traffic: Traffic) -> Sent:
+    """What `run_load` sends to the only query it serves: its arrivals, and items in turns of random order.
+
+    Args:
+        query: with its arrivals.
+        items: how many there are to send.
+        traffic: without a trace.
+    """
+    process = arrival_process(query).scaled(traffic.rate_factor)
+    drawn = drawn_arrivals({query.name: process}, traffic.warm_up_s + traffic.duration_s, traffic.seed)
+    rng = query_rng(traffic.seed, query.name, "items")
+    turns = [rng.permutation(items) for _ in range(-(-len(drawn) // items))]
+    return Sent(
+        np.array([arrival.time_s for arrival in drawn]),
+        np.concatenate([*turns, np.zeros(0, dtype=np.int64)])[: len(drawn)].astype(np.int64),
+    )
+
+
+def traced_s(
+    planned: PlannedQuery, replicas: Mapping[Deployment, int], network: Network, requests: Sent, warm_up_s: float
+) -> FloatArray:
+    """(n,) the latencies of the requests that are due after the warm-up.
+
+    Args:
+        planned: a query alone, with the profile of the items as they are numbered in `requests`.
+        replicas: of its plan's deployments.
+        network: where they run.
+        requests: what is sent.
+        warm_up_s: what comes before is simulated and left out.
+    """
+    model = model_of([planned], replicas, network)
+    given = replace(model.queries[0], arrivals=_Given(requests.time_s))
+    simulation = Simulation(model.stations, [given], duration_s=float(requests.time_s[-1]) + 1.0, seed=0)
+    run = simulation.runs[0]
+    run.items[:] = requests.items
+    simulation.run()
+    return run.latency_s[run.arrival_s >= warm_up_s]
