@@ -21,7 +21,7 @@ from measured_examples import ITEMS, measured_example
 from circinus.serving.load import Traffic, run_load
 from serving.served_queries import ITEMS as SENT_ITEMS
 from serving.served_queries import ObedientEngine, matching, query, specification
-from serving.virtual_time import run
+from virtual_time import run
 
 SECONDS = st.one_of(st.none(), st.floats(0.01, 10.0))
 
