@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from circinus.queueing.arrivals import arrival_process
 from circinus.serving.arrivals import drawn_arrivals, query_rng
 from circinus.serving.load import Traffic
 from circinus.simulation import PlannedQuery
+from circinus.simulation.model import Requests
 from circinus.simulation.plans import model_of
 from circinus.simulation.simulation import Simulation
 from circinus.spec import Deployment, Network, Query
@@ -28,16 +29,6 @@ class Sent:
     """(n,) when each is due, after the traffic began."""
     items: IntArray
     """(n,) which of the items it carries."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """Arrivals that are known."""
-
-    time_s: FloatArray
-
-    def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
-        return self.time_s
 
 
 def sent(query: Query, items: int, traffic: Traffic) -> Sent:
@@ -71,9 +62,13 @@ def traced_s(
         warm_up_s: what comes before is simulated and left out.
     """
     model = model_of([planned], replicas, network)
-    given = replace(model.queries[0], arrivals=_Given(requests.time_s))
-    simulation = Simulation(model.stations, [given], duration_s=float(requests.time_s[-1]) + 1.0, seed=0)
-    run = simulation.runs[0]
-    run.items[:] = requests.items
+    simulation = Simulation(
+        model.stations,
+        model.queries,
+        duration_s=float(requests.time_s[-1]) + 1.0,
+        seed=0,
+        requests=[Requests(requests.time_s, requests.items)],
+    )
     simulation.run()
+    run = simulation.runs[0]
     return run.latency_s[run.arrival_s >= warm_up_s]

@@ -9,10 +9,11 @@ import pytest
 
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate, Conditions, Estimator, Traffic, merge
+from circinus.estimation.transfer import narrowest
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import MarkovModulated
 from circinus.queueing.response import mean_size
-from circinus.spec import AnyArrivals, BurstyArrivals, PeriodicArrivals, Plan
+from circinus.spec import AnyArrivals, BurstyArrivals, DirectedLink, PeriodicArrivals, Plan
 from instances import Instance, all_plans, random_instance
 
 BURSTS = MarkovModulated((8.0, 1.0), (2.0, 6.0))
@@ -129,3 +130,32 @@ def test_busy_deployments_are_doubted() -> None:
             assert any(busiest.name in doubt and "90%" in doubt for doubt in found.doubts)
             assert np.isfinite(found.latency_s.value)
             assert candidate.estimate.latency_s.value <= found.latency_s.value * 1.05
+
+
+def test_values_wait_at_the_narrowest_of_links_that_all_of_them_cross() -> None:
+    first, second, other = (
+        DirectedLink(source, target, bandwidth, 0.01, 0.0)
+        for source, target, bandwidth in (("a", "b", 1e6), ("b", "c", 8e5), ("c", "d", 1e6))
+    )
+
+    def sending(link: DirectedLink, rate_per_s: float) -> Traffic:
+        seconds = 5e4 / link.bandwidth_bytes_per_s
+        return Traffic(rate_per_s, seconds, seconds**2)
+
+    loads = {first: sending(first, 10.0), second: sending(second, 10.0), other: sending(other, 12.0)}
+    assert narrowest((first, second, other), Conditions({}, loads)) == (second, other)
+    loads[first] = sending(first, 11.0)
+    assert narrowest((first, second, other), Conditions({}, loads)) == (first, second, other)
+
+
+def test_what_leaves_a_busy_server_comes_more_regularly_where_all_of_it_goes_to_one_other() -> None:
+    smoothed = 0
+    for seed in range(40):
+        for _, candidate, conditions in _as_sized(random_instance(seed)):
+            for use in candidate.deployments:
+                load = conditions.deployments[use.deployment]
+                assert 0.0 <= load.arrival_scv <= 1.0
+                if len(use.after) != 1:
+                    assert load.arrival_scv == 1.0
+                smoothed += load.arrival_scv < 0.99
+    assert smoothed > 0

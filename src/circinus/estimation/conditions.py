@@ -35,6 +35,8 @@ class DeploymentLoad:
     batch_wait_s: float = 0.0
     groups: tuple[float, ...] = (1.0,)
     """Shares of groups of 1, 2, ... requests that come at once."""
+    arrival_scv: float = 1.0
+    """Squared coefficient of variation of the times between requests, at most 1: that of independent ones."""
 
     @property
     def batch_size(self) -> int:
@@ -54,7 +56,9 @@ class DeploymentLoad:
     @property
     def station(self) -> StationLoad:
         """As a queue."""
-        return station_load(self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups)
+        return station_load(
+            self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups, self.arrival_scv
+        )
 
 
 def station_load(
@@ -63,6 +67,7 @@ def station_load(
     fill_ratios: tuple[float, ...] = (1.0,),
     batch_wait_s: float = 0.0,
     groups: tuple[float, ...] = (1.0,),
+    arrival_scv: float = 1.0,
 ) -> StationLoad:
     """A queue under `traffic`, whose seconds are those of a full batch."""
     return StationLoad(
@@ -76,6 +81,7 @@ def station_load(
         jitter_s=traffic.jitter_s,
         modulation=traffic.modulation,
         groups=groups,
+        arrival_scv=arrival_scv,
     )
 
 
@@ -129,8 +135,7 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
                 f"ones, expected more replicas than busy ones; add replicas or move queries away"
             )
-    if any(load.batch_size > 1 for load in loads.values()):
-        loads = _in_groups(loads, requests)
+    loads = _as_they_come(loads, requests)
     links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
     for link, traffic in links.items():
         if traffic.busy >= 1:
@@ -141,17 +146,19 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
     return Conditions(loads, links)
 
 
-def _in_groups(
+def _as_they_come(
     loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
 ) -> dict[Deployment, DeploymentLoad]:
-    """The same with requests that come several at once where they come from deployments that serve in batches.
+    """The same with what the deployments that requests come from make of them.
 
-    Where an operator waits for several others, its requests come as those of the last one do; those of several queries
-    come as those of each do.
+    Requests come several at once from deployments that serve in batches. Where an operator waits for several others,
+    its requests come as those of the last one do; those of several queries come as those of each do. What comes out of
+    a busy deployment is more regular than what went in: taken into account where all requests come from one deployment
+    and all that leave it come here.
     """
     found: dict[Deployment, DeploymentLoad] = {}
 
-    def grouped(deployment: Deployment) -> DeploymentLoad:
+    def come(deployment: Deployment) -> DeploymentLoad:
         if deployment not in found:
             uses = [use for use in requests[deployment] if use.traffic.rate_per_s > 0]
             rate_per_s = sum(use.traffic.rate_per_s for use in uses)
@@ -163,11 +170,17 @@ def _in_groups(
             ]
             first = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
             groups = mixed_fills([*parts, (first, _ONE_BY_ONE)] if first > 0 else parts)
-            found[deployment] = replace(loads[deployment], groups=groups)
+            before = {deployment for use in uses for deployment, _ in use.after}
+            scv = 1.0
+            if len(before) == 1 and first == 0:
+                (only,) = before
+                if math.isclose(loads[only].traffic.rate_per_s, rate_per_s):
+                    scv = come(only).station.departure_scv
+            found[deployment] = replace(loads[deployment], groups=groups, arrival_scv=scv)
         return found[deployment]
 
     def fills(deployment: Deployment) -> tuple[float, ...]:
-        load = grouped(deployment)
+        load = come(deployment)
         return load.station.response().fills if load.batch_size > 1 else load.groups
 
-    return {deployment: grouped(deployment) for deployment in loads}
+    return {deployment: come(deployment) for deployment in loads}

@@ -2,8 +2,9 @@
 
 Sources: Erlang C by the recursion of Erlang B (Cooper, Introduction to Queueing Theory, 1981); mean waits by the
 two-moment approximation of Allen and Cunneen with the interpolation of Kimura (1986) between M/M/c and M/D/c, for the
-latter Cosmetatos' (1976) correction, capped as in Whitt, Approximations for the GI/G/m Queue (1993); the spread of
-waits from the second moment of M/G/1 (Kleinrock, Queueing Systems I, 1975, section 5.7).
+latter Cosmetatos' (1976) correction, capped as in Whitt, Approximations for the GI/G/m Queue (1993); regular
+arrivals after Kraemer and Langenbach-Belz (1976); the spread of waits from the second moment of M/G/1 (Kleinrock,
+Queueing Systems I, 1975, section 5.7).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ Amount = float | FloatArray
 
 _NO_LOAD = 1e-300
 """Stands for no load where it is divided by."""
+
+_LEAST_UTILIZATION = 1e-9
+"""Stands for less where it is divided by."""
 
 _LARGEST_CORRECTION = 0.24
 """Cosmetatos' correction grows without bound in light traffic, where it is not meant to be used; Whitt's cap."""
@@ -109,13 +113,14 @@ def waiting(
     service_scv: Amount,
     *,
     service_skew: Amount | None = None,
+    arrival_scv: float = 1.0,
 ) -> Wait:
-    """The wait in M/G/c, first come, first served, one queue for all servers, one request at a time.
+    """The wait in GI/G/c, first come, first served, one queue for all servers, one request at a time.
 
     All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.8, service times whose squared
-    coefficient of variation is at most 2: means within 2 % for one
-    server, within 5 % for several; 95th percentiles within 5 %, 99th within 10 %. Beyond that the mean is still about
-    right, but far percentiles may be off by a fifth.
+    coefficient of variation is at most 2, and Poisson arrivals: means within 2 % for one server, within 5 % for
+    several; 95th percentiles within 5 %, 99th within 10 %. Beyond that the mean is still about right, but far
+    percentiles may be off by a fifth. Of more regular arrivals the mean is an approximation of two moments.
 
     Args:
         servers: whole number of servers >= 1.
@@ -123,6 +128,7 @@ def waiting(
         service_s: mean seconds of service.
         service_scv: squared coefficient of variation of those seconds.
         service_skew: mean cube of those seconds over the cube of their mean; None: as gamma distributions have.
+        arrival_scv: squared coefficient of variation of the times between arrivals, at most 1, as of Poisson arrivals.
 
     Raises:
         PlanningError: a server would be busy all the time.
@@ -136,6 +142,9 @@ def waiting(
     probability = erlang_c(servers, utilization * servers)
     conditional_s = service_s / servers * (1 + service_scv) / 2 / (1 - utilization)
     conditional_s = conditional_s * _correction(servers, utilization, service_scv)
+    if arrival_scv < 1:
+        more, often = _of_regular(utilization, max(arrival_scv, 0.0), service_scv)
+        probability, conditional_s = probability * often, conditional_s * more / np.maximum(often, _NO_LOAD)
     variation = _variation(utilization, service_scv, skew)
     # The wait for the first of several servers varies as exponential ones do, the more servers the more so.
     variation = np.where((np.asarray(servers) > 1) & (variation < 1), (1 + variation) / 2, variation)
@@ -147,6 +156,15 @@ def _correction(servers: Amount, utilization: Amount, service_scv: Amount) -> Am
     light = (1 - utilization) * (servers - 1) * ((4 + 5 * servers) ** 0.5 - 2)
     correction = np.minimum(light / np.maximum(16 * utilization * servers, _NO_LOAD), _LARGEST_CORRECTION)
     return (1 + correction) / (1 + correction * service_scv)
+
+
+def _of_regular(utilization: Amount, arrival_scv: float, service_scv: Amount) -> tuple[FloatArray, FloatArray]:
+    """The mean wait, and the probability to wait, over those with Poisson arrivals (Kraemer and Langenbach-Belz)."""
+    cs, rho = np.asarray(service_scv), np.maximum(utilization, _LEAST_UTILIZATION)
+    both = np.maximum(arrival_scv + cs, _LEAST_UTILIZATION)
+    mean = both / (1 + cs) * np.exp(-2 * (1 - rho) / (3 * rho) * (1 - arrival_scv) ** 2 / both)
+    rarer = (1 - rho) * (1 + arrival_scv + rho * cs) / (1 + rho * (cs - 1) + rho**2 * (4 * arrival_scv + cs))
+    return np.asarray(mean), np.asarray(np.clip(1 - (1 - arrival_scv) * rarer, 0.0, 1.0))
 
 
 def _variation(utilization: Amount, service_scv: Amount, service_skew: Amount) -> FloatArray:

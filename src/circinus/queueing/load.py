@@ -17,6 +17,8 @@ MOST_UTILIZATION = 0.8
 """Beyond it far percentiles depend on more than means and variances."""
 MOST_SCV = 2.0
 """Of service times; beyond it rare ones decide."""
+_LEAST_SCV = 0.2
+"""Of services, as far as what comes out is concerned; from experiments of Whitt's."""
 _NEARLY_FULL = 0.95
 """A station that bursts load no more than this is taken to settle within a burst."""
 _ALONE = 1.05
@@ -46,6 +48,8 @@ class StationLoad:
     """Whether they come in bursts."""
     groups: tuple[float, ...] = (1.0,)
     """Shares of groups of 1, 2, ... requests that come at once: from a station before that serves in batches."""
+    arrival_scv: float = 1.0
+    """Squared coefficient of variation of the times between requests, at most 1: that of independent ones."""
 
     @property
     def capacity_per_s(self) -> float:
@@ -91,7 +95,26 @@ class StationLoad:
             PlanningError: servers would be busy all the time.
         """
         service_s = self.alone_s * self.fill_ratios[0]
-        return waiting(self.servers, utilization, service_s, self.service_scv, service_skew=self.service_skew)
+        return waiting(
+            self.servers,
+            utilization,
+            service_s,
+            self.service_scv,
+            service_skew=self.service_skew,
+            arrival_scv=self.arrival_scv,
+        )
+
+    @property
+    def departure_scv(self) -> float:
+        """`arrival_scv` of a station behind this one, at most 1 (Whitt, The Queueing Network Analyzer, 1983).
+
+        Of stations that serve in batches or requests that come regularly it is not known, and taken as 1.
+        """
+        if not self.plain:
+            return 1.0
+        rho = min(self.utilization, 1.0)
+        regular = rho**2 / math.sqrt(self.servers) * (max(self.service_scv, _LEAST_SCV) - 1)
+        return min(1.0, 1 + (1 - rho**2) * (self.arrival_scv - 1) + regular)
 
     def doubts(self) -> tuple[str, ...]:
         """Why the response is no more than a guess; empty where it is good (see `formulas.waiting`)."""
