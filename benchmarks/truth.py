@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.kept_parts import KeptPart
-from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.results import FOLDER, Figure, print_figures, write_results
 from benchmarks.truth_closed import closed_forms
 from benchmarks.truth_grid import grid
+from benchmarks.truth_real import add_arguments, options_of, real_part, rows_table
+from benchmarks.truth_real_scatter import draw_scatter
 from benchmarks.truth_speed import speed
 from circinus.spec.spoken import duration
 
@@ -25,8 +28,9 @@ def main() -> None:
     """Run all parts, print tables, write the results; a part that has ended is kept for the same code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truth", description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000_000, help="of each queue in closed form, and for speed")
-    parser.add_argument("--plans", type=int, default=80, help="random plans for each kind of arrivals")
-    parser.add_argument("--plan-requests", type=int, default=400_000, help="simulated for each of them")
+    parser.add_argument("--random-plans", type=int, default=80, help="random plans for each kind of arrivals")
+    parser.add_argument("--random-requests", type=int, default=400_000, help="simulated for each random plan")
+    add_arguments(parser)
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "truth")
     chosen = parser.parse_args()
     console, began_s = Console(), perf_counter()
@@ -34,10 +38,13 @@ def main() -> None:
         "closed": ({"requests": chosen.requests}, lambda: closed_forms(chosen.requests, console)),
         "speed": ({"requests": chosen.requests}, lambda: speed(chosen.requests, console)),
         "grid": (
-            {"plans": chosen.plans, "requests": chosen.plan_requests},
-            lambda: grid(chosen.plans, chosen.plan_requests, console),
+            {"plans": chosen.random_plans, "requests": chosen.random_requests},
+            lambda: grid(chosen.random_plans, chosen.random_requests, console),
         ),
     }
+    real = options_of(chosen)
+    if real.plans or real.computed_plans:
+        parts["real"] = (asdict(real), lambda: real_part(real, chosen.state, console))
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
     wall_s = 0.0
@@ -45,6 +52,9 @@ def main() -> None:
         kept = KeptPart.of(chosen.state, f"truth-{name}", options)
         found, listed = kept.run(part)
         figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
+        if name == "real":
+            console.print(rows_table(listed))
+            draw_scatter(listed, FOLDER / "truth.svg")
         path = write_results("truth", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
     print_figures(figures, console)
     console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began_s)}", highlight=False)
