@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
+from circinus.queueing import recursion
 from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
 from circinus.queueing.discipline import serve
 from circinus.queueing.load import StationLoad
-from circinus.queueing.response import MIDDLES, Response, mixture
+from circinus.queueing.recursion import response_by_recursion
+from circinus.queueing.response import LEVELS, MIDDLES, Response, mixture
 from circinus.queueing.station import Station
 
 QUANTILES = [0.5, 0.95, 0.99]
@@ -67,6 +69,27 @@ def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utiliza
     load = _load(servers, ratios, utilization, wait_s=wait_s)
     simulated_s = _simulated_s(load, Poisson(load.rate_per_s))
     assert np.quantile(_estimated_s(load), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.08)
+
+
+@given(st.lists(st.floats(1.0, 1.5), min_size=2, max_size=8), st.floats(0.3, 0.8), st.floats(0.0, 0.5))
+@settings(max_examples=25, deadline=None)
+def test_rounding_changes_little(steps: list[float], utilization: float, scv: float) -> None:
+    """The same path of requests without any rounding, for batches of which larger ones take no less."""
+    ratios, spread = tuple(np.cumprod(steps).tolist()), np.log1p(scv) ** 0.5
+    found = response_by_recursion(2, ratios, utilization, scv)
+    gaps, alone_s = recursion._path(spread)
+    arrival_s = np.cumsum(gaps) / (utilization * 2 * len(ratios) / ratios[-1])
+    served = serve(Station("s", 2, ratios), [0.0, 0.0], arrival_s, alone_s)
+    assert found.mean_wait_s == pytest.approx((served.start_s - arrival_s).mean(), rel=0.15, abs=0.05)
+    stays_s = (found.added_s + found.factor) @ np.diff(LEVELS)
+    assert stays_s == pytest.approx((served.end_s - arrival_s).mean(), rel=0.06)
+
+
+def test_groups_of_very_many_sizes_are_not_rounded_away() -> None:
+    """No share of 400 is as much as a hundredth. A request waits for those of its group before it, at least."""
+    found = response_by_recursion(1, (1.0,), 0.5, 0.1, groups=(1 / 400,) * 400)
+    mean, square = 401 / 2, 401 * 801 / 6
+    assert found.mean_wait_s > 0.8 * (square - mean) / (2 * mean)
 
 
 @pytest.mark.parametrize("utilization", [0.4, 0.7, 0.8])
