@@ -121,6 +121,19 @@ def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: fl
     assert any("bursts" in doubt for doubt in bursty.doubts())
 
 
+@pytest.mark.parametrize("burst_s", [5.0, 30.0])
+@pytest.mark.parametrize("in_bursts", [0.9, 0.97, 1.0, 1.05, 1.3])
+def test_bursts_that_are_just_served_fill_the_queue(in_bursts: float, burst_s: float) -> None:
+    """About the rate at which a station no longer keeps up nothing changes all at once."""
+    load = _load(2, (1.0,), 0.3)
+    peak, share = in_bursts / 0.3, 0.1
+    calm = (1 - share * peak) / (1 - share)
+    come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, burst_s * (1 - share) / share))
+    bursty = StationLoad(**{**vars(load), "modulation": come})
+    simulated_s = _simulated_s(bursty, come, 1_000_000)
+    assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.2)
+
+
 def test_doubts_name_what_formulas_are_not_good_for() -> None:
     assert not _load(2, (1.0,), 0.7).doubts()
     assert "85%" in _load(2, (1.0,), 0.85).doubts()[0]
