@@ -54,6 +54,14 @@ def test_how_batches_fill_depends_on_the_rate_however_little_requests_ask(rate_p
     assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
 
 
+@pytest.mark.parametrize("rate_per_s", [0.02, 0.5, 20.0])
+@pytest.mark.parametrize("alone_s", [0.0, 1e-14])
+def test_batches_fill_even_where_requests_take_no_time(alone_s: float, rate_per_s: float) -> None:
+    load = StationLoad(1, (1.0, 1.0), 1.0, rate_per_s, alone_s, 0.1, 1.1**3)
+    paired = 1 - np.exp(-rate_per_s)
+    assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
+
+
 @pytest.mark.parametrize("utilization", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize(
     ("servers", "ratios", "wait_s"),

@@ -21,6 +21,8 @@ _NEARLY_FULL = 0.85
 """A station that bursts load no more than this is taken to settle within a burst."""
 _ALONE = 1.05
 """Up to so many at once, requests count as coming one by one."""
+_LEAST_LOAD = 1e-7
+"""Where batches wait to fill, requests that ask for less than this of the capacity are taken to ask for it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ class StationLoad:
             factor = np.full(len(MIDDLES), self.fill_ratios[0])
             return Response(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
         alone_s = self.alone_s
+        if self.batch_wait_s > 0 and rate_per_s > 0:  # how batches fill depends on how often requests come
+            full_s = self.servers * len(self.fill_ratios) / rate_per_s
+            alone_s = max(alone_s, _LEAST_LOAD * full_s / self.fill_ratios[-1])
         found = response_by_recursion(
             self.servers,
             self.fill_ratios,
