@@ -165,6 +165,14 @@ class Transfers:
             transfer = self._promised[key] = self._compute(sizes, source, target, None)
         return transfer
 
+    def first_links(self, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
+        """The links, each once, by which values leave a site for others.
+
+        Raises:
+            PlanningError: there is no way.
+        """
+        return tuple(dict.fromkeys(path_between(self._network, source, target)[0] for target in targets))
+
     def link_uses(
         self,
         sizes: Mapping[str, Sizes],
