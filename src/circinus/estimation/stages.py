@@ -214,7 +214,7 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
 
     Args:
         station: the queue.
-        full_ratio: of the query's own profile, which for single items need not be that of the station.
+        full_ratio: of the query's own profile, which need not be that of the station: that of another query's.
         exponentials: (n,) draws.
     """
     if station.plain:
@@ -222,6 +222,7 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
         return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
+    factor = factor * (full_ratio / station.fill_ratios[-1])
     return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
 
 
