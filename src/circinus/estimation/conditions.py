@@ -129,8 +129,7 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
                 f"ones, expected more replicas than busy ones; add replicas or move queries away"
             )
-    if any(load.batch_size > 1 for load in loads.values()):
-        loads = _in_groups(loads, requests)
+    loads = in_groups(loads, requests)
     links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
     for link, traffic in links.items():
         if traffic.busy >= 1:
@@ -141,14 +140,20 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
     return Conditions(loads, links)
 
 
-def _in_groups(
+def in_groups(
     loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
 ) -> dict[Deployment, DeploymentLoad]:
     """The same with requests that come several at once where they come from deployments that serve in batches.
 
     Where an operator waits for several others, its requests come as those of the last one do; those of several queries
     come as those of each do.
+
+    Args:
+        loads: the deployments.
+        requests: how they are used, each by one query at least.
     """
+    if all(load.batch_size == 1 for load in loads.values()):
+        return dict(loads)
     found: dict[Deployment, DeploymentLoad] = {}
 
     def grouped(deployment: Deployment) -> DeploymentLoad:
