@@ -118,7 +118,9 @@ def _computed(
     kept = slice(_WARM_UP, None)
     wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.batch[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill
-    return from_sample(wait_s, (served.end_s - served.start_s)[kept] - factor * own_s, factor, fill, 1.0)
+    # Times that are late have few digits behind the point: what others add is never less than nothing.
+    others_s = np.maximum(0.0, (served.end_s - served.start_s)[kept] - factor * own_s)
+    return from_sample(wait_s, others_s, factor, fill, 1.0)
 
 
 @lru_cache(maxsize=64)
