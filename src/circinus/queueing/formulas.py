@@ -112,10 +112,10 @@ def waiting(
 ) -> Wait:
     """The wait in M/G/c, first come, first served, one queue for all servers, one request at a time.
 
-    All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.8, service times whose squared
-    coefficient of variation is at most 2: means within 2 % for one
-    server, within 5 % for several; 95th percentiles within 5 %, 99th within 10 %. Beyond that the mean is still about
-    right, but far percentiles may be off by a fifth.
+    All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.8 and service times whose
+    squared coefficient of variation is at most 2: means within 2 % for one server, within 5 % for several; 95th
+    percentiles within 5 %, 99th within 10 %. Beyond that the mean is still about right, but far percentiles may be off
+    by a fifth.
 
     Args:
         servers: whole number of servers >= 1.
