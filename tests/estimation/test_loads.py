@@ -13,8 +13,19 @@ from circinus.estimation.transfer import narrowest
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import MarkovModulated
 from circinus.queueing.response import mean_size
-from circinus.spec import AnyArrivals, BurstyArrivals, DirectedLink, PeriodicArrivals, Plan
-from instances import Instance, all_plans, random_instance
+from circinus.spec import (
+    Allocation,
+    AnyArrivals,
+    BurstyArrivals,
+    DirectedLink,
+    LatencySlo,
+    Network,
+    PeriodicArrivals,
+    Plan,
+    Query,
+    Slos,
+)
+from instances import Instance, all_plans, random_infrastructure, random_instance, random_pipeline, random_profile
 
 BURSTS = MarkovModulated((8.0, 1.0), (2.0, 6.0))
 
@@ -41,8 +52,9 @@ def test_several_cameras_together_are_random_and_one_is_regular() -> None:
 
 
 def test_another_rate_keeps_the_shape() -> None:
-    found = Traffic(2.75, 0.1, 0.01, jitter_s=0.2, modulation=BURSTS).as_often(5.5)
+    found = Traffic(2.75, 0.1, 0.01, jitter_s=0.2, modulation=BURSTS).among(5.5)
     assert found.jitter_s == pytest.approx(0.1)
+    assert found.modulation == BURSTS.beside(2.75)
     assert found.modulation is not None
     assert found.modulation.rate_per_s == pytest.approx(5.5)
 
@@ -130,6 +142,66 @@ def test_busy_deployments_are_doubted() -> None:
             assert any(busiest.name in doubt and "90%" in doubt for doubt in found.doubts)
             assert np.isfinite(found.latency_s.value)
             assert candidate.estimate.latency_s.value <= found.latency_s.value * 1.05
+
+
+def _shared(seed: int, cpus: tuple[float, ...], batch_sizes: tuple[int, ...]) -> tuple[list[Estimator], list[Plan]]:
+    """Two queries with bursts whose plans share the second operator behind different knobs of the first."""
+    rng = np.random.default_rng(seed)
+    pipeline = random_pipeline(rng, knobs=(2, 1), chain=True, cpus=cpus, batch_sizes=batch_sizes)
+    profile = random_profile(rng, pipeline)
+    network = Network(random_infrastructure(rng, sites=1, pools=1))
+    arrivals = BurstyArrivals(peak=2.0, burst_s=5.0, every_s=20.0)
+    slos = Slos(latency=LatencySlo(limit_s=1.0))
+    estimators, plans = [], []
+    for number, found in enumerate(profile.configurations):
+        query = Query(
+            name=f"q{number}", pipeline=pipeline.name, source="device", rate=2.0, slos=slos, arrivals=arrivals
+        )
+        estimators.append(Estimator(query, pipeline, found, network))
+        allocation = Allocation(cpus[-1], batch_sizes[-1], 0.6)
+        placement = tuple((operator.name, "pool0") for operator in pipeline.operators)
+        plans.append(
+            Plan(pipeline.name, found.configuration, placement, tuple((name, allocation) for name, _ in placement))
+        )
+    return estimators, plans
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_query_takes_its_own_time_at_a_deployment_that_it_shares(seed: int) -> None:
+    """More CPUs help each of them differently; who is named first does not matter."""
+    estimators, plans = _shared(seed, (1.0, 2.0), (1,))
+    alone = [estimator.candidate(plan) for estimator, plan in zip(estimators, plans, strict=True)]
+    one, other = merge(alone), merge(alone[::-1])
+    shared = alone[1].deployments[1].deployment
+    assert shared == alone[0].deployments[1].deployment
+    assert one.deployments[shared].fill_ratios != other.deployments[shared].fill_ratios
+    for estimator, plan in zip(estimators, plans, strict=True):
+        found, again = estimator.latency_s(plan, one), estimator.latency_s(plan, other)
+        np.testing.assert_allclose(found, again, rtol=1e-9)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 5.0])
+def test_links_behind_batches_are_doubted(wait_s: float) -> None:
+    """Batches that wait for five seconds are full of requests that come twice a second."""
+    rng = np.random.default_rng(0)
+    pipeline = random_pipeline(rng, knobs=(1, 1), chain=True, batch_sizes=(4,))
+    waiting = tuple(operator.model_copy(update={"batch_wait_s": wait_s}) for operator in pipeline.operators)
+    pipeline = pipeline.model_copy(update={"operators": waiting})
+    (found,) = random_profile(rng, pipeline).configurations
+    network = Network(random_infrastructure(rng, sites=2, pools=2))
+    allocation = Allocation(1.0, 4, 0.6)
+    plan = Plan(
+        pipeline.name,
+        found.configuration,
+        (("op0", "pool0"), ("op1", "pool1")),
+        tuple((n, allocation) for n in ("op0", "op1")),
+    )
+    estimator = Estimator(Query(name="q", pipeline=pipeline.name, source="device", rate=2.0), pipeline, found, network)
+    doubts = estimator.candidate(plan, merge([estimator.candidate(plan)])).estimate.doubts
+    said = [doubt for doubt in doubts if "values come in batches" in doubt]
+    there, back = (link.name for link in (*network.path("device", "edge"), *network.path("edge", "device")))
+    expected = [f"link {there}: values come in batches from op0", f"link {back}: values come in batches from op1"]
+    assert said == (expected if wait_s else [])
 
 
 def test_values_wait_at_the_narrowest_of_links_that_all_of_them_cross() -> None:

@@ -12,11 +12,17 @@ from instances import random_infrastructure, random_pipeline, random_profile
 
 
 def random_specification(
-    seed: int, *, queries: int = 4, operators: int = 2, cpus: float = 8.0, nodes: int = 2
+    seed: int,
+    *,
+    queries: int = 4,
+    operators: int = 2,
+    cpus: float = 8.0,
+    nodes: int = 2,
+    batch_sizes: tuple[int, ...] = (1,),
 ) -> tuple[Specification, dict[str, PipelineProfile]]:
     """One pipeline, two or three sites with pools of few nodes of at most `cpus` CPUs: not all queries fit."""
     rng = np.random.default_rng(seed)
-    pipeline = random_pipeline(rng, operators=operators, cpus=(1.0,))
+    pipeline = random_pipeline(rng, operators=operators, cpus=(1.0,), batch_sizes=batch_sizes)
     profile = _with_memory_by_knobs(random_profile(rng, pipeline, items=20))
     infrastructure = random_infrastructure(rng, sites=int(rng.integers(2, 4)))
     pools = tuple(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from specifications import random_specification
 
+from circinus.estimation import merge
 from circinus.matching import Matching, Rejection, match, plan_all
 from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
 from circinus.matching.beside_running import BesideRunning
@@ -137,6 +138,33 @@ def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_
     slos = {query.name: query.slos for query in specification.queries}
     for assignment in after.assignments:
         assert not assignment.chosen.estimate.violations(slos[assignment.query])
+
+
+def test_the_load_with_one_more_is_that_of_all_together() -> None:
+    """Also of deployments that the new query does not use, behind batches that it makes fuller."""
+    admitted = grouped = 0
+    for seed in range(12):
+        specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
+        *most, last = specification.queries
+        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+        plans = ProfiledPlans(specification, profiles, LINK_SHARE)
+        beside = beside_matching(specification, ran, plans, LINK_SHARE)
+        admission = admit(beside, ran, plan_queries(specification, profiles)[last.name])
+        if admission.room is None:
+            continue
+        _, found = admission.room
+        served = [plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments]
+        expected = merge([*served, found.plan], {sized.deployment: sized.replicas for sized in found.deployments})
+        assert found.conditions.deployments.keys() == expected.deployments.keys()
+        for deployment, load in found.conditions.deployments.items():
+            other = expected.deployments[deployment]
+            assert load.fill_ratios == other.fill_ratios
+            assert load.groups == pytest.approx(other.groups, abs=1e-9)
+            assert load.traffic.busy == pytest.approx(other.traffic.busy)
+            grouped += load.groups != (1.0,)
+        admitted += 1
+    assert admitted > 3
+    assert grouped > 0
 
 
 def _check_bounds(beside: BesideRunning, admission: Admission, ran: Matching) -> None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,37 @@ def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanSet, tmp_p
     path.write_text(json.dumps(document), encoding="utf-8")
     found = load_plan_set(path)
     assert [replace(sized, startup_s=None) for sized in plan_set.matching.deployments] == [*found.matching.deployments]
+
+
+_LATER = {
+    "fill_ratios",
+    "batch_wait_s",
+    "after",
+    "cube_s3",
+    "jitter_s",
+    "modulation",
+    "doubts",
+    "simulated",
+    "corrections",
+}
+
+
+def _earlier(value: Any) -> Any:
+    """Without what plans did not tell of once."""
+    if isinstance(value, dict):
+        return {name: _earlier(part) for name, part in value.items() if name not in _LATER}
+    return [_earlier(part) for part in value] if isinstance(value, list) else value
+
+
+def test_plans_from_before_batches_and_bursts_were_told_are_read(plan_set: PlanSet, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    save_plan_set(plan_set, file)
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert _earlier(written) != written
+    file.write_text(json.dumps(_earlier(written)), encoding="utf-8")
+    read = load_plan_set(file)
+    assert [a.chosen.plan for a in read.matching.assignments] == [a.chosen.plan for a in plan_set.matching.assignments]
+    assert not any(a.chosen.estimate.doubts for a in read.matching.assignments)
 
 
 def test_every_chosen_plan_is_a_rung_of_its_ladder(plan_set: PlanSet, tmp_path: Path) -> None:

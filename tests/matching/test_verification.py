@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from specifications import random_specification
 
-from circinus.matching import Matching, plan_all
+from circinus.estimation.estimator import USABLE_LINK_SHARE
+from circinus.matching import Matching, matcher, plan_all
 from circinus.matching.matcher import _without
 from circinus.matching.planned import planned_queries
-from circinus.matching.verification import verified
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.verification import Verified, long_enough_s, verified
 from circinus.planning import plan_queries
-from circinus.profiling import PipelineProfile
-from circinus.simulation import simulate
-from circinus.spec import BurstyArrivals, LatencySlo, Network, Specification
+from circinus.profiling import Bounded, PipelineProfile
+from circinus.queueing.arrivals import MarkovModulated
+from circinus.simulation import PlannedQuery, simulate
+from circinus.simulation.plans import model_of
+from circinus.spec import BurstyArrivals, HardwareClass, LatencySlo, Network, Plan, Specification
 
 
 def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
@@ -22,9 +27,18 @@ def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Match
     specification, profiles = random_specification(seed, queries=4)
     arrivals = BurstyArrivals(peak=1.5, burst_s=2.0, every_s=8.0)
     queries = tuple(query.model_copy(update={"arrivals": arrivals}) for query in specification.queries)
-    specification = replace(specification, queries=queries)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None
+    pools = tuple(pool.model_copy(update={"hardware": _known(pool.hardware)}) for pool in infrastructure.pools)
+    infrastructure = infrastructure.model_copy(update={"pools": pools})
+    specification = replace(specification, queries=queries, infrastructure=infrastructure)
     matching, _ = plan_all(specification, profiles)
     return specification, dict(profiles), matching
+
+
+def _known(hardware: HardwareClass) -> HardwareClass:
+    """Of which the speed is known."""
+    return hardware.model_copy(update={"relative_speed_bounds": None})
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -87,9 +101,115 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
     )
     planned = planned_queries(replace(specification, queries=queries), profiles, matching)
     found = verified(matching, planned, Network(specification.infrastructure))
-    assert dict(found.missed) == {first.query: first.chosen.plan}
-    frontier = plan_queries(specification, profiles)[first.query]
-    left = _without(frontier, first.chosen.plan)
-    assert first.chosen.plan not in [candidate.plan for candidate in left.candidates]
-    if first.chosen.plan in [candidate.plan for candidate in frontier.candidates]:
-        assert left.near_misses[0].candidate.plan == first.chosen.plan
+    assert {query: missed.plan for query, missed in found.missed.items()} == {first.query: first.chosen.plan}
+    slow = found.missed[first.query]
+    plans = ProfiledPlans(specification, profiles, USABLE_LINK_SHARE)
+    plans.refuse(first.query, first.chosen.plan)
+    left = _without(plan_queries(specification, profiles)[first.query], slow, plans)
+    assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
+    assert left.near_misses[0].candidate == slow
+    assert bool(left.candidates) != bool(left.relaxations)
+
+
+def _with_slow_plans(
+    monkeypatch: pytest.MonkeyPatch, slow: Callable[[str, int], bool], times: float
+) -> tuple[Specification, Matching, list[dict[str, Plan]]]:
+    """Plans of which a simulation finds some `times` as slow as the limit: by query and how many were found before."""
+    specification, profiles = random_specification(5, queries=4)
+    slos = {query.name: query.slos for query in specification.queries}
+    rounds: list[dict[str, Plan]] = []
+
+    def simulated(matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0) -> Verified:
+        missed = {}
+        for assignment in matching.assignments:
+            name, latency = assignment.query, slos[assignment.query].latency
+            assert latency is not None
+            if slow(name, sum(name in found for found in rounds)):
+                seen = Bounded.exactly(latency.limit_s * times)
+                missed[name] = replace(
+                    assignment.chosen, estimate=replace(assignment.chosen.estimate, latency_s=seen, simulated=True)
+                )
+        rounds.append({name: candidate.plan for name, candidate in missed.items()})
+        return Verified(matching, missed)
+
+    monkeypatch.setattr(matcher, "verified", simulated)
+    matching, _ = plan_all(specification, profiles)
+    return specification, matching, rounds
+
+
+def test_a_query_whose_every_plan_is_slower_in_the_simulation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    specification, matching, rounds = _with_slow_plans(monkeypatch, lambda name, _: name == "q1", 1.5)
+    assert "q1" in rounds[0], "an instance that serves it by formulas"
+    assert "q1" not in [assignment.query for assignment in matching.assignments]
+    tried = [found["q1"] for found in rounds if "q1" in found]
+    assert len(set(tried)) == len(tried)
+    assert not rounds[-1]
+    (rejection,) = [rejection for rejection in matching.rejections if rejection.query == "q1"]
+    assert "simulation" in rejection.reason
+    assert rejection.binding == ("latency",)
+    (asked,) = [query.slos.latency for query in specification.queries if query.name == "q1"]
+    assert asked is not None
+    assert rejection.relaxation is not None
+    relaxed = rejection.relaxation.slos.latency
+    assert relaxed is not None
+    assert relaxed.limit_s == pytest.approx(1.5 * asked.limit_s, rel=0.02)
+
+
+def test_a_query_gets_another_plan_than_the_one_that_is_slower_in_the_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, matching, rounds = _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and not before, 1.5)
+    first = rounds[0]["q1"]
+    assert len(rounds) == 2
+    for assignment in matching.assignments:
+        assert (assignment.query, assignment.chosen.plan) != ("q1", first)
+        if assignment.query == "q1" and assignment.ladder is not None:
+            assert first not in [rung.candidate.plan for rung in assignment.ladder.rungs]
+
+
+def _surely(speed: float) -> HardwareClass:
+    """Surely as fast, and very likely twice as fast."""
+    return HardwareClass(name="sure", relative_speed=2 * speed, relative_speed_bounds=(speed, 3 * speed))
+
+
+def test_hardware_is_simulated_as_fast_as_it_surely_is() -> None:
+    specification, profiles, matching = _bursty(3)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None
+    planned = planned_queries(specification, profiles, matching)
+    assert planned
+    pools = tuple(pool.model_copy(update={"hardware": _surely(pool.hardware.speed)}) for pool in infrastructure.pools)
+    faster = Network(infrastructure.model_copy(update={"pools": pools}))
+    assert verified(matching, planned, faster) == verified(matching, planned, Network(infrastructure))
+
+
+def test_too_few_requests_for_a_far_percentile_leave_the_estimate_as_it_is() -> None:
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    far = replace(
+        matching,
+        assignments=tuple(
+            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, percentile=99.99999)))
+            for a in matching.assignments
+        ),
+    )
+    found = verified(far, planned_queries(specification, profiles, far), Network(specification.infrastructure))
+    assert found == Verified(far, {})
+
+
+def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
+    """Once in a million seconds a request, and every tenth of a second a burst."""
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    planned = planned_queries(specification, profiles, matching)
+    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    model = model_of(planned, replicas, Network(specification.infrastructure))
+    rare = [
+        replace(
+            one,
+            query=one.query.model_copy(update={"rate_per_s": 1e-6}),
+            arrivals=MarkovModulated((2e-6, 1e-7), (0.05, 0.05)),
+        )
+        for one in planned
+    ]
+    assert long_enough_s(rare, model, 1e6) / 0.1 <= 1e6

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.spec import Allocation, Plan
+from circinus.spec import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, Plan, PoissonArrivals
 from instances import Instance, all_plans, corrected, random_instance
 
 NOBODY_BEATS = -1e9
@@ -69,13 +71,22 @@ def test_the_extremes_bound_every_option(seed: int) -> None:
             assert table.available[row, pool, table.cheapest[row, pool]]
 
 
+ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burst_s=2.0, every_s=10.0))
+
+
+@pytest.mark.parametrize("arrivals", ARRIVALS, ids=lambda arrivals: arrivals.kind)
 @pytest.mark.parametrize("with_corrections", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_options_are_what_the_estimator_computes(seed: int, with_corrections: bool) -> None:
+def test_options_are_what_the_estimator_computes(seed: int, with_corrections: bool, arrivals: AnyArrivals) -> None:
     """A pipeline of one operator at its source has no other time and no other resources."""
     instance = corrected(random_instance(seed)) if with_corrections else random_instance(seed)
     if len(instance.pipeline.operators) > 1:
         return
+    (operator,) = instance.pipeline.operators
+    pipeline = instance.pipeline.model_copy(
+        update={"operators": (operator.model_copy(update={"batch_wait_s": 0.1 * (seed % 2)}),)}
+    )
+    instance = replace(instance, pipeline=pipeline, query=instance.query.model_copy(update={"arrivals": arrivals}))
     arrays, columns, (table,) = _tables(instance, slack_s=NOBODY_BEATS)
     for plan in all_plans(instance, SETTINGS):
         (_, pool_name), (_, allocation) = plan.placement[0], plan.allocations[0]

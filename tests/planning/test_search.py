@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator
+from circinus.estimation import Estimator, merge
 from circinus.estimation.estimator import latency_percentile
 from circinus.matching import plan_all
 from circinus.planning import SearchSettings, plan_queries, plan_query
@@ -26,7 +26,7 @@ from circinus.spec import (
     Slos,
     Specification,
 )
-from instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query
+from instances import GIB, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 
 def _chain(seed: int = 0) -> tuple[Pipeline, PipelineProfile]:
@@ -343,3 +343,21 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     assert f"but {count} configurations measured on few items may keep accuracy >= 0.9: profile first" in found.reason
     hopeless = plan_query(_query(accuracy=AccuracySlo(threshold=0.96)), pipeline, unsure, network)
     assert "profile first" not in hopeless.reason
+
+
+def test_batches_that_wait_to_fill_do_not_crowd_out_those_that_do_not() -> None:
+    """Promised as if many requests came, full batches were fast and cheap; the few that come wait half a second."""
+    rng = np.random.default_rng(5)
+    pipeline = random_pipeline(rng, knobs=(1, 1), chain=True, batch_sizes=(1, 8))
+    waiting = tuple(operator.model_copy(update={"batch_wait_s": 0.5}) for operator in pipeline.operators)
+    pipeline = pipeline.model_copy(update={"operators": waiting})
+    profile = slower(random_profile(rng, pipeline), 0.02)
+    network = Network(random_infrastructure(rng, sites=1, pools=1))
+    for limit_s, batched in ((0.3, 0), (0.8, 1), (2.0, 2)):
+        slos = Slos(latency=LatencySlo(limit_s=limit_s))
+        query = Query(name="query", pipeline=pipeline.name, source="device", rate_per_s=2.0, slos=slos)
+        (cheapest, *_) = plan_query(query, pipeline, profile, network).candidates
+        assert sum(allocation.batch_size > 1 for _, allocation in cheapest.plan.allocations) == batched
+        estimator = Estimator(query, pipeline, profile.configurations[0], network)
+        as_sized = estimator.candidate(cheapest.plan, merge([cheapest])).estimate.latency_s
+        assert as_sized.upper <= cheapest.estimate.latency_s.upper * 1.02

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
+from circinus.queueing import recursion
 from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
 from circinus.queueing.discipline import serve
 from circinus.queueing.load import StationLoad
-from circinus.queueing.response import MIDDLES, Response, mixture
+from circinus.queueing.recursion import response_by_recursion
+from circinus.queueing.response import LEVELS, MIDDLES, Response, mixture
 from circinus.queueing.station import Station
 
 QUANTILES = [0.5, 0.95, 0.99]
@@ -52,6 +54,14 @@ def test_how_batches_fill_depends_on_the_rate_however_little_requests_ask(rate_p
     assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
 
 
+@pytest.mark.parametrize("rate_per_s", [0.02, 0.5, 20.0])
+@pytest.mark.parametrize("alone_s", [0.0, 1e-14])
+def test_batches_fill_even_where_requests_take_no_time(alone_s: float, rate_per_s: float) -> None:
+    load = StationLoad(1, (1.0, 1.0), 1.0, rate_per_s, alone_s, 0.1, 1.1**3)
+    paired = 1 - np.exp(-rate_per_s)
+    assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
+
+
 @pytest.mark.parametrize("utilization", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize(
     ("servers", "ratios", "wait_s"),
@@ -67,6 +77,27 @@ def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utiliza
     load = _load(servers, ratios, utilization, wait_s=wait_s)
     simulated_s = _simulated_s(load, Poisson(load.rate_per_s))
     assert np.quantile(_estimated_s(load), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.08)
+
+
+@given(st.lists(st.floats(1.0, 1.5), min_size=2, max_size=8), st.floats(0.3, 0.8), st.floats(0.0, 0.5))
+@settings(max_examples=25, deadline=None)
+def test_rounding_changes_little(steps: list[float], utilization: float, scv: float) -> None:
+    """The same path of requests without any rounding, for batches of which larger ones take no less."""
+    ratios, spread = tuple(np.cumprod(steps).tolist()), np.log1p(scv) ** 0.5
+    found = response_by_recursion(2, ratios, utilization, scv)
+    gaps, alone_s = recursion._path(spread)
+    arrival_s = np.cumsum(gaps) / (utilization * 2 * len(ratios) / ratios[-1])
+    served = serve(Station("s", 2, ratios), [0.0, 0.0], arrival_s, alone_s)
+    assert found.mean_wait_s == pytest.approx((served.start_s - arrival_s).mean(), rel=0.15, abs=0.05)
+    stays_s = (found.added_s + found.factor) @ np.diff(LEVELS)
+    assert stays_s == pytest.approx((served.end_s - arrival_s).mean(), rel=0.06)
+
+
+def test_groups_of_very_many_sizes_are_not_rounded_away() -> None:
+    """No share of 400 is as much as a hundredth. A request waits for those of its group before it, at least."""
+    found = response_by_recursion(1, (1.0,), 0.5, 0.1, groups=(1 / 400,) * 400)
+    mean, square = 401 / 2, 401 * 801 / 6
+    assert found.mean_wait_s > 0.8 * (square - mean) / (2 * mean)
 
 
 @pytest.mark.parametrize("utilization", [0.4, 0.7, 0.8])
@@ -96,6 +127,19 @@ def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: fl
     assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.33)
     assert np.quantile(_estimated_s(bursty), 0.95) > np.quantile(_estimated_s(load), 0.95)
     assert any("bursts" in doubt for doubt in bursty.doubts())
+
+
+@pytest.mark.parametrize("burst_s", [5.0, 30.0])
+@pytest.mark.parametrize("in_bursts", [0.9, 0.97, 1.0, 1.05, 1.3])
+def test_bursts_that_are_just_served_fill_the_queue(in_bursts: float, burst_s: float) -> None:
+    """About the rate at which a station no longer keeps up nothing changes all at once."""
+    load = _load(2, (1.0,), 0.3)
+    peak, share = in_bursts / 0.3, 0.1
+    calm = (1 - share * peak) / (1 - share)
+    come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, burst_s * (1 - share) / share))
+    bursty = StationLoad(**{**vars(load), "modulation": come})
+    simulated_s = _simulated_s(bursty, come, 1_000_000)
+    assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.2)
 
 
 def test_doubts_name_what_formulas_are_not_good_for() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from served_queries import ITEMS, MODULE, PLAN, ObedientEngine, matching, query, specification
-from virtual_time import run
 
 from circinus.matching import Matching
 from circinus.profiling import ExpectedService, ExpectedServices, Machine, Observation
@@ -20,6 +19,7 @@ from circinus.serving.learning import COLD_BATCHES, LEAST_REQUESTS, Expected
 from circinus.serving.load import Traffic, run_load
 from circinus.serving.measurement import Learning
 from circinus.spec import Allocation, Specification
+from virtual_time import run
 
 AT = datetime(2025, 6, 1, tzinfo=UTC)
 DEPLOYMENT = PLAN.deployment_of("add")

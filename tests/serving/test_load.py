@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from pydantic_core import to_jsonable_python
 from served_queries import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
-from virtual_time import run
 
 from circinus.errors import ServingError
 from circinus.queueing.arrivals import arrival_process
@@ -33,6 +32,7 @@ from circinus.spec import (
     PoissonArrivals,
     Slos,
 )
+from virtual_time import run
 
 ALL = Slos(latency=LatencySlo(limit=0.1), accuracy=AccuracySlo(threshold=0.9), cost=CostSlo(limit=0.7))
 

@@ -27,12 +27,7 @@ class Coming:
     @classmethod
     def of(cls, query: Query) -> Coming:
         """As the query says; a recording as what it was measured to be."""
-        process = arrival_process(query)
-        if isinstance(process, Recorded):
-            process = _measured(process)
-        if isinstance(process, Periodic):
-            return cls(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
-        return cls(modulation=process if isinstance(process, MarkovModulated) else None)
+        return _of(query)
 
     def plain(self, *, first: bool) -> bool:
         """Whether requests are independent of each other; `first`: straight from the source."""
@@ -62,6 +57,16 @@ class Coming:
         return replace(traffic, jitter_s=math.hypot(self.jitter_s, float(np.std(ready_s))))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # recordings are long, and every operator and link asks
+def _of(query: Query) -> Coming:
+    process = arrival_process(query)
+    if isinstance(process, Recorded):
+        process = _measured(process)
+    if isinstance(process, Periodic):
+        return Coming(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
+    return Coming(modulation=process if isinstance(process, MarkovModulated) else None)
+
+
+@lru_cache(maxsize=256)  # the same under other objectives
 def _measured(recording: Recorded) -> ArrivalProcess:
     return measured(np.array(recording.moments_s), recording.period_s)

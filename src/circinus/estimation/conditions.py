@@ -135,7 +135,7 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
                 f"ones, expected more replicas than busy ones; add replicas or move queries away"
             )
-    loads = _as_they_come(loads, requests)
+    loads = as_they_come(loads, requests)
     links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
     for link, traffic in links.items():
         if traffic.busy >= 1:
@@ -146,7 +146,7 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
     return Conditions(loads, links)
 
 
-def _as_they_come(
+def as_they_come(
     loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
 ) -> dict[Deployment, DeploymentLoad]:
     """The same with what the deployments that requests come from make of them.
@@ -155,6 +155,10 @@ def _as_they_come(
     its requests come as those of the last one do; those of several queries come as those of each do. What comes out of
     a busy deployment is more regular than what went in: taken into account where all requests come from one deployment
     and all that leave it come here.
+
+    Args:
+        loads: the deployments.
+        requests: how they are used, each by one query at least.
     """
     found: dict[Deployment, DeploymentLoad] = {}
 

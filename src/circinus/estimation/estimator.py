@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,8 @@ class _Timeline:
     stages: tuple[StageEstimate, ...]
     return_s: float
     doubts: tuple[str, ...]
+    batched: frozenset[str]
+    """The operators that end several requests at once."""
 
 
 class Estimator:
@@ -130,7 +132,11 @@ class Estimator:
             cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
             stages=timeline.stages,
             return_s=timeline.return_s,
-            doubts=(*timeline.doubts, *(() if conditions is None else self._link_doubts(links, conditions))),
+            doubts=(
+                *timeline.doubts,
+                *(() if conditions is None else self._link_doubts(links, conditions)),
+                *(() if conditions is None else self._batches_on_links(timeline, sent_to)),
+            ),
         )
         return Candidate(
             query=self._query.name,
@@ -144,6 +150,15 @@ class Estimator:
     def _link_doubts(self, links: tuple[LinkUse, ...], conditions: Conditions) -> tuple[str, ...]:
         doubts = ((use.link.name, loaded_station(use.link, conditions).doubts()) for use in links)
         return tuple(f"link {name}: {doubt}" for name, found in doubts for doubt in found)
+
+    def _batches_on_links(self, timeline: _Timeline, sent_to: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """What to say of links that get the outputs of a batch all at once."""
+        return tuple(
+            f"link {link.name}: values come in batches from {producer}"
+            for producer, targets in sent_to.items()
+            if producer in timeline.batched
+            for link in self._transfers.first_links(timeline.sites[producer], targets)
+        )
 
     def _odds(self, estimate: Estimate, latency_s: FloatArray) -> Odds:
         """How likely a plan keeps the objectives; what is promised is at least as likely as promised."""
@@ -175,7 +190,7 @@ class Estimator:
         finish: dict[str, FloatArray] = {INPUT: np.zeros(self._percentile.grid.count)}
         uses, stages = [], []
         doubts: dict[str, None] = {}
-        fills: dict[str, float] = {INPUT: 1.0}
+        batched: set[str] = set()
         deployments: dict[str, Deployment] = {}
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
@@ -188,9 +203,10 @@ class Estimator:
             traffic = self._stages.coming.behind(stage.use.traffic, ready)
             uses.append(replace(stage.use, after=after, traffic=traffic))
             deployments[operator.name] = stage.use.deployment
-            fills[operator.name] = stage.mean_fill
+            if stage.mean_fill >= _SEVERAL:
+                batched.add(operator.name)
             if conditions is not None:
-                doubts |= dict.fromkeys((*stage.doubts, *_in_batches(operator, fills)))
+                doubts |= dict.fromkeys((*stage.doubts, *_in_batches(operator, batched)))
                 if stage.use.traffic.jitter_s is None and self._stages.coming.jitter_s is not None:
                     doubts[f"operator {operator.name}: regular requests come behind other queues"] = None
             stages.append(
@@ -203,7 +219,7 @@ class Estimator:
                 )
             )
         latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
-        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts))
+        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts), frozenset(batched))
 
     def _gather(
         self,
@@ -247,7 +263,7 @@ class Estimator:
                 )
 
 
-def _in_batches(operator: OperatorSpec, fills: Mapping[str, float]) -> tuple[str, ...]:
+def _in_batches(operator: OperatorSpec, batched: Collection[str]) -> tuple[str, ...]:
     """What to say of an operator whose requests come several at once."""
-    parents = [parent for parent in operator.after if fills[parent] >= _SEVERAL]
+    parents = [parent for parent in operator.after if parent in batched]
     return tuple(f"operator {operator.name}: requests come in batches from {parent}" for parent in parents)

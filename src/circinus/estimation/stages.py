@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,6 @@ from circinus.queueing.response import mean_size
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
-
-_LEAST_BUSY = 1e-300
-"""Stands for replicas that are never busy where is divided by how many are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,34 +154,37 @@ class Stages:
             batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
         if conditions is None:
-            station = promised_station(
+            stations = promised_stations(
                 use.busy_replicas, traffic, ratios, use.batch_wait_s, allocation.utilization_target
             )
         else:
-            station = loaded_station(use.deployment, conditions)
+            stations = (loaded_station(use.deployment, conditions),)
         draws = self._percentile.grid.exponentials(queue_name(operator.name))
-        service_s, stretched_s = measured.scenarios_s * slowness, measured.stretched_s * slowness
-        time = time_at(station, ratios[-1], draws)
-        node_s = time.added_s + time.factor * service_s
+        times = [time_at(station, ratios[-1], draws) for station in stations]
+        node_s = longest_s(times, measured.scenarios_s * slowness)
+        mean_wait_s = max(time.mean_wait_s for time in times)
         return Stage(
             use=use,
             node_s=node_s,
-            cautious_s=time.added_s + time.factor * stretched_s,
-            mean_wait_s=time.mean_wait_s,
-            mean_service_s=float(node_s.mean()) - time.mean_wait_s,
-            mean_fill=time.mean_fill,
-            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for doubt in station.doubts()),
+            cautious_s=longest_s(times, measured.stretched_s * slowness),
+            mean_wait_s=mean_wait_s,
+            mean_service_s=float(node_s.mean()) - mean_wait_s,
+            mean_fill=max(time.mean_fill for time in times),
+            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for s in stations for doubt in s.doubts()),
         )
 
 
-def promised_station(
+def promised_stations(
     busy_replicas: float,
     traffic: Traffic,
     fill_ratios: tuple[float, ...],
     batch_wait_s: float,
     utilization_target: float,
-) -> StationLoad:
+) -> tuple[StationLoad, ...]:
     """A deployment at its utilisation target, with the replicas that a query needs alone and its kind of requests.
+
+    Batches that wait to fill take the longer the fewer requests come: then also the same with the query's requests
+    alone. What is promised is the longer time of both.
 
     Args:
         busy_replicas: mean number of replicas that the query's requests keep busy.
@@ -193,8 +194,9 @@ def promised_station(
         utilization_target: in (0, 1).
     """
     replicas = replicas_for(busy_replicas, utilization_target)
-    times = utilization_target * replicas / max(busy_replicas, _LEAST_BUSY)
-    return station_load(replicas, traffic.as_often(traffic.rate_per_s * times), fill_ratios, batch_wait_s)
+    times = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
+    come = [traffic.among(traffic.rate_per_s * times), *([traffic] if batch_wait_s > 0 else [])]
+    return tuple(station_load(replicas, requests, fill_ratios, batch_wait_s) for requests in come)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +216,7 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
 
     Args:
         station: the queue.
-        full_ratio: of the query's own profile, which for single items need not be that of the station.
+        full_ratio: of the query's own profile, which need not be that of the station: that of another query's.
         exponentials: (n,) draws.
     """
     if station.plain:
@@ -222,7 +224,14 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
         return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
+    factor = factor * (full_ratio / station.fill_ratios[-1])
     return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
+
+
+def longest_s(times: Sequence[StationTime], alone_s: FloatArray) -> FloatArray:
+    """(n,) the longest of several times at a station, request by request, of which each takes `alone_s` (n,) alone."""
+    found_s = [np.asarray(time.added_s + time.factor * alone_s) for time in times]
+    return np.maximum.reduce(found_s) if len(found_s) > 1 else found_s[0]
 
 
 def loaded_station(deployment: Deployment, conditions: Conditions) -> StationLoad:

@@ -41,11 +41,17 @@ class Traffic:
         """Mean number of requests in service (Little's law)."""
         return self.rate_per_s * self.mean_s
 
-    def as_often(self, rate_per_s: float) -> Traffic:
-        """The same at another rate."""
+    def among(self, rate_per_s: float) -> Traffic:
+        """The same among others that are alike, so many in all.
+
+        Regular requests stay regular, only oftener. Bursts are those of these requests alone: the others come evenly.
+        """
         factor = rate_per_s / self.rate_per_s
         jitter_s = None if self.jitter_s is None else self.jitter_s / factor
-        modulation = None if self.modulation is None else self.modulation.scaled(factor)
+        modulation = self.modulation
+        if modulation is not None:
+            more_per_s = rate_per_s - self.rate_per_s
+            modulation = modulation.beside(more_per_s) if more_per_s > 0 else modulation.scaled(factor)
         return replace(self, rate_per_s=rate_per_s, jitter_s=jitter_s, modulation=modulation)
 
     @classmethod

@@ -58,7 +58,7 @@ def link_station(traffic: Traffic, utilization: float | None = None) -> StationL
         utilization: share of the time that the link is busy; None: as busy as `traffic` makes it.
     """
     if utilization is not None and traffic.busy > 0:
-        traffic = traffic.as_often(traffic.rate_per_s * utilization / traffic.busy)
+        traffic = traffic.among(traffic.rate_per_s * utilization / traffic.busy)
     return station_load(1, traffic)
 
 
@@ -165,6 +165,14 @@ class Transfers:
         if transfer is None:
             transfer = self._promised[key] = self._compute(sizes, source, target, None)
         return transfer
+
+    def first_links(self, source: str, targets: Iterable[str]) -> tuple[DirectedLink, ...]:
+        """The links, each once, by which values leave a site for others.
+
+        Raises:
+            PlanningError: there is no way.
+        """
+        return tuple(dict.fromkeys(path_between(self._network, source, target)[0] for target in targets))
 
     def link_uses(
         self,

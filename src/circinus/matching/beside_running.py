@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.estimation import Candidate, Conditions, DeploymentLoad, Traffic, merge
+from circinus.estimation import Candidate, Conditions, DeploymentLoad, DeploymentUse, Traffic, merge
+from circinus.estimation.conditions import as_they_come
 from circinus.matching.compilation import compile_problem
 from circinus.matching.greedy import Beside, beside
 from circinus.matching.obstacles import Obstacle, shortages
@@ -118,11 +119,13 @@ class BesideRunning:
         self.conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
+        self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
         self._fluid: dict[Deployment, float] = defaultdict(float)
         self._bytes_per_s: dict[str, float] = defaultdict(float)
         for name, plan in self._plans.items():
             for use in plan.deployments:
                 self._users[use.deployment].append(name)
+                self._uses[use.deployment].append(use)
                 self._fluid[use.deployment] += use.fluid_replicas
             for crossing in plan.links:
                 self._users[crossing.link].append(name)
@@ -183,7 +186,7 @@ class BesideRunning:
         ]
         # Where a replica takes more than was known, it costs its users more, too.
         dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
-        met = (*queues(plan), *dearer)
+        met = (*queues(plan), *dearer, *self._loaded_otherwise(conditions))
         found = Admissible(
             plan=plan,
             final=plan,
@@ -203,7 +206,8 @@ class BesideRunning:
         broken, reason = violations(final, slos)
         if broken:
             return Obstacle(broken, f"query {found.plan.query}: {reason}", 0.0)
-        longer = LongerWaits(queues(found.plan), self.conditions, found.conditions)
+        met = (*queues(found.plan), *self._loaded_otherwise(found.conditions))
+        longer = LongerWaits(met, self.conditions, found.conditions)
         for name in found.touched:
             if not self._surely_keeps(name, found, longer):
                 broken, reason = violations(self._final(self._plans[name], found), self._slos[name])
@@ -268,8 +272,15 @@ class BesideRunning:
             known, deployment = deployments.get(use.deployment), use.deployment
             traffic = use.traffic if known is None else Traffic.merged((known.traffic, use.traffic))
             replicas = int(usage.replicas[column_of[deployment]])
-            deployments[deployment] = DeploymentLoad(replicas, traffic, use.fill_ratios, use.batch_wait_s)
+            first = self._uses[deployment][0] if known is not None else use
+            deployments[deployment] = DeploymentLoad(replicas, traffic, first.fill_ratios, first.batch_wait_s)
+        requests = self._uses | {use.deployment: [*self._uses.get(use.deployment, ()), use] for use in plan.deployments}
         for crossing in plan.links:
             link = crossing.link
             links[link] = Traffic.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
-        return Conditions(deployments, links)
+        return Conditions(as_they_come(deployments, requests), links)
+
+    def _loaded_otherwise(self, conditions: Conditions) -> list[Deployment]:
+        """Deployments that run and meet another load: also those behind batches that are fuller than before."""
+        before = self.conditions.deployments
+        return [one for one, load in conditions.deployments.items() if one in before and load != before[one]]

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import count
 
+from circinus.estimation import Candidate
 from circinus.matching.alternatives import assignments
 from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
 from circinus.matching.as_deployed import let_in, sized
@@ -30,15 +32,15 @@ from circinus.matching.running import Running
 from circinus.matching.sizing import Reestimate
 from circinus.matching.start_ups import with_start_ups
 from circinus.matching.verification import verified
-from circinus.planning import Frontier, NearMiss, plan_queries, plan_query
+from circinus.planning import Frontier, NearMiss, SingleRelaxation, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Infrastructure, Network, Plan, Query, Specification
+from circinus.spec import Infrastructure, Network, Query, Specification
 
 _ATTEMPTS = 4
-"""How often is matched at most until no plan is chosen that a simulation finds too slow."""
+"""So often a query whose plan a simulation finds too slow is given another one, at most; then it gets none."""
 _SLOWER = "slower in a simulation of all queries together"
-_TOO_SLOW = "every plan that formulas promise is slower in a simulation of all queries together"
+_TOO_SLOW = "the plans that formulas promise are slower in a simulation of all queries together"
 _LETTING_IN_SHARE = 0.5
 """Of the time limit, beside it, for letting in whoever still fits."""
 
@@ -52,6 +54,9 @@ def plan_all(
     running: Running | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match them all.
+
+    Where a simulation of all queries together does not keep what formulas promise, all are matched again without the
+    plans that it found too slow, until it keeps all.
 
     Args:
         specification: with an infrastructure.
@@ -70,13 +75,15 @@ def plan_all(
 
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
 
+    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
+
     def replan(query: Query) -> Frontier:
         pipeline = specification.pipelines[query.pipeline]
-        return plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
+        frontier = plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
+        return replace(frontier, candidates=plans.not_refused(frontier.candidates))
 
-    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
     offered = frontiers
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in count(1):
         matching = match(
             offered,
             infrastructure,
@@ -89,25 +96,41 @@ def plan_all(
             estimated=True,
         )
         found = verified(matching, planned_queries(specification, profiles, matching), network, seed=settings.seed)
-        if not found.missed or attempt == _ATTEMPTS:
+        if not found.missed:
             break
-        plans.refuse(found.missed)
-        offered = {name: _without(frontier, found.missed.get(name)) for name, frontier in offered.items()}
+        for missed in found.missed.values():
+            plans.refuse(missed.query, None if attempt >= _ATTEMPTS else missed.plan)
+        offered = {
+            name: _without(frontier, found.missed[name], plans) if name in found.missed else frontier
+            for name, frontier in offered.items()
+        }
     deployments = with_start_ups(found.matching.deployments, profiles, infrastructure)
     return replace(found.matching, deployments=deployments), frontiers
 
 
-def _without(frontier: Frontier, plan: Plan | None) -> Frontier:
-    """The frontier without a plan that was found not to keep what it promises; without a plan, as it is."""
-    slow = tuple(candidate for candidate in frontier.candidates if candidate.plan == plan)
-    left = tuple(candidate for candidate in frontier.candidates if candidate.plan != plan)
-    missed = tuple(NearMiss(candidate, ("latency",), _SLOWER) for candidate in slow)
+def _without(frontier: Frontier, slow: Candidate, plans: ProfiledPlans) -> Frontier:
+    """The frontier without what is refused.
+
+    Args:
+        frontier: of a query that a simulation found too slow.
+        slow: its plan, as simulated.
+        plans: which ones are refused.
+    """
+    left = plans.not_refused(frontier.candidates)
+    missed = (NearMiss(slow, ("latency",), _SLOWER), *frontier.near_misses)
+    nearest = min((miss.candidate for miss in missed if miss.reason == _SLOWER), key=_slowest_s)
     return replace(
         frontier,
         candidates=left,
-        near_misses=(*missed, *frontier.near_misses),
-        reason=frontier.reason if left or not slow else _TOO_SLOW,
+        with_margin=plans.not_refused(frontier.with_margin),
+        near_misses=missed,
+        relaxations=() if left else (SingleRelaxation("latency", _slowest_s(nearest), nearest),),
+        reason="" if left else _TOO_SLOW,
     )
+
+
+def _slowest_s(candidate: Candidate) -> float:
+    return candidate.estimate.latency_s.upper
 
 
 def match(

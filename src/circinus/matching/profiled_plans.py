@@ -38,11 +38,18 @@ class ProfiledPlans:
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
         self._promises: dict[tuple[str, Plan], Candidate | None] = {}
         self._reestimated: dict[object, Candidate] = {}
-        self._refused: set[tuple[str, Plan]] = set()
+        self._refused: set[tuple[str, Plan | None]] = set()
 
-    def refuse(self, plans: Mapping[str, Plan]) -> None:
-        """Promise these plans, query -> plan, no longer."""
-        self._refused |= set(plans.items())
+    def refuse(self, query: str, plan: Plan | None) -> None:
+        """Promise a plan of a query no longer; None: none of its plans."""
+        self._refused.add((query, plan))
+
+    def not_refused(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        """Those that may still be promised."""
+        return tuple(one for one in candidates if not self._is_refused(one.query, one.plan))
+
+    def _is_refused(self, query: str, plan: Plan) -> bool:
+        return (query, plan) in self._refused or (query, None) in self._refused
 
     def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
         """The candidate's plan under `conditions`; computed once as long as nothing it meets is loaded otherwise."""
@@ -120,9 +127,9 @@ class ProfiledPlans:
 
     def promised(self, query: Query, plan: Plan) -> Candidate | None:
         """A plan of a query of the specification, alone; None where it does not promise the query's objectives."""
-        key = (query.name, plan)
-        if key in self._refused:
+        if self._is_refused(query.name, plan):
             return None
+        key = (query.name, plan)
         if key not in self._promises:
             self._promises[key] = self._promise(query, plan)
         return self._promises[key]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.estimation import Estimate, Odds
+from circinus.estimation import Candidate, Estimate, Odds
 from circinus.estimation.odds import latency_odds
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.profiling import Bounded
@@ -18,7 +18,7 @@ from circinus.simulation.intervals import percentile_interval
 from circinus.simulation.model import FloatArray
 from circinus.simulation.plans import Model, model_of
 from circinus.simulation.simulation import Simulation
-from circinus.spec import Network, Plan
+from circinus.spec import Network
 
 EXECUTIONS = 3_000_000
 """Of operators and links that are simulated, about: some seconds at most."""
@@ -40,15 +40,16 @@ class Verified:
 
     matching: Matching
     """Estimates that formulas are not good for are those of the simulation."""
-    missed: Mapping[str, Plan]
-    """Query -> its plan, where the simulation does not promise the latency that the estimate did."""
+    missed: Mapping[str, Candidate]
+    """Query -> its plan as simulated, where the simulation does not promise the latency that the estimate did."""
 
 
 def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0) -> Verified:
     """Simulate all plans together, if any estimate has doubts, and replace the latencies of those that have.
 
-    The bounds are those of the simulation's confidence interval, the upper one times what the estimate allows for few
-    items. Queries with too few requests in the simulated time keep their estimates and doubts.
+    Hardware is as fast as it surely is, as for promises. The bounds are those of the simulation's confidence interval,
+    the upper one times what the estimate allows for few items. Queries with too few requests in the simulated time keep
+    their estimates and doubts.
 
     Args:
         matching: as sized.
@@ -59,7 +60,8 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
     doubtful = {a.query for a in matching.assignments if a.chosen.estimate.doubts}
     if not doubtful:
         return Verified(matching, {})
-    model = model_of(planned, {sized.deployment: sized.replicas for sized in matching.deployments}, network)
+    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    model = model_of(planned, replicas, network, promised=True)
     duration_s = long_enough_s(planned, model)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
@@ -74,7 +76,7 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
         if name in doubtful and len(latencies[name]) >= _LEAST_REQUESTS:
             assignment = _with_latencies(assignment, known[name], latencies[name])
             if "latency" in assignment.chosen.estimate.violations(known[name].query.slos):
-                missed[name] = assignment.chosen.plan
+                missed[name] = assignment.chosen
         assignments.append(assignment)
     return Verified(replace(matching, assignments=tuple(assignments)), missed)
 
@@ -82,22 +84,29 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
 def long_enough_s(planned: Sequence[PlannedQuery], model: Model, executions: float = EXECUTIONS) -> float:
     """For how long plans are simulated: for so many executions, longer where bursts are rare."""
     visits = (one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
-    plain_s = executions / sum(visits)
+    # Bursts are drawn whether a request comes in them or not.
+    plain_s = executions / (sum(visits) + sum(1 / period_s for period_s in _periods_s(planned)))
     return max(plain_s, min(_bursts_s(planned), _LONGER * plain_s))
 
 
 def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
     """How long it takes to see bursts enough of every query that has them."""
-    periods = (sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulated))
-    return _BURSTS * max(periods, default=0.0)
+    return _BURSTS * max(_periods_s(planned), default=0.0)
+
+
+def _periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
+    """From one burst to the next, of every query that has them."""
+    return [sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulated)]
 
 
 def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
     before = assignment.chosen.estimate
     seen = percentile_interval(latency_s, before.percentile)
+    if not math.isfinite(seen.upper):  # too few for a percentile so far
+        return assignment
     for_few_items = before.latency_s.upper / before.latency_s.value if before.latency_s.value > 0 else 1.0
     bounds = Bounded(seen.value, seen.lower, seen.upper * for_few_items)
-    estimate = replace(before, latency_s=bounds, simulated=math.isfinite(bounds.upper))
+    estimate = replace(before, latency_s=bounds, simulated=True)
     estimate = replace(estimate, odds=_odds(estimate, planned, latency_s))
     return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
 

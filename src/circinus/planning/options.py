@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from circinus.estimation.coming import Coming
 from circinus.estimation.conditions import whole_replicas
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import promised_station, queue_name, time_at
+from circinus.estimation.stages import longest_s, promised_stations, queue_name, time_at
 from circinus.planning.dominance import SLACK
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resources import AMOUNTS, ResourceColumns
@@ -124,16 +124,16 @@ def option_table(
             square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
             traffic = coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first)
             ratios = rows.fill_ratios[row][option // len(utilization_targets)]
-            station = promised_station(
+            stations = promised_stations(
                 float(busy[row, column, option]),
                 traffic,
                 ratios,
                 rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
                 allocations[option].utilization_target,
             )
-            time = time_at(station, ratios[-1], grid.exponentials(queue_name(rows.spec.name)))
-            own_s = rows.scenarios_s[row] * (slowdown[row, column, option] / ratios[-1])
-            node_s[row, column, option] = time.added_s + time.factor * own_s
+            draws = grid.exponentials(queue_name(rows.spec.name))
+            alone_s = rows.scenarios_s[row] * (slowdown[row, column, option] / ratios[-1])
+            node_s[row, column, option] = longest_s([time_at(s, ratios[-1], draws) for s in stations], alone_s)
     unfit = int((~held & allowed[None, :, None]).sum())
     kept = _undominated(available, node_s, resources, slack_s)
     return OptionTable(allocations, kept, node_s, resources, unfit, int(available.sum() - kept.sum()))

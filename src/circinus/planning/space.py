@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ from circinus.spec import DirectedLink, Network, Query
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
+
+
+_LEAST_TARGET = 0.02
+"""Of utilisations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
     columns = ResourceColumns(pools, links, settings.usable_link_share)
     latency = query.slos.latency
     limit_s = np.inf if latency is None else latency.limit_s
+    targets = utilization_targets(query, settings.utilization_targets)
     slack_s = np.inf if latency is None else settings.tolerance * latency.limit_s
     transfers = [_transfers(producer, paths, len(sites), columns, query, arrays) for producer in arrays.producers]
     return SearchSpace(
@@ -76,7 +82,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
                 columns,
                 arrays.percentile.grid,
                 query=query,
-                utilization_targets=settings.utilization_targets,
+                utilization_targets=targets,
                 slack_s=slack_s,
                 pool=query.pinned_pool(rows.spec.name),
             )
@@ -137,3 +143,14 @@ def _waits(
         coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first) for mean, scv, skew in rows
     ]
     return np.stack([wait_at(link_station(traffic, utilization), draws) for traffic in traffics]).astype(draws.dtype)
+
+
+def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:
+    """What deployments of a query may be sized to: for one whose requests come in bursts also such that they are no
+    busier in a burst than others are all the time."""
+    come = Coming.of(query).modulation
+    if come is None:
+        return tuple(targets)
+    peak = come.rates_per_s[come.burst] / come.rate_per_s
+    lower = {max(_LEAST_TARGET, round(target / peak, 2)) for target in targets}
+    return tuple(sorted({*targets, *lower}))

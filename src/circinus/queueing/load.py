@@ -19,12 +19,12 @@ MOST_SCV = 2.0
 """Of service times; beyond it rare ones decide."""
 _LEAST_SCV = 0.2
 """Of services, as far as what comes out is concerned; from experiments of Whitt's."""
-_NEARLY_FULL = 0.95
+_NEARLY_FULL = 0.85
 """A station that bursts load no more than this is taken to settle within a burst."""
 _ALONE = 1.05
 """Up to so many at once, requests count as coming one by one."""
-_LEAST_FILLING = 1e-3
-"""Share of the capacity by which a burst that the station does not settle in is taken to exceed it, at least."""
+_LEAST_LOAD = 1e-7
+"""Where batches wait to fill, requests that ask for less than this of the capacity are taken to ask for it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ class StationLoad:
         Requests in bursts: where the station keeps up with a burst, requests meet it as if the rate at which they come
         had always been so. Where it does not, what cannot be served waits as a fluid does that comes and goes at two
         rates (Anick, Mitra and Sondhi, Bell System Technical Journal 61, 1982, for one source): the requests of a burst
-        and those that come before the backlog is gone wait for an exponential time.
+        and those that come before the backlog is gone wait for an exponential time. A burst fills the queue as much as
+        a Brownian motion with its drift and variance rises in an exponential time (Borodin and Salminen, Handbook of
+        Brownian Motion, 2002, part II, section 2.1), so that one that is just served fills it, too.
 
         Raises:
             PlanningError: servers would be busy all the time.
@@ -127,43 +129,46 @@ class StationLoad:
             found.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
         return tuple(found)
 
-    def steady(self, utilization: float) -> Response:
-        """As if requests had always come at the rate that makes servers so busy, without bursts."""
+    def steady(self, rate_per_s: float) -> Response:
+        """As if requests had always come at this rate, without bursts."""
         if self._one_by_one:
-            wait = self.wait(utilization)
+            wait = self.wait(rate_per_s / self.capacity_per_s)
             factor = np.full(len(MIDDLES), self.fill_ratios[0])
             return Response(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
-        wait_ratio = self.batch_wait_s / self.alone_s if self.alone_s > 0 else 0.0
+        alone_s = self.alone_s
+        if self.batch_wait_s > 0 and rate_per_s > 0:  # how batches fill depends on how often requests come
+            full_s = self.servers * len(self.fill_ratios) / rate_per_s
+            alone_s = max(alone_s, _LEAST_LOAD * full_s / self.fill_ratios[-1])
         found = response_by_recursion(
             self.servers,
             self.fill_ratios,
-            utilization,
+            rate_per_s * alone_s * self.fill_ratios[-1] / (self.servers * len(self.fill_ratios)),
             self.service_scv,
-            batch_wait=wait_ratio,
-            jitter=None if self.jitter_s is None else self.jitter_s * self.rate_per_s,
+            batch_wait=self.batch_wait_s / alone_s if alone_s > 0 else 0.0,
+            jitter=None if self.jitter_s is None else self.jitter_s * rate_per_s,
             groups=self.groups,
         )
-        return found.scaled(self.alone_s)
+        return found.scaled(alone_s)
 
 
 @lru_cache(maxsize=65_536)
 def _response(load: StationLoad) -> Response:
-    if load.modulation is None:
-        return load.steady(load.utilization)
-    if load.utilization >= 1:
-        return load.steady(load.utilization)  # says so
-    come, capacity = load.modulation, load.capacity_per_s
+    if load.modulation is None or load.utilization >= 1:
+        return load.steady(load.rate_per_s)  # which says so where servers would be busy all the time
+    come, capacity_per_s = load.modulation, load.capacity_per_s
     burst_per_s, calm_per_s = come.rates_per_s[come.burst], come.rates_per_s[1 - come.burst]
     in_bursts = burst_per_s * come.shares[come.burst] / come.rate_per_s
-    if burst_per_s < _NEARLY_FULL * capacity:
+    if burst_per_s < _NEARLY_FULL * capacity_per_s:
         parts = ((1 - in_bursts, calm_per_s), (in_bursts, burst_per_s))
-        return mixture([(share, load.steady(rate / capacity)) for share, rate in parts], load.alone_s)
-    filling, draining = max(burst_per_s / capacity - 1, _LEAST_FILLING), 1 - calm_per_s / capacity
+        return mixture([(share, load.steady(rate_per_s)) for share, rate_per_s in parts], load.alone_s)
     burst_s, calm_s = come.durations_s[come.burst], come.durations_s[1 - come.burst]
+    drift, variance_s = burst_per_s / capacity_per_s - 1, burst_per_s / capacity_per_s**2 * (1 + load.service_scv)
+    filling = (drift + math.hypot(drift, math.sqrt(2 * variance_s / burst_s))) / 2
+    draining = 1 - calm_per_s / capacity_per_s
     decay_per_s = 1 / (burst_s * filling) - 1 / (calm_s * draining)
     if decay_per_s <= 0:  # barely keeps up on average
         decay_per_s = (1 - load.utilization) / (burst_s * filling)
     share = min(1.0, in_bursts * (1 + calm_per_s / burst_per_s * filling / draining))
     behind_s = -np.log1p(-MIDDLES) / decay_per_s
-    behind = load.steady(min(load.utilization, _NEARLY_FULL)).later(behind_s)
-    return mixture([(1 - share, load.steady(calm_per_s / capacity)), (share, behind)], load.alone_s)
+    behind = load.steady(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).later(behind_s)
+    return mixture([(1 - share, load.steady(calm_per_s)), (share, behind)], load.alone_s)

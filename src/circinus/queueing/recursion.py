@@ -28,8 +28,10 @@ _KINDS = 32
 """Different service times on the path."""
 INDEPENDENT = 1.5
 """Regular requests that are moved by so many times their distance come as good as independently."""
-_RATIO = 1.02
-"""Ratios are rounded to powers of this."""
+_RATIO = 1.1
+"""What batches that are not full take, over what full ones do, is rounded to powers of this."""
+_SPREADS, _SPREADS_IN_BATCHES = 20, 10
+"""The spread of service times is rounded to this part of 1; in batches long and short ones even out."""
 _FINEST = 100
 """Utilisations are rounded up to this part of 1, unless they are low and batches wait to fill."""
 _LOW = 0.1
@@ -50,7 +52,9 @@ def response_by_recursion(
 
     Numbers are rounded so that stations that are nearly the same are computed once: utilisations up to the next per
     cent (low ones to two digits where batches wait to fill, as that depends on how often requests come, however little
-    they ask), ratios to steps of 2 %, the spread of service times to a twentieth. Service times are log-normal.
+    they ask), what batches that are not full take of the time of full ones to steps of 10 % (the answer is then made as
+    much longer or shorter as the batches that there are were rounded), the spread of service times to a twentieth (a
+    tenth in batches). Service times are log-normal.
 
     Args:
         servers: whole number >= 1.
@@ -74,17 +78,25 @@ def response_by_recursion(
         rounded = max(float(f"{utilization:.2g}"), _LOWEST)
     else:
         rounded = min(max(math.ceil(utilization * _FINEST - 1e-6), 1), _FINEST - 1) / _FINEST
-    spread = round(math.sqrt(math.log1p(service_scv)) * 20) / 20
-    ratios = tuple(_RATIO ** round(math.log(ratio, _RATIO)) for ratio in fill_ratios)
-    return _computed(
+    steps = _SPREADS if len(fill_ratios) == 1 else _SPREADS_IN_BATCHES
+    full = fill_ratios[-1]
+    ratios = tuple(_RATIO ** round(math.log(ratio / full, _RATIO)) for ratio in fill_ratios)
+    found = _computed(
         servers,
         ratios,
         rounded,
-        spread,
-        float(f"{batch_wait:.2g}"),
+        round(math.sqrt(math.log1p(service_scv)) * steps) / steps,
+        float(f"{batch_wait / full:.2g}"),
         None if jitter is None or jitter >= INDEPENDENT else round(jitter * 20) / 20,
-        tuple(round(share, 2) for share in groups),
+        # Of sums, so that many small shares do not all become none.
+        tuple(np.diff(np.cumsum(groups).round(2), prepend=0.0).round(2).tolist()),
     )
+    return found.slower(_batch_s(found.fills, fill_ratios) / _batch_s(found.fills, ratios))
+
+
+def _batch_s(fills: tuple[float, ...], ratios: tuple[float, ...]) -> float:
+    """Mean seconds of batches, of which shares have 1, 2, ... requests that take one second alone."""
+    return sum(share * ratio for share, ratio in zip(fills, ratios, strict=False))
 
 
 @lru_cache(maxsize=16_384)
@@ -97,15 +109,18 @@ def _computed(
     jitter: float | None,
     groups: tuple[float, ...],
 ) -> Response:
+    """Where a full batch takes the mean seconds of a request alone."""
     gaps, alone_s = _path(spread)
-    rate_per_s = utilization * servers * len(ratios) / ratios[-1]
+    rate_per_s = utilization * servers * len(ratios)
     moments = np.cumsum(gaps) if jitter is None else _regular(jitter)
     arrival_s = moments[_last_of_groups(groups)] / rate_per_s
     served = serve(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
     kept = slice(_WARM_UP, None)
     wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.batch[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill
-    return from_sample(wait_s, (served.end_s - served.start_s)[kept] - factor * own_s, factor, fill, 1.0)
+    # Times that are late have few digits behind the point: what others add is never less than nothing.
+    others_s = np.maximum(0.0, (served.end_s - served.start_s)[kept] - factor * own_s)
+    return from_sample(wait_s, others_s, factor, fill, 1.0)
 
 
 @lru_cache(maxsize=64)

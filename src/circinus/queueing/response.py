@@ -47,6 +47,10 @@ class Response:
         """Of a station whose requests take `mean_s` times as long."""
         return Response(self.added_s * mean_s, self.factor, self.mean_wait_s * mean_s, self.fills)
 
+    def slower(self, times: float) -> Response:
+        """Of a station that takes so many times as long for the same requests."""
+        return Response(self.added_s * times, self.factor * times, self.mean_wait_s * times, self.fills)
+
     def later(self, wait_s: FloatArray) -> Response:
         """With (levels,) seconds more, the more the less lucky."""
         return Response(self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.fills)

@@ -179,7 +179,7 @@ def _predicted_s(service: ExpectedService, item_key: str, response: Response, de
     """Seconds at speed 1 of a batch as full as the request's was, of items like its own.
 
     A batch shares its time evenly, so that the time over the request's share is the number of its items. None where
-    it had fewer items than any batch that was profiled: the estimate counts with full ones, and is silent of it.
+    it had fewer items than any batch that was profiled: what is predicted of it is a guess, which is cautious.
     """
     operator, allocation = deployment.operator, deployment.allocation
     stage_s, busy_s = response.stage_s[operator], response.busy_s[operator]

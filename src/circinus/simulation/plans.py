@@ -42,7 +42,9 @@ class Model:
     """Of every query: operator -> its visit."""
 
 
-def model_of(planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network) -> Model:
+def model_of(
+    planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network, *, promised: bool = False
+) -> Model:
     """Deployments and the directions of links as stations, requests as visits along their plan's DAG.
 
     The same rules as of the local engine that replays, to which tests hold every request: an output is sent to each
@@ -54,11 +56,12 @@ def model_of(planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int]
         planned: the queries that are served.
         replicas: of every deployment that the plans use.
         network: where they run.
+        promised: whether hardware is as fast as it surely is; else as far as it is known.
 
     Raises:
         PlanningError: a deployment has no replicas, an allocation was not profiled, or there is no way between sites.
     """
-    building = _Building(replicas, network)
+    building = _Building(replicas, network, promised)
     queries = tuple(building.query(one) for one in planned)
     return Model(
         stations=tuple(building.stations),
@@ -70,9 +73,10 @@ def model_of(planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int]
 
 
 class _Building:
-    def __init__(self, replicas: Mapping[Deployment, int], network: Network) -> None:
+    def __init__(self, replicas: Mapping[Deployment, int], network: Network, promised: bool) -> None:
         self._replicas = replicas
         self._network = network
+        self._promised = promised
         self.stations: list[Station] = []
         self.deployments: dict[Deployment, int] = {}
         self.links: dict[DirectedLink, int] = {}
@@ -113,7 +117,8 @@ class _Building:
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
             # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
             scale = ratios[-1] / self.stations[station].fill_ratios[-1]
-            scale *= measured.correction(pool.hardware) / pool.hardware.speed
+            speed = pool.hardware.promised_speed if self._promised else pool.hardware.speed
+            scale *= measured.correction(pool.hardware) / speed
             visits.append(Visit(station, after, measured.service_s * scale))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
