@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir, duration_option
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir, duration_option, long_option, times_option
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
@@ -19,18 +19,25 @@ if TYPE_CHECKING:
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
-    duration: Annotated[float, typer.Option(parser=duration_option, metavar="DURATION", help="Measured time.")] = 30.0,
+    duration: Annotated[float, typer.Option(parser=long_option, metavar="DURATION", help="Measured time.")] = 30.0,
     warm_up: Annotated[
         float, typer.Option(parser=duration_option, metavar="DURATION", help="Time before it that is not measured.")
     ] = 5.0,
-    rate_factor: Annotated[float, typer.Option(help="Multiplies every query's rate.")] = 1.0,
+    rate_factor: Annotated[
+        float, typer.Option(parser=times_option, metavar="TIMES", help="Multiplies every query's rate.")
+    ] = 1.0,
     trace: Annotated[
         Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of those that queries ask for.")
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,
     learning: Annotated[
-        bool, typer.Option(" /--no-learning", help="Do not keep for later plans what was observed of service times.")
+        bool,
+        typer.Option(
+            " /--no-learning",
+            show_default=False,
+            help="Do not keep for later plans what was observed of service times.",
+        ),
     ] = True,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,

@@ -31,6 +31,36 @@ def duration_option(text: str) -> float:
             raise typer.BadParameter(str(error)) from error
 
 
+def long_option(text: str) -> float:
+    """Seconds above 0, written as for `duration_option`."""
+    seconds = duration_option(text)
+    if not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"found {text!r}, expected a duration above 0 such as 30s")
+    return seconds
+
+
+def times_option(text: str | float) -> float:
+    """A factor above 0, from `2x` or `2`."""
+    try:
+        factor = float(str(text).lower().removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise typer.BadParameter(f"found {text!r}, expected a number above 0 such as 2x")
+    return factor
+
+
+def hours_option(text: str | float) -> float:
+    """Hours above 0, from a plain number of hours, or `90s`, `2min`."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = duration_option(str(text)) / 3600.0
+    if not 0 < hours < float("inf"):
+        raise typer.BadParameter(f"found {text!r}, expected hours above 0, or a duration such as 10min")
+    return hours
+
+
 def price_option(text: str) -> float:
     """US dollars per hour, from `$0.01/h`, `$10/month` or a plain number of dollars per hour."""
     from circinus.spec.units import PRICE_PER_H

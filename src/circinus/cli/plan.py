@@ -60,7 +60,9 @@ def plan(
     corrected: Annotated[
         bool,
         typer.Option(
-            " /--no-corrections", help="Plan on service times as profiled, whatever traffic showed of them since."
+            " /--no-corrections",
+            show_default=False,
+            help="Plan on service times as profiled, whatever traffic showed of them since.",
         ),
     ] = True,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, hours_option, times_option
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
@@ -15,21 +15,12 @@ if TYPE_CHECKING:
 _SECONDS_PER_H = 3600.0
 
 
-def _times(text: str | float) -> float:
-    """A factor, from `2x` or `2`."""
-    try:
-        factor = float(str(text).lower().removesuffix("x"))
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise typer.BadParameter(f"found {text!r}, expected a number above 0 such as 2x")
-    return factor
-
-
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
-    load: Annotated[float, typer.Option(parser=_times, metavar="TIMES", help="Times every query's rate.")] = 1.0,
-    hours: Annotated[float, typer.Option(min=0.0, help="Simulated time, in hours.")] = 1.0,
+    load: Annotated[float, typer.Option(parser=times_option, metavar="TIMES", help="Times every query's rate.")] = 1.0,
+    hours: Annotated[
+        float, typer.Option(parser=hours_option, metavar="HOURS", help="Simulated time, in hours; or as in 10min.")
+    ] = 1.0,
     warm_up: Annotated[
         float | None,
         typer.Option(
@@ -49,13 +40,18 @@ def simulate(
 
     opened = open_plan(plan_file, needs_store=True)
     duration_s = hours * _SECONDS_PER_H
+    if warm_up is not None and not 0 <= warm_up < duration_s:
+        raise typer.BadParameter(f"found a warm-up of {warm_up:g} s, expected less than the {duration_s:g} s simulated")
     report = _run(opened, load, duration_s, duration_s / 10 if warm_up is None else warm_up, seed)
     if json:
         queries = [vars(query) | {"satisfied": query.satisfied} for query in report.queries]
         print_json("simulate", vars(report) | {"queries": queries})
         return
-    predicted = {a.query: a.chosen.estimate for a in opened.plan_set.matching.assignments}
-    console().print(simulation_table(report, predicted))
+    matching = opened.plan_set.matching
+    predicted = {assignment.query: assignment.chosen.estimate for assignment in matching.assignments}
+    known = {query.name: query for query in opened.specification.queries}
+    rejected = [known[rejection.query] for rejection in matching.rejections if rejection.query in known]
+    console().print(simulation_table(report, predicted, rejected))
 
 
 def _run(opened: OpenedPlan, load: float, duration_s: float, warm_up_s: float, seed: int) -> SimulationReport:

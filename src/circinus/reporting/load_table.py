@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from circinus.reporting.simulation_table import at_load
 from circinus.serving.measurement import LoadReport, QueryMeasurement
 from circinus.spec.spoken import duration, score, usd_per_h
 
@@ -15,7 +16,15 @@ def load_table(report: LoadReport) -> RenderableType:
     table = Table(title=f"Measured under {report.arrivals} traffic, mode {report.mode}", title_justify="left")
     table.add_column("query")
     table.add_column("objectives", overflow="fold")
-    for column in ("requests", "latency predicted", "measured", "accuracy predicted", "measured", "cost", "SLOs held"):
+    for column in (
+        "requests",
+        f"latency predicted{at_load(report.rate_factor)}",
+        "measured",
+        "accuracy predicted",
+        "measured",
+        "cost",
+        "SLOs held",
+    ):
         table.add_column(column, justify="right")
     for query in report.queries:
         table.add_row(*_row(query))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -12,27 +12,48 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.profiling import Bounded
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
+from circinus.spec import Query
 from circinus.spec.spoken import duration, score
 
 _MOST_STATIONS = 12
 """Rows of the table of deployments and links: the busiest."""
 
 
-def simulation_table(report: SimulationReport, predicted: Mapping[str, Estimate]) -> RenderableType:
+def simulation_table(
+    report: SimulationReport, predicted: Mapping[str, Estimate], rejected: Sequence[Query] = ()
+) -> RenderableType:
     """A row for each query, and one for each of the busiest deployments and links.
 
     Args:
         report: of the simulation.
         predicted: query -> the estimate of its plan.
+        rejected: queries without a plan.
     """
     table = Table(title=f"Simulated at {report.load:g} times the load", title_justify="left")
     table.add_column("query")
     table.add_column("objectives", overflow="fold")
-    for column in ("requests", "latency predicted", "simulated", "p50", "p99", "accuracy", "SLOs held"):
+    for column in (
+        "requests",
+        f"latency predicted{at_load(report.load)}",
+        "simulated",
+        "p50",
+        "p99",
+        "accuracy",
+        "SLOs held",
+    ):
         table.add_column(column, justify="right")
     for query in report.queries:
         table.add_row(*_row(query, predicted.get(query.query)))
+    for left_out in rejected:
+        table.add_row(
+            escape(left_out.name), escape(str(left_out.slos)), "0", "", "", "", "", "", "[red]no[/red] (no plan)"
+        )
     return Group(table, _stations(report), *_remarks(report))
+
+
+def at_load(factor: float) -> str:
+    """What to add where something was predicted for the load as planned and stands beside another one."""
+    return "" if factor == 1 else " at 1x"
 
 
 def _row(query: QueryOutcome, predicted: Estimate | None) -> tuple[str, ...]:
