@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,12 @@ from circinus.matching import Matching, Rejection, match, plan_all
 from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
 from circinus.matching.beside_running import BesideRunning
 from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.verification import Verified
 from circinus.matching.waits import LongerWaits, queues
 from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
-from circinus.spec import Tenant
+from circinus.profiling import Bounded
+from circinus.spec import BurstyArrivals, Specification, Tenant
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 
 SEEDS = st.integers(0, 10**6)
@@ -165,6 +168,56 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
         admitted += 1
     assert admitted > 3
     assert grouped > 0
+
+
+def _with_bursts(specification: Specification) -> Specification:
+    arrivals = BurstyArrivals(peak=1.9, burst_s=5.0, every_s=25.0)
+    queries = tuple(query.model_copy(update={"arrivals": arrivals}) for query in specification.queries)
+    return replace(specification, queries=queries)
+
+
+def test_what_formulas_doubt_of_the_new_load_is_simulated() -> None:
+    shared = 0
+    for seed in (2, 3, 5, 8):
+        specification, profiles = random_specification(seed, queries=5)
+        specification = _with_bursts(specification)
+        ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles)
+        admission, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
+        assert admission.assignment in after.assignments
+        before = {a.query: a.chosen for a in ran.assignments}
+        for assignment in after.assignments:
+            assert assignment.chosen.estimate.simulated
+            shared += assignment.query in before and assignment.chosen != before[assignment.query]
+    assert shared > 0
+
+
+@pytest.mark.parametrize("whose", ["q4", "q0"])
+def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simulation(
+    monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    specification, profiles = random_specification(3, queries=5)
+    specification = _with_bursts(specification)
+    ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles)
+    (limit,) = [query.slos.latency for query in specification.queries if query.name == whose]
+    assert limit is not None
+    tried = []
+
+    def too_slow(matching: Matching, *_: object, only: Collection[str], **__: object) -> Verified:
+        assert only >= {"q4", whose}
+        plans = {a.query: a.chosen for a in matching.assignments}
+        tried.append(plans["q4"].plan)
+        seen = Bounded.exactly(2 * limit.limit_s)
+        slow = replace(plans[whose], estimate=replace(plans[whose].estimate, latency_s=seen))
+        return Verified(matching, {whose: slow})
+
+    monkeypatch.setattr("circinus.matching.admit.verified", too_slow)
+    admission, after = admit_query(specification, profiles, ran, "q4")
+    assert after is ran
+    assert len(set(tried)) == len(tried) > 0
+    assert admission.rejection is not None
+    assert "simulation" in admission.rejection.reason
+    assert admission.rejection.binding == ("latency",)
+    assert (admission.rejection.relaxation is not None) == (whose == "q4")
 
 
 def _check_bounds(beside: BesideRunning, admission: Admission, ran: Matching) -> None:

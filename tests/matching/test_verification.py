@@ -10,9 +10,9 @@ from specifications import random_specification
 
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching import Matching, matcher, plan_all
-from circinus.matching.matcher import _without
 from circinus.matching.planned import planned_queries
 from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.too_slow import without
 from circinus.matching.verification import Verified, long_enough_s, verified
 from circinus.planning import plan_queries
 from circinus.profiling import Bounded, PipelineProfile
@@ -105,7 +105,7 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
     slow = found.missed[first.query]
     plans = ProfiledPlans(specification, profiles, USABLE_LINK_SHARE)
     plans.refuse(first.query, first.chosen.plan)
-    left = _without(plan_queries(specification, profiles)[first.query], slow, plans)
+    left = without(plan_queries(specification, profiles)[first.query], slow, found.missed, plans)
     assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
     assert left.near_misses[0].candidate == slow
     assert bool(left.candidates) != bool(left.relaxations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from circinus.matching.alternatives import MOST_ALTERNATIVES, SAME_COST
 from circinus.matching.beside_running import Admissible, BesideRunning, Laid
 from circinus.matching.obstacles import Obstacle
 from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, shares_of
+from circinus.matching.planned import planned_queries
 from circinus.matching.problem import RESOURCES
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.rejections import objectives_in_the_way
 from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
 from circinus.matching.resource_prices import ResourcePrice
 from circinus.matching.start_ups import with_start_ups
+from circinus.matching.too_slow import MOST_PLANS, without
+from circinus.matching.verification import verified
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -50,6 +54,9 @@ def admit_query(
 ) -> tuple[Admission, Matching]:
     """Plan one more query of a specification beside what a matching serves of it.
 
+    Where formulas are not good for an estimate that is new, all are simulated together, which takes about a second;
+    plans beside which somebody is too slow there are not taken.
+
     Args:
         specification: with an infrastructure, the query, and all that are served.
         profiles: pipeline name -> what was measured of it; of all that are in use.
@@ -70,18 +77,28 @@ def admit_query(
     (query,) = [query for query in specification.queries if query.name == name]
     pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
-    admission = admit(
-        running,
-        matching,
-        plan_query(query, pipeline, profile, network, search),
-        further=plans.composed(query, running.deployments),
-        replan=lambda relaxed: plan_query(relaxed, pipeline, profile, network, unexplained),
-    )
-    if admission.assignment is None:
-        return admission, matching
-    wider = with_admitted(running, matching, admission, specification.queries)
-    deployments = with_start_ups(wider.deployments, profiles, specification.infrastructure)
-    return admission, replace(wider, deployments=deployments)
+    frontier = plan_query(query, pipeline, profile, network, search)
+
+    def replan(relaxed: Query) -> Frontier:
+        wider = plan_query(relaxed, pipeline, profile, network, unexplained)
+        return replace(wider, candidates=plans.not_refused(wider.candidates))
+
+    for attempt in count(1):
+        further = plans.composed(query, running.deployments)
+        admission = admit(running, matching, frontier, further=further, replan=replan)
+        if admission.assignment is None or admission.room is None:
+            return admission, matching
+        wider = with_admitted(running, matching, admission, specification.queries)
+        planned = planned_queries(specification, profiles, wider)
+        found = verified(wider, planned, network, only={name, *admission.room[1].touched})
+        if not found.missed:
+            break
+        tried = admission.assignment.chosen
+        plans.refuse(name, None if attempt >= MOST_PLANS else tried.plan)
+        frontier = without(frontier, tried, found.missed, plans)
+    deployments = with_start_ups(found.matching.deployments, profiles, specification.infrastructure)
+    (assignment,) = [one for one in found.matching.assignments if one.query == name]
+    return replace(admission, assignment=assignment), replace(found.matching, deployments=deployments)
 
 
 def beside_matching(

@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 
-from circinus.estimation import Candidate
 from circinus.matching.alternatives import assignments
 from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
 from circinus.matching.as_deployed import let_in, sized
@@ -31,16 +30,13 @@ from circinus.matching.reuse import Compose
 from circinus.matching.running import Running
 from circinus.matching.sizing import Reestimate
 from circinus.matching.start_ups import with_start_ups
+from circinus.matching.too_slow import MOST_PLANS, without
 from circinus.matching.verification import verified
-from circinus.planning import Frontier, NearMiss, SingleRelaxation, plan_queries, plan_query
+from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Infrastructure, Network, Query, Specification
 
-_ATTEMPTS = 4
-"""So often a query whose plan a simulation finds too slow is given another one, at most; then it gets none."""
-_SLOWER = "slower in a simulation of all queries together"
-_TOO_SLOW = "the plans that formulas promise are slower in a simulation of all queries together"
 _LETTING_IN_SHARE = 0.5
 """Of the time limit, beside it, for letting in whoever still fits."""
 
@@ -99,38 +95,13 @@ def plan_all(
         if not found.missed:
             break
         for missed in found.missed.values():
-            plans.refuse(missed.query, None if attempt >= _ATTEMPTS else missed.plan)
+            plans.refuse(missed.query, None if attempt >= MOST_PLANS else missed.plan)
         offered = {
-            name: _without(frontier, found.missed[name], plans) if name in found.missed else frontier
+            name: without(frontier, found.missed[name], found.missed, plans) if name in found.missed else frontier
             for name, frontier in offered.items()
         }
     deployments = with_start_ups(found.matching.deployments, profiles, infrastructure)
     return replace(found.matching, deployments=deployments), frontiers
-
-
-def _without(frontier: Frontier, slow: Candidate, plans: ProfiledPlans) -> Frontier:
-    """The frontier without what is refused.
-
-    Args:
-        frontier: of a query that a simulation found too slow.
-        slow: its plan, as simulated.
-        plans: which ones are refused.
-    """
-    left = plans.not_refused(frontier.candidates)
-    missed = (NearMiss(slow, ("latency",), _SLOWER), *frontier.near_misses)
-    nearest = min((miss.candidate for miss in missed if miss.reason == _SLOWER), key=_slowest_s)
-    return replace(
-        frontier,
-        candidates=left,
-        with_margin=plans.not_refused(frontier.with_margin),
-        near_misses=missed,
-        relaxations=() if left else (SingleRelaxation("latency", _slowest_s(nearest), nearest),),
-        reason="" if left else _TOO_SLOW,
-    )
-
-
-def _slowest_s(candidate: Candidate) -> float:
-    return candidate.estimate.latency_s.upper
 
 
 def match(

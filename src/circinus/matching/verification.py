@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,7 +44,14 @@ class Verified:
     """Query -> its plan as simulated, where the simulation does not promise the latency that the estimate did."""
 
 
-def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0) -> Verified:
+def verified(
+    matching: Matching,
+    planned: Sequence[PlannedQuery],
+    network: Network,
+    *,
+    seed: int = 0,
+    only: Collection[str] | None = None,
+) -> Verified:
     """Simulate all plans together, if any estimate has doubts, and replace the latencies of those that have.
 
     Hardware is as fast as it surely is, as for promises. The bounds are those of the simulation's confidence interval,
@@ -56,8 +63,10 @@ def verified(matching: Matching, planned: Sequence[PlannedQuery], network: Netwo
         planned: its queries with their plans.
         network: where they run.
         seed: of the simulation.
+        only: queries that are asked about; None: all.
     """
-    doubtful = {a.query for a in matching.assignments if a.chosen.estimate.doubts}
+    asked = [a for a in matching.assignments if only is None or a.query in only]
+    doubtful = {assignment.query for assignment in asked if assignment.chosen.estimate.doubts}
     if not doubtful:
         return Verified(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}

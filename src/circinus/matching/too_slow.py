@@ -1,0 +1,46 @@
+"""Frontiers without the plans that a simulation finds too slow, whatever formulas promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from circinus.estimation import Candidate
+from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.planning import Frontier, NearMiss, SingleRelaxation
+
+MOST_PLANS = 4
+"""So many plans of a query are tried in simulations at most; then it gets none."""
+
+_SLOWER = "slower in a simulation of all queries together"
+_TOO_SLOW = "the plans that formulas promise are slower in a simulation of all queries together"
+
+
+def without(frontier: Frontier, tried: Candidate, missed: Mapping[str, Candidate], plans: ProfiledPlans) -> Frontier:
+    """The frontier of a query without what is refused.
+
+    Args:
+        frontier: before.
+        tried: the query's plan.
+        missed: queries -> their plans as simulated, of which one at least is too slow beside `tried`; if the query
+            itself is among them, so far would its objective have to give way.
+        plans: which ones are refused.
+    """
+    left = plans.not_refused(frontier.candidates)
+    own = missed.get(tried.query)
+    reason = _SLOWER if own is not None else f"it would make {' and '.join(missed)} {_SLOWER} than promised"
+    near_misses = (NearMiss(own or tried, ("latency",), reason), *frontier.near_misses)
+    nearest = min((miss.candidate for miss in near_misses if miss.reason == _SLOWER), key=_slowest_s, default=None)
+    relaxed = () if left or nearest is None else (SingleRelaxation("latency", _slowest_s(nearest), nearest),)
+    return replace(
+        frontier,
+        candidates=left,
+        with_margin=plans.not_refused(frontier.with_margin),
+        near_misses=near_misses,
+        relaxations=relaxed,
+        reason="" if left else (_TOO_SLOW if own is not None else reason),
+    )
+
+
+def _slowest_s(candidate: Candidate) -> float:
+    return candidate.estimate.latency_s.upper
