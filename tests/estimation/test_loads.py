@@ -39,10 +39,14 @@ def test_one_bursty_stream_among_others_keeps_its_bursts_beside_their_rates() ->
     assert merged.modulation.rate_per_s == pytest.approx(merged.rate_per_s)
 
 
-def test_of_two_bursty_streams_the_more_uneven_one_keeps_its_bursts() -> None:
+def test_two_bursty_streams_are_one_whose_rate_varies_as_much_as_both() -> None:
     mild = Traffic(1.5, 0.1, 0.01, modulation=MarkovModulated((2.0, 1.0), (2.0, 2.0)))
     wild = Traffic(2.75, 0.1, 0.01, modulation=BURSTS)
-    assert Traffic.merged([mild, wild]).modulation == BURSTS.beside(1.5)
+    found = Traffic.merged([mild, Traffic(3.0, 0.1, 0.01), wild]).modulation
+    assert found is not None
+    assert found.rate_per_s == pytest.approx(7.25)
+    assert found.variance == pytest.approx(0.25 + 7**2 * 3 / 16)
+    assert BURSTS.memory_s > found.memory_s > 1.0
 
 
 def test_several_cameras_together_are_random_and_one_is_regular() -> None:

@@ -16,6 +16,9 @@ from circinus.queueing.arrivals import (
     Recorded,
     arrival_process,
 )
+from circinus.queueing.discipline import serve
+from circinus.queueing.load import StationLoad
+from circinus.queueing.station import Station
 from circinus.spec import BurstyArrivals, PeriodicArrivals, Query, RecordedArrivals
 
 WINDOWS_S = np.array([0.05, 0.13, 0.2, 0.37, 1.0, 1.3, 2.5, 6.0])
@@ -202,3 +205,44 @@ def test_bursts_leave_the_rate_of_the_query_as_it_is(
 def test_what_is_no_process_is_refused(make: object) -> None:
     with pytest.raises(PlanningError, match="found"):
         make()  # type: ignore[operator]
+
+
+PHASES = st.builds(
+    lambda calm, more, durations: MarkovModulated((calm + more, calm), durations),
+    st.floats(0.0, 10.0),
+    st.floats(0.5, 50.0),
+    st.tuples(st.floats(0.1, 100.0), st.floats(0.1, 100.0)),
+)
+
+
+@given(PHASES)
+def test_two_phases_are_known_by_their_moments(phases: MarkovModulated) -> None:
+    found = MarkovModulated.of_moments(phases.rate_per_s, phases.variance, phases.third_moment, phases.memory_s)
+    assert found.rates_per_s == pytest.approx(phases.rates_per_s, rel=1e-6, abs=1e-6)
+    assert found.durations_s == pytest.approx(phases.durations_s, rel=1e-6)
+
+
+@given(st.lists(PHASES, min_size=1, max_size=5), st.floats(0.0, 10.0))
+def test_streams_together_vary_as_much_as_all_of_them(streams: list[MarkovModulated], beside_per_s: float) -> None:
+    found = MarkovModulated.together(streams, beside_per_s)
+    rate_per_s = sum(stream.rate_per_s for stream in streams)
+    assert found.rate_per_s == pytest.approx(rate_per_s + beside_per_s)
+    assert min(found.rates_per_s) >= 0
+    assert found.variance == pytest.approx(sum(stream.variance for stream in streams))
+    long_s = np.array([1e9])
+    excess = sum((s.index_of_dispersion(long_s)[0] - 1) * s.rate_per_s for s in streams)
+    assert (found.index_of_dispersion(long_s)[0] - 1) * found.rate_per_s == pytest.approx(excess, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_bursty_streams_together_wait_about_as_long_as_they_do(count: int) -> None:
+    """At one station for all of them: much longer than if all but one of them came evenly."""
+    own = MarkovModulated((2 * 16 / count, 16 / count * 2 / 3), (10.0, 30.0))
+    rng = np.random.default_rng(3)
+    arrival_s = np.sort(np.concatenate([own.times_s(40_000.0, rng) for _ in range(count)]))
+    served = serve(Station("s", 2), [0.0, 0.0], arrival_s, np.full(len(arrival_s), 0.1))
+    together = MarkovModulated.together([own] * count, 0.0)
+    load = StationLoad(2, (1.0,), 0.0, 16.0, 0.1, 0.0, 1.0, modulation=together)
+    added_s, factor = load.response().at(rng.exponential(1.0, 50_000))
+    stays_s = served.end_s - arrival_s
+    assert np.quantile(added_s + 0.1 * factor, 0.95) == pytest.approx(np.quantile(stays_s, 0.95), rel=0.4)

@@ -58,8 +58,8 @@ class Traffic:
     def merged(cls, streams: Iterable[Traffic]) -> Traffic:
         """Several streams as one: rates add up, moments are those of the mixture.
 
-        Several regular streams are taken as random ones, which wait longer; of several with bursts those that make
-        queues most uneven keep them, beside the others' mean rates.
+        Several regular streams are taken as random ones, which wait longer; several with bursts as one with bursts
+        that vary as much.
         """
         parts = tuple(streams)
         if len(parts) == 1:
@@ -67,14 +67,9 @@ class Traffic:
         rate_per_s = sum(part.rate_per_s for part in parts)
         if rate_per_s <= 0:
             return cls(0.0, 0.0, 0.0)
-        bursty = max(
-            (part for part in parts if part.modulation is not None),
-            key=lambda part: part.modulation.unevenness if part.modulation is not None else 0.0,
-            default=None,
-        )
-        modulation = None
-        if bursty is not None and bursty.modulation is not None:
-            modulation = bursty.modulation.beside(rate_per_s - bursty.rate_per_s)
+        bursts = [part.modulation for part in parts if part.modulation is not None]
+        calm_per_s = sum(part.rate_per_s for part in parts if part.modulation is None)
+        modulation = MarkovModulated.together(bursts, calm_per_s) if bursts else None
         return cls(
             rate_per_s,
             sum(part.rate_per_s * part.mean_s for part in parts) / rate_per_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,10 +56,57 @@ class MarkovModulated:
         return int(self.rates_per_s[1] > self.rates_per_s[0])
 
     @property
-    def unevenness(self) -> float:
-        """Variance of the rate times how long it lasts, per second: how much it makes queues vary."""
+    def variance(self) -> float:
+        """Of the rate, in (requests per second) squared."""
         first, second = self.shares
-        return first * second * (self.rates_per_s[0] - self.rates_per_s[1]) ** 2 * self.memory_s
+        return first * second * (self.rates_per_s[0] - self.rates_per_s[1]) ** 2
+
+    @property
+    def third_moment(self) -> float:
+        """The third central moment of the rate."""
+        first, second = self.shares
+        return first * second * (second - first) * (self.rates_per_s[0] - self.rates_per_s[1]) ** 3
+
+    @classmethod
+    def of_moments(
+        cls, rate_per_s: float, variance: float, third_moment: float, memory_s: float, *, least_share: float = 0.0
+    ) -> MarkovModulated:
+        """The two phases whose rate has these moments, as far as it can without a rate below 0.
+
+        Args:
+            rate_per_s: mean.
+            variance: of the rate, above 0.
+            third_moment: the third central one of the rate.
+            memory_s: see `MarkovModulated.memory_s`.
+            least_share: of the time that is spent in bursts.
+        """
+        deviation = variance**0.5
+        skewness = third_moment / deviation**3
+        # 1 - s / (4 + s^2)^0.5 loses all digits where bursts are rare.
+        root = (4 + skewness**2) ** 0.5
+        share = 2 / (root * (root + skewness)) if skewness > 0 else (1 - skewness / root) / 2
+        share = min(max(share, least_share), 1 / (1 + variance / rate_per_s**2))
+        in_burst = rate_per_s + deviation * ((1 - share) / share) ** 0.5
+        calm = max(0.0, rate_per_s - deviation * (share / (1 - share)) ** 0.5)
+        return cls((in_burst, calm), (memory_s / (1 - share), memory_s / share))
+
+    @classmethod
+    def together(cls, streams: Sequence[MarkovModulated], beside_per_s: float) -> MarkovModulated:
+        """Several independent streams as one, beside `beside_per_s` more arrivals of a Poisson process.
+
+        Of several with the mean, variance and third central moment that the sum of their rates has, and with a memory
+        that gives the same index of dispersion over long windows (as Heffes and Lucantoni, 1986, match sources of
+        packetized voice).
+        """
+        if len(streams) == 1:
+            return streams[0].beside(beside_per_s)
+        rate_per_s = sum(stream.rate_per_s for stream in streams) + beside_per_s
+        variance = sum(stream.variance for stream in streams)
+        if variance <= 0:
+            return cls((rate_per_s, rate_per_s), streams[0].durations_s)
+        third_moment = sum(stream.third_moment for stream in streams)
+        memory_s = sum(stream.variance * stream.memory_s for stream in streams) / variance
+        return cls.of_moments(rate_per_s, variance, third_moment, memory_s)
 
     def beside(self, rate_per_s: float) -> MarkovModulated:
         """With more arrivals that come evenly as a Poisson process."""
@@ -83,9 +131,7 @@ class MarkovModulated:
     def index_of_dispersion(self, windows_s: FloatArray) -> FloatArray:
         """(w,) by the closed form of Heffes and Lucantoni, A Markov Modulated Characterization of Packetized Voice and
         Data Traffic, 1986."""
-        share, other = self.shares
-        variance = share * other * (self.rates_per_s[0] - self.rates_per_s[1]) ** 2
-        return 1.0 + 2.0 * variance * self.memory_s / self.rate_per_s * saturation(windows_s / self.memory_s)
+        return 1.0 + 2.0 * self.variance * self.memory_s / self.rate_per_s * saturation(windows_s / self.memory_s)
 
     def scaled(self, factor: float) -> MarkovModulated:
         """More or fewer requests in phases that last as long as before."""

@@ -103,16 +103,12 @@ def _evenly(times: FloatArray, test: DispersionTest, risk: float) -> Periodic | 
 def _bursts(seen: FloatArray, seen_s: float, test: DispersionTest, rate_per_s: float) -> MarkovModulated:
     """Two phases with this rate, index of dispersion and skewness, as far as two phases can have them."""
     excess, memory_s = _excess_and_memory(test)
-    deviation = (excess * rate_per_s / (2 * memory_s)) ** 0.5  # of the rate, from the limit of the index
+    variance = excess * rate_per_s / (2 * memory_s)  # of the rate, from the limit of the index
     window_s = float(test.windows_s[np.abs(np.log(test.windows_s / memory_s)).argmin()])
     counts = counts_in(seen, seen_s, window_s)
-    skewness = _third_moment_of_rate(counts, window_s, memory_s) / deviation**3
-    share = (1 - skewness / (4 + skewness**2) ** 0.5) / 2
-    # No burst is shorter than the windows see, and between bursts no fewer than no requests arrive.
-    share = min(max(share, 1 / len(counts)), 1 / (1 + (deviation / rate_per_s) ** 2))
-    in_burst = rate_per_s + deviation * ((1 - share) / share) ** 0.5
-    calm = max(0.0, rate_per_s - deviation * (share / (1 - share)) ** 0.5)
-    return MarkovModulated((in_burst, calm), (memory_s / (1 - share), memory_s / share))
+    third_moment = _third_moment_of_rate(counts, window_s, memory_s)
+    # No burst is shorter than the windows see.
+    return MarkovModulated.of_moments(rate_per_s, variance, third_moment, memory_s, least_share=1 / len(counts))
 
 
 def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
