@@ -83,7 +83,7 @@ class StationLoad:
         rates (Anick, Mitra and Sondhi, Bell System Technical Journal 61, 1982, for one source): the requests of a burst
         and those that come before the backlog is gone wait for an exponential time. A burst fills the queue as much as
         a Brownian motion with its drift and variance rises in an exponential time (Borodin and Salminen, Handbook of
-        Brownian Motion, 2002, part II, section 2.1), so that one that is just served fills it, too.
+        Brownian Motion, 2002), so that one that is just served fills it, too.
 
         Raises:
             PlanningError: servers would be busy all the time.
