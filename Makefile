@@ -21,8 +21,8 @@ $(READY): pyproject.toml
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
 	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(READY)  ## the whole test suite, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
