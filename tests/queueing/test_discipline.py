@@ -82,10 +82,10 @@ def test_a_batch_begins_when_it_is_full_or_the_oldest_has_waited_enough() -> Non
     station = Station("s", 1, (1.0, 1.0, 1.0), batch_wait_s=2.0)
     served = serve(station, [0.0], np.array([0.0, 0.5, 1.0, 4.0]), np.ones(4))
     np.testing.assert_allclose(served.start_s, [1.0, 1.0, 1.0, 6.0])
-    np.testing.assert_array_equal(served.batch, [3, 3, 3, 1])
+    np.testing.assert_array_equal(served.fill, [3, 3, 3, 1])
 
 
 @pytest.mark.parametrize("servers", [1, 3])
 def test_nobody_is_nothing(servers: int) -> None:
     served = serve(Station("s", servers), [0.0] * servers, np.zeros(0), np.zeros(0))
-    assert len(served.start_s) == len(served.end_s) == len(served.batch) == 0
+    assert len(served.start_s) == len(served.end_s) == len(served.fill) == 0

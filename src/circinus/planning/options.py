@@ -116,27 +116,43 @@ def option_table(
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     allowed = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = held & allowed[None, :, None]
-    coming = Coming.of(query)
-    for row, column, option in np.argwhere(available).tolist():
-        first = not rows.spec.after and columns.pools[column].site == query.source
-        if allocations[option].batch_size > 1 or not coming.plain(first=first):
-            full_s = float(batch_s[row, column, option])
-            square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
-            traffic = coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first)
-            ratios = rows.fill_ratios[row][option // len(utilization_targets)]
-            stations = promised_stations(
-                float(busy[row, column, option]),
-                traffic,
-                ratios,
-                rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
-                allocations[option].utilization_target,
-            )
-            draws = grid.exponentials(queue_name(rows.spec.name))
-            alone_s = rows.scenarios_s[row] * (slowdown[row, column, option] / ratios[-1])
-            node_s[row, column, option] = longest_s([time_at(s, ratios[-1], draws) for s in stations], alone_s)
+    _follow_stations(node_s, available, rows, columns, grid, query, allocations, batch_s)
     unfit = int((~held & allowed[None, :, None]).sum())
     kept = _undominated(available, node_s, resources, slack_s)
     return OptionTable(allocations, kept, node_s, resources, unfit, int(available.sum() - kept.sum()))
+
+
+def _follow_stations(
+    node_s: FloatArray,
+    available: BoolArray,
+    rows: OperatorRows,
+    columns: ResourceColumns,
+    grid: ScenarioGrid,
+    query: Query,
+    allocations: Sequence[Allocation],
+    batch_s: FloatArray,
+) -> None:
+    """Replace the times (rows, pools, options, scenarios) of options whose requests do not come one by one and at
+    random, or that serve in batches: each is a station of its own."""
+    coming, draws = Coming.of(query), grid.exponentials(queue_name(rows.spec.name))
+    targets = len(allocations) // len(rows.sizes)
+    for row, column, option in np.argwhere(available).tolist():
+        first = not rows.spec.after and columns.pools[column].site == query.source
+        allocation, full_s = allocations[option], float(batch_s[row, column, option])
+        if allocation.batch_size == 1 and coming.plain(first=first):
+            continue
+        square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
+        ratios = rows.fill_ratios[row][option // targets]
+        stations = promised_stations(
+            query.rate_per_s * full_s / allocation.batch_size,
+            coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first),
+            ratios,
+            rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
+            allocation.utilization_target,
+        )
+        slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
+        alone_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
+        node_s[row, column, option] = longest_s([time_at(s, ratios[-1], draws) for s in stations], alone_s)
 
 
 def _allows(operator: OperatorSpec, pool: Pool) -> bool:

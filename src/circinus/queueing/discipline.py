@@ -29,7 +29,7 @@ class Served:
     """(m,) m <= n."""
     end_s: FloatArray
     """(m,)"""
-    batch: IntArray
+    fill: IntArray
     """(m,) how many were in the same batch."""
 
 

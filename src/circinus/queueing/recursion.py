@@ -116,7 +116,7 @@ def _computed(
     arrival_s = moments[_last_of_groups(groups)] / rate_per_s
     served = serve(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
     kept = slice(_WARM_UP, None)
-    wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.batch[kept], alone_s[kept]
+    wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.fill[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill
     # Times that are late have few digits behind the point: what others add is never less than nothing.
     others_s = np.maximum(0.0, (served.end_s - served.start_s)[kept] - factor * own_s)

@@ -45,4 +45,4 @@ class OneStation:
         order = np.arange(self._served, self._served + begun)
         self._served += begun
         came = waiting.chosen(slice(0, begun))
-        return Exits(came.visit, came.request, came.time_s, order, served.start_s, served.end_s, served.batch)
+        return Exits(came.visit, came.request, came.time_s, order, served.start_s, served.end_s, served.fill)
