@@ -24,8 +24,11 @@ FloatArray = NDArray[np.floating]
 USABLE_LINK_SHARE = 0.7
 """Share of a link's bandwidth that plans may take together; promises are made at this utilisation."""
 
-_SEVERAL = 1.5
+_SEVERAL = 1.15
 """From so many on, requests that leave an operator in batches are not independent behind it."""
+
+_NOTICEABLE = 0.01
+"""Share of a latency below which nothing is said of what may be longer."""
 
 DEFAULT_PERCENTILE = 95.0
 """The percentile that is estimated for a query without a latency objective."""
@@ -94,9 +97,10 @@ class Estimator:
         self._sinks = pipeline.sinks()
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
-        grid = self._percentile.grid
         self._stages: Stages = alike._stages if alike else Stages(query, self._percentile)
-        self._transfers: Transfers = alike._transfers if alike else Transfers(query, network, grid, usable_link_share)
+        self._transfers: Transfers = (
+            alike._transfers if alike else Transfers(query, network, self._percentile, usable_link_share)
+        )
         self._sizes = self._transfers.sizes(profile)
         accuracy = query.slos.accuracy
         self._accuracy_odds = (
@@ -119,9 +123,8 @@ class Estimator:
         """
         timeline = self._follow(plan, conditions)
         latency_s = self._percentile.of(timeline.latency_s)
-        if any(self._stages.allowance(operator) > 1 for operator in self._profile.operators.values()):
-            cautious_s = self._percentile.of(self._follow(plan, conditions, cautious=True).latency_s)
-            latency_s = replace(latency_s, upper=max(latency_s.upper, cautious_s.upper))
+        cautious_s = self._percentile.of(self._follow(plan, conditions, cautious=True).latency_s)
+        latency_s = replace(latency_s, upper=max(latency_s.value, cautious_s.upper))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, promise=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
@@ -136,6 +139,7 @@ class Estimator:
                 *timeline.doubts,
                 *(() if conditions is None else self._link_doubts(links, conditions)),
                 *(() if conditions is None else self._batches_on_links(timeline, sent_to)),
+                *(() if conditions is None else _several_values(links, float(timeline.latency_s.mean()))),
             ),
         )
         return Candidate(
@@ -179,7 +183,7 @@ class Estimator:
         Args:
             plan: as of `candidate`; so are errors.
             conditions: as of `candidate`.
-            cautious: with service times stretched by the allowance for few items, as upper bounds are.
+            cautious: with service times and loads as few items allow them to be, as upper bounds are.
         """
         return self._follow(plan, conditions, cautious=cautious).latency_s
 
@@ -195,7 +199,8 @@ class Estimator:
         for operator in self._order:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
-            ready, transfer_s, last = self._gather(operator.after or (INPUT,), finish, sites, pool.site, conditions)
+            parents = operator.after or (INPUT,)
+            ready, transfer_s, last = self._gather(parents, finish, sites, pool.site, conditions, cautious=cautious)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
             finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
@@ -218,7 +223,9 @@ class Estimator:
                     service_s=stage.mean_service_s,
                 )
             )
-        latency_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
+        latency_s, return_s, _ = self._gather(
+            self._sinks, finish, sites, self._query.source, conditions, cautious=cautious
+        )
         return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts), frozenset(batched))
 
     def _gather(
@@ -228,15 +235,18 @@ class Estimator:
         sites: dict[str, str],
         target: str,
         conditions: Conditions | None,
+        *,
+        cautious: bool,
     ) -> tuple[FloatArray, float, dict[str, float]]:
         """When the outputs of all `producers` are at `target`, the mean transfer of the one that comes last, and how
         often each one does."""
         transfers = [self._transfers.transfer(self._sizes[p], sites[p], target, conditions) for p in producers]
-        arrivals = [finish[p] + transfer.seconds for p, transfer in zip(producers, transfers, strict=True)]
+        seconds = [transfer.cautious_s if cautious else transfer.seconds for transfer in transfers]
+        arrivals = [finish[p] + taken_s for p, taken_s in zip(producers, seconds, strict=True)]
         if len(producers) == 1:
             return arrivals[0], transfers[0].mean_s, {producers[0]: 1.0}
         last = np.argmax(arrivals, axis=0)
-        waited = np.choose(last, [np.broadcast_to(transfer.seconds, last.shape) for transfer in transfers])
+        waited = np.choose(last, [np.broadcast_to(taken_s, last.shape) for taken_s in seconds])
         often = np.bincount(last, minlength=len(producers)) / len(last)
         shares = dict(zip(producers, often.tolist(), strict=True))
         return np.maximum.reduce(arrivals), float(waited.mean()), shares
@@ -261,6 +271,15 @@ class Estimator:
                     f"query {self._query.name}: found a plan that uses pool {pool}, expected one of "
                     f"{', '.join(self._pools)}"
                 )
+
+
+def _several_values(links: tuple[LinkUse, ...], latency_s: float) -> tuple[str, ...]:
+    """What to say of links that get several values of a request, which may wait for each other."""
+    return tuple(
+        f"link {use.link.name}: values of one request may wait for each other"
+        for use in links
+        if use.others_s > _NOTICEABLE * latency_s
+    )
 
 
 def _in_batches(operator: OperatorSpec, batched: Collection[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
 from circinus.estimation.fills import fill_ratios
 from circinus.estimation.percentiles import Percentile
+from circinus.estimation.tails import UNBOUNDED
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import OperatorProfile
 from circinus.queueing.load import StationLoad
@@ -32,7 +33,7 @@ class Stage:
     node_s: FloatArray
     """(scenarios,) wait and service."""
     cautious_s: FloatArray
-    """The same with the service time stretched by the allowance for few items."""
+    """The same with the service time, and the load that requests wait under, as few items allow them to be."""
     mean_wait_s: float
     """Over the scenarios."""
     mean_service_s: float
@@ -56,22 +57,22 @@ class _Measured:
     mean_s: float
     square_s2: float
     cube_s3: float
-    allowance: float
-    """At least 1: for the percentile of times measured on few items."""
+    mean_factor: float
+    """At least 1: what the mean of all may be over that of few items."""
     stretched_s: FloatArray
-    """The scenarios with the allowance."""
+    """The scenarios with the allowance for a percentile of times measured on few items."""
 
     @classmethod
     def of(cls, profile: OperatorProfile, percentile: Percentile) -> _Measured:
         service_s = profile.service_s
-        scenarios_s, allowance = service_s[percentile.grid.items(len(service_s))], percentile.allowance.of(service_s)
+        scenarios_s = service_s[percentile.grid.items(len(service_s))]
         return cls(
             scenarios_s,
             float(service_s.mean()),
             float((service_s**2.0).mean()),
             float((service_s**3.0).mean()),
-            allowance,
-            scenarios_s * allowance,
+            percentile.allowance.of_mean(service_s),
+            scenarios_s * percentile.allowance.of(service_s),
         )
 
 
@@ -111,10 +112,6 @@ class Stages:
             stage = self._promised[key] = self._compute(operator, profile, pool, allocation, None)
         return stage
 
-    def allowance(self, profile: OperatorProfile) -> float:
-        """The factor on an operator's service times with which the percentile's bound keeps its risk."""
-        return self._of(profile).allowance
-
     def _of(self, profile: OperatorProfile) -> _Measured:
         measured = self._measured.get(profile)
         if measured is None:
@@ -150,6 +147,7 @@ class Stages:
             demand=replica_demand(operator, pool, allocation.cpus, profile.peak_memory_bytes),
             busy_replicas=traffic.busy / allocation.batch_size,
             traffic=traffic,
+            mean_factor=measured.mean_factor,
             fill_ratios=ratios,
             batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
@@ -161,12 +159,13 @@ class Stages:
             stations = (loaded_station(use.deployment, conditions),)
         draws = self._percentile.grid.exponentials(queue_name(operator.name))
         times = [time_at(station, ratios[-1], draws) for station in stations]
+        slower = [slower_time_at(station, use.mean_factor, ratios[-1], draws) for station in stations]
         node_s = longest_s(times, measured.scenarios_s * slowness)
         mean_wait_s = max(time.mean_wait_s for time in times)
         return Stage(
             use=use,
             node_s=node_s,
-            cautious_s=longest_s(times, measured.stretched_s * slowness),
+            cautious_s=longest_s(slower, measured.stretched_s * slowness),
             mean_wait_s=mean_wait_s,
             mean_service_s=float(node_s.mean()) - mean_wait_s,
             mean_fill=max(time.mean_fill for time in times),
@@ -226,6 +225,17 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
     added_s, factor = response.at(exponentials)
     factor = factor * (full_ratio / station.fill_ratios[-1])
     return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
+
+
+def slower_time_at(station: StationLoad, factor: float, full_ratio: float, exponentials: FloatArray) -> StationTime:
+    """The time at a station whose servers take `factor` times as long as they seem to, for requests that do not.
+
+    Where the servers would be busy all the time it is `UNBOUNDED`. Other arguments are those of `time_at`.
+    """
+    slower = station.slower(factor)
+    if factor > 1 and slower.utilization >= 1:
+        return StationTime(np.full(len(exponentials), UNBOUNDED), 0.0, UNBOUNDED, len(station.fill_ratios))
+    return time_at(slower, full_ratio, exponentials)
 
 
 def longest_s(times: Sequence[StationTime], alone_s: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What a percentile of service times may still be beyond the slowest of few items."""
+"""What service times may be beyond those of few items: a percentile, and the mean."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ class TailAllowance:
         logs = np.log(np.maximum(service_s, _SHORTEST_S))
         beyond = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
         return math.exp(min(max(0.0, beyond), math.log(UNBOUNDED)))
+
+    def of_mean(self, service_s: FloatArray) -> float:
+        """The factor, at least 1, on the mean of (n,) seconds beyond which the true mean is with probability `risk`.
+
+        What requests wait for grows with how busy servers are, and so much faster than the mean of their service. The
+        bound is Student's, as of a normal sample: of means of some ten items nearly so whatever the distribution. The
+        quantile is that of Abramowitz & Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
+        """
+        items, sure = len(service_s), max(0.0, NormalDist().inv_cdf(1 - self.risk))
+        mean_s = float(service_s.mean())
+        if sure == 0 or mean_s <= 0:
+            return 1.0
+        if items < 2:
+            return UNBOUNDED
+        student = sure + (sure**3 + sure) / (4 * (items - 1))
+        return 1.0 + student * float(service_s.std(ddof=1)) / mean_s / math.sqrt(items)
 
     def stretched(self, service_s: FloatArray) -> FloatArray:
         """The seconds times the factor."""

@@ -18,7 +18,8 @@ from circinus.errors import PlanningError
 from circinus.estimation.coming import Coming
 from circinus.estimation.conditions import Conditions, station_load
 from circinus.estimation.estimate import LinkUse
-from circinus.estimation.scenarios import ScenarioGrid
+from circinus.estimation.percentiles import Percentile
+from circinus.estimation.tails import UNBOUNDED
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.load import StationLoad
@@ -62,11 +63,17 @@ def link_station(traffic: Traffic, utilization: float | None = None) -> StationL
     return station_load(1, traffic)
 
 
-def wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
-    """(n,) the wait for a link at n draws."""
-    if station.plain:
-        return station.wait(station.utilization).at(exponentials)
-    return station.response().at(exponentials)[0]
+def wait_at(station: StationLoad, exponentials: FloatArray, mean_factor: float = 1.0) -> FloatArray:
+    """(n,) the wait for a link at n draws, if it takes `mean_factor` times as long for values as it seems to.
+
+    Where it would be busy all the time the wait is `UNBOUNDED`.
+    """
+    slower = station.slower(mean_factor)
+    if mean_factor > 1 and slower.utilization >= 1:
+        return np.full(len(exponentials), UNBOUNDED)
+    if slower.plain:
+        return slower.wait(slower.utilization).at(exponentials)
+    return slower.response().at(exponentials)[0]
 
 
 def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
@@ -99,10 +106,12 @@ class Transfer:
 
     seconds: FloatArray | float
     """(scenarios,), or 0 within a site."""
+    cautious_s: FloatArray | float
+    """The same where links are as loaded as few items allow them to be."""
     mean_s: float
 
 
-_NONE = Transfer(0.0, 0.0)
+_NONE = Transfer(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,25 +124,28 @@ class Sizes:
     mean_bytes: float
     square_bytes2: float
     cube_bytes3: float
+    mean_factor: float
+    """At least 1: what the mean of all may be over that of few items."""
     first: bool
     """Whether they come straight from the source."""
 
     @classmethod
-    def of(cls, measured_bytes: FloatArray, grid: ScenarioGrid, *, first: bool) -> Sizes:
+    def of(cls, measured_bytes: FloatArray, percentile: Percentile, *, first: bool) -> Sizes:
         """From the measured sizes (n,) of n items."""
-        scenarios_bytes = measured_bytes[grid.items(len(measured_bytes))]
+        scenarios_bytes = measured_bytes[percentile.grid.items(len(measured_bytes))]
         mean, square, cube = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
-        return cls(measured_bytes, scenarios_bytes, mean, square, cube, first)
+        factor = percentile.allowance.of_mean(measured_bytes)
+        return cls(measured_bytes, scenarios_bytes, mean, square, cube, factor, first)
 
 
 class Transfers:
     """The transfers of all plans of one query, under any configuration."""
 
-    def __init__(self, query: Query, network: Network, grid: ScenarioGrid, usable_link_share: float) -> None:
+    def __init__(self, query: Query, network: Network, percentile: Percentile, usable_link_share: float) -> None:
         self._query = query
         self._coming = Coming.of(query)
         self._network = network
-        self._grid = grid
+        self._percentile = percentile
         self._usable_share = usable_link_share
         self._sizes: dict[int, Sizes] = {}
         self._promised: dict[tuple[Sizes, str, str], Transfer] = {}
@@ -146,7 +158,9 @@ class Transfers:
         for producer, measured_bytes in sent.items():
             known = self._sizes.get(id(measured_bytes))  # `Sizes` keeps the array, so its identity is not reused
             if known is None:
-                known = self._sizes[id(measured_bytes)] = Sizes.of(measured_bytes, self._grid, first=producer == INPUT)
+                known = self._sizes[id(measured_bytes)] = Sizes.of(
+                    measured_bytes, self._percentile, first=producer == INPUT
+                )
             found[producer] = known
         return found
 
@@ -206,7 +220,14 @@ class Transfers:
                 f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
                 f"source"
             )
-        use = LinkUse(link, rate_per_s * sum(size.mean_bytes for size in sent), traffic)
+        seconds = [size.mean_bytes / link.bandwidth_bytes_per_s for size in sent]
+        use = LinkUse(
+            link,
+            rate_per_s * sum(size.mean_bytes for size in sent),
+            traffic,
+            mean_factor=max(size.mean_factor for size in sent),
+            others_s=sum(seconds) - min(seconds),
+        )
         if promise:
             self._promised_uses[link, sent] = use
         return use
@@ -223,19 +244,23 @@ class Transfers:
         )
 
     def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
-        total_s = np.zeros(self._grid.count)
+        grid = self._percentile.grid
+        total_s, cautious_s = np.zeros(grid.count), np.zeros(grid.count)
         path = path_between(self._network, source, target)
         queued = path if conditions is None else narrowest(path, conditions)
         for link in path:
             wait_s: FloatArray = np.zeros(1)
+            longer_s = wait_s
             if link in queued:
                 if conditions is None:
                     station = link_station(self._traffic(link, sizes), self._usable_share)
                 else:
                     station = loaded_station(link, conditions)
-                wait_s = wait_at(station, self._grid.exponentials(queue_name(link)))
+                draws = grid.exponentials(queue_name(link))
+                wait_s, longer_s = wait_at(station, draws), wait_at(station, draws, sizes.mean_factor)
             total_s += crossing_s(link, sizes.scenarios_bytes, wait_s)
-        return Transfer(total_s, float(total_s.mean()))
+            cautious_s += crossing_s(link, sizes.scenarios_bytes, longer_s)
+        return Transfer(total_s, cautious_s, float(total_s.mean()))
 
 
 def narrowest(path: Sequence[DirectedLink], conditions: Conditions) -> tuple[DirectedLink, ...]:

@@ -35,7 +35,7 @@ class LongerWaits:
         self._stations = {
             queue: (_station(queue, before), _station(queue, now)) for queue in touched if _known(queue, before)
         }
-        self._longer_s: dict[tuple[ScenarioGrid, Queue], float] = {}
+        self._longer_s: dict[tuple[ScenarioGrid, Queue, float], float] = {}
 
     def latency_s(self, plan: Candidate, upper_s: float, risk: float) -> float:
         """An upper bound of the latency of a plan now.
@@ -50,27 +50,29 @@ class LongerWaits:
         """
         grid = ScenarioGrid.for_risk(risk, plan.estimate.percentile)
         sent = len(plan.deployments) + 1
-        longer_s = sum(
-            self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
-            for queue in queues(plan)
-            if queue in self._stations
-        )
+        longer_s = sum(self._most_s(grid, use.deployment, use.mean_factor) for use in plan.deployments)
+        longer_s += sent * sum(self._most_s(grid, crossing.link, crossing.mean_factor) for crossing in plan.links)
         return upper_s + longer_s + (upper_s * _ROUNDING if longer_s else 0.0)
 
-    def _most_s(self, grid: ScenarioGrid, queue: Queue) -> float:
-        key = (grid, queue)
+    def _most_s(self, grid: ScenarioGrid, queue: Queue, mean_factor: float) -> float:
+        """By how much waits grow at a queue, whether servers take as long as they seem to or as few items allow."""
+        if queue not in self._stations:
+            return 0.0
+        key = (grid, queue, mean_factor)
         if key not in self._longer_s:
             name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
-            self._longer_s[key] = _longer_s(*self._stations[queue], grid.exponentials(name))
+            draws, (before, now) = grid.exponentials(name), self._stations[queue]
+            slower_s = _longer_s(before.slower(mean_factor), now.slower(mean_factor), draws)
+            self._longer_s[key] = max(slower_s, _longer_s(before, now, draws) if mean_factor > 1 else 0.0)
         return self._longer_s[key]
 
 
 def _longer_s(before: StationLoad, now: StationLoad, draws: FloatArray) -> float:
     """The most by which a wait is longer at any of the draws (n,).
 
-    How long batches take depends on the load, too, and that is not bounded here: infinite.
+    How long batches take depends on the load, too, and that is not bounded here: infinite, as where nothing is.
     """
-    if len(now.fill_ratios) > 1:
+    if len(now.fill_ratios) > 1 or max(before.utilization, now.utilization) >= 1:
         return math.inf
     return float((wait_at(now, draws) - wait_at(before, draws)).max())
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from circinus.estimation.coming import Coming
 from circinus.estimation.conditions import whole_replicas
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import longest_s, promised_stations, queue_name, time_at
+from circinus.estimation.stages import longest_s, promised_stations, queue_name, slower_time_at
+from circinus.estimation.tails import UNBOUNDED
 from circinus.planning.dominance import SLACK
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resources import AMOUNTS, ResourceColumns
@@ -109,11 +110,20 @@ def option_table(
     replicas = whole_replicas(busy, targets)
     resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
     servers = np.where(held, replicas, 1.0)  # millions of replicas would take long, and no pool holds them
-    wait = waiting(servers, targets, batch_s, rows.scv[:, None, None], service_skew=rows.skew[:, None, None])
+    factor = rows.mean_factor[:, None, None]
+    busy_always = targets * factor >= 1
+    wait = waiting(
+        servers,
+        np.where(busy_always, targets, targets * factor),
+        batch_s * factor,
+        rows.scv[:, None, None],
+        service_skew=rows.skew[:, None, None],
+    )
     dtype = rows.scenarios_s.dtype
     exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
+    node_s[np.broadcast_to(busy_always, batch_s.shape)] = UNBOUNDED
     allowed = np.array([pool in (None, p.name) and _allows(rows.spec, p) for p in columns.pools], dtype=np.bool_)
     available = held & allowed[None, :, None]
     _follow_stations(node_s, available, rows, columns, grid, query, allocations, batch_s)
@@ -152,7 +162,8 @@ def _follow_stations(
         )
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         alone_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
-        node_s[row, column, option] = longest_s([time_at(s, ratios[-1], draws) for s in stations], alone_s)
+        times = [slower_time_at(s, float(rows.mean_factor[row]), ratios[-1], draws) for s in stations]
+        node_s[row, column, option] = longest_s(times, alone_s)
 
 
 def _allows(operator: OperatorSpec, pool: Pool) -> bool:

@@ -36,6 +36,8 @@ class ProducerRows:
     """(rows, scenarios)"""
     mean_bytes: FloatArray
     """(rows,)"""
+    mean_factor: FloatArray
+    """(rows,) what the mean of all items may be over that of those measured; promises are made at it."""
     scv: FloatArray
     """(rows,) squared coefficient of variation of the sizes."""
     skew: FloatArray
@@ -51,6 +53,8 @@ class OperatorRows:
     """(rows, scenarios) seconds for one item alone on the fewest CPUs, stretched by the allowance for few items."""
     mean_s: FloatArray
     """(rows,)"""
+    mean_factor: FloatArray
+    """(rows,) what the mean of all items may be over that of those measured; promises are made at it."""
     scv: FloatArray
     """(rows,)"""
     skew: FloatArray
@@ -124,7 +128,7 @@ def arrays_of(
     dtype: type[np.floating],
 ) -> ProfileArrays:
     """Lay out some configurations of `profile`, at least one."""
-    order, grid = pipeline.topological_order(), percentile.grid
+    order = pipeline.topological_order()
     producers = range(len(order) + 1)
     index = {operator.name: position + 1 for position, operator in enumerate(order)}
     rows = np.zeros((len(measured), len(order) + 1), dtype=np.int64)
@@ -152,9 +156,9 @@ def arrays_of(
         rows=rows[sorting],
         population=profile.dataset_items - profile.held_out_items,
         producers=(
-            _producer_rows([c.input_bytes for c in first[0]], grid, dtype),
+            _producer_rows([c.input_bytes for c in first[0]], percentile, dtype),
             *(
-                _producer_rows([c.operators[o.name].output_bytes for c in owners], grid, dtype)
+                _producer_rows([c.operators[o.name].output_bytes for c in owners], percentile, dtype)
                 for o, owners in zip(order, first[1:], strict=True)
             ),
         ),
@@ -179,8 +183,17 @@ def _with_shared_profiles(
     )
 
 
-def _producer_rows(sizes: Sequence[NDArray[np.float64]], grid: ScenarioGrid, dtype: type[np.floating]) -> ProducerRows:
-    return ProducerRows(_scenarios(sizes, grid, dtype), *_moments(sizes))
+def _producer_rows(
+    sizes: Sequence[NDArray[np.float64]], percentile: Percentile, dtype: type[np.floating]
+) -> ProducerRows:
+    mean_bytes, scv, skew = _moments(sizes)
+    return ProducerRows(
+        scenarios_bytes=_scenarios(sizes, percentile.grid, dtype),
+        mean_bytes=mean_bytes,
+        mean_factor=np.array([percentile.allowance.of_mean(sizes_bytes) for sizes_bytes in sizes]),
+        scv=scv,
+        skew=skew,
+    )
 
 
 def _operator_rows(
@@ -195,6 +208,7 @@ def _operator_rows(
         spec=spec,
         scenarios_s=_scenarios(stretched, percentile.grid, dtype),
         mean_s=mean_s,
+        mean_factor=np.array([percentile.allowance.of_mean(service_s) for service_s in services]),
         scv=scv,
         skew=skew,
         memory_bytes=np.array([profile.peak_memory_bytes for profile in profiles]),

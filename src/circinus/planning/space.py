@@ -12,6 +12,7 @@ from circinus.estimation.coming import Coming
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
+from circinus.estimation.tails import UNBOUNDED
 from circinus.estimation.transfer import crossing_s, link_station, path_between, queue_name, wait_at
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileArrays
@@ -135,14 +136,20 @@ def _waits(
     first: bool,
 ) -> FloatArray:
     """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
-    mean_s = producer.mean_bytes / link.bandwidth_bytes_per_s
+    mean_s, factor = producer.mean_bytes / link.bandwidth_bytes_per_s, producer.mean_factor
     if coming.plain(first=first):
-        return waiting(1, utilization, mean_s, producer.scv, service_skew=producer.skew).at(draws)
+        always = utilization * factor >= 1
+        busy = np.where(always, utilization, utilization * factor)
+        wait_s = waiting(1, busy, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
+        wait_s[always] = UNBOUNDED
+        return wait_s
     rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), strict=True)
-    traffics = [
-        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first) for mean, scv, skew in rows
+    stations = [
+        link_station(coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first), utilization)
+        for mean, scv, skew in rows
     ]
-    return np.stack([wait_at(link_station(traffic, utilization), draws) for traffic in traffics]).astype(draws.dtype)
+    waits_s = [wait_at(station, draws, times) for station, times in zip(stations, factor.tolist(), strict=True)]
+    return np.stack(waits_s).astype(draws.dtype)
 
 
 def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +13,7 @@ from circinus.queueing.formulas import Wait, waiting
 from circinus.queueing.recursion import INDEPENDENT, response_by_recursion
 from circinus.queueing.response import MIDDLES, Response, mean_size, mixture
 
-MOST_UTILIZATION = 0.8
+MOST_UTILIZATION = 0.7
 """Beyond it far percentiles depend on more than means and variances."""
 MOST_SCV = 2.0
 """Of service times; beyond it rare ones decide."""
@@ -23,6 +23,8 @@ _NEARLY_FULL = 0.85
 """A station that bursts load no more than this is taken to settle within a burst."""
 _ALONE = 1.05
 """Up to so many at once, requests count as coming one by one."""
+_ROUNDING = 1e-6
+"""A utilisation beyond a limit by less is at it: that of what was sized for it."""
 _LEAST_LOAD = 1e-7
 """Where batches wait to fill, requests that ask for less than this of the capacity are taken to ask for it."""
 
@@ -75,6 +77,10 @@ class StationLoad:
     def _one_by_one(self) -> bool:
         return len(self.fill_ratios) == 1 and not self._regular and mean_size(self.groups) <= _ALONE
 
+    def slower(self, factor: float) -> StationLoad:
+        """With servers that take `factor` times as long."""
+        return self if factor == 1 else replace(self, alone_s=self.alone_s * factor)
+
     def response(self) -> Response:
         """The time at the station; computed once for equal stations.
 
@@ -121,7 +127,7 @@ class StationLoad:
     def doubts(self) -> tuple[str, ...]:
         """Why the response is no more than a guess; empty where it is good (see `formulas.waiting`)."""
         found = []
-        if self.utilization > MOST_UTILIZATION:
+        if self.utilization > MOST_UTILIZATION + _ROUNDING:
             found.append(f"it is busy for {self.utilization:.0%} of the time")
         if self.modulation is not None:
             found.append("requests come in bursts")
