@@ -371,3 +371,53 @@ def _served(ready: np.ndarray, service: np.ndarray, servers: int) -> np.ndarray:
         server = int(free.argmin())
         end[index] = free[server] = max(free[server], ready[index]) + service[index]
     return end
+
+
+def _loaded_latency_s(service_s: np.ndarray, busy: float) -> Bounded:
+    """p95 of one replica that requests would keep so busy if each took a tenth of a second in the mean."""
+    pipeline = _pipeline({"a": ()})
+    profile, query = _profile(pipeline, {"a": service_s}), _query(busy / 0.1)
+    estimator = Estimator(query, pipeline, profile, _network())
+    plan = _plan(profile, {"a": "device"}, Allocation(1.0, 1, 0.95))
+    conditions = merge([estimator.candidate(plan)], {plan.deployment_of("a"): 1})
+    return estimator.candidate(plan, conditions).estimate.latency_s
+
+
+@pytest.mark.parametrize("busy", [0.3, 0.8])
+def test_bounds_keep_their_risk_where_few_items_say_how_busy_replicas_are(busy: float) -> None:
+    rng = np.random.default_rng(3)
+
+    def drawn(items: int) -> np.ndarray:
+        return np.asarray(0.1 * np.exp(0.4 * rng.standard_normal(items) - 0.08))
+
+    truth_s = _loaded_latency_s(drawn(50_000), busy).value
+    found, missed = 0, 0
+    for _ in range(150):
+        service_s = drawn(60)
+        if service_s.mean() * busy / 0.1 < 0.95:  # otherwise such a plan would not be looked at
+            found += 1
+            missed += _loaded_latency_s(service_s, busy).upper < truth_s
+    assert found > 100
+    assert missed / found < 0.1
+
+
+def test_where_replicas_may_be_busy_all_the_time_nothing_is_promised() -> None:
+    unsure_s = np.tile([0.01, 0.19], 8)
+    assert _loaded_latency_s(unsure_s, 0.8).upper >= 1e12
+    assert _loaded_latency_s(unsure_s, 0.8).value < 10
+    assert _loaded_latency_s(np.full(16, 0.1), 0.8).upper < 10
+
+
+def test_values_of_one_request_on_one_link_are_doubted() -> None:
+    """The input for b is not across yet when the output of a comes to the link."""
+    pipeline = _pipeline({"a": (), "b": (), "c": ("a", "b")})
+    services_s = dict.fromkeys("abc", np.full(10, 0.001))
+    profile = _profile(pipeline, services_s, {"a": np.full(10, 5e4)})
+    estimator = Estimator(_query(), pipeline, profile, _network())
+    for pools, doubted in (
+        ({"a": "device", "b": "edge", "c": "edge"}, True),
+        ({"a": "edge", "b": "edge", "c": "edge"}, False),
+    ):
+        plan = _plan(profile, pools)
+        estimate = estimator.candidate(plan, merge([estimator.candidate(plan)])).estimate
+        assert ("link device->edge: values of one request may wait for each other" in estimate.doubts) == doubted
