@@ -421,3 +421,39 @@ def test_values_of_one_request_on_one_link_are_doubted() -> None:
         plan = _plan(profile, pools)
         estimate = estimator.candidate(plan, merge([estimator.candidate(plan)])).estimate
         assert ("link device->edge: values of one request may wait for each other" in estimate.doubts) == doubted
+
+
+def _unsure_input(bandwidth: float, rate: float) -> Candidate:
+    """Inputs whose sizes vary widely cross a link to the edge."""
+    pipeline = _pipeline({"a": ()})
+    profile = replace(_profile(pipeline, {"a": np.full(16, 1e-4)}), input_bytes=np.tile([1e4, 1.9e5], 8))
+    return Estimator(_query(rate), pipeline, profile, _network(bandwidth=bandwidth)).candidate(
+        _plan(profile, {"a": "edge"})
+    )
+
+
+def test_few_items_leave_open_how_busy_links_get_by_the_querys_own_values_only() -> None:
+    alone = _unsure_input(bandwidth=1e6, rate=6.0).estimate.latency_s
+    among = _unsure_input(bandwidth=1e6, rate=0.06).estimate.latency_s
+    assert alone.value == pytest.approx(among.value)
+    assert alone.upper > 1.3 * among.upper
+
+
+def test_what_is_not_promised_is_not_said_to_be_likelier_than_what_is() -> None:
+    """The bound misses the limit only because the replica may be busier than it seems."""
+    rng = np.random.default_rng(0)
+    service_s = 0.1 * rng.gamma(4.0, 0.25, 80)
+    estimates = {}
+    for limit_s in (0.5, 2.0, 8.0):
+        pipeline = _pipeline({"a": ()})
+        profile = _profile(pipeline, {"a": service_s})
+        slos = Slos(latency=LatencySlo(limit=limit_s))
+        query = _query(1.0).model_copy(update={"slos": slos})
+        plan = _plan(profile, {"a": "device"}, Allocation(1.0, 1, 0.8))
+        estimate = Estimator(query, pipeline, profile, _network()).candidate(plan).estimate
+        assert estimate.odds is not None
+        estimates[limit_s] = (estimate.violations(slos), estimate.odds.latency)
+    assert any(missed for missed, _ in estimates.values())
+    assert not all(missed for missed, _ in estimates.values())
+    for missed, odds in estimates.values():
+        assert odds <= 0.95 if missed else odds >= 0.95

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.matching.waits import _longer_s
+from circinus.queueing.formulas import waiting
 from circinus.queueing.load import StationLoad
 
 LOADS = st.builds(
@@ -36,3 +38,33 @@ def test_no_draw_waits_longer_than_said_and_one_does(before: StationLoad, now: S
 def test_how_long_batches_take_is_not_bounded() -> None:
     batches = StationLoad(1, (1.0, 1.5), 0.0, 1.0, 0.1, 0.0, 1.0)
     assert _longer_s(batches, batches, np.array([1.0])) == math.inf
+
+
+@given(LOADS, LOADS, DRAWS, st.floats(1.0, 1.5))
+def test_bounds_grow_by_what_slower_servers_make_of_it(
+    before: StationLoad, now: StationLoad, draws: list[float], factor: float
+) -> None:
+    slow_before, slow_now = (replace(load, mean_factor=factor).slower() for load in (before, now))
+    found_s = _longer_s(slow_before, slow_now, np.array(draws))
+    if max(before.utilization, now.utilization) * factor >= 1:
+        assert found_s == math.inf
+        return
+    for draw in draws:
+        waits_s = [
+            waiting(
+                load.servers,
+                load.utilization * factor,
+                load.alone_s * factor,
+                load.service_scv,
+                service_skew=load.service_skew,
+            ).at(np.array([draw]))[0]
+            for load in (before, now)
+        ]
+        assert waits_s[1] - waits_s[0] <= found_s + 1e-9 * waits_s[1]
+
+
+def test_a_station_without_a_formula_is_not_followed_until_it_hardly_keeps_up() -> None:
+    regular = StationLoad(1, (1.0,), 0.0, 9.0, 0.1, 0.2, 1.3, jitter_s=0.0, mean_factor=1.04)
+    assert regular.slower() is not None
+    assert replace(regular, mean_factor=1.07).slower() is None
+    assert replace(regular, mean_factor=1.07, jitter_s=None).slower() is not None

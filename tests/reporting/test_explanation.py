@@ -107,6 +107,7 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
         (0.9, 200, 0.3, "tell; accept a risk above 0.1 (spec.risk)"),
         (0.9, 4, 0.3, "tell; measure for longer (circinus profile)"),
         (0.3, 200, 0.3, "as far as 200 of 200 items tell"),
+        (0.97, 200, 0.3, "as far as 200 of 200 items tell"),  # the risk that is accepted is higher
         (0.9, 24, 0.7, "tell; measure for longer (circinus profile)"),  # not for its latency
     ],
 )

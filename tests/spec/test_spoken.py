@@ -11,6 +11,7 @@ from circinus.spec.spoken import (
     bandwidth,
     bounded,
     duration,
+    latency_bound,
     latency_limit,
     percentage,
     rounded_down,
@@ -32,6 +33,11 @@ from circinus.spec.units import DURATION
 )  # fmt: skip
 def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_bound_that_is_none_is_no_number() -> None:
+    assert latency_bound(0.4123) == "412 ms"
+    assert latency_bound(1e12) == "no bound"
 
 
 def test_other_quantities_have_a_unit_that_fits() -> None:

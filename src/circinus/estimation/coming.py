@@ -33,7 +33,16 @@ class Coming:
         """Whether requests are independent of each other; `first`: straight from the source."""
         return self.modulation is None and (self.jitter_s is None or not first)
 
-    def traffic(self, rate_per_s: float, mean_s: float, square_s2: float, cube_s3: float, *, first: bool) -> Traffic:
+    def traffic(
+        self,
+        rate_per_s: float,
+        mean_s: float,
+        square_s2: float,
+        cube_s3: float,
+        *,
+        first: bool,
+        mean_factor: float = 1.0,
+    ) -> Traffic:
         """Requests that come so.
 
         Args:
@@ -42,8 +51,10 @@ class Coming:
             square_s2: mean of their squares.
             cube_s3: mean of their cubes.
             first: whether requests come straight from the source; behind other queues see `behind`.
+            mean_factor: what the mean seconds may come to over `mean_s`.
         """
-        return Traffic(rate_per_s, mean_s, square_s2, cube_s3, self.jitter_s if first else None, self.modulation)
+        jitter_s = self.jitter_s if first else None
+        return Traffic(rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor)
 
     def behind(self, traffic: Traffic, ready_s: FloatArray) -> Traffic:
         """Requests of this kind that come behind others' queues.

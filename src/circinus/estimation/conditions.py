@@ -82,6 +82,7 @@ def station_load(
         modulation=traffic.modulation,
         groups=groups,
         arrival_scv=arrival_scv,
+        mean_factor=traffic.mean_factor,
     )
 
 

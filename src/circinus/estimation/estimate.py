@@ -85,8 +85,6 @@ class DeploymentUse:
     batches are full."""
     traffic: Traffic
     """The query's requests, and the seconds that one is in service (a batch shares these seconds)."""
-    mean_factor: float = 1.0
-    """What the mean of these seconds over all items may be over that of few, at the query's risk."""
     fill_ratios: tuple[float, ...] = (1.0,)
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone."""
     batch_wait_s: float = 0.0
@@ -108,10 +106,8 @@ class LinkUse:
     bytes_per_s: float
     traffic: Traffic
     """The query's transfers, and the seconds that one holds the link."""
-    mean_factor: float = 1.0
-    """What the mean of these seconds over all items may be over that of few, at the query's risk."""
     others_s: float = 0.0
-    """How long all the values that a request sends hold the link, but for the smallest, which may come last."""
+    """Seconds for which a request's other values may hold the link before its last one: all but the smallest."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class _Timeline:
     """One plan followed from the input to the return of the result, in every scenario."""
 
     latency_s: FloatArray
+    cautious_s: FloatArray
+    """With service times and loads as few items allow them to be, as upper bounds are."""
     sites: dict[str, str]
     uses: tuple[DeploymentUse, ...]
     stages: tuple[StageEstimate, ...]
@@ -123,8 +125,7 @@ class Estimator:
         """
         timeline = self._follow(plan, conditions)
         latency_s = self._percentile.of(timeline.latency_s)
-        cautious_s = self._percentile.of(self._follow(plan, conditions, cautious=True).latency_s)
-        latency_s = replace(latency_s, upper=max(latency_s.value, cautious_s.upper))
+        latency_s = replace(latency_s, upper=max(latency_s.value, self._percentile.of(timeline.cautious_s).upper))
         sent_to = destinations(self._order, self._sinks, timeline.sites)
         links = self._transfers.link_uses(self._sizes, timeline.sites, sent_to, promise=conditions is None)
         transfers_usd_per_h = transfer_usd_per_h(links)
@@ -165,14 +166,15 @@ class Estimator:
         )
 
     def _odds(self, estimate: Estimate, latency_s: FloatArray) -> Odds:
-        """How likely a plan keeps the objectives; what is promised is at least as likely as promised."""
+        """How likely a plan keeps the objectives: as likely as is promised at least where it is promised, and at most
+        where it is not."""
         slos, risk = self._query.slos, self._query.risk
         missed, promised = estimate.violations(slos), 1 - risk
         latency = 1.0
         if slos.latency is not None:
             latency = latency_odds(latency_s, len(self._profile.items), slos.latency, risk)
         return Odds.of(
-            latency=latency if "latency" in missed else max(latency, promised),
+            latency=min(latency, promised) if "latency" in missed else max(latency, promised),
             accuracy=self._accuracy_odds if "accuracy" in missed else max(self._accuracy_odds, promised),
             cost=float("cost" not in missed),
         )
@@ -185,13 +187,14 @@ class Estimator:
             conditions: as of `candidate`.
             cautious: with service times and loads as few items allow them to be, as upper bounds are.
         """
-        return self._follow(plan, conditions, cautious=cautious).latency_s
+        timeline = self._follow(plan, conditions)
+        return timeline.cautious_s if cautious else timeline.latency_s
 
-    def _follow(self, plan: Plan, conditions: Conditions | None, *, cautious: bool = False) -> _Timeline:
+    def _follow(self, plan: Plan, conditions: Conditions | None) -> _Timeline:
         self._check(plan)
         placement, allocations = dict(plan.placement), dict(plan.allocations)
         sites = {INPUT: self._query.source}
-        finish: dict[str, FloatArray] = {INPUT: np.zeros(self._percentile.grid.count)}
+        finish: dict[str, FloatArray] = {INPUT: np.zeros((2, self._percentile.grid.count))}
         uses, stages = [], []
         doubts: dict[str, None] = {}
         batched: set[str] = set()
@@ -200,12 +203,12 @@ class Estimator:
             pool = self._pools[placement[operator.name]]
             sites[operator.name] = pool.site
             parents = operator.after or (INPUT,)
-            ready, transfer_s, last = self._gather(parents, finish, sites, pool.site, conditions, cautious=cautious)
+            ready, transfer_s, last = self._gather(parents, finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
-            finish[operator.name] = ready + (stage.cautious_s if cautious else stage.node_s)
+            finish[operator.name] = ready + stage.both_s
             after = tuple((deployments[parent], last[parent]) for parent in operator.after)
-            traffic = self._stages.coming.behind(stage.use.traffic, ready)
+            traffic = self._stages.coming.behind(stage.use.traffic, ready[0])
             uses.append(replace(stage.use, after=after, traffic=traffic))
             deployments[operator.name] = stage.use.deployment
             if stage.mean_fill >= _SEVERAL:
@@ -223,10 +226,17 @@ class Estimator:
                     service_s=stage.mean_service_s,
                 )
             )
-        latency_s, return_s, _ = self._gather(
-            self._sinks, finish, sites, self._query.source, conditions, cautious=cautious
+        both_s, return_s, _ = self._gather(self._sinks, finish, sites, self._query.source, conditions)
+        return _Timeline(
+            latency_s=both_s[0],
+            cautious_s=both_s[1],
+            sites=sites,
+            uses=tuple(uses),
+            stages=tuple(stages),
+            return_s=return_s,
+            doubts=tuple(doubts),
+            batched=frozenset(batched),
         )
-        return _Timeline(latency_s, sites, tuple(uses), tuple(stages), return_s, tuple(doubts), frozenset(batched))
 
     def _gather(
         self,
@@ -235,18 +245,15 @@ class Estimator:
         sites: dict[str, str],
         target: str,
         conditions: Conditions | None,
-        *,
-        cautious: bool,
     ) -> tuple[FloatArray, float, dict[str, float]]:
         """When the outputs of all `producers` are at `target`, the mean transfer of the one that comes last, and how
-        often each one does."""
+        often each one does. Times are (2, scenarios), as of `_Timeline`: the second row is the cautious one."""
         transfers = [self._transfers.transfer(self._sizes[p], sites[p], target, conditions) for p in producers]
-        seconds = [transfer.cautious_s if cautious else transfer.seconds for transfer in transfers]
-        arrivals = [finish[p] + taken_s for p, taken_s in zip(producers, seconds, strict=True)]
+        arrivals = [finish[p] + transfer.both_s for p, transfer in zip(producers, transfers, strict=True)]
         if len(producers) == 1:
             return arrivals[0], transfers[0].mean_s, {producers[0]: 1.0}
-        last = np.argmax(arrivals, axis=0)
-        waited = np.choose(last, [np.broadcast_to(taken_s, last.shape) for taken_s in seconds])
+        last = np.argmax([arrival[0] for arrival in arrivals], axis=0)
+        waited = np.choose(last, [np.broadcast_to(transfer.both_s[0], last.shape) for transfer in transfers])
         often = np.bincount(last, minlength=len(producers)) / len(last)
         shares = dict(zip(producers, often.tolist(), strict=True))
         return np.maximum.reduce(arrivals), float(waited.mean()), shares

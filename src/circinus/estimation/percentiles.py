@@ -25,7 +25,8 @@ class Percentile:
     the least, at or below). All sections err to the same side with probability at most 2^-sections, whatever the
     distribution. This holds for sections of independent scenarios; where a section has so few items (or scenarios,
     beyond the 99th percentile) that none reaches the percentile, its rank is the last and the bound would hold less
-    often: the upper one is therefore taken of latencies whose service times have been stretched by `allowance`.
+    often: the upper one is therefore taken of latencies whose service times have been stretched by `allowance`, and
+    whose waits are those under the load that its bound of the mean allows.
 
     Every one of the three is monotone: where no scenario is slower, none of them is greater.
     """
@@ -33,7 +34,7 @@ class Percentile:
     percentile: float
     grid: ScenarioGrid
     allowance: TailAllowance
-    """For service times measured on few items."""
+    """For times and sizes measured on few items."""
 
     @classmethod
     def at(cls, percentile: float, risk: float) -> Percentile:

@@ -30,10 +30,9 @@ class Stage:
     """One operator of one plan."""
 
     use: DeploymentUse
-    node_s: FloatArray
-    """(scenarios,) wait and service."""
-    cautious_s: FloatArray
-    """The same with the service time, and the load that requests wait under, as few items allow them to be."""
+    both_s: FloatArray
+    """(2, scenarios) wait and service; in the second row with the service time, and the load that requests wait under,
+    as few items allow them to be."""
     mean_wait_s: float
     """Over the scenarios."""
     mean_service_s: float
@@ -135,6 +134,7 @@ class Stages:
             measured.square_s2 * full**2,
             measured.cube_s3 * full**3,
             first=not operator.after and pool.site == self._query.source,
+            mean_factor=measured.mean_factor,
         )
         use = DeploymentUse(
             deployment=Deployment(
@@ -147,7 +147,6 @@ class Stages:
             demand=replica_demand(operator, pool, allocation.cpus, profile.peak_memory_bytes),
             busy_replicas=traffic.busy / allocation.batch_size,
             traffic=traffic,
-            mean_factor=measured.mean_factor,
             fill_ratios=ratios,
             batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
@@ -159,13 +158,12 @@ class Stages:
             stations = (loaded_station(use.deployment, conditions),)
         draws = self._percentile.grid.exponentials(queue_name(operator.name))
         times = [time_at(station, ratios[-1], draws) for station in stations]
-        slower = [slower_time_at(station, use.mean_factor, ratios[-1], draws) for station in stations]
+        slower = [slower_time_at(station, ratios[-1], draws) for station in stations]
         node_s = longest_s(times, measured.scenarios_s * slowness)
         mean_wait_s = max(time.mean_wait_s for time in times)
         return Stage(
             use=use,
-            node_s=node_s,
-            cautious_s=longest_s(slower, measured.stretched_s * slowness),
+            both_s=np.stack([node_s, longest_s(slower, measured.stretched_s * slowness)]),
             mean_wait_s=mean_wait_s,
             mean_service_s=float(node_s.mean()) - mean_wait_s,
             mean_fill=max(time.mean_fill for time in times),
@@ -227,13 +225,13 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
     return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
 
 
-def slower_time_at(station: StationLoad, factor: float, full_ratio: float, exponentials: FloatArray) -> StationTime:
-    """The time at a station whose servers take `factor` times as long as they seem to, for requests that do not.
+def slower_time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -> StationTime:
+    """The time at a station for requests that take as long as they seem to, if servers take as long as they may.
 
-    Where the servers would be busy all the time it is `UNBOUNDED`. Other arguments are those of `time_at`.
+    `UNBOUNDED` where that cannot be told (`StationLoad.slower`). Arguments are those of `time_at`.
     """
-    slower = station.slower(factor)
-    if factor > 1 and slower.utilization >= 1:
+    slower = station.slower()
+    if slower is None:
         return StationTime(np.full(len(exponentials), UNBOUNDED), 0.0, UNBOUNDED, len(station.fill_ratios))
     return time_at(slower, full_ratio, exponentials)
 

@@ -16,17 +16,18 @@ FloatArray = NDArray[np.floating]
 _SHORTEST_S = 1e-9
 """Stands for no time at all where logarithms are taken."""
 UNBOUNDED = 1e12
-"""The factor where no bound can be given: beyond any objective, and finite, as infinite times have no difference."""
+"""The factor, or the seconds, where no bound can be given: beyond any objective, and finite, as infinite times have no
+difference."""
 
 
 @dataclass(frozen=True)
 class TailAllowance:
-    """The factor on measured service times that keeps the bound of a percentile at its risk when items are few.
+    """The factors on measured times that keep a bound at its risk when items are few: of a percentile, and of the mean.
 
-    From `items_for_percentile` items on the slowest item measured is at or beyond the percentile with probability
-    1 - risk, whatever the distribution, and the factor is 1. With fewer it is the upper tolerance limit of a log-normal
-    distribution over the slowest item, where that is greater than 1 (Hahn & Meeker, Statistical Intervals, 1991;
-    tolerance factor by Natrella's approximation, Experimental Statistics, NBS Handbook 91, 1963).
+    That of a percentile: from `items_for_percentile` items on the slowest item measured is at or beyond it with
+    probability 1 - risk, whatever the distribution, and the factor is 1. With fewer it is the upper tolerance limit of
+    a log-normal distribution over the slowest item, where that is greater than 1 (Hahn & Meeker, Statistical Intervals,
+    1991; tolerance factor by Natrella's approximation, Experimental Statistics, NBS Handbook 91, 1963).
 
     Limits: the shape is assumed. In simulation normal, gamma and log-normal times keep a risk of 0.05 from 8 items on;
     a rare slow kind of item that was not drawn is seen by no bound. Where times are of two very different kinds the
@@ -50,21 +51,27 @@ class TailAllowance:
         beyond = float(logs.mean() + factor * logs.std(ddof=1) - logs.max())
         return math.exp(min(max(0.0, beyond), math.log(UNBOUNDED)))
 
-    def of_mean(self, service_s: FloatArray) -> float:
-        """The factor, at least 1, on the mean of (n,) seconds beyond which the true mean is with probability `risk`.
+    def of_mean(self, values: FloatArray) -> float:
+        """The factor, at least 1, on the mean of (n,) values beyond which the true mean is with probability `risk`.
 
         What requests wait for grows with how busy servers are, and so much faster than the mean of their service. The
-        bound is Student's, as of a normal sample: of means of some ten items nearly so whatever the distribution. The
-        quantile is that of Abramowitz & Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
+        bound is Student's, as of a normal sample, with the quantile of Abramowitz & Stegun, Handbook of Mathematical
+        Functions, 1964, 26.7.5, to the second term.
+
+        Limits: of skewed values the mean of few is too low more often, in simulation up to three times as often as
+        `risk` says with 8 log-normal ones, and hardly more often with 60.
+
+        Args:
+            values: (n,) seconds, or bytes.
         """
-        items, sure = len(service_s), max(0.0, NormalDist().inv_cdf(1 - self.risk))
-        mean_s = float(service_s.mean())
-        if sure == 0 or mean_s <= 0:
+        items, z = len(values), max(0.0, NormalDist().inv_cdf(1 - self.risk))
+        mean = float(values.mean())
+        if z == 0 or mean <= 0:
             return 1.0
         if items < 2:
             return UNBOUNDED
-        student = sure + (sure**3 + sure) / (4 * (items - 1))
-        return 1.0 + student * float(service_s.std(ddof=1)) / mean_s / math.sqrt(items)
+        student = z + (z**3 + z) / (4 * (items - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (items - 1) ** 2)
+        return 1.0 + student * float(values.std(ddof=1)) / mean / math.sqrt(items)
 
     def stretched(self, service_s: FloatArray) -> FloatArray:
         """The seconds times the factor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.queueing.arrivals import MarkovModulated
@@ -23,6 +23,8 @@ class Traffic:
     other, but for bursts."""
     modulation: MarkovModulated | None = None
     """Whether they come in bursts."""
+    mean_factor: float = 1.0
+    """At least 1: what the mean seconds may come to over what they are taken to be, as few items were measured."""
 
     @property
     def scv(self) -> float:
@@ -76,4 +78,11 @@ class Traffic:
             sum(part.rate_per_s * part.square_s2 for part in parts) / rate_per_s,
             sum(part.rate_per_s * part.skew * part.mean_s**3 for part in parts) / rate_per_s,
             modulation=modulation,
+            mean_factor=_merged_factor(parts),
         )
+
+
+def _merged_factor(parts: Sequence[Traffic]) -> float:
+    """By how busy each stream keeps servers."""
+    busy = sum(part.busy for part in parts)
+    return sum(part.busy * part.mean_factor for part in parts) / busy if busy > 0 else 1.0

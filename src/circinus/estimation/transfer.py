@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from circinus.estimation.percentiles import Percentile
 from circinus.estimation.tails import UNBOUNDED
 from circinus.estimation.traffic import Traffic
 from circinus.profiling import ConfigurationProfile
+from circinus.queueing.formulas import Amount
 from circinus.queueing.load import StationLoad
 from circinus.spec import DirectedLink, Network, OperatorSpec, Query
 
@@ -59,21 +60,33 @@ def link_station(traffic: Traffic, utilization: float | None = None) -> StationL
         utilization: share of the time that the link is busy; None: as busy as `traffic` makes it.
     """
     if utilization is not None and traffic.busy > 0:
-        traffic = traffic.among(traffic.rate_per_s * utilization / traffic.busy)
+        factor = float(among_others(traffic.mean_factor, traffic.busy, utilization))
+        traffic = replace(traffic.among(traffic.rate_per_s * utilization / traffic.busy), mean_factor=factor)
     return station_load(1, traffic)
 
 
-def wait_at(station: StationLoad, exponentials: FloatArray, mean_factor: float = 1.0) -> FloatArray:
-    """(n,) the wait for a link at n draws, if it takes `mean_factor` times as long for values as it seems to.
+def among_others(mean_factor: Amount, busy: Amount, utilization: float) -> Amount:
+    """What the mean seconds of all values on a link may come to, where those of the other queries are known.
 
-    Where it would be busy all the time the wait is `UNBOUNDED`.
+    Args:
+        mean_factor: of this query's values.
+        busy: share of the time for which they hold the link.
+        utilization: that for which all hold it.
     """
-    slower = station.slower(mean_factor)
-    if mean_factor > 1 and slower.utilization >= 1:
-        return np.full(len(exponentials), UNBOUNDED)
-    if slower.plain:
-        return slower.wait(slower.utilization).at(exponentials)
-    return slower.response().at(exponentials)[0]
+    return 1.0 + (mean_factor - 1.0) * np.minimum(busy / utilization, 1.0)
+
+
+def wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
+    """(n,) the wait for a link at n draws."""
+    if station.plain:
+        return station.wait(station.utilization).at(exponentials)
+    return station.response().at(exponentials)[0]
+
+
+def longer_wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
+    """The same if values take as long as they may; `UNBOUNDED` where that cannot be told (`StationLoad.slower`)."""
+    slower = station.slower()
+    return np.full(len(exponentials), UNBOUNDED) if slower is None else wait_at(slower, exponentials)
 
 
 def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
@@ -104,14 +117,13 @@ def destinations(
 class Transfer:
     """One value on its way from site to site."""
 
-    seconds: FloatArray | float
-    """(scenarios,), or 0 within a site."""
-    cautious_s: FloatArray | float
-    """The same where links are as loaded as few items allow them to be."""
+    both_s: FloatArray
+    """(2, scenarios) seconds, in the second row where links are as loaded as few items allow them to be; (2, 1) zeros
+    within a site."""
     mean_s: float
 
 
-_NONE = Transfer(0.0, 0.0, 0.0)
+_NONE = Transfer(np.zeros((2, 1)), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +237,6 @@ class Transfers:
             link,
             rate_per_s * sum(size.mean_bytes for size in sent),
             traffic,
-            mean_factor=max(size.mean_factor for size in sent),
             others_s=sum(seconds) - min(seconds),
         )
         if promise:
@@ -241,26 +252,25 @@ class Transfers:
             sizes.square_bytes2 / bandwidth**2,
             sizes.cube_bytes3 / bandwidth**3,
             first=sizes.first,
+            mean_factor=sizes.mean_factor,
         )
 
     def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
         grid = self._percentile.grid
-        total_s, cautious_s = np.zeros(grid.count), np.zeros(grid.count)
+        total_s = np.zeros((2, grid.count))
         path = path_between(self._network, source, target)
         queued = path if conditions is None else narrowest(path, conditions)
         for link in path:
-            wait_s: FloatArray = np.zeros(1)
-            longer_s = wait_s
+            wait_s: FloatArray = np.zeros((2, 1))
             if link in queued:
                 if conditions is None:
                     station = link_station(self._traffic(link, sizes), self._usable_share)
                 else:
                     station = loaded_station(link, conditions)
                 draws = grid.exponentials(queue_name(link))
-                wait_s, longer_s = wait_at(station, draws), wait_at(station, draws, sizes.mean_factor)
+                wait_s = np.stack([wait_at(station, draws), longer_wait_at(station, draws)])
             total_s += crossing_s(link, sizes.scenarios_bytes, wait_s)
-            cautious_s += crossing_s(link, sizes.scenarios_bytes, longer_s)
-        return Transfer(total_s, cautious_s, float(total_s.mean()))
+        return Transfer(total_s, float(total_s[0].mean()))
 
 
 def narrowest(path: Sequence[DirectedLink], conditions: Conditions) -> tuple[DirectedLink, ...]:

@@ -9,7 +9,7 @@ from circinus.estimation import Candidate, Conditions, merge
 from circinus.matching.problem import IntArray, Problem, Usage, within_cost
 from circinus.profiling import Bounded
 from circinus.spec import Slos
-from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
 
 Reestimate = Callable[[Candidate, Conditions], Candidate]
 """A chosen plan under the merged load: the same plan with its final estimate."""
@@ -74,7 +74,7 @@ def violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]:
     words = []
     if "latency" in objectives and slos.latency is not None:
         words.append(
-            f"latency p{estimate.percentile:g} at most {duration(estimate.latency_s.upper)} > "
+            f"latency p{estimate.percentile:g} at most {latency_bound(estimate.latency_s.upper)} > "
             f"{duration(slos.latency.limit_s)}"
         )
     if "accuracy" in objectives and slos.accuracy is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.estimation import Candidate, Estimate, Odds
 from circinus.estimation.odds import latency_odds
+from circinus.estimation.tails import UNBOUNDED
 from circinus.matching.plan_set import Assignment, Matching
 from circinus.profiling import Bounded
 from circinus.queueing.arrivals import MarkovModulated
@@ -114,7 +115,7 @@ def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: Fl
     if not math.isfinite(seen.upper):  # too few for a percentile so far
         return assignment
     for_few_items = before.latency_s.upper / before.latency_s.value if before.latency_s.value > 0 else 1.0
-    bounds = Bounded(seen.value, seen.lower, seen.upper * for_few_items)
+    bounds = Bounded(seen.value, seen.lower, min(seen.upper * for_few_items, max(UNBOUNDED, seen.upper)))
     estimate = replace(before, latency_s=bounds, simulated=True)
     estimate = replace(estimate, odds=_odds(estimate, planned, latency_s))
     return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
@@ -127,6 +128,6 @@ def _odds(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> O
         return before
     thinned = latency_s[:: max(1, len(latency_s) // _SAMPLE)]
     likely = latency_odds(np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk)
-    if "latency" not in estimate.violations(slos):
-        likely = max(likely, 1 - planned.query.risk)
+    promised = 1 - planned.query.risk
+    likely = min(likely, promised) if "latency" in estimate.violations(slos) else max(likely, promised)
     return Odds.of(likely, before.accuracy, before.cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import combinations
 
 from circinus.estimation import Candidate, Conditions
 from circinus.estimation.scenarios import ScenarioGrid
@@ -32,10 +33,11 @@ class LongerWaits:
 
     def __init__(self, touched: Iterable[Queue], before: Conditions, now: Conditions) -> None:
         """Between two loads that differ at the queues `touched`."""
+        self._before = before
         self._stations = {
             queue: (_station(queue, before), _station(queue, now)) for queue in touched if _known(queue, before)
         }
-        self._longer_s: dict[tuple[ScenarioGrid, Queue, float], float] = {}
+        self._longer_s: dict[tuple[ScenarioGrid, Queue], float] = {}
 
     def latency_s(self, plan: Candidate, upper_s: float, risk: float) -> float:
         """An upper bound of the latency of a plan now.
@@ -48,31 +50,43 @@ class LongerWaits:
             upper_s: the upper bound of its latency under the load before.
             risk: of its query.
         """
+        if self._may_wait_elsewhere(plan):
+            return math.inf
         grid = ScenarioGrid.for_risk(risk, plan.estimate.percentile)
         sent = len(plan.deployments) + 1
-        longer_s = sum(self._most_s(grid, use.deployment, use.mean_factor) for use in plan.deployments)
-        longer_s += sent * sum(self._most_s(grid, crossing.link, crossing.mean_factor) for crossing in plan.links)
+        longer_s = sum(
+            self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
+            for queue in queues(plan)
+            if queue in self._stations
+        )
         return upper_s + longer_s + (upper_s * _ROUNDING if longer_s else 0.0)
 
-    def _most_s(self, grid: ScenarioGrid, queue: Queue, mean_factor: float) -> float:
-        """By how much waits grow at a queue, whether servers take as long as they seem to or as few items allow."""
-        if queue not in self._stations:
-            return 0.0
-        key = (grid, queue, mean_factor)
+    def _may_wait_elsewhere(self, plan: Candidate) -> bool:
+        """Whether values may come to wait at a link where they did not: of several with the same traffic they wait at
+        the narrowest only, and one that is touched has the same traffic no more."""
+        links = [crossing.link for crossing in plan.links]
+        if len(links) < 2 or not any(link in self._stations for link in links):
+            return False
+        rates = [self._before.links[link].rate_per_s for link in links if link in self._before.links]
+        return any(math.isclose(a, b) for a, b in combinations(rates, 2))
+
+    def _most_s(self, grid: ScenarioGrid, queue: Queue) -> float:
+        """By how much waits grow at a queue, whether servers take as long as they seem to or as they may."""
+        key = (grid, queue)
         if key not in self._longer_s:
             name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
             draws, (before, now) = grid.exponentials(name), self._stations[queue]
-            slower_s = _longer_s(before.slower(mean_factor), now.slower(mean_factor), draws)
-            self._longer_s[key] = max(slower_s, _longer_s(before, now, draws) if mean_factor > 1 else 0.0)
+            slower_s = _longer_s(before.slower(), now.slower(), draws)
+            self._longer_s[key] = max(slower_s, _longer_s(before, now, draws))
         return self._longer_s[key]
 
 
-def _longer_s(before: StationLoad, now: StationLoad, draws: FloatArray) -> float:
+def _longer_s(before: StationLoad | None, now: StationLoad | None, draws: FloatArray) -> float:
     """The most by which a wait is longer at any of the draws (n,).
 
     How long batches take depends on the load, too, and that is not bounded here: infinite, as where nothing is.
     """
-    if len(now.fill_ratios) > 1 or max(before.utilization, now.utilization) >= 1:
+    if before is None or now is None or len(now.fill_ratios) > 1:
         return math.inf
     return float((wait_at(now, draws) - wait_at(before, draws)).max())
 

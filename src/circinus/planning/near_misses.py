@@ -11,7 +11,7 @@ from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.profiling import Bounded
 from circinus.spec import AccuracySlo, Slos
-from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
 from circinus.spec.units import DURATION, PRICE_PER_H
 
 IntArray = NDArray[np.int64]
@@ -92,7 +92,7 @@ def violations_in_words(estimate: Estimate, slos: Slos) -> str:
     for name in estimate.violations(slos):
         if name == "latency" and slos.latency is not None:
             found, wanted = estimate.latency_s, slos.latency.limit_s
-            promised = f"{duration(found.value)} (at most {duration(found.upper)})"
+            promised = f"{duration(found.value)} (at most {latency_bound(found.upper)})"
             parts.append(f"p{estimate.percentile:g} {promised} > {DURATION.format(wanted)}")
         if name == "accuracy" and slos.accuracy is not None:
             parts.append(_inaccuracy(estimate.accuracy, slos.accuracy))

@@ -155,14 +155,16 @@ def _follow_stations(
         ratios = rows.fill_ratios[row][option // targets]
         stations = promised_stations(
             query.rate_per_s * full_s / allocation.batch_size,
-            coming.traffic(query.rate_per_s, full_s, square_s2, cube_s3, first=first),
+            coming.traffic(
+                query.rate_per_s, full_s, square_s2, cube_s3, first=first, mean_factor=float(rows.mean_factor[row])
+            ),
             ratios,
             rows.spec.batch_wait_s if len(ratios) > 1 else 0.0,
             allocation.utilization_target,
         )
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         alone_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
-        times = [slower_time_at(s, float(rows.mean_factor[row]), ratios[-1], draws) for s in stations]
+        times = [slower_time_at(s, ratios[-1], draws) for s in stations]
         node_s[row, column, option] = longest_s(times, alone_s)
 
 

@@ -10,11 +10,8 @@ from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.spec import Network, Slos
-from circinus.spec.spoken import latency_limit, rounded_down, rounded_up, score
+from circinus.spec.spoken import UNBOUNDED_S, latency_limit, rounded_down, rounded_up, score
 from circinus.spec.units import DURATION, PRICE_PER_H
-
-_UNBOUNDED_S = 1e6
-"""A latency bound from which on there is none: the items are too few for it."""
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:
@@ -57,6 +54,13 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
         words = "no plan fits in the pools and links that are open to the query, not even alone"
         return f"{words}: {lacking}" if lacking else words
     words = "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
+    fastest = search.fastest(search.accurate) if query.slos.latency is not None else None
+    if fastest is not None and fastest.estimate.latency_s.upper >= UNBOUNDED_S:
+        most = max(len(c.items) for c in search.arrays.configurations)
+        words += (
+            f"; times or sizes of {most} items vary so much that replicas or links may be busy all the time: give the "
+            "data set more items, or raise the query's risk"
+        )
     return words + ("" if len(search.accurate) else _not_known_well(search))
 
 
@@ -86,7 +90,7 @@ def _too_few_items(search: QuerySearch) -> str:
 
 def _relaxed_latency(search: QuerySearch) -> SingleRelaxation | None:
     candidate = search.fastest(search.accurate)
-    if candidate is None or candidate.estimate.latency_s.upper >= _UNBOUNDED_S:
+    if candidate is None or candidate.estimate.latency_s.upper >= UNBOUNDED_S:
         return None
     return SingleRelaxation("latency", candidate.estimate.latency_s.upper, candidate)
 

@@ -13,7 +13,14 @@ from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.estimator import latency_percentile
 from circinus.estimation.percentiles import Percentile
 from circinus.estimation.tails import UNBOUNDED
-from circinus.estimation.transfer import crossing_s, link_station, path_between, queue_name, wait_at
+from circinus.estimation.transfer import (
+    among_others,
+    crossing_s,
+    link_station,
+    longer_wait_at,
+    path_between,
+    queue_name,
+)
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileArrays
 from circinus.planning.resources import ResourceColumns
@@ -138,17 +145,18 @@ def _waits(
     """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
     mean_s, factor = producer.mean_bytes / link.bandwidth_bytes_per_s, producer.mean_factor
     if coming.plain(first=first):
+        factor = np.asarray(among_others(factor, rate_per_s * mean_s, utilization))
         always = utilization * factor >= 1
         busy = np.where(always, utilization, utilization * factor)
         wait_s = waiting(1, busy, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
         wait_s[always] = UNBOUNDED
         return wait_s
-    rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), strict=True)
-    stations = [
-        link_station(coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first), utilization)
-        for mean, scv, skew in rows
+    rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
+    traffics = [
+        coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first, mean_factor=times)
+        for mean, scv, skew, times in rows
     ]
-    waits_s = [wait_at(station, draws, times) for station, times in zip(stations, factor.tolist(), strict=True)]
+    waits_s = [longer_wait_at(link_station(traffic, utilization), draws) for traffic in traffics]
     return np.stack(waits_s).astype(draws.dtype)
 
 

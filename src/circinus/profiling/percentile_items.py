@@ -25,7 +25,8 @@ def items_for_percentile(percentile: float, risk: float) -> int:
 
 
 def certain_items(query: Query) -> int:
-    """Items on which the bound of the query's latency percentile needs no assumption."""
+    """Items on which the bound of the query's latency percentile needs no assumption of how long the slowest take; that
+    of the waits rests on the mean of the items, however many."""
     latency = query.slos.latency
     return LEAST_ITEMS if latency is None else max(LEAST_ITEMS, items_for_percentile(latency.percentile, query.risk))
 

@@ -117,7 +117,7 @@ def waiting(
 ) -> Wait:
     """The wait in GI/G/c, first come, first served, one queue for all servers, one request at a time.
 
-    All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.8, service times whose squared
+    All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.7, service times whose squared
     coefficient of variation is at most 2, and Poisson arrivals: means exact for one server, within 5 % for several;
     95th and 99th percentiles mostly within 5 % for one server (up to 15 % where services are constant and waits short),
     within 10 % for several. Beyond that the mean is still about right, but far percentiles may be off by a fifth. Of

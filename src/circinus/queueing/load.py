@@ -25,6 +25,8 @@ _ALONE = 1.05
 """Up to so many at once, requests count as coming one by one."""
 _ROUNDING = 1e-6
 """A utilisation beyond a limit by less is at it: that of what was sized for it."""
+_MOST_FOLLOWED = 0.95
+"""Utilisation up to which stations without a formula are followed for bounds."""
 _LEAST_LOAD = 1e-7
 """Where batches wait to fill, requests that ask for less than this of the capacity are taken to ask for it."""
 
@@ -52,6 +54,8 @@ class StationLoad:
     """Shares of groups of 1, 2, ... requests that come at once: from a station before that serves in batches."""
     arrival_scv: float = 1.0
     """Squared coefficient of variation of the times between requests, at most 1: that of independent ones."""
+    mean_factor: float = 1.0
+    """At least 1: how much longer servers may take than they are taken to."""
 
     @property
     def capacity_per_s(self) -> float:
@@ -77,9 +81,17 @@ class StationLoad:
     def _one_by_one(self) -> bool:
         return len(self.fill_ratios) == 1 and not self._regular and mean_size(self.groups) <= _ALONE
 
-    def slower(self, factor: float) -> StationLoad:
-        """With servers that take `factor` times as long."""
-        return self if factor == 1 else replace(self, alone_s=self.alone_s * factor)
+    def slower(self) -> StationLoad | None:
+        """With servers that take as long as they may; None: then no time at the station can be told.
+
+        They would be busy all the time, or for so much of it that a path of some thousand requests does not show how
+        long queues get.
+        """
+        if self.mean_factor == 1:
+            return self
+        slower = replace(self, alone_s=self.alone_s * self.mean_factor, mean_factor=1.0)
+        most = 1.0 if slower.plain else _MOST_FOLLOWED
+        return slower if slower.utilization < most else None
 
     def response(self) -> Response:
         """The time at the station; computed once for equal stations.
@@ -94,7 +106,7 @@ class StationLoad:
         Raises:
             PlanningError: servers would be busy all the time.
         """
-        return _response(self)
+        return _response(self if self.mean_factor == 1 else replace(self, mean_factor=1.0))
 
     def wait(self, utilization: float) -> Wait:
         """How long requests that come one by one and at random wait for a server, whatever their rate really is.

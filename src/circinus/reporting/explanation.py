@@ -13,7 +13,7 @@ from circinus.reporting.ladder_table import ladder_table
 from circinus.reporting.odds_text import best_so_far_text, probability
 from circinus.reporting.plan_text import plan_text
 from circinus.spec import PoissonArrivals, Query
-from circinus.spec.spoken import bounded, duration, score, usd_per_h
+from circinus.spec.spoken import bounded, duration, latency_bound, score, usd_per_h
 
 
 def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
@@ -97,7 +97,7 @@ def _objectives(estimate: Estimate, query: Query) -> Table:
     if slos.latency is not None:
         wanted = str(slos.latency)
         margin = duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
-    table.add_row(f"latency p{estimate.percentile:g}", bounded(duration, estimate.latency_s), wanted, margin)
+    table.add_row(f"latency p{estimate.percentile:g}", bounded(latency_bound, estimate.latency_s), wanted, margin)
     wanted = margin = "-"
     if slos.accuracy is not None:
         worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper

@@ -8,7 +8,7 @@ from rich.table import Table
 from circinus.planning import Ladder, Rung
 from circinus.reporting.odds_text import probability
 from circinus.reporting.plan_text import plan_text
-from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
 
 
 def ladder_table(ladder: Ladder) -> Table:
@@ -29,7 +29,7 @@ def ladder_table(ladder: Ladder) -> Table:
             escape(plan_text(rung.candidate.plan, estimate)),
             duration(rung.busy_cpu_s),
             usd_per_h(rung.shared_usd_per_h),
-            f"≤ {duration(estimate.latency_s.upper)}",
+            f"≤ {latency_bound(estimate.latency_s.upper)}",
             score(estimate.accuracy.value),
             "-" if estimate.odds is None else probability(estimate.odds.together),
             _changes(rung),

@@ -32,6 +32,7 @@ def best_so_far_text(best: BestSoFar, query: Query) -> str:
     advice = []
     if best.items < best.population:
         advice.append("measure for longer (circinus profile)")
-    if 0.5 <= best.probability < 1 and best.items >= LEAST_ITEMS and estimate.violations(query.slos) == ("latency",):
+    higher = 0.5 <= best.probability < 1 - query.risk
+    if higher and best.items >= LEAST_ITEMS and estimate.violations(query.slos) == ("latency",):
         advice.append(f"accept a risk above {rounded_up(1 - best.probability, 2):g} (spec.risk)")
     return f"{words}; {', or '.join(advice)}" if advice else words

@@ -14,7 +14,7 @@ from circinus.matching import Assignment, Matching, ResourcePrice, SizedDeployme
 from circinus.reporting.odds_text import best_so_far_text
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
-from circinus.spec.spoken import duration, percentage, score, size, usd_per_h
+from circinus.spec.spoken import duration, latency_bound, percentage, score, size, usd_per_h
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
@@ -98,7 +98,9 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
 
 def _latency(estimate: Estimate) -> str:
     """With how it was found, where formulas are not good for it."""
-    found = f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {duration(estimate.latency_s.upper)}"
+    found = (
+        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {latency_bound(estimate.latency_s.upper)}"
+    )
     if not estimate.doubts:
         return found
     return f"{found}\n{'simulated' if estimate.simulated else 'a guess'}"

@@ -24,9 +24,18 @@ class Interval(Protocol):
     def upper(self) -> float: ...  # noqa: D102
 
 
+UNBOUNDED_S = 1e6
+"""Seconds from which on a bound of a latency is none."""
+
+
 def duration(seconds: float) -> str:
     """`0.4123` -> `412 ms`."""
     return _spoken(seconds, DURATION, ("µs", "ms", "s", "min", "h"), zero="s")
+
+
+def latency_bound(seconds: float) -> str:
+    """An upper bound, where there may be none."""
+    return "no bound" if seconds >= UNBOUNDED_S else duration(seconds)
 
 
 def latency_limit(seconds: float) -> str:

@@ -92,8 +92,9 @@ def without_plan(
 ) -> BoolArray:
     """(k, q) which configurations are surely accurate but have no plan on so few items, and may have one on more.
 
-    They wait until a plan is found, at most for as many items as bound the percentile of latency without an allowance:
-    looking at latencies again and again until one look is good breaks the promise more often the more looks there are.
+    They wait until a plan is found, at most for as many items as bound the percentile of latency without an allowance
+    for the slowest: looking at latencies again and again until one look is good breaks the promise more often the more
+    looks there are.
 
     Args:
         queries: which.
