@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-profiling bench-search bench-matching bench-truth docs clean
+.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Circinus needs Python 3.11 or newer; call make PYTHON=python3.11 ..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[examples]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[examples,metrics,ray]' --group dev
 	@touch $@
 
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
@@ -23,6 +23,9 @@ demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table
 
 test: $(READY)  ## the whole test suite, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-ray: $(READY)  ## all of the engine's conformance test on a Ray cluster on this machine, some minutes
+	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -17,7 +17,8 @@ from circinus.operators import Item
 from circinus.profiling import Dataset
 from circinus.serving import Mode
 from circinus.serving.deploy import desired_state
-from circinus.serving.local.capacity import Machine, check_machine, check_state
+from circinus.serving.local.capacity import Machine, check_machine
+from circinus.serving.state_check import check_state
 from circinus.spec.configurations import configuration_count, has_knob_values, knob_values
 
 MEASURED = {example: measured_example(example) for example in CONFIGURATIONS}

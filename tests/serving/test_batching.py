@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.batching import BatchQueue
-from circinus.serving.local.replica import Work
+from circinus.serving.replicas.batching import BatchQueue
+from circinus.serving.replicas.work import Work
 
 TIMES = st.integers(0, 12).map(lambda eighths: eighths / 8)
 

@@ -13,7 +13,8 @@ from circinus.errors import ServingError
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.local import capacity
-from circinus.serving.local.capacity import Machine, check_machine, check_state, group_limits
+from circinus.serving.local.capacity import Machine, check_machine, group_limits
+from circinus.serving.state_check import check_state
 
 SMALL = Machine(cpus=2, memory_bytes=2.0**30, gpus=0)
 

@@ -19,9 +19,9 @@ from circinus.serving.conformance import EngineConformance, ask, lives, respond,
 from circinus.serving.conformance_states import Step, chain
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
-from circinus.serving.local.messages import ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.local.replica import Replica
+from circinus.serving.replicas.messages import ReplicaSpec
 from circinus.spec import Link
 
 OPERATORS = """

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
-from circinus.serving.local.replaying import ReplayingResponder, batch_ratio
+from circinus.serving.replicas.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
+from circinus.serving.replicas.replaying import ReplayingResponder, batch_ratio
 
 
 def responder(speed: float = 1.0) -> ReplayingResponder:

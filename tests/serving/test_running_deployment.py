@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from circinus.serving.local import deployment as module
 from circinus.serving.local.deployment import RunningDeployment
-from circinus.serving.local.messages import ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.replica import Work
+from circinus.serving.replicas.messages import ReplicaSpec
+from circinus.serving.replicas.work import Work
 from circinus.spec import Allocation, Deployment, KnobValues
 from virtual_time import VirtualTimeLoop, run
 

@@ -15,11 +15,12 @@ from circinus.serving.deploy import route_of
 from circinus.serving.local import deployment as module
 from circinus.serving.local.deployment import RunningDeployment
 from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
 from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.replaying import ReplayingResponder
-from circinus.serving.local.replica import Work
-from circinus.serving.local.route import CompiledRoute, Journey, PackedResponse
+from circinus.serving.local.route import CompiledRoute, Journey
+from circinus.serving.packed_response import PackedResponse
+from circinus.serving.replicas.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
+from circinus.serving.replicas.replaying import ReplayingResponder
+from circinus.serving.replicas.work import Work
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import FloatArray, Requests
 from circinus.spec import Deployment, Network

@@ -15,7 +15,9 @@ from circinus.cli.init import init
 from circinus.cli.load import load
 from circinus.cli.plan import plan
 from circinus.cli.profile import profile
+from circinus.cli.render import render
 from circinus.cli.schema import schema
+from circinus.cli.serve import serve
 from circinus.cli.simulate import simulate
 from circinus.cli.status import status
 from circinus.cli.validate import validate
@@ -29,8 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for verb in (init, validate, profile, plan, admit, explain, simulate, apply, load, status, destroy, schema):
+for verb in (init, validate, profile, plan, admit, explain, simulate, apply, serve, load, status, destroy, schema):
     app.command()(verb)
+app.add_typer(render, name="render")
 
 
 @app.callback()

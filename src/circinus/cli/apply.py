@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir
+from circinus.cli.options import (
+    DEFAULT_ADDRESS,
+    DEFAULT_HTTP,
+    DEFAULT_PLAN,
+    Address,
+    Http,
+    Json,
+    Kind,
+    PlanFile,
+    RunDir,
+    host_and_port,
+)
+from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.cli.engines import EngineChoice
     from circinus.serving import DesiredState, EngineStatus
-    from circinus.spec import Configuration
-
-DEFAULT_REPLAY_ITEMS = 16
 
 
 def apply(
@@ -31,60 +39,48 @@ def apply(
         int,
         typer.Option(min=1, help="In replay: how many items that planning did not see are recorded for each plan."),
     ] = DEFAULT_REPLAY_ITEMS,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    http: Http = DEFAULT_HTTP,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
+    from circinus.cli.engines import EngineChoice
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
+    from circinus.cli.recording import record_plans
     from circinus.errors import PlanningError
     from circinus.reporting.status_table import status_table
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY
+    chosen = EngineChoice(engine, run_dir, address, *host_and_port(http))
     opened = open_plan(plan_file, needs_store=replay)
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
     if replay:
-        _record(opened, items)
-    found = _deploy(opened.desired_state(Mode(mode)), run_dir)
+        record_plans(opened, [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments], items)
+    found = _deploy(opened.desired_state(Mode(mode)), chosen)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})
     else:
         console().print(status_table(found))
-        console().print(f"next: circinus load {plan_file}", highlight=False)
+        console().print(f"next: circinus load {plan_file}{chosen.options}", highlight=False)
 
 
-def _record(opened: OpenedPlan, items: int) -> None:
-    """Record every configuration in use on items that planning did not see."""
-    from circinus.cli.output import progress_console
-    from circinus.profiling import record_held_out
-    from circinus.reporting.progress import profile_bar
-
-    by_pipeline: dict[str, dict[Configuration, None]] = {}
-    for assignment in opened.plan_set.matching.assignments:
-        chosen = assignment.chosen.plan
-        by_pipeline.setdefault(chosen.pipeline, {})[chosen.configuration] = None
-    for name, configurations in by_pipeline.items():
-        with profile_bar(progress_console(), name) as bar:
-            record_held_out(
-                opened.specification,
-                name,
-                opened.store,
-                configurations=list(configurations),
-                items_count=items,
-                seed=opened.plan_set.seed,
-                observer=bar,
-            )
-
-
-def _deploy(desired: DesiredState, run_dir: Path) -> EngineStatus:
+def _deploy(desired: DesiredState, chosen: EngineChoice) -> EngineStatus:
     import asyncio
 
     from circinus.errors import ServingError
     from circinus.serving.local.client import connect, start_daemon
 
     async def deploy() -> EngineStatus:
+        if chosen.kind == "ray":
+            async with chosen.connected() as cluster:
+                await cluster.apply(desired)
+                return await cluster.status()
+        run_dir = chosen.run_dir
         try:
             client, started = connect(run_dir), False
         except ServingError:

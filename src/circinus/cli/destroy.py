@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import typer
 
-from circinus.cli.options import Json, RunDir
+from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, RunDir
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 
-def destroy(run_dir: RunDir = DEFAULT_RUN_FOLDER, json: Json = False) -> None:
-    """End the engine with everything it started."""
+def destroy(
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    json: Json = False,
+) -> None:
+    """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
+    from circinus.cli.engines import EngineChoice
     from circinus.cli.output import print_json
     from circinus.serving.local.client import destroy as end_engine
 
+    chosen = EngineChoice(engine, run_dir, address)
+    if chosen.kind == "ray":
+        asyncio.run(chosen.ray().close())
+        if json:
+            print_json("destroy", {"ended": True, "address": address})
+        else:
+            typer.echo(f"what Circinus ran on {chosen} has ended")
+        return
     ended = end_engine(run_dir)
     if json:
         print_json("destroy", {"ended": ended, "run_dir": run_dir})

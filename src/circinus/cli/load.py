@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, RunDir, duration_option, long_option, times_option
+from circinus.cli.options import (
+    DEFAULT_ADDRESS,
+    DEFAULT_PLAN,
+    Address,
+    Json,
+    Kind,
+    PlanFile,
+    RunDir,
+    duration_option,
+    long_option,
+    times_option,
+)
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
+    from circinus.cli.engines import EngineChoice
     from circinus.cli.opened_plan import OpenedPlan
     from circinus.serving.learning import Expected
     from circinus.serving.load import Traffic
@@ -39,10 +51,19 @@ def load(
             help="Do not keep for later plans what was observed of service times.",
         ),
     ] = True,
+    controlled: Annotated[
+        bool,
+        typer.Option(
+            "--controlled", help="The engine is kept by circinus serve: queries may be on other rungs of their ladders."
+        ),
+    ] = False,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""
+    from circinus.cli.engines import EngineChoice
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
     from circinus.reporting.learning_text import learning_text
@@ -51,7 +72,8 @@ def load(
 
     opened = open_plan(plan_file)
     traffic = Traffic(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
-    report, seen, sent = _run(opened, plan_file, items, traffic, run_dir)
+    chosen = EngineChoice(engine, run_dir, address)
+    report, seen, sent = _run(opened, plan_file, items, traffic, chosen, controlled=controlled)
     why_not_kept = _keep(opened, report) if learning else "--no-learning"
     if json:
         further = {"items_sent": sent, "items_sent_seen_by_planning": seen, "observations_kept": not why_not_kept}
@@ -69,7 +91,13 @@ def load(
 
 
 def _run(
-    opened: OpenedPlan, plan_file: Path, items: int, traffic: Traffic, run_dir: Path
+    opened: OpenedPlan,
+    plan_file: Path,
+    items: int,
+    traffic: Traffic,
+    chosen_engine: EngineChoice,
+    *,
+    controlled: bool,
 ) -> tuple[LoadReport, int, int]:
     """The report, and how many of how many different items planning had seen."""
     import asyncio
@@ -79,29 +107,25 @@ def _run(
     from circinus.errors import ServingError
     from circinus.reporting.progress import load_bar
     from circinus.serving.load import run_load
-    from circinus.serving.local.client import connect
     from circinus.serving.local.fine_timers import new_event_loop
     from circinus.serving.state_file import desired_fingerprint
 
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 
     async def run() -> tuple[LoadReport, int, int]:
-        client = connect(run_dir)
-        try:
-            status = await client.status()
-            if status.state != desired_fingerprint(opened.desired_state(status.mode)):
+        async with chosen_engine.connected() as engine:
+            status = await engine.status()
+            if not controlled and status.state != desired_fingerprint(opened.desired_state(status.mode)):
                 raise ServingError(
-                    f"{plan_file}: the engine in {run_dir} runs another plan; apply this one first: "
-                    f"circinus apply {plan_file} --mode {status.mode}"
+                    f"{plan_file}: {chosen_engine} runs another plan; apply this one first: "
+                    f"circinus apply {plan_file} --mode {status.mode}{chosen_engine.options}"
                 )
             chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)
             seen = items_seen(specification, matching, opened.store, chosen, seed)
-            expected = _expected(opened)
+            expected = None if controlled else _expected(opened)  # other plans take other times
             with load_bar(progress_console()) as bar:
-                report = await run_load(client, specification, matching, chosen, traffic, bar, expected)
+                report = await run_load(engine, specification, matching, chosen, traffic, bar, expected)
             return report, seen, sum(len(sent) for sent in chosen.values())
-        finally:
-            await client.disconnect()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:  # sends on time, to a fraction of a millisecond
         return runner.run(run())

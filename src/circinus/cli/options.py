@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,7 +15,23 @@ Store = Annotated[
     typer.Option("--store", help="Profile store.", show_default=".circinus/profiles.sqlite beside the first file"),
 ]
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the running engine.", envvar="CIRCINUS_RUN_DIR")]
+Kind = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine",
+        help="local: processes on this machine. ray: Ray Serve on the cluster at --address.",
+        envvar="CIRCINUS_ENGINE",
+    ),
+]
+Address = Annotated[
+    str, typer.Option("--address", help="Of the Ray cluster, as `ray.init` takes it.", envvar="RAY_ADDRESS")
+]
+Http = Annotated[
+    str, typer.Option(metavar="HOST:PORT", help="With --engine ray: where every node takes requests over HTTP.")
+]
+DEFAULT_HTTP = "127.0.0.1:8000"
 DEFAULT_PLAN = Path("plan.json")
+DEFAULT_ADDRESS = "auto"
 
 
 def duration_option(text: str) -> float:
@@ -72,6 +88,14 @@ def price_option(text: str) -> float:
             return PRICE_PER_H.parse(text)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """From `HOST:PORT`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise typer.BadParameter(f"--http: found {text!r}, expected HOST:PORT such as 0.0.0.0:8000")
+    return host, int(port)
 
 
 def store_path(chosen: Path | None, paths: list[Path]) -> Path:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import typer
 
-from circinus.cli.options import Json, RunDir
+from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, RunDir
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 
-def status(run_dir: RunDir = DEFAULT_RUN_FOLDER, json: Json = False) -> None:
+def status(
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    json: Json = False,
+) -> None:
     """Say what runs; ends with 1 when a replica that is wanted is not ready."""
     import asyncio
 
+    from circinus.cli.engines import EngineChoice
     from circinus.cli.output import console, print_json
     from circinus.reporting.status_table import status_table
     from circinus.serving import EngineStatus
-    from circinus.serving.local.client import connect
 
     async def ask() -> EngineStatus:
-        client = connect(run_dir)
-        try:
-            return await client.status()
-        finally:
-            await client.disconnect()
+        async with EngineChoice(engine, run_dir, address).connected() as found:
+            return await found.status()
 
     found = asyncio.run(ask())
     if json:

@@ -274,19 +274,20 @@ class EngineConformance:
         old = Step("first", "add", knobs=(("amount", 1),), replicas=2)
         new = Step("first", "add", knobs=(("amount", 10),), replicas=2, pool="far")
         await engine.apply(chain("q", old))
-        sent: list[asyncio.Task[Any]] = []
+        switched = asyncio.Event()
 
-        async def keep_sending() -> None:
-            while True:
-                sent.append(asyncio.create_task(ask(engine, 0)))
-                await asyncio.sleep(0.002)
+        async def keep_asking() -> list[int]:
+            answers = []
+            while not switched.is_set():
+                answers.append(await ask(engine, 0))
+            return answers
 
-        sender = asyncio.create_task(keep_sending())
+        senders = [asyncio.create_task(keep_asking()) for _ in range(20)]
         await asyncio.sleep(0.05)
         await engine.apply(chain("q", new))
         after = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
-        sender.cancel()
-        answers = await asyncio.gather(*sent)
+        switched.set()
+        answers = [answer for answers in await asyncio.gather(*senders) for answer in answers]
         assert set(after) == {10}
         assert set(answers) == {1, 10}
 
@@ -353,6 +354,24 @@ class EngineConformance:
         await engine.apply(two)
         assert (await engine.status()).state == desired_fingerprint(two) != desired_fingerprint(one)
 
+    @driven
+    async def test_status_counts_the_requests_of_every_query(self, engine: Engine) -> None:
+        refuse, who = Step("refuse", "refuse_negative"), Step("who", "process_id")
+        await engine.apply(state([route("q", refuse), route("other", who)], [refuse, who]))
+        for value in (1, 2, 3):
+            await ask(engine, value)
+        with pytest.raises(ServingError):
+            await ask(engine, -1)
+        await ask(engine, 0, "other")
+        found = {query.query: query for query in (await engine.status()).queries}
+        assert {name: (q.entered, q.answered, q.failed) for name, q in found.items()} == {
+            "q": (4, 3, 1),
+            "other": (1, 1, 0),
+        }
+        assert len(found["q"].recent_latency_s) == 3
+        assert min(found["q"].recent_latency_s) > 0
+        assert found["q"].under_way == 0
+
     # -- replay --
 
     @driven
@@ -394,7 +413,7 @@ class EngineConformance:
         await engine.close()
         with pytest.raises(ServingError):
             await task
-        assert await _alive(processes, 0)
+        await until(lambda: _alive(processes, 0))  # where an engine ends processes of other machines it sees less
 
 
 async def _has_files(folder: Path, count: int) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from circinus.errors import ServingError
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
-from circinus.spec import Infrastructure, Pipeline, Plan, Query, Specification, prefix
+from circinus.spec import BurstyArrivals, Infrastructure, Pipeline, Plan, Query, Specification, prefix
+
+_ADMITTED = 1.2
+"""Times the rate that a query was planned for at its highest: beyond that its objectives are promised to nobody."""
 
 
 def desired_state(
@@ -17,6 +20,10 @@ def desired_state(
     mode: Mode,
     recordings: Path | None = None,
     operator_versions: Mapping[str, str] | None = None,
+    *,
+    deployments: Sequence[SizedDeployment] | None = None,
+    plans: Mapping[str, Plan] | None = None,
+    peak: float = 1.0,
 ) -> DesiredState:
     """The deployments of `matching` with their sizes, and one route for every query that got a plan.
 
@@ -26,6 +33,9 @@ def desired_state(
         mode: how replicas shall answer.
         recordings: the profile store that a replaying engine answers from; ignored in the mode `real`.
         operator_versions: `uses` reference -> version of the operator's code.
+        deployments: what runs, instead of those of the matching.
+        plans: query -> the plan that its requests follow, instead of the one that it got.
+        peak: times its rate that a query may send for long, as somebody takes care of that.
 
     Raises:
         ServingError: the specification has no infrastructure, or a replay is asked for without recordings.
@@ -43,13 +53,14 @@ def desired_state(
         infrastructure=specification.infrastructure,
         deployments=tuple(
             _desired_deployment(sized, specification.pipelines, specification.infrastructure, versions)
-            for sized in matching.deployments
+            for sized in (matching.deployments if deployments is None else deployments)
         ),
         routes=tuple(
             route_of(
                 queries[assignment.query],
-                assignment.chosen.plan,
+                (plans or {}).get(assignment.query, assignment.chosen.plan),
                 specification.pipelines[assignment.chosen.plan.pipeline],
+                peak,
             )
             for assignment in matching.assignments
         ),
@@ -58,8 +69,8 @@ def desired_state(
     )
 
 
-def route_of(query: Query, plan: Plan, pipeline: Pipeline) -> Route:
-    """The way of the requests of `query` under `plan`."""
+def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0) -> Route:
+    """The way of the requests of `query` under `plan`; `peak` as of `desired_state`."""
     return Route(
         query=query.name,
         pipeline=pipeline.name,
@@ -74,7 +85,13 @@ def route_of(query: Query, plan: Plan, pipeline: Pipeline) -> Route:
             for operator in pipeline.topological_order()
         ),
         sinks=pipeline.sinks(),
+        admitted_per_s=_ADMITTED * query.rate_per_s * max(peak, _peak(query)),
     )
+
+
+def _peak(query: Query) -> float:
+    """How many times as often as in the mean its requests come for a while."""
+    return query.arrivals.peak if isinstance(query.arrivals, BurstyArrivals) else 1.0
 
 
 def _desired_deployment(
@@ -91,6 +108,7 @@ def _desired_deployment(
         replicas=sized.replicas,
         cpus=sized.demand.cpus,
         memory_bytes=sized.demand.memory_bytes,
+        gpus=sized.demand.gpus,
         relative_speed=infrastructure.pool(deployment.pool).hardware.speed,
         operator_version=versions.get(operator.uses, ""),
         batch_wait_s=operator.batch_wait_s,

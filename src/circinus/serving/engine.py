@@ -34,6 +34,7 @@ class DesiredDeployment:
     """Of its pool's hardware class: service times are those of this machine divided by this."""
     operator_version: str = ""
     """Of the operator's code: replicas that run another version are replaced."""
+    gpus: float = 0.0
     batch_wait_s: float = 0.0
     """How long its oldest waiting item may wait for its batch to fill.
 
@@ -63,6 +64,8 @@ class Route:
     stages: tuple[RouteStage, ...]
     """In topological order."""
     sinks: tuple[str, ...]
+    admitted_per_s: float | None = None
+    """Requests a second that an entry for clients lets in; None: all."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,25 @@ class DeploymentStatus:
 
 
 @dataclass(frozen=True)
+class QueryStatus:
+    """The requests of one query so far, as the engine counted them."""
+
+    query: str
+    entered: int
+    """That came."""
+    answered: int
+    failed: int
+    """For whatever reason: an operator's error, a deadline, a client that went away."""
+    recent_latency_s: tuple[float, ...] = ()
+    """Of the last answers, oldest first; some hundreds at most."""
+
+    @property
+    def under_way(self) -> int:
+        """Requests that came and have not ended."""
+        return self.entered - self.answered - self.failed
+
+
+@dataclass(frozen=True)
 class EngineStatus:
     """An engine as it is."""
 
@@ -134,6 +156,10 @@ class EngineStatus:
     """Queries that can be sent requests."""
     state: str = ""
     """`desired_fingerprint` of the state in force; empty when nothing was applied."""
+    queries: tuple[QueryStatus, ...] = ()
+    """Those that requests came of since the engine, or the part of it where they enter, was started."""
+    nodes: Mapping[str, int] | None = None
+    """Pool -> its nodes that live; None: the engine does not tell."""
 
     @property
     def healthy(self) -> bool:

@@ -9,9 +9,9 @@ from datetime import datetime
 from circinus.matching import Matching, SizedDeployment
 from circinus.profiling import LEAST_ITEMS, ExpectedService, ExpectedServices, Observation
 from circinus.serving.engine import DeploymentStatus, EngineStatus, Response
-from circinus.serving.local.replaying import batch_ratio
 from circinus.serving.measurement import Learning, NotLearnt, clustered_log_ratio
 from circinus.serving.open_loop import Answer
+from circinus.serving.replicas.replaying import batch_ratio
 from circinus.spec import Deployment, Plan, Specification
 
 LEAST_REQUESTS = 30

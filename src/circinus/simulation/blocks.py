@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -24,11 +25,16 @@ class Block(Protocol):
         """
         ...
 
+    def unbegun(self) -> Mapping[int, int]:
+        """Station -> requests that have come and of which it is not known when they are served."""
+        ...
+
 
 class OneStation:
     """A station to which nothing comes back from behind it: everything that comes is known before it serves."""
 
-    def __init__(self, station: Station, itineraries: Itineraries) -> None:
+    def __init__(self, number: int, station: Station, itineraries: Itineraries) -> None:
+        self._number = number
         self._station = station
         self._itineraries = itineraries
         self._free_s = [0.0] * station.servers
@@ -46,3 +52,7 @@ class OneStation:
         self._served += begun
         came = waiting.chosen(slice(0, begun))
         return Exits(came.visit, came.request, came.time_s, order, served.start_s, served.end_s, served.fill)
+
+    def unbegun(self) -> Mapping[int, int]:
+        """As of `Block`."""
+        return {self._number: len(self._waiting.visit)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +109,7 @@ class Simulation:
         """Block -> who comes to it."""
         self._arrived = [0] * len(queries)
         """Query -> how many of its requests have arrived."""
+        self._enters = [True] * len(queries)
         self._visits = _Sums(len(self.itineraries.station_of))
         self._stations = _Sums(len(stations))
         self._counted_from = first[:-1] + np.array(
@@ -126,6 +127,14 @@ class Simulation:
         """What the requests of a query met at one of its visits."""
         number, sums = int(self.itineraries.first_visit[query]) + visit, self._visits
         return VisitRun(int(sums.requests[number]), float(sums.wait_s[number]), float(sums.served_s[number]))
+
+    def let_in(self, query: int, enters: bool) -> None:
+        """Whether requests of a query that arrive from now on enter, or are turned away and never done.
+
+        Several queries with the same requests and other visits are one query that may change its plan: one of them is
+        let in at a time.
+        """
+        self._enters[query] = enters
 
     def run(self, on_progress: Callable[[float], None] | None = None) -> None:
         """Until every request is done.
@@ -156,6 +165,13 @@ class Simulation:
                 self._watch(exits)
         self.now_s = until_s
 
+    def unbegun(self) -> Mapping[int, int]:
+        """Station -> requests that have come by now and of which it is not known when they are served.
+
+        Others that have not begun are those that `watch` was told begin later than now.
+        """
+        return {number: count for block in self._blocks for number, count in block.unbegun().items()}
+
     def _grouped(self, queries: Sequence[SimulatedQuery]) -> tuple[list[Block], IntArray]:
         """The blocks, each after all that send to it, and (visits,) the block of each."""
         groups = station_groups(queries, len(self.stations))
@@ -170,7 +186,7 @@ class Simulation:
         blocks: list[Block] = []
         for number, group in enumerate(groups):
             if alone[number]:
-                blocks.append(OneStation(self.stations[group[0]], self.itineraries))
+                blocks.append(OneStation(group[0], self.stations[group[0]], self.itineraries))
             else:
                 members = {station: self.stations[station] for station in group}
                 blocks.append(StationsTogether(members, visits[number], self.itineraries))
@@ -181,6 +197,8 @@ class Simulation:
         for query, run in enumerate(self.runs):
             first, last = self._arrived[query], int(np.searchsorted(run.arrival_s, until_s))
             self._arrived[query] = last
+            if not self._enters[query]:
+                continue
             number: IntArray = np.arange(first, last)
             source = np.full(last - first, self.itineraries.sources[query])
             request = number + self.itineraries.first_request[query]

@@ -152,6 +152,10 @@ class StationsTogether:
             heapq.heapreplace(free_s, end_s)
             leave(event, stop, start_s, end_s, 1, ended)
 
+    def unbegun(self) -> Mapping[int, int]:
+        """As of `Block`."""
+        return {number: len(batches.waiting) for number, batches in self._batches.items()}
+
     def _rows(self, entries: Entries) -> list[_Event]:
         items = self._itineraries.items[entries.request]
         columns = (entries.time_s, entries.order, entries.visit, entries.request, items)

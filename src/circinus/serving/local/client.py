@@ -20,10 +20,9 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
 from circinus.serving.local.dialogue import Answer, Call, Reply, Submission, Verb
-from circinus.serving.local.engine import unpack
-from circinus.serving.local.framing import Payload
-from circinus.serving.local.route import PackedResponse
 from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.packed_response import PackedResponse, unpack
+from circinus.serving.replicas.messages import Payload
 from circinus.serving.state_file import state_to_json
 
 _START_S = 30.0

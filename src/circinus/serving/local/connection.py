@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from circinus.serving.local.framing import FrameReader, Payload, encode
+from circinus.serving.local.framing import FrameReader, encode
+from circinus.serving.replicas.messages import Payload
 
 _PARTS_AT_ONCE = 64
 """Buffers handed to one `sendmsg`; well below any system's limit."""

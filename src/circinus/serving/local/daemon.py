@@ -16,9 +16,9 @@ from circinus.errors import ServingError
 from circinus.serving.local.dialogue import Answer, Call, Submission, Verb
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.local.framing import Payload
 from circinus.serving.local.run_folder import RunFolder
 from circinus.serving.local.session import Session
+from circinus.serving.replicas.messages import Payload
 from circinus.serving.state_file import state_from_json
 
 EXIT_TAKEN = 75

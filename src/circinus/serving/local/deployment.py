@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DeploymentStatus
-from circinus.serving.local.batching import BatchQueue
-from circinus.serving.local.messages import Ending, RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.replica import Replica, Work
+from circinus.serving.local.replica import Replica
+from circinus.serving.replicas.batching import BatchQueue
+from circinus.serving.replicas.messages import Ending, RecordedStage, ReplicaSpec
+from circinus.serving.replicas.work import Work
 from circinus.spec import Deployment
 
 MAX_DEATHS = 2

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.wire import packed
 from circinus.serving.engine import DesiredDeployment, DesiredState, EngineStatus, Mode, Request, Response, RouteStage
-from circinus.serving.local.capacity import Machine, check_machine, check_state
+from circinus.serving.local.capacity import Machine, check_machine
 from circinus.serving.local.deployment import RunningDeployment
-from circinus.serving.local.framing import Payload
 from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.messages import RecordedStage, ReplicaSpec
 from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.recorded import recorded_stages
-from circinus.serving.local.route import CompiledRoute, Journey, PackedResponse
+from circinus.serving.local.route import CompiledRoute, Journey
+from circinus.serving.packed_response import PackedResponse, unpack
+from circinus.serving.query_counts import QueryCounts
+from circinus.serving.replicas.messages import Payload, RecordedStage, ReplicaSpec
+from circinus.serving.replicas.recorded import recorded_stages
+from circinus.serving.state_check import check_state
 from circinus.serving.state_file import desired_fingerprint
 from circinus.spec import Network
 
@@ -56,6 +58,7 @@ class LocalEngine:
         self._retiring: dict[RunningDeployment, asyncio.Task[None]] = {}
         self._journeys: set[Journey] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
+        self._counts = QueryCounts()
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
@@ -96,9 +99,15 @@ class LocalEngine:
 
         journey = Journey(compiled, item_key, self._links, loop, on_done, on_failed)
         self._journeys.add(journey)
+        self._counts.entered(query)
         try:
             journey.begin(value if self._force.mode is Mode.REAL else None, input_bytes)
-            return await answer
+            found = await answer
+            self._counts.answered(query, found.latency_s)
+            return found
+        except BaseException:  # also being cancelled
+            self._counts.failed(query)
+            raise
         finally:
             journey.abandon()
             self._journeys.discard(journey)
@@ -110,6 +119,7 @@ class LocalEngine:
             deployments=tuple(deployment.status() for deployment in self._force.running.values()),
             routes=tuple(self._force.routes),
             state=self._force.state,
+            queries=self._counts.status(),
         )
 
     async def close(self) -> None:
@@ -203,22 +213,6 @@ class LocalEngine:
         task = asyncio.get_running_loop().create_task(deployment.retire())
         self._retiring[deployment] = task
         task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
-
-
-def unpack(response: PackedResponse) -> Response:
-    """With the outputs unpickled: the sink's, or a dict of them where there are several.
-
-    Raises:
-        ServingError: an output's type cannot be imported here.
-    """
-    try:
-        outputs = {sink: unpacked(output) for sink, output in response.outputs.items()}
-    except Exception as error:  # whatever the user's types raise while they are unpickled
-        raise ServingError(
-            f"the answer cannot be unpickled here ({type(error).__name__}: {error}); its module must be importable"
-        ) from error
-    output = next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    return Response(output, response.latency_s, response.stage_s, response.busy_s, response.link_bytes)
 
 
 def _run_key(desired: DesiredState, wanted: DesiredDeployment) -> _RunKey:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from circinus.profiling.wire import PROTOCOL
+from circinus.serving.replicas.messages import Payload
 
-Payload = bytes | bytearray | memoryview
 Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""
 

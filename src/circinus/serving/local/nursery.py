@@ -20,8 +20,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from circinus.serving.local.framing import FrameReader, encode
-from circinus.serving.local.messages import ReplicaSpec
 from circinus.serving.local.replica_process import run_replica
+from circinus.serving.replicas.messages import ReplicaSpec
 
 SPAWN = "spawn"
 KILL = "kill"

@@ -13,8 +13,8 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.messages import Ending, ReplicaSpec
 from circinus.serving.local.nursery import EXITED, KILL, SPAWN
+from circinus.serving.replicas.messages import Ending, ReplicaSpec
 
 _END_S = 10.0
 """How long the nursery may take to end its replicas and itself, all killed, before it is killed."""

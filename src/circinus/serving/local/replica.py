@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import (
+from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.replicas.messages import (
     Batch,
     BatchResult,
     Ending,
@@ -19,30 +18,11 @@ from circinus.serving.local.messages import (
     ReplicaSpec,
     Say,
     WorkItem,
-    WorkResult,
 )
-from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.replicas.work import Work
 
 _LEAVE_S = 5.0
 """How long a replica that was told to leave may take, before it is killed."""
-
-
-@dataclass(eq=False)
-class Work:
-    """One item that waits for, or is in, a replica."""
-
-    item_key: str
-    inputs: Sequence[Payload]
-    recording: int | None
-    due_s: float
-    """When the last of its inputs arrived."""
-    done: Callable[[WorkResult, Payload | None, float], None]
-    """Told when the batch ended, too."""
-    failed: Callable[[str], None]
-    abandoned: Callable[[], bool]
-    """Whether nobody waits for it any more."""
-    deaths: int = 0
-    """Replicas that ended while they had it."""
 
 
 class Replica:

@@ -9,10 +9,10 @@ import time
 import traceback
 
 from circinus.profiling.threads import thread_limits
-from circinus.serving.local.computing import ComputingResponder
 from circinus.serving.local.framing import BlockingFrames
-from circinus.serving.local.messages import ReplicaSpec, Say
-from circinus.serving.local.replaying import ReplayingResponder
+from circinus.serving.replicas.computing import ComputingResponder
+from circinus.serving.replicas.messages import ReplicaSpec, Say
+from circinus.serving.replicas.replaying import ReplayingResponder
 
 
 def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:

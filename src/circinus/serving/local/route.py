@@ -7,28 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from circinus.errors import ServingError
+from circinus.serving.deliveries import INPUT, RESULT, Delivery, deliveries_of
 from circinus.serving.engine import Route, RouteStage
 from circinus.serving.local.deployment import RunningDeployment
-from circinus.serving.local.framing import Payload
 from circinus.serving.local.links import LinkEmulator, Timer
-from circinus.serving.local.messages import WorkResult
-from circinus.serving.local.replica import Work
-from circinus.spec import Deployment, DirectedLink, Network
-
-_INPUT = ""
-"""Stands among the producers for the input of the pipeline, which is produced at the source."""
-_RESULT = ""
-"""Stands among the consumers for the result, which is consumed at the source."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One output on its way to one site, sent there once for all who consume it there."""
-
-    path: tuple[DirectedLink, ...]
-    """Empty where producer and consumers are at one site."""
-    consumers: tuple[str, ...]
+from circinus.serving.packed_response import PackedResponse
+from circinus.serving.replicas.messages import Payload, WorkResult
+from circinus.serving.replicas.work import Work
+from circinus.spec import Deployment, Network
 
 
 @dataclass(frozen=True)
@@ -57,46 +43,13 @@ class CompiledRoute:
         Raises:
             ServingError: there is no way between two sites that the route connects.
         """
-        consumers: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        sites = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages}
-        for stage in route.stages:
-            for producer in dict.fromkeys(stage.after or (_INPUT,)):
-                consumers[producer][sites[stage.operator]].append(stage.operator)
-        for sink in route.sinks:
-            consumers[sink][route.source].append(_RESULT)
-        sites[_INPUT] = route.source
         return cls(
             route=route,
             stages={stage.operator: stage for stage in route.stages},
             deployments={stage.operator: running[stage.deployment] for stage in route.stages},
             recordings=recordings,
-            deliveries={
-                producer: tuple(
-                    Delivery(_path(network, sites[producer], site, route), tuple(names))
-                    for site, names in by_site.items()
-                )
-                for producer, by_site in consumers.items()
-            },
+            deliveries=deliveries_of(route, network),
         )
-
-
-def _path(network: Network, source: str, target: str, route: Route) -> tuple[DirectedLink, ...]:
-    path = network.path(source, target)
-    if path is None:
-        raise ServingError(f"query {route.query}: there is no way from site {source} to site {target}; add links")
-    return path
-
-
-@dataclass(frozen=True)
-class PackedResponse:
-    """`Response` with the sinks' outputs still packed."""
-
-    outputs: Mapping[str, Payload]
-    """By sink, in the route's order."""
-    latency_s: float
-    stage_s: Mapping[str, float]
-    busy_s: Mapping[str, float]
-    link_bytes: Mapping[str, float]
 
 
 @dataclass(eq=False)
@@ -123,7 +76,7 @@ class Journey:
         self._begin_s = self.timer.time()
         for deployment in self.compiled.deployments.values():
             deployment.enter()
-        self._produced(_INPUT, value, input_bytes, self._begin_s)
+        self._produced(INPUT, value, input_bytes, self._begin_s)
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""
@@ -151,15 +104,15 @@ class Journey:
                 return
             arrived = self._arrived[consumer]
             arrived[producer] = due_s
-            if consumer == _RESULT:
+            if consumer == RESULT:
                 if len(arrived) == len(self.compiled.route.sinks):
                     self._finish()
-            elif len(arrived) == len(set(self.compiled.stages[consumer].after or (_INPUT,))):
+            elif len(arrived) == len(set(self.compiled.stages[consumer].after or (INPUT,))):
                 self._enqueue(self.compiled.stages[consumer], max(arrived.values()))
 
     def _enqueue(self, stage: RouteStage, due_s: float) -> None:
         operator = stage.operator
-        inputs = [self._values[producer] for producer in stage.after or (_INPUT,)]
+        inputs = [self._values[producer] for producer in stage.after or (INPUT,)]
         self.compiled.deployments[operator].enqueue(
             Work(
                 item_key=self.item_key,

@@ -11,7 +11,7 @@ from typing import Any
 from circinus.errors import CircinusError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.dialogue import Call, Reply, Verb
-from circinus.serving.local.framing import Payload
+from circinus.serving.replicas.messages import Payload
 
 _log = logging.getLogger(__name__)
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:  # replicas need nothing of the specification, and start faste
     from circinus.spec.model import Scalar
 
 
+Payload = bytes | bytearray | memoryview
+"""A packed value."""
+
+
 class Say(StrEnum):
     """First word of a frame's header."""
 
@@ -82,7 +86,7 @@ class WorkItem(NamedTuple):
     item_key: str
     inputs: int
     """Number of payloads that are its inputs."""
-    recording: int | None
+    recording: int | str | None
     """Id of the `RecordedStage` to answer from."""
 
 

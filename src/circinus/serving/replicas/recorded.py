@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
 from circinus.serving.engine import DesiredState, RouteStage
-from circinus.serving.local.messages import RecordedRun, RecordedStage
+from circinus.serving.replicas.messages import RecordedRun, RecordedStage
 from circinus.spec import Configuration
+
+if TYPE_CHECKING:
+    from circinus.profiling import Recordings
 
 
 def recorded_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], RecordedStage]:
@@ -35,19 +39,25 @@ def recorded_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], Re
     for route in desired.routes:
         recorded = recordings[route.pipeline]
         for stage in route.stages:
-            outputs = recorded.outputs.get(stage.prefix, {})
-            is_sink = stage.operator in route.sinks
-            stages[route.pipeline, stage] = RecordedStage(
-                runs={
-                    key: RecordedRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
-                    for key, run in recorded.runs[stage.prefix].items()
-                    if not is_sink or key in outputs
-                },
-                batch_ratio=_batch_ratio(
-                    stage, recorded.batch_ratios.get((stage.operator, stage.deployment.knobs), {})
-                ),
-            )
+            stages[route.pipeline, stage] = recorded_stage(recorded, stage, is_sink=stage.operator in route.sinks)
     return stages
+
+
+def recorded_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> RecordedStage:
+    """What was recorded of one stage of a pipeline.
+
+    Raises:
+        ServingError: its speed with its CPUs was not measured.
+    """
+    outputs = recorded.outputs.get(stage.prefix, {})
+    return RecordedStage(
+        runs={
+            key: RecordedRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
+            for key, run in recorded.runs[stage.prefix].items()
+            if not is_sink or key in outputs
+        },
+        batch_ratio=_batch_ratio(stage, recorded.batch_ratios.get((stage.operator, stage.deployment.knobs), {})),
+    )
 
 
 def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float]) -> Mapping[int, float]:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import takewhile
 
-from circinus.serving.local.replica import Work
+from circinus.serving.replicas.work import Work
 
 
 class BatchQueue:

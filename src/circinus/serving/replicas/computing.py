@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
 from circinus.profiling.wire import packed, unpacked
-from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import Batch, BatchResult, ReplicaSpec, WorkItem, WorkResult
+from circinus.serving.replicas.messages import Batch, BatchResult, Payload, ReplicaSpec, WorkItem, WorkResult
 
 
 class ComputingResponder:

@@ -6,10 +6,10 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from circinus.serving.local.framing import Payload
-from circinus.serving.local.messages import (
+from circinus.serving.replicas.messages import (
     Batch,
     BatchResult,
+    Payload,
     RecordedRun,
     RecordedStage,
     ReplicaSpec,
@@ -23,11 +23,12 @@ class ReplayingResponder:
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self._relative_speed = spec.relative_speed
-        self._stages: dict[int, RecordedStage] = {}
+        self._stages: dict[int | str, RecordedStage] = {}
 
-    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+    def learn(self, stages: Mapping[int, RecordedStage] | Mapping[str, RecordedStage]) -> None:
         """Answer from `stages` too; what was known under one of their ids is replaced."""
-        self._stages.update(stages)
+        for name, stage in stages.items():
+            self._stages[name] = stage
 
     def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
         """Sleep until the batch would have been done. Items that were not recorded fail and take none of the time."""

@@ -1,0 +1,59 @@
+"""Which engine a verb speaks to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from circinus.serving import Engine
+    from circinus.serving.ray.engine import RayEngine
+
+EngineKind = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine of this machine, or of a Ray cluster."""
+
+    kind: EngineKind
+    run_dir: Path
+    """Of the local engine."""
+    address: str
+    """Of the Ray cluster."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+
+    def __str__(self) -> str:
+        """Where it is, for messages."""
+        return f"the engine in {self.run_dir}" if self.kind == "local" else f"the Ray cluster at {self.address}"
+
+    @property
+    def options(self) -> str:
+        """What makes another verb speak to it, too."""
+        return "" if self.kind == "local" else f" --engine ray --address {self.address}"
+
+    def ray(self) -> RayEngine:
+        """The engine of the Ray cluster."""
+        from circinus.serving.ray.engine import RayEngine
+        from circinus.serving.ray.settings import RaySettings
+
+        return RayEngine(RaySettings(address=self.address, http_host=self.http_host, http_port=self.http_port))
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Engine]:
+        """The engine that runs; it goes on running afterwards.
+
+        Raises:
+            ServingError: there is none.
+        """
+        from circinus.serving.local.client import connect
+
+        engine = connect(self.run_dir) if self.kind == "local" else self.ray()
+        try:
+            yield engine
+        finally:
+            await engine.disconnect()

@@ -1,0 +1,254 @@
+"""`circinus serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from circinus.cli.options import (
+    DEFAULT_ADDRESS,
+    DEFAULT_HTTP,
+    DEFAULT_PLAN,
+    Address,
+    Http,
+    Json,
+    Kind,
+    PlanFile,
+    RunDir,
+    host_and_port,
+    long_option,
+    times_option,
+)
+from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
+from circinus.serving.local import DEFAULT_RUN_FOLDER
+
+if TYPE_CHECKING:
+    from circinus.cli.engines import EngineChoice
+    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.control.controlled import Controlled
+    from circinus.control.controller import ControlSettings
+    from circinus.control.metrics import ControlMetrics
+    from circinus.control.records import Event
+    from circinus.control.standby import Standby
+    from circinus.serving import Mode
+
+
+def serve(
+    plan_file: PlanFile = DEFAULT_PLAN,
+    mode: Annotated[
+        Literal["real", "replay"], typer.Option(help="As of circinus apply; replay answers from what it recorded.")
+    ] = "real",
+    items: Annotated[
+        int, typer.Option(min=1, help="In replay: how many items are recorded for each plan.")
+    ] = DEFAULT_REPLAY_ITEMS,
+    peak: Annotated[
+        float,
+        typer.Option(
+            "--standby",
+            parser=times_option,
+            metavar="TIMES",
+            help="Keep replicas ready, where pools have room, with which every query can step down its ladder when "
+            "so many times its rate come. 1x: none.",
+        ),
+    ] = 1.0,
+    interval: Annotated[
+        float, typer.Option(parser=long_option, metavar="DURATION", help="From one look at the engine to the next.")
+    ] = 0.25,
+    dwell: Annotated[
+        float,
+        typer.Option(parser=long_option, metavar="DURATION", help="How long it is calm before a step up again."),
+    ] = 10.0,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that keeps what was decided. Who controls one engine must use one file.",
+            show_default="beside the folder of the running engine",
+        ),
+    ] = None,
+    http: Http = DEFAULT_HTTP,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics", min=1, max=65_535, help="Port for Prometheus, on 127.0.0.1.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Look at the engine as it runs, say what would be done and why, do nothing."),
+    ] = False,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    run_dir: RunDir = DEFAULT_RUN_FOLDER,
+    json: Json = False,
+) -> None:
+    """Keep an engine at a plan file until interrupted: queries step down their ladders under bursts, and up again.
+
+    One line for every event, with its reason. What was decided is kept in a file. A second controller is refused as
+    long as the first is at work; one that is started after it was killed goes on where it was.
+    """
+    import asyncio
+
+    from circinus.cli.engines import EngineChoice
+    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.recording import record_plans
+    from circinus.control.controller import ControlSettings
+    from circinus.control.metrics import ControlMetrics
+    from circinus.errors import PlanningError
+    from circinus.serving import Mode
+
+    opened = open_plan(plan_file, needs_store=mode == "replay")
+    if not opened.plan_set.matching.assignments:
+        raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
+    controlled, ready = _controlled(opened, Mode(mode), peak, dwell)
+    if mode == "replay" and not dry_run:
+        record_plans(opened, controlled.reachable(), items)
+    say = _Speaker(json=json)
+    say.standby(ready, peak)
+    metrics = None if metrics_port is None else ControlMetrics(metrics_port)
+    chosen, settings = (
+        EngineChoice(engine, run_dir, address, *host_and_port(http)),
+        ControlSettings(interval_s=interval),
+    )
+    if dry_run:
+        asyncio.run(_watch(chosen, controlled, settings, say))
+    else:
+        kept = records or run_dir.with_name(f"{run_dir.name}-control.sqlite")
+        asyncio.run(_control(chosen, controlled, settings, kept, metrics, say))
+
+
+def _controlled(opened: OpenedPlan, mode: Mode, peak: float, dwell_s: float) -> tuple[Controlled, Standby]:
+    from circinus.control.controlled import Controlled
+    from circinus.control.standby import Standby, standby
+    from circinus.serving import Mode
+
+    matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
+    assert infrastructure is not None, "a plan has one"
+    ready = standby(matching, infrastructure, peak) if peak > 1 else Standby(matching.deployments, {}, (), 0.0)
+    controlled = Controlled(
+        matching=matching,
+        specification=opened.specification,
+        deployments=ready.deployments,
+        mode=mode,
+        recordings=opened.store.resolve() if mode is Mode.REPLAY else None,
+        code_versions=opened.plan_set.code_versions,
+        dwell_s=dwell_s,
+        peak=max(peak, 1.0),
+    )
+    return controlled, ready
+
+
+async def _control(
+    chosen: EngineChoice,
+    controlled: Controlled,
+    settings: ControlSettings,
+    records_file: Path,
+    metrics: ControlMetrics | None,
+    say: _Speaker,
+) -> None:
+    import asyncio
+    import os
+    import signal
+    import socket
+    import time
+
+    from circinus.control.controller import Controller
+    from circinus.control.records import ControlRecords
+    from circinus.serving.local.client import LocalEngineClient, start_daemon
+
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    records = ControlRecords(records_file)
+    engine = LocalEngineClient(chosen.run_dir) if chosen.kind == "local" else chosen.ray()
+
+    def noted(event: Event) -> None:
+        say.event(event)
+        if metrics is not None:
+            metrics.event(event)
+
+    def revive() -> None:
+        start_daemon(chosen.run_dir)
+
+    try:
+        controller = Controller(
+            engine,
+            controlled,
+            records,
+            holder=f"process {os.getpid()} on {socket.gethostname()}",
+            clock=loop.time,
+            wall_clock=time.time,
+            settings=settings,
+            on_event=noted,
+            on_status=None if metrics is None else metrics.observe,
+            revive=revive if chosen.kind == "local" else None,
+        )
+        controller.begin()
+        if chosen.kind == "local":
+            await asyncio.to_thread(revive)  # or join the one that runs
+        await controller.run(stop)
+    finally:
+        await engine.disconnect()
+        records.close()
+
+
+async def _watch(chosen: EngineChoice, controlled: Controlled, settings: ControlSettings, say: _Speaker) -> None:
+    """Decide, and do nothing: what an engine that runs the plans would be told."""
+    import asyncio
+    import signal
+    import time
+
+    from circinus.control.controller import LadderControl
+    from circinus.control.records import Event
+    from circinus.serving.state_file import desired_fingerprint
+
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    control, ladders, said = LadderControl(controlled), controlled.at_first(), ""
+    async with chosen.connected() as engine:
+        while not stop.is_set():
+            status = await engine.status()
+            ladders, events = control.decide(loop.time(), time.time(), ladders, status)
+            for event in events:
+                say.event(event, would=True)
+            wanted = desired_fingerprint(controlled.desired(ladders))
+            if wanted not in (status.state, said):
+                say.event(Event(time.time(), "apply", "engine", "it runs something else"), would=True)
+                said = wanted
+            try:
+                await asyncio.wait_for(stop.wait(), settings.interval_s)
+            except TimeoutError:
+                continue
+
+
+class _Speaker:
+    """One line, or one JSON document, for everything that happens."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+
+    def standby(self, ready: Standby, peak: float) -> None:
+        """What is kept ready."""
+        from circinus.spec.spoken import usd_per_h
+
+        if peak <= 1:
+            return
+        extra = sum(ready.extra.values())
+        words = f"ready for {peak:g}x: {extra} more replicas for {usd_per_h(ready.cost_usd_per_h)}"
+        if ready.without:
+            words += f"; no room for a lower rung of {', '.join(ready.without)}"
+        typer.echo(words, err=self._json)
+
+    def event(self, event: Event, *, would: bool = False) -> None:
+        """Something happened, or would."""
+        from datetime import datetime
+
+        if self._json:
+            from dataclasses import asdict
+            from json import dumps
+
+            typer.echo(dumps({**asdict(event), "would": would}))
+            return
+        moment = datetime.fromtimestamp(event.time_s).strftime("%H:%M:%S")
+        details = event.details
+        change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
+        typer.echo(f"{moment} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}")

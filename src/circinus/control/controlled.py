@@ -1,0 +1,104 @@
+"""What is controlled: the plans of a plan file with their ladders, and the states of an engine they can lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from circinus.control.ladder_policy import LadderSettings, LadderState
+from circinus.control.rung_views import RungDemand
+from circinus.matching import Matching, SizedDeployment
+from circinus.serving import DesiredState, Mode
+from circinus.serving.deploy import desired_state
+from circinus.serving.state_file import desired_fingerprint
+from circinus.spec import Plan, Query, Specification
+
+
+@dataclass(frozen=True, eq=False)
+class Controlled:
+    """Plans, and how they are deployed."""
+
+    matching: Matching
+    specification: Specification
+    deployments: tuple[SizedDeployment, ...]
+    """What runs whatever rung a query is on: those of the matching, and what is kept ready for bursts."""
+    mode: Mode
+    recordings: Path | None
+    code_versions: Mapping[str, str]
+    dwell_s: float = LadderSettings.dwell_s
+    peak: float = 1.0
+    """Times a query's rate that replicas are kept ready for, and requests are let in."""
+
+    @cached_property
+    def queries(self) -> Mapping[str, Query]:
+        """Those that are served, the least important first: they make room for the others."""
+        served = {assignment.query for assignment in self.matching.assignments}
+        known = [query for query in self.specification.queries if query.name in served]
+        return {
+            query.name: query for query in sorted(known, key=lambda query: (query.priority, query.weight, query.name))
+        }
+
+    @cached_property
+    def rungs(self) -> Mapping[str, tuple[RungDemand, ...]]:
+        """Query -> the plans of its ladder, from the top down; its plan alone where it has none."""
+        found = {}
+        for assignment in self.matching.assignments:
+            ladder = assignment.ladder
+            candidates = [assignment.chosen] if ladder is None else [rung.candidate for rung in ladder.rungs]
+            query = self.queries[assignment.query]
+            found[assignment.query] = tuple(RungDemand.of(candidate, query) for candidate in candidates)
+        return found
+
+    def reachable(self) -> list[Plan]:
+        """The plans of all rungs whose deployments run."""
+        there = {found.deployment for found in self.deployments}
+        rungs = [rung for ladder in self.rungs.values() for rung in ladder if there >= rung.busy.keys()]
+        return [rung.candidate.plan for rung in rungs]
+
+    @cached_property
+    def ladder_settings(self) -> Mapping[str, LadderSettings]:
+        """Query -> the bounds of its ladder's policy."""
+        return {
+            name: LadderSettings(
+                limit_s=None if query.slos.latency is None else query.slos.latency.limit_s, dwell_s=self.dwell_s
+            )
+            for name, query in self.queries.items()
+        }
+
+    def at_first(self) -> dict[str, LadderState]:
+        """Every query on the plan that it got."""
+        chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in self.matching.assignments}
+        return {name: LadderState(rung, rung) for name, rung in chosen.items()}
+
+    def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, Plan]:
+        """Query -> the plan in force."""
+        return {name: self.rungs[name][state.rung].candidate.plan for name, state in ladders.items()}
+
+    def desired(self, ladders: Mapping[str, LadderState]) -> DesiredState:
+        """What an engine shall run. Only routes depend on where queries stand."""
+        return desired_state(
+            self.matching,
+            self.specification,
+            self.mode,
+            self.recordings,
+            self.code_versions,
+            deployments=self.deployments,
+            plans=self.plans(ladders),
+            peak=self.peak,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Differs where the same rungs would mean something else."""
+        ladders = {name: [repr(rung.candidate.plan) for rung in rungs] for name, rungs in self.rungs.items()}
+        first = self.at_first()
+        told = [
+            desired_fingerprint(self.desired(first)),
+            ladders,
+            {name: state.chosen for name, state in first.items()},
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

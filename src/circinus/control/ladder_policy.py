@@ -1,0 +1,161 @@
+"""When a query steps down its ladder, and when up again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class RungView:
+    """One plan of a query's ladder as things are now."""
+
+    alone_s: float
+    """Mean latency of a request that waits for nobody."""
+    backlog_s: float
+    """How long a request that came now would wait for those that are there."""
+    least_utilization: float
+    """Of the busiest deployment that it uses, surely at least, if all requests of the query went there as often as they
+    come now, beside what others ask of it."""
+    likely_utilization: float
+    """The same, likely."""
+    ready: bool
+    """Whether all its deployments have a replica that serves."""
+
+
+@dataclass(frozen=True)
+class LadderState:
+    """Where a query stands."""
+
+    rung: int
+    """Whose plan is in force; 0 is the top of the ladder."""
+    chosen: int
+    """Of the plan that the query got: nothing above it is deployed for it."""
+    changed_s: float = -math.inf
+    """When `rung` last changed."""
+    calm_s: float | None = None
+    """Since when the rung above would have done; None: it would not."""
+    failed_ups: int = 0
+    """Steps up in a row that were taken back before they had proved themselves."""
+    went_up: bool = False
+    """Whether the last change was a step up that has not proved itself yet."""
+
+
+@dataclass(frozen=True)
+class LadderSettings:
+    """Bounds of the policy."""
+
+    limit_s: float | None
+    """Of the query's latency; None: it has none, and only utilisations count."""
+    dwell_s: float = 10.0
+    """How long the rung above must do without a break before it is stepped up to."""
+    most_utilization: float = 0.95
+    """Beyond it a rung is overloaded: queues would grow, or nearly so."""
+    calm_utilization: float = 0.8
+    """Up to it a rung does: above what plans are sized for, so that the planned rate is calm."""
+    calm_backlog: float = 0.3
+    """Share of the time that the limit leaves for waiting, up to which a rung does."""
+    most_doublings: int = 4
+    """Every step up that fails doubles the dwell time of the next one, at most so often."""
+
+    def overloaded(self, rung: RungView) -> bool:
+        """Whether requests that came now would be late even in the mean, or those that come soon."""
+        late = self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
+        return not rung.ready or late or rung.least_utilization > self.most_utilization
+
+    def calm(self, rung: RungView) -> bool:
+        """Whether a rung does with room to spare."""
+        if not rung.ready or rung.likely_utilization > self.calm_utilization:
+            return False
+        return self.limit_s is None or rung.backlog_s <= self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
+
+    def waits_s(self, state: LadderState) -> float:
+        """How long it must be calm, or a step up must hold, by now."""
+        return self.dwell_s * 2.0 ** min(state.failed_ups, self.most_doublings)
+
+
+@dataclass(frozen=True)
+class LadderStep:
+    """What the policy says."""
+
+    state: LadderState
+    reason: str
+    """Why the rung changes; empty where it does not."""
+
+
+def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
+    """The next state of a query.
+
+    Down at once, to the first rung below that is not overloaded, or else to the least loaded of those that serve: a
+    burst does not wait. Up by one rung, when it has been calm there for the dwell time; what counts as calm is well
+    below what counts as overloaded, and a step up that had to be taken back doubles the time before the next, so that
+    a constant load ends in a constant rung. Up also where no rung below is any better, but one above is.
+
+    Args:
+        now_s: not before the last call.
+        state: of the query.
+        rungs: of its ladder, from the top down.
+        settings: of the query.
+    """
+    current = rungs[state.rung]
+    if settings.overloaded(current):
+        return _away(now_s, state, rungs, settings)
+    if state.went_up and now_s - state.changed_s >= settings.waits_s(state):
+        state = replace(state, failed_ups=0, went_up=False)
+    if state.rung <= state.chosen or not settings.calm(rungs[state.rung - 1]):
+        return LadderStep(replace(state, calm_s=None), "")
+    calm_s = now_s if state.calm_s is None else state.calm_s
+    if now_s - calm_s < settings.waits_s(state):
+        return LadderStep(replace(state, calm_s=calm_s), "")
+    up = replace(state, rung=state.rung - 1, changed_s=now_s, calm_s=None, went_up=True)
+    return LadderStep(up, f"calm for {now_s - calm_s:.3g} s: {_words(rungs[up.rung], settings)}")
+
+
+def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
+    """From a rung that is overloaded."""
+    current = rungs[state.rung]
+    target = _below(state, rungs, settings)
+    if target is None:
+        target = _above(now_s, state, rungs, settings)
+    if target is None:
+        return LadderStep(replace(state, calm_s=None), "")
+    failed = state.went_up and now_s - state.changed_s < settings.waits_s(state)
+    away = replace(
+        state,
+        rung=target,
+        changed_s=now_s,
+        calm_s=None,
+        failed_ups=state.failed_ups + 1 if failed else state.failed_ups,
+        went_up=False,
+    )
+    return LadderStep(away, f"overloaded: {_words(current, settings)}")
+
+
+def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:
+    current = rungs[state.rung]
+    below = [rung for rung in range(state.rung + 1, len(rungs)) if rungs[rung].ready]
+    good = [rung for rung in below if not settings.overloaded(rungs[rung])]
+    if good:
+        return good[0]
+    # Where everything is overloaded, a plan that asks for less still drains sooner.
+    better = [rung for rung in below if not current.ready or rungs[rung].least_utilization < current.least_utilization]
+    return min(better, key=lambda rung: rungs[rung].least_utilization, default=None)
+
+
+def _above(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:
+    """The nearest rung above that serves well; only after a while, unless nothing serves here."""
+    if rungs[state.rung].ready and now_s - state.changed_s < settings.waits_s(state):
+        return None
+    above = range(state.rung - 1, state.chosen - 1, -1)
+    return next((rung for rung in above if not settings.overloaded(rungs[rung])), None)
+
+
+def _words(rung: RungView, settings: LadderSettings) -> str:
+    if not rung.ready:
+        return "a deployment has no replica"
+    words = f"utilisation {rung.likely_utilization:.2f}"
+    if settings.limit_s is not None:
+        now_s = rung.alone_s + rung.backlog_s
+        words += f", a request that comes now takes {now_s:.3g} s of {settings.limit_s:.3g} s"
+    return words

@@ -1,0 +1,183 @@
+"""What a controller decided, kept so that no end of a process loses or doubles any of it.
+
+One SQLite file. Whoever controls holds its lease, which ends by itself when it is not renewed; every lease has a number
+of its own (a fencing token: Kleppmann, Designing Data-Intensive Applications, 2017, chapter 8), and what is written
+under an earlier one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from circinus.errors import ServingError
+
+_APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
+_SCHEMA_VERSION = 1
+_BUSY_S = 10.0
+_SCHEMA = f"""
+CREATE TABLE lease (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, holder TEXT NOT NULL, ends_s REAL NOT NULL, lasts_s REAL NOT NULL
+);
+CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), content TEXT NOT NULL);
+CREATE TABLE event (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, time_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
+    reason TEXT NOT NULL, details TEXT NOT NULL
+);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the controller did, or noticed."""
+
+    time_s: float
+    """Seconds since 1970."""
+    kind: str
+    """`step`, `replan`, ..."""
+    subject: str
+    """Which query, pool, pipeline."""
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    """In order; 0 before it is kept."""
+
+
+class LeaseHeldError(ServingError):
+    """Another controller is at work."""
+
+
+class LeaseLostError(ServingError):
+    """Another controller took over."""
+
+
+class ControlRecords:
+    """A connection to the file. Times are passed in, seconds since 1970."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it.
+
+        Raises:
+            ServingError: it is something else, or of a later version.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+            self._prepare()
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # What is decided must be there when the machine comes back, or the same would be decided again.
+            self._connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.DatabaseError as error:
+            raise ServingError(f"{path} cannot be used for what the controller decides: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection; a lease stays."""
+        self._connection.close()
+
+    def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
+        """Take the lease, and give its number.
+
+        Args:
+            holder: who, for messages.
+            now_s: now.
+            lasts_s: how long it lasts unless it is renewed.
+
+        Raises:
+            LeaseHeldError: somebody else has it.
+        """
+        with self._transaction() as execute:
+            last = execute("SELECT holder, ends_s - ?, lasts_s FROM lease ORDER BY number DESC", (now_s,)).fetchone()
+            # One that ends later than it can have been taken was taken by a clock that was set back since.
+            if last is not None and 0 < last[1] <= last[2]:
+                raise LeaseHeldError(
+                    f"{self.path}: {last[0]} controls this, for {last[1]:.1f} s more unless it goes on; end it, or wait"
+                )
+            row = (holder, now_s + lasts_s, lasts_s)
+            number = execute("INSERT INTO lease (holder, ends_s, lasts_s) VALUES (?, ?, ?)", row).lastrowid
+        return int(number)
+
+    def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+        """Keep the lease for longer.
+
+        Raises:
+            LeaseLostError: it ended and somebody else has one.
+        """
+        with self._holding(lease) as execute:
+            execute("UPDATE lease SET ends_s = ?, lasts_s = ? WHERE number = ?", (now_s + lasts_s, lasts_s, lease))
+
+    def release(self, lease: int) -> None:
+        """Give it back, so that the next one need not wait."""
+        with self._transaction() as execute:
+            execute("UPDATE lease SET ends_s = 0 WHERE number = ?", (lease,))
+
+    def commit(self, lease: int, content: str, events: Sequence[Event] = ()) -> None:
+        """Keep a state and what led to it, both or neither. Commit first, then act: then nothing is done twice.
+
+        Raises:
+            LeaseLostError: somebody else has the lease.
+        """
+        with self._holding(lease) as execute:
+            execute("INSERT OR REPLACE INTO state (id, content) VALUES (1, ?)", (content,))
+            for event in events:
+                row = (event.time_s, event.kind, event.subject, event.reason, json.dumps(dict(event.details)))
+                execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
+
+    def state(self) -> str | None:
+        """What was last committed; None before anything was."""
+        found = self._connection.execute("SELECT content FROM state").fetchone()
+        return None if found is None else str(found[0])
+
+    def events(self, after: int = 0, most: int = 1000) -> tuple[Event, ...]:
+        """The first that came after the one with a number."""
+        rows = self._connection.execute(
+            "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
+            (after, most),
+        )
+        return tuple(
+            Event(time_s, kind, subject, reason, json.loads(details), number)
+            for time_s, kind, subject, reason, details, number in rows
+        )
+
+    def _prepare(self) -> None:
+        with self._transaction() as execute:
+            version = execute("PRAGMA user_version").fetchone()[0]
+            application = execute("PRAGMA application_id").fetchone()[0]
+            if not version and not application and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    execute(statement)
+                return
+        if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
+            raise ServingError(
+                f"{self.path}: found a database of another kind or version ({version}), expected what a controller "
+                f"keeps, version {_SCHEMA_VERSION}; name another file"
+            )
+
+    @contextmanager
+    def _holding(self, lease: int) -> Iterator[Any]:
+        with self._transaction() as execute:
+            last = execute("SELECT number, holder FROM lease ORDER BY number DESC LIMIT 1").fetchone()
+            if last is None or last[0] != lease:
+                who = "nobody" if last is None else last[1]
+                raise LeaseLostError(f"{self.path}: the lease was lost, now {who} controls this")
+            yield execute
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection.execute
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise ServingError(f"{self.path}: what was decided cannot be kept: {error}") from error
+            raise

@@ -1,0 +1,97 @@
+"""What the plans of a ladder would come to now."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from circinus.control.ladder_policy import RungView
+from circinus.control.rates import RateBounds
+from circinus.estimation import Candidate
+from circinus.serving import DeploymentStatus
+from circinus.spec import Deployment, Query
+
+
+@dataclass(frozen=True, eq=False)
+class RungDemand:
+    """What one plan of a query asks of its deployments."""
+
+    candidate: Candidate
+    busy: Mapping[Deployment, float]
+    """Replicas that one request a second keeps busy."""
+    alone_s: float
+    """Mean latency of a request that waits for nobody."""
+
+    @classmethod
+    def of(cls, candidate: Candidate, query: Query) -> RungDemand:
+        """From the plan's estimate."""
+        estimate = candidate.estimate
+        # Where branches are parallel not all of it is waited for: the percentile as estimated is more than enough.
+        all_s = sum(stage.transfer_s + stage.service_s for stage in estimate.stages) + estimate.return_s
+        return cls(
+            candidate,
+            {use.deployment: use.busy_replicas / query.rate_per_s for use in candidate.deployments},
+            min(all_s, estimate.latency_s.value),
+        )
+
+
+@dataclass(frozen=True)
+class QueryLoad:
+    """One query as it is now."""
+
+    demand: RungDemand
+    """Of the plan in force."""
+    rate: RateBounds
+
+
+class Loads:
+    """What all queries ask of every deployment, so that one of them can be moved."""
+
+    def __init__(self, loads: Mapping[str, QueryLoad], deployments: Mapping[Deployment, DeploymentStatus]) -> None:
+        """All queries whose rates are known, and the deployments that run."""
+        self._loads = dict(loads)
+        self._deployments = deployments
+        self._least: defaultdict[Deployment, float] = defaultdict(float)
+        self._likely: defaultdict[Deployment, float] = defaultdict(float)
+        for load in self._loads.values():
+            self._add(load, 1.0)
+
+    def __contains__(self, query: str) -> bool:
+        """Whether it is known how often its requests come."""
+        return query in self._loads
+
+    def rate(self, query: str) -> RateBounds:
+        """How often requests of a query come."""
+        return self._loads[query].rate
+
+    def move(self, query: str, demand: RungDemand) -> None:
+        """A query takes another plan."""
+        old = self._loads[query]
+        self._add(old, -1.0)
+        self._loads[query] = QueryLoad(demand, old.rate)
+        self._add(self._loads[query], 1.0)
+
+    def views(self, query: str, rungs: Sequence[RungDemand]) -> tuple[RungView, ...]:
+        """The rungs of a query's ladder, from the top down, if all its requests went there."""
+        return tuple(self._view(self._loads[query], rung) for rung in rungs)
+
+    def _add(self, load: QueryLoad, sign: float) -> None:
+        for deployment, busy in load.demand.busy.items():
+            self._least[deployment] += sign * load.rate.least_per_s * busy
+            self._likely[deployment] += sign * load.rate.likely_per_s * busy
+
+    def _view(self, load: QueryLoad, rung: RungDemand) -> RungView:
+        least, likely, backlog_s = 0.0, 0.0, 0.0
+        for deployment, busy in rung.busy.items():
+            status = self._deployments.get(deployment)
+            if status is None or status.replicas_ready < 1:
+                return RungView(rung.alone_s, math.inf, math.inf, math.inf, ready=False)
+            replicas, now = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
+            least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
+            likely = max(likely, (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas)
+            # What waits is taken to be like this query's own; one batch of each replica goes together.
+            together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
+            backlog_s += max(0, status.queue_length - together) * busy / replicas
+        return RungView(rung.alone_s, backlog_s, least, likely, ready=True)

@@ -1,0 +1,69 @@
+"""The controller on a simulated clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from circinus.control.controlled import Controlled
+from circinus.control.controller import Controller, ControlSettings
+from circinus.control.records import ControlRecords, Event
+from circinus.control.simulated_engine import SimulatedEngine
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happens to the engine at a moment."""
+
+    time_s: float
+    happens: Callable[[SimulatedEngine], None]
+
+
+def run_controlled(
+    engine: SimulatedEngine,
+    controlled: Controlled,
+    records: ControlRecords,
+    *,
+    until_s: float,
+    settings: ControlSettings,
+    happenings: Sequence[Happening] = (),
+) -> list[Event]:
+    """Let the controller look at a simulated engine again and again, as it does at a real one.
+
+    Args:
+        engine: at its beginning.
+        controlled: the plans.
+        records: where decisions are kept.
+        until_s: simulated seconds.
+        settings: of the loop.
+        happenings: by ascending time.
+
+    Returns:
+        What the controller did, with simulated times.
+    """
+    events: list[Event] = []
+
+    async def run() -> None:
+        controller = Controller(
+            engine,
+            controlled,
+            records,
+            holder="simulated",
+            clock=lambda: engine.now_s,
+            wall_clock=lambda: engine.now_s,
+            settings=replace(settings, patience_s=0.0),  # simulated time does not pass meanwhile
+            on_event=events.append,
+        )
+        controller.begin()
+        left = list(happenings)
+        while engine.now_s < until_s:
+            await controller.tick()
+            next_s = min(engine.now_s + settings.interval_s, until_s)
+            while left and left[0].time_s <= next_s:
+                engine.advance(left[0].time_s)
+                left.pop(0).happens(engine)
+            engine.advance(next_s)
+
+    asyncio.run(run())
+    return events

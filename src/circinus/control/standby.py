@@ -1,0 +1,146 @@
+"""Replicas that wait for a burst: of the plans at the bottom of ladders, as far as the pools have room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.estimation import Candidate, ReplicaDemand
+from circinus.estimation.conditions import replicas_for
+from circinus.matching import Assignment, Matching, SizedDeployment
+from circinus.spec import Deployment, Infrastructure, Pool
+
+FloatArray = NDArray[np.float64]
+
+_BUSY = 0.9
+"""How busy replicas may be in a burst."""
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Standby:
+    """What is kept ready beside a matching."""
+
+    deployments: tuple[SizedDeployment, ...]
+    """Those of the matching and those that are ready, as large as both together."""
+    extra: Mapping[Deployment, int]
+    """Replicas beyond those of the matching."""
+    without: tuple[str, ...]
+    """Queries for whose rung there is no room."""
+    cost_usd_per_h: float
+    """Of the extra replicas."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Taken:
+    """What bottoms of ladders take so far."""
+
+    busy: Mapping[Deployment, float]
+    """Replicas that they would keep busy in a burst."""
+    extra: Mapping[Deployment, tuple[int, ...]]
+    """Nodes of the replicas beyond those of the matching."""
+    free: Mapping[str, FloatArray]
+    """Pool -> (nodes, amounts) what nobody takes."""
+
+
+def standby(matching: Matching, infrastructure: Infrastructure, peak: float) -> Standby:
+    """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
+
+    The bottom takes least of all plans that promise the query's objectives. Queries whose bottom takes least come
+    first, so that as many as possible are ready; one whose bottom finds no room as a whole gets nothing. Nodes are
+    filled up to the headroom of their pools. Queries that stay on a deployment that others step down to are counted at
+    their rate.
+
+    Args:
+        matching: with ladders.
+        infrastructure: where it runs.
+        peak: at least 1.
+    """
+    sized = {found.deployment: found for found in matching.deployments}
+    demands = {found.deployment: found.demand for found in matching.deployments}
+    taken = _Taken(
+        {d: found.utilization * found.replicas for d, found in sized.items()}, {}, _free(matching, infrastructure)
+    )
+    bottoms = [(a.query, bottom) for a in matching.assignments if (bottom := _bottom(a)) is not None]
+    without = []
+    for query, candidate in sorted(bottoms, key=lambda one: _asked(one[1])):
+        demands |= {use.deployment: use.demand for use in candidate.deployments}
+        found = _with(taken, candidate, peak, sized)
+        if found is None:
+            without.append(query)
+        else:
+            taken = found
+    deployments = []
+    for deployment in dict.fromkeys((*sized, *taken.extra)):
+        before = sized.get(deployment)
+        nodes = (*(before.nodes if before else ()), *taken.extra.get(deployment, ()))
+        deployments.append(
+            SizedDeployment(
+                deployment=deployment,
+                demand=demands[deployment],
+                nodes=tuple(sorted(nodes)),
+                utilization=before.utilization * before.replicas / len(nodes) if before else 0.0,
+                startup_s=before.startup_s if before else None,
+            )
+        )
+    extra = {deployment: len(nodes) for deployment, nodes in taken.extra.items() if nodes}
+    cost = sum(count * demands[deployment].cost_usd_per_h for deployment, count in extra.items())
+    return Standby(tuple(deployments), extra, tuple(without), cost)
+
+
+def _with(
+    taken: _Taken, candidate: Candidate, peak: float, sized: Mapping[Deployment, SizedDeployment]
+) -> _Taken | None:
+    """With one more bottom; None: there is no room."""
+    busy, extra = dict(taken.busy), dict(taken.extra)
+    free = {pool: amounts.copy() for pool, amounts in taken.free.items()}
+    for use in candidate.deployments:
+        deployment = use.deployment
+        busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
+        there = sized[deployment].replicas if deployment in sized else 0
+        missing = replicas_for(busy[deployment], _BUSY) - there - len(extra.get(deployment, ()))
+        for _ in range(missing):
+            node = _first_with_room(free[deployment.pool], use.demand)
+            if node is None:
+                return None
+            free[deployment.pool][node] -= _amounts(use.demand)
+            extra[deployment] = (*extra.get(deployment, ()), node)
+    return _Taken(busy, extra, free)
+
+
+def _bottom(assignment: Assignment) -> Candidate | None:
+    ladder = assignment.ladder
+    if ladder is None or ladder.chosen == len(ladder.rungs) - 1:
+        return None
+    return ladder.rungs[-1].candidate
+
+
+def _asked(candidate: Candidate) -> float:
+    """Cost of what a plan keeps busy."""
+    return sum(use.busy_replicas * use.demand.cost_usd_per_h for use in candidate.deployments)
+
+
+def _free(matching: Matching, infrastructure: Infrastructure) -> dict[str, FloatArray]:
+    """Pool -> (nodes, amounts) what no replica takes of each node, headroom aside."""
+    free = {pool.name: np.tile(_node(pool) * (1.0 - pool.headroom), (pool.nodes, 1)) for pool in infrastructure.pools}
+    for found in matching.deployments:
+        for node in found.nodes:
+            free[found.deployment.pool][node] -= _amounts(found.demand)
+    return free
+
+
+def _node(pool: Pool) -> FloatArray:
+    return np.array([pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes], dtype=np.float64)
+
+
+def _amounts(demand: ReplicaDemand) -> FloatArray:
+    return np.array([demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes], dtype=np.float64)
+
+
+def _first_with_room(free: FloatArray, demand: ReplicaDemand) -> int | None:
+    amounts = _amounts(demand)
+    room = np.flatnonzero((free + _TOLERANCE * (1 + np.abs(free)) >= amounts).all(axis=1))
+    return int(room[0]) if len(room) else None

@@ -1,0 +1,77 @@
+"""From what Ray Serve runs to what it shall run, in two steps between which nothing that is needed is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from circinus.serving.ray.cluster import AppSnapshot
+from circinus.serving.ray.names import REPLICA, ROUTER
+from circinus.serving.ray.wire import SiteConfig, config_from_python
+
+App = Mapping[str, Any]
+"""Configuration of one application."""
+
+
+def kept_as_they_are(before: Mapping[str, AppSnapshot], wanted: Sequence[App]) -> list[App]:
+    """The wanted applications, where they run already as they were deployed but for what changes in place.
+
+    Ray Serve starts replicas anew where anything else differs, such as the memory that is set aside for one.
+    """
+    return [_kept(before[app["name"]].config, app) if app["name"] in before else app for app in wanted]
+
+
+def _kept(old: App, new: App) -> App:
+    (old_deployment,), (deployment,) = old["deployments"], new["deployments"]
+    if deployment["name"] == REPLICA:
+        return {**old, "deployments": [{**old_deployment, "num_replicas": deployment["num_replicas"]}]}
+    if _pinned(old_deployment) != _pinned(deployment):
+        return new  # the pool that it runs in has no node any more, or none was there before
+    return {**old, "deployments": [{**old_deployment, "user_config": deployment["user_config"]}]}
+
+
+def _pinned(deployment: App) -> Any:
+    options = deployment.get("ray_actor_options") or {}
+    return options.get("resources") or None, options.get("label_selector") or None
+
+
+def grown(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] | None:
+    """What runs and what shall run together, each as large as the larger of both; None: nothing grows.
+
+    Routers stay as they are: they are told themselves when the time has come. What failed to start before is left out.
+    """
+    together: dict[str, App] = {name: found.config for name, found in before.items() if found.status != "DEPLOY_FAILED"}
+    grows = False
+    for app in final:
+        name, (deployment,) = app["name"], app["deployments"]
+        known = together.get(name)
+        if known is None:
+            together[name], grows = app, True
+        elif deployment["name"] == REPLICA:
+            (old,) = known["deployments"]
+            if deployment["num_replicas"] > old["num_replicas"]:
+                together[name], grows = app, True
+        elif _pinned(deployment) != _pinned(known["deployments"][0]):
+            together[name], grows = app, True
+    return list(together.values()) if grows else None
+
+
+def ended_at_once(app: App) -> App:
+    """The same, not waiting for batches under way when it is taken away; a change in place."""
+    return {**app, "deployments": [{**one, "graceful_shutdown_timeout_s": 0.5} for one in app["deployments"]]}
+
+
+def router_configs(apps: Sequence[App]) -> list[SiteConfig]:
+    """What the routers among some applications were told when they were deployed."""
+    deployments = [deployment for app in apps for deployment in app["deployments"]]
+    return [config_from_python(found["user_config"]) for found in deployments if found["name"] == ROUTER]
+
+
+def with_deployments_of(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
+    """The same with the deployments that an earlier configuration has besides."""
+    if old is None:
+        return config
+    listed = {wanted.application for wanted in config.deployments}
+    leaving = tuple(wanted for wanted in old.deployments if wanted.application not in listed)
+    return replace(config, deployments=(*config.deployments, *leaving))

@@ -1,0 +1,184 @@
+"""Ray Serve as this project uses it: everything that Ray does not promise to keep is called here and nowhere else.
+
+Ray Serve's declarative path is public as `serve deploy` and over HTTP, which need Ray's dashboard; the same call of its
+Python client does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.serving.ray.names import REPLICA, ROUTER
+from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
+
+NAMESPACE = "circinus"
+
+
+@dataclass(frozen=True)
+class PoolNodes:
+    """The nodes of one pool that live."""
+
+    count: int
+    labelled: bool
+    """Whether they say by a label of which pool they are, not by a resource."""
+
+
+@dataclass(frozen=True)
+class AppSnapshot:
+    """One application of this project as it is."""
+
+    status: str
+    """RUNNING, DEPLOYING, ..."""
+    message: str
+    config: Mapping[str, Any]
+    """What it was deployed with."""
+    ready: int
+    """Replicas that serve."""
+    replaced: int
+    """Replicas that were started after the last deployment, because others had ended."""
+
+
+class Cluster:
+    """A connection to Ray Serve on a cluster. All calls block."""
+
+    def __init__(self, settings: RaySettings) -> None:
+        """Connect to the cluster.
+
+        Raises:
+            ServingError: Ray is not installed, or there is no such cluster.
+        """
+        for name in NOT_IN_DRIVERS:
+            os.environ.pop(name, None)
+        try:
+            import ray
+            from ray import serve
+        except ImportError as error:
+            raise ServingError(f"the engine ray needs Ray: pip install 'circinus-planner[ray]' ({error})") from error
+        del serve
+        try:
+            ray.init(
+                address=settings.address,
+                namespace=NAMESPACE,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ConnectionError, ValueError) as error:
+            raise ServingError(f"found no Ray cluster at address {settings.address}: {error}") from error
+        self._settings = settings
+
+    def start(self) -> None:
+        """Start Ray Serve where it does not run."""
+        from ray import serve
+
+        options = {"host": self._settings.http_host, "port": self._settings.http_port}
+        serve.start(proxy_location="EveryNode", http_options=options)
+
+    def pools(self) -> dict[str, PoolNodes]:
+        """Pool -> its nodes that live, as they say themselves."""
+        import ray
+
+        found: dict[str, PoolNodes] = {}
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            names = [name.removeprefix(POOL_RESOURCE) for name in node["Resources"] if name.startswith(POOL_RESOURCE)]
+            labels = [value for key, value in node.get("Labels", {}).items() if key == POOL_LABEL]
+            for name in dict.fromkeys((*names, *labels)):
+                before = found.get(name, PoolNodes(0, labelled=name not in names))
+                found[name] = PoolNodes(before.count + 1, before.labelled)
+        return found
+
+    def snapshot(self) -> dict[str, AppSnapshot]:
+        """Every application of this project as it is; nothing where Ray Serve does not run."""
+        client = self._client()
+        if client is None:
+            return {}
+        return {
+            name: _snapshot(found)
+            for name, found in client.get_serve_details()["applications"].items()
+            if _is_ours(found.get("deployed_app_config")) and _text(found["status"]) != "DELETING"
+        }
+
+    def remains(self) -> bool:
+        """Whether anything of this project is still there, if only to end."""
+        client = self._client()
+        if client is None:
+            return False
+        known = client.get_serve_details()["applications"]
+        return any(
+            _is_ours(found.get("deployed_app_config"))
+            or any(key in (REPLICA, ROUTER) for key in found.get("deployments", {}))
+            for found in known.values()
+        )
+
+    def deploy(self, schema: Mapping[str, Any]) -> None:
+        """Have exactly the applications of a document run beside those of others; returns at once.
+
+        Raises:
+            ServingError: Ray Serve does not run, or does not accept it.
+        """
+        from ray.serve.schema import ServeDeploySchema
+
+        client = self._client()
+        if client is None:
+            raise ServingError("Ray Serve does not run on the cluster any more; apply again")
+        known = client.get_serve_details()["applications"].values()
+        configs = [found.get("deployed_app_config") for found in known]
+        others = [config for config in configs if config and not _is_ours(config)]
+        try:
+            client.deploy_apps(ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *others]}))
+        except Exception as error:  # whatever Ray wraps the reason in
+            raise ServingError(f"Ray Serve refuses the deployments: {error}") from error
+
+    def router(self, application: str) -> Any:
+        """Handle to a site's router."""
+        return self._handle(ROUTER, application)
+
+    def replicas(self, application: str) -> Any:
+        """Handle to an operator's replicas."""
+        return self._handle(REPLICA, application)
+
+    @staticmethod
+    def _handle(deployment: str, application: str) -> Any:
+        from ray import serve
+
+        try:
+            return serve.get_deployment_handle(deployment, app_name=application)
+        except Exception as error:  # of several kinds, where it does not run
+            raise ServingError(f"application {application} does not run: {error}") from error
+
+    @staticmethod
+    def _client() -> Any:
+        from ray.serve.context import _get_global_client
+
+        return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
+    words = [found.get("message") or ""]
+    ready = replaced = 0
+    for deployment in found.get("deployments", {}).values():
+        words.append(deployment.get("message") or "")
+        replicas = deployment.get("replicas", [])
+        ready += sum(_text(replica["state"]) == "RUNNING" for replica in replicas)
+        replaced += sum(replica["start_time_s"] > found["last_deployed_time_s"] for replica in replicas)
+    return AppSnapshot(
+        status=_text(found["status"]),
+        message=" ".join(" ".join(word.split()) for word in dict.fromkeys(words) if word),
+        config=found["deployed_app_config"],
+        ready=ready,
+        replaced=replaced,
+    )
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def _is_ours(config: Mapping[str, Any] | None) -> bool:
+    return str((config or {}).get("import_path", "")).startswith("circinus.serving.ray.")

@@ -1,0 +1,351 @@
+"""The engine across machines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.profiling.wire import packed
+from circinus.serving.engine import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving.packed_response import PackedResponse, unpack
+from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.ray.changes import (
+    App,
+    ended_at_once,
+    grown,
+    kept_as_they_are,
+    router_configs,
+    with_deployments_of,
+)
+from circinus.serving.ray.cluster import AppSnapshot, Cluster
+from circinus.serving.ray.names import router_name
+from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
+from circinus.serving.ray.switchboard import LONGEST_S
+from circinus.serving.ray.wire import SiteConfig, SiteObservation
+from circinus.serving.replicas.recorded import recorded_stages
+from circinus.serving.state_check import check_state
+
+_START_S = 600.0
+"""Models may be large, and machines slow."""
+_RESTORE_S = 30.0
+_DRAIN_S = 60.0
+"""How long requests under way may keep a deployment that is no longer wanted; then they fail."""
+_END_S = 90.0
+_ANSWER_S = 5.0
+"""A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
+_POLL_S = 0.1
+_ASIDE_S = 0.5
+_ASK_AGAIN_S = 30.0
+
+
+class RayEngine:
+    """`Engine` on a Ray cluster. What runs is known to the cluster alone: any number of these may speak to it, one at a
+    time may change it. All calls must come from one event loop."""
+
+    def __init__(self, settings: RaySettings | None = None) -> None:
+        """Nothing is connected before the first call."""
+        self._settings = settings or RaySettings()
+        self._cluster: Cluster | None = None
+        self._applying = asyncio.Lock()
+        self._routers: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
+        """Query -> site, as far as it was asked."""
+        self._replays = False
+        self._startups_s: dict[str, float] = {}
+        self._asked_s: dict[str, float] = {}
+        """Application -> when it was last asked for its start-up."""
+        self._closed = False
+
+    async def apply(self, desired: DesiredState) -> None:
+        """As `Engine.apply`. Requests under way finish on the route they began on, if that takes no longer than a
+        minute."""
+        async with self._applying:
+            check_state(desired)
+            if desired.mode is Mode.REPLAY:
+                await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
+            cluster = await self._connected()
+            await asyncio.to_thread(cluster.start)
+            await self._change(desired, cluster)
+
+    async def submit(self, request: Request) -> Response:
+        """As `Engine.submit`."""
+        if request.query not in self._sources:
+            await self._learn_routes()
+        site = self._sources.get(request.query)
+        if site is None:
+            known = ", ".join(self._sources) or "none"
+            raise ServingError(f"found no route for query {request.query!r}; queries with a route: {known}")
+        value = None if self._replays else packed(request.value)
+        arguments = (request.query, request.item_key, value, request.input_bytes)
+        answer: PackedResponse = await self._call(site, "submit", *arguments, patience_s=LONGEST_S + _ANSWER_S)
+        return unpack(answer)
+
+    async def status(self) -> EngineStatus:
+        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told."""
+        cluster = await self._connected()
+        apps = await asyncio.to_thread(cluster.snapshot)
+        told = router_configs([found.config for found in apps.values()])
+        seen = await self._observe([config.site for config in told])
+        if len(seen) < len(told):  # one that is just told something else does not answer for a moment
+            await asyncio.sleep(_ASIDE_S)
+            seen |= await self._observe([config.site for config in told if config.site not in seen])
+        configs = [seen[c.site].config or c if c.site in seen else c for c in told]
+        known = {found.application: found for observation in seen.values() for found in observation.applications}
+        listed = [wanted for config in configs for wanted in config.deployments]
+        await self._learn_startups([wanted.application for wanted in listed], cluster)
+        deployments = []
+        for wanted in listed:
+            found, its = apps.get(wanted.application), known.get(wanted.application)
+            losses, replaced = its.losses if its else 0, found.replaced if found else 0
+            message = (its.message if its else "") or ("a replica ended and was replaced" if replaced else "")
+            healthy = found is not None and found.status == "RUNNING"
+            deployments.append(
+                DeploymentStatus(
+                    deployment=wanted.deployment,
+                    replicas_wanted=wanted.replicas,
+                    replicas_ready=found.ready if found else 0,
+                    queue_length=its.queue_length if its else 0,
+                    requests=its.requests if its else 0,
+                    restarts=max(losses, replaced),
+                    message=message or ("" if healthy or found is None else found.message),
+                    startup_s=self._startups_s.get(wanted.application),
+                )
+            )
+        states = {config.state for config in (*configs, *told)}
+        pools = await asyncio.to_thread(cluster.pools)
+        return EngineStatus(
+            mode=Mode(configs[0].mode) if configs else Mode.REAL,
+            deployments=tuple(deployments),
+            routes=tuple(route.query for config in configs for route in config.routes),
+            state=states.pop() if len(states) == 1 and len(seen) == len(told) else "",
+            queries=tuple(query for observation in seen.values() for query in observation.queries),
+            nodes={name: found.count for name, found in pools.items()},
+        )
+
+    async def disconnect(self) -> None:
+        """Leave everything running."""
+        self._routers.clear()
+
+    async def close(self) -> None:
+        """As `Engine.close`; the cluster, and what others serve there, stay."""
+        async with self._applying:
+            if self._closed:
+                return
+            cluster = await self._connected()
+            self._closed = True
+            apps = await asyncio.to_thread(cluster.snapshot)
+            if not apps:
+                return
+            for config in router_configs([found.config for found in apps.values()]):
+                with suppress(ServingError):  # requests under way fail now, not when their deployments are gone
+                    await self._call(config.site, "abandon", list(apps), cluster=cluster)
+            self._sources.clear()
+            self._routers.clear()
+            hasty = [ended_at_once(found.config) for found in apps.values()]
+            await asyncio.to_thread(cluster.deploy, {"applications": hasty})
+            with suppress(ServingError):
+                await self._running(frozenset(apps), cluster, _RESTORE_S)
+            await asyncio.to_thread(cluster.deploy, {"applications": []})
+            deadline_s = asyncio.get_running_loop().time() + _END_S
+            while await asyncio.to_thread(cluster.remains):
+                if asyncio.get_running_loop().time() > deadline_s:
+                    raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
+                await asyncio.sleep(_POLL_S)
+
+    async def _connected(self) -> Cluster:
+        if self._closed:
+            raise ServingError("the engine was closed; start another")
+        if self._cluster is None:
+            self._cluster = await asyncio.to_thread(Cluster, self._settings)
+        return self._cluster
+
+    async def _change(self, desired: DesiredState, cluster: Cluster) -> None:
+        before = await asyncio.to_thread(cluster.snapshot)
+        applications = applications_of(desired, self._settings)
+        configs = site_configs(desired, applications)
+        pools = await asyncio.to_thread(cluster.pools)
+        self._check_pools(desired, pools)
+        labelled = frozenset(name for name, found in pools.items() if found.labelled)
+        schema = serve_schema(
+            applications,
+            configs,
+            desired.infrastructure,
+            self._settings,
+            replays=desired.mode is Mode.REPLAY,
+            labelled=labelled,
+            there=pools.keys(),
+        )
+        final = kept_as_they_are(before, schema["applications"])
+        larger = grown(before, final)
+        try:
+            if larger is not None:
+                await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
+                await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
+            await self._switch(before, configs)
+        except BaseException:  # also being cancelled: what ran before stays as it was
+            await self._restore(before, schema, cluster)
+            raise
+        try:
+            await self._drain(before, final)
+        finally:
+            await asyncio.to_thread(cluster.deploy, {**schema, "applications": final})
+        for site in [site for site in self._routers if site not in configs]:
+            del self._routers[site]
+
+    async def _running(self, names: frozenset[str], cluster: Cluster, patience_s: float) -> None:
+        """Wait until applications run with all their replicas.
+
+        Raises:
+            ServingError: one does not start; the message is that of its replicas.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + patience_s
+        while True:
+            apps = await asyncio.to_thread(cluster.snapshot)
+            waiting = [name for name in names if name not in apps or apps[name].status != "RUNNING"]
+            for name in waiting:
+                if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                    raise ServingError(f"application {name} does not start: {apps[name].message}")
+            if not waiting:
+                return
+            if loop.time() > deadline_s:
+                reasons = [f"{name}: {apps[name].message if name in apps else 'not there'}" for name in waiting]
+                raise ServingError(f"not running after {patience_s:.0f} s: {'; '.join(reasons)}")
+            await asyncio.sleep(_POLL_S)
+
+    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster) -> None:
+        """Bring back what ran before a change, as far as it can be."""
+        apps = [found.config for found in before.values()]
+        configs = router_configs(apps)
+        for config in configs:
+            with suppress(ServingError):  # it gets the same from Ray Serve when it can be reached
+                await self._call(config.site, "switch", config)
+        self._learn(configs)
+        await asyncio.to_thread(cluster.deploy, {**schema, "applications": apps})
+        with suppress(ServingError):
+            await self._running(frozenset(before), cluster, _RESTORE_S)
+
+    @staticmethod
+    def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
+        known = sorted(there)
+        pools = dict.fromkeys(wanted.deployment.pool for wanted in desired.deployments)
+        missing = [pool for pool in pools if pool not in known]
+        if missing:
+            raise ServingError(
+                f"found no node of pool {', '.join(missing)} in the cluster, expected one with the resource "
+                f"{POOL_RESOURCE}POOL or the label {POOL_LABEL}=POOL; pools that have nodes: "
+                f"{', '.join(known) or 'none'}"
+            )
+
+    async def _switch(self, before: Mapping[str, AppSnapshot], configs: Mapping[str, SiteConfig]) -> None:
+        """First all routers learn of deployments to come, then requests enter on the new routes.
+
+        Until the requests under way are through, routers serve what was deployed before, too.
+        """
+        old = {config.site: config for config in router_configs([found.config for found in before.values()])}
+        both = {site: with_deployments_of(config, old.get(site)) for site, config in configs.items()}
+        entering = [_with_routes(config, old[site]) for site, config in both.items() if site in old]
+        await asyncio.gather(*(self._call(config.site, "switch", config) for config in entering))
+        await asyncio.gather(*(self._call(config.site, "switch", config) for config in both.values()))
+        for site, config in old.items():
+            if site not in configs:
+                with suppress(ServingError):  # it may be what is left because it is gone
+                    await self._call(site, "switch", _with_routes(config, None))
+        self._learn(configs.values())
+
+    async def _drain(self, before: Mapping[str, AppSnapshot], final: Sequence[App]) -> None:
+        """Wait for the requests that may need what is no longer wanted; in the end they fail."""
+        leaving = before.keys() - {app["name"] for app in final}
+        if not leaving:
+            return
+        sites = [config.site for config in router_configs([found.config for found in before.values()])]
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + _DRAIN_S
+        while loop.time() < deadline_s:
+            seen = await self._observe(sites)
+            if not any(name in leaving for found in seen.values() for name in found.under_way):
+                return
+            await asyncio.sleep(_POLL_S)
+        for site in sites:
+            with suppress(ServingError):
+                await self._call(site, "abandon", sorted(leaving))
+
+    async def _learn_routes(self) -> None:
+        cluster = await self._connected()
+        apps = await asyncio.to_thread(cluster.snapshot)
+        told = router_configs([found.config for found in apps.values()])
+        seen = await self._observe([config.site for config in told])
+        self._learn(found.config for found in seen.values() if found.config is not None)
+
+    def _learn(self, configs: Iterable[SiteConfig]) -> None:
+        self._sources = {}
+        for config in configs:
+            self._replays = Mode(config.mode) is Mode.REPLAY
+            self._sources |= {route.query: config.site for route in config.routes}
+
+    async def _observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
+        """Of those that answer."""
+        seen = await asyncio.gather(*(self._call(site, "observe") for site in sites), return_exceptions=True)
+        found = {}
+        for site, one in zip(sites, seen, strict=True):
+            if isinstance(one, SiteObservation):
+                found[site] = one
+            elif not isinstance(one, ServingError):
+                raise one
+        return found
+
+    async def _call(
+        self, site: str, method: str, *arguments: Any, patience_s: float = _ANSWER_S, cluster: Cluster | None = None
+    ) -> Any:
+        from ray.exceptions import RayTaskError
+
+        cluster = cluster or await self._connected()
+        if site not in self._routers:
+            self._routers[site] = await asyncio.to_thread(cluster.router, router_name(site))
+        try:
+            response = getattr(self._routers[site], method).remote(*arguments)
+            return await asyncio.wait_for(_of(response), patience_s)
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, ServingError):
+                raise ServingError(str(cause)) from None
+            raise ServingError(f"the router of site {site} failed: {error}") from error
+        except TimeoutError:
+            raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
+        except ServingError:
+            raise
+        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
+            raise ServingError(
+                f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
+            ) from error
+
+    async def _learn_startups(self, applications: Sequence[str], cluster: Cluster) -> None:
+        """Ask replicas that were not asked yet or had no time; a busy one is asked again later."""
+        now_s = asyncio.get_running_loop().time()
+        asked = [
+            name
+            for name in applications
+            if name not in self._startups_s and now_s - self._asked_s.get(name, -_ASK_AGAIN_S) >= _ASK_AGAIN_S
+        ]
+
+        async def ask(name: str) -> None:
+            self._asked_s[name] = now_s
+            with suppress(Exception):  # it is busy, or gone
+                handle = await asyncio.to_thread(cluster.replicas, name)
+                self._startups_s[name] = await asyncio.wait_for(_of(handle.startup_s.remote()), 1.0)
+
+        await asyncio.gather(*(ask(name) for name in asked))
+
+
+async def _of(response: Any) -> Any:
+    """What a call of Ray Serve gives, as a coroutine."""
+    return await response
+
+
+def _with_routes(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
+    """The same with the routes of another configuration; None: without any."""
+    return replace(config, routes=() if old is None else old.routes)

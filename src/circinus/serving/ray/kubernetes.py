@@ -1,0 +1,135 @@
+"""A desired state as manifests of KubeRay (API `ray.io/v1`), for clusters on Kubernetes.
+
+Sources: KubeRay's API reference, and its guide to the configuration of a RayCluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from io import StringIO
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.ray.applications import applications_of, router_pool, serve_schema, site_configs
+from circinus.serving.ray.settings import (
+    HEAD_SETTINGS,
+    POOL_LABEL,
+    POOL_RESOURCE,
+    SERVE_ENVIRONMENT,
+    RaySettings,
+)
+from circinus.serving.state_check import check_state
+from circinus.spec import Pool
+
+_PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
+_HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is not in the plan."""
+
+    image: str
+    """With Circinus, Ray and the operators' code."""
+    name: str = "circinus"
+    namespace: str = "default"
+    ray_version: str = ""
+    """Of the image; empty: KubeRay does not look at it."""
+
+
+def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
+    """The RayService that runs `desired`: a group of workers for each pool that it uses, and a head without work.
+
+    Raises:
+        ServingError: the state contradicts itself, or replays.
+    """
+    check_state(desired)
+    if desired.mode is not Mode.REAL:
+        raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
+    settings = replace(RaySettings(), http_host="0.0.0.0", http_port=_PORTS["serve"])
+    applications = applications_of(desired, settings)
+    configs = site_configs(desired, applications)
+    serve = serve_schema(applications, configs, desired.infrastructure, settings, replays=False)
+    used = {wanted.deployment.pool for wanted in desired.deployments}
+    used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}
+    pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
+    cluster = {
+        **({"rayVersion": manifest.ray_version} if manifest.ray_version else {}),
+        "headGroupSpec": {
+            "rayStartParams": {
+                "dashboard-host": "0.0.0.0",
+                "num-cpus": "0",
+                "system-config": _quoted(HEAD_SETTINGS),
+            },
+            "template": _pod(
+                "ray-head", manifest, {"cpu": str(_HEAD_CPUS), "memory": f"{_HEAD_MEMORY_GIB}Gi"}, ports=_PORTS
+            ),
+        },
+        "workerGroupSpecs": [_workers(pool, manifest) for pool in pools],
+    }
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": manifest.name, "namespace": manifest.namespace},
+        "spec": {"serveConfigV2": as_yaml(serve), "rayClusterConfig": cluster},
+    }
+
+
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """The document as YAML, in the order in which it was written."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.scalarstring import walk_tree
+
+    yaml = YAML()
+    yaml.width = 4096
+    content = json.loads(json.dumps(document))
+    walk_tree(content)  # what has several lines is written as such
+    stream = StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
+
+
+def _workers(pool: Pool, manifest: Manifest) -> dict[str, Any]:
+    resources = {"cpu": _cpus(pool.cpus), "memory": f"{int(pool.memory_bytes / _MIB)}Mi"}
+    if pool.gpus:
+        resources["nvidia.com/gpu"] = str(pool.gpus)
+    return {
+        "groupName": pool.name,
+        "replicas": pool.nodes,
+        "minReplicas": pool.nodes,
+        "maxReplicas": pool.nodes,
+        "rayStartParams": {"resources": _quoted({f"{POOL_RESOURCE}{pool.name}": 1000})},
+        "template": _pod("ray-worker", manifest, resources, selector={POOL_LABEL: pool.name}),
+    }
+
+
+def _pod(
+    name: str,
+    manifest: Manifest,
+    resources: Mapping[str, str],
+    *,
+    ports: Mapping[str, int] | None = None,
+    selector: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    container = {
+        "name": name,
+        "image": manifest.image,
+        "env": [{"name": key, "value": value} for key, value in SERVE_ENVIRONMENT.items()],
+        "resources": {"limits": dict(resources), "requests": dict(resources)},
+    }
+    if ports:
+        container["ports"] = [{"containerPort": port, "name": key} for key, port in ports.items()]
+    return {"spec": {**({"nodeSelector": dict(selector)} if selector else {}), "containers": [container]}}
+
+
+def _quoted(content: Mapping[str, Any]) -> str:
+    """As an argument of `ray start`, which KubeRay passes through a shell."""
+    return "'" + json.dumps(dict(content)) + "'"
+
+
+def _cpus(cpus: float) -> str:
+    return f"{cpus:g}" if cpus == int(cpus) else f"{round(cpus * 1000)}m"

@@ -1,0 +1,70 @@
+"""The application of one deployment: its replicas."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from circinus.profiling.threads import thread_limits
+from circinus.serving.ray.names import REPLICA
+from circinus.serving.ray.recordings import RecordingName
+from circinus.serving.replicas.computing import ComputingResponder
+from circinus.serving.replicas.messages import Batch, BatchResult, Payload, ReplicaSpec, WorkItem
+from circinus.serving.replicas.replaying import ReplayingResponder
+
+
+class OperatorReplica:
+    """One replica. Its process dies with it, and Ray Serve starts another."""
+
+    def __init__(self, spec: ReplicaSpec, store: Path | None) -> None:
+        """Load the operator.
+
+        Args:
+            spec: what it runs.
+            store: the profile store that it answers from in a replay.
+
+        Raises:
+            Exception: whatever the operator raises while it loads.
+        """
+        begin_s = time.monotonic()
+        os.environ.update(thread_limits(spec.cpus))  # for what the operator loads; Ray limited what is there already
+        self._store = store
+        self._known: set[str] = set()
+        self._responder: ComputingResponder | ReplayingResponder = (
+            ReplayingResponder(spec) if spec.replays else ComputingResponder(spec)
+        )
+        self._startup_s = time.monotonic() - begin_s
+
+    def startup_s(self) -> float:
+        """From when its process was there until it could take work."""
+        return self._startup_s
+
+    def process(self, items: Sequence[WorkItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
+        """What became of a batch, and its outputs."""
+        if isinstance(self._responder, ReplayingResponder):
+            self._learn(self._responder, items)
+        result, outputs = self._responder.answer(Batch(time.monotonic(), tuple(items)), payloads)
+        return result, [bytes(output) for output in outputs]
+
+    def _learn(self, responder: ReplayingResponder, items: Sequence[WorkItem]) -> None:
+        for name in dict.fromkeys(item.recording for item in items):
+            if isinstance(name, str) and name not in self._known:
+                assert self._store is not None, "a replay names its store"
+                responder.learn({name: RecordingName.read(name).load(self._store)})
+                self._known.add(name)
+
+
+def application(args: dict[str, Any]) -> Any:
+    """What Ray Serve builds from the arguments that `circinus.serving.ray.applications` writes."""
+    from ray import serve
+
+    told = dict(args["spec"])
+    told["module_paths"] = tuple(Path(path) for path in told["module_paths"])
+    spec = ReplicaSpec(**told, search_path=())
+    store = Path(args["store"]) if args.get("store") else None
+    # A batch at a time; and whoever cannot load its operator once will not at the twentieth time.
+    deployed = serve.deployment(OperatorReplica, name=REPLICA, max_ongoing_requests=1, max_constructor_retry_count=1)
+    return deployed.bind(spec, store)

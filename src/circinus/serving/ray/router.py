@@ -1,0 +1,140 @@
+"""The application of one site's router."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from circinus.errors import ServingError
+from circinus.serving.packed_response import PackedResponse
+from circinus.serving.ray.dispatching import ReplicaLostError
+from circinus.serving.ray.http_entry import HttpEntry
+from circinus.serving.ray.names import REPLICA, ROUTER, router_name
+from circinus.serving.ray.switchboard import Switchboard
+from circinus.serving.ray.wire import Parcel, SiteConfig, SiteObservation, config_from_python
+from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class SiteRouter:
+    """`Switchboard` over Ray Serve, and the HTTP entry of its site."""
+
+    def __init__(self, site: str) -> None:
+        """Of a site; it knows no routes until it is configured."""
+        self._site = site
+        self._board: Switchboard | None = None
+        self._entry: HttpEntry | None = None
+
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Ray Serve: after a start, and when the configuration changed."""
+        await self.switch(config_from_python(config))
+
+    async def switch(self, config: SiteConfig) -> None:
+        """The same at once, for who cannot wait until Ray Serve comes to it."""
+        self._switchboard().configure(config)
+
+    async def submit(
+        self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
+    ) -> PackedResponse:
+        """As `Switchboard.submit`."""
+        return await self._switchboard().submit(query, item_key, value, input_bytes, left_s)
+
+    async def __call__(self, request: Request) -> Response:
+        """HTTP."""
+        board = self._switchboard()
+        if self._entry is None:
+            self._entry = HttpEntry(board, asyncio.get_running_loop())
+        return await self._entry.answer(request)
+
+    async def receive(self, parcel: Parcel) -> None:
+        """As `Switchboard.receive`."""
+        self._switchboard().receive(parcel)
+
+    async def fail(self, number: str, reason: str) -> None:
+        """As `Switchboard.fail`."""
+        self._switchboard().fail(number, reason)
+
+    async def abandon(self, applications: Sequence[str]) -> None:
+        """As `Switchboard.abandon`."""
+        self._switchboard().abandon(applications)
+
+    async def observe(self) -> SiteObservation:
+        """As `Switchboard.observe`."""
+        return self._switchboard().observe()
+
+    def _switchboard(self) -> Switchboard:
+        if self._board is None:
+            prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
+            self._board = Switchboard(self._site, prefix, ServeReplicas(), ServeSites(), asyncio.get_running_loop())
+        return self._board
+
+
+class _Handles:
+    """Handles to the only deployment of each application, made when they are first needed."""
+
+    def __init__(self, deployment: str) -> None:
+        self._deployment = deployment
+        self._known: dict[str, Any] = {}
+
+    def __getitem__(self, application: str) -> Any:
+        from ray import serve
+
+        if application not in self._known:
+            self._known[application] = serve.get_deployment_handle(self._deployment, app_name=application)
+        return self._known[application]
+
+
+class ServeReplicas:
+    """`ReplicaCalls` through handles of Ray Serve."""
+
+    def __init__(self) -> None:
+        self._handles = _Handles(REPLICA)
+
+    async def process(
+        self, application: str, items: Sequence[WorkItem], payloads: Sequence[Payload]
+    ) -> tuple[BatchResult, Sequence[Payload]]:
+        """As `ReplicaCalls.process`."""
+        from ray.exceptions import RayError, RayTaskError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            found: tuple[BatchResult, Sequence[Payload]] = await self._handles[application].process.remote(
+                list(items), [bytes(packed) for packed in payloads]
+            )
+        except RayTaskError as error:  # it lives, and failed
+            raise ServingError(str(getattr(error, "cause", error))) from error
+        except (RayError, RayServeException) as error:
+            raise ReplicaLostError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        return found
+
+
+class ServeSites:
+    """`SiteCalls` through handles of Ray Serve."""
+
+    def __init__(self) -> None:
+        self._handles = _Handles(ROUTER)
+
+    async def deliver(self, site: str, parcel: Parcel) -> None:
+        """As `SiteCalls.deliver`."""
+        try:
+            await self._handles[router_name(site)].receive.remote(parcel)
+        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
+            raise ServingError(f"{type(error).__name__}: {error}") from error
+
+    async def report(self, site: str, number: str, reason: str) -> None:
+        """As `SiteCalls.report`."""
+        with suppress(Exception):  # it fails there by its deadline
+            await self._handles[router_name(site)].fail.remote(number, reason)
+
+
+def application(args: Mapping[str, Any]) -> Any:
+    """What Ray Serve builds from the arguments that `circinus.serving.ray.applications` writes."""
+    from ray import serve
+
+    return serve.deployment(SiteRouter, name=ROUTER).bind(args["site"])

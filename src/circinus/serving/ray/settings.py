@@ -1,0 +1,62 @@
+"""How Ray and Ray Serve are set up for short hops and quick recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SERVE_ENVIRONMENT: Mapping[str, str] = {
+    # Operators compute in threads of their own anyway: no other loop is needed to keep replicas and routers alive.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # Values are sent whole; Ray Serve's own limit is 4 MiB.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
+    # Operators block; health checks must not.
+    "RAY_SERVE_RUN_SYNC_IN_THREADPOOL": "1",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+}
+"""Of every node of the cluster, before Ray starts there."""
+
+NOT_IN_DRIVERS = ("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP")
+"""What a process that is no replica must not have in its environment."""
+
+HEAD_SETTINGS: Mapping[str, int] = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+"""`--system-config` of the head: a node that is gone is noticed within some seconds, not fifteen."""
+
+POOL_LABEL = "circinus/pool"
+"""Label whose value is the pool of a node."""
+POOL_RESOURCE = "pool:"
+"""What the custom resource of the nodes of a pool begins with; its name follows."""
+
+HEALTH_CHECK_PERIOD_S = 1.0
+HEALTH_CHECK_TIMEOUT_S = 3.0
+"""Of replicas."""
+ROUTER_TIMEOUT_S = 10.0
+"""Of routers: one that has very much to do is slow to answer, and to end it would lose all that it has."""
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """What an engine on Ray needs to know of its cluster."""
+
+    address: str = "auto"
+    """Of the cluster, as of `ray.init`."""
+    http_host: str = "127.0.0.1"
+    """Address that the HTTP entries listen on; `0.0.0.0` for all."""
+    http_port: int = 8000
+    emulate_speeds: bool = False
+    """Whether replicas take as long as the hardware of their pool would, where that is slower than their machine."""
+
+
+def placement(pool: str, *, labelled: bool) -> dict[str, object]:
+    """The part of an actor's options that has it run on a node of `pool`."""
+    if labelled:
+        return {"label_selector": {POOL_LABEL: pool}}
+    return {"resources": {f"{POOL_RESOURCE}{pool}": 0.001}}

@@ -1,0 +1,228 @@
+"""What site routers tell each other, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from circinus.serving.deliveries import INPUT, deliveries_of
+from circinus.serving.engine import QueryStatus, Route
+from circinus.spec import Deployment, Network
+
+
+@dataclass(frozen=True)
+class WireStage:
+    """One operator of a route."""
+
+    operator: str
+    after: tuple[str, ...]
+    application: str
+    """Name of the application that runs its deployment."""
+    recording: str
+    """Names what a replaying replica answers from; empty where it computes."""
+
+    @property
+    def producers(self) -> frozenset[str]:
+        """Whose outputs it needs."""
+        return frozenset(self.after or (INPUT,))
+
+
+@dataclass(frozen=True)
+class WireDelivery:
+    """One output on its way to one site."""
+
+    site: str
+    links: tuple[str, ...]
+    """Names of the directed links that it crosses."""
+    consumers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WireRoute:
+    """The route of one query, with everything that a router on the way needs."""
+
+    query: str
+    source: str
+    stages: tuple[WireStage, ...]
+    sinks: tuple[str, ...]
+    deliveries: Mapping[str, tuple[WireDelivery, ...]]
+    """By producer."""
+    admitted_per_s: float | None = None
+    """Requests a second that the HTTP entry lets in; None: all."""
+
+    @classmethod
+    def of(
+        cls, route: Route, network: Network, applications: Mapping[Deployment, str], recordings: Mapping[str, str]
+    ) -> WireRoute:
+        """With everything looked up.
+
+        Args:
+            route: the route.
+            network: its sites and links.
+            applications: deployment -> name of its application.
+            recordings: operator -> `WireStage.recording`; none where replicas compute.
+
+        Raises:
+            ServingError: there is no way between two sites that the route connects.
+        """
+        return cls(
+            query=route.query,
+            source=route.source,
+            stages=tuple(
+                WireStage(s.operator, s.after, applications[s.deployment], recordings.get(s.operator, ""))
+                for s in route.stages
+            ),
+            sinks=route.sinks,
+            deliveries={
+                producer: tuple(
+                    WireDelivery(sent.site, tuple(link.name for link in sent.path), sent.consumers)
+                    for sent in deliveries
+                )
+                for producer, deliveries in deliveries_of(route, network).items()
+            },
+            admitted_per_s=route.admitted_per_s,
+        )
+
+    def stage(self, operator: str) -> WireStage:
+        """One of them by name."""
+        return next(stage for stage in self.stages if stage.operator == operator)
+
+    @property
+    def applications(self) -> frozenset[str]:
+        """All that its requests pass."""
+        return frozenset(stage.application for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class SiteDeployment:
+    """One deployment of a site, as its router serves it."""
+
+    application: str
+    deployment: Deployment
+    replicas: int
+    batch_wait_s: float
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """What the router of one site is told."""
+
+    site: str
+    mode: str
+    state: str
+    """`desired_fingerprint` of the state in force."""
+    deployments: tuple[SiteDeployment, ...]
+    routes: tuple[WireRoute, ...]
+    """Of the queries whose source is this site."""
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One request under way."""
+
+    number: str
+    """Of no other request."""
+    item_key: str
+    route: WireRoute
+    left_s: float
+    """Seconds that were left until its deadline when this was sent."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What became of a value so far, on the way on which it came."""
+
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """Operator -> seconds in service."""
+    busy_s: Mapping[str, float] = field(default_factory=dict)
+    """Operator -> its share of the replica's seconds."""
+    sent_bytes: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(producer, link) -> bytes; by producer, so that what two branches have in common counts once."""
+
+    @classmethod
+    def joined(cls, *parts: Journal) -> Journal:
+        """Of several values that meet."""
+        if len(parts) == 1:
+            return parts[0]
+        stage_s: dict[str, float] = {}
+        busy_s: dict[str, float] = {}
+        sent_bytes: dict[tuple[str, str], float] = {}
+        for part in parts:
+            stage_s |= part.stage_s
+            busy_s |= part.busy_s
+            sent_bytes |= part.sent_bytes
+        return cls(stage_s, busy_s, sent_bytes)
+
+    def served(self, operator: str, service_s: float, busy_s: float) -> Journal:
+        """After one more operator."""
+        return Journal({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
+
+    def sent(self, producer: str, links: tuple[str, ...], size_bytes: float) -> Journal:
+        """After crossing some links."""
+        if not links:
+            return self
+        crossed = {(producer, link): size_bytes for link in links}
+        return Journal(self.stage_s, self.busy_s, {**self.sent_bytes, **crossed})
+
+    @property
+    def link_bytes(self) -> dict[str, float]:
+        """Link -> bytes sent over it."""
+        total: dict[str, float] = {}
+        for (_, link), size_bytes in self.sent_bytes.items():
+            total[link] = total.get(link, 0.0) + size_bytes
+        return total
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One value that comes to a site."""
+
+    trip: Trip
+    producer: str
+    consumers: tuple[str, ...]
+    """Who wants it there."""
+    value: bytes | None
+    """Packed; None in a replay, but for results."""
+    journal: Journal
+
+
+@dataclass(frozen=True)
+class ApplicationObservation:
+    """One deployment as the router of its site sees it."""
+
+    application: str
+    queue_length: int
+    requests: int
+    losses: int
+    """Batches whose replica was lost while it had them."""
+    message: str
+    """How the last one was."""
+
+
+@dataclass(frozen=True)
+class SiteObservation:
+    """A router as it is."""
+
+    config: SiteConfig | None
+    applications: tuple[ApplicationObservation, ...]
+    under_way: Mapping[str, int]
+    """Application -> requests that entered here, may need it, and are not answered yet."""
+    queries: tuple[QueryStatus, ...]
+    """Whose requests entered here."""
+
+
+_CONFIG = TypeAdapter(SiteConfig)
+
+
+def config_to_python(config: SiteConfig) -> dict[str, Any]:
+    """As it stands in a configuration of Ray Serve."""
+    found: dict[str, Any] = _CONFIG.dump_python(config, mode="json")
+    return found
+
+
+def config_from_python(content: Mapping[str, Any]) -> SiteConfig:
+    """What `config_to_python` wrote."""
+    return _CONFIG.validate_python(content, strict=False)

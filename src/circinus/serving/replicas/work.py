@@ -1,0 +1,26 @@
+"""One item on its way through a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from circinus.serving.replicas.messages import Payload, WorkResult
+
+
+@dataclass(eq=False)
+class Work:
+    """One item that waits for, or is in, a replica."""
+
+    item_key: str
+    inputs: Sequence[Payload]
+    recording: int | str | None
+    due_s: float
+    """When the last of its inputs arrived."""
+    done: Callable[[WorkResult, Payload | None, float], None]
+    """Told when the batch ended, too."""
+    failed: Callable[[str], None]
+    abandoned: Callable[[], bool]
+    """Whether nobody waits for it any more."""
+    deaths: int = 0
+    """Replicas that ended while they had it."""

@@ -1,0 +1,135 @@
+"""An engine that is kept at a plan, by real processes that are ended and killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from verbs import answer, run_circinus
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The starter application, profiled and planned."""
+    folder = tmp_path_factory.mktemp("served")
+    assert run_circinus("init", cwd=folder).returncode == 0
+    run = run_circinus("profile", "--budget", "20s", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    run = run_circinus("plan", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    yield folder
+    run_circinus("destroy", cwd=folder)
+
+
+class Controller:
+    """`circinus serve` as a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "circinus", "serve", "--mode", "replay", "--json", *options],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def until(self, kind: str) -> dict[str, Any]:
+        """The next event of a kind."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["kind"] == kind:
+                return event
+        assert self.process.stderr is not None
+        raise AssertionError(f"no event {kind}: {self.process.stderr.read()}")
+
+    def end(self, number: int) -> int:
+        """Send it a signal and wait until it has ended."""
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        return code
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Controller]:
+    controller = Controller(folder, *options)
+    try:
+        yield controller
+    finally:
+        if controller.process.poll() is None:
+            controller.end(signal.SIGKILL)
+
+
+def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(application: Path) -> None:
+    with serving(application) as first:
+        assert first.until("began")["reason"] == "begins with the plans as they are"
+        first.until("applied")
+        assert answer("status", cwd=application, kind="status")["healthy"]
+        refused = run_circinus("serve", "--mode", "replay", cwd=application)
+        assert refused.returncode == 1
+        assert "controls this" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        first.end(signal.SIGKILL)
+    answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
+    before = answer("status", cwd=application, kind="status")
+    assert sum(d["requests"] for d in before["deployments"]) > 0
+    for _ in range(40):  # until nobody has renewed the lease for long enough
+        second = Controller(application)
+        try:
+            event = second.until("began")
+            break
+        except AssertionError:
+            second.end(signal.SIGKILL)
+    else:
+        pytest.fail("the lease of one that was killed does not end")
+    assert event["reason"] == "goes on where it was"
+    assert second.end(signal.SIGTERM) == 0
+    after = answer("status", cwd=application, kind="status")
+    assert after["state"] == before["state"]
+    # Deployments that were replaced would count anew.
+    assert [d["requests"] for d in after["deployments"]] == [d["requests"] for d in before["deployments"]]
+    with serving(application) as third:  # the second gave the lease back
+        third.until("began")
+        assert third.end(signal.SIGINT) == 0
+
+
+def test_what_was_ended_is_brought_back(application: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(application, "--metrics", str(port)) as controller:
+        controller.until("began")
+        if answer("status", cwd=application, kind="status")["state"] == "":
+            controller.until("applied")
+        assert run_circinus("destroy", cwd=application).returncode == 0
+        while controller.until("failed")["subject"] != "engine":
+            pass
+        controller.until("applied")
+        assert answer("status", cwd=application, kind="status")["healthy"]
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        assert 'circinus_events_total{kind="failed"}' in text
+
+
+def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
+    run_circinus("destroy", cwd=application)
+    answer("apply", "--mode", "replay", cwd=application, kind="apply")
+    before = answer("status", cwd=application, kind="status")["state"]
+    # Whoever waits for bursts lets in more: another state, whether there is a lower rung or not.
+    with serving(application, "--dry-run", "--standby", "3x") as controller:
+        event = controller.until("apply")
+        assert event["would"]
+        assert event["reason"] == "it runs something else"
+    assert answer("status", cwd=application, kind="status")["state"] == before

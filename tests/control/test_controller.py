@@ -1,0 +1,349 @@
+"""The loop, with an engine of numbers and a clock that is told the time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.control.controlled import Controlled
+from circinus.control.controller import Controller, ControlSettings
+from circinus.control.records import ControlRecords, Event, LeaseHeldError, LeaseLostError
+from circinus.control.standby import standby
+from circinus.errors import ServingError
+from circinus.matching import plan_all
+from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving.engine import QueryStatus
+from circinus.serving.state_file import desired_fingerprint
+from circinus.spec import Deployment
+from specifications import random_specification
+
+
+@dataclass
+class NumbersEngine:
+    """Runs what it is told at once, unless it shall fail, and counts what it is told came."""
+
+    state: DesiredState | None = None
+    applied: list[DesiredState] = field(default_factory=list)
+    entered: dict[str, int] = field(default_factory=dict)
+    queues: dict[Deployment, int] = field(default_factory=dict)
+    fails: bool = False
+
+    async def apply(self, desired: DesiredState) -> None:
+        if self.fails:
+            raise ServingError("its model is missing")
+        self.state = desired
+        self.applied.append(desired)
+
+    async def submit(self, request: Request) -> Response:
+        raise NotImplementedError
+
+    async def status(self) -> EngineStatus:
+        if self.state is None:
+            return EngineStatus(Mode.REAL, (), ())
+        return EngineStatus(
+            Mode.REAL,
+            tuple(
+                DeploymentStatus(d.deployment, d.replicas, d.replicas, self.queues.get(d.deployment, 0), 0, 0)
+                for d in self.state.deployments
+            ),
+            tuple(route.query for route in self.state.routes),
+            desired_fingerprint(self.state),
+            tuple(QueryStatus(query, count, count, 0) for query, count in self.entered.items()),
+        )
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """A controller of an engine, and the time."""
+
+    controlled: Controlled
+    records: ControlRecords
+    engine: NumbersEngine = field(default_factory=NumbersEngine)
+    now_s: float = 0.0
+    seen: list[Event] = field(default_factory=list)
+    left: dict[str, float] = field(default_factory=dict)
+
+    def controller(self, holder: str = "one") -> Controller:
+        return Controller(
+            self.engine,
+            self.controlled,
+            self.records,
+            holder=holder,
+            clock=lambda: self.now_s,
+            wall_clock=lambda: 1e9 + self.now_s,
+            settings=ControlSettings(lease_s=5.0),
+            on_event=self.seen.append,
+        )
+
+    async def goes_on(self, controller: Controller, duration_s: float, times: float) -> None:
+        """So many times as many requests as planned come, every quarter of a second."""
+        end_s = self.now_s + duration_s
+        while self.now_s < end_s:
+            for name, query in self.controlled.queries.items():
+                due = self.left.get(name, 0.0) + 0.25 * times * query.rate_per_s
+                self.engine.entered[name] = self.engine.entered.get(name, 0) + int(due)
+                self.left[name] = due - int(due)
+            self.now_s += 0.25
+            await controller.tick()
+
+    def steps(self) -> Sequence[Event]:
+        return [event for event in self.seen if event.kind == "step"]
+
+
+def _overloads(controlled: Controlled, times: float) -> bool:
+    """Whether so many times the rates are too much for some query that has a rung to go down to."""
+    replicas = {found.deployment: found.replicas for found in controlled.deployments}
+    at_first = controlled.at_first()
+    busy: dict[Deployment, float] = {}
+    for name, query in controlled.queries.items():
+        for deployment, seconds in controlled.rungs[name][at_first[name].rung].busy.items():
+            busy[deployment] = busy.get(deployment, 0.0) + times * query.rate_per_s * seconds / replicas[deployment]
+    return any(
+        state.rung < len(controlled.rungs[name]) - 1
+        and max(busy[deployment] for deployment in controlled.rungs[name][state.rung].busy) > 1.3
+        for name, state in at_first.items()
+    )
+
+
+def _controlled(peak: float = 3.0) -> Controlled:
+    """The first random specification of which a burst is too much and some query has a rung that is kept ready."""
+    for seed in range(200):
+        specification, profiles = random_specification(seed, queries=4, cpus=32.0, nodes=4)
+        matching, _ = plan_all(specification, profiles)
+        assert specification.infrastructure is not None
+        ready = standby(matching, specification.infrastructure, peak)
+        found = Controlled(matching, specification, ready.deployments, Mode.REAL, None, {})
+        if ready.extra and not ready.without and _overloads(found, peak):
+            return found
+    raise AssertionError("no specification has what this test is about")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(_controlled(), ControlRecords(tmp_path / "control.sqlite"))
+
+
+def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> None:
+    controller = world.controller()
+    controller.begin()
+    asyncio.run(world.goes_on(controller, 30.0, times=0.9))
+    assert len(world.engine.applied) == 1
+    assert world.engine.applied[0] == world.controlled.desired(world.controlled.at_first())
+    assert world.steps() == []
+
+
+def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world: World) -> None:
+    controller = world.controller()
+    controller.begin()
+    asyncio.run(world.goes_on(controller, 20.0, times=0.9))
+    asyncio.run(world.goes_on(controller, 20.0, times=2.9))
+    down = world.steps()
+    assert down
+    assert all(event.details["to"] > event.details["from"] for event in down)
+    assert min(event.time_s for event in down) - 1e9 - 20.0 < 6.0  # a few requests a second tell no sooner
+    assert "overloaded" in down[0].reason
+    replicas = {d.deployment: d.replicas for d in world.engine.applied[0].deployments}
+    for state in world.engine.applied:
+        assert {d.deployment: d.replicas for d in state.deployments} == replicas, "only routes change"
+    asyncio.run(world.goes_on(controller, 200.0, times=0.5))
+    assert controller.ladders == {
+        name: state for name, state in controller.ladders.items() if state.rung == state.chosen
+    }
+    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+
+
+def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world: World) -> None:
+    first = world.controller("first")
+    first.begin()
+    asyncio.run(world.goes_on(first, 20.0, times=0.9))
+    asyncio.run(world.goes_on(first, 5.0, times=2.9))
+    assert world.steps()
+    rungs = {name: state.rung for name, state in first.ladders.items()}
+    second = world.controller("second")
+    with pytest.raises(LeaseHeldError, match="first controls this"):
+        second.begin()
+    applied = len(world.engine.applied)
+    world.now_s += 6.0  # nobody renewed the lease
+    second.begin()
+    assert {name: state.rung for name, state in second.ladders.items()} == rungs
+    asyncio.run(second.tick())
+    assert len(world.engine.applied) == applied, "what is there already is not done again"
+    world.engine.state = None
+    with pytest.raises(LeaseLostError):
+        asyncio.run(first.tick())
+    assert len(world.engine.applied) == applied, "who lost the lease overwrites nothing"
+
+
+def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
+    first = world.controller()
+    first.begin()
+    asyncio.run(world.goes_on(first, 20.0, times=0.9))
+    asyncio.run(world.goes_on(first, 5.0, times=2.9))
+    without_standby = replace(world.controlled, deployments=world.controlled.matching.deployments)
+    other = World(without_standby, world.records, now_s=1000.0)
+    assert other.controlled.fingerprint != world.controlled.fingerprint
+    controller = other.controller("other")
+    controller.begin()
+    assert controller.ladders == other.controlled.at_first()
+
+
+def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:
+    controller = world.controller()
+    controller.begin()
+    world.engine.fails = True
+    asyncio.run(world.goes_on(controller, 60.0, times=0.9))
+    failures = [event for event in world.seen if event.kind == "failed"]
+    assert 5 <= len(failures) <= 7
+    assert "its model is missing; tried again in 1 s" in failures[0].reason
+    world.engine.fails = False
+    asyncio.run(world.goes_on(controller, 70.0, times=0.9))
+    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+
+
+def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan(world: World) -> None:
+    gone = True
+
+    class Gone(NumbersEngine):
+        async def status(self) -> EngineStatus:
+            if gone:
+                raise ServingError("no engine runs")
+            return await super().status()
+
+    def revive() -> None:
+        nonlocal gone
+        gone = False
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        world.engine = Gone()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            world.records,
+            holder="one",
+            clock=asyncio.get_running_loop().time,
+            wall_clock=lambda: 1e9,
+            settings=ControlSettings(interval_s=0.001),
+            on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
+            revive=revive,
+        )
+        controller.begin()
+        await asyncio.wait_for(controller.run(stop), 30.0)
+
+    asyncio.run(run())
+    assert [event.kind for event in world.seen] == ["began", "failed", "applied"]
+    assert world.seen[1].reason == "no engine runs"
+    world.records.acquire("next", 1e9, 1.0)  # it was given back
+
+
+def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: World) -> None:
+    looks = 0
+
+    class Slow(NumbersEngine):
+        async def apply(self, desired: DesiredState) -> None:
+            while looks < 20:
+                await asyncio.sleep(0.01)
+            with pytest.raises(LeaseHeldError):
+                world.records.acquire("other", time.time(), 1.0)
+            await super().apply(desired)
+
+        async def status(self) -> EngineStatus:
+            nonlocal looks
+            looks += 1
+            return await super().status()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        world.engine = Slow()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            world.records,
+            holder="one",
+            clock=time.monotonic,
+            wall_clock=time.time,
+            settings=ControlSettings(interval_s=0.1, lease_s=1.5, patience_s=0.01),
+            on_event=lambda event: stop.set() if event.kind == "applied" else None,
+        )
+        controller.begin()
+        await asyncio.wait_for(controller.run(stop), 60.0)
+
+    asyncio.run(run())
+    assert len(world.engine.applied) == 1
+
+
+def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
+    cancelled = False
+
+    class Endless(NumbersEngine):
+        async def apply(self, desired: DesiredState) -> None:
+            nonlocal cancelled
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        world.engine = Endless()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            world.records,
+            holder="one",
+            clock=time.monotonic,
+            wall_clock=time.time,
+            settings=ControlSettings(interval_s=0.01, patience_s=0.01),
+        )
+        controller.begin()
+        running = asyncio.create_task(controller.run(stop))
+        await asyncio.sleep(0.2)
+        stop.set()
+        await asyncio.wait_for(running, 30.0)
+
+    asyncio.run(run())
+    assert cancelled
+    world.records.acquire("next", time.time(), 1.0)
+
+
+def test_standby_takes_no_more_than_there_is() -> None:
+    checked = lacking = 0
+    for seed in range(25):
+        specification, profiles = random_specification(seed, queries=5, cpus=4.0, nodes=2)
+        matching, _ = plan_all(specification, profiles)
+        infrastructure = specification.infrastructure
+        assert infrastructure is not None
+        ready = standby(matching, infrastructure, 3.0)
+        lacking += bool(ready.without)
+        before = {d.deployment: d.replicas for d in matching.deployments}
+        for pool in infrastructure.pools:
+            used = np.zeros((pool.nodes, 2))
+            for found in ready.deployments:
+                if found.deployment.pool == pool.name:
+                    for node in found.nodes:
+                        used[node] += (found.demand.cpus, found.demand.memory_bytes)
+            assert (used <= np.array([pool.cpus, pool.memory_bytes]) * (1 + 1e-9)).all()
+        for assignment in matching.assignments:
+            ladder = assignment.ladder
+            if ladder is not None and assignment.query not in ready.without:
+                there = {d.deployment: d.replicas for d in ready.deployments}
+                for use in ladder.rungs[-1].candidate.deployments:
+                    if ladder.chosen < len(ladder.rungs) - 1:
+                        assert there[use.deployment] * 0.9 >= 3.0 * use.busy_replicas * (1 - 1e-9)
+        after = {d.deployment: d.replicas for d in ready.deployments}
+        for deployment, replicas in after.items():
+            assert replicas == before.get(deployment, 0) + ready.extra.get(deployment, 0)
+        assert set(before) <= set(after)
+        checked += bool(ready.extra)
+    assert checked > 5
+    assert lacking > 0

@@ -1,0 +1,151 @@
+"""Steps down a ladder and up again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.control.ladder_policy import LadderSettings, LadderState, RungView, ladder_step
+
+SETTINGS = LadderSettings(limit_s=1.0)
+VIEWS = st.builds(
+    lambda alone_s, backlog_s, least, more, ready: RungView(alone_s, backlog_s, least, least * (1 + more), ready),
+    st.floats(0.01, 2.0),
+    st.floats(0.0, 2.0),
+    st.floats(0.0, 3.0),
+    st.floats(0.0, 1.0),
+    st.booleans(),
+)
+LADDERS = st.lists(VIEWS, min_size=1, max_size=6)
+
+
+def _view(utilization: float, backlog_s: float = 0.0, *, ready: bool = True) -> RungView:
+    return RungView(0.1, backlog_s, utilization, utilization, ready)
+
+
+def test_a_burst_is_stepped_down_from_at_once_to_the_first_rung_that_does() -> None:
+    rungs = [_view(1.8), _view(1.2), _view(0.9), _view(0.4)]
+    step = ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS)
+    assert step.state.rung == 2
+    assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
+
+
+def test_requests_that_would_be_late_are_reason_enough() -> None:
+    rungs = [_view(0.5, 1.2), _view(0.3, 0.8)]
+    assert ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 1
+    assert ladder_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 0
+
+
+def test_where_nothing_does_the_least_loaded_serves() -> None:
+    assert ladder_step(0.0, LadderState(0, 0), [_view(3.0), _view(2.0), _view(2.5)], SETTINGS).state.rung == 1
+    assert ladder_step(0.0, LadderState(1, 0), [_view(1.0), _view(2.0), _view(2.5)], SETTINGS).state.rung == 1
+
+
+def test_a_plan_whose_replicas_are_gone_is_left() -> None:
+    step = ladder_step(0.0, LadderState(0, 0), [_view(0.2, ready=False), _view(0.3)], SETTINGS)
+    assert (step.state.rung, step.reason) == (1, "overloaded: a deployment has no replica")
+    alone = ladder_step(0.0, LadderState(0, 0), [_view(0.2, ready=False), _view(0.3, ready=False)], SETTINGS)
+    assert alone.state.rung == 0
+
+
+def test_from_a_lower_rung_that_no_longer_serves_the_way_is_up() -> None:
+    gone = [_view(0.5), _view(0.4), _view(0.3, ready=False)]
+    assert ladder_step(0.0, LadderState(2, 0, changed_s=-1.0), gone, SETTINGS).state.rung == 1
+    others = [_view(0.5), _view(0.4), _view(1.5)]
+    assert ladder_step(0.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS).state.rung == 2
+    assert ladder_step(20.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS).state.rung == 1
+    assert ladder_step(20.0, LadderState(2, 2, changed_s=-1.0), others, SETTINGS).state.rung == 2
+
+
+def test_what_nobody_waits_for_is_not_late_however_near_the_limit_a_plan_is() -> None:
+    near = [RungView(0.99, 0.0, 0.7, 0.7, ready=True), _view(0.3)]
+    assert ladder_step(0.0, LadderState(0, 0), near, SETTINGS).state.rung == 0
+    state = LadderState(1, 0)
+    for now_s in range(30):
+        state = ladder_step(float(now_s), state, near, SETTINGS).state
+    assert state.rung == 0
+
+
+def test_up_one_rung_after_a_time_of_calm_without_a_break() -> None:
+    calm, busy = [_view(0.5)] * 3, [_view(0.85), _view(0.85), _view(0.5)]
+    state = LadderState(2, 0, changed_s=0.0)
+    for now_s, rungs, expected in (
+        (1.0, calm, 2), (9.0, calm, 2), (10.0, busy, 2), (11.0, calm, 2), (20.9, calm, 2), (21.0, calm, 1),
+        (22.0, calm, 1), (31.9, calm, 1), (32.0, calm, 0), (100.0, calm, 0),
+    ):  # fmt: skip
+        state = ladder_step(now_s, state, rungs, SETTINGS).state
+        assert state.rung == expected, now_s
+
+
+def test_never_above_the_plan_that_the_query_got() -> None:
+    state = LadderState(1, 1)
+    for now_s in range(100):
+        state = ladder_step(float(now_s), state, [_view(0.1)] * 3, SETTINGS).state
+    assert state.rung == 1
+
+
+def test_steps_up_that_fail_are_tried_ever_more_rarely() -> None:
+    """Above it looks calm from below and is overloaded from within: what was predicted is wrong."""
+    state, ups = LadderState(1, 0), []
+    for tick in range(20_000):
+        now_s = tick / 10
+        above = _view(0.5) if state.rung == 1 else _view(1.5)
+        before = state.rung
+        state = ladder_step(now_s, state, [above, _view(0.4)], SETTINGS).state
+        if state.rung < before:
+            ups.append(now_s)
+    gaps_s = [later - earlier for earlier, later in pairwise(ups)]
+    assert all(later >= earlier - 0.2 for earlier, later in pairwise(gaps_s))
+    assert gaps_s[-1] >= 150
+    assert len(ups) < 20
+
+
+def test_a_step_up_that_proves_itself_is_forgiven() -> None:
+    state = LadderState(1, 0, failed_ups=3, calm_s=0.0)
+    state = ladder_step(80.0, state, [_view(0.5), _view(0.4)], SETTINGS).state
+    assert (state.rung, state.failed_ups) == (0, 3)
+    state = ladder_step(159.0, state, [_view(0.5), _view(0.4)], SETTINGS).state
+    assert state.failed_ups == 3
+    state = ladder_step(160.0, state, [_view(0.5), _view(0.4)], SETTINGS).state
+    assert state.failed_ups == 0
+
+
+@given(LADDERS, st.data())
+def test_under_a_constant_load_rungs_come_to_rest(rungs: list[RungView], data: st.DataObject) -> None:
+    chosen = data.draw(st.integers(0, len(rungs) - 1))
+    state = LadderState(data.draw(st.integers(chosen, len(rungs) - 1)), chosen)
+    changes = 0
+    for tick in range(400):
+        step = ladder_step(tick * 0.5, state, rungs, SETTINGS)
+        changes += step.state.rung != state.rung
+        assert bool(step.reason) == (step.state.rung != state.rung)
+        assert chosen <= step.state.rung < len(rungs)
+        state = step.state
+    assert changes <= 2 * len(rungs)
+    settled = ladder_step(1e6, ladder_step(1e6 - 1e5, state, rungs, SETTINGS).state, rungs, SETTINGS).state
+    assert settled.rung == state.rung
+
+
+@given(LADDERS, st.data(), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_more_load_never_leads_to_a_higher_rung(
+    rungs: list[RungView], data: st.DataObject, more: float, longer_s: float
+) -> None:
+    state = LadderState(data.draw(st.integers(0, len(rungs) - 1)), 0, calm_s=-100.0)
+    loaded = [
+        RungView(
+            r.alone_s,
+            r.backlog_s + longer_s,
+            r.least_utilization * (1 + more),
+            r.likely_utilization * (1 + more),
+            r.ready,
+        )
+        for r in rungs
+    ]
+    before, after = (ladder_step(0.0, state, views, SETTINGS).state.rung for views in (rungs, loaded))
+    if before >= state.rung and any(not SETTINGS.overloaded(view) for view in loaded[state.rung :]):
+        assert after >= state.rung
+    if before == state.rung:
+        assert after >= before

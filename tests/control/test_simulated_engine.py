@@ -1,0 +1,261 @@
+"""The simulator as an engine, and the controller on its clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.control.controlled import Controlled
+from circinus.control.controller import ControlSettings
+from circinus.control.records import ControlRecords
+from circinus.control.simulated_engine import SimulatedEngine
+from circinus.control.simulated_run import run_controlled
+from circinus.control.standby import standby
+from circinus.errors import ServingError
+from circinus.matching import plan_all
+from circinus.profiling import PipelineProfile
+from circinus.queueing.arrivals import arrival_process
+from circinus.serving import Mode
+from circinus.simulation import PlannedQuery
+from circinus.simulation.model import Requests
+from circinus.simulation.plans import model_of
+from circinus.simulation.simulation import Simulation
+from circinus.spec import Network, Specification
+from specifications import random_specification
+
+Profiles = Mapping[str, PipelineProfile]
+
+
+def _planned(seed: int, peak: float = 1.0, **options: int) -> tuple[Controlled, Specification, Profiles]:
+    specification, profiles = random_specification(seed, **({"queries": 4} | options), cpus=32.0)
+    matching, _ = plan_all(specification, profiles)
+    assert specification.infrastructure is not None
+    deployments = (
+        standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
+    )
+    return Controlled(matching, specification, deployments, Mode.REPLAY, Path("s"), {}), specification, profiles
+
+
+def _requests(controlled: Controlled, until_s: float, seed: int, times: float = 1.0) -> dict[str, Requests]:
+    """Poisson, so many times as often as planned in the second quarter."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, query in controlled.queries.items():
+        highest = query.rate_per_s * max(times, 0.8)
+        arrival_s = np.sort(rng.uniform(0.0, until_s, rng.poisson(highest * until_s)))
+        in_burst = (arrival_s > until_s / 4) & (arrival_s < until_s / 2)
+        kept = rng.random(len(arrival_s)) < np.where(in_burst, times, 0.8) / max(times, 0.8)
+        found[name] = Requests(arrival_s[kept], rng.integers(20, size=int(kept.sum())))
+    return found
+
+
+async def _looked_at(engine: SimulatedEngine, controlled: Controlled, rng: np.random.Generator) -> None:
+    await engine.apply(controlled.desired(controlled.at_first()))
+    while engine.now_s < 200.0:
+        engine.advance(engine.now_s + float(rng.exponential(1.0)))
+        await engine.status()
+
+
+def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation() -> None:
+    for seed in (1, 3):
+        controlled, specification, profiles = _planned(seed)
+        asked = _requests(controlled, 60.0, seed)
+        engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
+        asyncio.run(_looked_at(engine, controlled, np.random.default_rng(seed)))
+        planned = []
+        for assignment in controlled.matching.assignments:
+            query, plan = controlled.queries[assignment.query], assignment.chosen.plan
+            profile = next(p for p in profiles[query.pipeline].configurations if p.configuration == plan.configuration)
+            pipeline = specification.pipelines[query.pipeline]
+            planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
+        assert specification.infrastructure is not None
+        replicas = {d.deployment: d.replicas for d in controlled.deployments}
+        model = model_of(planned, replicas, Network(specification.infrastructure))
+        plain = Simulation(
+            model.stations,
+            model.queries,
+            duration_s=61.0,
+            requests=[
+                Requests(asked[one.query.name].arrival_s, asked[one.query.name].items % len(one.profile.items))
+                for one in planned
+            ],
+        )
+        plain.run()
+        for one, run in zip(planned, plain.runs, strict=True):
+            _, latency_s = engine.latency_s(one.query.name)
+            np.testing.assert_allclose(latency_s, run.latency_s, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def bursty() -> tuple[Controlled, Profiles]:
+    """Plans for which a burst is too much, and whose ladders are kept ready for it."""
+    for seed in range(200):
+        controlled, _, profiles = _planned(seed, peak=3.0, nodes=4)
+        at_first = controlled.at_first()
+        replicas = {found.deployment: found.replicas for found in controlled.deployments}
+        for name, query in controlled.queries.items():
+            rungs = controlled.rungs[name]
+            down = at_first[name].rung < len(rungs) - 1 and rungs[-1].busy.keys() <= replicas.keys()
+            busy = [query.rate_per_s * s / replicas[d] for d, s in rungs[at_first[name].rung].busy.items()]
+            if down and query.slos.latency is not None and 3.0 * max(busy) > 1.3:
+                return controlled, profiles
+    raise AssertionError("no specification has what this test is about")
+
+
+def test_queues_are_those_who_came_and_are_not_served(bursty: tuple[Controlled, Profiles]) -> None:
+    controlled, profiles = bursty
+    engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0, times=6.0), startup_s=5.0)
+
+    async def run() -> list[int]:
+        await engine.apply(controlled.desired(controlled.at_first()))
+        lengths = []
+        for now_s in np.arange(1.0, 60.0):
+            engine.advance(float(now_s))
+            status = await engine.status()
+            lengths.append(sum(found.queue_length for found in status.deployments))
+            for query in status.queries:
+                assert query.under_way >= 0
+            under_way = sum(query.under_way for query in status.queries)
+            assert lengths[-1] <= under_way * 3  # a request may wait at two operators at once
+        return lengths
+
+    lengths = asyncio.run(run())
+    assert max(lengths[:14]) < max(lengths[20:30])
+
+
+def _within(engine: SimulatedEngine, controlled: Controlled, begin_s: float, end_s: float) -> float:
+    """Share of the requests that came in a time which are within their limit."""
+    good = total = 0
+    for name, query in controlled.queries.items():
+        if query.slos.latency is not None:
+            arrival_s, latency_s = engine.latency_s(name)
+            which = (arrival_s >= begin_s) & (arrival_s < end_s)
+            good += int((latency_s[which] <= query.slos.latency.limit_s).sum())
+            total += int(which.sum())
+    return good / total
+
+
+def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
+    bursty: tuple[Controlled, Profiles], tmp_path: Path
+) -> None:
+    controlled, profiles = bursty
+    asked = _requests(controlled, 240.0, 5, times=3.0)
+    shares = {}
+    for ladder in (True, False):
+        engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
+        if not ladder:
+            only = {name: (rungs[controlled.at_first()[name].rung],) for name, rungs in controlled.rungs.items()}
+            kept = replace(controlled)
+            kept.__dict__["rungs"] = only
+            kept.__dict__["at_first"] = lambda: {
+                name: replace(s, rung=0, chosen=0) for name, s in controlled.at_first().items()
+            }
+        else:
+            kept = controlled
+        records = ControlRecords(tmp_path / f"{ladder}.sqlite")
+        events = run_controlled(engine, kept, records, until_s=300.0, settings=ControlSettings(interval_s=0.5))
+        shares[ladder] = _within(engine, controlled, 60.0, 120.0)
+        assert any(event.kind == "step" for event in events) == ladder
+    assert shares[True] > shares[False] + 0.1
+
+
+@pytest.mark.parametrize("load", [0.8, 1.0])
+def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
+    bursty: tuple[Controlled, Profiles], tmp_path: Path, load: float
+) -> None:
+    controlled, profiles = bursty
+    until_s, rng = 900.0, np.random.default_rng(3)
+    asked = {}
+    for name, query in controlled.queries.items():
+        arrival_s = np.sort(rng.uniform(0.0, until_s, rng.poisson(load * query.rate_per_s * until_s)))
+        asked[name] = Requests(arrival_s, rng.integers(20, size=len(arrival_s)))
+    engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
+    records = ControlRecords(tmp_path / "control.sqlite")
+    events = run_controlled(engine, controlled, records, until_s=until_s, settings=ControlSettings(interval_s=0.5))
+    steps = [event for event in events if event.kind == "step"]
+    assert len(steps) <= 2 * len(controlled.queries)
+    away_s: float = 0.0
+    since: dict[str, float] = {}
+    at_first = controlled.at_first()
+    for event in steps:
+        if event.details["from"] == at_first[event.subject].chosen:
+            since[event.subject] = event.time_s
+        elif event.details["to"] == at_first[event.subject].chosen:
+            away_s += event.time_s - since.pop(event.subject)
+    away_s += sum(until_s - begin_s for begin_s in since.values())
+    assert away_s < 0.1 * until_s * len(controlled.queries)
+
+
+def test_after_a_burst_everybody_is_back_on_the_plan_at_the_planned_rate(
+    bursty: tuple[Controlled, Profiles], tmp_path: Path
+) -> None:
+    controlled, profiles = bursty
+    rng, asked = np.random.default_rng(4), {}
+    for name, query in controlled.queries.items():
+        burst = 100.0 + np.sort(rng.uniform(0.0, 30.0, rng.poisson(2.5 * query.rate_per_s * 30.0)))
+        calm = np.sort(rng.uniform(0.0, 600.0, rng.poisson(0.9 * query.rate_per_s * 600.0)))
+        arrival_s = np.sort(np.concatenate([burst, calm]))
+        asked[name] = Requests(arrival_s, rng.integers(20, size=len(arrival_s)))
+    engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
+    records = ControlRecords(tmp_path / "control.sqlite")
+    events = run_controlled(engine, controlled, records, until_s=600.0, settings=ControlSettings(interval_s=0.5))
+    rungs = {name: state.rung for name, state in controlled.at_first().items()}
+    chosen = dict(rungs)
+    down = 0
+    for event in events:
+        if event.kind == "step":
+            rungs[event.subject] = int(event.details["to"])
+            down += event.details["to"] > event.details["from"]
+    assert down > 0
+    assert rungs == chosen
+
+
+def test_replicas_that_do_not_run_yet_take_their_time(bursty: tuple[Controlled, Profiles]) -> None:
+    controlled, profiles = bursty
+    without_standby = replace(controlled, deployments=controlled.matching.deployments)
+    engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
+
+    async def run() -> None:
+        await engine.apply(without_standby.desired(without_standby.at_first()))
+        engine.advance(10.0)
+        before = (await engine.status()).state
+        applying = asyncio.create_task(engine.apply(controlled.desired(controlled.at_first())))
+        for now_s, there in ((10.5, False), (14.9, False), (15.1, True)):
+            await asyncio.sleep(0)
+            engine.advance(now_s)
+            await asyncio.sleep(0)
+            assert ((await engine.status()).state != before) == there
+        await applying
+
+    asyncio.run(run())
+
+
+def test_what_is_under_way_in_a_lost_pool_is_lost_and_what_comes_there(bursty: tuple[Controlled, Profiles]) -> None:
+    controlled, profiles = bursty
+    engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
+
+    async def run() -> None:
+        desired = controlled.desired(controlled.at_first())
+        await engine.apply(desired)
+        engine.advance(10.0)
+        lost = desired.routes[0].stages[0].deployment.pool
+        engine.lose(lost)
+        engine.advance(20.0)
+        status = await engine.status()
+        assert sum(query.failed for query in status.queries) > 0
+        assert status.nodes is not None
+        assert status.nodes[lost] == 0
+        assert not status.healthy
+        with pytest.raises(ServingError, match="has no node"):
+            await engine.apply(desired)
+        engine.bring_back(lost)
+        engine.advance(30.0)
+        later = await engine.status()
+        assert sum(q.failed for q in later.queries) == sum(q.failed for q in status.queries)
+
+    asyncio.run(run())

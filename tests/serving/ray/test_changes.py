@@ -1,0 +1,85 @@
+"""What Ray Serve is told between two states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from circinus.serving.conformance_states import Step, chain, infrastructure
+from circinus.serving.engine import DesiredState
+from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.ray.changes import grown, kept_as_they_are, router_configs, with_deployments_of
+from circinus.serving.ray.cluster import AppSnapshot
+from circinus.serving.ray.settings import RaySettings
+
+HERE, MORE = Step("start", "add"), Step("start", "add", replicas=3)
+THERE = Step("start", "add", pool="far")
+
+
+def _apps(desired: DesiredState, there: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
+    applications = applications_of(desired, RaySettings())
+    configs = site_configs(desired, applications)
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, there=there)
+    found: list[dict[str, Any]] = schema["applications"]
+    return found
+
+
+def _running(apps: list[dict[str, Any]], status: str = "RUNNING") -> dict[str, AppSnapshot]:
+    return {app["name"]: AppSnapshot(status, "", app, 1, 0) for app in apps}
+
+
+def _replicas(apps: list[Any]) -> dict[str, int]:
+    return {app["name"].rpartition("-")[0]: app["deployments"][0]["num_replicas"] for app in apps}
+
+
+def test_where_only_a_route_changes_nothing_grows() -> None:
+    both = chain("q", HERE)
+    before = _running(_apps(both))
+    assert grown(before, _apps(both)) is None
+
+
+def test_more_replicas_are_added_first_and_fewer_taken_last() -> None:
+    few, many = _apps(chain("q", HERE)), _apps(chain("q", MORE))
+    larger = grown(_running(few), many)
+    assert larger is not None
+    assert _replicas(larger)["start-near"] == 3
+    assert grown(_running(many), few) is None
+
+
+def test_old_and_new_run_beside_each_other() -> None:
+    old, new = _apps(chain("q", HERE)), _apps(chain("q", THERE))
+    larger = grown(_running(old), new)
+    assert larger is not None
+    assert {"start-near", "start-far"} <= set(_replicas(larger))
+    # The router of the source goes on with what it knows until it is told.
+    told = {config.site: config for config in router_configs(larger)}
+    assert [d.deployment.pool for d in told["home"].deployments] == ["near"]
+    assert [d.deployment.pool for d in told["center"].deployments] == ["far"]
+    home = next(config for config in router_configs(new) if config.site == "home")
+    assert home.deployments == ()
+    assert [d.deployment.pool for d in with_deployments_of(home, told["home"]).deployments] == ["near"]
+
+
+def test_what_failed_to_start_before_is_no_hindrance() -> None:
+    failed = _running(_apps(chain("q", THERE)), status="DEPLOY_FAILED")
+    larger = grown(failed, _apps(chain("q", HERE)))
+    assert larger is not None
+    assert "start-far" not in _replicas(larger)
+
+
+def test_what_stays_is_told_as_it_was_but_for_its_size() -> None:
+    """Ray Serve would start its replicas anew where the memory that is set aside differs by a byte."""
+    before, wanted = _apps(chain("q", HERE)), _apps(chain("q", MORE))
+    for app in wanted:
+        app["deployments"][0]["ray_actor_options"]["memory"] = 5.0
+    kept = kept_as_they_are(_running(before), wanted)
+    for old, new in zip(before, kept, strict=True):
+        (old_deployment,), (deployment,) = old["deployments"], new["deployments"]
+        assert deployment["ray_actor_options"] == old_deployment["ray_actor_options"]
+    assert _replicas(kept)["start-near"] == 3
+
+
+def test_a_router_moves_to_a_pool_that_has_nodes() -> None:
+    before, after = _apps(chain("q", HERE)), _apps(chain("q", HERE), there=())
+    (moved,) = [app for app in kept_as_they_are(_running(before), after) if app["name"] == "site-home"]
+    assert "resources" not in moved["deployments"][0]["ray_actor_options"]
+    assert grown(_running(before), after) is not None

@@ -1,0 +1,125 @@
+"""Manifests, against what KubeRay and Kubernetes say that they take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from circinus.errors import ServingError
+from circinus.serving.conformance_states import Step, chain
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
+
+DESIRED = chain("q", Step("start", "add", replicas=2), Step("next", "add", after=("start",), pool="far"))
+
+# Fields of the API reference of KubeRay 1.5, `ray.io/v1`: those that a RayService with its own cluster may have.
+_POD = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {"spec": {"type": "object"}},
+    "additionalProperties": True,
+}
+_PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
+SCHEMA = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "additionalProperties": False,
+    "properties": {
+        "apiVersion": {"const": "ray.io/v1"},
+        "kind": {"const": "RayService"},
+        "metadata": {
+            "type": "object",
+            "properties": {"name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}},
+        },
+        "spec": {
+            "type": "object",
+            "required": ["rayClusterConfig"],
+            "additionalProperties": False,
+            "properties": {
+                "serveConfigV2": {"type": "string"},
+                "serviceUnhealthySecondThreshold": {"type": "integer"},
+                "deploymentUnhealthySecondThreshold": {"type": "integer"},
+                "excludeHeadPodFromServeSvc": {"type": "boolean"},
+                "rayClusterConfig": {
+                    "type": "object",
+                    "required": ["headGroupSpec"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "rayVersion": {"type": "string"},
+                        "enableInTreeAutoscaling": {"type": "boolean"},
+                        "headGroupSpec": {
+                            "type": "object",
+                            "required": ["template"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "serviceType": {"type": "string"},
+                                "rayStartParams": _PARAMS,
+                                "template": _POD,
+                            },
+                        },
+                        "workerGroupSpecs": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["groupName", "template", "maxReplicas", "minReplicas"],
+                                "additionalProperties": False,
+                                "properties": {
+                                    "groupName": {"type": "string"},
+                                    "replicas": {"type": "integer", "minimum": 0},
+                                    "minReplicas": {"type": "integer", "minimum": 0},
+                                    "maxReplicas": {"type": "integer", "minimum": 0},
+                                    "rayStartParams": _PARAMS,
+                                    "template": _POD,
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def _rendered(desired: DesiredState = DESIRED, **options: Any) -> dict[str, Any]:
+    found = ray_service(desired, Manifest("image:1", **options))
+    content: dict[str, Any] = YAML(typ="safe").load(as_yaml(found))
+    assert content == json.loads(json.dumps(found))
+    return content
+
+
+def test_it_has_the_fields_of_the_api() -> None:
+    import jsonschema
+
+    jsonschema.validate(_rendered(), SCHEMA)
+    jsonschema.validate(_rendered(name="mine", namespace="there", ray_version="2.60.0"), SCHEMA)
+
+
+def test_its_applications_are_those_that_ray_serve_takes() -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    content = YAML(typ="safe").load(_rendered()["spec"]["serveConfigV2"])
+    found = schema.ServeDeploySchema(**content)
+    assert len(found.applications) == 4
+    assert content["http_options"]["host"] == "0.0.0.0"
+
+
+def test_every_pool_in_use_is_a_group_of_workers_that_says_which_it_is() -> None:
+    groups = {g["groupName"]: g for g in _rendered()["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    assert set(groups) == {"near", "far"}
+    for name, group in groups.items():
+        resources = json.loads(group["rayStartParams"]["resources"].strip("'"))
+        assert resources == {f"pool:{name}": 1000}
+        assert group["template"]["spec"]["nodeSelector"] == {"circinus/pool": name}
+        (container,) = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"] == {"cpu": "500m", "memory": "64Mi"}
+        assert {"name": "RAY_SERVE_USE_GRPC_BY_DEFAULT", "value": "1"} in container["env"]
+
+
+def test_a_replay_is_refused() -> None:
+    with pytest.raises(ServingError, match="expected real"):
+        ray_service(replace(DESIRED, mode=Mode.REPLAY, recordings=Path("store")), Manifest("image:1"))

@@ -1,0 +1,170 @@
+"""The engine on a Ray cluster of two nodes on this machine.
+
+Starting processes takes most of the time: `make test` takes some of the conformance test's tests, `make test-ray` all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+from urllib.error import HTTPError
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving import Request
+from circinus.serving.conformance import EngineConformance
+from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.ray.engine import RayEngine
+from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PORT = 18_123
+SOME = {
+    "test_fork_and_join_keep_the_order_of_inputs",
+    "test_large_values_pass_whole",
+    "test_waiting_requests_are_batched",
+    "test_operator_error_names_operator_and_item",
+    "test_killed_replica_is_replaced_and_reported",
+    "test_switching_a_route_loses_no_request",
+    "test_state_that_cannot_be_leaves_the_old_one",
+    "test_replay_answers_what_was_recorded",
+}
+
+
+@dataclass
+class Nodes:
+    """A cluster with a node for each pool of the conformance test; `far` can be lost."""
+
+    cluster: Any
+    far: Any
+
+    @property
+    def engine(self) -> RayEngine:
+        return RayEngine(RaySettings(address=self.cluster.address, http_port=PORT))
+
+    def add_far(self) -> None:
+        with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+            self.far = self.cluster.add_node(**_NODE, labels={"circinus/pool": "far"})
+
+
+_NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                **_NODE,
+                "resources": {"pool:near": 1000},
+                "include_dashboard": False,
+                "_system_config": dict(HEAD_SETTINGS),
+            },
+        )
+    found = Nodes(cluster, None)
+    found.add_far()
+    yield found
+    serve.shutdown()
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def engine(nodes: Nodes) -> RayEngine:
+    return nodes.engine
+
+
+class TestRayEngine(EngineConformance):
+    @pytest.fixture(autouse=True)
+    def _only_some(self, request: pytest.FixtureRequest) -> None:
+        if request.node.name not in SOME and not os.environ.get("CIRCINUS_TEST_RAY"):
+            pytest.skip("all of them: make test-ray")
+
+
+def _post(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    asked = HttpRequest(f"http://127.0.0.1:{PORT}{path}", body, named, method="POST")
+    try:
+        with urlopen(asked, timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
+    from ray import serve
+
+    class Mine:
+        def __call__(self) -> str:
+            return "mine"
+
+    async def run() -> None:
+        engine = nodes.engine
+        try:
+            first, second = Step("first", "add"), Step("second", "add", after=("first",), pool="far")
+            await engine.apply(chain("q", first, second))
+            bound = serve.deployment(Mine, name="mine").bind()
+            handle = await asyncio.to_thread(serve.run, bound, name="others", route_prefix="/others")
+            headers = {"content_type": "application/json"}
+            assert await asyncio.to_thread(_post, "/home/q", b"40", **headers) == (200, 42)
+            status, body = await asyncio.to_thread(_post, "/home/nobody", b"1", **headers)
+            assert status == 404
+            assert "queries with a route: q" in body["error"]
+            await engine.apply(chain("q", first))
+            assert await asyncio.to_thread(_post, "/home/q", b"40", **headers) == (200, 41)
+            other = nodes.engine  # knows only what the cluster tells it
+            assert (await other.submit(Request("q", "item", 1, 10.0))).output == 2
+        finally:
+            await nodes.engine.close()
+        assert (await nodes.engine.status()).routes == ()
+        assert await handle.remote() == "mine"
+        await asyncio.to_thread(serve.delete, "others")
+
+    asyncio.run(asyncio.wait_for(run(), 200.0))
+
+
+def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
+    here, there = Step("here", "process_id"), Step("there", "add", pool="far")
+    both = state([route("here", here), route("there", there)], [here, there])
+
+    async def run() -> None:
+        engine = nodes.engine
+        try:
+            await engine.apply(both)
+            process = (await engine.submit(Request("here", "item", 1, 10.0))).output
+            assert (await engine.status()).nodes == {"near": 1, "far": 1}
+            await asyncio.to_thread(nodes.cluster.remove_node, nodes.far, allow_graceful=False)
+            for _ in range(200):
+                status = await engine.status()
+                if status.nodes == {"near": 1}:
+                    break
+                await asyncio.sleep(0.1)
+            assert status.nodes == {"near": 1}
+            assert (await engine.submit(Request("here", "item", 1, 10.0))).output == process
+            with pytest.raises(ServingError, match="no node of pool far"):
+                await engine.apply(both)
+            await engine.apply(state([route("here", here)], [here]))
+            assert (await engine.submit(Request("here", "item", 1, 10.0))).output == process
+            nodes.add_far()
+            await engine.apply(both)
+            assert (await engine.submit(Request("there", "item", 1, 10.0))).output == 2
+            assert (await engine.submit(Request("here", "item", 1, 10.0))).output == process
+        finally:
+            await nodes.engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 280.0))

@@ -1,0 +1,226 @@
+"""Routers of several sites, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.profiling.wire import packed
+from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.engine import DesiredState
+from circinus.serving.ray.applications import applications_of, site_configs
+from circinus.serving.ray.settings import RaySettings
+from scenes import Scene, driven
+
+START = Step("start", "add")
+LEFT = Step("left", "add", after=("start",), pool="far")
+RIGHT = Step("right", "add", after=("left",))
+JOIN = Step("join", "pair", after=("right", "start"), pool="far")
+
+
+@driven
+async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
+    scene = Scene(chain("q", START, LEFT, RIGHT, JOIN))
+    assert await scene.ask(1) == [4, 2]
+    response = await scene.boards["home"].submit("q", "item", packed(1), 100.0)
+    assert dict(response.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
+    value = len(packed(1))
+    # The output of `start` crosses once for both who need it there, that of `right` once, and so do both ways back.
+    assert response.link_bytes["home->center"] == 2 * value
+    assert response.link_bytes["center->home"] == value + len(packed([4, 2]))
+    assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
+
+
+@driven
+async def test_several_sinks_answer_together() -> None:
+    scene = Scene(chain("q", START, LEFT, Step("other", "add", after=("start",))))
+    assert await scene.ask(1) == {"left": 3, "other": 3}
+
+
+@driven
+async def test_as_many_batches_at_once_as_replicas_and_what_waits_goes_together() -> None:
+    scene = Scene(chain("q", Step("start", "add", replicas=2, batch_size=4)))
+    scene.hold.clear()
+    first = [asyncio.create_task(scene.ask(0)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(scene.ask(0)) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    (seen,) = scene.boards["home"].observe().applications
+    assert (seen.queue_length, seen.requests) == (2, 8)
+    scene.hold.set()
+    assert await asyncio.gather(*first, *others) == [1] * 8
+    assert scene.most_at_once == 2
+    assert [size for _, size in scene.batches] == [2, 4, 2]
+
+
+@driven
+async def test_a_lost_replica_costs_no_request_and_one_that_ends_replicas_is_given_up() -> None:
+    scene = Scene(chain("q", START))
+    losses = iter([True, False])
+    scene.lose = lambda items: next(losses)
+    assert await scene.ask(1) == 2
+    (seen,) = scene.boards["home"].observe().applications
+    assert seen.losses == 1
+    assert "unplugged" in seen.message
+    scene.lose = lambda items: True
+    with pytest.raises(ServingError, match=r"start.*item.*2 replicas.*unplugged"):
+        await scene.ask(1)
+
+
+@driven
+async def test_an_error_names_operator_and_item_wherever_it_happens() -> None:
+    scene = Scene(chain("q", Step("start", "add", pool="far"), Step("next", "add", after=("start",))))
+    with pytest.raises(
+        ServingError, match=r"query q: operator start failed on item 'item': ValueError: -1 is negative"
+    ):
+        await scene.ask(-1)
+    assert await scene.ask(1) == 3
+
+
+@driven
+async def test_a_site_that_cannot_be_reached_fails_its_requests_only() -> None:
+    here, there = Step("here", "add"), Step("there", "add", pool="far")
+    scene = Scene(state([route("here", here), route("there", there)], [here, there]))
+    scene.unreachable.add("center")
+    with pytest.raises(ServingError, match=r"site center.*unplugged"):
+        await scene.ask(1, "there")
+    assert await scene.ask(1, "here") == 2
+
+
+@driven
+async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    scene = Scene(chain("q", START, LEFT))
+    scene.hold.clear()
+    busy = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(0.01)
+    with pytest.raises(ServingError, match=r"deadline of 0\.02 s passed"):
+        await scene.ask(5, left_s=0.02)
+    scene.hold.set()
+    assert await busy == 3
+    await asyncio.sleep(0.01)
+    assert [size for _, size in scene.batches] == [1, 1]
+    assert scene.boards["home"].observe().under_way == {}
+
+
+@driven
+async def test_a_request_stays_on_the_route_it_began_on() -> None:
+    old, new = chain("q", START), chain("q", Step("start", "add", pool="far"))
+    scene = Scene(old)
+    scene.hold.clear()
+    under_way = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(0.01)
+    both = Scene(new)
+    home, center = scene.boards["home"], both.boards["center"]
+    scene.boards["center"] = center
+    config = site_configs(new, applications_of(new, RaySettings()))
+    home.configure(config["home"])
+    scene.hold.set()
+    both.deliver = scene.deliver  # type: ignore[method-assign]
+    assert await under_way == 2
+    assert scene.batches[0][0].startswith("start-near-")
+
+
+@driven
+async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
+    scene = Scene(chain("q", START))
+    with pytest.raises(ServingError, match=r"'nobody' at site home; queries with a route: q"):
+        await scene.ask(1, "nobody")
+
+
+def test_replicas_that_can_take_each_others_place_have_one_name() -> None:
+    def names(desired: DesiredState) -> Mapping[str, str]:
+        return {a.wanted.deployment.operator: a.name for a in applications_of(desired, RaySettings())}
+
+    one = names(chain("q", START, LEFT))
+    assert names(chain("q", Step("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one
+    assert names(chain("q", Step("start", "add", knobs=(("amount", 2),)), LEFT))["start"] != one["start"]
+    assert one["left"].startswith("left-far-")
+
+
+@driven
+async def test_whatever_goes_wrong_nobody_waits_for_ever() -> None:
+    scene = Scene(chain("q", Step("start", "add", batch_size=4), LEFT))
+
+    async def broken(*arguments: object) -> None:
+        raise RuntimeError("larger than the most that may be sent")
+
+    process, deliver = scene.process, scene.deliver
+    scene.process = broken  # type: ignore[assignment, method-assign]
+    answers = await asyncio.gather(*(scene.ask(1) for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(a, ServingError) and "RuntimeError: larger than" in str(a) for a in answers)
+    scene.process = process  # type: ignore[method-assign]
+    scene.deliver = broken  # type: ignore[assignment, method-assign]
+    with pytest.raises(ServingError, match=r"do not come to site center: larger than"):
+        await scene.ask(1)
+    scene.deliver = deliver  # type: ignore[method-assign]
+    assert await scene.ask(1) == 3
+
+
+@driven
+async def test_a_site_that_does_not_answer_is_waited_for_no_longer_than_the_deadline() -> None:
+    scene = Scene(chain("q", START, LEFT))
+
+    async def never(*arguments: object) -> None:
+        await asyncio.Event().wait()
+
+    scene.deliver = never  # type: ignore[assignment, method-assign]
+    with pytest.raises(ServingError, match=r"deadline of 0\.05 s passed|does not answer"):
+        await scene.ask(1, left_s=0.05)
+
+
+@driven
+async def test_a_batch_that_is_cancelled_under_way_is_begun_again() -> None:
+    """Ray Serve cancels calls where it takes them for those of a client that went away."""
+    scene = Scene(chain("q", START))
+    process, cancelled = scene.process, 0
+
+    async def first_cancelled(application: str, items: Any, payloads: Any) -> Any:
+        nonlocal cancelled
+        if not cancelled:
+            cancelled += 1
+            raise asyncio.CancelledError
+        return await process(application, items, payloads)
+
+    scene.process = first_cancelled  # type: ignore[method-assign]
+    assert await scene.ask(1) == 2
+    assert cancelled == 1
+
+
+@driven
+async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody")
+    scene = Scene(chain("q", START, LEFT))
+    process, deliver, seen = scene.process, scene.deliver, set()
+
+    async def noting(application: str, items: Any, payloads: Any) -> Any:
+        seen.add(whose.get())
+        return await process(application, items, payloads)
+
+    async def delivering(site: str, parcel: Any) -> None:
+        seen.add(whose.get())
+        await deliver(site, parcel)
+
+    scene.process, scene.deliver = noting, delivering  # type: ignore[method-assign]
+    whose.set("a client's")
+    assert await scene.ask(1) == 3
+    assert seen == {"nobody"}
+
+
+@driven
+async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not() -> None:
+    here, there = Step("here", "add"), Step("there", "add", pool="far")
+    scene = Scene(state([route("here", here), route("there", there)], [here, there]))
+    scene.hold.clear()
+    asked = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
+    await asyncio.sleep(0.01)
+    (leaving,) = [a.name for a in scene.applications if a.wanted.deployment.pool == "far"]
+    scene.boards["home"].abandon([leaving])
+    scene.hold.set()
+    with pytest.raises(ServingError, match="its route was replaced"):
+        await asked[1]
+    assert await asked[0] == 2
