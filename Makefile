@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth docs clean
+.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,12 +44,16 @@ bench-matching: $(READY)  ## many queries matched by prices against other planne
 bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations, real engines; results in benchmarks/results
 	$(BIN)/python -m benchmarks.truth
 
+bench-serving: $(READY)  ## what engines add to operators, and plans changed under load; results in benchmarks/results
+	$(BIN)/python -m benchmarks.serving
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.matching
 	$(BIN)/python -m benchmarks.truth
+	$(BIN)/python -m benchmarks.serving
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

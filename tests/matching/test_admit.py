@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from specifications import random_specification
 
 from circinus.estimation import merge
 from circinus.matching import Matching, Rejection, match, plan_all
@@ -23,6 +22,7 @@ from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import Bounded
 from circinus.spec import BurstyArrivals, Specification, Tenant
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
+from specifications import random_specification
 
 SEEDS = st.integers(0, 10**6)
 LINK_SHARE = DEFAULT_SETTINGS.usable_link_share

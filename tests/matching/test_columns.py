@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from specifications import random_specification
 
 from circinus.matching import match
 from circinus.matching.columns import plan_prices, with_priced
@@ -15,6 +14,7 @@ from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.resource_prices import relaxed
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import SearchSettings
+from specifications import random_specification
 
 SEEDS = tuple(range(12))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from specifications import random_specification
 
 from circinus.matching import Matching, match, plan_all
 from circinus.matching.relaxation import relaxed
 from circinus.planning import Frontier, SingleRelaxation
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
+from specifications import random_specification
 
 
 @pytest.mark.parametrize("seed", range(16))

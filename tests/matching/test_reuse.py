@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from specifications import random_specification
 
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator
@@ -16,6 +15,7 @@ from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Specification
 from instances import Instance, all_plans
+from specifications import random_specification
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
 SEEDS = range(30)

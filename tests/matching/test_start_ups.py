@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from specifications import random_specification
 
 from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, SizedDeployment, plan_all
@@ -13,6 +12,7 @@ from circinus.matching.admit import admit_query
 from circinus.matching.start_ups import with_start_ups
 from circinus.profiling import PipelineProfile
 from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
+from specifications import random_specification
 
 DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from specifications import random_specification
 
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching import Matching, matcher, plan_all
@@ -20,6 +19,7 @@ from circinus.queueing.arrivals import MarkovModulated
 from circinus.simulation import PlannedQuery, simulate
 from circinus.simulation.plans import model_of
 from circinus.spec import BurstyArrivals, HardwareClass, LatencySlo, Network, Plan, Specification
+from specifications import random_specification
 
 
 def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:

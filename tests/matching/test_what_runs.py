@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from specifications import random_specification
 
 from circinus.errors import PlanningError
 from circinus.matching import Changes, Matching, MatchSettings, Running, match, plan_all
 from circinus.matching.price_solver import PriceSolver
 from circinus.spec import Plan
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
+from specifications import random_specification
 
 Plans = dict[str, Plan]
 SEEDS = st.integers(0, 10**6)
