@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     """Run all parts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--requests", type=int, default=1500, help="one by one, of every way to run the pipeline")
+    parser.add_argument("--requests", type=int, default=400, help="one by one, of every way to run the pipeline")
     parser.add_argument("--repeats", type=int, default=3, help="of everything, of which medians are given")
     chosen = parser.parse_args()
     console, began_s = Console(), perf_counter()

@@ -36,7 +36,7 @@ Ask = Callable[[], Awaitable[Any]]
 class HopOptions:
     """How much."""
 
-    requests: int = 1500
+    requests: int = 400
     """One after the other, of which a tenth is left out at the beginning."""
     repeats: int = 3
     """Of which medians are given."""
