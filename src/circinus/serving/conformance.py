@@ -177,7 +177,8 @@ class EngineConformance:
         come(held)
         responses = await asyncio.gather(*others)
         assert (await first)[1] == 1
-        assert [response.output[1] for response in responses] == [4, 4, 4, 4, 2, 2]
+        # Requests that are sent at the same moment may come in any order.
+        assert sorted(response.output[1] for response in responses) == [2, 2, 4, 4, 4, 4]
         for response in responses:
             assert response.busy_s["meet"] == pytest.approx(response.stage_s["meet"] / response.output[1])
 
