@@ -196,7 +196,7 @@ async def _watch(chosen: EngineChoice, controlled: Controlled, settings: Control
     import signal
     import time
 
-    from circinus.control.controller import LadderControl
+    from circinus.control.ladder_control import LadderControl
     from circinus.control.records import Event
     from circinus.serving.state_file import desired_fingerprint
 
@@ -207,6 +207,7 @@ async def _watch(chosen: EngineChoice, controlled: Controlled, settings: Control
     async with chosen.connected() as engine:
         while not stop.is_set():
             status = await engine.status()
+            control.read(loop.time(), status)
             ladders, events = control.decide(loop.time(), time.time(), ladders, status)
             for event in events:
                 say.event(event, would=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from circinus.control.ladder_policy import LadderSettings, LadderState
 from circinus.control.rung_views import RungDemand
+from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState, Mode
 from circinus.serving.deploy import desired_state
@@ -32,6 +33,22 @@ class Controlled:
     dwell_s: float = LadderSettings.dwell_s
     peak: float = 1.0
     """Times a query's rate that replicas are kept ready for, and requests are let in."""
+    fewer_nodes: Mapping[str, int] = field(default_factory=dict)
+    """Pools that were planned for with other numbers of nodes than are specified."""
+    corrections: Corrections = NO_CORRECTIONS
+    """That the profiles were planned on with."""
+
+    @cached_property
+    def nodes(self) -> Mapping[str, int]:
+        """Pool -> nodes that were planned for."""
+        infrastructure = self.specification.infrastructure
+        assert infrastructure is not None, "plans are made for one"
+        return {pool.name: self.fewer_nodes.get(pool.name, pool.nodes) for pool in infrastructure.pools}
+
+    def runs_on(self, nodes: Mapping[str, int]) -> bool:
+        """Whether so many nodes are enough for these plans."""
+        used = {found.deployment.pool for found in self.deployments}
+        return all(nodes.get(pool, 0) >= self.nodes[pool] for pool in used)
 
     @cached_property
     def queries(self) -> Mapping[str, Query]:
@@ -73,6 +90,23 @@ class Controlled:
         """Every query on the plan that it got."""
         chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in self.matching.assignments}
         return {name: LadderState(rung, rung) for name, rung in chosen.items()}
+
+    def taken_over(self, ladders: Mapping[str, LadderState], before: Controlled) -> dict[str, LadderState]:
+        """Where queries stand when these plans follow others: on the plan that they are on, where their ladder has it.
+
+        Args:
+            ladders: where they stood.
+            before: the plans that these follow.
+        """
+        found = self.at_first()
+        for name, first in found.items():
+            if name not in ladders:
+                continue
+            there, rungs = before.rungs[name][ladders[name].rung].candidate.plan, self.rungs[name]
+            rung = next((n for n in range(first.chosen, len(rungs)) if rungs[n].candidate.plan == there), None)
+            if rung is not None:
+                found[name] = replace(ladders[name], rung=rung, chosen=first.chosen, calm_s=None, went_up=False)
+        return found
 
     def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, Plan]:
         """Query -> the plan in force."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
-from circinus.control.ladder_policy import LadderState, ladder_step
-from circinus.control.rates import RateMeter
-from circinus.control.records import ControlRecords, Event, LeaseLostError
-from circinus.control.rung_views import Loads, QueryLoad
+from circinus.control.in_force import InForce
+from circinus.control.ladder_policy import LadderState
+from circinus.control.planner import Planner
+from circinus.control.probation import Probation
+from circinus.control.records import (
+    APPLIED,
+    BEGAN,
+    FAILED,
+    REPLAN,
+    ROLLBACK,
+    ControlRecords,
+    Event,
+    LeaseLostError,
+)
+from circinus.control.replanning import NODES, NewPlans, NoPlans, Replanning, ReplanSettings
+from circinus.control.rolling import Room, next_state
+from circinus.control.trial import TrialSettings
 from circinus.errors import ServingError
+from circinus.matching import Changes
 from circinus.serving import DesiredState, Engine, EngineStatus
-from circinus.serving.state_file import desired_fingerprint
-
-STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
-"""Kinds of events."""
+from circinus.spec import Deployment
 
 
 @dataclass(frozen=True)
@@ -33,50 +43,15 @@ class ControlSettings:
     first_pause_s: float = 1.0
     """Before what could not be brought about is tried again; doubles every time."""
     longest_pause_s: float = 60.0
-
-
-class LadderControl:
-    """Which rung every query should be on. Keeps nothing but counters that it read."""
-
-    def __init__(self, controlled: Controlled) -> None:
-        self._controlled = controlled
-        self._meters = {name: RateMeter() for name in controlled.queries}
-
-    def decide(
-        self, now_s: float, time_s: float, ladders: Mapping[str, LadderState], status: EngineStatus
-    ) -> tuple[dict[str, LadderState], list[Event]]:
-        """The next states of all queries, and the steps among them.
-
-        Args:
-            now_s: by a clock that never goes back.
-            time_s: seconds since 1970, for the events.
-            ladders: where queries stand.
-            status: of the engine.
-        """
-        rungs = self._controlled.rungs
-        counts = {query.query: query.entered for query in status.queries}
-        known = {}
-        for name in counts.keys() & self._meters.keys():
-            rate = self._meters[name].read(now_s, counts[name])
-            if rate is not None:
-                known[name] = QueryLoad(rungs[name][ladders[name].rung], rate)
-        loads = Loads(known, {found.deployment: found for found in status.deployments})
-        found, events = dict(ladders), []
-        for name, settings in self._controlled.ladder_settings.items():
-            if name not in loads:
-                continue
-            step = ladder_step(now_s, found[name], loads.views(name, rungs[name]), settings)
-            if step.reason:
-                rate_per_s = loads.rate(name).likely_per_s
-                details = {"from": found[name].rung, "to": step.state.rung, "rate_per_s": rate_per_s}
-                events.append(Event(time_s, STEP, name, step.reason, details))
-                loads.move(name, rungs[name][step.state.rung])
-            found[name] = step.state
-        return found, events
+    attempts: int = 3
+    """Times that new plans are tried to be brought about before those before them come back, where they can."""
+    replanning: ReplanSettings = field(default_factory=ReplanSettings)
+    trial: TrialSettings = field(default_factory=TrialSettings)
 
 
 class Controller:
-    """Keeps an engine at what a plan file says, and steps queries down and up their ladders.
+    """Keeps an engine at what a plan file says, steps queries down and up their ladders, and plans again when nodes or
+    the plan file are others. New plans are on trial for a while.
 
     Level-triggered: whatever the engine runs, and whoever was at work before, it is brought to what was last decided.
     What is decided is kept before it is brought about, so that it is neither lost nor decided twice.
@@ -95,6 +70,7 @@ class Controller:
         on_event: Callable[[Event], None] = lambda event: None,
         on_status: Callable[[EngineStatus, Controlled, Mapping[str, LadderState]], None] | None = None,
         revive: Callable[[], None] | None = None,
+        planner: Planner | None = None,
     ) -> None:
         """Nothing is done yet.
 
@@ -109,10 +85,10 @@ class Controller:
             on_event: told what happened, when it is kept.
             on_status: told what was seen, the plans, and where queries stand, at every look.
             revive: starts an engine that does not answer, or raises a ServingError; may block.
+            planner: makes other plans; without one, the plans stay as they are.
         """
-        self.ladders = controlled.at_first()
+        self._plans = InForce(controlled)
         self._engine = engine
-        self._controlled = controlled
         self._records = records
         self._holder = holder
         self._clock = clock
@@ -121,7 +97,9 @@ class Controller:
         self._on_event = on_event
         self._on_status = on_status
         self._revive = revive
-        self._ladder_control = LadderControl(controlled)
+        self._planner = planner
+        self._replanning: Replanning | None = None
+        self._probation = Probation(self._settings.trial)
         self._lease = 0
         self._applying: asyncio.Task[None] | None = None
         self._began_s = 0.0
@@ -130,8 +108,22 @@ class Controller:
         self._not_before_s = 0.0
         self._silent = False
         """Whether the engine did not answer at the last look."""
-        self._states: dict[tuple[int, ...], tuple[DesiredState, str]] = {}
-        """Rungs -> the desired state and its fingerprint."""
+        self._arriving = True
+        """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
+        self._bringing: DesiredState | None = None
+        """What is being applied."""
+        self._brought: DesiredState | None = None
+        """What was applied last."""
+
+    @property
+    def controlled(self) -> Controlled:
+        """The plans in force, or being brought about."""
+        return self._plans.controlled
+
+    @property
+    def ladders(self) -> Mapping[str, LadderState]:
+        """Where queries stand."""
+        return self._plans.ladders
 
     def begin(self) -> None:
         """Take the lease, and take up what was decided before.
@@ -141,11 +133,15 @@ class Controller:
         """
         now_s = self._wall_clock()
         self._lease = self._records.acquire(self._holder, now_s, self._settings.lease_s)
-        kept = self._records.state()
-        known = None if kept is None else _ladders_of(kept, self._controlled)
-        self.ladders = known or self.ladders
-        how = "goes on where it was" if known else "begins with the plans as they are"
-        self._commit([Event(now_s, BEGAN, self._holder, how)])
+        how = "begins with the plans as they are"
+        try:
+            if self._plans.take_up(self._records):
+                how = "goes on where it was"
+        except ServingError as error:
+            how = f"{how}, as {error}"
+        if self._planner is not None:
+            self._replanning = Replanning(self._planner, self.controlled, self._settings.replanning)
+        self._commit([Event(now_s, BEGAN, self._holder, how)], adopted=True)
 
     async def tick(self) -> None:
         """Once: look, decide, keep, bring about. What takes longer than the time to the next look goes on beside it.
@@ -155,18 +151,23 @@ class Controller:
             ServingError: the engine does not answer.
         """
         status = await self._engine.status()
-        time_s = self._wall_clock()
-        self.ladders, events = self._ladder_control.decide(self._clock(), time_s, self.ladders, status)
-        if events:
-            self._commit(events)
+        now_s = self._clock()
+        self._step(now_s, status)
         if self._on_status is not None:
-            self._on_status(status, self._controlled, self.ladders)
-        self._collect()
+            self._on_status(status, self.controlled, self.ladders)
+        await self._collect()
+        await self._plan_anew(now_s, status)
+        await self._judge(now_s, status)
         if self._applying is None:
             self._bring_about(status)
         if self._applying is not None:
             await asyncio.wait({self._applying}, timeout=self._settings.patience_s)
-            self._collect()
+            await self._collect()
+
+    async def planned(self) -> None:
+        """Wait until plans that are being made are there; the next tick adopts them."""
+        if self._replanning is not None:
+            await self._replanning.wait()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until told to stop, then give the lease back. What is being applied then is given up, and undone.
@@ -185,6 +186,8 @@ class Controller:
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             if self._applying is not None:
                 await asyncio.gather(self._applying, return_exceptions=True)
+            if self._replanning is not None:
+                await self._replanning.end()
             self._records.release(self._lease)
         for end in ends:
             if isinstance(end, Exception):
@@ -210,26 +213,97 @@ class Controller:
     def _renew(self) -> None:
         self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
 
-    def _desired(self) -> tuple[DesiredState, str]:
-        key = tuple(state.rung for state in self.ladders.values())
-        if key not in self._states:
-            desired = self._controlled.desired(self.ladders)
-            self._states[key] = desired, desired_fingerprint(desired)
-        return self._states[key]
+    def _step(self, now_s: float, status: EngineStatus) -> None:
+        """Down or up ladders, unless the deployments of the plans are about to come."""
+        control = self._plans.control
+        control.read(now_s, status)
+        if self._arriving and self._failures == 0 and status.state != self._plans.desired()[1]:
+            return
+        ladders, events = control.decide(now_s, self._wall_clock(), self.ladders, status)
+        self._plans.ladders = ladders
+        if events:
+            self._commit(events)
+
+    async def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
+        if self._replanning is None:
+            return
+        found = self._replanning.found(now_s)
+        if isinstance(found, NoPlans):
+            self._note(FAILED, "plan", f"no other plans because of {found.why}: {found.reason}")
+        elif found is not None:
+            await self._adopt(found)
+        self._replanning.look(now_s, status, self.controlled)
+
+    async def _adopt(self, found: NewPlans) -> None:
+        before, state = self.controlled, self._plans.desired()[1]
+        plans = {a.query: a.chosen.plan for a in before.matching.assignments}
+        changes = Changes.between(plans, found.controlled.matching)
+        self._plans.adopt(found.controlled, found.base)
+        event = Event(
+            self._wall_clock(), REPLAN, "plans", f"{found.reason}: {changes}", {"why": found.why, **vars(changes)}
+        )
+        self._commit([event], adopted=True)
+        if self._plans.desired()[1] != state:
+            self._probation.adopted(before)
+            await self._arrive()
+
+    async def _judge(self, now_s: float, status: EngineStatus) -> None:
+        """Go back to the plans before, where the new ones do worse."""
+        if status.state != self._plans.desired()[1]:
+            return
+        reason = self._probation.look(now_s, status, self.controlled, self._plans.control.busier)
+        if reason:
+            await self._roll_back(reason)
+
+    async def _roll_back(self, reason: str) -> None:
+        """To the plans before, if they run on what there is."""
+        before = self._probation.back_to(self._nodes())
+        self._probation.end()
+        if before is None:
+            self._note(FAILED, "plans", f"{reason}; there are none to go back to")
+            return
+        why = NODES if before.nodes != self.controlled.nodes else ""
+        if self._replanning is not None and why == NODES:
+            self._replanning.refuse()
+        self._plans.adopt(before)
+        self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted=True)
+        await self._arrive()
+
+    async def _arrive(self) -> None:
+        """Other plans shall be brought about; what is being applied is given up."""
+        self._arriving, self._failures, self._not_before_s = True, 0, 0.0
+        if self._applying is not None:
+            self._applying.cancel()
+            await asyncio.wait({self._applying})
+            self._applying = None
+
+    def _nodes(self) -> Mapping[str, int]:
+        return self.controlled.nodes if self._replanning is None else self._replanning.nodes
 
     def _bring_about(self, status: EngineStatus) -> None:
         """Begin to, if something else runs and it is time."""
-        desired, fingerprint = self._desired()
+        desired, fingerprint = self._plans.desired()
         if status.state == fingerprint:
-            self._failures = 0
+            self._failures, self._arriving, self._brought = 0, False, desired
             return
         if self._clock() < self._not_before_s:
             return
         self._renew()  # whoever was asleep for long must not overwrite what another one did meanwhile
-        self._began_s = self._clock()
-        self._applying = asyncio.create_task(self._engine.apply(desired))
+        self._began_s, self._bringing = self._clock(), self._next(desired, status)
+        self._applying = asyncio.create_task(self._engine.apply(self._bringing))
 
-    def _collect(self) -> None:
+    def _next(self, desired: DesiredState, status: EngineStatus) -> DesiredState:
+        """What to apply on the way from what runs, as far as that is known."""
+        brought = self._brought
+        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+        if brought is None or brought.mode is not desired.mode or runs != _replicas(brought):
+            return desired
+        if runs == _replicas(desired):
+            return desired
+        room = Room(desired.infrastructure, self._nodes())
+        return next_state(brought, desired, room, tuple(self.controlled.queries))
+
+    async def _collect(self) -> None:
         """What became of what was being applied, if that is known."""
         if self._applying is None or not self._applying.done():
             return
@@ -240,9 +314,15 @@ class Controller:
             pause_s = self._pause_s()
             self._failures += 1
             self._not_before_s = self._clock() + pause_s
-            self._note(FAILED, "apply", f"{error}; tried again in {pause_s:.0f} s")
+            if self._failures >= self._settings.attempts and self._probation.back_to(self._nodes()) is not None:
+                await self._roll_back(f"cannot be brought about: {error}")
+            else:
+                self._note(FAILED, "apply", f"{error}; tried again in {pause_s:.0f} s")
             return
-        self._note(APPLIED, "engine", f"in force after {self._clock() - self._began_s:.3f} s")
+        self._brought = self._bringing
+        whole = self._brought == self._plans.desired()[0]
+        words = "in force" if whole else "on the way, for want of room for both at once"
+        self._note(APPLIED, "engine", f"{words} after {self._clock() - self._began_s:.3f} s")
 
     async def _missed(self, error: ServingError) -> None:
         """The engine does not answer: said once, and it is started again if that can be done."""
@@ -265,22 +345,11 @@ class Controller:
     def _note(self, kind: str, subject: str, reason: str) -> None:
         self._commit([Event(self._wall_clock(), kind, subject, reason)])
 
-    def _commit(self, events: list[Event]) -> None:
-        content = {
-            "plan": self._controlled.fingerprint,
-            "ladders": {name: [state.rung, state.chosen] for name, state in self.ladders.items()},
-        }
-        self._records.commit(self._lease, json.dumps(content), events)
+    def _commit(self, events: list[Event], *, adopted: bool = False) -> None:
+        self._records.commit(self._lease, self._plans.content(), events, self._plans.documents() if adopted else None)
         for event in events:
             self._on_event(event)
 
 
-def _ladders_of(kept: str, controlled: Controlled) -> dict[str, LadderState] | None:
-    """Where queries stood; None where that was under other plans.
-
-    Times are by a clock that began anew: what was calm must prove so again.
-    """
-    content = json.loads(kept)
-    if content.get("plan") != controlled.fingerprint:
-        return None
-    return {name: LadderState(rung, chosen) for name, (rung, chosen) in content["ladders"].items()}
+def _replicas(state: DesiredState) -> dict[Deployment, int]:
+    return {wanted.deployment: wanted.replicas for wanted in state.deployments}

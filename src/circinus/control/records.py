@@ -17,14 +17,19 @@ from typing import Any
 
 from circinus.errors import ServingError
 
+STEP, FAILED, APPLIED, BEGAN, REPLAN, ROLLBACK = "step", "failed", "applied", "began", "replan", "rollback"
+"""Kinds of events."""
+
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_S = 10.0
+_DOCUMENTS = "CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL)"
 _SCHEMA = f"""
 CREATE TABLE lease (
     number INTEGER PRIMARY KEY AUTOINCREMENT, holder TEXT NOT NULL, ends_s REAL NOT NULL, lasts_s REAL NOT NULL
 );
 CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), content TEXT NOT NULL);
+{_DOCUMENTS};
 CREATE TABLE event (
     number INTEGER PRIMARY KEY AUTOINCREMENT, time_s REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
     reason TEXT NOT NULL, details TEXT NOT NULL
@@ -41,7 +46,7 @@ class Event:
     time_s: float
     """Seconds since 1970."""
     kind: str
-    """`step`, `replan`, ..."""
+    """`STEP`, `REPLAN`, ..."""
     subject: str
     """Which query, pool, pipeline."""
     reason: str
@@ -118,14 +123,31 @@ class ControlRecords:
         with self._transaction() as execute:
             execute("UPDATE lease SET ends_s = 0 WHERE number = ?", (lease,))
 
-    def commit(self, lease: int, content: str, events: Sequence[Event] = ()) -> None:
-        """Keep a state and what led to it, both or neither. Commit first, then act: then nothing is done twice.
+    def commit(
+        self,
+        lease: int,
+        content: str,
+        events: Sequence[Event] = (),
+        documents: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Keep a state and what led to it, all or nothing. Commit first, then act: then nothing is done twice.
+
+        Args:
+            lease: that allows it.
+            content: the state.
+            events: what led to it.
+            documents: larger parts of the state, by name, that are kept until they are written again; None ends one.
 
         Raises:
             LeaseLostError: somebody else has the lease.
         """
         with self._holding(lease) as execute:
             execute("INSERT OR REPLACE INTO state (id, content) VALUES (1, ?)", (content,))
+            for name, document in (documents or {}).items():
+                if document is None:
+                    execute("DELETE FROM document WHERE name = ?", (name,))
+                else:
+                    execute("INSERT OR REPLACE INTO document (name, content) VALUES (?, ?)", (name, document))
             for event in events:
                 row = (event.time_s, event.kind, event.subject, event.reason, json.dumps(dict(event.details)))
                 execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
@@ -133,6 +155,11 @@ class ControlRecords:
     def state(self) -> str | None:
         """What was last committed; None before anything was."""
         found = self._connection.execute("SELECT content FROM state").fetchone()
+        return None if found is None else str(found[0])
+
+    def document(self, name: str) -> str | None:
+        """A larger part of the state; None: there is none."""
+        found = self._connection.execute("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def events(self, after: int = 0, most: int = 1000) -> tuple[Event, ...]:
@@ -153,6 +180,10 @@ class ControlRecords:
             if not version and not application and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 for statement in _SCHEMA.split(";"):
                     execute(statement)
+                return
+            if application == _APPLICATION_ID and version == 1:  # nothing of it means anything else now
+                execute(_DOCUMENTS)
+                execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
                 return
         if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
             raise ServingError(

@@ -1,0 +1,73 @@
+"""The policy of ladders for all queries of some plans, beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from circinus.control.controlled import Controlled
+from circinus.control.ladder_policy import LadderState, ladder_step
+from circinus.control.rates import RateBounds, RateMeter
+from circinus.control.records import STEP, Event
+from circinus.control.rung_views import Loads, QueryLoad
+from circinus.serving import EngineStatus
+
+_BUSIER = 1.2
+"""Times the planned rate."""
+
+
+class LadderControl:
+    """Which rung every query should be on. Keeps nothing but counters that it read."""
+
+    def __init__(self, controlled: Controlled, before: LadderControl | None = None) -> None:
+        """For some plans.
+
+        Args:
+            controlled: the plans.
+            before: of the plans that these follow: how often requests come is known already.
+        """
+        self._controlled = controlled
+        known: Mapping[str, RateMeter] = {} if before is None else before._meters
+        self._meters: dict[str, RateMeter] = {name: known.get(name) or RateMeter() for name in controlled.queries}
+        self._rates: dict[str, RateBounds] = {}
+
+    @property
+    def busier(self) -> frozenset[str]:
+        """Queries whose requests come clearly more often than was planned for."""
+        queries = self._controlled.queries
+        return frozenset(n for n, rate in self._rates.items() if rate.likely_per_s > _BUSIER * queries[n].rate_per_s)
+
+    def read(self, now_s: float, status: EngineStatus) -> None:
+        """Counters, at a time that never goes back."""
+        counts = {query.query: query.entered for query in status.queries}
+        self._rates = {}
+        for name in counts.keys() & self._meters.keys():
+            rate = self._meters[name].read(now_s, counts[name])
+            if rate is not None:
+                self._rates[name] = rate
+
+    def decide(
+        self, now_s: float, time_s: float, ladders: Mapping[str, LadderState], status: EngineStatus
+    ) -> tuple[dict[str, LadderState], list[Event]]:
+        """The next states of all queries, and the steps among them; counters were read just before.
+
+        Args:
+            now_s: by a clock that never goes back.
+            time_s: seconds since 1970, for the events.
+            ladders: where queries stand.
+            status: of the engine.
+        """
+        rungs = self._controlled.rungs
+        known = {name: QueryLoad(rungs[name][ladders[name].rung], rate) for name, rate in self._rates.items()}
+        loads = Loads(known, {found.deployment: found for found in status.deployments})
+        found, events = dict(ladders), []
+        for name, settings in self._controlled.ladder_settings.items():
+            if name not in loads:
+                continue
+            step = ladder_step(now_s, found[name], loads.views(name, rungs[name]), settings)
+            if step.reason:
+                rate_per_s = loads.rate(name).likely_per_s
+                details = {"from": found[name].rung, "to": step.state.rung, "rate_per_s": rate_per_s}
+                events.append(Event(time_s, STEP, name, step.reason, details))
+                loads.move(name, rungs[name][step.state.rung])
+            found[name] = step.state
+        return found, events

@@ -1,0 +1,95 @@
+"""Plans for other nodes than there were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from circinus.control.controlled import Controlled
+from circinus.control.standby import standby
+from circinus.errors import PlanningError
+from circinus.matching import Matching, Running, plan_all
+from circinus.profiling import PipelineProfile
+from circinus.spec import Query, Specification
+
+Profiles = Mapping[str, PipelineProfile]
+
+_CHANGE_SHARE = 0.1
+"""Of what a query costs in the mean: what another plan for one that can stay must save."""
+
+
+@dataclass(frozen=True)
+class Replanned:
+    """Plans for what is there now."""
+
+    controlled: Controlled
+    unpinned: tuple[str, ...] = ()
+    """Queries that must run as given, and cannot on what is left."""
+
+
+def for_nodes(controlled: Controlled, nodes: Mapping[str, int], profiles: Profiles) -> Replanned:
+    """Plans for the same queries on other nodes; those that can stay as they are do, unless much is gained.
+
+    Args:
+        controlled: the plans in force.
+        nodes: pool -> nodes that live.
+        profiles: pipeline -> what was measured of it, of all that queries use.
+
+    Raises:
+        PlanningError: nobody can be served.
+    """
+    specified = controlled.specification.infrastructure
+    assert specified is not None, "plans are made for one"
+    pools = tuple(pool.model_copy(update={"nodes": nodes.get(pool.name, 0)}) for pool in specified.pools)
+    there = specified.model_copy(update={"pools": pools})
+    served = controlled.matching.assignments
+    price = _CHANGE_SHARE * controlled.matching.cost_usd_per_h / max(1, len(served))
+    running = Running.of(controlled.matching, change_usd_per_h=price)
+    matching, unpinned = _planned(replace(controlled.specification, infrastructure=there), profiles, running)
+    if not matching.assignments:
+        reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
+        raise PlanningError(f"no query can be served on what is left ({reasons})")
+    ready = standby(matching, there, controlled.peak).deployments if controlled.peak > 1 else matching.deployments
+    fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
+    return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned)
+
+
+def _planned(specification: Specification, profiles: Profiles, running: Running) -> tuple[Matching, tuple[str, ...]]:
+    """All plans; where pinned queries cannot run, without the least important of them."""
+    pinned = sorted((q for q in specification.queries if q.pin), key=lambda q: (q.priority, q.weight, q.name))
+    dropped: list[str] = []
+    while True:
+        queries = [query for query in specification.queries if query.name not in dropped]
+        try:
+            matching, _ = plan_all(replace(specification, queries=tuple(queries)), profiles, running=running)
+        except PlanningError as error:
+            if len(dropped) == len(pinned):
+                raise
+            dropped.append(_hopeless(pinned, specification, dropped, str(error)))
+        else:
+            return matching, tuple(dropped)
+
+
+def _hopeless(pinned: Sequence[Query], specification: Specification, dropped: Sequence[str], said: str) -> str:
+    """Which pinned query to leave out next: one on a pool that is gone, one that the message names, or the least
+    important."""
+    assert specification.infrastructure is not None
+    gone = {pool.name for pool in specification.infrastructure.pools if pool.nodes == 0}
+    left = [query for query in pinned if query.name not in dropped]
+    on_gone = [query for query in left if any(pin.pool in gone for pin in query.pin or ())]
+    named = [query for query in left if query.name in said]
+    return (on_gone or named or left)[0].name
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Everything about making other plans that a controller must be told. All but `changed` may block."""
+
+    profiles: Callable[[Controlled], Profiles]
+    """Of all pipelines that the queries of some plans use."""
+    changed: Callable[[], bool] = lambda: False
+    """Whether files that plans come from are others than when `latest` was last called."""
+    latest: Callable[[Controlled], Controlled | None] = lambda controlled: None
+    """The plans that files say now, given those in force; None: the same as when it was last called."""
+    prepare: Callable[[Controlled], None] = lambda controlled: None
+    """Whatever plans need before they can be deployed, such as recordings."""

@@ -1,0 +1,140 @@
+"""Plans for the nodes that are left, and plans that no file says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.control.adopted import from_document, to_document
+from circinus.control.controlled import Controlled
+from circinus.control.planner import for_nodes
+from circinus.errors import PlanningError, ServingError
+from circinus.matching import plan_all
+from circinus.spec import RecordedArrivals
+from controlled_plans import Profiles, planned
+
+
+def _pools_used(controlled: Controlled) -> set[str]:
+    return {found.deployment.pool for found in controlled.deployments}
+
+
+def _some(seeds: range = range(60)) -> tuple[Controlled, Profiles, str]:
+    """Plans that use several pools, and one of these without which some query can still be served."""
+    for seed in seeds:
+        controlled, profiles = planned(seed)
+        for pool in sorted(_pools_used(controlled)):
+            left = {**controlled.nodes, pool: 0}
+            try:
+                found = for_nodes(controlled, left, profiles)
+            except PlanningError:
+                continue
+            if len(_pools_used(controlled)) > 1 and len(found.controlled.matching.assignments) > 1:
+                return controlled, profiles, pool
+    raise AssertionError("no specification has what this test is about")
+
+
+def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
+    lost = 0
+    for seed in range(25):
+        controlled, profiles = planned(seed, peak=2.0)
+        for pool in sorted(_pools_used(controlled)):
+            left = {**controlled.nodes, pool: controlled.nodes[pool] // 2}
+            try:
+                found = for_nodes(controlled, left, profiles).controlled
+            except PlanningError:
+                continue
+            infrastructure = controlled.specification.infrastructure
+            assert infrastructure is not None
+            node = infrastructure.pool(pool)
+            used = np.zeros((node.nodes, 2))
+            for sized in found.deployments:
+                for number in sized.nodes if sized.deployment.pool == pool else ():
+                    used[number] += sized.demand.cpus, sized.demand.memory_bytes
+            assert not used[left[pool] :].any()
+            assert (used <= np.array([node.cpus, node.memory_bytes]) * (1 + 1e-9)).all()
+            assert found.nodes == left
+            assert found.runs_on(left)
+            assert found.runs_on(controlled.nodes)
+            asked = {query.name for query in found.specification.queries}
+            assert asked == {query.name for query in controlled.specification.queries}
+            lost += len(found.matching.assignments) < len(controlled.matching.assignments)
+    assert lost > 3
+
+
+def test_queries_that_do_not_use_what_is_gone_stay_as_they_are_and_all_come_back_with_it() -> None:
+    controlled, profiles, pool = _some()
+    before = {a.query: a.chosen.plan for a in controlled.matching.assignments}
+    found = for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
+    assert not found.runs_on({**controlled.nodes, pool: -1}) or pool not in _pools_used(found)
+    after = {a.query: a.chosen.plan for a in found.matching.assignments}
+    for query, plan in before.items():
+        if pool not in dict(plan.placement).values():
+            assert after.get(query) == plan, "weight first, and then few changes"
+    back = for_nodes(found, controlled.nodes, profiles).controlled
+    assert back.matching.satisfied_weight >= controlled.matching.satisfied_weight * (1 - 1e-9)
+    assert not back.fewer_nodes
+
+
+def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_others() -> None:
+    controlled, profiles, pool = _some()
+    placed = [
+        (a.query, operator)
+        for a in controlled.matching.assignments
+        for operator, where in a.chosen.plan.placement
+        if where == pool
+    ]
+    query, operator = placed[0]
+    queries = tuple(
+        one.model_validate({**one.model_dump(), "pin": [{"name": operator, "pool": pool}]})
+        if one.name == query
+        else one
+        for one in controlled.specification.queries
+    )
+    specification = replace(controlled.specification, queries=queries)
+    matching, _ = plan_all(specification, profiles)
+    pinned = replace(controlled, specification=specification, matching=matching, deployments=matching.deployments)
+    found = for_nodes(pinned, {**controlled.nodes, pool: 0}, profiles)
+    assert found.unpinned == (query,)
+    assert query not in {a.query for a in found.controlled.matching.assignments}
+    assert found.controlled.matching.assignments
+
+
+def test_where_nobody_can_be_served_that_is_said() -> None:
+    controlled, profiles = planned(3)
+    with pytest.raises(PlanningError, match="no query can be served on what is left"):
+        for_nodes(controlled, dict.fromkeys(controlled.nodes, 0), profiles)
+
+
+def test_plans_that_no_file_says_are_kept_exactly() -> None:
+    controlled, profiles, pool = _some()
+    times_s = tuple(np.linspace(0.0, 60.0, 50).tolist())
+    recorded = controlled.specification.queries[0].model_copy(
+        update={"arrivals": RecordedArrivals(file="a.csv", times_s=times_s)}
+    )
+    specification = replace(
+        controlled.specification,
+        queries=(recorded, *controlled.specification.queries[1:]),
+        module_paths=(Path("/somewhere"),),
+    )
+    found = for_nodes(
+        replace(controlled, specification=specification, code_versions={"m:f": "1"}),
+        {**controlled.nodes, pool: 0},
+        profiles,
+    ).controlled
+    read = from_document(to_document(found), controlled)
+    assert read.fingerprint == found.fingerprint
+    assert read.specification == found.specification
+    assert read.specification.module_paths == found.specification.module_paths
+    for name in ("matching", "deployments", "fewer_nodes", "code_versions", "corrections", "nodes"):
+        assert getattr(read, name) == getattr(found, name), name
+
+
+def test_a_damaged_document_is_refused_with_a_reason() -> None:
+    controlled, _ = planned(3)
+    with pytest.raises(ServingError, match="the plans that were in force cannot be read"):
+        from_document(to_document(controlled)[:-10], controlled)
+    with pytest.raises(ServingError, match="cannot be read"):
+        from_document('{"matching": 3}', controlled)

@@ -1,0 +1,142 @@
+"""From one state to another with little room: every step fits beside the one before, and queries stay routed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from circinus.control.rolling import Room, next_state
+from circinus.serving import DesiredState, Mode
+from circinus.serving.engine import DesiredDeployment, Route, RouteStage
+from circinus.serving.state_check import check_state
+from circinus.spec import Allocation, Configuration, Deployment, HardwareClass, Infrastructure, KnobValues, Pool, Site
+
+CPUS = 4.0
+QUERIES = ("a", "b", "c", "d")
+DEPLOYMENTS = tuple(
+    Deployment("p", f"o{number}", KnobValues(), pool, Allocation(1.0, 1, 0.8)) for number in range(4) for pool in "xy"
+)
+
+
+def _infrastructure(nodes: int) -> Infrastructure:
+    pools = tuple(
+        Pool(
+            name=name,
+            site="s",
+            tier="edge",
+            nodes=nodes,
+            cpus=CPUS,
+            memory_bytes=1e9,
+            hardware=HardwareClass(name="local"),
+        )
+        for name in "xy"
+    )
+    return Infrastructure(name="i", sites=(Site(name="s"),), pools=pools)
+
+
+def _state(infrastructure: Infrastructure, routes: dict[str, list[int]], replicas: dict[int, int]) -> DesiredState:
+    used = sorted({number for numbers in routes.values() for number in numbers})
+    return DesiredState(
+        mode=Mode.REPLAY,
+        infrastructure=infrastructure,
+        deployments=tuple(DesiredDeployment(DEPLOYMENTS[n], "m:f", replicas[n], 1.0, 1e6, 1.0) for n in used),
+        routes=tuple(
+            Route(
+                query,
+                "p",
+                "s",
+                tuple(RouteStage(f"o{n}", (), DEPLOYMENTS[n], Configuration(())) for n in numbers),
+                (f"o{numbers[-1]}",),
+            )
+            for query, numbers in routes.items()
+        ),
+        module_paths=(Path(),),
+    )
+
+
+ROUTES = st.dictionaries(
+    st.sampled_from(QUERIES), st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True), min_size=1
+)
+REPLICAS = st.fixed_dictionaries({number: st.integers(1, 4) for number in range(8)})
+
+
+def _largest(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
+    sizes = {d.deployment: d for d in before.deployments}
+    for wanted in after.deployments:
+        known = sizes.get(wanted.deployment)
+        sizes[wanted.deployment] = wanted if known is None or known.replicas < wanted.replicas else known
+    return list(sizes.values())
+
+
+@given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS)
+def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
+    nodes: int,
+    routes_before: dict[str, list[int]],
+    replicas_before: dict[int, int],
+    routes_after: dict[str, list[int]],
+    replicas_after: dict[int, int],
+) -> None:
+    infrastructure = _infrastructure(nodes)
+    room = Room(infrastructure, {"x": nodes, "y": nodes})
+    before = _state(infrastructure, routes_before, replicas_before)
+    after = _state(infrastructure, routes_after, replicas_after)
+    assume(room.fits(before.deployments) and room.fits(after.deployments))
+    assert room.fits(_largest(before, after)) == (next_state(before, after, room, QUERIES) == after) or before == after
+    state, steps, stopped = before, 0, set[str]()
+    while state != after:
+        following = next_state(state, after, room, QUERIES)
+        check_state(following)
+        assert following != state
+        assert room.fits(_largest(state, following))
+        routed = {route.query for route in following.routes}
+        stopped |= {route.query for route in state.routes if route.query in routes_after} - routed
+        for route in following.routes:
+            assert route in before.routes or route in after.routes
+        state, steps = following, steps + 1
+        assert steps < 60
+    if room.fits(_largest(before, after)):
+        assert steps <= 1
+        assert not stopped
+
+
+def test_queries_move_one_after_another_where_two_do_not_fit_at_once_and_nobody_is_stopped() -> None:
+    infrastructure = _infrastructure(1)  # four CPUs in each pool
+    room = Room(infrastructure, {"x": 1, "y": 1})
+    before = _state(infrastructure, {"a": [0], "b": [2]}, dict.fromkeys(range(8), 2))
+    after = _state(infrastructure, {"a": [4], "b": [6]}, dict.fromkeys(range(8), 2))
+    state, routed = before, []
+    while state != after:
+        state = next_state(state, after, room, ("a", "b"))
+        routed.append({route.query for route in state.routes})
+    assert all(queries == {"a", "b"} for queries in routed), "fewer replicas for a moment, but never none"
+    assert len(routed) > 1
+
+
+def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment() -> None:
+    infrastructure = _infrastructure(1)
+    room = Room(infrastructure, {"x": 1, "y": 1})
+    large = dict.fromkeys(range(8), 1)
+    before = _state(infrastructure, {"a": [0], "b": [2]}, large)
+    after = _state(infrastructure, {"a": [4], "b": [6]}, large)
+
+    def grown(state: DesiredState) -> DesiredState:
+        return replace(state, deployments=tuple(replace(d, cpus=2.0) for d in state.deployments))
+
+    before, after = grown(before), grown(after)
+    first = next_state(before, after, room, ("b", "a"))
+    assert [route.query for route in first.routes] == ["a"]
+    state = first
+    while state != after:
+        state = next_state(state, after, room, ("b", "a"))
+
+
+def test_what_is_on_a_pool_without_nodes_takes_no_room() -> None:
+    infrastructure = _infrastructure(1)
+    before = _state(infrastructure, {"a": [0], "b": [1]}, dict.fromkeys(range(8), 4))
+    after = _state(infrastructure, {"a": [3], "b": [1]}, {**dict.fromkeys(range(8), 4), 1: 1, 3: 3})
+    assert next_state(before, after, Room(infrastructure, {"x": 1, "y": 1}), QUERIES) != after
+    room = Room(infrastructure, {"x": 0, "y": 2})
+    assert next_state(before, after, room, QUERIES) == after

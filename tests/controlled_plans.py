@@ -1,0 +1,23 @@
+"""Plans of random specifications, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from circinus.control.controlled import Controlled
+from circinus.control.standby import standby
+from circinus.matching import plan_all
+from circinus.profiling import PipelineProfile
+from circinus.serving import Mode
+from specifications import random_specification
+
+Profiles = Mapping[str, PipelineProfile]
+
+
+def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -> tuple[Controlled, Profiles]:
+    """As `circinus serve` makes them of a plan file, with what was measured."""
+    specification, profiles = random_specification(seed, queries=queries, cpus=32.0, nodes=nodes)
+    matching, _ = plan_all(specification, profiles)
+    assert specification.infrastructure is not None
+    ready = standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
+    return Controlled(matching, specification, ready, Mode.REAL, None, {}, peak=peak), profiles
