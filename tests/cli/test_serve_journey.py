@@ -16,6 +16,21 @@ from urllib.request import urlopen
 import pytest
 from verbs import answer, run_circinus
 
+SECOND_QUERY = """
+---
+apiVersion: circinus/v1
+kind: Query
+metadata:
+  name: second
+spec:
+  pipeline: mend
+  source: till
+  rate: 1/s
+  slos:
+    - latency p95 <= 1s
+    - accuracy >= 0.7
+"""
+
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -46,6 +61,8 @@ class Controller:
         """The next event of a kind."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            if line == "{\n":
+                raise AssertionError(f"no event {kind}: {line}{self.process.stdout.read()}")
             event: dict[str, Any] = json.loads(line)
             if event["kind"] == kind:
                 return event
@@ -69,7 +86,7 @@ def serving(folder: Path, *options: str) -> Iterator[Controller]:
         yield controller
     finally:
         if controller.process.poll() is None:
-            controller.end(signal.SIGKILL)
+            controller.end(signal.SIGTERM)  # it gives its lease back
 
 
 def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(application: Path) -> None:
@@ -120,7 +137,7 @@ def test_what_was_ended_is_brought_back(application: Path) -> None:
         assert answer("status", cwd=application, kind="status")["healthy"]
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
             text = page.read().decode()
-        assert 'circinus_events_total{kind="failed"}' in text
+        assert 'circinus_events_total{kind="failed",why=""}' in text
 
 
 def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
@@ -133,3 +150,27 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
         assert event["would"]
         assert event["reason"] == "it runs something else"
     assert answer("status", cwd=application, kind="status")["state"] == before
+
+
+def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -> None:
+    specification = application / "queries.yaml"
+    before = specification.read_text()
+    with serving(application) as controller:
+        controller.until("began")
+        specification.write_text(before + SECOND_QUERY)
+        replan = controller.until("replan")
+        assert replan["details"]["why"] == "files"
+        assert replan["details"]["new"] == ["second"]
+        controller.until("applied")
+        found = answer("status", cwd=application, kind="status")
+        assert "second" in found["routes"]
+        specification.write_text("kind: Nonsense")
+        failed = controller.until("failed")
+        assert failed["subject"] == "plan"
+        assert specification.name in failed["reason"]
+        assert answer("status", cwd=application, kind="status")["state"] == found["state"]
+        specification.write_text(before)
+        assert run_circinus("plan", cwd=application).returncode == 0
+        assert controller.until("replan")["details"]["removed"] == ["second"]
+        controller.until("applied")
+        assert "second" not in answer("status", cwd=application, kind="status")["routes"]

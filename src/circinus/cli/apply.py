@@ -60,7 +60,8 @@ def apply(
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
     if replay:
-        record_plans(opened, [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments], items)
+        plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
+        record_plans(opened.specification, opened.store, plans, items, seed=opened.plan_set.seed)
     found = _deploy(opened.desired_state(Mode(mode)), chosen)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from circinus.cli.previous_plan import PreviousPlan
-    from circinus.estimation import Corrections
     from circinus.matching import Changes, PlanSet, Running
     from circinus.profiling import PipelineProfile, Source
     from circinus.spec import Specification
@@ -70,45 +69,31 @@ def plan(
     json: Json = False,
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write them to a file."""
-    from datetime import UTC, datetime
-    from time import perf_counter
-
     from circinus.cli.output import print_json
+    from circinus.cli.planned import pipelines_in_use, plan_anew
     from circinus.cli.profile import search
-    from circinus.estimation import NO_CORRECTIONS
-    from circinus.matching import Changes, MatchSettings, make_plan_set, plan_all, save_plan_set
-    from circinus.planning.exploration import explorer_of
-    from circinus.profiling import elsewhere, load_profile
+    from circinus.matching import Changes
+    from circinus.profiling import elsewhere
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
     before, running = _what_runs(previous, output, fresh, change_price, most_changes)
     known = store_path(store, paths)
     sources = trace_sources(trace, specification)
-    measured = {} if budget is None else _profile_first(specification, known, budget, seed, sources)
-    profiles = {
-        name: load_profile(
-            specification, name, known, seed=seed, source=sources.get(name), explorer=explorer_of(specification, name)
-        )
-        for name in _pipelines_in_use(specification)
-    }
-    corrections = _corrections(specification, profiles, known) if corrected else NO_CORRECTIONS
-    profiles = {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
-    started = perf_counter()
-    settings = MatchSettings(time_limit_s=time_limit)
-    matching, _ = plan_all(specification, profiles, settings=settings, running=running)
-    plan_set = make_plan_set(
+    measured: Mapping[str, PipelineProfile] = {}
+    if budget is not None:
+        measured = _profile_first(specification, pipelines_in_use(specification), known, budget, seed, sources)
+    found = plan_anew(
         specification,
-        profiles,
-        matching,
-        plan_file=output,
-        profile_store=known,
+        output,
+        known,
         seed=seed,
-        created_at=datetime.now(UTC),
-        planning_s=perf_counter() - started,
-        corrections=corrections,
+        running=running,
+        time_limit_s=time_limit,
+        sources=sources,
+        corrected=corrected,
     )
-    save_plan_set(plan_set, output)
+    plan_set, profiles, matching = found.plan_set, found.profiles, found.plan_set.matching
     changes = None if running is None else Changes.between(running.plans, matching)
     warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
     warnings |= {before.warning} - {""}
@@ -177,31 +162,18 @@ def _print(
     console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
 
 
-def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:
-    """What traffic showed until now of the operators and pools in question."""
-    from datetime import UTC, datetime
-
-    from circinus.estimation import learn_corrections
-    from circinus.profiling import load_observations
-
-    infrastructure = specification.infrastructure
-    pools = () if infrastructure is None else infrastructure.pools
-    learnt = learn_corrections(load_observations(store), datetime.now(UTC))
-    return learnt.concerning(specification.pipelines, profiles, pools)
-
-
-def _pipelines_in_use(specification: Specification) -> list[str]:
-    used = {query.pipeline for query in specification.queries}
-    return [name for name in specification.pipelines if name in used]
-
-
 def _profile_first(
-    specification: Specification, store: Path, budget_s: float, seed: int, sources: Mapping[str, Source]
+    specification: Specification,
+    pipelines: Sequence[str],
+    store: Path,
+    budget_s: float,
+    seed: int,
+    sources: Mapping[str, Source],
 ) -> Mapping[str, PipelineProfile]:
     from circinus.cli.profile import measured_pipeline
 
     measured = {}
-    for name in _pipelines_in_use(specification):
+    for name in pipelines:
         measured[name] = measured_pipeline(specification, name, store, budget_s, seed, sources.get(name))
         if measured[name].interrupted:
             raise KeyboardInterrupt

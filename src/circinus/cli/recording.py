@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import OpenedPlan
-    from circinus.spec import Configuration, Plan
+    from circinus.spec import Configuration, Plan, Specification
 
 DEFAULT_REPLAY_ITEMS = 16
 
 
-def record_plans(opened: OpenedPlan, plans: Iterable[Plan], items: int) -> None:
-    """Record the configurations of plans on items that planning did not see."""
+def record_plans(
+    specification: Specification, store: Path, plans: Iterable[Plan], items: int, *, seed: int, quiet: bool = False
+) -> None:
+    """Record the configurations of plans on items that planning did not see.
+
+    Args:
+        specification: with their pipelines.
+        store: the profile store.
+        plans: to be replayed.
+        items: how many are recorded of each configuration.
+        seed: of the order in which items were measured.
+        quiet: whether no progress is shown.
+    """
     from circinus.cli.output import progress_console
-    from circinus.profiling import record_held_out
+    from circinus.profiling import SilentObserver, record_held_out
     from circinus.reporting.progress import profile_bar
 
     by_pipeline: dict[str, dict[Configuration, None]] = {}
     for plan in plans:
         by_pipeline.setdefault(plan.pipeline, {})[plan.configuration] = None
     for name, configurations in by_pipeline.items():
-        with profile_bar(progress_console(), name) as bar:
+        with nullcontext(SilentObserver()) if quiet else profile_bar(progress_console(), name) as bar:
             record_held_out(
-                opened.specification,
+                specification,
                 name,
-                opened.store,
+                store,
                 configurations=list(configurations),
                 items_count=items,
-                seed=opened.plan_set.seed,
+                seed=seed,
                 observer=bar,
             )

@@ -25,14 +25,15 @@ from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
+    import asyncio
+
     from circinus.cli.engines import EngineChoice
-    from circinus.cli.opened_plan import OpenedPlan
     from circinus.control.controlled import Controlled
     from circinus.control.controller import ControlSettings
     from circinus.control.metrics import ControlMetrics
+    from circinus.control.planner import Planner
     from circinus.control.records import Event
     from circinus.control.standby import Standby
-    from circinus.serving import Mode
 
 
 def serve(
@@ -82,25 +83,23 @@ def serve(
 ) -> None:
     """Keep an engine at a plan file until interrupted: queries step down their ladders under bursts, and up again.
 
+    Where nodes are lost or come back, and when the plan file or its specification is written over, it plans again, and
+    goes back where the new plans do worse.
+
     One line for every event, with its reason. What was decided is kept in a file. A second controller is refused as
     long as the first is at work; one that is started after it was killed goes on where it was.
     """
     import asyncio
 
     from circinus.cli.engines import EngineChoice
-    from circinus.cli.opened_plan import open_plan
-    from circinus.cli.recording import record_plans
+    from circinus.cli.served_plans import ServedPlans
     from circinus.control.controller import ControlSettings
     from circinus.control.metrics import ControlMetrics
-    from circinus.errors import PlanningError
     from circinus.serving import Mode
 
-    opened = open_plan(plan_file, needs_store=mode == "replay")
-    if not opened.plan_set.matching.assignments:
-        raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
-    controlled, ready = _controlled(opened, Mode(mode), peak, dwell)
-    if mode == "replay" and not dry_run:
-        record_plans(opened, controlled.reachable(), items)
+    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, items if mode == "replay" and not dry_run else None)
+    controlled, ready = plans.open()
+    plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
     say.standby(ready, peak)
     metrics = None if metrics_port is None else ControlMetrics(metrics_port)
@@ -109,36 +108,16 @@ def serve(
         ControlSettings(interval_s=interval),
     )
     if dry_run:
-        asyncio.run(_watch(chosen, controlled, settings, say))
+        asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
         kept = records or run_dir.with_name(f"{run_dir.name}-control.sqlite")
-        asyncio.run(_control(chosen, controlled, settings, kept, metrics, say))
-
-
-def _controlled(opened: OpenedPlan, mode: Mode, peak: float, dwell_s: float) -> tuple[Controlled, Standby]:
-    from circinus.control.controlled import Controlled
-    from circinus.control.standby import Standby, standby
-    from circinus.serving import Mode
-
-    matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
-    assert infrastructure is not None, "a plan has one"
-    ready = standby(matching, infrastructure, peak) if peak > 1 else Standby(matching.deployments, {}, (), 0.0)
-    controlled = Controlled(
-        matching=matching,
-        specification=opened.specification,
-        deployments=ready.deployments,
-        mode=mode,
-        recordings=opened.store.resolve() if mode is Mode.REPLAY else None,
-        code_versions=opened.plan_set.code_versions,
-        dwell_s=dwell_s,
-        peak=max(peak, 1.0),
-    )
-    return controlled, ready
+        asyncio.run(_control(chosen, controlled, plans.planner(), settings, kept, metrics, say))
 
 
 async def _control(
     chosen: EngineChoice,
     controlled: Controlled,
+    planner: Planner,
     settings: ControlSettings,
     records_file: Path,
     metrics: ControlMetrics | None,
@@ -146,7 +125,6 @@ async def _control(
 ) -> None:
     import asyncio
     import os
-    import signal
     import socket
     import time
 
@@ -154,10 +132,7 @@ async def _control(
     from circinus.control.records import ControlRecords
     from circinus.serving.local.client import LocalEngineClient, start_daemon
 
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    records = ControlRecords(records_file)
+    stop, records = _stopped(), ControlRecords(records_file)
     engine = LocalEngineClient(chosen.run_dir) if chosen.kind == "local" else chosen.ray()
 
     def noted(event: Event) -> None:
@@ -174,12 +149,13 @@ async def _control(
             controlled,
             records,
             holder=f"process {os.getpid()} on {socket.gethostname()}",
-            clock=loop.time,
+            clock=asyncio.get_running_loop().time,
             wall_clock=time.time,
             settings=settings,
             on_event=noted,
             on_status=None if metrics is None else metrics.observe,
             revive=revive if chosen.kind == "local" else None,
+            planner=planner,
         )
         controller.begin()
         if chosen.kind == "local":
@@ -190,35 +166,51 @@ async def _control(
         records.close()
 
 
-async def _watch(chosen: EngineChoice, controlled: Controlled, settings: ControlSettings, say: _Speaker) -> None:
-    """Decide, and do nothing: what an engine that runs the plans would be told."""
+async def _watch(
+    chosen: EngineChoice, controlled: Controlled, planner: Planner, settings: ControlSettings, say: _Speaker
+) -> None:
+    """Decide, and do nothing: what an engine would be told."""
+    import asyncio
+    import time
+    from dataclasses import replace
+
+    from circinus.control.controller import Controller
+    from circinus.control.dry import DryEngine
+    from circinus.control.records import APPLIED, BEGAN, ControlRecords
+
+    def noted(event: Event) -> None:
+        if event.kind == APPLIED:
+            event = replace(event, kind="apply", reason="it runs something else")
+        if event.kind != BEGAN:
+            say.event(event, would=True)
+
+    records = ControlRecords(Path(":memory:"))  # nothing is kept
+    async with chosen.connected() as engine:
+        controller = Controller(
+            DryEngine(engine),
+            controlled,
+            records,
+            holder="dry run",
+            clock=asyncio.get_running_loop().time,
+            wall_clock=time.time,
+            settings=settings,
+            on_event=noted,
+            planner=planner,
+        )
+        controller.begin()
+        await controller.run(_stopped())
+    records.close()
+
+
+def _stopped() -> asyncio.Event:
+    """Set when the process is told to end."""
     import asyncio
     import signal
-    import time
-
-    from circinus.control.ladder_control import LadderControl
-    from circinus.control.records import Event
-    from circinus.serving.state_file import desired_fingerprint
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    control, ladders, said = LadderControl(controlled), controlled.at_first(), ""
-    async with chosen.connected() as engine:
-        while not stop.is_set():
-            status = await engine.status()
-            control.read(loop.time(), status)
-            ladders, events = control.decide(loop.time(), time.time(), ladders, status)
-            for event in events:
-                say.event(event, would=True)
-            wanted = desired_fingerprint(controlled.desired(ladders))
-            if wanted not in (status.state, said):
-                say.event(Event(time.time(), "apply", "engine", "it runs something else"), would=True)
-                said = wanted
-            try:
-                await asyncio.wait_for(stop.wait(), settings.interval_s)
-            except TimeoutError:
-                continue
+    return stop
 
 
 class _Speaker:

@@ -44,7 +44,7 @@ class ControlMetrics:
         self._replicas = gauge("replicas", "Of a deployment", "deployment", "what")
         self._price = gauge("resource_price", "What one more unit would be worth, in USD per hour", "resource")
         self._goodput = gauge("goodput_weight", "Weight of the queries whose last answers keep their latency objective")
-        self._events = Counter("circinus_events", "What the controller did", ("kind",), registry=registry)
+        self._events = Counter("circinus_events", "What the controller did", ("kind", "why"), registry=registry)
         try:
             start_http_server(port, address, registry=registry)
         except OSError as error:
@@ -52,7 +52,7 @@ class ControlMetrics:
 
     def event(self, event: Event) -> None:
         """One more."""
-        self._events.labels(event.kind).inc()
+        self._events.labels(event.kind, event.details.get("why", "")).inc()
 
     def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
         """As things are now."""

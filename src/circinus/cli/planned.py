@@ -1,0 +1,106 @@
+"""Planning from what was measured, and writing the plan file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circinus.estimation import Corrections
+    from circinus.matching import PlanSet, Running
+    from circinus.profiling import PipelineProfile, Source
+    from circinus.spec import Specification
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan file that was written, and what it was made from."""
+
+    plan_set: PlanSet
+    profiles: Mapping[str, PipelineProfile]
+    """Pipeline -> what was measured, corrected."""
+
+
+def plan_anew(
+    specification: Specification,
+    output: Path,
+    store: Path,
+    *,
+    seed: int,
+    running: Running | None,
+    time_limit_s: float | None = None,
+    sources: Mapping[str, Source] | None = None,
+    corrected: bool = True,
+) -> Planned:
+    """Plan all queries on what was measured until now, and write the plan file.
+
+    Args:
+        specification: what to plan for.
+        output: the plan file.
+        store: the profile store.
+        seed: of the order in which items were measured.
+        running: what runs already; None: nothing.
+        time_limit_s: for choosing among the plans of all queries.
+        sources: pipeline -> where it was measured, if not here.
+        corrected: whether what traffic showed since counts.
+
+    Raises:
+        PlanningError: a profile is missing, or numbers without meaning; the plan file that was there stays.
+    """
+    from datetime import UTC, datetime
+    from time import perf_counter
+
+    from circinus.estimation import NO_CORRECTIONS
+    from circinus.matching import MatchSettings, make_plan_set, plan_all, save_plan_set
+    from circinus.planning.exploration import explorer_of
+    from circinus.profiling import load_profile
+
+    profiles = {
+        name: load_profile(
+            specification,
+            name,
+            store,
+            seed=seed,
+            source=(sources or {}).get(name),
+            explorer=explorer_of(specification, name),
+        )
+        for name in pipelines_in_use(specification)
+    }
+    corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
+    profiles = {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
+    started = perf_counter()
+    matching, _ = plan_all(specification, profiles, settings=MatchSettings(time_limit_s=time_limit_s), running=running)
+    plan_set = make_plan_set(
+        specification,
+        profiles,
+        matching,
+        plan_file=output,
+        profile_store=store,
+        seed=seed,
+        created_at=datetime.now(UTC),
+        planning_s=perf_counter() - started,
+        corrections=corrections,
+    )
+    save_plan_set(plan_set, output)
+    return Planned(plan_set, profiles)
+
+
+def pipelines_in_use(specification: Specification) -> list[str]:
+    """Those that queries use, in the order of the specification."""
+    used = {query.pipeline for query in specification.queries}
+    return [name for name in specification.pipelines if name in used]
+
+
+def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:
+    """What traffic showed until now of the operators and pools in question."""
+    from datetime import UTC, datetime
+
+    from circinus.estimation import learn_corrections
+    from circinus.profiling import load_observations
+
+    infrastructure = specification.infrastructure
+    pools = () if infrastructure is None else infrastructure.pools
+    learnt = learn_corrections(load_observations(store), datetime.now(UTC))
+    return learnt.concerning(specification.pipelines, profiles, pools)

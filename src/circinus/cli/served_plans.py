@@ -1,0 +1,163 @@
+"""Plans as `circinus serve` deploys them, from a plan file that may be written over meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.control.controlled import Controlled
+    from circinus.control.planner import Planner
+    from circinus.control.standby import Standby
+    from circinus.profiling import PipelineProfile
+    from circinus.serving import Mode
+    from circinus.spec import Specification
+
+Signature = tuple[tuple[str, int, int], ...]
+"""(path, when it was written, size) of files."""
+
+
+@dataclass(eq=False)
+class ServedPlans:
+    """A plan file, and the specification that it was made from."""
+
+    plan_file: Path
+    mode: Mode
+    peak: float
+    """Times their rate that queries are made ready for; 1: no more than planned."""
+    dwell_s: float
+    replay_items: int | None = None
+    """How many items are recorded for each plan that is replayed; None: nothing is recorded."""
+    _opened: OpenedPlan | None = None
+    _seen: Signature = ()
+    _profiles: dict[str, Mapping[str, PipelineProfile]] = field(default_factory=dict)
+    """Fingerprint of a specification -> its profiles."""
+
+    def open(self) -> tuple[Controlled, Standby]:
+        """The plans, and what is kept ready.
+
+        Raises:
+            CircinusError: as of `open_plan`; or nobody is served.
+        """
+        from circinus.cli.opened_plan import open_plan
+        from circinus.errors import PlanningError
+        from circinus.serving import Mode
+
+        opened = open_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY)
+        if not opened.plan_set.matching.assignments:
+            raise PlanningError(
+                f"{self.plan_file}: found no query that is served, expected at least one; see circinus explain"
+            )
+        self._opened, self._seen = opened, self._seen or _signature(self.plan_file, opened.specification)
+        return self._controlled(opened)
+
+    def planner(self) -> Planner:
+        """What makes other plans when nodes or files are others."""
+        from circinus.control.planner import Planner
+
+        return Planner(self.profiles, self._changed, self._latest, self.prepare)
+
+    def profiles(self, controlled: Controlled) -> Mapping[str, PipelineProfile]:
+        """Of all pipelines that the queries of some plans use, corrected as these were."""
+        from circinus.cli.planned import pipelines_in_use
+        from circinus.planning.exploration import explorer_of
+        from circinus.profiling import load_profile
+
+        assert self._opened is not None, "plans are opened first"
+        specification, opened = controlled.specification, self._opened
+        key = f"{specification.fingerprint()} {controlled.corrections}"
+        if key not in self._profiles:
+            found = {}
+            for name in pipelines_in_use(specification):
+                profile = load_profile(
+                    specification,
+                    name,
+                    opened.store,
+                    seed=opened.plan_set.seed,
+                    explorer=explorer_of(specification, name),
+                )
+                found[name] = controlled.corrections.applied_to(profile, specification.pipelines[name])
+            self._profiles = {key: found}
+        return self._profiles[key]
+
+    def prepare(self, controlled: Controlled, *, quiet: bool = True) -> None:
+        """Record what the plans replay, if they do."""
+        from circinus.cli.recording import record_plans
+
+        assert self._opened is not None, "plans are opened first"
+        if self.replay_items is not None:
+            record_plans(
+                controlled.specification,
+                self._opened.store,
+                controlled.reachable(),
+                self.replay_items,
+                seed=self._opened.plan_set.seed,
+                quiet=quiet,
+            )
+
+    def _changed(self) -> bool:
+        assert self._opened is not None, "plans are opened first"
+        return _signature(self.plan_file, self._opened.specification) != self._seen
+
+    def _latest(self, now: Controlled) -> Controlled | None:
+        """The plan file as it is; where only its specification was written over, planned again first."""
+        from circinus.cli.planned import plan_anew
+        from circinus.errors import StalePlanError
+        from circinus.matching import Running
+        from circinus.spec.document import load_specification
+
+        assert self._opened is not None, "plans are opened first"
+        opened = self._opened
+        before = _signature(self.plan_file, opened.specification)
+        try:
+            controlled, _ = self.open()
+        except StalePlanError:
+            specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
+            running = Running.of(now.matching)
+            plan_anew(specification, self.plan_file, opened.store, seed=opened.plan_set.seed, running=running)
+            controlled, _ = self.open()
+        # As before anything was read: whatever was written over since is looked at again.
+        self._seen, self._profiles = before, {}
+        same = controlled.fingerprint == self._controlled(opened)[0].fingerprint
+        return None if same else controlled
+
+    def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
+        from circinus.control.controlled import Controlled
+        from circinus.control.standby import Standby, standby
+        from circinus.serving import Mode
+
+        matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
+        assert infrastructure is not None, "a plan has one"
+        none = Standby(matching.deployments, {}, (), 0.0)
+        ready = standby(matching, infrastructure, self.peak) if self.peak > 1 else none
+        controlled = Controlled(
+            matching=matching,
+            specification=opened.specification,
+            deployments=ready.deployments,
+            mode=self.mode,
+            recordings=opened.store.resolve() if self.mode is Mode.REPLAY else None,
+            code_versions=opened.plan_set.code_versions,
+            dwell_s=self.dwell_s,
+            peak=max(self.peak, 1.0),
+            corrections=opened.plan_set.corrections,
+        )
+        return controlled, ready
+
+
+def _signature(plan_file: Path, specification: Specification) -> Signature:
+    """Of the plan file, and of all files that its specification is or may come to be read from."""
+    files = {plan_file, *specification.files}
+    for source in specification.sources:
+        files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
+    found = []
+    for file in sorted(files):
+        try:
+            told = file.stat()
+        except OSError:
+            found.append((str(file), 0, 0))  # gone, or about to be written
+        else:
+            found.append((str(file), told.st_mtime_ns, told.st_size))
+    return tuple(found)
