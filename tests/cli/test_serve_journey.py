@@ -174,3 +174,16 @@ def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -
         assert controller.until("replan")["details"]["removed"] == ["second"]
         controller.until("applied")
         assert "second" not in answer("status", cwd=application, kind="status")["routes"]
+
+
+def test_events_are_shown_to_who_asks_later(application: Path) -> None:
+    run = run_circinus("events", "--kind", "replan", cwd=application)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert "replan plans: the plan was written over" in lines[-1]
+    run = run_circinus("events", "--last", "1", "--json", cwd=application)
+    assert json.loads(run.stdout)["number"] >= len(lines)
+    absent = run_circinus("events", "--records", "nowhere.sqlite", cwd=application)
+    assert absent.returncode == 1
+    assert "nowhere.sqlite: found no records of a controller" in absent.stderr
+    assert not (application / "nowhere.sqlite").exists()

@@ -10,6 +10,7 @@ from circinus import __version__
 from circinus.cli.admit import admit
 from circinus.cli.apply import apply
 from circinus.cli.destroy import destroy
+from circinus.cli.events import events
 from circinus.cli.explain import explain
 from circinus.cli.init import init
 from circinus.cli.load import load
@@ -31,7 +32,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for verb in (init, validate, profile, plan, admit, explain, simulate, apply, serve, load, status, destroy, schema):
+for verb in (
+    init,
+    validate,
+    profile,
+    plan,
+    admit,
+    explain,
+    simulate,
+    apply,
+    serve,
+    events,
+    load,
+    status,
+    destroy,
+    schema,
+):
     app.command()(verb)
 app.add_typer(render, name="render")
 

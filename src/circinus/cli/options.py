@@ -15,6 +15,13 @@ Store = Annotated[
     typer.Option("--store", help="Profile store.", show_default=".circinus/profiles.sqlite beside the first file"),
 ]
 RunDir = Annotated[Path, typer.Option("--run-dir", help="Folder of the running engine.", envvar="CIRCINUS_RUN_DIR")]
+Records = Annotated[
+    Path | None,
+    typer.Option(
+        help="File that keeps what the controller decided. Who controls one engine must use one file.",
+        show_default="beside the folder of the running engine",
+    ),
+]
 Kind = Annotated[
     Literal["local", "ray"],
     typer.Option(
@@ -96,6 +103,11 @@ def host_and_port(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise typer.BadParameter(f"--http: found {text!r}, expected HOST:PORT such as 0.0.0.0:8000")
     return host, int(port)
+
+
+def records_file(chosen: Path | None, run_dir: Path) -> Path:
+    """What the controller of an engine keeps: the chosen file, or one beside the engine's folder."""
+    return chosen or run_dir.with_name(f"{run_dir.name}-control.sqlite")
 
 
 def store_path(chosen: Path | None, paths: list[Path]) -> Path:

@@ -16,9 +16,11 @@ from circinus.cli.options import (
     Json,
     Kind,
     PlanFile,
+    Records,
     RunDir,
     host_and_port,
     long_option,
+    records_file,
     times_option,
 )
 from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
@@ -61,13 +63,7 @@ def serve(
         float,
         typer.Option(parser=long_option, metavar="DURATION", help="How long it is calm before a step up again."),
     ] = 10.0,
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            help="File that keeps what was decided. Who controls one engine must use one file.",
-            show_default="beside the folder of the running engine",
-        ),
-    ] = None,
+    records: Records = None,
     http: Http = DEFAULT_HTTP,
     metrics_port: Annotated[
         int | None, typer.Option("--metrics", min=1, max=65_535, help="Port for Prometheus, on 127.0.0.1.")
@@ -110,7 +106,7 @@ def serve(
     if dry_run:
         asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
-        kept = records or run_dir.with_name(f"{run_dir.name}-control.sqlite")
+        kept = records_file(records, run_dir)
         asyncio.run(_control(chosen, controlled, plans.planner(), settings, kept, metrics, say))
 
 
@@ -233,7 +229,7 @@ class _Speaker:
 
     def event(self, event: Event, *, would: bool = False) -> None:
         """Something happened, or would."""
-        from datetime import datetime
+        from circinus.reporting.event_line import event_line
 
         if self._json:
             from dataclasses import asdict
@@ -241,7 +237,4 @@ class _Speaker:
 
             typer.echo(dumps({**asdict(event), "would": would}))
             return
-        moment = datetime.fromtimestamp(event.time_s).strftime("%H:%M:%S")
-        details = event.details
-        change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
-        typer.echo(f"{moment} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}")
+        typer.echo(event_line(event, would=would))

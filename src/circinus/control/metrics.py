@@ -31,8 +31,11 @@ class ControlMetrics:
             ) from error
         registry = CollectorRegistry()
 
-        def gauge(name: str, about: str, *labels: str) -> Any:
-            return Gauge(f"circinus_{name}", about, labels, registry=registry)
+        self._series: list[_Series] = []
+
+        def gauge(name: str, about: str, *labels: str) -> _Series:
+            self._series.append(_Series(Gauge(f"circinus_{name}", about, labels, registry=registry)))
+            return self._series[-1]
 
         self._requests = gauge("requests", "Requests so far", "query", "what")
         self._within = gauge("within_slo_ratio", "Share of the last answers within the latency objective", "query")
@@ -55,35 +58,55 @@ class ControlMetrics:
         self._events.labels(event.kind, event.details.get("why", "")).inc()
 
     def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
-        """As things are now."""
+        """As things are now; what is not any more is not told any more."""
         goodput = 0.0
         for found in status.queries:
             query = controlled.queries.get(found.query)
             if query is None:
                 continue
-            self._requests.labels(found.query, "entered").set(found.entered)
-            self._requests.labels(found.query, "answered").set(found.answered)
-            self._requests.labels(found.query, "failed").set(found.failed)
+            for what in ("entered", "answered", "failed"):
+                self._requests.set(getattr(found, what), found.query, what)
             ordered = sorted(found.recent_latency_s)
-            for percentile in _PERCENTILES:
-                if ordered:
-                    place = min(len(ordered) - 1, int(len(ordered) * percentile / 100))
-                    self._latency.labels(found.query, percentile).set(ordered[place])
+            for percentile in _PERCENTILES if ordered else ():
+                place = min(len(ordered) - 1, int(len(ordered) * percentile / 100))
+                self._latency.set(ordered[place], found.query, str(percentile))
             latency = query.slos.latency
             if latency is not None and ordered:
                 within = sum(seconds <= latency.limit_s for seconds in ordered) / len(ordered)
-                self._within.labels(found.query).set(within)
+                self._within.set(within, found.query)
                 goodput += query.weight if within >= latency.percentile / 100 else 0.0
         self._goodput.set(goodput)
         for name, state in ladders.items():
             estimate = controlled.rungs[name][state.rung].candidate.estimate
-            self._rung.labels(name).set(state.rung)
-            self._below.labels(name).set(state.rung - state.chosen)
-            self._predicted.labels(name, f"{estimate.percentile:g}").set(estimate.latency_s.value)
+            self._rung.set(state.rung, name)
+            self._below.set(state.rung - state.chosen, name)
+            self._predicted.set(estimate.latency_s.value, name, f"{estimate.percentile:g}")
         for price in controlled.matching.prices:
-            self._price.labels(price.resource).set(price.saving_usd_per_h)
+            self._price.set(price.saving_usd_per_h, price.resource)
         for deployment in status.deployments:
             name = deployment.deployment.name
-            self._queue.labels(name).set(deployment.queue_length)
-            self._replicas.labels(name, "wanted").set(deployment.replicas_wanted)
-            self._replicas.labels(name, "ready").set(deployment.replicas_ready)
+            self._queue.set(deployment.queue_length, name)
+            self._replicas.set(deployment.replicas_wanted, name, "wanted")
+            self._replicas.set(deployment.replicas_ready, name, "ready")
+        for series in self._series:
+            series.sweep()
+
+
+class _Series:
+    """One metric, of which only what was set since the last sweep goes on."""
+
+    def __init__(self, gauge: Any) -> None:
+        self._gauge = gauge
+        self._known: set[tuple[str, ...]] = set()
+        self._set: set[tuple[str, ...]] = set()
+
+    def set(self, value: float, *labels: str) -> None:
+        """For some values of the labels."""
+        (self._gauge.labels(*labels) if labels else self._gauge).set(value)
+        self._set.add(labels)
+
+    def sweep(self) -> None:
+        """Forget the others."""
+        for labels in self._known - self._set:
+            self._gauge.remove(*labels)
+        self._known, self._set = self._set, set()

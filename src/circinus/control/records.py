@@ -83,6 +83,17 @@ class ControlRecords:
         except sqlite3.DatabaseError as error:
             raise ServingError(f"{path} cannot be used for what the controller decides: {error}") from error
 
+    @classmethod
+    def existing(cls, path: Path) -> ControlRecords:
+        """Open what a controller keeps or kept.
+
+        Raises:
+            ServingError: there is none.
+        """
+        if not path.is_file():
+            raise ServingError(f"{path}: found no records of a controller; circinus serve makes them, or name them")
+        return cls(path)
+
     def close(self) -> None:
         """Close the connection; a lease stays."""
         self._connection.close()
@@ -168,10 +179,20 @@ class ControlRecords:
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
             (after, most),
         )
-        return tuple(
-            Event(time_s, kind, subject, reason, json.loads(details), number)
-            for time_s, kind, subject, reason, details, number in rows
+        return tuple(_event(*row) for row in rows)
+
+    def last(self, most: int, kind: str | None = None) -> tuple[Event, ...]:
+        """The last ones, oldest first; of one kind, or of all."""
+        rows = self._connection.execute(
+            "SELECT time_s, kind, subject, reason, details, number FROM event WHERE ? IS NULL OR kind = ? "
+            "ORDER BY number DESC LIMIT ?",
+            (kind, kind, most),
         )
+        return tuple(_event(*row) for row in reversed(rows.fetchall()))
+
+    def newest(self) -> int:
+        """Number of the last event; 0: there was none."""
+        return int(self._connection.execute("SELECT coalesce(max(number), 0) FROM event").fetchone()[0])
 
     def _prepare(self) -> None:
         with self._transaction() as execute:
@@ -212,3 +233,7 @@ class ControlRecords:
             if isinstance(error, sqlite3.Error):
                 raise ServingError(f"{self.path}: what was decided cannot be kept: {error}") from error
             raise
+
+
+def _event(time_s: float, kind: str, subject: str, reason: str, details: str, number: int) -> Event:
+    return Event(time_s, kind, subject, reason, json.loads(details), number)

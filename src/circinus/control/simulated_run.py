@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.planner import Planner
 from circinus.control.records import ControlRecords, Event
 from circinus.control.simulated_engine import SimulatedEngine
 
@@ -28,6 +29,7 @@ def run_controlled(
     until_s: float,
     settings: ControlSettings,
     happenings: Sequence[Happening] = (),
+    planner: Planner | None = None,
 ) -> list[Event]:
     """Let the controller look at a simulated engine again and again, as it does at a real one.
 
@@ -38,6 +40,7 @@ def run_controlled(
         until_s: simulated seconds.
         settings: of the loop.
         happenings: by ascending time.
+        planner: makes other plans, in no simulated time.
 
     Returns:
         What the controller did, with simulated times.
@@ -54,11 +57,13 @@ def run_controlled(
             wall_clock=lambda: engine.now_s,
             settings=replace(settings, patience_s=0.0),  # simulated time does not pass meanwhile
             on_event=events.append,
+            planner=planner and replace(planner, prepare=engine.learn),
         )
         controller.begin()
         left = list(happenings)
         while engine.now_s < until_s:
             await controller.tick()
+            await controller.planned()
             next_s = min(engine.now_s + settings.interval_s, until_s)
             while left and left[0].time_s <= next_s:
                 engine.advance(left[0].time_s)
