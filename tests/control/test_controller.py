@@ -13,12 +13,13 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
-from circinus.control.records import ControlRecords, Event, LeaseHeldError, LeaseLostError
+from circinus.control.records import ControlRecords, Event
 from circinus.control.standby import standby
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
+from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
 from circinus.serving.state_file import desired_fingerprint
 from circinus.spec import Deployment
 from specifications import random_specification
@@ -72,7 +73,7 @@ class World:
     seen: list[Event] = field(default_factory=list)
     left: dict[str, float] = field(default_factory=dict)
 
-    def controller(self, holder: str = "one") -> Controller:
+    def controller(self, holder: str = "one", engine_lease: Lease | None = None) -> Controller:
         return Controller(
             self.engine,
             self.controlled,
@@ -82,6 +83,7 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=ControlSettings(lease_s=5.0),
             on_event=self.seen.append,
+            engine_lease=engine_lease,
         )
 
     async def goes_on(self, controller: Controller, duration_s: float, times: float) -> None:
@@ -347,3 +349,47 @@ def test_standby_takes_no_more_than_there_is() -> None:
         checked += bool(ready.extra)
     assert checked > 5
     assert lacking > 0
+
+
+class ForgottenLease:
+    """A lease that its keeper gives to another one at some moment."""
+
+    def __init__(self) -> None:
+        self.other = ""
+        self.released: list[int] = []
+
+    def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
+        if self.other:
+            raise LeaseHeldError(f"{self.other} controls this")
+        return 7
+
+    def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+        assert lease == 7
+        if self.other == "nobody":
+            raise ServingError("it cannot be reached")
+        if self.other:
+            raise LeaseLostError(f"now {self.other} controls this")
+
+    def release(self, lease: int) -> None:
+        self.released.append(lease)
+
+
+def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: World) -> None:
+    lease = ForgottenLease()
+
+    first = world.controller(engine_lease=lease)
+    first.begin()
+    asyncio.run(world.goes_on(first, 1.0, times=0.9))
+    assert len(world.engine.applied) == 1
+    lease.other, world.engine.state = "nobody", None
+    asyncio.run(world.goes_on(first, 1.0, times=0.9))
+    assert len(world.engine.applied) == 2, "as long as it cannot be reached nobody else can take it"
+    lease.other, world.engine.state = "one elsewhere", None
+    with pytest.raises(LeaseLostError, match="one elsewhere"):
+        asyncio.run(world.goes_on(first, 1.0, times=0.9))
+    assert len(world.engine.applied) == 2
+    world.now_s += 6.0
+    with pytest.raises(LeaseHeldError, match="one elsewhere"):
+        world.controller(engine_lease=lease).begin()
+    lease.other = ""
+    world.controller(engine_lease=lease).begin()  # the lease of the records was given back by the one that was refused

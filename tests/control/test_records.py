@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from circinus.control.records import ControlRecords, Event, LeaseHeldError, LeaseLostError
+from circinus.control.records import ControlRecords, Event
 from circinus.errors import ServingError
+from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from circinus.serving import Engine
     from circinus.serving.ray.engine import RayEngine
+    from circinus.serving.ray.lease import ClusterLease
+    from circinus.serving.ray.settings import RaySettings
 
 EngineKind = Literal["local", "ray"]
 
@@ -39,9 +41,19 @@ class EngineChoice:
     def ray(self) -> RayEngine:
         """The engine of the Ray cluster."""
         from circinus.serving.ray.engine import RayEngine
+
+        return RayEngine(self._ray_settings())
+
+    def ray_lease(self) -> ClusterLease:
+        """What one controller of the Ray cluster has at a time."""
+        from circinus.serving.ray.lease import ClusterLease
+
+        return ClusterLease(self._ray_settings())
+
+    def _ray_settings(self) -> RaySettings:
         from circinus.serving.ray.settings import RaySettings
 
-        return RayEngine(RaySettings(address=self.address, http_host=self.http_host, http_port=self.http_port))
+        return RaySettings(address=self.address, http_host=self.http_host, http_port=self.http_port)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Engine]:

@@ -152,6 +152,7 @@ async def _control(
             on_status=None if metrics is None else metrics.observe,
             revive=revive if chosen.kind == "local" else None,
             planner=planner,
+            engine_lease=None if chosen.kind == "local" else chosen.ray_lease(),
         )
         controller.begin()
         if chosen.kind == "local":

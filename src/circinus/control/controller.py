@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
@@ -19,7 +20,6 @@ from circinus.control.records import (
     ROLLBACK,
     ControlRecords,
     Event,
-    LeaseLostError,
 )
 from circinus.control.replanning import NODES, NewPlans, NoPlans, Replanning, ReplanSettings
 from circinus.control.rolling import Room, next_state
@@ -27,6 +27,7 @@ from circinus.control.trial import TrialSettings
 from circinus.errors import ServingError
 from circinus.matching import Changes
 from circinus.serving import DesiredState, Engine, EngineStatus
+from circinus.serving.lease import Lease, LeaseLostError
 from circinus.spec import Deployment
 
 
@@ -71,6 +72,7 @@ class Controller:
         on_status: Callable[[EngineStatus, Controlled, Mapping[str, LadderState]], None] | None = None,
         revive: Callable[[], None] | None = None,
         planner: Planner | None = None,
+        engine_lease: Lease | None = None,
     ) -> None:
         """Nothing is done yet.
 
@@ -86,6 +88,7 @@ class Controller:
             on_status: told what was seen, the plans, and where queries stand, at every look.
             revive: starts an engine that does not answer, or raises a ServingError; may block.
             planner: makes other plans; without one, the plans stay as they are.
+            engine_lease: of an engine that others, with other records, may control from elsewhere; may block.
         """
         self._plans = InForce(controlled)
         self._engine = engine
@@ -101,6 +104,8 @@ class Controller:
         self._replanning: Replanning | None = None
         self._probation = Probation(self._settings.trial)
         self._lease = 0
+        self._engine_lease = engine_lease
+        self._engine_lease_number = 0
         self._applying: asyncio.Task[None] | None = None
         self._began_s = 0.0
         """When what is being applied was begun."""
@@ -133,6 +138,12 @@ class Controller:
         """
         now_s = self._wall_clock()
         self._lease = self._records.acquire(self._holder, now_s, self._settings.lease_s)
+        if self._engine_lease is not None:
+            try:
+                self._engine_lease_number = self._engine_lease.acquire(self._holder, now_s, self._settings.lease_s)
+            except ServingError:
+                self._records.release(self._lease)
+                raise
         how = "begins with the plans as they are"
         try:
             if self._plans.take_up(self._records):
@@ -188,7 +199,7 @@ class Controller:
                 await asyncio.gather(self._applying, return_exceptions=True)
             if self._replanning is not None:
                 await self._replanning.end()
-            self._records.release(self._lease)
+            await self._give_back()
         for end in ends:
             if isinstance(end, Exception):
                 raise end
@@ -208,10 +219,30 @@ class Controller:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            self._renew()
+            await self._renew()
 
-    def _renew(self) -> None:
-        self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
+    async def _renew(self) -> None:
+        """Keep both leases.
+
+        Raises:
+            LeaseLostError: one was lost.
+        """
+        now_s, lasts_s = self._wall_clock(), self._settings.lease_s
+        self._records.renew(self._lease, now_s, lasts_s)
+        if self._engine_lease is None:
+            return
+        try:
+            await asyncio.to_thread(self._engine_lease.renew, self._engine_lease_number, now_s, lasts_s)
+        except LeaseLostError:
+            raise
+        except ServingError:  # as long as the engine cannot be reached nobody else can take it, either
+            return
+
+    async def _give_back(self) -> None:
+        self._records.release(self._lease)
+        if self._engine_lease is not None:
+            with suppress(ServingError):
+                await asyncio.to_thread(self._engine_lease.release, self._engine_lease_number)
 
     def _step(self, now_s: float, status: EngineStatus) -> None:
         """Down or up ladders, unless the deployments of the plans are about to come."""
@@ -288,9 +319,12 @@ class Controller:
             return
         if self._clock() < self._not_before_s:
             return
-        self._renew()  # whoever was asleep for long must not overwrite what another one did meanwhile
         self._began_s, self._bringing = self._clock(), self._next(desired, status)
-        self._applying = asyncio.create_task(self._engine.apply(self._bringing))
+        self._applying = asyncio.create_task(self._apply(self._bringing))
+
+    async def _apply(self, desired: DesiredState) -> None:
+        await self._renew()  # whoever was asleep for long must not overwrite what another one did meanwhile
+        await self._engine.apply(desired)
 
     def _next(self, desired: DesiredState, status: EngineStatus) -> DesiredState:
         """What to apply on the way from what runs, as far as that is known."""
@@ -310,6 +344,8 @@ class Controller:
         applied, self._applying = self._applying, None
         try:
             applied.result()
+        except LeaseLostError:
+            raise
         except ServingError as error:  # what ran before goes on
             pause_s = self._pause_s()
             self._failures += 1

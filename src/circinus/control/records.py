@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 STEP, FAILED, APPLIED, BEGAN, REPLAN, ROLLBACK = "step", "failed", "applied", "began", "replan", "rollback"
 """Kinds of events."""
@@ -53,14 +54,6 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     """In order; 0 before it is kept."""
-
-
-class LeaseHeldError(ServingError):
-    """Another controller is at work."""
-
-
-class LeaseLostError(ServingError):
-    """Another controller took over."""
 
 
 class ControlRecords:

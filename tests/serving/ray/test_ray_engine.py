@@ -22,7 +22,9 @@ from circinus.errors import ServingError
 from circinus.serving import Request
 from circinus.serving.conformance import EngineConformance
 from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.lease import LeaseHeldError, LeaseLostError
 from circinus.serving.ray.engine import RayEngine
+from circinus.serving.ray.lease import ClusterLease
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 
 pytest.importorskip("ray")
@@ -104,6 +106,24 @@ def _post(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
             return answer.status, json.loads(answer.read())
     except HTTPError as error:
         return error.code, json.loads(error.read())
+
+
+def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> None:
+    settings = RaySettings(address=nodes.cluster.address)
+    first, second = ClusterLease(settings), ClusterLease(settings)
+    number = first.acquire("one on here", 0.0, 60.0)
+    with pytest.raises(LeaseHeldError, match="one on here controls this"):
+        second.acquire("two on there", 0.0, 60.0)
+    first.renew(number, 0.0, 60.0)
+    first.release(number)
+    later = second.acquire("two on there", 0.0, 60.0)
+    assert later > number
+    with pytest.raises(LeaseLostError, match="now two on there controls this"):
+        first.renew(number, 0.0, 60.0)
+    first.release(number)  # of what it has no more
+    with pytest.raises(LeaseHeldError):
+        first.acquire("one on here", 0.0, 60.0)
+    second.release(later)
 
 
 def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
