@@ -341,7 +341,8 @@ def test_standby_takes_no_more_than_there_is() -> None:
                 there = {d.deployment: d.replicas for d in ready.deployments}
                 for use in ladder.rungs[-1].candidate.deployments:
                     if ladder.chosen < len(ladder.rungs) - 1:
-                        assert there[use.deployment] * 0.9 >= 3.0 * use.busy_replicas * (1 - 1e-9)
+                        target = use.deployment.allocation.utilization_target
+                        assert there[use.deployment] * target >= 3.0 * use.busy_replicas * (1 - 1e-9)
         after = {d.deployment: d.replicas for d in ready.deployments}
         for deployment, replicas in after.items():
             assert replicas == before.get(deployment, 0) + ready.extra.get(deployment, 0)

@@ -12,31 +12,56 @@ from circinus.control.ladder_policy import LadderSettings, LadderState, RungView
 
 SETTINGS = LadderSettings(limit_s=1.0)
 VIEWS = st.builds(
-    lambda alone_s, backlog_s, least, more, ready: RungView(alone_s, backlog_s, least, least * (1 + more), ready),
+    lambda alone_s, backlog_s, least, more, strain, ready: RungView(
+        alone_s, backlog_s, least, least * (1 + more), least * (1 + more) * strain, ready
+    ),
     st.floats(0.01, 2.0),
     st.floats(0.0, 2.0),
     st.floats(0.0, 3.0),
     st.floats(0.0, 1.0),
+    st.floats(1.0, 2.5),
     st.booleans(),
 )
 LADDERS = st.lists(VIEWS, min_size=1, max_size=6)
 
 
 def _view(utilization: float, backlog_s: float = 0.0, *, ready: bool = True) -> RungView:
-    return RungView(0.1, backlog_s, utilization, utilization, ready)
+    return RungView(0.1, backlog_s, utilization, utilization, utilization / 0.7, ready)
 
 
 def test_a_burst_is_stepped_down_from_at_once_to_the_first_rung_that_does() -> None:
-    rungs = [_view(1.8), _view(1.2), _view(0.9), _view(0.4)]
+    rungs = [_view(1.8), _view(1.2), _view(0.8), _view(0.4)]
     step = ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS)
     assert step.state.rung == 2
     assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
 
 
-def test_requests_that_would_be_late_are_reason_enough() -> None:
+def test_requests_that_would_be_late_for_a_moment_are_reason_enough() -> None:
     rungs = [_view(0.5, 1.2), _view(0.3, 0.8)]
-    assert ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 1
-    assert ladder_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 0
+    state = ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state
+    assert state.rung == 0, "a few that came together are soon through"
+    assert ladder_step(0.4, state, rungs, SETTINGS).state.rung == 0
+    assert ladder_step(0.5, state, rungs, SETTINGS).state.rung == 1
+    through = ladder_step(0.4, state, [_view(0.5, 0.2), _view(0.3)], SETTINGS).state
+    assert ladder_step(0.6, through, rungs, SETTINGS).state.rung == 0, "those are others"
+    assert ladder_step(9.0, state, rungs, replace(SETTINGS, limit_s=None)).state.rung == 0
+    assert ladder_step(0.0, LadderState(0, 0), [_view(0.5, 3.2), _view(0.3)], SETTINGS).state.rung == 1
+
+
+def test_a_rung_with_room_to_spare_is_better_than_one_that_just_serves() -> None:
+    rungs = [_view(1.8), _view(0.9), _view(0.92), _view(0.6)]
+    assert ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 3
+    strained = RungView(0.1, 0.0, 0.6, 0.6, 1.5, ready=True)  # busier than its plans are sized for
+    assert ladder_step(0.0, LadderState(0, 0), [_view(1.8), strained, _view(0.7)], SETTINGS).state.rung == 2
+    assert ladder_step(0.0, LadderState(0, 0), [_view(1.8), strained, _view(1.2)], SETTINGS).state.rung == 1
+
+
+def test_a_rung_without_replicas_is_passed_by_on_the_way_up() -> None:
+    rungs = [_view(0.5), _view(0.4, ready=False), _view(0.3)]
+    state = LadderState(2, 0, changed_s=0.0)
+    for now_s in range(12):
+        state = ladder_step(float(now_s), state, rungs, SETTINGS).state
+    assert state.rung == 0
 
 
 def test_where_nothing_does_the_least_loaded_serves() -> None:
@@ -61,7 +86,7 @@ def test_from_a_lower_rung_that_no_longer_serves_the_way_is_up() -> None:
 
 
 def test_what_nobody_waits_for_is_not_late_however_near_the_limit_a_plan_is() -> None:
-    near = [RungView(0.99, 0.0, 0.7, 0.7, ready=True), _view(0.3)]
+    near = [RungView(0.99, 0.0, 0.7, 0.7, 1.0, ready=True), _view(0.3)]
     assert ladder_step(0.0, LadderState(0, 0), near, SETTINGS).state.rung == 0
     state = LadderState(1, 0)
     for now_s in range(30):
@@ -140,12 +165,13 @@ def test_more_load_never_leads_to_a_higher_rung(
             r.backlog_s + longer_s,
             r.least_utilization * (1 + more),
             r.likely_utilization * (1 + more),
+            r.strain * (1 + more),
             r.ready,
         )
         for r in rungs
     ]
     before, after = (ladder_step(0.0, state, views, SETTINGS).state.rung for views in (rungs, loaded))
-    if before >= state.rung and any(not SETTINGS.overloaded(view) for view in loaded[state.rung :]):
+    if before >= state.rung and any(SETTINGS.serves(view) for view in loaded[state.rung :]):
         assert after >= state.rung
     if before == state.rung:
         assert after >= before

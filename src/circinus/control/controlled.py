@@ -105,7 +105,9 @@ class Controlled:
             there, rungs = before.rungs[name][ladders[name].rung].candidate.plan, self.rungs[name]
             rung = next((n for n in range(first.chosen, len(rungs)) if rungs[n].candidate.plan == there), None)
             if rung is not None:
-                found[name] = replace(ladders[name], rung=rung, chosen=first.chosen, calm_s=None, went_up=False)
+                found[name] = replace(
+                    ladders[name], rung=rung, chosen=first.chosen, calm_s=None, late_s=None, went_up=False
+                )
         return found
 
     def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, Plan]:

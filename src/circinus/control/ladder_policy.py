@@ -20,6 +20,8 @@ class RungView:
     come now, beside what others ask of it."""
     likely_utilization: float
     """The same, likely."""
+    strain: float
+    """The same as a share of what the deployment may be busy by plan, of that where it is greatest."""
     ready: bool
     """Whether all its deployments have a replica that serves."""
 
@@ -36,6 +38,8 @@ class LadderState:
     """When `rung` last changed."""
     calm_s: float | None = None
     """Since when the rung above would have done; None: it would not."""
+    late_s: float | None = None
+    """Since when requests that come would be late; None: they would not."""
     failed_ups: int = 0
     """Steps up in a row that were taken back before they had proved themselves."""
     went_up: bool = False
@@ -53,20 +57,35 @@ class LadderSettings:
     most_utilization: float = 0.95
     """Beyond it a rung is overloaded: queues would grow, or nearly so."""
     calm_utilization: float = 0.8
-    """Up to it a rung does: above what plans are sized for, so that the planned rate is calm."""
+    """Up to it a rung does."""
+    calm_strain: float = 1.25
+    """Up to it, too: above what plans are sized for, so that the planned rate is calm whatever chance adds."""
+    late_for_s: float = 0.5
+    """How long requests must be about to be late: a few that come together are soon through, and some may be late."""
+    very_late: float = 3.0
+    """Times the limit that a request would wait: reason enough at once."""
     calm_backlog: float = 0.3
     """Share of the time that the limit leaves for waiting, up to which a rung does."""
     most_doublings: int = 4
     """Every step up that fails doubles the dwell time of the next one, at most so often."""
 
+    def late(self, rung: RungView) -> bool:
+        """Whether a request that came now would be late even in the mean."""
+        return self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
+
     def overloaded(self, rung: RungView) -> bool:
-        """Whether requests that came now would be late even in the mean, or those that come soon."""
-        late = self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
-        return not rung.ready or late or rung.least_utilization > self.most_utilization
+        """Whether it can surely not go on so, even if nobody is late yet."""
+        very_late = self.limit_s is not None and rung.backlog_s > self.very_late * self.limit_s
+        return not rung.ready or very_late or rung.least_utilization > self.most_utilization
+
+    def serves(self, rung: RungView) -> bool:
+        """Whether requests that came now, and those that come soon, would be in time."""
+        return not self.overloaded(rung) and not self.late(rung)
 
     def calm(self, rung: RungView) -> bool:
         """Whether a rung does with room to spare."""
-        if not rung.ready or rung.likely_utilization > self.calm_utilization:
+        busy = rung.likely_utilization > self.calm_utilization or rung.strain > self.calm_strain
+        if not rung.ready or busy:
             return False
         return self.limit_s is None or rung.backlog_s <= self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
 
@@ -87,10 +106,11 @@ class LadderStep:
 def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
     """The next state of a query.
 
-    Down at once, to the first rung below that is not overloaded, or else to the least loaded of those that serve: a
-    burst does not wait. Up by one rung, when it has been calm there for the dwell time; what counts as calm is well
-    below what counts as overloaded, and a step up that had to be taken back doubles the time before the next, so that
-    a constant load ends in a constant rung. Up also where no rung below is any better, but one above is.
+    Down at once where a rung is overloaded, and after a moment where requests would be late: a burst does not wait. It
+    goes to the first rung below that would be calm, or else that serves, or else to the least loaded of those that have
+    replicas. Up to the next rung above that has replicas, when it has been calm there for the dwell time; what counts
+    as calm is well below what counts as overloaded, and a step up that had to be taken back doubles the time before the
+    next, so that a constant load ends in a constant rung. Up also where no rung below is any better, but one above is.
 
     Args:
         now_s: not before the last call.
@@ -99,16 +119,19 @@ def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], set
         settings: of the query.
     """
     current = rungs[state.rung]
-    if settings.overloaded(current):
+    late_s = (now_s if state.late_s is None else state.late_s) if settings.late(current) else None
+    state = replace(state, late_s=late_s)
+    if settings.overloaded(current) or (late_s is not None and now_s - late_s >= settings.late_for_s):
         return _away(now_s, state, rungs, settings)
     if state.went_up and now_s - state.changed_s >= settings.waits_s(state):
         state = replace(state, failed_ups=0, went_up=False)
-    if state.rung <= state.chosen or not settings.calm(rungs[state.rung - 1]):
+    above = next((rung for rung in range(state.rung - 1, state.chosen - 1, -1) if rungs[rung].ready), None)
+    if above is None or not settings.calm(rungs[above]):
         return LadderStep(replace(state, calm_s=None), "")
     calm_s = now_s if state.calm_s is None else state.calm_s
     if now_s - calm_s < settings.waits_s(state):
         return LadderStep(replace(state, calm_s=calm_s), "")
-    up = replace(state, rung=state.rung - 1, changed_s=now_s, calm_s=None, went_up=True)
+    up = replace(state, rung=above, changed_s=now_s, calm_s=None, went_up=True)
     return LadderStep(up, f"calm for {now_s - calm_s:.3g} s: {_words(rungs[up.rung], settings)}")
 
 
@@ -126,6 +149,7 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
         rung=target,
         changed_s=now_s,
         calm_s=None,
+        late_s=None,
         failed_ups=state.failed_ups + 1 if failed else state.failed_ups,
         went_up=False,
     )
@@ -135,9 +159,10 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
 def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:
     current = rungs[state.rung]
     below = [rung for rung in range(state.rung + 1, len(rungs)) if rungs[rung].ready]
-    good = [rung for rung in below if not settings.overloaded(rungs[rung])]
-    if good:
-        return good[0]
+    for good in (settings.calm, settings.serves):
+        found = next((rung for rung in below if good(rungs[rung])), None)
+        if found is not None:
+            return found
     # Where everything is overloaded, a plan that asks for less still drains sooner.
     better = [rung for rung in below if not current.ready or rungs[rung].least_utilization < current.least_utilization]
     return min(better, key=lambda rung: rungs[rung].least_utilization, default=None)
@@ -148,7 +173,7 @@ def _above(now_s: float, state: LadderState, rungs: Sequence[RungView], settings
     if rungs[state.rung].ready and now_s - state.changed_s < settings.waits_s(state):
         return None
     above = range(state.rung - 1, state.chosen - 1, -1)
-    return next((rung for rung in above if not settings.overloaded(rungs[rung])), None)
+    return next((rung for rung in above if settings.serves(rungs[rung])), None)
 
 
 def _words(rung: RungView, settings: LadderSettings) -> str:

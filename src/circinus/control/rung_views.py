@@ -83,15 +83,16 @@ class Loads:
             self._likely[deployment] += sign * load.rate.likely_per_s * busy
 
     def _view(self, load: QueryLoad, rung: RungDemand) -> RungView:
-        least, likely, backlog_s = 0.0, 0.0, 0.0
+        least = likely = strain = backlog_s = 0.0
         for deployment, busy in rung.busy.items():
             status = self._deployments.get(deployment)
             if status is None or status.replicas_ready < 1:
-                return RungView(rung.alone_s, math.inf, math.inf, math.inf, ready=False)
+                return RungView(rung.alone_s, math.inf, math.inf, math.inf, math.inf, ready=False)
             replicas, now = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
             least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
-            likely = max(likely, (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas)
+            here = (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas
+            likely, strain = max(likely, here), max(strain, here / deployment.allocation.utilization_target)
             # What waits is taken to be like this query's own; one batch of each replica goes together.
             together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
             backlog_s += max(0, status.queue_length - together) * busy / replicas
-        return RungView(rung.alone_s, backlog_s, least, likely, ready=True)
+        return RungView(rung.alone_s, backlog_s, least, likely, strain, ready=True)

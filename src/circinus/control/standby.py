@@ -15,8 +15,6 @@ from circinus.spec import Deployment, Infrastructure, Pool
 
 FloatArray = NDArray[np.float64]
 
-_BUSY = 0.9
-"""How busy replicas may be in a burst."""
 _TOLERANCE = 1e-9
 
 
@@ -51,8 +49,8 @@ def standby(matching: Matching, infrastructure: Infrastructure, peak: float) -> 
 
     The bottom takes least of all plans that promise the query's objectives. Queries whose bottom takes least come
     first, so that as many as possible are ready; one whose bottom finds no room as a whole gets nothing. Nodes are
-    filled up to the headroom of their pools. Queries that stay on a deployment that others step down to are counted at
-    their rate.
+    filled up to the headroom of their pools; replicas are as busy in the burst as they may be by plan. Queries that stay on
+    a deployment that others step down to are counted at their rate.
 
     Args:
         matching: with ladders.
@@ -101,7 +99,11 @@ def _with(
         deployment = use.deployment
         busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
         there = sized[deployment].replicas if deployment in sized else 0
-        missing = replicas_for(busy[deployment], _BUSY) - there - len(extra.get(deployment, ()))
+        missing = (
+            replicas_for(busy[deployment], deployment.allocation.utilization_target)
+            - there
+            - len(extra.get(deployment, ()))
+        )
         for _ in range(missing):
             node = _first_with_room(free[deployment.pool], use.demand)
             if node is None:
