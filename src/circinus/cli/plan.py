@@ -74,11 +74,12 @@ def plan(
     from time import perf_counter
 
     from circinus.cli.output import print_json
+    from circinus.cli.pools import measured_elsewhere
     from circinus.cli.profile import search
     from circinus.estimation import NO_CORRECTIONS
     from circinus.matching import Changes, MatchSettings, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
-    from circinus.profiling import elsewhere, load_profile
+    from circinus.profiling import load_profile
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -110,7 +111,11 @@ def plan(
     )
     save_plan_set(plan_set, output)
     changes = None if running is None else Changes.between(running.plans, matching)
-    warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
+    warnings = {
+        f"pipeline {name}: {why}"
+        for name, p in profiles.items()
+        if (why := measured_elsewhere(p, specification)) is not None
+    }
     warnings |= {before.warning} - {""}
     if json:
         searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
