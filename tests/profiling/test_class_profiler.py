@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
@@ -207,6 +208,20 @@ def test_a_lost_node_ends_it_and_nothing_is_lost(folder: Path) -> None:
     found = _profiled(specification, {"slow": back})
     assert found.reports[0].missing == 0
     assert len(back.ran) == 2 * ITEMS - 8  # one increment was committed
+
+
+def test_a_budget_ends_it_and_the_next_run_goes_on(folder: Path) -> None:
+    specification, there = _specification(folder), Elsewhere(folder)
+    _profiled(specification, {})
+    missing = []
+    for budget_s in (5.0, 25.0, 40.0, None):
+        seconds = count()  # one passes with every look at the clock
+        found = _profiled(specification, {"slow": there}, budget_s=budget_s, clock=lambda s=seconds: float(next(s)))
+        missing.append(found.reports[0].missing)
+    assert missing == sorted(missing, reverse=True)
+    assert missing[0] > 0
+    assert missing[-1] == 0
+    assert len(there.ran) == 2 * ITEMS  # nothing twice
 
 
 def test_where_it_is_allowed_the_declared_speed_stands_for_a_lost_node(folder: Path) -> None:
