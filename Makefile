@@ -24,8 +24,8 @@ demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table
 test: $(READY)  ## the whole test suite, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-ray: $(READY)  ## all of the engine's conformance test on a Ray cluster on this machine, some minutes
-	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py
+test-ray: $(READY)  ## all tests of the engine and of profiling on a Ray cluster on this machine, some minutes
+	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py tests/cli/test_profile_on_ray.py
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,7 +10,14 @@ import numpy as np
 
 from circinus.estimation import Correction, Corrections
 from circinus.planning import SearchSettings
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import (
+    Bounded,
+    ConfigurationProfile,
+    MeasuredSpeed,
+    OperatorProfile,
+    PipelineProfile,
+    Speeds,
+)
 from circinus.spec import (
     AccuracySlo,
     Allocation,
@@ -20,6 +27,7 @@ from circinus.spec import (
     HardwareClass,
     Infrastructure,
     Knob,
+    KnobValues,
     LatencySlo,
     Link,
     MetricSpec,
@@ -64,6 +72,42 @@ def corrected(instance: Instance) -> Instance:
     ]
     profile = Corrections(tuple(entries)).applied_to(instance.profile, pipeline)
     return Instance(instance.query, pipeline, profile, instance.network)
+
+
+def measured_there(instance: Instance, *, factor: float | None = None) -> Instance:
+    """The same with speeds that were measured of most operators, by knobs and hardware class.
+
+    Args:
+        instance: to change.
+        factor: of all operators on all classes, over the declared speed; None: drawn.
+    """
+    rng = np.random.default_rng(len(instance.profile.configurations))
+    classes = {pool.hardware.name: pool.hardware for pool in instance.network.infrastructure.pools}
+    known: dict[tuple[str, KnobValues], Speeds] = {}
+
+    def speed(hardware: HardwareClass) -> MeasuredSpeed:
+        if factor is not None:
+            lower, value = factor * hardware.promised_speed, factor * hardware.speed
+        else:
+            lower, value = sorted(rng.uniform(0.3, 3.0, size=2).tolist())
+        return MeasuredSpeed(Bounded(value, lower, 1.1 * value), 24, None if rng.random() < 0.5 else 1.5)
+
+    def told(operator: OperatorProfile) -> OperatorProfile:
+        own = operator.operator, operator.prefix[operator.operator]
+        if own not in known:
+            chosen = {name: speed(of) for name, of in classes.items() if factor is not None or rng.random() < 0.8}
+            known[own] = Speeds(chosen)
+        return shared.setdefault(id(operator), replace(operator, speeds=known[own]))
+
+    shared: dict[int, OperatorProfile] = {}
+    profile = replace(
+        instance.profile,
+        configurations=tuple(
+            replace(c, operators={name: told(operator) for name, operator in c.operators.items()})
+            for c in instance.profile.configurations
+        ),
+    )
+    return replace(instance, profile=profile)
 
 
 def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:

@@ -10,7 +10,7 @@ from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, SizedDeployment, plan_all
 from circinus.matching.admit import admit_query
 from circinus.matching.start_ups import with_start_ups
-from circinus.profiling import PipelineProfile
+from circinus.profiling import Bounded, MeasuredSpeed, PipelineProfile, Speeds
 from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from specifications import random_specification
 
@@ -43,6 +43,36 @@ def _check(specification: Specification, matching: Matching, start_ups_s: dict[s
     for sized in matching.deployments:
         hardware = specification.infrastructure.pool(sized.deployment.pool).hardware
         assert sized.startup_s == pytest.approx(start_ups_s[sized.deployment.operator] / hardware.promised_speed)
+
+
+def test_what_was_measured_in_the_pool_goes_before_what_its_speed_says() -> None:
+    specification, profile, start_ups_s = _planned(0)
+    assert specification.infrastructure is not None
+    pool = specification.infrastructure.pools[0]
+    speeds = Speeds({pool.hardware.name: MeasuredSpeed(Bounded(0.5, 0.4, 0.6), 24, 7.0)})
+    unseen = Speeds({pool.hardware.name: MeasuredSpeed(Bounded(0.5, 0.4, 0.6), 24, None)})
+    configuration = profile.configurations[0]
+    for known, expected in ((speeds, lambda _: 7.0), (unseen, lambda name: start_ups_s[name] / 0.4)):
+        operators = {name: replace(one, speeds=known) for name, one in configuration.operators.items()}
+        told = replace(profile, configurations=(replace(configuration, operators=operators),))
+        sized = [
+            SizedDeployment(
+                Deployment(
+                    pipeline=profile.pipeline,
+                    operator=name,
+                    knobs=one.prefix[name],
+                    pool=pool.name,
+                    allocation=Allocation(cpus=1.0, batch_size=1, utilization_target=0.5),
+                ),
+                DEMAND,
+                (0,),
+                0.5,
+            )
+            for name, one in operators.items()
+        ]
+        for found in with_start_ups(sized, {profile.pipeline: told}, specification.infrastructure):
+            assert found.startup_s == pytest.approx(expected(found.deployment.operator))
+            assert found.relative_speed == 0.5
 
 
 def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> None:

@@ -11,7 +11,7 @@ from listing import EXACT, Listed, list_plans, listed, point_of, roomy_point, sm
 from circinus.estimation import Candidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
-from instances import corrected, everywhere, random_instance, slower
+from instances import corrected, everywhere, measured_there, random_instance, slower
 
 SEEDS = small_seeds(320, 400)
 LARGER = tuple(seed for seed in small_seeds(360, 4000) if seed not in SEEDS)[:12]
@@ -102,6 +102,15 @@ def test_tolerance_loses_only_plans_near_the_limit(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS[:80])
 def test_the_frontier_is_that_of_all_plans_where_service_times_are_corrected(seed: int) -> None:
     instance = corrected(random_instance(seed))
+    frontier = plan_query(instance.query, instance.pipeline, instance.profile, instance.network, EXACT)
+    found = [point_of(instance, candidate) for candidate in frontier.candidates]
+    promised = [plan for plan in list_plans(instance) if not plan.violations(instance.query.slos)]
+    _assert_same_points(np.array(found), np.array([plan.point for plan in undominated(promised)]))
+
+
+@pytest.mark.parametrize("seed", SEEDS[:80])
+def test_the_frontier_is_that_of_all_plans_where_speeds_were_measured(seed: int) -> None:
+    instance = measured_there(random_instance(seed))
     frontier = plan_query(instance.query, instance.pipeline, instance.profile, instance.network, EXACT)
     found = [point_of(instance, candidate) for candidate in frontier.candidates]
     promised = [plan for plan in list_plans(instance) if not plan.violations(instance.query.slos)]

@@ -12,7 +12,7 @@ from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.spec import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, Plan, PoissonArrivals
-from instances import Instance, all_plans, corrected, random_instance
+from instances import Instance, all_plans, corrected, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
 
@@ -75,11 +75,13 @@ ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burs
 
 
 @pytest.mark.parametrize("arrivals", ARRIVALS, ids=lambda arrivals: arrivals.kind)
-@pytest.mark.parametrize("with_corrections", [False, True])
+@pytest.mark.parametrize("known", ["declared", "corrected", "measured"])
 @pytest.mark.parametrize("seed", range(20))
-def test_options_are_what_the_estimator_computes(seed: int, with_corrections: bool, arrivals: AnyArrivals) -> None:
+def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals: AnyArrivals) -> None:
     """A pipeline of one operator at its source has no other time and no other resources."""
-    instance = corrected(random_instance(seed)) if with_corrections else random_instance(seed)
+    instance = random_instance(seed)
+    if known != "declared":
+        instance = corrected(instance) if known == "corrected" else measured_there(instance)
     if len(instance.pipeline.operators) > 1:
         return
     (operator,) = instance.pipeline.operators

@@ -47,7 +47,7 @@ class Failures:
 
 
 def test_the_profile_has_what_was_measured(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circinus.profiling.local_runner._machine_cpus", lambda: 2.0)
+    monkeypatch.setattr("circinus.profiling.local_runner.usable_cpus", lambda: 2.0)
     application.queries = (accuracy_query(0.75).model_copy(update={"risk": 0.1}),)
     operators = tuple(
         o.model_copy(update={"cpus": (1.0, 2.0), "batch_sizes": (1, 3)}) if o.name == "left" else o

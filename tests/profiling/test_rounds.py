@@ -167,7 +167,7 @@ class Trial:
             assert stored is not None
 
             def footprints() -> Footprints:
-                return Measurements(store, addresses, stored, listed).footprints(listed, objectives.speeds)
+                return Measurements(store, addresses, stored, listed).footprints(listed, objectives.hardware)
 
             Rounds(measurer, order, standings, footprints, allocations, pace, budget, listener).run()
             return standings

@@ -30,6 +30,14 @@ def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() 
     assert state.recordings is None
 
 
+def test_hardware_is_as_fast_as_it_was_measured() -> None:
+    found = matching(["a"], [])
+    measured = replace(found, deployments=tuple(replace(sized, relative_speed=0.3) for sized in found.deployments))
+    (declared,) = desired_state(found, specification(query("a")), Mode.REAL).deployments
+    (wanted,) = desired_state(measured, specification(query("a")), Mode.REAL).deployments
+    assert (declared.relative_speed, wanted.relative_speed) == (0.5, 0.3)
+
+
 def test_batches_wait_as_the_operator_says() -> None:
     given = specification(query("a"))
     (operator,) = given.pipelines["p"].operators

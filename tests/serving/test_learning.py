@@ -13,7 +13,15 @@ import pytest
 from served_queries import ITEMS, MODULE, PLAN, ObedientEngine, matching, query, specification
 
 from circinus.matching import Matching
-from circinus.profiling import ExpectedService, ExpectedServices, Machine, Observation
+from circinus.profiling import (
+    Bounded,
+    ExpectedService,
+    ExpectedServices,
+    Machine,
+    MeasuredSpeed,
+    Observation,
+    Speeds,
+)
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, Response
 from circinus.serving.learning import COLD_BATCHES, LEAST_REQUESTS, Expected
 from circinus.serving.load import Traffic, run_load
@@ -113,6 +121,13 @@ def test_the_ratio_to_the_profile_is_observed() -> None:
         requests=observation.requests,
         items=len(ITEMS),
     )
+
+
+def test_traffic_is_held_against_the_speed_that_was_measured() -> None:
+    speeds = Speeds({"slow": MeasuredSpeed(Bounded(0.3, 0.25, 0.4), 24)})
+    observation = observed(learnt(Watched(("a",), service_s=takes(1.5)), replace(service(), speeds=speeds)))
+    assert observation.speed == 0.25
+    assert observation.log_ratio == pytest.approx(math.log(1.5 * 0.25 / SPEED))
 
 
 def test_slow_items_do_not_look_like_a_slow_machine() -> None:

@@ -17,7 +17,7 @@ from circinus.simulation.model import Requests
 from circinus.simulation.plans import model_of
 from circinus.simulation.simulation import Simulation
 from circinus.spec import LatencySlo, Network, Slos
-from instances import Instance, all_plans, corrected, random_instance
+from instances import Instance, all_plans, corrected, measured_there, random_instance
 
 
 def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:
@@ -53,7 +53,7 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
         begin = np.maximum.reduce(
             [ready[p] + carried_s(sizes[p], sites[p], pool.site) for p in operator.after or (INPUT,)]
         )
-        slower = ratio * measured.correction(pool.hardware) / pool.hardware.speed
+        slower = ratio * measured.correction(pool.hardware) / measured.speeds.likely(pool.hardware)
         ready[operator.name] = begin + measured.service_s * slower
         sites[operator.name], sizes[operator.name] = pool.site, measured.output_bytes
     return np.maximum.reduce(
@@ -66,6 +66,8 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
     instance = random_instance(seed)
     if seed % 2:
         instance = corrected(instance)
+    if seed % 3 == 2:
+        instance = measured_there(instance)
     planned, replicas = _planned(instance, seed % 5)
     model = model_of([planned], replicas, instance.network)
     items = np.arange(len(planned.profile.items))

@@ -71,9 +71,9 @@ def plan(
     """Choose configuration, placement and allocation for all queries together, and write them to a file."""
     from circinus.cli.output import print_json
     from circinus.cli.planned import pipelines_in_use, plan_anew
+    from circinus.cli.pools import measured_elsewhere
     from circinus.cli.profile import search
     from circinus.matching import Changes
-    from circinus.profiling import elsewhere
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
@@ -95,7 +95,11 @@ def plan(
     )
     plan_set, profiles, matching = found.plan_set, found.profiles, found.plan_set.matching
     changes = None if running is None else Changes.between(running.plans, matching)
-    warnings = {f"pipeline {name}: {why}" for name, p in profiles.items() if (why := elsewhere(p.machine)) is not None}
+    warnings = {
+        f"pipeline {name}: {why}"
+        for name, p in profiles.items()
+        if (why := measured_elsewhere(p, specification)) is not None
+    }
     warnings |= {before.warning} - {""}
     if json:
         searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}

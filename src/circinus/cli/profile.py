@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import Json, Paths, Store, duration_option, store_path
+from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, Paths, Store, duration_option, store_path
 from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from circinus.profiling import Certificate, Judgement, Observation, PipelineProfile, Source
+    from circinus.profiling import (
+        Certificate,
+        ClassReport,
+        FailedConfiguration,
+        Judgement,
+        Observation,
+        PipelineProfile,
+        Source,
+    )
     from circinus.spec import Specification
 
 
@@ -23,6 +31,12 @@ Record = Annotated[
 Calibrated = Annotated[
     bool,
     typer.Option("--calibrate", help="Measure this machine's relative speed against what another put into the store."),
+]
+DeclaredSpeeds = Annotated[
+    bool,
+    typer.Option(
+        "--declared-speeds", help="With --engine ray: go on with the declared speed of classes without a living node."
+    ),
 ]
 
 
@@ -44,21 +58,30 @@ def profile(
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Measure every configuration on every item, whatever the queries ask.")
     ] = False,
+    engine: Kind = "local",
+    address: Address = DEFAULT_ADDRESS,
+    declared_speeds: DeclaredSpeeds = False,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
 ) -> None:
-    """Measure the pipelines' configurations; may be interrupted, and then goes on where it was."""
+    """Measure the pipelines' configurations; may be interrupted, and then goes on where it was.
+
+    With --engine ray on a node of each hardware class of the infrastructure.
+    """
     from circinus.cli.output import console, print_json
+    from circinus.cli.pools import measured_elsewhere, measured_on_pools, profiling_places
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
     from circinus.planning.exploration import explorer_of
-    from circinus.profiling import elsewhere, load_profile, record_trace, save_trace
+    from circinus.profiling import load_profile, record_trace, save_trace
+    from circinus.reporting.class_table import class_reports
     from circinus.reporting.correction_table import observation_table
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
     _check_options(budget, show=show, record=record, calibrated=calibrated, exhaustive=exhaustive)
+    _check_engine(engine, traced=bool(trace), calibrated=calibrated, declared_speeds=declared_speeds)
     specification = load_specification(paths)
     sources = trace_sources(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
@@ -70,18 +93,29 @@ def profile(
     if calibrated:
         _calibrate(specification, names, known, sources, seed, json)
         return
-    profiles = []
+    places = (
+        profiling_places(specification, address, declared_speeds=declared_speeds)
+        if engine == "ray" and not show
+        else None
+    )
+    profiles, reports = [], dict[str, "tuple[ClassReport, ...]"]()
     for name in names:
         source = sources.get(name)
         if show:
             explorer = explorer_of(specification, name)
             found = load_profile(specification, name, known, seed=seed, source=source, judged=True, explorer=explorer)
+        elif places is not None:
+            found, reports[name] = measured_on_pools(
+                specification, name, known, budget, seed, places, exhaustive=exhaustive, without_lost=declared_speeds
+            )
         else:
             found = measured_pipeline(specification, name, known, budget, seed, source, exhaustive=exhaustive)
         profiles.append(found)
         if not json:
-            warning = elsewhere(found.machine)
+            warning = measured_elsewhere(found, specification)
             console().print(profile_table(found, specification.pipelines[name].metric.direction, warning))
+            for line in class_reports(reports.get(name, ())):
+                console().print(line)
             if show and (observed := _observed(known, name)):
                 console().print(observation_table(observed))
         if found.interrupted:
@@ -91,7 +125,17 @@ def profile(
         if not json:
             console().print(f"trace written to {record}", highlight=False)
     if json:
-        print_json("profile", [_summary(p) | {"observations": _observed(known, p.pipeline)} for p in profiles])
+        print_json(
+            "profile",
+            [
+                _summary(p, specification)
+                | {
+                    "observations": _observed(known, p.pipeline),
+                    "classes": [_class(report) for report in reports.get(p.pipeline, ())],
+                }
+                for p in profiles
+            ],
+        )
     if any(found.interrupted for found in profiles):
         raise typer.Exit(130)
     if any(found.failed and not found.configurations for found in profiles):
@@ -105,6 +149,15 @@ def _check_options(
         raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
     if show and (budget is not None or exhaustive):
         raise typer.BadParameter(f"--show measures nothing; leave out {'--exhaustive' if exhaustive else '--budget'}")
+
+
+def _check_engine(engine: str, *, traced: bool, calibrated: bool, declared_speeds: bool) -> None:
+    if engine == "ray" and traced:
+        raise typer.BadParameter("found both --engine ray and --trace; a trace is measured already")
+    if engine == "ray" and calibrated:
+        raise typer.BadParameter("--calibrate measures this machine; --engine ray measures every class without it")
+    if declared_speeds and engine != "ray":
+        raise typer.BadParameter("--declared-speeds is about nodes of a cluster; it goes with --engine ray")
 
 
 def measured_pipeline(
@@ -206,9 +259,23 @@ def _observed(store: Path, pipeline: str) -> list[Observation]:
     return [observation for observation in load_observations(store) if observation.pipeline == pipeline]
 
 
-def _summary(profile: PipelineProfile) -> dict[str, object]:
+def _failed(failures: Sequence[FailedConfiguration]) -> list[dict[str, object]]:
+    return [{"configuration": str(f.configuration), "item": f.item_key, "reason": f.reason} for f in failures]
+
+
+def _class(report: ClassReport) -> dict[str, object]:
+    return {
+        "class": report.hardware_class,
+        "machine": report.machine,
+        "ran_s": report.ran_s,
+        "missing": report.missing,
+        "failed": _failed(report.failed),
+    }
+
+
+def _summary(profile: PipelineProfile, specification: Specification) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
-    from circinus.profiling import elsewhere
+    from circinus.cli.pools import measured_elsewhere
 
     return {
         "pipeline": profile.pipeline,
@@ -217,7 +284,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
         "held_out_items": profile.held_out_items,
         "hardware_class": profile.hardware_class,
         "machine": profile.machine,
-        "warning": elsewhere(profile.machine),
+        "warning": measured_elsewhere(profile, specification),
         "risk": profile.risk,
         "profiled_s": profile.profiled_s,
         "saved_s": profile.saved_s,
@@ -235,6 +302,7 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
                         "peak_memory_bytes": operator.peak_memory_bytes,
                         "load_s": operator.load_s,
                         "startup_s": operator.startup_s,
+                        "speeds": operator.speeds.measured,
                         "measured_allocations": len(operator.measured_allocations),
                         "allowed_allocations": len(operator.batch_ratio),
                     }
@@ -246,8 +314,5 @@ def _summary(profile: PipelineProfile) -> dict[str, object]:
         "settled": profile.settled,
         "unmeasured": profile.unmeasured,
         "certificate": _certificate(profile.certificate),
-        "failed": [
-            {"configuration": str(failure.configuration), "item": failure.item_key, "reason": failure.reason}
-            for failure in profile.failed
-        ],
+        "failed": _failed(profile.failed),
     }

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from circinus.control.controlled import Controlled
     from circinus.control.planner import Planner
     from circinus.control.standby import Standby
+    from circinus.estimation import Corrections
     from circinus.profiling import PipelineProfile
     from circinus.serving import Mode
     from circinus.spec import Specification
@@ -62,26 +63,8 @@ class ServedPlans:
 
     def profiles(self, controlled: Controlled) -> Mapping[str, PipelineProfile]:
         """Of all pipelines that the queries of some plans use, corrected as these were."""
-        from circinus.cli.planned import pipelines_in_use
-        from circinus.planning.exploration import explorer_of
-        from circinus.profiling import load_profile
-
         assert self._opened is not None, "plans are opened first"
-        specification, opened = controlled.specification, self._opened
-        key = f"{specification.fingerprint()} {controlled.corrections}"
-        if key not in self._profiles:
-            found = {}
-            for name in pipelines_in_use(specification):
-                profile = load_profile(
-                    specification,
-                    name,
-                    opened.store,
-                    seed=opened.plan_set.seed,
-                    explorer=explorer_of(specification, name),
-                )
-                found[name] = controlled.corrections.applied_to(profile, specification.pipelines[name])
-            self._profiles = {key: found}
-        return self._profiles[key]
+        return self._loaded(controlled.specification, controlled.corrections, self._opened)
 
     def prepare(self, controlled: Controlled, *, quiet: bool = True) -> None:
         """Record what the plans replay, if they do."""
@@ -124,6 +107,28 @@ class ServedPlans:
         same = controlled.fingerprint == self._controlled(opened)[0].fingerprint
         return None if same else controlled
 
+    def _loaded(
+        self, specification: Specification, corrections: Corrections, opened: OpenedPlan
+    ) -> Mapping[str, PipelineProfile]:
+        from circinus.cli.planned import pipelines_in_use
+        from circinus.planning.exploration import explorer_of
+        from circinus.profiling import load_profile
+
+        key = f"{specification.fingerprint()} {corrections}"
+        if key not in self._profiles:
+            found = {}
+            for name in pipelines_in_use(specification):
+                profile = load_profile(
+                    specification,
+                    name,
+                    opened.store,
+                    seed=opened.plan_set.seed,
+                    explorer=explorer_of(specification, name),
+                )
+                found[name] = corrections.applied_to(profile, specification.pipelines[name])
+            self._profiles = {key: found}
+        return self._profiles[key]
+
     def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
         from circinus.control.controlled import Controlled
         from circinus.control.standby import Standby, standby
@@ -131,8 +136,10 @@ class ServedPlans:
 
         matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
         assert infrastructure is not None, "a plan has one"
-        none = Standby(matching.deployments, {}, (), 0.0)
-        ready = standby(matching, infrastructure, self.peak) if self.peak > 1 else none
+        ready = Standby(matching.deployments, {}, (), 0.0)
+        if self.peak > 1:
+            profiles = self._loaded(opened.specification, opened.plan_set.corrections, opened)
+            ready = standby(matching, infrastructure, self.peak, profiles)
         controlled = Controlled(
             matching=matching,
             specification=opened.specification,

@@ -49,7 +49,9 @@ def for_nodes(controlled: Controlled, nodes: Mapping[str, int], profiles: Profil
     if not matching.assignments:
         reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
         raise PlanningError(f"no query can be served on what is left ({reasons})")
-    ready = standby(matching, there, controlled.peak).deployments if controlled.peak > 1 else matching.deployments
+    ready = (
+        standby(matching, there, controlled.peak, profiles).deployments if controlled.peak > 1 else matching.deployments
+    )
     fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
     return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from circinus.estimation import Candidate, ReplicaDemand
 from circinus.estimation.conditions import replicas_for
 from circinus.matching import Assignment, Matching, SizedDeployment
+from circinus.matching.start_ups import with_start_ups
+from circinus.profiling import PipelineProfile
 from circinus.spec import Deployment, Infrastructure, Pool
 
 FloatArray = NDArray[np.float64]
@@ -44,18 +46,24 @@ class _Taken:
     """Pool -> (nodes, amounts) what nobody takes."""
 
 
-def standby(matching: Matching, infrastructure: Infrastructure, peak: float) -> Standby:
+def standby(
+    matching: Matching,
+    infrastructure: Infrastructure,
+    peak: float,
+    profiles: Mapping[str, PipelineProfile] | None = None,
+) -> Standby:
     """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
 
     The bottom takes least of all plans that promise the query's objectives. Queries whose bottom takes least come
     first, so that as many as possible are ready; one whose bottom finds no room as a whole gets nothing. Nodes are
-    filled up to the headroom of their pools; replicas are as busy in the burst as they may be by plan. Queries that stay on
-    a deployment that others step down to are counted at their rate.
+    filled up to the headroom of their pools; replicas are as busy in the burst as they may be by plan. Queries that
+    stay on a deployment that others step down to are counted at their rate.
 
     Args:
         matching: with ladders.
         infrastructure: where it runs.
         peak: at least 1.
+        profiles: pipeline -> what was measured of it: how soon and how fast replicas are that only stand by.
     """
     sized = {found.deployment: found for found in matching.deployments}
     demands = {found.deployment: found.demand for found in matching.deployments}
@@ -75,18 +83,13 @@ def standby(matching: Matching, infrastructure: Infrastructure, peak: float) -> 
     for deployment in dict.fromkeys((*sized, *taken.extra)):
         before = sized.get(deployment)
         nodes = (*(before.nodes if before else ()), *taken.extra.get(deployment, ()))
-        deployments.append(
-            SizedDeployment(
-                deployment=deployment,
-                demand=demands[deployment],
-                nodes=tuple(sorted(nodes)),
-                utilization=before.utilization * before.replicas / len(nodes) if before else 0.0,
-                startup_s=before.startup_s if before else None,
-            )
-        )
+        one = before or SizedDeployment(deployment, demands[deployment], (), 0.0)
+        busy = one.utilization * one.replicas / len(nodes)
+        deployments.append(replace(one, nodes=tuple(sorted(nodes)), utilization=busy))
     extra = {deployment: len(nodes) for deployment, nodes in taken.extra.items() if nodes}
     cost = sum(count * demands[deployment].cost_usd_per_h for deployment, count in extra.items())
-    return Standby(tuple(deployments), extra, tuple(without), cost)
+    told = with_start_ups(deployments, profiles, infrastructure) if profiles else tuple(deployments)
+    return Standby(told, extra, tuple(without), cost)
 
 
 def _with(

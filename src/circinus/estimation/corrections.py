@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from circinus.profiling import Bounded, Machine, Observation, OperatorProfile, PipelineProfile
-from circinus.spec import KnobValues, Pipeline, Pool
+from circinus.profiling import DECLARED, Bounded, Machine, Observation, OperatorProfile, PipelineProfile
+from circinus.spec import HardwareClass, KnobValues, Pipeline, Pool
 
 OPERATOR_SPREAD = 0.2
 """Standard deviation, among operators, of the logarithm of what an estimate is off by, before anything is observed."""
@@ -33,7 +33,7 @@ class Correction:
 
     hardware_class: str
     speed: float
-    """The promised speed of the class that was predicted with: of another one nothing is known."""
+    """The promised speed of the operator on the class that was predicted with: of another one nothing is known."""
     uses: str
     """Reference of the operator's code."""
     version: str
@@ -75,13 +75,13 @@ class Corrections:
             profiles: pipeline name -> profile.
             pools: of the infrastructure.
         """
-        places = {(pool.hardware.name, pool.hardware.promised_speed) for pool in pools}
+        hardware = tuple(dict.fromkeys(pool.hardware for pool in pools))
         found = {
             entry: None
             for name, profile in profiles.items()
             for operator in pipelines[name].operators
             for entry in self.of(operator.uses, profile.code_versions.get(operator.uses, ""), profile.machine)
-            if entry.where in places
+            if entry.where in _places(profile, operator.name, hardware)
         }
         return Corrections(tuple(found))
 
@@ -111,6 +111,12 @@ class Corrections:
 
 
 NO_CORRECTIONS = Corrections()
+
+
+def _places(profile: PipelineProfile, operator: str, hardware: Sequence[HardwareClass]) -> set[tuple[str, float]]:
+    """(class, promised speed) that estimates of an operator are made with, whatever its knobs."""
+    speeds = {id(s): s for s in (found.operators[operator].speeds for found in profile.configurations)}
+    return {(where.name, known.promised(where)) for known in (DECLARED, *speeds.values()) for where in hardware}
 
 
 def _factors(entries: Sequence[Correction], knobs: KnobValues) -> dict[tuple[str, float], float]:

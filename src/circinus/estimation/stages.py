@@ -126,7 +126,7 @@ class Stages:
         conditions: Conditions | None,
     ) -> Stage:
         ratios = fill_ratios(profile, allocation.cpus, allocation.batch_size)
-        slowness = profile.correction(pool.hardware) / pool.hardware.promised_speed
+        slowness = profile.slowness(pool.hardware)
         full, measured = ratios[-1] * slowness, self._of(profile)
         traffic = self._coming.traffic(
             self._query.rate_per_s,

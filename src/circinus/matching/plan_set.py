@@ -30,6 +30,8 @@ class SizedDeployment:
     startup_s: float | None = None
     """Seconds from asking for a further replica in its pool until that can take work; None: not profiled, or planned
     before that was told."""
+    relative_speed: float | None = None
+    """Of its operator on the hardware of its pool, as measured there; None: as declared of the pool."""
 
     @property
     def replicas(self) -> int:

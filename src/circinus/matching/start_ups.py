@@ -1,4 +1,4 @@
-"""How long a further replica of a deployment takes to start, as profiled."""
+"""How long a further replica of a deployment takes to start, and how fast it is, as profiled."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from circinus.matching.plan_set import SizedDeployment
-from circinus.profiling import PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.spec import Infrastructure, KnobValues
 
 
 def with_start_ups(
     deployments: Sequence[SizedDeployment], profiles: Mapping[str, PipelineProfile], infrastructure: Infrastructure
 ) -> tuple[SizedDeployment, ...]:
-    """The deployments with the seconds that a further replica of each takes, by its operator, knobs and pool.
+    """The deployments with the seconds that a further replica of each takes, by its operator, knobs and pool, and with
+    its speed where that was measured.
 
-    Start-ups scale with the speed of a pool's hardware as service times do: with the one that it surely has.
+    Start-ups that were not measured on a pool's hardware scale with its speed as service times do: with the one that it
+    surely has.
 
     Args:
         deployments: as sized.
         profiles: pipeline name -> what was measured of it; a deployment that none tells of keeps what it says.
         infrastructure: the pools.
     """
-    profiled: dict[tuple[str, str, KnobValues], float] = {}
+    profiled: dict[tuple[str, str, KnobValues], dict[int, OperatorProfile]] = {}
     for name, profile in profiles.items():
         for configuration in profile.configurations:
             for operator, found in configuration.operators.items():
-                key = name, operator, found.prefix[operator]
-                if found.startup_s is not None:
-                    profiled[key] = max(profiled.get(key, 0.0), found.startup_s)
+                profiled.setdefault((name, operator, found.prefix[operator]), {})[id(found)] = found
     told = []
     for sized in deployments:
         deployment = sized.deployment
-        startup_s = profiled.get((deployment.pipeline, deployment.operator, deployment.knobs))
-        if startup_s is not None:
-            speed = infrastructure.pool(deployment.pool).hardware.promised_speed
-            sized = replace(sized, startup_s=startup_s / speed)
+        alike = profiled.get((deployment.pipeline, deployment.operator, deployment.knobs), {}).values()
+        hardware = infrastructure.pool(deployment.pool).hardware
+        start_ups_s = [startup_s for found in alike if (startup_s := found.startup_on(hardware)) is not None]
+        if start_ups_s:
+            sized = replace(sized, startup_s=max(start_ups_s))
+        speeds = [found.speeds.likely(hardware) for found in alike if hardware.name in found.speeds.measured]
+        if speeds:
+            # Rounded: a deployment that is said to be another one starts its replicas anew.
+            sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))
         told.append(sized)
     return tuple(told)

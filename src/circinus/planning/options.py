@@ -101,10 +101,8 @@ def option_table(
     allocations = tuple(Allocation(*rows.sizes[size], target) for size, target in combinations)
     targets = np.array([a.utilization_target for a in allocations])
     batch_sizes = np.array([a.batch_size for a in allocations])
-    speeds = np.array([pool.hardware.promised_speed for pool in columns.pools])
     ratio = rows.full_batch_ratio[:, [size for size, _ in combinations]]
-    slowdown = ratio[:, None, :] / speeds[None, :, None]
-    slowdown *= rows.corrections_in([pool.hardware for pool in columns.pools])[..., None]
+    slowdown = ratio[:, None, :] * rows.slowness_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
     busy = query.rate_per_s * batch_s / batch_sizes
     replicas = whole_replicas(busy, targets)

@@ -6,8 +6,9 @@ prefix is one *row* of the operator's arrays, and a configuration is one row of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -67,15 +68,21 @@ class OperatorRows:
     """(CPUs, batch size): all that the operator's specification allows."""
     fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
     """For each row and each of `sizes` (batch size,) as of `circinus.estimation.fills`."""
-    corrections: Mapping[tuple[str, float], FloatArray]
-    """(hardware class, its promised speed) -> (rows,) factors as of `OperatorProfile`, where there is any."""
+    profiles: tuple[OperatorProfile, ...]
+    """(rows,) what it was laid out from."""
 
-    def corrections_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
-        """(rows, len(hardware)) the factors on the seconds in service on each hardware class."""
-        factors = np.ones((len(self.mean_s), len(hardware)))
-        for column, where in enumerate(hardware):
-            factors[:, column] = self.corrections.get((where.name, where.promised_speed), 1.0)
-        return factors
+    def slowness_in(self, hardware: Sequence[HardwareClass]) -> FloatArray:
+        """(rows, len(hardware)) `OperatorProfile.slowness` on each hardware class."""
+        for where in hardware:
+            if where not in self._slowness:
+                self._slowness[where] = np.array([profile.slowness(where) for profile in self.profiles])
+        if not hardware:  # no pool is open to the query
+            return np.empty((len(self.profiles), 0))
+        return np.stack([self._slowness[where] for where in hardware], axis=1)
+
+    @cached_property
+    def _slowness(self) -> dict[HardwareClass, FloatArray]:
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,10 +222,7 @@ def _operator_rows(
         full_batch_ratio=np.array([[of_size[-1] for of_size in row] for row in ratios]),
         sizes=sizes,
         fill_ratios=ratios,
-        corrections={
-            where: np.array([profile.corrections.get(where, 1.0) for profile in profiles])
-            for where in dict.fromkeys(where for profile in profiles for where in profile.corrections)
-        },
+        profiles=tuple(profiles),
     )
 
 

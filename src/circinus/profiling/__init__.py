@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from circinus.profiling.bounded import Bounded
     from circinus.profiling.calibration import Calibration, calibrate
     from circinus.profiling.certificate import Certificate
+    from circinus.profiling.class_measuring import ClassReport
+    from circinus.profiling.class_profiler import ClassSource, profile_on_classes
     from circinus.profiling.dataset import Dataset, load_dataset
     from circinus.profiling.expected_service import ExpectedService, ExpectedServices, load_expected_services
     from circinus.profiling.explorer import Assessment, Explorer, Proposal
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
     from circinus.profiling.simulated_clock import SimulatedClock
     from circinus.profiling.source import LocalSource, Source
+    from circinus.profiling.speeds import DECLARED, MeasuredSpeed, Speeds
     from circinus.profiling.trace import Trace
     from circinus.profiling.trace_file import load_trace, save_trace
     from circinus.profiling.trace_recording import record_trace
@@ -40,6 +43,9 @@ else:
         "load_dataset": "dataset",
         "Assessment": "explorer",
         "Certificate": "certificate",
+        "ClassReport": "class_measuring",
+        "ClassSource": "class_profiler",
+        "profile_on_classes": "class_profiler",
         "ExpectedService": "expected_service",
         "ExpectedServices": "expected_service",
         "Explorer": "explorer",
@@ -68,6 +74,9 @@ else:
         "Machine": "machine",
         "SimulatedClock": "simulated_clock",
         "Source": "source",
+        "DECLARED": "speeds",
+        "MeasuredSpeed": "speeds",
+        "Speeds": "speeds",
         "Trace": "trace",
         "TraceSource": "trace_source",
         "elsewhere": "machine",
@@ -88,11 +97,14 @@ else:
 
 
 __all__ = [
+    "DECLARED",
     "LEAST_ITEMS",
     "Assessment",
     "Bounded",
     "Calibration",
     "Certificate",
+    "ClassReport",
+    "ClassSource",
     "ConfigurationProfile",
     "Dataset",
     "ExpectedService",
@@ -102,6 +114,7 @@ __all__ = [
     "Judgement",
     "LocalSource",
     "Machine",
+    "MeasuredSpeed",
     "Objective",
     "Observation",
     "OperatorProfile",
@@ -114,6 +127,7 @@ __all__ = [
     "SilentObserver",
     "SimulatedClock",
     "Source",
+    "Speeds",
     "Trace",
     "TraceSource",
     "Verdict",
@@ -125,6 +139,7 @@ __all__ = [
     "load_profile",
     "load_recordings",
     "load_trace",
+    "profile_on_classes",
     "profile_pipeline",
     "record_held_out",
     "record_trace",

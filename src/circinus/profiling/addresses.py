@@ -92,6 +92,10 @@ class Addresses:
         self._sinks = pipeline.sinks()
         self._known: dict[Hashable, str] = {}
 
+    def elsewhere(self, hardware_class: str, machine: Machine | None) -> Addresses:
+        """Of the same pipeline and code, measured on another hardware class and machine."""
+        return Addresses(self.pipeline, self.code, hardware_class, machine, self.origin)
+
     def output(self, operator: str, configuration: Configuration) -> str:
         """Of what `operator` puts out: depends on its code and knobs and on those of all its ancestors."""
         values = dict(configuration.operators)
@@ -134,6 +138,10 @@ class Addresses:
         """Of what measuring a configuration took."""
         answer = self.answer(configuration)
         return answer if self.machine is None else _address("effort", answer, self._hardware)
+
+    def class_effort(self, configuration: Configuration) -> str:
+        """Of what measuring a configuration's operators took beside any profile."""
+        return _address("effort on a class", self.answer(configuration), self._hardware)
 
     def versions(self) -> dict[str, str]:
         """`uses` reference -> version of the code, of operators, metric and data set."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.bounded import Bounded
+from circinus.profiling.class_times import class_machines
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.earlier import EarlierScores, earlier_scores
 from circinus.profiling.explorer import Explorer
@@ -79,6 +80,7 @@ def read_profile(
         held_out_items=len(dataset.numbers) - measurements.most_items,
         hardware_class=LOCAL,
         machine=addresses.machine,
+        on_pool=not addresses.origin and addresses.machine in class_machines(store).get(LOCAL, ()),
         risk=objectives.risk,
         configurations=profiles,
         unmeasured=configuration_count(pipeline) - len(measured) - len(failed),
@@ -134,7 +136,7 @@ def _judged(
         standings.fail(failure.configuration)
     for found in profile.configurations:
         standings.learn(found.configuration, found.scores)
-    standings.weigh(measurements.footprints(looked_at, objectives.speeds))
+    standings.weigh(measurements.footprints(looked_at, objectives.hardware))
     if explorer is None:
         return replace(profile, judgements=standings.judgements())
     expected_s = known_seconds(addresses.pipeline, profile)

@@ -10,6 +10,7 @@ import numpy as np
 
 from circinus.profiling.load import find_profile
 from circinus.profiling.machine import Machine
+from circinus.profiling.speeds import DECLARED, Speeds
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_services
 from circinus.spec import Configuration, Specification
@@ -26,6 +27,8 @@ class ExpectedService:
     batch_ratio: Mapping[tuple[float, int], float]
     """As in `OperatorProfile`."""
     measured_allocations: frozenset[tuple[float, int]]
+    """As in `OperatorProfile`."""
+    speeds: Speeds = DECLARED
     """As in `OperatorProfile`."""
 
     def alone_s(self, item_key: str) -> float:
@@ -81,5 +84,6 @@ def load_expected_services(
                     mean_s=float(operator.service_s.mean()),
                     batch_ratio=operator.batch_ratio,
                     measured_allocations=operator.measured_allocations,
+                    speeds=operator.speeds,
                 )
     return ExpectedServices(found.profile.machine, found.profile.code_versions, services)

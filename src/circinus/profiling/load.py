@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import LOCAL, Addresses
 from circinus.profiling.assembly import read_profile
+from circinus.profiling.class_times import class_machines
 from circinus.profiling.explorer import Explorer
 from circinus.profiling.machine import this_machine
 from circinus.profiling.objectives import Objectives
@@ -41,8 +42,9 @@ def load_profile(
     """What the store knows of a pipeline as specified and coded now.
 
     Neither builds the data set nor loads an operator's model: the data set is taken to be what its code and arguments
-    made when it was last measured on. What was measured on this machine comes first; where that is nothing, it is what
-    another machine measured (`PipelineProfile.machine`): never a mixture.
+    made when it was last measured on. What was measured on this machine comes first, unless the last profile was made
+    on a pool's node of the class `local`: then that. Where both are nothing, it is what another machine measured
+    (`PipelineProfile.machine`): never a mixture.
 
     Args:
         specification: has the pipeline and the queries that say what is settled.
@@ -80,7 +82,9 @@ def find_profile(
     pipeline = specification.pipelines[pipeline_name]
     objectives = Objectives.of(specification, pipeline_name)
     failing = None
-    machines = dict.fromkeys((source.machine, *read_machines(store), None))
+    # Where a node of the class `local` profiled last, pools of that class are such nodes, wherever this process runs.
+    on_pools = class_machines(store).get(LOCAL, ()) if isinstance(source, LocalSource) else ()
+    machines = dict.fromkeys((*on_pools, source.machine, *read_machines(store), None))
     for machine in (machine for machine in machines if not of_others or machine != this_machine()):
         addresses = source.addresses(pipeline, machine)
         dataset = read_dataset(store, addresses.dataset(), seed)

@@ -19,6 +19,7 @@ from circinus.profiling.runner import (
     Measurement,
     MeasurementError,
     OperatorRuns,
+    OperatorsMeasurement,
     ReplicaFacts,
 )
 from circinus.profiling.scorer import Scorer
@@ -99,7 +100,7 @@ class LocalRunner:
     @property
     def cpus(self) -> float:
         """See `Runner.cpus`."""
-        return _machine_cpus()
+        return usable_cpus()
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""
@@ -115,10 +116,7 @@ class LocalRunner:
         self.cache.saved(saved_s)
         sinks = self._pipeline.sinks()
         return Measurement(
-            runs={
-                name: OperatorRuns(tuple(r.service_s for r in its_runs), tuple(r.output_bytes for r in its_runs))
-                for name, its_runs in runs.items()
-            },
+            runs=_operator_runs(runs),
             outputs={sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks},
             scores=tuple(
                 self._scorer.score(configuration, item, {sink: outputs[sink, item.key] for sink in sinks})
@@ -127,6 +125,22 @@ class LocalRunner:
             replicas=self._facts(configuration),
             ran_s=ran_s,
             saved_s=saved_s,
+        )
+
+    def measure_operators(
+        self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
+    ) -> OperatorsMeasurement:
+        """See `OperatorRunner.measure_operators`."""
+        _, ran_s = self._outputs(configuration, items, operators)
+        lineages = {name for operator in operators for name in (*self._pipeline.ancestors(operator), operator)}
+        runs = {
+            name: [self._runs[self._addresses.output(name, configuration), item.key] for item in items]
+            for name in lineages
+        }
+        return OperatorsMeasurement(
+            runs=_operator_runs(runs),
+            replicas={name: facts for name, facts in self._facts(configuration).items() if name in lineages},
+            ran_s=ran_s,
         )
 
     def measure_allocations(
@@ -238,7 +252,7 @@ class LocalRunner:
         return replica
 
     def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> ReplicaKey:
-        return ReplicaKey(spec.uses, configuration[spec.name], min(cpus, _machine_cpus()))
+        return ReplicaKey(spec.uses, configuration[spec.name], min(cpus, usable_cpus()))
 
     def _facts(self, configuration: Configuration) -> Mapping[str, ReplicaFacts]:
         found = {}
@@ -264,7 +278,14 @@ class LocalRunner:
         return MeasurementError(f"{where}: {reason}", configuration, item.key if item else None, reason)
 
 
-def _machine_cpus() -> float:
+def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns]:
+    return {
+        name: OperatorRuns(tuple(run.service_s for run in its_runs), tuple(run.output_bytes for run in its_runs))
+        for name, its_runs in runs.items()
+    }
+
+
+def usable_cpus() -> float:
     """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return float(len(os.sched_getaffinity(0)))

@@ -9,14 +9,16 @@ import numpy as np
 from circinus.profiling.addresses import Addresses
 from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, least_ratio, measured_allocations
 from circinus.profiling.bounded import Bounded
+from circinus.profiling.class_times import measured_speeds
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.objectives import Objectives
 from circinus.profiling.profile import ConfigurationProfile, FloatArray, IntArray, OperatorProfile
+from circinus.profiling.speeds import DECLARED
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
 from circinus.profiling.too_slow import critical_path_s
-from circinus.spec import Configuration, KnobValues, OperatorSpec, prefix
+from circinus.spec import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix
 
 _FOOTPRINT_ITEMS = 8
 """Items that configurations are compared on by what they take; the same for all, so that items make no difference."""
@@ -48,6 +50,13 @@ class Measurements:
         self._replica = store.known_numbers([addresses.replica(name, c[name]) for c in listed for name in operators])
         self._replicas = read_replicas(store, list(self._replica.values()))
         self._allocations = read_allocations(store, list(self._replica.values()))
+        self._speeds = measured_speeds(
+            store,
+            addresses,
+            listed,
+            ordered,
+            {address: self._service_s[row] for address, row in self._service_row.items()},
+        )
         self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
 
     def beginning(self, configuration: Configuration) -> int:
@@ -110,14 +119,17 @@ class Measurements:
             batch_ratio=ratios,
             measured_allocations=measured_allocations(ratios, measured),
             startup_s=replica.startup_s,
+            speeds=self._speeds.get((spec.name, configuration[spec.name]), DECLARED),
         )
 
-    def footprints(self, listed: Sequence[Configuration], speeds: Mapping[str, float]) -> Footprints:
+    def footprints(
+        self, listed: Sequence[Configuration], hardware: Mapping[str, Sequence[HardwareClass]]
+    ) -> Footprints:
         """What the first few items take under each configuration, as far as they are known.
 
         Args:
             listed: the configurations.
-            speeds: of each operator's fastest hardware; where it has none, nothing is said of how fast it may be.
+            hardware: that each operator may run on; where it has none, nothing is said of how fast it may be.
         """
         operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
         items = np.array([min(self.beginning(configuration), most) for configuration in listed], dtype=np.int64)
@@ -135,7 +147,9 @@ class Measurements:
                     output_bytes[row, column, :known] = self._output_bytes[service, :known]
                     number = self._replica[self._addresses.replica(spec.name, own)]
                     memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
-                    factor = least_ratio(spec, self._allocations.get(number, {})) / speeds.get(spec.name, np.inf)
+                    speeds = self._speeds.get((spec.name, own), DECLARED)
+                    fastest = max(map(speeds.promised, hardware.get(spec.name, ())), default=np.inf)
+                    factor = least_ratio(spec, self._allocations.get(number, {})) / fastest
                     least_service_s[row, column, :known] = self._service_s[service, :known] * factor
         least_latency_s = critical_path_s(self._pipeline, least_service_s)
         return Footprints(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)

@@ -83,7 +83,21 @@ UPDATE replica SET startup_s = load_s;
 """`replica.startup_s`: sum over `loads` of the seconds from asking for a replica until it could take work. Before the
 step `load_s` was just that, and stays so for the loads that are in it: never less than the operator's own."""
 
-STEPS: tuple[str, ...] = (_MEASUREMENTS, _MACHINES_AND_STRATA, _WHAT_WAS_SCORED, _WHAT_WAS_OBSERVED, _START_UPS)
+_HARDWARE_CLASSES = """
+CREATE TABLE class_machine (id INTEGER PRIMARY KEY, hardware_class TEXT NOT NULL, cpu_model TEXT NOT NULL,
+    cores INTEGER NOT NULL, UNIQUE (hardware_class, cpu_model, cores));
+"""
+"""Which machines were measured on as nodes of a hardware class, the last one with the greatest `id`. `local` is there
+only while the last profile was made on a node of that class, and not on the machine that the command ran on."""
+
+STEPS: tuple[str, ...] = (
+    _MEASUREMENTS,
+    _MACHINES_AND_STRATA,
+    _WHAT_WAS_SCORED,
+    _WHAT_WAS_OBSERVED,
+    _START_UPS,
+    _HARDWARE_CLASSES,
+)
 """Step k leads from schema k to schema k + 1; 0 is an empty file. A released step is never changed: add another."""
 
 SCHEMA_VERSION = len(STEPS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circinus.profiling.percentile_items import certain_items, items_for_percentile, latency_items
-from circinus.spec import AccuracySlo, LatencySlo, Query, Specification
+from circinus.spec import AccuracySlo, HardwareClass, LatencySlo, Query, Specification
 
 DEFAULT_RISK = 0.05
 _USUAL_CERTAIN = items_for_percentile(95.0, DEFAULT_RISK)
@@ -37,17 +37,20 @@ class Objectives:
     """Items that the most demanding latency objective takes (`latency_items`)."""
     certain_items: int = _USUAL_CERTAIN
     """Items that it takes of a configuration whose times are so uneven that fewer say little of their tail."""
-    speeds: Mapping[str, float] = field(default_factory=dict)
-    """Operator name -> greatest speed promised by any pool that it may run in; nothing where no pools are known."""
+    hardware: Mapping[str, tuple[HardwareClass, ...]] = field(default_factory=dict)
+    """Operator name -> the classes of the pools that it may run in; nothing where no pools are known."""
 
     @classmethod
     def of(cls, specification: Specification, pipeline_name: str) -> Objectives:
         """Those of the queries on a pipeline, wherever they may run."""
-        return cls.of_queries(specification.queries, pipeline_name, _speeds(specification, pipeline_name))
+        return cls.of_queries(specification.queries, pipeline_name, operator_hardware(specification, pipeline_name))
 
     @classmethod
     def of_queries(
-        cls, queries: Sequence[Query], pipeline_name: str, speeds: Mapping[str, float] | None = None
+        cls,
+        queries: Sequence[Query],
+        pipeline_name: str,
+        hardware: Mapping[str, tuple[HardwareClass, ...]] | None = None,
     ) -> Objectives:
         """Those of the queries on a pipeline."""
         concerned = [query for query in queries if query.pipeline == pipeline_name]
@@ -61,24 +64,25 @@ class Objectives:
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
             latency_items=max(map(latency_items, concerned), default=_USUAL_ITEMS),
             certain_items=max(map(certain_items, concerned), default=_USUAL_CERTAIN),
-            speeds=speeds or {},
+            hardware=hardware or {},
         )
 
     @property
     def latency_percentiles(self) -> int:
         """At how many percentiles configurations are held against limits; none where no hardware is known."""
         latencies = [objective.latency for objective in self.asked if objective.latency is not None]
-        return len({latency.percentile for latency in latencies}) if self.speeds else 0
+        return len({latency.percentile for latency in latencies}) if self.hardware else 0
 
 
-def _speeds(specification: Specification, pipeline_name: str) -> dict[str, float]:
+def operator_hardware(specification: Specification, pipeline_name: str) -> dict[str, tuple[HardwareClass, ...]]:
+    """Operator name -> the classes of the pools that it may run in; those with none are left out."""
     infrastructure = specification.infrastructure
     if infrastructure is None:
         return {}
     found = {}
     for operator in specification.pipelines[pipeline_name].operators:
         tiers = operator.allowed_tiers
-        speeds = [p.hardware.promised_speed for p in infrastructure.pools if tiers is None or p.tier in tiers]
-        if speeds:
-            found[operator.name] = max(speeds)
+        classes = dict.fromkeys(p.hardware for p in infrastructure.pools if tiers is None or p.tier in tiers)
+        if classes:
+            found[operator.name] = tuple(classes)
     return found

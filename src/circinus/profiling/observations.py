@@ -36,7 +36,7 @@ class Observation:
     hardware_class: str
     """Of the pool that it ran in."""
     speed: float
-    """The speed of the class that was predicted with: the one that is promised."""
+    """The speed of the operator on the class that was predicted with: the one that is promised."""
     profiled_on: Machine | None
     """The machine that the predicted times were measured on; None: it was not recorded."""
     cpus: float

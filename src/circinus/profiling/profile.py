@@ -12,6 +12,7 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.certificate import Certificate
 from circinus.profiling.machine import Machine
 from circinus.profiling.percentile_items import LEAST_ITEMS
+from circinus.profiling.speeds import DECLARED, Speeds
 from circinus.profiling.verdicts import Judgement, Verdict
 from circinus.spec import Configuration, HardwareClass
 
@@ -41,14 +42,27 @@ class OperatorProfile:
     measured_allocations: frozenset[tuple[float, int]] = frozenset()
     """The combinations of `batch_ratio` that were measured."""
     corrections: Mapping[tuple[str, float], float] = field(default_factory=dict)
-    """(hardware class, its promised speed) -> factor on the seconds in service there, learnt from traffic; see
-    `circinus.estimation.corrections`. What was measured is not changed by it."""
+    """(hardware class, its promised speed for the operator) -> factor on the seconds in service there, learnt from
+    traffic; see `circinus.estimation.corrections`. What was measured is not changed by it."""
     startup_s: float | None = None
     """Seconds from asking for a replica until it can take work, `load_s` among them; None: none was started."""
+    speeds: Speeds = DECLARED
+    """How fast the operator with its knobs is on other hardware classes."""
 
     def correction(self, hardware: HardwareClass) -> float:
         """The factor on the seconds in service on `hardware`; 1 where nothing was learnt."""
-        return self.corrections.get((hardware.name, hardware.promised_speed), 1.0)
+        return self.corrections.get((hardware.name, self.speeds.promised(hardware)), 1.0)
+
+    def slowness(self, hardware: HardwareClass) -> float:
+        """What the seconds in service on `hardware` surely do not exceed, over those measured; corrected."""
+        return self.correction(hardware) / self.speeds.promised(hardware)
+
+    def startup_on(self, hardware: HardwareClass) -> float | None:
+        """Seconds from asking for a replica on `hardware` until it can take work: as measured there, else by speed."""
+        measured = self.speeds.measured.get(hardware.name)
+        if measured is not None and measured.startup_s is not None:
+            return measured.startup_s
+        return None if self.startup_s is None else self.startup_s / self.speeds.promised(hardware)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +120,8 @@ class PipelineProfile:
     machine: Machine | None = None
     """The one that the service times were measured on; None: it was not recorded. Scores and sizes are the same
     everywhere."""
+    on_pool: bool = False
+    """Whether that is a node of the class `local` of a pool, and not the machine that the command ran on."""
     judgements: Mapping[Configuration, Judgement] = field(default_factory=dict)
     """What is decided of each configuration that has not failed, and why; empty where nobody asked for it. Of those
     that were not measured only what is to be measured in any case."""

@@ -14,6 +14,7 @@ from circinus.profiling.allocations import Allocations
 from circinus.profiling.assembly import read_profile
 from circinus.profiling.bounded import Bounded
 from circinus.profiling.budget import Budget
+from circinus.profiling.class_writer import write_profiling_machine
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.earlier import earlier_scores
@@ -80,13 +81,12 @@ def profile_pipeline(
     dataset = source.dataset(pipeline, seed)
     objectives = Objectives.of(specification, pipeline_name)
     interrupted, ended = False, frozenset[Configuration]()
-    # What takes longer than the whole budget cannot be measured within it: the rest shall not wait for it.
-    patience_s = MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
     with (
         ProfileStore(store, create=True) as opened,
-        source.runner(addresses, timeout_s=patience_s) as runner,
+        source.runner(addresses, timeout_s=patience_s(budget_s)) as runner,
     ):
         measurer = Measurer(opened, addresses, dataset, runner, source.scorer(pipeline))
+        write_profiling_machine(opened, addresses)
         stored = read_dataset(opened, addresses.dataset(), seed)
         if stored is None:
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
@@ -112,6 +112,12 @@ def profile_pipeline(
             explorer=explorer,
             ended=ended,
         )
+
+
+def patience_s(budget_s: float | None) -> float:
+    """How long an operator may take: what takes longer than the whole budget cannot be measured within it, and the rest
+    shall not wait for it."""
+    return MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
 
 
 def _rounds(
@@ -156,7 +162,7 @@ def _rounds(
 
     def footprints() -> Footprints:
         measurements = Measurements(store, addresses, stored, standings.configurations)
-        return measurements.footprints(standings.configurations, objectives.speeds)
+        return measurements.footprints(standings.configurations, objectives.hardware)
 
     def known_now() -> PipelineProfile:
         found = read_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)

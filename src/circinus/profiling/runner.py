@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from circinus.errors import OperatorError
+from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
 from circinus.profiling.profile import FailedConfiguration
 from circinus.spec import Configuration
@@ -27,6 +27,10 @@ class MeasurementError(OperatorError):
     def failure(self) -> FailedConfiguration:
         """As a profile lists it."""
         return FailedConfiguration(self.configuration, self.item_key, self.reason)
+
+
+class NodeLostError(ProfileError):
+    """What measured is gone, and nothing of its kind is left to go on with."""
 
 
 class UnrecordedError(MeasurementError):
@@ -89,6 +93,32 @@ class AllocationMeasurement:
     replica: ReplicaFacts
     """Over all allocations."""
     ran_s: float
+
+
+@dataclass(frozen=True)
+class OperatorsMeasurement:
+    """Some operators of one configuration over n items, and all that come before them."""
+
+    runs: Mapping[str, OperatorRuns]
+    """By operator."""
+    replicas: Mapping[str, ReplicaFacts]
+    """By operator."""
+    ran_s: float
+    """Seconds of processing that it took."""
+
+
+class OperatorRunner(Protocol):
+    """Measures how long operators of one pipeline take."""
+
+    def measure_operators(
+        self, configuration: Configuration, items: Sequence[Item], operators: Sequence[str]
+    ) -> OperatorsMeasurement:
+        """Run some operators of a configuration on items, with all that come before them and nothing else.
+
+        Raises:
+            MeasurementError: an operator failed.
+        """
+        ...
 
 
 class Runner(Protocol):

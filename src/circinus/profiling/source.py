@@ -61,6 +61,7 @@ class LocalSource:
     def __init__(self, module_paths: Sequence[Path]) -> None:
         """Find operators, metric and data set in `module_paths`."""
         self._module_paths = tuple(module_paths)
+        self._datasets: dict[tuple[str, int], Dataset] = {}
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -77,8 +78,11 @@ class LocalSource:
         return Addresses(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
-        """See `Source.dataset`."""
-        return load_dataset(pipeline, self._module_paths, seed=seed)
+        """See `Source.dataset`; made once."""
+        key = pipeline.name, seed
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(pipeline, self._module_paths, seed=seed)
+        return self._datasets[key]
 
     def scorer(self, pipeline: Pipeline) -> ItemScorer:
         """See `Source.scorer`."""

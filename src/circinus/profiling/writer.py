@@ -9,7 +9,7 @@ from circinus.profiling.addresses import Addresses
 from circinus.profiling.batch_ratios import allowed_allocations
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.runner import AllocationMeasurement, Measurement, ReplicaFacts
+from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaFacts
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.variants import write_variant
 from circinus.spec import Configuration, KnobValues, prefix
@@ -55,13 +55,7 @@ class Writer:
             score, effort = addresses.score(configuration), addresses.effort(configuration)
             ids = store.numbers([*services.values(), *outputs.values(), score, effort])
             for name, runs in found.runs.items():
-                store.write(
-                    "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
-                    [
-                        (ids[services[name]], item, service_s, size)
-                        for item, service_s, size in zip(numbers, runs.service_s, runs.output_bytes, strict=True)
-                    ],
-                )
+                write_services(store, ids[services[name]], numbers, runs)
             for name, packed in found.outputs.items():
                 store.write(
                     "INSERT OR IGNORE INTO output VALUES (?, ?, ?)",
@@ -69,7 +63,7 @@ class Writer:
                 )
             self._write_scores(ids[score], numbers, found.scores)
             for name, facts in found.replicas.items():
-                self._write_replica(name, configuration[name], facts)
+                write_replica(store, addresses.replica(name, configuration[name]), facts)
             if counted:
                 self._write_effort(ids[effort], found.ran_s, found.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
@@ -101,7 +95,7 @@ class Writer:
                 "INSERT OR REPLACE INTO allocation VALUES (?, ?, ?, ?)",
                 [(number, cpus, size, ratio) for (cpus, size), ratio in found.ratios.items()],
             )
-            self._write_replica(operator, knobs, found.replica)
+            write_replica(self._store, address, found.replica)
             self._write_effort(number, found.ran_s, 0.0)
 
     def failed(self, failure: FailedConfiguration) -> None:
@@ -123,17 +117,6 @@ class Writer:
         self._store.write(
             "INSERT OR IGNORE INTO score VALUES (?, ?, ?)",
             [(subject, item, score) for item, score in zip(items, scores, strict=True)],
-        )
-
-    def _write_replica(self, operator: str, knobs: KnobValues, facts: ReplicaFacts) -> None:
-        address = self._addresses.replica(operator, knobs)
-        number = self._store.numbers([address])[address]
-        self._store.write(
-            "INSERT INTO replica (subject, loads, load_s, startup_s, peak_memory_bytes) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, load_s = load_s + excluded.load_s, "
-            "startup_s = startup_s + excluded.startup_s, "
-            "peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
-            [(number, len(facts.load_s), sum(facts.load_s), sum(facts.startup_s), facts.peak_memory_bytes)],
         )
 
     def _write_effort(self, subject: int, ran_s: float, saved_s: float) -> None:
@@ -167,6 +150,29 @@ class Writer:
                 )
             )
         self._store.write("INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs: OperatorRuns) -> None:
+    """Write what an operator took on (n,) items; what is there stays. Call it inside a transaction."""
+    store.write(
+        "INSERT OR IGNORE INTO service VALUES (?, ?, ?, ?)",
+        [
+            (subject, item, service_s, size)
+            for item, service_s, size in zip(items, runs.service_s, runs.output_bytes, strict=True)
+        ],
+    )
+
+
+def write_replica(store: ProfileStore, address: str, facts: ReplicaFacts) -> None:
+    """Add what was seen of an operator's replicas to what is there. Call it inside a transaction."""
+    number = store.numbers([address])[address]
+    store.write(
+        "INSERT INTO replica (subject, loads, load_s, startup_s, peak_memory_bytes) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, load_s = load_s + excluded.load_s, "
+        "startup_s = startup_s + excluded.startup_s, "
+        "peak_memory_bytes = max(peak_memory_bytes, excluded.peak_memory_bytes)",
+        [(number, len(facts.load_s), sum(facts.load_s), sum(facts.startup_s), facts.peak_memory_bytes)],
+    )
 
 
 def prefix_text(prefix: Configuration) -> str:

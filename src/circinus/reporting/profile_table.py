@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile, Verdict
+from circinus.reporting.class_table import speed_table
 from circinus.spec import KnobValues
 from circinus.spec.spoken import bounded, duration, score, size, spread
 
@@ -36,7 +37,10 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
             size(sum(operator.peak_memory_bytes for operator in operators)),
             _verdict(profile.judgements.get(measured.configuration)),
         )
-    return Group(table, *([_operators(profile)] if profile.configurations else []), *_remarks(profile, warning))
+    tables = [_operators(profile)] if profile.configurations else []
+    if any(operator.speeds.measured for found in profile.configurations for operator in found.operators.values()):
+        tables.append(speed_table(profile))
+    return Group(table, *tables, *_remarks(profile, warning))
 
 
 def _operators(profile: PipelineProfile) -> Table:

@@ -102,6 +102,7 @@ def _desired_deployment(
 ) -> DesiredDeployment:
     deployment = sized.deployment
     operator = pipelines[deployment.pipeline].operator(deployment.operator)
+    declared = infrastructure.pool(deployment.pool).hardware.speed
     return DesiredDeployment(
         deployment=deployment,
         uses=operator.uses,
@@ -109,7 +110,7 @@ def _desired_deployment(
         cpus=sized.demand.cpus,
         memory_bytes=sized.demand.memory_bytes,
         gpus=sized.demand.gpus,
-        relative_speed=infrastructure.pool(deployment.pool).hardware.speed,
+        relative_speed=declared if sized.relative_speed is None else sized.relative_speed,
         operator_version=versions.get(operator.uses, ""),
         batch_wait_s=operator.batch_wait_s,
     )

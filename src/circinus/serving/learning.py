@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from circinus.matching import Matching, SizedDeployment
-from circinus.profiling import LEAST_ITEMS, ExpectedService, ExpectedServices, Observation
+from circinus.profiling import DECLARED, LEAST_ITEMS, ExpectedService, ExpectedServices, Observation
 from circinus.serving.engine import DeploymentStatus, EngineStatus, Response
 from circinus.serving.measurement import Learning, NotLearnt, clustered_log_ratio
 from circinus.serving.open_loop import Answer
@@ -126,6 +126,9 @@ def _observation(
     cold = _cold_requests(before, sized.replicas, allocation.batch_size)
     assert specification.infrastructure is not None  # nothing runs without one
     hardware = specification.infrastructure.pool(deployment.pool).hardware
+    # An operator with its knobs has one speed on each class, whatever comes before it.
+    known_speeds = next((service.speeds for service in services.values() if service is not None), DECLARED)
+    speed = known_speeds.promised(hardware)
     items, observed_s, predicted_s = [], [], []
     for answer in answers[cold:]:
         service, response = services[answer.query], answer.response
@@ -135,7 +138,7 @@ def _observation(
         if answer.due_s >= run.warm_up_s and alone_s is not None:
             items.append(answer.item_key)
             observed_s.append(response.stage_s[deployment.operator])
-            predicted_s.append(alone_s / hardware.promised_speed)
+            predicted_s.append(alone_s / speed)
     different = len(set(items))
     if len(items) < LEAST_REQUESTS or different < LEAST_ITEMS:
         return (
@@ -158,7 +161,7 @@ def _observation(
         version=known.code_versions.get(uses, ""),
         knobs=deployment.knobs,
         hardware_class=hardware.name,
-        speed=hardware.promised_speed,
+        speed=speed,
         profiled_on=known.machine,
         cpus=allocation.cpus,
         batch_size=allocation.batch_size,

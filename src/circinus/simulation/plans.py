@@ -117,7 +117,7 @@ class _Building:
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
             # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
             scale = ratios[-1] / self.stations[station].fill_ratios[-1]
-            speed = pool.hardware.promised_speed if self._promised else pool.hardware.speed
+            speed = (measured.speeds.promised if self._promised else measured.speeds.likely)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
             visits.append(Visit(station, after, measured.service_s * scale))
             operators[operator.name] = len(visits) - 1

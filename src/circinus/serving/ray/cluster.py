@@ -25,6 +25,9 @@ class PoolNodes:
     count: int
     labelled: bool
     """Whether they say by a label of which pool they are, not by a resource."""
+    cpus: float = 0.0
+    """Of the one with most, as it says itself; so are `gpus`."""
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,10 @@ class Cluster:
             labels = [value for key, value in node.get("Labels", {}).items() if key == POOL_LABEL]
             for name in dict.fromkeys((*names, *labels)):
                 before = found.get(name, PoolNodes(0, labelled=name not in names))
-                found[name] = PoolNodes(before.count + 1, before.labelled)
+                cpus, gpus = (float(node["Resources"].get(kind, 0.0)) for kind in ("CPU", "GPU"))
+                found[name] = PoolNodes(
+                    before.count + 1, before.labelled, max(cpus, before.cpus), max(gpus, before.gpus)
+                )
         return found
 
     def snapshot(self) -> dict[str, AppSnapshot]:

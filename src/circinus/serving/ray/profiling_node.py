@@ -1,0 +1,162 @@
+"""The process on a node of a pool that measures there, as `circinus profile` does on its own machine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from circinus.errors import CircinusError, OperatorError, ProfileError
+from circinus.operators import Item
+from circinus.profiling.addresses import Addresses, PipelineCode, pipeline_code
+from circinus.profiling.local_runner import LocalRunner, usable_cpus
+from circinus.profiling.machine import Machine, this_machine
+from circinus.profiling.runner import AllocationMeasurement, Measurement, MeasurementError, OperatorsMeasurement
+from circinus.profiling.wire import unpacked
+from circinus.spec import Configuration, Pipeline
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node says of itself."""
+
+    machine: Machine
+    host: str
+    cpus: float
+    """That a process there may use."""
+
+
+@dataclass(frozen=True)
+class NodeOrder:
+    """What is to be measured on a node."""
+
+    pipeline: Pipeline
+    code: PipelineCode
+    """That was asked for: the node must have the same."""
+    hardware_class: str
+    machine: Machine
+    """That measurements are stored as those of."""
+    module_paths: tuple[Path, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why there is no measurement: an error of this project, which does not travel as it is."""
+
+    kind: Literal["measurement", "operator", "profile"]
+    message: str
+    configuration: Configuration | None = None
+    item_key: str | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, error: CircinusError) -> Refused:
+        """An error as it travels."""
+        if isinstance(error, MeasurementError):
+            return cls("measurement", str(error), error.configuration, error.item_key, error.reason)
+        return cls("operator" if isinstance(error, OperatorError) else "profile", str(error))
+
+    def error(self) -> CircinusError:
+        """The error as it was."""
+        if self.kind == "measurement" and self.configuration is not None:
+            return MeasurementError(self.message, self.configuration, self.item_key, self.reason)
+        return (OperatorError if self.kind == "operator" else ProfileError)(self.message)
+
+
+class ProfilingNode:
+    """Measures one pipeline on the node that it runs on; an actor. It keeps loaded operators, outputs and
+    the items that it was sent."""
+
+    def __init__(self, order: NodeOrder) -> None:
+        self._order = order
+        self._items: dict[str, Item] = {}
+        self._runner: LocalRunner | None = None
+
+    def open(self) -> NodeFacts | Refused:
+        """Find the code; nothing is loaded before it is needed."""
+        try:
+            return self._open()
+        except CircinusError as error:
+            return Refused.of(error)
+
+    def measure(self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes]) -> Measurement | Refused:
+        """As `Runner.measure`, on items by key, of which those not sent before come along, packed."""
+        return self._answered(keys, new, lambda runner, items: runner.measure(configuration, items))
+
+    def measure_operators(
+        self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes], operators: Sequence[str]
+    ) -> OperatorsMeasurement | Refused:
+        """As `OperatorRunner.measure_operators`."""
+        return self._answered(
+            keys, new, lambda runner, items: runner.measure_operators(configuration, items, operators)
+        )
+
+    def measure_allocations(
+        self,
+        configuration: Configuration,
+        keys: Sequence[str],
+        new: Sequence[bytes],
+        operator: str,
+        allocations: Sequence[tuple[float, int]],
+    ) -> AllocationMeasurement | Refused:
+        """As `Runner.measure_allocations`."""
+        return self._answered(
+            keys, new, lambda runner, items: runner.measure_allocations(configuration, operator, allocations, items)
+        )
+
+    def close(self) -> None:
+        """End every process that was started."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def _open(self) -> NodeFacts:
+        order, facts = self._order, node_facts()
+        if facts.machine != order.machine:
+            raise ProfileError(
+                f"hardware class {order.hardware_class}: found {facts.machine} on node {facts.host}, expected "
+                f"{order.machine} as on the node before; give other machines a class of their own"
+            )
+        found = pipeline_code(order.pipeline, order.module_paths)
+        for uses, version in order.code.operators.items():
+            if found.operators[uses] != version:
+                raise OperatorError(
+                    f"operator {uses}: found version {found.operators[uses][:12]} on node {facts.host}, expected "
+                    f"{version[:12]} as here; install the same code on all nodes"
+                )
+        addresses = Addresses(order.pipeline, order.code, order.hardware_class, order.machine)
+        self._runner = LocalRunner(addresses, order.module_paths, timeout_s=order.timeout_s)
+        return facts
+
+    def _answered(
+        self, keys: Sequence[str], new: Sequence[bytes], measure: Callable[[LocalRunner, Sequence[Item]], _T]
+    ) -> _T | Refused:
+        try:
+            if self._runner is None:
+                raise ProfileError("the node was asked to measure before it was opened")
+            for data in new:
+                item = _item(data)
+                self._items[item.key] = item
+            return measure(self._runner, [self._items[key] for key in keys])
+        except CircinusError as error:
+            return Refused.of(error)
+
+
+def node_facts() -> NodeFacts:
+    """Of the node that this runs on."""
+    return NodeFacts(this_machine(), socket.gethostname(), usable_cpus())
+
+
+def _item(data: bytes) -> Item:
+    try:
+        item: Item = unpacked(data)
+    except Exception as error:  # unpickling runs whatever the value's own class does
+        raise ProfileError(
+            f"an item of the data set cannot be read on node {node_facts().host} ({type(error).__name__}: {error}); "
+            "install what its values are made of on all nodes"
+        ) from error
+    return item

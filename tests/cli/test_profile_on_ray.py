@@ -1,0 +1,191 @@
+"""Profiling on a Ray cluster whose nodes are of several hardware classes, in the verb's own process.
+
+All nodes are on this machine; they differ by their environment, by which operators sleep longer. `make test` takes the
+first tests, `make test-ray` those that lose nodes, too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from verbs import answer, run_circinus
+
+from circinus.profiling import this_machine
+from circinus.profiling.class_times import class_machines
+from circinus.profiling.store import ProfileStore
+from circinus.spec import Pool
+from circinus.spec.writing import to_yaml
+from pool_application import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore")
+all_of_them = pytest.mark.skipif("CIRCINUS_TEST_RAY" not in os.environ, reason="all of them: make test-ray")
+
+HERE, FAR = pool("here", hardware("local"), price=1.0), pool("far", hardware("slow", 1.0))
+
+
+class Nodes:
+    """A head without pools, and nodes that come and go."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        from circinus.serving.ray.settings import HEAD_SETTINGS
+
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 1,
+                "object_store_memory": 100 * 2**20,
+                "include_dashboard": False,
+                "_system_config": dict(HEAD_SETTINGS),
+            },
+        )
+        self.nodes: dict[str, Any] = {}
+
+    def add(self, name: str, environment: dict[str, str], **how: Any) -> None:
+        self.nodes[name] = self.cluster.add_node(
+            num_cpus=2, object_store_memory=100 * 2**20, env_vars={"POOL_NODE": name, **environment}, **how
+        )
+
+    def lose(self, name: str) -> None:
+        self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return "--engine", "ray", "--address", self.cluster.address
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    found = Nodes()
+    found.add("here", {}, resources={"pool:here": 1000})
+    yield found
+    found.cluster.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Iterator[Nodes]:
+    """With the nodes that a test adds gone afterwards."""
+    yield cluster
+    for name in [name for name in cluster.nodes if name != "here"]:
+        cluster.lose(name)
+
+
+def _far(**environment: str) -> dict[str, Any]:
+    return {"environment": {"POOL_SLOWNESS": "1", **environment}, "labels": {"circinus/pool": "far"}}
+
+
+def _written(folder: Path, *pools: Pool) -> Path:
+    specification = pool_specification(folder, *pools, limit_s=60.0)
+    assert specification.infrastructure is not None
+    models = [specification.pipelines["naps"], specification.infrastructure, *specification.queries]
+    (folder / "all.yaml").write_text(to_yaml(models), encoding="utf-8")
+    return folder
+
+
+def _speeds(profile: Any) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for configuration in profile["configurations"]:
+        for name, operator in configuration["operators"].items():
+            found.setdefault(name, []).append(operator["speeds"]["slow"]["speed"]["value"])
+    return found
+
+
+def _begun(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess.Popen[str], str]:
+    """A verb that measures on a node of the pool `far`, and which node that is."""
+    arguments = [sys.executable, "-m", "circinus", "profile", "--exhaustive", *nodes.options]
+    run = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reached = gate.with_suffix(".reached")
+    while not reached.exists() or not reached.read_text():
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    return run, reached.read_text()
+
+
+def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.add("far", **_far())
+    folder = _written(tmp_path, HERE, FAR)
+    (profile,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    (report,) = profile["classes"]
+    assert (report["class"], report["missing"], report["failed"]) == ("slow", 0, [])
+    assert report["machine"]["cores"] == this_machine().cores
+    for name, speeds in _speeds(profile).items():
+        assert speeds == pytest.approx([1 / SLOWNESS[name]] * len(speeds), rel=0.4)
+    assert {configuration["items"] for configuration in profile["configurations"]} == {ITEMS}
+    with ProfileStore(folder / ".circinus" / "profiles.sqlite") as store:
+        assert class_machines(store) == {"slow": (this_machine(),)}
+    plan = answer("plan", cwd=folder, kind="plan")["plan_set"]
+    (assignment,) = plan["matching"]["assignments"]
+    for stage in assignment["chosen"]["estimate"]["stages"]:
+        # On the pool that costs nothing, at the speed that was measured there and not the one that is declared.
+        assert stage["pool"] == "far"
+        assert stage["service_s"] >= 0.7 * SLOWNESS[stage["operator"]] * NAP_S
+    for deployment in plan["matching"]["deployments"]:
+        operator = deployment["deployment"]["operator"]
+        assert deployment["relative_speed"] == pytest.approx(1 / SLOWNESS[operator], rel=0.4)
+    (again,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    assert again["classes"][0]["ran_s"] == 0.0
+    assert again["profiled_s"] == profile["profiled_s"]
+    assert "Speed on other hardware" in run_circinus("profile", "--show", cwd=folder).stdout
+
+
+def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(nodes: Nodes, tmp_path: Path) -> None:
+    folder = _written(tmp_path, HERE, FAR)
+    run = run_circinus("profile", *nodes.options, cwd=folder)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "hardware class slow (pools far): found no living node" in run.stderr
+    assert "nodes by pool: here 1" in run.stderr
+    assert "pool:far or the label circinus/pool=far" in run.stderr
+    (profile,) = answer("profile", *nodes.options, "--declared-speeds", cwd=folder, kind="profile")
+    assert profile["classes"] == [{"class": "slow", "machine": None, "ran_s": 0.0, "missing": 0, "failed": []}]
+    assert profile["configurations"]
+
+
+def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+    folder = _written(tmp_path, HERE, FAR)
+    for arguments, words in (
+        (("--engine", "ray", "--calibrate"), "--calibrate measures this machine"),
+        (("--declared-speeds",), "it goes with --engine ray"),
+    ):
+        run = run_circinus("profile", *arguments, cwd=folder)
+        assert run.returncode == 2
+        assert words in " ".join(run.stderr.replace("│", " ").split())
+
+
+@all_of_them
+def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Path) -> None:
+    gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
+    nodes.add("far", **_far(POOL_GATE=str(gate)))
+    run, where = _begun(folder, nodes, gate)
+    nodes.lose(where)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 1, said
+    assert "Traceback" not in said
+    assert "hardware class slow (pools far): found no living node" in said
+    nodes.add("far", **_far())
+    (profile,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    assert profile["classes"][0]["missing"] == 0
+    assert set(_speeds(profile)) == set(SLOWNESS)
+
+
+@all_of_them
+def test_another_node_of_the_class_goes_on(nodes: Nodes, tmp_path: Path) -> None:
+    gate, folder = tmp_path / "gate", _written(tmp_path, FAR)
+    nodes.add("one", **_far(POOL_GATE=str(gate)))
+    nodes.add("other", **_far(POOL_GATE=str(gate)))
+    run, where = _begun(folder, nodes, gate)
+    nodes.lose(where)
+    gate.touch()
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    (profile,) = answer("profile", "--show", cwd=folder, kind="profile")
+    assert set(_speeds(profile)) == set(SLOWNESS)

@@ -1,0 +1,68 @@
+"""Speeds that were measured of operators on hardware classes, in estimates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circinus.estimation import Estimator
+from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
+from circinus.profiling import Bounded, ConfigurationProfile, MeasuredSpeed, Speeds
+from circinus.spec import HardwareClass, Network, Plan
+from instances import Instance, all_plans, measured_there, random_instance
+
+UNSURE = HardwareClass(name="edge", relative_speed=2.0, relative_speed_bounds=(1.5, 3.0))
+
+
+def _declared(instance: Instance, factor: float) -> Instance:
+    """The same on pools that are declared to be `factor` times as fast."""
+    infrastructure = instance.network.infrastructure
+    pools = []
+    for pool in infrastructure.pools:
+        hardware = pool.hardware
+        bounds = hardware.relative_speed_bounds
+        scaled = HardwareClass(
+            name=hardware.name,
+            relative_speed=factor * hardware.speed,
+            relative_speed_bounds=None if bounds is None else (factor * bounds[0], factor * bounds[1]),
+        )
+        pools.append(pool.model_copy(update={"hardware": scaled}))
+    return replace(instance, network=Network(infrastructure.model_copy(update={"pools": tuple(pools)})))
+
+
+def _profile_of(instance: Instance, plan: Plan) -> ConfigurationProfile:
+    return next(found for found in instance.profile.configurations if found.configuration == plan.configuration)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(12))
+def test_measured_speeds_are_as_if_they_had_been_declared(seed: int, factor: float) -> None:
+    instance = random_instance(seed)
+    measured, declared = measured_there(instance, factor=factor), _declared(instance, factor)
+    for plan in list(all_plans(instance, SETTINGS))[::7][:200]:
+        found, expected = (
+            Estimator(one.query, one.pipeline, _profile_of(one, plan), one.network).candidate(plan).estimate
+            for one in (measured, declared)
+        )
+        np.testing.assert_allclose(
+            [found.latency_s.value, found.latency_s.upper, found.cost_usd_per_h.upper],
+            [expected.latency_s.value, expected.latency_s.upper, expected.cost_usd_per_h.upper],
+            rtol=1e-9,
+        )
+
+
+def test_promises_are_made_with_the_lower_bound_and_what_was_not_measured_as_declared() -> None:
+    speeds = Speeds({"edge": MeasuredSpeed(Bounded(0.8, 0.7, 0.9), 24)})
+    assert (speeds.promised(UNSURE), speeds.likely(UNSURE)) == (0.7, 0.8)
+    other = UNSURE.model_copy(update={"name": "other"})
+    assert (speeds.promised(other), speeds.likely(other)) == (1.5, 2.0)
+
+
+def test_what_traffic_taught_of_a_declared_speed_is_not_believed_of_a_measured_one() -> None:
+    operator = next(iter(random_instance(0).profile.configurations[0].operators.values()))
+    taught = replace(operator, corrections={("edge", 1.5): 2.0, ("edge", 0.7): 1.1})
+    assert taught.slowness(UNSURE) == 2.0 / 1.5
+    measured = replace(taught, speeds=Speeds({"edge": MeasuredSpeed(Bounded(0.8, 0.7, 0.9), 24)}))
+    assert measured.slowness(UNSURE) == 1.1 / 0.7
