@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import dataclass, field
 
 import pytest
 from listening import Listening, configuration, item, plan
@@ -12,7 +13,7 @@ from circinus.control.answers import ComputedAnswers
 from circinus.control.audit import Auditor, expected_agreements
 from circinus.control.drift import AccuracyWatch, Moved
 from circinus.control.live_items import LiveItems
-from circinus.control.reprofile import reprofile
+from circinus.control.reprofile import Reprofiled, reprofile
 from circinus.control.truths import DatasetTruths, Truths
 from circinus.control.watching import DriftWatch
 from circinus.operators import Item
@@ -49,63 +50,82 @@ def _items(rng: random.Random, *, noisy: bool) -> list[Item]:
     ]
 
 
+@dataclass
+class Loop:
+    """What a controller does with audits and drift, a look every ten seconds."""
+
+    listening: Listening
+    answers: ComputedAnswers
+    truths: Truths | None
+    live: LiveItems = field(default_factory=LiveItems)
+    moved: list[tuple[int, Moved]] = field(default_factory=list)
+    looks: int = 0
+
+    def __post_init__(self) -> None:
+        specification, profiles = self.listening.specification, self.listening.profiles
+        self.auditor = Auditor(specification, profiles, self.answers, self.truths)
+        pairs = self.auditor.pairs({"listen": [configuration("small"), configuration("large")]})
+        self.agreements = expected_agreements(specification, self.listening.store, pairs)
+        self.watch = DriftWatch(specification, PLANS, profiles, agreements=self.agreements)
+
+    async def look(self, engine: LocalEngine, items: list[Item]) -> None:
+        """After some requests of each query. How long operators take is not asked: the machine is busy."""
+        for query in PLANS:
+            await asyncio.gather(*(engine.submit(Request(query, one.key, one.value, 10.0)) for one in items))
+        now_s = 10.0 * self.looks
+        self.auditor.take((await engine.audits()).samples, now_s)
+        audited = await asyncio.to_thread(self.auditor.score, now_s, most=2 * A_LOOK)
+        assert audited.failures == ()
+        self.live.add(audited.items)
+        found = self.watch.look(now_s, now_s, await engine.status(), audited.scores)
+        self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyWatch)]
+        self.looks += 1
+
+    def measure_again(self) -> Reprofiled:
+        """As nothing else takes time, with a clock that stands still."""
+        specification, moved = self.listening.specification, [one for _, one in self.moved]
+        profiles, now_s = self.listening.profiles, 10.0 * self.looks
+        again = reprofile(
+            moved, specification, PLANS, profiles, self.live, self.answers, time_s=now_s, clock=lambda: 0.0
+        )
+        profiles = {**profiles, **again.profiles}
+        self.auditor.replanned(profiles)
+        self.watch.replanned(specification, PLANS, profiles, again.over(self.agreements), again.without_truth)
+        return again
+
+
 @pytest.mark.parametrize("truthful", [True, False])
 def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening, truthful: bool) -> None:
     rng = random.Random(1)
-    quiet = [_items(rng, noisy=False) for _ in range(60)]
-    noisy = [_items(rng, noisy=True) for _ in range(60)]
-    looks = [*quiet, *noisy]
-    truths: Truths | None = DatasetTruths({"listen": [one for its in looks for one in its]}) if truthful else None
-    live, moved, noticed = LiveItems(), list[Moved](), list[int]()
+    quiet, noisy = ([_items(rng, noisy=noise) for _ in range(60)] for noise in (False, True))
+    truths = DatasetTruths({"listen": [one for its in (*quiet, *noisy) for one in its]}) if truthful else None
 
     async def run(answers: ComputedAnswers) -> None:
-        auditor = Auditor(listening.specification, listening.profiles, answers, truths)
-        pairs = auditor.pairs({"listen": [configuration("small"), configuration("large")]})
-        agreements = expected_agreements(listening.specification, listening.store, pairs)
-        watch = DriftWatch(listening.specification, PLANS, listening.profiles, agreements=agreements)
-        engine = LocalEngine(LARGE_MACHINE)
+        loop, engine = Loop(listening, answers, truths), LocalEngine(LARGE_MACHINE)
         try:
             await engine.apply(_desired(listening, 0.5))
-            for number, its in enumerate(looks):
-                for query in PLANS:
-                    await asyncio.gather(*(engine.submit(Request(query, one.key, one.value, 10.0)) for one in its))
-                now_s = 10.0 * number  # as if a look took so long
-                auditor.take((await engine.audits()).samples, now_s)
-                audited = await asyncio.to_thread(auditor.score, now_s, most=2 * A_LOOK)
-                assert audited.failures == ()
-                live.add(audited.items)
-                found = watch.look(now_s, now_s, await engine.status(), audited.scores)
-                of_data = [one for one in found if isinstance(one.watch, AccuracyWatch)]
-                moved.extend(of_data)
-                noticed.extend(number for _ in of_data)
-                if any(one.watch == AccuracyWatch("one", "listen") for one in moved):
-                    return
+            for its in quiet:
+                await loop.look(engine, its)
+            assert loop.moved == []
+            coming = iter(noisy)
+            while not loop.moved:
+                await loop.look(engine, next(coming))
+            ((noticed, moved),) = loop.moved
+            assert moved.watch == AccuracyWatch("one", "listen"), "the large model hears all the same"
+            assert noticed < 90
+            assert moved.since_s == pytest.approx(600.0, abs=100.0)
+            assert moved.before > 0.5 > moved.now
+            again = await asyncio.to_thread(loop.measure_again)
+            for its in coming:
+                await loop.look(engine, its)
+            assert len(loop.moved) == 1, "noise is what is usual now"
         finally:
             await engine.close()
+        assert again.without_truth == (frozenset() if truthful else {"listen"})
+        scores = {found.configuration: found.scores for found in again.profiles["listen"].configurations}
+        assert len(scores[configuration("small")]) >= 30
+        assert scores[configuration("small")].mean() == pytest.approx(0.1, abs=0.1)
+        assert scores[configuration("large")].mean() == 1.0
 
     with ComputedAnswers(listening.specification) as answers:
         asyncio.run(run(answers))
-        assert [one.watch for one in moved] == [AccuracyWatch("one", "listen")], "the large model hears all the same"
-        assert 60 <= noticed[0] < 90
-        assert moved[0].since_s == pytest.approx(600.0, abs=100.0)
-        assert moved[0].before > 0.5 > moved[0].now
-        clock = iter(range(10**6))
-        again = reprofile(
-            moved,
-            listening.specification,
-            PLANS,
-            listening.profiles,
-            live,
-            answers,
-            time_s=10.0 * noticed[0],
-            clock=lambda: float(next(clock)),
-            budget_s=1e6,
-        )
-    profile = again.profiles["listen"]
-    small, large = (
-        next(c for c in profile.configurations if c.configuration == configuration(model))
-        for model in ("small", "large")
-    )
-    assert len(small.items) >= 30
-    assert small.scores.mean() == pytest.approx(0.1, abs=0.1)  # that many are below 0.3
-    assert large.scores.mean() == 1.0

@@ -13,7 +13,8 @@ from circinus.control.answers import ComputedAnswers, RecordedAnswers
 from circinus.control.drift import AccuracyWatch, GoodputWatch, Moved, ServiceWatch
 from circinus.control.live_items import LiveItem, LiveItems
 from circinus.control.references import ServiceReference
-from circinus.control.reprofile import Reprofiled, remeasured, reprofile
+from circinus.control.remeasuring import Remeasured, remeasured
+from circinus.control.reprofile import Reprofiled, reprofile
 from circinus.estimation.corrections import LEAST_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
@@ -150,6 +151,11 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
             assert operator.batch_ratio == before.operators[name].batch_ratio
             assert operator.load_s == before.operators[name].load_s
     assert found.observations == ()
+    assert found.without_truth == frozenset()
+    before_s = {("listen", SMALL, LARGE): np.ones(40), ("elsewhere", SMALL, LARGE): np.ones(3)}
+    expected = found.over(before_s)
+    assert expected["elsewhere", SMALL, LARGE].sum() == 3
+    assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
     assert "2 configurations on 24 items" in found.notes[0]
 
 
@@ -172,7 +178,10 @@ def test_without_truths_answers_of_the_most_accurate_stand_for_them(
     listening: Listening, computed: ComputedAnswers
 ) -> None:
     wrong = [replace(i, truth=-99) for i in NOISY]  # what stood for the truth when they were audited is not used
-    profile = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False)).profiles["listen"]
+    again = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False))
+    profile = again.profiles["listen"]
+    assert again.without_truth == {"listen"}
+    assert again.agreements["listen", SMALL, LARGE].tolist() == _of(profile, SMALL).scores.tolist()
     assert _of(profile, SMALL).scores.mean() == pytest.approx(5 / 24), "and what both do not hear they agree on"
     assert _of(profile, LARGE).scores.mean() == 1.0
 
@@ -180,6 +189,7 @@ def test_without_truths_answers_of_the_most_accurate_stand_for_them(
 def test_too_few_items_are_waited_for(listening: Listening, computed: ComputedAnswers) -> None:
     found = _reprofile([ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
     assert found.profiles == {}
+    assert found.data_moved == frozenset()
     assert found.waits == ("listen: found 7 items that came since, expected 8",)
 
 
@@ -198,8 +208,9 @@ def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, c
     found = remeasured(
         listening.profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(ticks)), budget_s=0.5
     )
-    assert isinstance(found, PipelineProfile)
-    assert len(_of(found, SMALL).items) == 8
+    assert isinstance(found, Remeasured)
+    assert len(_of(found.profile, SMALL).items) == 8
+    assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE}, "the most accurate as well"
 
 
 def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: ComputedAnswers) -> None:

@@ -30,6 +30,12 @@ def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() 
     assert state.recordings is None
 
 
+def test_as_much_is_audited_as_is_asked_for() -> None:
+    state = desired_state(matching(["a"]), specification(query("a")), Mode.REAL, audited_share=0.25)
+    assert [route.audited_share for route in state.routes] == [0.25]
+    assert state.routes[0].configuration == PLAN.configuration
+
+
 def test_batches_wait_as_the_operator_says() -> None:
     given = specification(query("a"))
     (operator,) = given.pipelines["p"].operators

@@ -21,7 +21,7 @@ from circinus.control.answers import Answers
 from circinus.control.audit_scores import Agreements, AuditScore, FloatArray, most_accurate
 from circinus.control.live_items import LiveItem
 from circinus.control.truths import Truths
-from circinus.errors import CircinusError, ProfileError
+from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
 from circinus.profiling import PipelineProfile, load_recordings
 from circinus.profiling.scorer import Scorer
@@ -147,6 +147,14 @@ class Auditor:
             sample = waiting.sample
             try:
                 found = self._against_truth(sample, time_s)
+            except ServingError as error:  # another's truth cannot be read; this one's may be
+                failures.append(str(error))
+                kept.append(waiting)
+                continue
+            except CircinusError as error:
+                failures.append(str(error))
+                continue
+            try:
                 if found is None:
                     if time_s - waiting.came_s < self._patience_s or most < 1:
                         kept.append(waiting)

@@ -118,6 +118,11 @@ class Moved:
     """Batches, answers or blocks of requests that `now` is of."""
 
     @property
+    def details(self) -> dict[str, float]:
+        """For an event."""
+        return {"since_s": self.since_s, "now": self.now, "before": self.before, "values": self.values}
+
+    @property
     def reason(self) -> str:
         """In words."""
         since = datetime.fromtimestamp(self.since_s).strftime("%H:%M")

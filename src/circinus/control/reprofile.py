@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from circinus.control.answers import Answers
-from circinus.control.audit_scores import most_accurate
+from circinus.control.audit_scores import Agreements, FloatArray
 from circinus.control.drift import AccuracyWatch, Moved, ServiceWatch
-from circinus.control.live_items import LiveItem, LiveItems
-from circinus.errors import CircinusError
+from circinus.control.live_items import LiveItems
+from circinus.control.remeasuring import remeasured
 from circinus.estimation.corrections import Corrections, learn_corrections
-from circinus.operators import Item
 from circinus.profiling import (
-    LEAST_ITEMS,
-    ConfigurationProfile,
     Observation,
     OperatorProfile,
     PipelineProfile,
 )
-from circinus.profiling.listing import in_prefix_order
-from circinus.profiling.runner import Measurement
-from circinus.profiling.sequences import betting_bounds, sequence_risk
-from circinus.profiling.wire import unpacked
-from circinus.spec import Configuration, Pipeline, Plan, Specification, configuration_count
-
-_ENDLESS = 10**6
-"""Items that may still come: those that came are hardly any of them."""
-_INCREMENT = 8
+from circinus.spec import Configuration, Pipeline, Plan, Specification
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,17 @@ class Reprofiled:
     """What was measured on what, in words."""
     waits: tuple[str, ...] = ()
     """What cannot be measured yet, and why; ask again with the same `Moved` later."""
+    agreements: Agreements = field(default_factory=dict)
+    """Of the pipelines whose data moved: what was recorded of those before says nothing any more."""
+    data_moved: frozenset[str] = frozenset()
+    """Pipelines that were measured on other items."""
+    without_truth: frozenset[str] = frozenset()
+    """Those of them whose scores are against the answers of the most accurate configuration."""
+
+    def over(self, agreements: Agreements) -> Agreements:
+        """All agreements to expect, given those to expect before."""
+        kept = {key: scores for key, scores in agreements.items() if key[0] not in self.data_moved}
+        return {**kept, **self.agreements}
 
 
 def reprofile(
@@ -83,12 +82,10 @@ def reprofile(
         mode: how the engine's replicas answer: `real` or `replay`.
     """
     changed: dict[str, PipelineProfile] = {}
-    observations = [
-        _observation(one, one.watch, specification, profiles, time_s, mode)
-        for one in moved
-        if isinstance(one.watch, ServiceWatch) and one.watch.pipeline in profiles and one.now > 0 and one.before > 0
-    ]
-    notes, waits = [], []
+    seen = [_observation(one, specification, profiles, time_s, mode) for one in moved]
+    observations = [one for one in seen if one is not None]
+    notes, waits, without_truth = [], [], set()
+    agreements: dict[tuple[str, Configuration, Configuration], FloatArray] = {}
     if observations:
         learnt = learn_corrections(observations, datetime.fromtimestamp(time_s, UTC), mode=mode)
         for name in dict.fromkeys(one.pipeline for one in observations):
@@ -111,31 +108,39 @@ def reprofile(
         if isinstance(found, str):
             waits.append(f"{name}: {found}")
             continue
-        changed[name] = found
-        most = max(len(one.items) for one in found.configurations)
-        notes.append(f"{name}: {len(found.configurations)} configurations on {most} items that came lately")
-    return Reprofiled(changed, tuple(observations), tuple(notes), tuple(waits))
+        changed[name] = found.profile
+        agreements |= found.agreements
+        if found.against is not None:
+            without_truth.add(name)
+        measured = found.profile.configurations
+        notes.append(f"{name}: {len(measured)} configurations on {len(measured[0].items)} items that came lately")
+    return Reprofiled(
+        profiles=changed,
+        observations=tuple(observations),
+        notes=tuple(notes),
+        waits=tuple(waits),
+        agreements=agreements,
+        data_moved=frozenset(since) - {wait.partition(":")[0] for wait in waits},
+        without_truth=frozenset(without_truth),
+    )
 
 
 def _observation(
-    moved: Moved,
-    watch: ServiceWatch,
-    specification: Specification,
-    profiles: Mapping[str, PipelineProfile],
-    time_s: float,
-    mode: str,
-) -> Observation:
-    """What was seen since it moved, over what the profile says without any corrections."""
+    moved: Moved, specification: Specification, profiles: Mapping[str, PipelineProfile], time_s: float, mode: str
+) -> Observation | None:
+    """What was seen since it moved, over what the profile says without any corrections; None: of no service time, or
+    of one that is not in the profile any more."""
+    watch = moved.watch
+    if not isinstance(watch, ServiceWatch) or watch.pipeline not in profiles or moved.now <= 0:
+        return None
     profile, pipeline = profiles[watch.pipeline], specification.pipelines[watch.pipeline]
     assert specification.infrastructure is not None, "plans are made for one"
-    hardware = next(
-        pool.hardware for pool in specification.infrastructure.pools if pool.hardware.name == watch.hardware_class
-    )
-    operator = next(
-        found.operators[watch.operator]
-        for found in profile.configurations
-        if found.operators[watch.operator].prefix == watch.prefix
-    )
+    pools = specification.infrastructure.pools
+    hardware = next((pool.hardware for pool in pools if pool.hardware.name == watch.hardware_class), None)
+    operators = (found.operators[watch.operator] for found in profile.configurations)
+    operator = next((found for found in operators if found.prefix == watch.prefix), None)
+    if hardware is None or operator is None:
+        return None
     spec = pipeline.operator(watch.operator)
     plain_s = float(operator.service_s.mean()) / hardware.promised_speed
     spread = float(np.log(operator.service_s).std(ddof=1)) if len(operator.service_s) > 1 else 1.0
@@ -179,116 +184,3 @@ def with_corrections(profile: PipelineProfile, pipeline: Pipeline, learnt: Corre
         for found in profile.configurations
     )
     return replace(profile, configurations=configurations)
-
-
-def remeasured(
-    profile: PipelineProfile,
-    pipeline: Pipeline,
-    configurations: Iterable[Configuration],
-    items: Sequence[LiveItem],
-    answers: Answers,
-    *,
-    clock: Callable[[], float],
-    budget_s: float,
-) -> PipelineProfile | str:
-    """The profile of some configurations on items that came lately, and on no others; or why there is none.
-
-    Loads, memory and what batches and CPUs gain stay as they were: they do not depend on the data. Items whose truth is
-    known are taken where there are enough; otherwise the answers of the most accurate configuration stand for the
-    truth, and accuracies then mean how well others agree with that one. Bounds of accuracies are betting bounds, of
-    all of them together at the risk of the profile, for items drawn from as many as may come; they are taken in an
-    order that has nothing to do with when they came.
-
-    Args:
-        profile: as it was.
-        pipeline: which.
-        configurations: of it; those that were not profiled are left out.
-        items: that came lately, each key once.
-        answers: runs configurations on them.
-        clock: seconds that never go back.
-        budget_s: to measure for; exceeded by at most one increment.
-    """
-    if answers.machine is not None and profile.machine is not None and answers.machine != profile.machine:
-        return f"it was profiled on {profile.machine}, and this is {answers.machine}: service times would not compare"
-    known = {found.configuration: found for found in profile.configurations}
-    wanted = list(in_prefix_order(pipeline, {one for one in configurations if one in known}))
-    if not wanted:
-        return "none of the configurations in use was profiled"
-    end_s = clock() + budget_s
-    truthful = [item for item in items if item.against is None]
-    reference = None if len(truthful) >= LEAST_ITEMS else most_accurate(profile, pipeline.metric)
-    chosen = sorted(truthful if reference is None else items, key=_by_chance)
-    if len(chosen) < LEAST_ITEMS:
-        return f"found {len(chosen)} items that came since, expected {LEAST_ITEMS}"
-    measured: dict[Configuration, list[tuple[int, Measurement]]] = {one: [] for one in wanted}
-    failure = ""
-    for begin in range(0, len(chosen), _INCREMENT):
-        for number in range(begin, min(begin + _INCREMENT, len(chosen))):
-            try:
-                item = _with_truth(chosen[number], pipeline, reference, answers)
-                found = [answers.measure(pipeline.name, one, [item]) for one in wanted]
-            except CircinusError as error:  # on one of them: the others are known on the same items
-                failure = str(error)
-                continue
-            for one, measurement in zip(wanted, found, strict=True):
-                measured[one].append((number, measurement))
-        if clock() > end_s and len(measured[wanted[0]]) >= LEAST_ITEMS:
-            break
-    if len(measured[wanted[0]]) < LEAST_ITEMS:
-        return f"only {len(measured[wanted[0]])} of {len(chosen)} items could be measured: {failure}"
-    bytes_of = [len(item.value) if item.value is not None else None for item in chosen]
-    risk = sequence_risk(profile.risk, len(wanted))
-    found_profiles = tuple(_profile(known[one], pipeline, measured[one], bytes_of, risk) for one in wanted)
-    return replace(
-        profile,
-        dataset_fingerprint=hashlib.sha256("/".join(item.key for item in chosen).encode()).hexdigest(),
-        dataset_items=_ENDLESS,
-        held_out_items=0,
-        configurations=found_profiles,
-        unmeasured=configuration_count(pipeline) - len(wanted),
-        failed=(),
-        judgements={},
-        certificate=None,
-        interrupted=False,
-    )
-
-
-def _by_chance(live: LiveItem) -> str:
-    """Items come in the order of time, in which they change; bounds that hold at every look are for any other order."""
-    return hashlib.sha256(live.key.encode()).hexdigest()
-
-
-def _with_truth(live: LiveItem, pipeline: Pipeline, reference: Configuration | None, answers: Answers) -> Item:
-    item = live.item
-    if reference is None:
-        return item
-    outputs = answers.answers(pipeline.name, reference, [item])
-    return replace(item, truth=pipeline.output({sink: unpacked(found[0]) for sink, found in outputs.items()}))
-
-
-def _profile(
-    before: ConfigurationProfile,
-    pipeline: Pipeline,
-    measured: Sequence[tuple[int, Measurement]],
-    bytes_of: Sequence[int | None],
-    risk: float,
-) -> ConfigurationProfile:
-    low, high = pipeline.metric.range
-    scores = np.array([found.scores[0] for _, found in measured])
-    typical = float(before.input_bytes.mean())
-    sizes = [bytes_of[number] for number, _ in measured]
-    operators = {}
-    for name, known in before.operators.items():
-        operators[name] = replace(
-            known,
-            service_s=np.array([found.runs[name].service_s[0] for _, found in measured]),
-            output_bytes=np.array([float(found.runs[name].output_bytes[0]) for _, found in measured]),
-        )
-    return replace(
-        before,
-        items=np.array([number for number, _ in measured], dtype=np.int64),
-        scores=scores,
-        accuracy=betting_bounds(scores[None], _ENDLESS, risk=risk, low=low, high=high)[0],
-        input_bytes=np.array([typical if size is None else float(size) for size in sizes]),
-        operators=operators,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.control.audit_scores import Agreements, AuditScore
@@ -121,6 +121,7 @@ class DriftWatch:
         self._specification = specification
         self._profiles = profiles
         self._agreements = agreements or {}
+        self._without_truth: frozenset[str] = frozenset()
         self.references = References.of(specification, plans, profiles, self.settings, replays=replays)
 
     @property
@@ -149,11 +150,21 @@ class DriftWatch:
         plans: Mapping[str, Sequence[Plan]],
         profiles: Mapping[str, PipelineProfile],
         agreements: Agreements | None = None,
+        without_truth: Collection[str] | None = None,
     ) -> None:
         """Other plans are in force, or something was measured again.
 
         What is held against something else than before begins anew, and so does the share of late requests of a query
-        that told that it moved or has other plans; what has not changed goes on.
+        that told that it moved; what has not changed goes on.
+
+        Args:
+            specification: queries, pipelines, infrastructure.
+            plans: query -> all plans that it may be on.
+            profiles: pipeline -> what was measured; the very object where nothing was measured again.
+            agreements: what to expect of scores against other answers than the truth (`Reprofiled.over`); None: as
+                before.
+            without_truth: pipelines whose profiles have scores against other answers than the truth
+                (`Reprofiled.without_truth`): of scores against truths nothing can be expected there. None: as before.
         """
         before = self.references
         now = References.of(specification, plans, profiles, self.settings, replays=self._replays)
@@ -167,6 +178,7 @@ class DriftWatch:
             keep[GoodputWatch(name)] = not self._told(GoodputWatch(name))
         self.references, self._specification, self._profiles = now, specification, profiles
         self._agreements = self._agreements if agreements is None else agreements
+        self._without_truth = self._without_truth if without_truth is None else frozenset(without_truth)
         self._compiled.clear()
         self.state = forgotten(self.state, keep)
 
@@ -205,6 +217,8 @@ class DriftWatch:
         profile = self.references.accuracies.get((one.pipeline, one.configuration))
         if profile is None:
             return None  # of a plan that was in force before
+        if one.against is None and one.pipeline in self._without_truth:
+            return None
         metric, settings, risk = self._specification.pipelines[one.pipeline].metric, self.settings, self.references.risk
         tolerance = settings.accuracy_tolerance
         if one.against is None:
