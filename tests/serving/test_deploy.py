@@ -38,6 +38,12 @@ def test_hardware_is_as_fast_as_it_was_measured() -> None:
     assert (declared.relative_speed, wanted.relative_speed) == (0.5, 0.3)
 
 
+def test_as_much_is_audited_as_is_asked_for() -> None:
+    state = desired_state(matching(["a"]), specification(query("a")), Mode.REAL, audited_share=0.25)
+    assert [route.audited_share for route in state.routes] == [0.25]
+    assert state.routes[0].configuration == PLAN.configuration
+
+
 def test_batches_wait_as_the_operator_says() -> None:
     given = specification(query("a"))
     (operator,) = given.pipelines["p"].operators

@@ -234,7 +234,7 @@ def test_a_replica_is_free_from_when_it_was_ready() -> None:
         spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, (), tuple(sys.path))
         try:
             asked_s = loop.time()
-            replica = Replica(spec, loop, processes, lambda _: None, lambda *_: None)
+            replica = Replica(spec, loop, processes, lambda _: None, lambda *_: None, lambda *_: None)
             await replica.ready
             return asked_s, replica.startup_s, replica.free_s, loop.time()
         finally:

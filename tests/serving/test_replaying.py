@@ -30,7 +30,7 @@ def batch(*items: tuple[str, int]) -> Batch:
 def test_batch_takes_its_recorded_time_and_gives_the_recorded_outputs() -> None:
     begin_s = time.monotonic()
     given = batch(("a", 1), ("b", 1))
-    (end_s, results), outputs = responder().answer(given, [])
+    (end_s, results, _), outputs = responder().answer(given, [])
     expected_s = 0.03 * 1.5  # of two items, between 1.0 for one and 2.5 for four
     assert time.monotonic() - begin_s >= expected_s
     assert end_s == pytest.approx(given.begin_s + expected_s)
@@ -43,18 +43,18 @@ def test_batch_takes_its_recorded_time_and_gives_the_recorded_outputs() -> None:
 def test_time_that_passed_before_it_was_noticed_is_made_up_for() -> None:
     late = Batch(time.monotonic() - 60.0, batch(("a", 1)).items)
     begin_s = time.monotonic()
-    (end_s, _), _ = responder().answer(late, [])
+    (end_s, _, _), _ = responder().answer(late, [])
     assert end_s == late.begin_s + 0.02
     assert time.monotonic() - begin_s < 30.0
 
 
 def test_hardware_is_as_fast_as_it_is() -> None:
-    (_, results), _ = responder(speed=4.0).answer(batch(("a", 1)), [])
+    (_, results, _), _ = responder(speed=4.0).answer(batch(("a", 1)), [])
     assert results[0].service_s == pytest.approx(0.005)
 
 
 def test_what_was_not_recorded_fails_alone() -> None:
-    (_, results), outputs = responder().answer(batch(("a", 2), ("unheard", 1)), [])
+    (_, results, _), outputs = responder().answer(batch(("a", 2), ("unheard", 1)), [])
     assert [bool(result.error) for result in results] == [False, True]
     assert "unheard" in results[1].error
     assert results[0].service_s == pytest.approx(0.01)

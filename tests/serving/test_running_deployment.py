@@ -35,7 +35,7 @@ class FakeReplicas:
     def __post_init__(self) -> None:
         self.batches: list[_Batch] = []
 
-    def __call__(self, spec: object, loop: Any, processes: object, on_idle: Callable[..., None], _: object) -> Any:
+    def __call__(self, spec: object, loop: Any, processes: object, on_idle: Callable[..., None], *_: object) -> Any:
         replica = FakeReplica(self, loop, on_idle)
         loop.call_later(self.startup_s, replica.become_ready)
         return replica

@@ -73,6 +73,7 @@ def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
     [
         replace(GIVEN, mode=Mode.REPLAY),
         replace(GIVEN, routes=GIVEN.routes[:1]),
+        replace(GIVEN, routes=tuple(replace(route, audited_share=0.1) for route in GIVEN.routes)),
         replace(GIVEN, infrastructure=GIVEN.infrastructure.model_copy(update={"links": ()})),
         replace(GIVEN, deployments=tuple(replace(d, replicas=d.replicas + 1) for d in GIVEN.deployments)),
         replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),

@@ -143,6 +143,23 @@ class LocalRunner:
             ran_s=ran_s,
         )
 
+    def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
+        """What a configuration answers, where nothing is to be scored or timed.
+
+        Args:
+            configuration: of the pipeline.
+            items: n of them; no truth is looked at.
+
+        Returns:
+            By sink: (n,) its outputs, packed.
+
+        Raises:
+            MeasurementError: an operator failed.
+        """
+        sinks = self._pipeline.sinks()
+        outputs, _ = self._outputs(configuration, items, sinks)
+        return {sink: tuple(outputs[sink, item.key] for item in items) for sink in sinks}
+
     def measure_allocations(
         self,
         configuration: Configuration,

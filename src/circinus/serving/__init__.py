@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circinus.serving.engine import (
+        Audited,
+        Audits,
+        AuditSample,
         DeploymentStatus,
         DesiredDeployment,
         DesiredState,
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
         Response,
         Route,
         RouteStage,
+        ServedBatch,
     )
 else:
 
@@ -29,6 +33,9 @@ else:
 
 
 __all__ = [
+    "AuditSample",
+    "Audited",
+    "Audits",
     "DeploymentStatus",
     "DesiredDeployment",
     "DesiredState",
@@ -39,4 +46,5 @@ __all__ = [
     "Response",
     "Route",
     "RouteStage",
+    "ServedBatch",
 ]

@@ -14,76 +14,25 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
 
 import pytest
 
 from circinus.errors import ServingError
+from circinus.profiling.wire import unpacked
+from circinus.serving.conformance_driving import PATIENCE_S, ask, driven, lives, respond, until
 from circinus.serving.conformance_operators import come
 from circinus.serving.conformance_states import Step, chain, recorded, route, state
-from circinus.serving.engine import Engine, Mode, Request, Response
+from circinus.serving.conformance_watching import WatchingConformance
+from circinus.serving.engine import Audited, Engine, Mode
+from circinus.serving.labels import label_of
 from circinus.serving.state_file import desired_fingerprint
 
-_PATIENCE_S = 60.0
-_P = ParamSpec("_P")
-_Test = Callable[Concatenate["EngineConformance", Engine, _P], Coroutine[Any, Any, None]]
+__all__ = ["EngineConformance", "ask", "driven", "lives", "respond", "until"]
 
 
-def driven(test: _Test[_P]) -> Callable[..., None]:
-    """Run a test in an event loop of its own, and close the engine after it."""
-
-    @wraps(test)
-    def run(self: EngineConformance, engine: Engine, *args: _P.args, **kwargs: _P.kwargs) -> None:
-        async def test_then_close() -> None:
-            try:
-                await asyncio.wait_for(test(self, engine, *args, **kwargs), 2 * _PATIENCE_S)
-            finally:
-                await engine.close()
-
-        asyncio.run(test_then_close())
-
-    return run
-
-
-async def ask(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Any:
-    """The output for one request."""
-    return (await respond(engine, value, query, key)).output
-
-
-async def respond(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Response:
-    """The response to one request."""
-    return await engine.submit(Request(query, key, value, input_bytes=100.0))
-
-
-async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
-    """Wait until `condition` holds; fails when it does not within a minute."""
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while not await condition():
-        assert time.monotonic() < deadline_s, f"{condition} did not come true within {_PATIENCE_S:g} s"
-        await asyncio.sleep(0.005)
-
-
-def lives(process: int) -> bool:
-    """Whether a process runs; one that ended and was not yet collected by its parent does not."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/stat")
-    if not status.parent.parent.joinpath("self").exists():
-        return True
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-class EngineConformance:
+class EngineConformance(WatchingConformance):
     """Derive from it and give a fixture `engine`: an engine in the mode `real` that runs nothing yet."""
 
     # -- routes --
@@ -184,7 +133,7 @@ class EngineConformance:
 
     @driven
     async def test_a_batch_waits_to_fill(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", Step("meet", "Meet", batch_size=3, batch_wait_s=100 * _PATIENCE_S)))
+        await engine.apply(chain("q", Step("meet", "Meet", batch_size=3, batch_wait_s=100 * PATIENCE_S)))
         value = {"folder": str(tmp_path), "parties": 3}
         waiting = [asyncio.create_task(ask(engine, value)) for _ in range(2)]
         await until(lambda: _waiting(engine, 2))  # a replica is free, and would have taken the first by now
@@ -200,7 +149,7 @@ class EngineConformance:
 
     @driven
     async def test_batches_of_one_do_not_wait(self, engine: Engine) -> None:
-        await engine.apply(chain("q", Step("first", "add", batch_wait_s=100 * _PATIENCE_S)))
+        await engine.apply(chain("q", Step("first", "add", batch_wait_s=100 * PATIENCE_S)))
         assert await ask(engine, 1) == 2
 
     @driven
@@ -381,6 +330,7 @@ class EngineConformance:
         await engine.apply(desired)
         (found,) = desired.routes
         assert len(recordings.items) == 4
+        await engine.apply(replace(desired, routes=(replace(found, audited_share=1.0),)))
         for key in recordings.items:
             response = await respond(engine, None, key=key)
             assert response.output == recordings.output(found.stages[-1].prefix, key)  # no process that runs now
@@ -391,6 +341,13 @@ class EngineConformance:
                 )
         with pytest.raises(ServingError, match=r"first.*number-unheard.*recorded"):
             await ask(engine, None, key="number-unheard")
+        assert isinstance(engine, Audited)
+        samples = (await engine.audits()).samples
+        assert [(s.item_key, s.value) for s in samples] == [(key, None) for key in recordings.items]
+        assert all(s.configuration == label_of(found.configuration) for s in samples)
+        assert [unpacked(s.outputs["second"]) for s in samples] == [
+            recordings.output(found.stages[-1].prefix, key) for key in recordings.items
+        ]
 
     @driven
     async def test_replay_without_recordings_is_refused(self, engine: Engine, tmp_path: Path) -> None:

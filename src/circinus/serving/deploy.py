@@ -24,6 +24,7 @@ def desired_state(
     deployments: Sequence[SizedDeployment] | None = None,
     plans: Mapping[str, Plan] | None = None,
     peak: float = 1.0,
+    audited_share: float = 0.0,
 ) -> DesiredState:
     """The deployments of `matching` with their sizes, and one route for every query that got a plan.
 
@@ -36,6 +37,7 @@ def desired_state(
         deployments: what runs, instead of those of the matching.
         plans: query -> the plan that its requests follow, instead of the one that it got.
         peak: times its rate that a query may send for long, as somebody takes care of that.
+        audited_share: of the answered requests of every query that is kept to be audited.
 
     Raises:
         ServingError: the specification has no infrastructure, or a replay is asked for without recordings.
@@ -61,6 +63,7 @@ def desired_state(
                 (plans or {}).get(assignment.query, assignment.chosen.plan),
                 specification.pipelines[assignment.chosen.plan.pipeline],
                 peak,
+                audited_share,
             )
             for assignment in matching.assignments
         ),
@@ -69,8 +72,8 @@ def desired_state(
     )
 
 
-def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0) -> Route:
-    """The way of the requests of `query` under `plan`; `peak` as of `desired_state`."""
+def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0, audited_share: float = 0.0) -> Route:
+    """The way of the requests of `query` under `plan`; the rest as of `desired_state`."""
     return Route(
         query=query.name,
         pipeline=pipeline.name,
@@ -86,6 +89,7 @@ def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0) ->
         ),
         sinks=pipeline.sinks(),
         admitted_per_s=_ADMITTED * query.rate_per_s * max(peak, _peak(query)),
+        audited_share=audited_share,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from circinus.spec import Configuration, Deployment, Infrastructure
 
@@ -66,6 +66,13 @@ class Route:
     sinks: tuple[str, ...]
     admitted_per_s: float | None = None
     """Requests a second that an entry for clients lets in; None: all."""
+    audited_share: float = 0.0
+    """Of the answered requests that is kept for `Audited.audits`; drawn request by request, the same ones each time."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """Of the pipeline."""
+        return Configuration.of({stage.operator: stage.prefix[stage.operator] for stage in self.stages})
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,18 @@ class Response:
     """Name of a directed link -> bytes sent over it."""
 
 
+class ServedBatch(NamedTuple):
+    """One batch that a replica processed, all items of which went well."""
+
+    service_s: float
+    """Seconds of the batch in service."""
+    items: int
+    prefix: str
+    """`circinus.serving.labels.label_of` the `RouteStage.prefix` of its items; empty where they have several."""
+    earlier: int
+    """Batches that its replica had done before it: in the first ones it may still load and compile what it needs."""
+
+
 @dataclass(frozen=True)
 class DeploymentStatus:
     """One deployment as it is."""
@@ -125,6 +144,11 @@ class DeploymentStatus:
     startup_s: float | None = None
     """Mean seconds from asking for a replica until it could take work, over all that were started; None: none was
     ready yet."""
+    batches: int = 0
+    """Batches so far whose items all went well; less than before where the engine, or its part at the deployment's
+    site, was started again."""
+    recent_batches: tuple[ServedBatch, ...] = ()
+    """The last of them, oldest first; some dozens at most. Who reads now and then knows by `batches` which are new."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +191,35 @@ class EngineStatus:
         return all(d.replicas_ready == d.replicas_wanted for d in self.deployments)
 
 
+@dataclass(frozen=True)
+class AuditSample:
+    """An answered request that was kept."""
+
+    query: str
+    item_key: str
+    configuration: str
+    """`circinus.serving.labels.label_of` the configuration that answered."""
+    value: bytes | None
+    """Packed input; None in a replay."""
+    outputs: Mapping[str, bytes]
+    """By sink, packed."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of input and outputs."""
+        return len(self.value or b"") + sum(map(len, self.outputs.values()))
+
+
+@dataclass(frozen=True)
+class Audits:
+    """Samples that were handed over."""
+
+    samples: tuple[AuditSample, ...]
+    """Oldest first, of each part of the engine."""
+    dropped: int = 0
+    """How many were forgotten since the last time because nobody came for them in time."""
+
+
 class Engine(Protocol):
     """Runs deployments and routes. Every implementation passes `circinus.serving.conformance.EngineConformance`."""
 
@@ -192,4 +245,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End everything that was started, and wait until it has ended."""
+        ...
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """An engine that keeps the requests that `Route.audited_share` asks for."""
+
+    async def audits(self) -> Audits:
+        """The samples since the last call, by whomever it was; they are forgotten in the engine.
+
+        Raises:
+            ServingError: the engine does not answer.
+        """
         ...

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed
+from circinus.profiling.wire import packed, unpacked
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.engine import DesiredState
+from circinus.serving.labels import label_of
 from circinus.serving.ray.applications import applications_of, site_configs
 from circinus.serving.ray.settings import RaySettings
 from scenes import Scene, driven
@@ -224,3 +226,32 @@ async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not(
     with pytest.raises(ServingError, match="its route was replaced"):
         await asked[1]
     assert await asked[0] == 2
+
+
+@driven
+async def test_answers_are_kept_to_be_audited_where_they_entered() -> None:
+    steps = (Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
+    watched = replace(route("q", *steps), audited_share=1.0)
+    scene = Scene(state([watched, route("other", steps[0])], steps))
+    assert await scene.ask(1) == 3
+    assert await scene.ask(1, "other") == 2
+    (sample,) = scene.boards["home"].audits().samples
+    assert (sample.query, sample.item_key, sample.configuration) == ("q", "item", label_of(watched.configuration))
+    assert sample.value is not None
+    assert (unpacked(sample.value), unpacked(sample.outputs["next"])) == (1, 3)
+    assert scene.boards["home"].audits().samples == scene.boards["center"].audits().samples == ()
+
+
+@driven
+async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> None:
+    steps = (Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
+    given = route("q", *steps)
+    scene = Scene(state([given], steps))
+    await scene.ask(1)
+    with pytest.raises(ServingError, match="negative"):
+        await scene.ask(-1)
+    for site, stage in (("home", given.stages[0]), ("center", given.stages[1])):
+        (seen,) = scene.boards[site].observe().applications
+        assert seen.batches == 1
+        (batch,) = seen.recent_batches
+        assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, label_of(stage.prefix))

@@ -15,7 +15,7 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.profiling.wire import packed
-from circinus.serving.engine import DesiredState, EngineStatus, Request, Response
+from circinus.serving.engine import Audits, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
@@ -66,6 +66,12 @@ class LocalEngineClient:
         status: EngineStatus
         status, _ = await self._call(Verb.STATUS)
         return status
+
+    async def audits(self) -> Audits:
+        """As `Audited.audits`."""
+        audits: Audits
+        audits, _ = await self._call(Verb.AUDITS)
+        return audits
 
     async def disconnect(self) -> None:
         """Leave the engine running. Calls under way are cancelled."""

@@ -67,6 +67,8 @@ class Daemon:
             return None, ()
         if call.verb is Verb.STATUS:
             return await self._engine.status(), ()
+        if call.verb is Verb.AUDITS:
+            return await self._engine.audits(), ()
         if call.verb is Verb.MODULE_PATHS:
             return self._module_paths, ()
         self._closing.set()

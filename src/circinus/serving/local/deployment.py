@@ -12,6 +12,7 @@ from circinus.serving.local.replica import Replica
 from circinus.serving.replicas.batching import BatchQueue
 from circinus.serving.replicas.messages import Ending, RecordedStage, ReplicaSpec
 from circinus.serving.replicas.work import Work
+from circinus.serving.served_batches import ServedBatches
 from circinus.spec import Deployment
 
 MAX_DEATHS = 2
@@ -46,6 +47,7 @@ class RunningDeployment:
         self._idle: list[Replica] = []
         self._leaving: set[Replica] = set()
         self._requests = 0
+        self._served = ServedBatches()
         self._restarts = 0
         self._starts = 0
         self._starting_s = 0.0
@@ -139,10 +141,14 @@ class RunningDeployment:
             message=self._message,
             fewest_batches=min((replica.batches_done for replica in ready), default=None),
             startup_s=self._starting_s / self._starts if self._starts else None,
+            batches=self._served.count,
+            recent_batches=self._served.recent,
         )
 
     def _start(self) -> Replica:
-        replica = Replica(self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended)
+        replica = Replica(
+            self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended, self._served.note
+        )
         if self._stages:
             replica.learn(self._stages)
         self._replicas.append(replica)

@@ -17,6 +17,8 @@ class Verb(StrEnum):
     """Argument: `Submission`; payload: the packed input. Content: `Answer`; payloads: the packed outputs."""
     STATUS = "status"
     """Content: `EngineStatus`."""
+    AUDITS = "audits"
+    """Content: `Audits`."""
     MODULE_PATHS = "module_paths"
     """Content: the folders that the modules of the operators are in, as of the last state applied."""
     CANCEL = "cancel"

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from circinus.errors import ServingError
 from circinus.profiling.wire import packed
-from circinus.serving.engine import DesiredDeployment, DesiredState, EngineStatus, Mode, Request, Response, RouteStage
+from circinus.serving.audit_samples import AuditSamples
+from circinus.serving.engine import (
+    Audits,
+    DesiredDeployment,
+    DesiredState,
+    EngineStatus,
+    Mode,
+    Request,
+    Response,
+    RouteStage,
+)
 from circinus.serving.local.capacity import Machine, check_machine
 from circinus.serving.local.deployment import RunningDeployment
 from circinus.serving.local.links import LinkEmulator
@@ -59,6 +69,7 @@ class LocalEngine:
         self._journeys: set[Journey] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
         self._counts = QueryCounts()
+        self._audits = AuditSamples()
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
@@ -100,10 +111,13 @@ class LocalEngine:
         journey = Journey(compiled, item_key, self._links, loop, on_done, on_failed)
         self._journeys.add(journey)
         self._counts.entered(query)
+        value = value if self._force.mode is Mode.REAL else None
         try:
-            journey.begin(value if self._force.mode is Mode.REAL else None, input_bytes)
+            journey.begin(value, input_bytes)
             found = await answer
             self._counts.answered(query, found.latency_s)
+            share = compiled.route.audited_share
+            self._audits.answered(query, share, item_key, compiled.configuration, value, found.outputs)
             return found
         except BaseException:  # also being cancelled
             self._counts.failed(query)
@@ -121,6 +135,10 @@ class LocalEngine:
             state=self._force.state,
             queries=self._counts.status(),
         )
+
+    async def audits(self) -> Audits:
+        """As `Audited.audits`."""
+        return self._audits.hand_over()
 
     async def close(self) -> None:
         """As `Engine.close`. Requests under way fail."""

@@ -35,6 +35,7 @@ class Replica:
         processes: ReplicaProcesses,
         on_idle: Callable[[Replica], None],
         on_ended: Callable[[Replica, Ending], None],
+        on_batch: Callable[[list[Work], BatchResult], None],
     ) -> None:
         """Start it.
 
@@ -44,6 +45,7 @@ class Replica:
             processes: to start it with.
             on_idle: called when it can take a batch.
             on_ended: called once, with how, when its process has ended.
+            on_batch: called with what it has processed and what became of it.
 
         Raises:
             ServingError: its process cannot be started.
@@ -64,6 +66,7 @@ class Replica:
         self._processes = processes
         self._on_idle = on_idle
         self._on_ended = on_ended
+        self._on_batch = on_batch
         self._gone = False
         """Whether its connection is lost or its process has ended."""
         self._reason = ""
@@ -136,6 +139,7 @@ class Replica:
         batch, self.batch = self.batch, []
         self.free_s = result.end_s
         self.batches_done += 1
+        self._on_batch(batch, result)
         if self.leaving:
             self.leave()
         elif not self._gone:

@@ -9,6 +9,7 @@ from functools import partial
 
 from circinus.serving.deliveries import INPUT, RESULT, Delivery, deliveries_of
 from circinus.serving.engine import Route, RouteStage
+from circinus.serving.labels import label_of
 from circinus.serving.local.deployment import RunningDeployment
 from circinus.serving.local.links import LinkEmulator, Timer
 from circinus.serving.packed_response import PackedResponse
@@ -29,6 +30,10 @@ class CompiledRoute:
     """Operator -> id of the recordings to answer from; empty in the mode `real`."""
     deliveries: Mapping[str, tuple[Delivery, ...]]
     """By producer."""
+    prefixes: Mapping[str, str]
+    """Operator -> label of its prefix."""
+    configuration: str
+    """Label of the route's configuration."""
 
     @classmethod
     def compile(
@@ -49,6 +54,8 @@ class CompiledRoute:
             deployments={stage.operator: running[stage.deployment] for stage in route.stages},
             recordings=recordings,
             deliveries=deliveries_of(route, network),
+            prefixes={stage.operator: label_of(stage.prefix) for stage in route.stages},
+            configuration=label_of(route.configuration),
         )
 
 
@@ -122,6 +129,7 @@ class Journey:
                 done=partial(self._processed, operator),
                 failed=lambda reason: self.fail(f"operator {operator} failed on item {self.item_key!r}: {reason}"),
                 abandoned=lambda: self.ended,
+                prefix=self.compiled.prefixes[operator],
             )
         )
 

@@ -116,7 +116,8 @@ class Cluster:
         if client is None:
             return False
         known = client.get_serve_details()["applications"]
-        return any(
+        # What was just told to go is no application any more, and lives on until Ray Serve comes to it.
+        return _living_replicas() or any(
             _is_ours(found.get("deployed_app_config"))
             or any(key in (REPLICA, ROUTER) for key in found.get("deployments", {}))
             for found in known.values()
@@ -180,6 +181,15 @@ def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
         ready=ready,
         replaced=replaced,
     )
+
+
+def _living_replicas() -> bool:
+    """Whether an actor lives that Ray Serve named after a deployment of this project:
+    `SERVE_REPLICA::application#deployment#id`."""
+    from ray.util import list_named_actors
+
+    names = (str(actor["name"]) for actor in list_named_actors(all_namespaces=True))
+    return any(name.split("#")[1:2] in ([REPLICA], [ROUTER]) for name in names if name.startswith("SERVE_REPLICA::"))
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,7 @@ from circinus.errors import CircinusError
 from circinus.serving.replicas.batching import BatchQueue
 from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem
 from circinus.serving.replicas.work import Work
+from circinus.serving.served_batches import ServedBatches
 
 MAX_DEATHS = 2
 """An item that this many replicas were lost with is given up: it may well be what ends them."""
@@ -43,6 +44,7 @@ class Dispatcher:
         self.requests = 0
         self.losses = 0
         self.last_loss = ""
+        self.served = ServedBatches()
         self._calls = calls
         self._loop = loop
         self._queue = BatchQueue(batch_size, 0.0)
@@ -118,6 +120,7 @@ class Dispatcher:
             for work in batch:
                 work.failed(f"{type(error).__name__}: {error}")
             return
+        self.served.note(batch, result)
         remaining = iter(outputs)
         for work, its_result in zip(batch, result.results, strict=True):
             output = next(remaining) if its_result.has_payload else None

@@ -10,7 +10,8 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.profiling.wire import packed
-from circinus.serving.engine import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving.audit_samples import together
+from circinus.serving.engine import Audits, DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.packed_response import PackedResponse, unpack
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
 from circinus.serving.ray.changes import (
@@ -113,6 +114,8 @@ class RayEngine:
                     restarts=max(losses, replaced),
                     message=message or ("" if healthy or found is None else found.message),
                     startup_s=self._startups_s.get(wanted.application),
+                    batches=its.batches if its else 0,
+                    recent_batches=its.recent_batches if its else (),
                 )
             )
         states = {config.state for config in (*configs, *told)}
@@ -125,6 +128,17 @@ class RayEngine:
             queries=tuple(query for observation in seen.values() for query in observation.queries),
             nodes={name: found.count for name, found in pools.items()},
         )
+
+    async def audits(self) -> Audits:
+        """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
+        cluster = await self._connected()
+        apps = await asyncio.to_thread(cluster.snapshot)
+        sites = [config.site for config in router_configs([found.config for found in apps.values()])]
+        found = await asyncio.gather(*(self._call(site, "audits") for site in sites), return_exceptions=True)
+        failures = [one for one in found if isinstance(one, BaseException)]
+        if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
+            raise failures[0]
+        return together(one for one in found if isinstance(one, Audits))
 
     async def disconnect(self) -> None:
         """Leave everything running."""

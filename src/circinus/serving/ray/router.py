@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
+from circinus.serving.engine import Audits
 from circinus.serving.packed_response import PackedResponse
 from circinus.serving.ray.dispatching import ReplicaLostError
 from circinus.serving.ray.http_entry import HttpEntry
@@ -67,6 +68,10 @@ class SiteRouter:
     async def observe(self) -> SiteObservation:
         """As `Switchboard.observe`."""
         return self._switchboard().observe()
+
+    async def audits(self) -> Audits:
+        """As `Switchboard.audits`."""
+        return self._switchboard().audits()
 
     def _switchboard(self) -> Switchboard:
         if self._board is None:

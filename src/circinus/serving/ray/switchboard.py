@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from circinus.errors import ServingError
+from circinus.serving.audit_samples import AuditSamples
 from circinus.serving.deliveries import INPUT, RESULT
+from circinus.serving.engine import Audits
 from circinus.serving.packed_response import PackedResponse
 from circinus.serving.query_counts import QueryCounts
 from circinus.serving.ray.dispatching import Dispatcher, ReplicaCalls
@@ -103,6 +105,7 @@ class Switchboard:
         self._requests: dict[str, _Request] = {}
         self._meetings: dict[tuple[str, str], _Meeting] = {}
         self._counts = QueryCounts()
+        self._audits = AuditSamples()
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep_s = 0.0
@@ -163,6 +166,8 @@ class Switchboard:
             self._send(Trip(number, item_key, route, left_s), INPUT, value, input_bytes, Journal())
             found = await request.answer
             self._counts.answered(query, found.latency_s)
+            share, configuration = route.audited_share, route.configuration
+            self._audits.answered(query, share, item_key, configuration, value, found.outputs)
             return found
         except BaseException:  # also being cancelled
             self._counts.failed(query)
@@ -205,12 +210,24 @@ class Switchboard:
         return SiteObservation(
             config=self._config,
             applications=tuple(
-                ApplicationObservation(name, len(known), known.requests, known.losses, known.last_loss)
+                ApplicationObservation(
+                    name,
+                    len(known),
+                    known.requests,
+                    known.losses,
+                    known.last_loss,
+                    known.served.count,
+                    known.served.recent,
+                )
                 for name, known in self._dispatchers.items()
             ),
             under_way=dict(under_way),
             queries=self._counts.status(),
         )
+
+    def audits(self) -> Audits:
+        """As `Audited.audits`, of the requests that entered here."""
+        return self._audits.hand_over()
 
     def _send(self, trip: Trip, producer: str, value: Payload | None, size_bytes: float, journal: Journal) -> None:
         for delivery in trip.route.deliveries[producer]:
@@ -274,6 +291,7 @@ class Switchboard:
                 done=partial(self._processed, trip, stage.operator, journal, expires_s),
                 failed=failed,
                 abandoned=abandoned,
+                prefix=stage.prefix,
             )
         )
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from circinus.serving.deliveries import INPUT, deliveries_of
-from circinus.serving.engine import QueryStatus, Route
+from circinus.serving.engine import QueryStatus, Route, ServedBatch
+from circinus.serving.labels import label_of
 from circinus.spec import Deployment, Network
 
 
@@ -23,6 +24,8 @@ class WireStage:
     """Name of the application that runs its deployment."""
     recording: str
     """Names what a replaying replica answers from; empty where it computes."""
+    prefix: str = ""
+    """Label of the `RouteStage.prefix`."""
 
     @property
     def producers(self) -> frozenset[str]:
@@ -52,6 +55,10 @@ class WireRoute:
     """By producer."""
     admitted_per_s: float | None = None
     """Requests a second that the HTTP entry lets in; None: all."""
+    audited_share: float = 0.0
+    """As `Route.audited_share`."""
+    configuration: str = ""
+    """Label of the route's configuration."""
 
     @classmethod
     def of(
@@ -72,7 +79,13 @@ class WireRoute:
             query=route.query,
             source=route.source,
             stages=tuple(
-                WireStage(s.operator, s.after, applications[s.deployment], recordings.get(s.operator, ""))
+                WireStage(
+                    s.operator,
+                    s.after,
+                    applications[s.deployment],
+                    recordings.get(s.operator, ""),
+                    label_of(s.prefix),
+                )
                 for s in route.stages
             ),
             sinks=route.sinks,
@@ -84,6 +97,8 @@ class WireRoute:
                 for producer, deliveries in deliveries_of(route, network).items()
             },
             admitted_per_s=route.admitted_per_s,
+            audited_share=route.audited_share,
+            configuration=label_of(route.configuration),
         )
 
     def stage(self, operator: str) -> WireStage:
@@ -200,6 +215,9 @@ class ApplicationObservation:
     """Batches whose replica was lost while it had them."""
     message: str
     """How the last one was."""
+    batches: int = 0
+    recent_batches: tuple[ServedBatch, ...] = ()
+    """As of `DeploymentStatus`."""
 
 
 @dataclass(frozen=True)

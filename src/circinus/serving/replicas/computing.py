@@ -32,11 +32,13 @@ class ComputingResponder:
         self._operator: Operator = operator_type.create(spec.knobs, spec.cpus)
         self._cpus = spec.cpus
         self._relative_speed = spec.relative_speed
+        self._batches = 0
 
     def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
         """Process a batch. Where it fails, each item is processed alone, so that only the faulty ones fail."""
         results, outputs = self._answer(batch.items, payloads)
-        return BatchResult(time.monotonic(), results), outputs
+        self._batches += 1
+        return BatchResult(time.monotonic(), results, self._batches - 1), outputs
 
     def _answer(
         self, items: Sequence[WorkItem], payloads: Sequence[Payload]

@@ -119,3 +119,5 @@ class BatchResult(NamedTuple):
     """When it was done, by the machine's monotonic clock; in a replay, when it would have been."""
     results: list[WorkResult]
     """Item by item."""
+    earlier: int = 0
+    """Batches that the replica had answered before."""

@@ -24,6 +24,7 @@ class ReplayingResponder:
     def __init__(self, spec: ReplicaSpec) -> None:
         self._relative_speed = spec.relative_speed
         self._stages: dict[int | str, RecordedStage] = {}
+        self._batches = 0
 
     def learn(self, stages: Mapping[int, RecordedStage] | Mapping[str, RecordedStage]) -> None:
         """Answer from `stages` too; what was known under one of their ids is replaced."""
@@ -50,7 +51,8 @@ class ReplayingResponder:
                 outputs.append(run.output)
             share_s = service_s / len(known)
             results.append(WorkResult("", service_s, share_s, run.output_bytes, run.output is not None))
-        return BatchResult(batch.begin_s + service_s, results), outputs
+        self._batches += 1
+        return BatchResult(batch.begin_s + service_s, results, self._batches - 1), outputs
 
     def _stage(self, item: WorkItem) -> RecordedStage:
         assert item.recording is not None, "a replaying engine names a recording with every item"

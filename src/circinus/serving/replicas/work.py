@@ -22,5 +22,7 @@ class Work:
     failed: Callable[[str], None]
     abandoned: Callable[[], bool]
     """Whether nobody waits for it any more."""
+    prefix: str = ""
+    """Label of the `RouteStage.prefix`."""
     deaths: int = 0
     """Replicas that ended while they had it."""

@@ -1,0 +1,61 @@
+"""Items that came lately, for measuring again on what is sent now."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from circinus.operators import Item
+from circinus.profiling.wire import unpacked
+from circinus.spec import Configuration
+
+MOST_ITEMS = 256
+MOST_BYTES = 128 * 2**20
+"""Of one pipeline; beyond, the oldest are forgotten."""
+
+
+@dataclass(frozen=True)
+class LiveItem:
+    """One audited item."""
+
+    pipeline: str
+    key: str
+    value: bytes | None
+    """Packed; None in a replay."""
+    truth: Any
+    """Or what stood for it."""
+    against: Configuration | None
+    """Whose answer stood for it; None: it was the truth."""
+    time_s: float
+    """When it was audited; seconds since 1970."""
+
+    @property
+    def item(self) -> Item:
+        """As profiling takes it."""
+        return Item(self.key, None if self.value is None else unpacked(self.value), self.truth)
+
+
+class LiveItems:
+    """The last items of every pipeline, each key once."""
+
+    def __init__(self, *, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES) -> None:
+        """Nothing came yet."""
+        self._most_items, self._most_bytes = most_items, most_bytes
+        self._items: dict[str, deque[LiveItem]] = {}
+
+    def add(self, items: Iterable[LiveItem]) -> None:
+        """More came."""
+        for item in items:
+            known = self._items.setdefault(item.pipeline, deque())
+            kept = [one for one in known if one.key != item.key]
+            known.clear()
+            known.extend((*kept, item))
+            size = sum(len(one.value or b"") for one in known)
+            while len(known) > self._most_items or (size > self._most_bytes and len(known) > 1):
+                size -= len(known.popleft().value or b"")
+
+    def since(self, pipeline: str, time_s: float) -> tuple[LiveItem, ...]:
+        """Those of a pipeline that came at a time or later, oldest first."""
+        return tuple(item for item in self._items.get(pipeline, ()) if item.time_s >= time_s)

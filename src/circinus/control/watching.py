@@ -1,0 +1,243 @@
+"""What is watched while plans are in force, and what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from circinus.control.audit_scores import Agreements, AuditScore
+from circinus.control.drift import (
+    AccuracyWatch,
+    DriftSettings,
+    DriftState,
+    GoodputWatch,
+    Moved,
+    Seen,
+    ServiceWatch,
+    Watch,
+    forgotten,
+    look,
+)
+from circinus.control.readings import BatchReader, LateReader
+from circinus.control.references import AccuracyReference, ServiceReference, placed_late
+from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.serving import EngineStatus
+from circinus.serving.labels import label_of
+from circinus.spec import Deployment, Plan, Query, Specification, prefix
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What live values are held against."""
+
+    services: Mapping[ServiceWatch, ServiceReference]
+    prefixes: Mapping[tuple[Deployment, str], ServiceWatch]
+    """(deployment, label of the prefix) -> what a batch there says something of."""
+    accuracies: Mapping[tuple[str, str], ConfigurationProfile]
+    """(pipeline, label) -> what was profiled of a configuration that some plan has."""
+    queries: Mapping[str, Query]
+    unwatched: tuple[str, ...]
+    """What is not watched, and why."""
+    risk: float
+    """Of each side of each of them."""
+
+    @classmethod
+    def of(
+        cls,
+        specification: Specification,
+        plans: Mapping[str, Sequence[Plan]],
+        profiles: Mapping[str, PipelineProfile],
+        settings: DriftSettings,
+        *,
+        replays: bool,
+    ) -> References:
+        """For all plans that queries may be on."""
+        assert specification.infrastructure is not None, "plans are made for one"
+        used = list(dict.fromkeys(plan for its in plans.values() for plan in its))
+        measured = {
+            (name, found.configuration): found for name, its in profiles.items() for found in its.configurations
+        }
+        prefixes: dict[tuple[Deployment, str], ServiceWatch] = {}
+        known = {}
+        for plan in used:
+            profile = measured.get((plan.pipeline, plan.configuration))
+            pipeline = specification.pipelines[plan.pipeline]
+            for name in () if profile is None else profile.operators:
+                deployment, before = plan.deployment_of(name), prefix(pipeline, plan.configuration, name)
+                hardware = specification.infrastructure.pool(deployment.pool).hardware
+                watch = ServiceWatch(plan.pipeline, name, before, hardware.name)
+                prefixes[deployment, label_of(before)] = watch
+                assert profile is not None
+                known[watch] = profile.operators[name], hardware
+        accuracies = {
+            (plan.pipeline, label_of(plan.configuration)): measured[plan.pipeline, plan.configuration]
+            for plan in used
+            if (plan.pipeline, plan.configuration) in measured
+        }
+        # An answer is held against the truth or against another's answer: either may be wrong.
+        risk = settings.reference_risk / max(2 * (len(known) + 2 * len(accuracies)), 1)
+        services, unwatched = {}, []
+        for watch, (operator, hardware) in known.items():
+            reference = ServiceReference.of(
+                operator, hardware, tolerance=settings.service_tolerance, risk=risk, corrected=not replays
+            )
+            if reference is None:
+                unwatched.append(f"{watch}: it was profiled on {len(operator.service_s)} items only")
+            else:
+                services[watch] = reference
+        queries = {query.name: query for query in specification.queries if query.name in plans}
+        return cls(services, prefixes, accuracies, queries, tuple(unwatched), risk)
+
+
+class DriftWatch:
+    """Tells what moved. Keeps what it read last; what follows from it is decided by `circinus.control.drift`."""
+
+    def __init__(
+        self,
+        specification: Specification,
+        plans: Mapping[str, Sequence[Plan]],
+        profiles: Mapping[str, PipelineProfile],
+        settings: DriftSettings | None = None,
+        *,
+        replays: bool = False,
+        agreements: Agreements | None = None,
+    ) -> None:
+        """Nothing was seen.
+
+        Args:
+            specification: queries, pipelines, infrastructure.
+            plans: query -> all plans that it may be on.
+            profiles: pipeline -> what was measured, with the corrections that were planned with.
+            settings: what is promised.
+            replays: whether the engine replays.
+            agreements: what to expect of scores against other answers than the truth (`expected_agreements`).
+        """
+        self.settings = settings or DriftSettings()
+        self.state = DriftState()
+        self._replays = replays
+        self._batches = BatchReader()
+        self._late = LateReader(self.settings.block_s, self.settings.block_answers)
+        self._compiled: dict[tuple[str, str, object], AccuracyReference] = {}
+        self._specification = specification
+        self._profiles = profiles
+        self._agreements = agreements or {}
+        self._without_truth: frozenset[str] = frozenset()
+        self.references = References.of(specification, plans, profiles, self.settings, replays=replays)
+
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """What is not watched, and why."""
+        return self.references.unwatched
+
+    def look(
+        self, now_s: float, time_s: float, status: EngineStatus, scores: Sequence[AuditScore] = ()
+    ) -> tuple[Moved, ...]:
+        """What moved, each thing once until it was measured again.
+
+        Args:
+            now_s: by a clock that never goes back.
+            time_s: the same moment, in seconds since 1970.
+            status: of the engine.
+            scores: of answers that were audited since the last look.
+        """
+        seen = [*self._services(time_s, status), *self._late_shares(now_s, time_s, status), *self._scored(scores)]
+        self.state, moved = look(self.state, seen, now_s, self.settings)
+        return moved
+
+    def replanned(
+        self,
+        specification: Specification,
+        plans: Mapping[str, Sequence[Plan]],
+        profiles: Mapping[str, PipelineProfile],
+        agreements: Agreements | None = None,
+        without_truth: Collection[str] | None = None,
+    ) -> None:
+        """Other plans are in force, or something was measured again.
+
+        What is held against something else than before begins anew, and so does the share of late requests of a query
+        that told that it moved; what has not changed goes on.
+
+        Args:
+            specification: queries, pipelines, infrastructure.
+            plans: query -> all plans that it may be on.
+            profiles: pipeline -> what was measured; the very object where nothing was measured again.
+            agreements: what to expect of scores against other answers than the truth (`Reprofiled.over`); None: as
+                before.
+            without_truth: pipelines whose profiles have scores against other answers than the truth
+                (`Reprofiled.without_truth`): of scores against truths nothing can be expected there. None: as before.
+        """
+        before = self.references
+        now = References.of(specification, plans, profiles, self.settings, replays=self._replays)
+        remeasured = {name for name, profile in profiles.items() if profile is not self._profiles.get(name)}
+        keep: dict[Watch, bool] = {
+            watch: before.services.get(watch) is not None and _same(before.services[watch], reference)
+            for watch, reference in now.services.items()
+        }
+        for name, query in now.queries.items():
+            keep[AccuracyWatch(name, query.pipeline)] = query.pipeline not in remeasured
+            keep[GoodputWatch(name)] = not self._told(GoodputWatch(name))
+        self.references, self._specification, self._profiles = now, specification, profiles
+        self._agreements = self._agreements if agreements is None else agreements
+        self._without_truth = self._without_truth if without_truth is None else frozenset(without_truth)
+        self._compiled.clear()
+        self.state = forgotten(self.state, keep)
+
+    def _told(self, watch: Watch) -> bool:
+        return watch in self.state.watches and self.state.watches[watch].told
+
+    def _services(self, time_s: float, status: EngineStatus) -> Iterable[Seen]:
+        for deployment, batches in self._batches.read(status.deployments).items():
+            for batch in batches:
+                watch = self.references.prefixes.get((deployment, batch.prefix))
+                reference = None if watch is None else self.references.services.get(watch)
+                placed = None if reference is None else reference.placed(batch, deployment.allocation)
+                if watch is not None and placed is not None:
+                    yield Seen(watch, time_s, placed)
+
+    def _late_shares(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[Seen]:
+        slos = {
+            name: query.slos.latency
+            for name, query in self.references.queries.items()
+            if query.slos.latency is not None
+        }
+        shares = self._late.read(now_s, status.queries, {name: slo.limit_s for name, slo in slos.items()})
+        for name, share in shares.items():
+            yield Seen(GoodputWatch(name), time_s, placed_late(share, slos[name].percentile))
+
+    def _scored(self, scores: Sequence[AuditScore]) -> Iterable[Seen]:
+        for one in scores:
+            reference = self._accuracy(one)
+            if reference is not None and one.query in self.references.queries:
+                yield Seen(AccuracyWatch(one.query, one.pipeline), one.time_s, reference.placed(one.score))
+
+    def _accuracy(self, one: AuditScore) -> AccuracyReference | None:
+        key = one.pipeline, one.configuration, one.against
+        if key in self._compiled:
+            return self._compiled[key]
+        profile = self.references.accuracies.get((one.pipeline, one.configuration))
+        if profile is None:
+            return None  # of a plan that was in force before
+        if one.against is None and one.pipeline in self._without_truth:
+            return None
+        metric, settings, risk = self._specification.pipelines[one.pipeline].metric, self.settings, self.references.risk
+        tolerance = settings.accuracy_tolerance
+        if one.against is None:
+            found = AccuracyReference.of_scores(profile.scores, metric, tolerance=tolerance, risk=risk)
+        else:
+            agreement = self._agreements.get((one.pipeline, profile.configuration, one.against))
+            if agreement is not None and len(agreement):
+                found = AccuracyReference.of_scores(agreement, metric, tolerance=tolerance, risk=risk)
+            else:
+                others = [c for c in self._profiles[one.pipeline].configurations if c.configuration == one.against]
+                if not others:
+                    return None
+                found = AccuracyReference.through(
+                    profile.scores, others[0].scores, metric, tolerance=tolerance, risk=risk
+                )
+        self._compiled[key] = found
+        return found
+
+
+def _same(one: ServiceReference, other: ServiceReference) -> bool:
+    """Whether it is of the same measurements; how many others there are changes how sure it is, no more."""
+    return (one.expected_s, one.centre) == (other.expected_s, other.centre)

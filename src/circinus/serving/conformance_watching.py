@@ -1,0 +1,96 @@
+# ruff: noqa: D102 - the names of the tests say what they test
+"""The part of `circinus.serving.conformance` that is about what a controller sees of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from circinus.errors import ServingError
+from circinus.profiling.wire import unpacked
+from circinus.serving.audit_samples import drawn
+from circinus.serving.conformance_driving import PATIENCE_S, ask, driven
+from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.engine import Audited, Audits, Engine
+from circinus.serving.labels import label_of
+
+
+class WatchingConformance:
+    """As `EngineConformance`, which has it."""
+
+    @driven
+    async def test_status_tells_how_long_the_last_batches_took(self, engine: Engine, tmp_path: Path) -> None:
+        one, ten = (Step("first", "add", knobs=(("amount", n),), pool="far") for n in (1, 10))
+        meet, refuse = (
+            Step("meet", "Meet", batch_size=4, batch_wait_s=100 * PATIENCE_S),
+            Step("refuse", "refuse_negative"),
+        )
+        last = Step("last", "process_id", after=("first",))
+        routes = [route("one", one, last), route("ten", ten, last), route("meet", meet), route("refuse", refuse)]
+        await engine.apply(state(routes, [one, ten, last, meet, refuse]))
+        sent = ["one", "ten", "one", "ten", "one"]
+        for query in sent:
+            await ask(engine, 0, query)
+        batch = {"folder": str(tmp_path), "parties": 4}
+        await asyncio.gather(*(ask(engine, batch, "meet") for _ in range(4)))
+        for value in (-1, 1):
+            with suppress(ServingError):
+                await ask(engine, value, "refuse")
+        found = {d.deployment: d for d in (await engine.status()).deployments}
+        prefixes = {r.query: {stage.operator: label_of(stage.prefix) for stage in r.stages} for r in routes}
+        shared = found[last.deployment]
+        # The same deployment, after another operator before it.
+        assert [batch_.prefix for batch_ in shared.recent_batches] == [prefixes[query]["last"] for query in sent]
+        assert [batch_.earlier for batch_ in shared.recent_batches] == [0, 1, 2, 3, 4]
+        assert shared.batches == 5
+        assert all(batch_.items == 1 and batch_.service_s > 0 for batch_ in shared.recent_batches)
+        assert found[one.deployment].batches == 3
+        (met,) = found[meet.deployment].recent_batches
+        assert (met.items, met.prefix) == (4, prefixes["meet"]["meet"])
+        assert found[refuse.deployment].batches == 1  # what failed says nothing of how long it would have taken
+
+    @driven
+    async def test_status_stays_small_and_counts_on(self, engine: Engine) -> None:
+        await engine.apply(chain("q", Step("first", "add")))
+        await asyncio.gather(*(ask(engine, 0) for _ in range(60)))
+        (before,) = (await engine.status()).deployments
+        await ask(engine, 0)
+        (after,) = (await engine.status()).deployments
+        assert (before.batches, after.batches) == (60, 61)
+        assert len(before.recent_batches) == len(after.recent_batches) < 60
+        assert after.recent_batches[:-1] == before.recent_batches[1:]
+
+    @driven
+    async def test_audited_requests_are_handed_over_once(self, engine: Engine) -> None:
+        who, add = Step("who", "process_id"), Step("first", "add", knobs=(("amount", 5),), pool="far")
+        unwatched, watched = route("who", who), route("q", add)
+        await engine.apply(state([unwatched, watched], [who, add]))
+        process = await ask(engine, 0, "who")
+        await ask(engine, 1)
+        desired = state([unwatched, replace(watched, audited_share=1.0)], [who, add])
+        await engine.apply(desired)
+        assert await ask(engine, 0, "who") == process  # nothing was started anew for it
+        for value in (2, 3):
+            await ask(engine, value, key=f"number-{value}")
+        assert isinstance(engine, Audited)
+        found = await engine.audits()
+        assert [(s.query, s.item_key, s.configuration) for s in found.samples] == [
+            ("q", f"number-{value}", label_of(watched.configuration)) for value in (2, 3)
+        ]
+        assert [unpacked(s.value) for s in found.samples if s.value is not None] == [2, 3]
+        assert [unpacked(s.outputs["first"]) for s in found.samples] == [7, 8]
+        assert found.dropped == 0
+        assert await engine.audits() == Audits(())
+
+    @driven
+    async def test_a_share_of_the_requests_is_audited(self, engine: Engine) -> None:
+        first = Step("first", "add")
+        await engine.apply(state([replace(route("some", first), audited_share=0.25)], [first]))
+        for value in range(40):
+            await ask(engine, value, "some", key=str(value))
+        assert isinstance(engine, Audited)
+        samples = (await engine.audits()).samples
+        assert [s.item_key for s in samples] == [str(number) for number in range(40) if drawn(0, "some", number, 0.25)]
+        assert 3 <= len(samples) <= 20

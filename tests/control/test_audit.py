@@ -1,0 +1,230 @@
+"""Samples are scored against truths, or re-run on the most accurate plan; computed and replayed alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from listening import Listening, configuration, item
+
+from circinus.control.answers import Answers, ComputedAnswers, RecordedAnswers
+from circinus.control.audit import MOST_WAITING, Auditor, expected_agreements
+from circinus.control.audit_scores import most_accurate
+from circinus.control.live_items import LiveItem, LiveItems
+from circinus.control.truths import DatasetTruths
+from circinus.errors import ProfileError
+from circinus.operators import Item
+from circinus.profiling import Bounded, Machine
+from circinus.profiling.runner import Measurement
+from circinus.profiling.wire import packed, unpacked
+from circinus.serving import AuditSample
+from circinus.serving.labels import label_of
+from circinus.spec import Configuration, MetricSpec
+
+SMALL, BEST = configuration("small"), configuration("large", 2)
+QUIET, NOISY = item(14, 0.225), item(500, 0.5)
+
+
+@pytest.fixture(params=["computed", "recorded"])
+def answers(request: pytest.FixtureRequest, listening: Listening) -> Iterator[Answers]:
+    if request.param == "recorded":
+        yield RecordedAnswers(listening.specification, listening.store)
+        return
+    with ComputedAnswers(listening.specification) as computed:
+        yield computed
+
+
+@dataclass
+class Counting:
+    """Answers as others do, and says how often."""
+
+    others: Answers
+    asked: int = 0
+
+    @property
+    def machine(self) -> Machine | None:
+        return self.others.machine
+
+    def answers(
+        self, pipeline: str, configuration: Configuration, items: Sequence[Item]
+    ) -> Mapping[str, tuple[bytes, ...]]:
+        self.asked += len(items)
+        return self.others.answers(pipeline, configuration, items)
+
+    def measure(self, pipeline: str, configuration: Configuration, items: Sequence[Item]) -> Measurement:
+        return self.others.measure(pipeline, configuration, items)
+
+
+def _sample(came: Item, output: int, by: Configuration = SMALL, *, value: bool = True) -> AuditSample:
+    outputs = {"hear": packed(output)}
+    return AuditSample("one", came.key, label_of(by), packed(came.value) if value else None, outputs)
+
+
+def _quiet(listening: Listening, count: int) -> list[Item]:
+    from circinus.profiling import load_dataset
+
+    pipeline = listening.specification.pipelines["listen"]
+    return list(load_dataset(pipeline, listening.specification.module_paths).items[:count])
+
+
+def test_the_most_accurate_is_surely_so(listening: Listening) -> None:
+    metric = listening.specification.pipelines["listen"].metric
+    assert most_accurate(listening.profile, metric) in (BEST, configuration("large"))
+    few = [
+        replace(found, accuracy=Bounded(1.0, 0.1, 1.0) if found.configuration == BEST else Bounded(0.8, 0.5, 0.9))
+        for found in listening.profile.configurations
+    ]
+    assert most_accurate(replace(listening.profile, configurations=tuple(few)), metric) != BEST
+    errors = MetricSpec(name="errors", uses="m:e", direction="minimize")
+    assert most_accurate(replace(listening.profile, configurations=tuple(few)), errors) != BEST
+    with pytest.raises(ValueError, match="nothing was profiled"):
+        most_accurate(replace(listening.profile, configurations=()), metric)
+
+
+def test_answers_are_scored_against_what_the_most_accurate_plan_says(listening: Listening, answers: Answers) -> None:
+    came = _quiet(listening, 6)
+    auditor = Auditor(listening.specification, listening.profiles, answers)
+    served = [c.truth if number % 2 else -1 for number, c in enumerate(came)]
+    computed = isinstance(answers, ComputedAnswers)
+    auditor.take([_sample(c, output, value=computed) for c, output in zip(came, served, strict=True)], 100.0)
+    found = auditor.score(101.0)
+    reference = auditor.reference("listen", configuration("small"))
+    assert found.failures == ()
+    assert [score.score for score in found.scores] == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    assert {score.against for score in found.scores} == {reference}
+    assert {(s.query, s.pipeline, s.configuration, s.time_s) for s in found.scores} == {
+        ("one", "listen", label_of(configuration("small")), 101.0)
+    }
+    assert [live.truth for live in found.items] == [c.truth for c in came]
+    assert [live.item.key for live in found.items] == [c.key for c in came]
+    assert auditor.score(102.0).scores == ()
+
+
+def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -> None:
+    with ComputedAnswers(listening.specification) as computed:
+        answers = Counting(computed)
+        truths = DatasetTruths({"listen": [QUIET]})
+        auditor = Auditor(listening.specification, listening.profiles, answers, truths, truth_patience_s=60.0)
+        auditor.take([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
+        first = auditor.score(101.0)
+        assert [(s.item_key, s.score, s.against) for s in first.scores] == [(QUIET.key, 1.0, None)]
+        assert (auditor.waiting, answers.asked) == (1, 0)
+        assert auditor.score(159.0).scores == ()
+        (late,) = auditor.score(160.0).scores
+        assert (late.item_key, late.score) == (NOISY.key, 0.0)
+        assert late.against is not None
+        assert (auditor.waiting, answers.asked) == (0, 1)
+
+
+def test_the_most_accurate_plans_answers_are_held_against_the_next_ones(listening: Listening) -> None:
+    with ComputedAnswers(listening.specification) as answers:
+        auditor = Auditor(listening.specification, listening.profiles, answers)
+        first = auditor.reference("listen", configuration("small"))
+        assert first is not None
+        second = auditor.reference("listen", first)
+        assert second not in (None, first)
+        auditor.take([_sample(QUIET, 14, first)], 0.0)
+        (score,) = auditor.score(1.0).scores
+        assert score.against == second
+
+
+def test_no_more_are_rerun_at_a_time_than_may_be_and_none_is_lost(listening: Listening) -> None:
+    with ComputedAnswers(listening.specification) as computed:
+        answers = Counting(computed)
+        auditor = Auditor(listening.specification, listening.profiles, answers)
+        came = [item(number, 0.1) for number in range(7)]
+        auditor.take([_sample(c, c.truth) for c in came], 0.0)
+        keys = []
+        for expected in (3, 6, 7):
+            keys += [score.item_key for score in auditor.score(1.0, most=3).scores]
+            assert answers.asked == expected
+        assert keys == [c.key for c in came]
+
+
+def test_what_cannot_be_run_is_said_and_harms_no_other(listening: Listening) -> None:
+    with ComputedAnswers(listening.specification) as answers:
+        auditor = Auditor(listening.specification, listening.profiles, answers)
+        bad = Item("bad", {"word": -5, "noise": 0.1}, 0)
+        auditor.take([_sample(bad, 1), _sample(QUIET, 14)], 0.0)
+        found = auditor.score(1.0)
+    assert [score.item_key for score in found.scores] == [QUIET.key]
+    (failure,) = found.failures
+    assert "no word" in failure
+
+
+def test_what_was_not_recorded_is_said(listening: Listening) -> None:
+    auditor = Auditor(
+        listening.specification, listening.profiles, RecordedAnswers(listening.specification, listening.store)
+    )
+    auditor.take([_sample(NOISY, 1, value=False)], 0.0)
+    (failure,) = auditor.score(1.0).failures
+    assert NOISY.key in failure
+    assert "record" in failure
+
+
+def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Listening) -> None:
+    truths = DatasetTruths({"listen": [QUIET]})
+    recorded = RecordedAnswers(listening.specification, listening.store)
+    auditor = Auditor(listening.specification, listening.profiles, recorded, truths)
+    auditor.take([replace(_sample(QUIET, 14), configuration="other"), replace(_sample(QUIET, 14), query="gone")], 0.0)
+    found = auditor.score(1.0)
+    assert (found.scores, found.failures, auditor.waiting) == ((), (), 0)
+
+
+def test_too_many_are_given_up_and_counted(listening: Listening) -> None:
+    recorded = RecordedAnswers(listening.specification, listening.store)
+    auditor = Auditor(listening.specification, listening.profiles, recorded, truth_patience_s=1e9)
+    auditor.take([_sample(item(number, 0.1), 0) for number in range(MOST_WAITING + 3)], 0.0)
+    assert auditor.waiting == MOST_WAITING
+    (failure,) = auditor.score(1.0).failures
+    assert failure.startswith("3 audited answers were given up")
+
+
+def test_expected_agreements_are_those_of_recorded_answers(listening: Listening) -> None:
+    small, large = configuration("small"), configuration("large")
+    pairs = [("listen", small, large), ("listen", large, small), ("listen", small, configuration("huge"))]
+    found = expected_agreements(listening.specification, listening.store, pairs)
+    assert set(found) == set(pairs[:2])
+    by_model = {c.configuration: c.scores for c in listening.profile.configurations}
+    # The large model hears all of them: who agrees with it is right.
+    assert by_model[large].mean() == 1.0
+    assert found[pairs[0]].mean() == pytest.approx(by_model[small].mean())
+    assert len(found[pairs[0]]) == 40
+
+
+def test_recorded_measurements_are_those_that_were_recorded(listening: Listening) -> None:
+    recorded = RecordedAnswers(listening.specification, listening.store)
+    came = _quiet(listening, 5)
+    found = recorded.measure("listen", configuration("small"), came)
+    known = next(c for c in listening.profile.configurations if c.configuration == configuration("small"))
+    for number in range(5):
+        place = int(np.flatnonzero(known.items == number)[0])
+        assert found.scores[number] == known.scores[place]
+        assert found.runs["hear"].service_s[number] == pytest.approx(known.operators["hear"].service_s[place])
+    with pytest.raises(ProfileError, match="record"):
+        recorded.measure("listen", configuration("small"), [NOISY])
+
+
+def test_computed_measurements_are_scored_against_the_given_truth(listening: Listening) -> None:
+    with ComputedAnswers(listening.specification) as answers:
+        found = answers.measure("listen", configuration("large"), [QUIET, replace(QUIET, truth=-7)])
+        assert found.scores == (1.0, 0.0)
+        assert [unpacked(one) for one in found.outputs["hear"]] == [14, 14]
+
+
+def _live(key: str, time_s: float, size: int = 10) -> LiveItem:
+    return LiveItem("listen", key, b"v" * size, None, None, time_s)
+
+
+def test_live_items_are_the_last_ones_each_once() -> None:
+    items = LiveItems(most_items=3, most_bytes=100)
+    items.add([_live("a", 1.0), _live("b", 2.0), _live("a", 3.0)])
+    assert [(one.key, one.time_s) for one in items.since("listen", 0.0)] == [("b", 2.0), ("a", 3.0)]
+    items.add([_live("c", 4.0), _live("d", 5.0)])
+    assert [one.key for one in items.since("listen", 0.0)] == ["a", "c", "d"]
+    assert [one.key for one in items.since("listen", 4.0)] == ["c", "d"]
+    items.add([_live("e", 6.0, size=85)])
+    assert [one.key for one in items.since("listen", 0.0)] == ["d", "e"]
+    assert items.since("other", 0.0) == ()

@@ -1,0 +1,241 @@
+"""What moved is told once, with words; quiet for long, and over all watches together, it is seldom told wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from circinus.control.detector import Placed
+from circinus.control.drift import (
+    AccuracyWatch,
+    DriftSettings,
+    DriftState,
+    GoodputWatch,
+    Moved,
+    Seen,
+    ServiceWatch,
+    Watch,
+    forgotten,
+    look,
+    worse,
+)
+from circinus.control.references import AccuracyReference, ServiceReference, placed_late
+from circinus.profiling import OperatorProfile
+from circinus.serving import ServedBatch
+from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
+
+METRIC = MetricSpec(name="exact", uses="m:exact")
+ALONE = Allocation(1.0, 1, 0.5)
+PREFIX = Configuration.of({"denoise": KnobValues.of({"strength": 2})})
+
+
+def _service(number: int = 0) -> ServiceWatch:
+    return ServiceWatch(f"p{number}", "denoise", PREFIX, "edge")
+
+
+def _reference(rng: np.random.Generator, items: int, spread: float, risk: float = 0.001) -> ServiceReference:
+    service_s = 0.02 * np.exp(spread * rng.standard_normal(items))
+    ratios = {(1.0, 1): 1.0}
+    profile = OperatorProfile("denoise", PREFIX, service_s, service_s, 1.0, 1.0, ratios, frozenset(ratios))
+    found = ServiceReference.of(profile, HardwareClass(name="local"), tolerance=0.2, risk=risk)
+    assert found is not None
+    return found
+
+
+def _run(
+    values: dict[Watch, Callable[[float], Placed]],
+    *,
+    seconds: float,
+    every_s: float,
+    settings: DriftSettings,
+    state: DriftState | None = None,
+) -> tuple[DriftState, list[tuple[float, Moved]]]:
+    """Looks at a value of everything again and again, and measures again whatever is said to have moved."""
+    state, moved = state or DriftState(), []
+    for number in range(round(seconds / every_s)):
+        now_s = number * every_s
+        seen = [Seen(watch, now_s, value(now_s)) for watch, value in values.items()]
+        state, found = look(state, seen, now_s, settings)
+        moved += [(now_s, one) for one in found]
+        if found:
+            told = {one.watch for one in found}
+            state = forgotten(state, {watch: watch not in told for watch in values})
+    return state, moved
+
+
+def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], Placed]]:
+    """Services of few and of many items, that drift within what is tolerated, accuracies and late requests at the very
+    limit."""
+    services = {_service(i): _reference(rng, items, 0.3) for i, items in enumerate((8, 12, 60, 60))}
+    scores = AccuracyReference.of_scores((rng.random(200) < 0.8).astype(float), METRIC, tolerance=0.02, risk=0.001)
+
+    def served(reference: ServiceReference) -> Callable[[float], Placed]:
+        def value(now_s: float) -> Placed:
+            times = 1.15 if now_s // 300 % 2 else 0.88
+            seconds = 0.02 * times * float(np.exp(0.3 * rng.standard_normal()))
+            placed = reference.placed(ServedBatch(seconds, 1, "", 9), ALONE)
+            assert placed is not None
+            return placed
+
+        return value
+
+    found: dict[Watch, Callable[[float], Placed]] = {w: served(r) for w, r in services.items()}
+    found[AccuracyWatch("one", "p0")] = lambda now_s: scores.placed(float(rng.random() < 0.8))
+    found[GoodputWatch("one")] = lambda now_s: placed_late(rng.binomial(20, 0.1) / 20, 90.0)
+    return found
+
+
+def test_over_long_quiet_runs_false_alarms_are_at_most_as_frequent_as_promised() -> None:
+    settings = DriftSettings(false_alarm_every_s=200.0)  # so often that there are any to be counted
+    counts = []
+    for seed in range(15):
+        values = _quiet(np.random.default_rng(seed))
+        counts.append(len(_run(values, seconds=1200.0, every_s=2.0, settings=settings)[1]))
+    assert np.mean(counts) <= 6.0, f"found {counts}, promised are 6 in the mean"
+
+
+def test_as_promised_in_use_a_quiet_day_passes_without_alarms() -> None:
+    """Six runs of fifty minutes, in which a fifth of an alarm is promised at one a day."""
+    counts = [
+        len(_run(_quiet(np.random.default_rng(seed)), seconds=3000.0, every_s=5.0, settings=DriftSettings())[1])
+        for seed in range(6)
+    ]
+    assert sum(counts) == 0
+
+
+def test_a_profile_of_few_items_does_not_alarm_by_itself() -> None:
+    """Whatever eight items happened to be drawn; beyond what is tolerated by chance, there is no alarm in an hour."""
+    alarms = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        reference = _reference(rng, 8, 0.5)
+
+        def value(now_s: float, rng: np.random.Generator = rng, reference: ServiceReference = reference) -> Placed:
+            placed = reference.placed(ServedBatch(0.02 * float(np.exp(0.5 * rng.standard_normal())), 1, "", 9), ALONE)
+            assert placed is not None
+            return placed
+
+        alarms += len(_run({_service(): value}, seconds=3600.0, every_s=4.0, settings=DriftSettings())[1])
+    assert alarms == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "spread", "batches"), [(1.5, 0.1, 60), (2.0, 0.2, 60), (0.5, 0.2, 60), (3.0, 0.6, 60)]
+)
+def test_service_times_that_moved_are_found_within_some_dozens_of_batches(
+    times: float, spread: float, batches: int
+) -> None:
+    delays = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        reference = _reference(rng, 60, spread)
+        others = {_service(number): lambda now_s: Placed.within(0.5, 0.4, 0.6, 0.0, 0.0) for number in range(1, 12)}
+
+        def value(now_s: float, rng: np.random.Generator = rng, reference: ServiceReference = reference) -> Placed:
+            factor = times if now_s >= 120.0 else 1.0
+            seconds = 0.02 * factor * float(np.exp(spread * rng.standard_normal()))
+            placed = reference.placed(ServedBatch(seconds, 1, "", 9), ALONE)
+            assert placed is not None
+            return placed
+
+        moved = _run({_service(): value, **others}, seconds=240.0, every_s=0.5, settings=DriftSettings())[1]
+        assert len(moved) >= 1
+        at_s, one = moved[0]
+        assert at_s >= 120.0
+        assert one.watch == _service()
+        assert one.since_s == pytest.approx(120.0, abs=15.0)
+        assert one.now / one.before == pytest.approx(times, rel=0.35)
+        delays.append((at_s - 120.0) / 0.5)
+    assert np.mean(delays) < batches
+
+
+def test_data_that_moved_is_found_within_a_hundred_audits() -> None:
+    delays = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        before = (rng.random(150) < 0.9).astype(float)
+        reference = AccuracyReference.of_scores(before, METRIC, tolerance=0.02, risk=0.001)
+
+        def value(now_s: float, rng: np.random.Generator = rng, reference: AccuracyReference = reference) -> Placed:
+            return reference.placed(float(rng.random() < (0.5 if now_s >= 300.0 else 0.9)))
+
+        watch = AccuracyWatch("one", "p")
+        moved = _run({watch: value}, seconds=900.0, every_s=2.0, settings=DriftSettings())[1]
+        at_s, one = moved[0]
+        assert at_s >= 300.0
+        assert one.now == pytest.approx(0.5, abs=0.2)
+        assert worse(one)
+        assert not worse(one, maximized=False)
+        delays.append((at_s - 300.0) / 2.0)
+    assert np.mean(delays) < 100
+
+
+def test_late_requests_are_found_within_minutes_and_a_short_burst_is_none() -> None:
+    watch = GoodputWatch("one")
+
+    def late(from_s: float, to_s: float) -> list[tuple[float, Moved]]:
+        values: dict[Watch, Callable[[float], Placed]] = {
+            watch: lambda now_s: placed_late(0.4 if from_s <= now_s < to_s else 0.03, 95.0)
+        }
+        return _run(values, seconds=1200.0, every_s=15.0, settings=DriftSettings())[1]
+
+    assert late(300.0, 345.0) == []
+    at_s, one = late(300.0, 1200.0)[0]
+    assert at_s - 300.0 <= 180.0
+    assert one.since_s == 300.0
+    assert worse(one)
+    assert "late requests of one: 40.0% now, 5.0% promised, since about " in one.reason
+
+
+def test_fewer_late_requests_than_may_be_are_nothing_to_tell() -> None:
+    values: dict[Watch, Callable[[float], Placed]] = {GoodputWatch("one"): lambda now_s: placed_late(0.0, 50.0)}
+    assert _run(values, seconds=5000.0, every_s=15.0, settings=DriftSettings())[1] == []
+
+
+def _bad(now_s: float) -> Placed:
+    return Placed.within(1.0, 0.1, 0.2, 0.0312, 0.0201)
+
+
+def test_it_is_told_once_until_it_was_measured_again() -> None:
+    watch, other, settings = _service(), _service(1), DriftSettings(false_alarm_every_s=100.0)
+    state = DriftState()
+    moved: list[Moved] = []
+    for number in range(40):
+        seen = [Seen(watch, float(number), _bad(0.0)), Seen(other, float(number), _bad(0.0))]
+        state, found = look(state, seen if number < 20 else seen[:1], float(number), settings)
+        moved += found
+    assert [one.watch for one in moved] == [watch, other]
+    state = forgotten(state, {watch: False})
+    assert set(state.watches) == {watch}
+    again: list[Moved] = []
+    for number in range(40, 80):
+        state, found = look(state, [Seen(watch, float(number), _bad(0.0))], float(number), settings)
+        again += found
+    assert [one.watch for one in again] == [watch]
+
+
+def test_looks_change_nothing_that_was_given() -> None:
+    settings = DriftSettings()
+    state, _ = look(DriftState(), [Seen(_service(), 0.0, _bad(0.0))], 0.0, settings)
+    capital = state.watches[_service()].detector.capital.copy()
+    for _ in range(3):
+        look(state, [Seen(_service(), 9.0, _bad(0.0))], 9.0, settings)
+    assert (state.watches[_service()].detector.capital == capital).all()
+
+
+def test_a_long_pause_is_saved_up_for_no_more_than_a_minute() -> None:
+    settings = DriftSettings()
+    state, _ = look(DriftState(), [Seen(_service(), 0.0, _bad(0.0))], 0.0, settings)
+    state, _ = look(state, [], 86_400.0, settings)
+    assert state.watches[_service()].earned_s == settings.saved_s
+
+
+def test_reasons_say_what_people_know() -> None:
+    since_s = datetime(2026, 3, 4, 14, 3).timestamp()
+    moved = Moved(_service(), since_s, 0.0312, 0.0201, 40)
+    assert moved.reason == "p0/denoise(strength=2) on edge: 31.2 ms now, 20.1 ms when profiled, since about 14:03"
+    moved = Moved(AccuracyWatch("one", "p"), since_s, 0.612, 0.9, 40)
+    assert moved.reason == "accuracy of one: 0.612 now, 0.9 when profiled, since about 14:03"

@@ -1,0 +1,131 @@
+"""The whole way: a computing engine, audits beside it, data that grows noisy, and a profile of what it is now."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from listening import Listening, configuration, item, plan
+
+from circinus.control.answers import ComputedAnswers
+from circinus.control.audit import Auditor, expected_agreements
+from circinus.control.drift import AccuracyWatch, Moved
+from circinus.control.live_items import LiveItems
+from circinus.control.reprofile import Reprofiled, reprofile
+from circinus.control.truths import DatasetTruths, Truths
+from circinus.control.watching import DriftWatch
+from circinus.operators import Item
+from circinus.serving import DesiredState, Mode, Request
+from circinus.serving.deploy import route_of
+from circinus.serving.engine import DesiredDeployment
+from circinus.serving.local.capacity import Machine
+from circinus.serving.local.engine import LocalEngine
+
+PLANS = {"one": [plan("small")], "other": [plan("large")]}
+LARGE_MACHINE = Machine(64.0, 2.0**40, 0)
+A_LOOK = 10
+"""Requests of each query from one look to the next."""
+
+
+def _desired(listening: Listening, share: float) -> DesiredState:
+    specification = listening.specification
+    assert specification.infrastructure is not None
+    pipeline = specification.pipelines["listen"]
+    deployments = {p.deployment_of(o.name): o.uses for its in PLANS.values() for p in its for o in pipeline.operators}
+    routes = [route_of(query, PLANS[query.name][0], pipeline, audited_share=share) for query in specification.queries]
+    return DesiredState(
+        Mode.REAL,
+        specification.infrastructure,
+        tuple(DesiredDeployment(d, uses, 1, 1.0, 2.0**20, 1.0) for d, uses in deployments.items()),
+        tuple(routes),
+        specification.module_paths,
+    )
+
+
+def _items(rng: random.Random, *, noisy: bool) -> list[Item]:
+    return [
+        item(rng.randrange(10**9), rng.uniform(0.27, 0.57) if noisy else rng.uniform(0, 0.5)) for _ in range(A_LOOK)
+    ]
+
+
+@dataclass
+class Loop:
+    """What a controller does with audits and drift, a look every ten seconds."""
+
+    listening: Listening
+    answers: ComputedAnswers
+    truths: Truths | None
+    live: LiveItems = field(default_factory=LiveItems)
+    moved: list[tuple[int, Moved]] = field(default_factory=list)
+    looks: int = 0
+
+    def __post_init__(self) -> None:
+        specification, profiles = self.listening.specification, self.listening.profiles
+        self.auditor = Auditor(specification, profiles, self.answers, self.truths)
+        pairs = self.auditor.pairs({"listen": [configuration("small"), configuration("large")]})
+        self.agreements = expected_agreements(specification, self.listening.store, pairs)
+        self.watch = DriftWatch(specification, PLANS, profiles, agreements=self.agreements)
+
+    async def look(self, engine: LocalEngine, items: list[Item]) -> None:
+        """After some requests of each query. How long operators take is not asked: the machine is busy."""
+        for query in PLANS:
+            await asyncio.gather(*(engine.submit(Request(query, one.key, one.value, 10.0)) for one in items))
+        now_s = 10.0 * self.looks
+        self.auditor.take((await engine.audits()).samples, now_s)
+        audited = await asyncio.to_thread(self.auditor.score, now_s, most=2 * A_LOOK)
+        assert audited.failures == ()
+        self.live.add(audited.items)
+        found = self.watch.look(now_s, now_s, await engine.status(), audited.scores)
+        self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyWatch)]
+        self.looks += 1
+
+    def measure_again(self) -> Reprofiled:
+        """As nothing else takes time, with a clock that stands still."""
+        specification, moved = self.listening.specification, [one for _, one in self.moved]
+        profiles, now_s = self.listening.profiles, 10.0 * self.looks
+        again = reprofile(
+            moved, specification, PLANS, profiles, self.live, self.answers, time_s=now_s, clock=lambda: 0.0
+        )
+        profiles = {**profiles, **again.profiles}
+        self.auditor.replanned(profiles)
+        self.watch.replanned(specification, PLANS, profiles, again.over(self.agreements), again.without_truth)
+        return again
+
+
+@pytest.mark.parametrize("truthful", [True, False])
+def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening, truthful: bool) -> None:
+    rng = random.Random(1)
+    quiet, noisy = ([_items(rng, noisy=noise) for _ in range(60)] for noise in (False, True))
+    truths = DatasetTruths({"listen": [one for its in (*quiet, *noisy) for one in its]}) if truthful else None
+
+    async def run(answers: ComputedAnswers) -> None:
+        loop, engine = Loop(listening, answers, truths), LocalEngine(LARGE_MACHINE)
+        try:
+            await engine.apply(_desired(listening, 0.5))
+            for its in quiet:
+                await loop.look(engine, its)
+            assert loop.moved == []
+            coming = iter(noisy)
+            while not loop.moved:
+                await loop.look(engine, next(coming))
+            ((noticed, moved),) = loop.moved
+            assert moved.watch == AccuracyWatch("one", "listen"), "the large model hears all the same"
+            assert noticed < 90
+            assert moved.since_s == pytest.approx(600.0, abs=100.0)
+            assert moved.before > 0.5 > moved.now
+            again = await asyncio.to_thread(loop.measure_again)
+            for its in coming:
+                await loop.look(engine, its)
+            assert len(loop.moved) == 1, "noise is what is usual now"
+        finally:
+            await engine.close()
+        assert again.without_truth == (frozenset() if truthful else {"listen"})
+        scores = {found.configuration: found.scores for found in again.profiles["listen"].configurations}
+        assert len(scores[configuration("small")]) >= 30
+        assert scores[configuration("small")].mean() == pytest.approx(0.1, abs=0.1)
+        assert scores[configuration("large")].mean() == 1.0
+
+    with ComputedAnswers(listening.specification) as answers:
+        asyncio.run(run(answers))

@@ -1,0 +1,154 @@
+"""Where live means stay as long as nothing moved: true of what was profiled, and not too wide."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from circinus.control.references import AccuracyReference, ServiceReference, placed_late, student_quantile
+from circinus.profiling import OperatorProfile
+from circinus.serving import ServedBatch
+from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
+
+LOCAL = HardwareClass(name="local")
+ALONE = Allocation(1.0, 1, 0.5)
+ERRORS = MetricSpec(name="errors", uses="m:errors", direction="minimize", range=(0.0, 2.0))
+RATIOS = {(1.0, 1): 1.0, (1.0, 4): 2.0, (2.0, 1): 1.0, (2.0, 4): 4.0}
+
+
+def _profile(service_s: np.ndarray, **changes: object) -> OperatorProfile:
+    values: dict[str, object] = {
+        "operator": "o",
+        "prefix": Configuration.of({"o": KnobValues()}),
+        "service_s": service_s,
+        "output_bytes": np.ones(len(service_s)),
+        "peak_memory_bytes": 1.0,
+        "load_s": 1.0,
+        "batch_ratio": RATIOS,
+        "measured_allocations": frozenset({(1.0, 1), (1.0, 4)}),
+    }
+    return OperatorProfile(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def _reference(service_s: np.ndarray, hardware: HardwareClass = LOCAL, **changes: object) -> ServiceReference:
+    found = ServiceReference.of(_profile(service_s, **changes), hardware, tolerance=0.2, risk=0.01)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("risk", "freedom", "expected"),
+    [
+        (0.05, 1, 6.3138),
+        (0.001, 2, 22.327),
+        (0.0001, 7, 7.0634),
+        (0.001, 8, 4.5008),
+        (0.00001, 29, 5.0855),
+        (0.001, 60, 3.2317),
+        (0.025, 200, 1.9719),
+        (0.001, 500, 3.1066),
+    ],
+)
+def test_students_distribution(risk: float, freedom: int, expected: float) -> None:
+    """Against tables (and scipy's `t.isf`)."""
+    assert student_quantile(risk, freedom) == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(("items", "spread"), [(8, 0.2), (8, 0.8), (30, 0.05), (60, 0.6)])
+def test_a_reference_is_seldom_wrong_and_never_certain(items: int, spread: float) -> None:
+    wrong, rng = 0, np.random.default_rng(1)
+    live_s = 0.02 * np.exp(spread * rng.standard_normal(3000))
+    for _ in range(200):
+        reference = _reference(0.02 * np.exp(spread * rng.standard_normal(items)))
+        placed = [reference.placed(ServedBatch(float(s), 1, "", 9), ALONE) for s in rng.choice(live_s, 300)]
+        worth = np.mean([p.worth for p in placed if p is not None], axis=0)
+        wrong += bool((worth > reference.fair).any())
+        assert reference.fair[0] < 1
+    assert wrong <= 6  # of 4 that are promised without any tolerance; it makes them fewer
+
+
+def test_from_a_few_items_less_is_concluded() -> None:
+    rng = np.random.default_rng(2)
+    service_s = 0.02 * np.exp(0.2 * rng.standard_normal(256))
+    fair = [_reference(service_s[:n]).fair[0] for n in (8, 30, 256)]
+    assert fair[0] > fair[1] > fair[2]
+    assert ServiceReference.of(_profile(service_s[:7]), LOCAL, tolerance=0.2, risk=0.01) is None
+
+
+def test_times_are_those_of_the_hardware_and_of_what_was_learnt() -> None:
+    service_s = 0.02 * np.exp(0.1 * np.random.default_rng(3).standard_normal(40))
+    hardware = HardwareClass(name="half", relative_speed=0.5, relative_speed_bounds=(0.4, 0.6))
+    corrected = {"corrections": {("half", 0.4): 1.5}}
+    plain, learnt = _reference(service_s, hardware), _reference(service_s, hardware, **corrected)
+    assert plain.expected_s == pytest.approx(service_s.mean() / 0.4)
+    assert learnt.expected_s == pytest.approx(1.5 * plain.expected_s)
+    assert learnt.fair == pytest.approx(plain.fair)
+    # Faster than promised by as much as the hardware may be is not faster.
+    certain = _reference(service_s, HardwareClass(name="half", relative_speed=0.4))
+    assert plain.fair[1] > certain.fair[1]
+    assert plain.fair[0] == pytest.approx(certain.fair[0])
+
+
+def test_batches_are_compared_with_batches() -> None:
+    reference = _reference(np.full(20, 0.02))
+    four = reference.placed(ServedBatch(0.04, 4, "", 9), Allocation(1.0, 4, 0.5))
+    two = reference.placed(ServedBatch(0.02 * (1 + 1 / 3), 2, "", 9), Allocation(1.0, 4, 0.5))
+    assert four is not None
+    assert two is not None
+    assert (four.shown, two.shown) == pytest.approx((0.02, 0.02))
+    assert reference.placed(ServedBatch(0.04, 4, "", 9), Allocation(2.0, 4, 0.5)) is None, "not with so many CPUs"
+    few = _reference(np.full(20, 0.02), measured_allocations=frozenset({(1.0, 4)}))
+    assert few.placed(ServedBatch(0.02, 1, "", 9), Allocation(1.0, 4, 0.5)) is None, "not batches of so few"
+
+
+def test_batches_of_unequal_items_are_nothing_that_moved() -> None:
+    """A mean of four is greater, in logarithms, than four logarithms are in the mean."""
+    rng = np.random.default_rng(4)
+    reference = _reference(0.02 * np.exp(0.8 * rng.standard_normal(2000)))
+    items_s = 0.02 * np.exp(0.8 * rng.standard_normal((3000, 4)))
+    placed = [reference.placed(ServedBatch(float(s.mean()) * 2.0, 4, "", 9), Allocation(1.0, 4, 0.5)) for s in items_s]
+    worth = np.mean([p.worth for p in placed if p is not None], axis=0)
+    fair = np.mean([p.fair for p in placed if p is not None], axis=0)
+    assert (worth <= fair).all()
+
+
+@pytest.mark.parametrize(("times", "side"), [(2.0, 0), (0.5, 1)])
+def test_what_takes_twice_or_half_as_long_is_outside(times: float, side: int) -> None:
+    reference = _reference(0.02 * np.exp(0.2 * np.random.default_rng(5).standard_normal(60)))
+    placed = reference.placed(ServedBatch(0.02 * times, 1, "", 9), ALONE)
+    assert placed is not None
+    assert placed.worth[side] > 1.5 * placed.fair[side]
+    assert placed.worth[1 - side] < placed.fair[1 - side]
+
+
+def test_accuracy_is_as_sure_as_its_scores_and_in_the_units_of_the_metric() -> None:
+    rng = np.random.default_rng(6)
+    scores = rng.uniform(0.2, 0.4, 400)
+    reference = AccuracyReference.of_scores(scores, ERRORS, tolerance=0.05, risk=0.01)
+    least, most = (2.0 * side for side in (reference.least, reference.most))
+    assert least < 0.3 - 0.1
+    assert most > 0.3 + 0.1  # a twentieth of the range
+    assert most - least < 0.5
+    placed = reference.placed(0.5)
+    assert placed.worth == pytest.approx((0.25, 0.75))
+    assert (placed.shown, placed.expected) == (0.5, pytest.approx(scores.mean()))
+    few = AccuracyReference.of_scores(scores[:8], ERRORS, tolerance=0.05, risk=0.01)
+    assert few.most > reference.most
+
+
+def test_through_anothers_answers_less_is_known() -> None:
+    """Errors of 30 % against the truth are between 20 % and 40 % against answers that are themselves 10 % off."""
+    rng = np.random.default_rng(7)
+    scores, others = rng.uniform(0.25, 0.35, 4000), rng.uniform(0.05, 0.15, 4000)
+    found = AccuracyReference.through(scores, others, ERRORS, tolerance=0.0, risk=0.01)
+    assert 2 * found.least == pytest.approx(0.2, abs=0.03)
+    assert 2 * found.most == pytest.approx(0.4, abs=0.03)
+
+
+def test_as_many_may_be_late_as_the_objective_says() -> None:
+    placed = placed_late(0.3, 95.0)
+    assert placed.fair[0] == pytest.approx(0.05)
+    assert placed.worth[0] == 0.3
+    assert math.isclose(placed.expected, 0.05)

@@ -1,0 +1,239 @@
+"""What moved is measured again, really, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from listening import Listening, configuration, item, plan
+
+from circinus.control.answers import ComputedAnswers, RecordedAnswers
+from circinus.control.drift import AccuracyWatch, GoodputWatch, Moved, ServiceWatch
+from circinus.control.live_items import LiveItem, LiveItems
+from circinus.control.references import ServiceReference
+from circinus.control.remeasuring import Remeasured, remeasured
+from circinus.control.reprofile import Reprofiled, reprofile
+from circinus.estimation.corrections import LEAST_FACTOR
+from circinus.operators import Item
+from circinus.planning import plan_query
+from circinus.profiling import ConfigurationProfile, Machine, PipelineProfile, load_dataset
+from circinus.profiling.wire import packed
+from circinus.spec import AccuracySlo, Configuration, Network, Slos, prefix
+
+PLANS = {"one": [plan("small"), plan("large")], "other": [plan("small", pool="slow")]}
+SMALL, LARGE = configuration("small"), configuration("large")
+NOW_S = 1_790_000_000.0
+NOISY = [item(100 + number, 0.25 + number / 64) for number in range(24)]
+"""The large model hears the first 23 of them, the small one four."""
+
+
+@pytest.fixture(scope="module")
+def computed(listening: Listening) -> Iterator[ComputedAnswers]:
+    with ComputedAnswers(listening.specification) as answers:
+        yield answers
+
+
+def _live(items: Iterable[Item], *, truthful: bool, time_s: float = NOW_S) -> LiveItems:
+    found = LiveItems()
+    against = None if truthful else LARGE
+    found.add(LiveItem("listen", i.key, packed(i.value), i.truth, against, time_s) for i in items)
+    return found
+
+
+def _of(profile: PipelineProfile, wanted: Configuration) -> ConfigurationProfile:
+    return next(found for found in profile.configurations if found.configuration == wanted)
+
+
+def _service(listening: Listening, wanted: Configuration, times: float, hardware: str = "local") -> Moved:
+    pipeline = listening.specification.pipelines["listen"]
+    speed = {"local": 1.0, "half": 0.45}[hardware]
+    before_s = float(_of(listening.profile, wanted).operators["hear"].service_s.mean()) / speed
+    watch = ServiceWatch("listen", "hear", prefix(pipeline, wanted, "hear"), hardware)
+    return Moved(watch, NOW_S - 60.0, times * before_s, before_s, 400)
+
+
+def _reprofile(
+    moved: Sequence[Moved], listening: Listening, answers: ComputedAnswers | RecordedAnswers, live: LiveItems
+) -> Reprofiled:
+    clock = iter(range(10**6))
+    return reprofile(
+        moved,
+        listening.specification,
+        PLANS,
+        listening.profiles,
+        live,
+        answers,
+        time_s=NOW_S,
+        clock=lambda: next(clock) * 1e-3,
+    )
+
+
+ACCURACY = Moved(AccuracyWatch("one", "listen"), NOW_S - 60.0, 0.2, 0.6, 50)
+
+
+def test_times_that_moved_become_factors_of_that_operator_there(
+    listening: Listening, computed: ComputedAnswers
+) -> None:
+    found = _reprofile([_service(listening, SMALL, 3.0)], listening, computed, LiveItems())
+    profile = found.profiles["listen"]
+    local, half = (listening.specification.infrastructure.pool(name).hardware for name in ("edge", "slow"))  # type: ignore[union-attr]
+    hear, before = _of(profile, SMALL).operators["hear"], _of(listening.profile, SMALL).operators["hear"]
+    assert hear.correction(local) == pytest.approx(3.0, rel=0.1)
+    assert (hear.service_s == before.service_s).all(), "what was measured is not changed"
+    assert hear.correction(half) == 1.0
+    assert _of(profile, SMALL).operators["denoise"].correction(local) == 1.0
+    other = _of(profile, LARGE).operators["hear"].correction(local)
+    assert 1.5 < other < 3.0, "other models are slower, too, but less surely"
+    assert _of(profile, configuration("small", 2)).operators["hear"].correction(local) == hear.correction(local)
+    (observation,) = found.observations
+    assert (observation.operator, observation.hardware_class, observation.mode) == ("hear", "local", "real")
+    assert np.exp(observation.log_ratio) == pytest.approx(3.0)
+    assert found.waits == ()
+    assert "3 times" in found.notes[0]
+
+
+def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: ComputedAnswers) -> None:
+    infrastructure = listening.specification.infrastructure
+    assert infrastructure is not None
+    hardware = infrastructure.pool("slow").hardware
+    moved = _service(listening, SMALL, 2.5, "half")
+    profile = _reprofile([moved], listening, computed, LiveItems()).profiles["listen"]
+    again = ServiceReference.of(_of(profile, SMALL).operators["hear"], hardware, tolerance=0.2, risk=0.01)
+    assert again is not None
+    assert again.expected_s == pytest.approx(moved.now, rel=0.1)
+
+
+def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, computed: ComputedAnswers) -> None:
+    corrected = [
+        replace(
+            found,
+            operators={
+                name: replace(o, corrections={("local", 1.0): 2.0, ("other", 1.0): 1.7})
+                for name, o in found.operators.items()
+            },
+        )
+        for found in listening.profile.configurations
+    ]
+    profile = replace(listening.profile, configurations=tuple(corrected))
+    moved = _service(listening, SMALL, 0.6)  # of the seconds as profiled, whatever was expected
+    found = _reprofile([moved], replace(listening, profile=profile), computed, LiveItems()).profiles["listen"]
+    corrections = _of(found, SMALL).operators["hear"].corrections
+    assert corrections["local", 1.0] == pytest.approx(max(0.6, LEAST_FACTOR), rel=0.1)
+    assert corrections["other", 1.0] == 1.7
+    assert _of(found, SMALL).operators["denoise"].corrections["local", 1.0] == 2.0
+
+
+def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
+    listening: Listening, computed: ComputedAnswers
+) -> None:
+    live = _live(NOISY, truthful=True)
+    live.add(_live([item(7, 0.1)], truthful=True, time_s=NOW_S - 3600.0).since("listen", 0.0))
+    found = _reprofile([ACCURACY], listening, computed, live)
+    profile = found.profiles["listen"]
+    assert {c.configuration for c in profile.configurations} == {SMALL, LARGE}
+    small, large = _of(profile, SMALL), _of(profile, LARGE)
+    assert len(small.items) == len(large.items) == 24
+    assert small.scores.mean() == pytest.approx(4 / 24)
+    assert large.scores.mean() == pytest.approx(23 / 24)
+    assert small.accuracy.lower < 4 / 24 < small.accuracy.upper < 0.6
+    assert large.accuracy.lower > small.accuracy.upper
+    assert profile.dataset_fingerprint != listening.profile.dataset_fingerprint
+    assert (profile.risk, profile.unmeasured) == (listening.profile.risk, 2)
+    assert len(profile.usable) == 2
+    for one in profile.configurations:
+        before = _of(listening.profile, one.configuration)
+        assert sorted(one.input_bytes) == sorted(len(packed(i.value)) for i in NOISY)
+        for name, operator in one.operators.items():
+            assert operator.service_s.shape == operator.output_bytes.shape == (24,)
+            assert (operator.service_s > 0).all()
+            assert operator.batch_ratio == before.operators[name].batch_ratio
+            assert operator.load_s == before.operators[name].load_s
+    assert found.observations == ()
+    assert found.without_truth == frozenset()
+    before_s = {("listen", SMALL, LARGE): np.ones(40), ("elsewhere", SMALL, LARGE): np.ones(3)}
+    expected = found.over(before_s)
+    assert expected["elsewhere", SMALL, LARGE].sum() == 3
+    assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
+    assert "2 configurations on 24 items" in found.notes[0]
+
+
+def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: ComputedAnswers) -> None:
+    profile = _reprofile([ACCURACY], listening, computed, _live(NOISY, truthful=True)).profiles["listen"]
+    slos = Slos(accuracy=AccuracySlo(threshold=0.4))
+    query = listening.specification.queries[0].model_copy(update={"slos": slos})
+    infrastructure = listening.specification.infrastructure
+    assert infrastructure is not None
+    pipeline, network = listening.specification.pipelines["listen"], Network(infrastructure)
+    for measured, expected in ((listening.profile, {SMALL, LARGE}), (profile, {LARGE})):
+        found = plan_query(query, pipeline, measured, network)
+        good = {one.plan.configuration for one in found.candidates}
+        assert good, "some plan keeps it"
+        assert good <= expected | {configuration("small", 2), configuration("large", 2)}
+        assert (SMALL in good) == (SMALL in expected)
+
+
+def test_without_truths_answers_of_the_most_accurate_stand_for_them(
+    listening: Listening, computed: ComputedAnswers
+) -> None:
+    wrong = [replace(i, truth=-99) for i in NOISY]  # what stood for the truth when they were audited is not used
+    again = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False))
+    profile = again.profiles["listen"]
+    assert again.without_truth == {"listen"}
+    assert again.agreements["listen", SMALL, LARGE].tolist() == _of(profile, SMALL).scores.tolist()
+    assert _of(profile, SMALL).scores.mean() == pytest.approx(5 / 24), "and what both do not hear they agree on"
+    assert _of(profile, LARGE).scores.mean() == 1.0
+
+
+def test_too_few_items_are_waited_for(listening: Listening, computed: ComputedAnswers) -> None:
+    found = _reprofile([ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
+    assert found.profiles == {}
+    assert found.data_moved == frozenset()
+    assert found.waits == ("listen: found 7 items that came since, expected 8",)
+
+
+def test_an_item_that_fails_is_left_out(listening: Listening, computed: ComputedAnswers) -> None:
+    bad = Item("bad", {"word": -1, "noise": 0.1}, 0)
+    profile = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:9]], truthful=True)).profiles["listen"]
+    assert _of(profile, SMALL).items.tolist() == _of(profile, LARGE).items.tolist()
+    assert len(_of(profile, SMALL).items) == 9
+    found = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:7]], truthful=True))
+    assert "no word" in found.waits[0]
+
+
+def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, computed: ComputedAnswers) -> None:
+    pipeline, ticks = listening.specification.pipelines["listen"], iter(range(10**6))
+    items = _live(NOISY, truthful=True).since("listen", 0.0)
+    found = remeasured(
+        listening.profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(ticks)), budget_s=0.5
+    )
+    assert isinstance(found, Remeasured)
+    assert len(_of(found.profile, SMALL).items) == 8
+    assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE}, "the most accurate as well"
+
+
+def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: ComputedAnswers) -> None:
+    elsewhere = replace(listening.profile, machine=Machine("another", 128))
+    found = _reprofile([ACCURACY], replace(listening, profile=elsewhere), computed, _live(NOISY, truthful=True))
+    assert found.profiles == {}
+    assert "another" in found.waits[0]
+
+
+def test_in_a_replay_recordings_of_the_new_items_are_taken(listening: Listening) -> None:
+    pipeline = listening.specification.pipelines["listen"]
+    came = load_dataset(pipeline, listening.specification.module_paths).items[20:32]
+    live = LiveItems()
+    live.add(LiveItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
+    recorded = RecordedAnswers(listening.specification, listening.store)
+    profile = _reprofile([ACCURACY], listening, recorded, live).profiles["listen"]
+    small, before = _of(profile, SMALL), _of(listening.profile, SMALL)
+    places = [int(np.flatnonzero(before.items == number)[0]) for number in range(20, 32)]
+    hear, recorded_s = small.operators["hear"], before.operators["hear"].service_s[places]
+    found = sorted(zip(hear.service_s.tolist(), small.scores.tolist(), strict=True))
+    assert found == sorted(zip(recorded_s.tolist(), before.scores[places].tolist(), strict=True))
+
+
+def test_of_late_requests_nothing_is_measured(listening: Listening, computed: ComputedAnswers) -> None:
+    moved = Moved(GoodputWatch("one"), NOW_S, 0.5, 0.1, 8)
+    assert _reprofile([moved], listening, computed, _live(NOISY, truthful=True)) == Reprofiled({})
