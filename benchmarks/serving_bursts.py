@@ -14,9 +14,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.results import Figure
-from benchmarks.serving_scene import PEAK, Scene
+from benchmarks.serving_scene import APPLIED, PEAK, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
-from circinus.control.controller import APPLIED, STEP, Controller
+from circinus.control.controller import Controller
 from circinus.control.records import ControlRecords, Event
 from circinus.control.standby import Standby
 from circinus.matching import Matching, SizedDeployment

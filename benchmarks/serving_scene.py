@@ -24,6 +24,8 @@ from circinus.serving import DesiredState, Mode
 from circinus.serving.deploy import desired_state
 from circinus.spec.document import load_specification
 
+STEP, APPLIED, BEGAN = "step", "applied", "began"
+"""Kinds of events, as `circinus serve --json` says them."""
 PEAK = 5.0
 """Times the planned rates that come in a burst."""
 _ACCURATE_S = 0.05
