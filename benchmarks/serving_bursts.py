@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.results import Figure
-from benchmarks.serving_scene import APPLIED, PEAK, STEP, Scene
+from benchmarks.serving_scene import APPLIED, PEAK, PIPELINE, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
 from circinus.control.controller import Controller
 from circinus.control.records import ControlRecords, Event
@@ -220,7 +220,7 @@ def burst_of(
     counted = within(answers, _BEGIN_S, _BEGIN_S + BURST_S + AFTER_S)
     opened = scene.opened
     measured = measure_queries(
-        opened.specification, opened.plan_set.matching, counted, {"mend": scene.items}, BURST_S + AFTER_S, _BEGIN_S
+        opened.specification, opened.plan_set.matching, counted, {PIPELINE: scene.items}, BURST_S + AFTER_S, _BEGIN_S
     )
     first = [event.time_s - began_s - _BEGIN_S for event in steps if event.time_s >= began_s + _BEGIN_S]
     return Burst(
@@ -259,12 +259,13 @@ def burst_figures(found: Sequence[Burst]) -> list[Figure]:
             Figure(f"the whole {_END_S:g} s around it, in time: {way}", overall, None, "higher", "of requests"),
         ]  # fmt: skip
     ladders = by_way[LADDER]
-    first = [one.first_step_s for one in ladders if one.first_step_s is not None]
+    first_s = [one.first_step_s for one in ladders if one.first_step_s is not None]
     figures += [
         Figure("steps on ladders", float(np.median([one.steps for one in ladders])), None, "lower", "steps"),
-        Figure("from the begin of the burst to the first step down", float(np.median(first or [np.inf])), None, "lower",
-               "s", "the controller looks every 0.25 s"),
         Figure("requests that failed in bursts", float(sum(one.failed for one in found)), 0.0, "lower", "requests",
                f"of {sum(one.requests for one in found)}"),
     ]  # fmt: skip
+    if first_s:
+        name, note = "from the begin of the burst to the first step down", "the controller looks every 0.25 s"
+        figures.append(Figure(name, float(np.median(first_s)), None, "lower", "s", note))
     return figures
