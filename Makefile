@@ -44,7 +44,7 @@ bench-matching: $(READY)  ## many queries matched by prices against other planne
 bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations, real engines; results in benchmarks/results
 	$(BIN)/python -m benchmarks.truth
 
-bench-serving: $(READY)  ## what engines add to operators, and plans changed under load; results in benchmarks/results
+bench-serving: $(READY)  ## what engines add; plans changed, bursts, kills under load; results in benchmarks/results
 	$(BIN)/python -m benchmarks.serving
 
 bench: $(READY)  ## every benchmark; results in benchmarks/results

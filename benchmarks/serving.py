@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 
-from benchmarks.results import print_figures, write_results
+from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.serving_bursts import bursts
 from benchmarks.serving_changes import changes
 from benchmarks.serving_hops import HopOptions, hops
+from benchmarks.serving_kills import kills
+from benchmarks.serving_lost_node import lost_nodes
+from benchmarks.serving_scene import Scene, prepared
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
+PARTS = ("hops", "changes", "bursts", "kills", "lost-node")
+
+
+Found = tuple[list[Figure], list[dict[str, Any]]]
 
 
 def main() -> None:
-    """Run all parts."""
+    """Run all parts, or some."""
+    chosen = _options()
+    console, began_s = Console(), perf_counter()
+    figures: list[Figure] = []
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="circinus-serving-") as folder:
+        scene = cache(lambda: prepared(Path(folder)))
+        for name, part in _parts(chosen, scene, console).items():
+            if name in chosen.without:
+                continue
+            console.rule(name)
+            more, more_rows = part()
+            figures, rows = [*figures, *more], [*rows, *more_rows]
+    print_figures(figures, console)
+    wall_s = perf_counter() - began_s
+    path = write_results("serving", figures=figures, rows=rows, seeds=[chosen.seed], wall_s=wall_s)
+    console.print(f"written to {path.relative_to(ROOT)} in {duration(wall_s)}", highlight=False)
+
+
+def _parts(chosen: argparse.Namespace, scene: Callable[[], Scene], console: Console) -> dict[str, Callable[[], Found]]:
+    return {
+        "hops": lambda: hops(HopOptions(chosen.requests, chosen.repeats), console),
+        "changes": lambda: changes(chosen.repeats, console),
+        "bursts": lambda: bursts(scene(), chosen.repeats, console),
+        "kills": lambda: kills(scene(), chosen.kills, chosen.seed, console),
+        "lost-node": lambda: lost_nodes(chosen.repeats, console),
+    }
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--requests", type=int, default=400, help="one by one, of every way to run the pipeline")
     parser.add_argument("--repeats", type=int, default=3, help="of everything, of which medians are given")
-    chosen = parser.parse_args()
-    console, began_s = Console(), perf_counter()
-    figures, rows = hops(HopOptions(chosen.requests, chosen.repeats), console)
-    more, more_rows = changes(chosen.repeats, console)
-    figures, rows = [*figures, *more], [*rows, *more_rows]
-    print_figures(figures, console)
-    wall_s = perf_counter() - began_s
-    path = write_results("serving", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(wall_s)}", highlight=False)
+    parser.add_argument("--kills", type=int, default=20, help="of controllers, and of replicas")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed")
+    parser.add_argument(
+        "--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

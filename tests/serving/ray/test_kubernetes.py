@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from circinus.serving.conformance_states import Step, chain
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 
+KUBERNETES = "1.34"
 DESIRED = chain("q", Step("start", "add", replicas=2), Step("next", "add", after=("start",), pool="far"))
 
-# Fields of the API reference of KubeRay 1.5, `ray.io/v1`: those that a RayService with its own cluster may have.
+# Which fields there are, of which types, and which are required: as in KubeRay's published definition of `ray.io/v1`,
+# helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay at commit 02a80a6f, for the parts that
+# a RayService with its own cluster may have here. Pods are held to the schema that Kubernetes publishes, below.
 _POD = {
     "type": "object",
     "required": ["spec"],
-    "properties": {"spec": {"type": "object"}},
+    "properties": {"spec": {"type": "object", "required": ["containers"]}},
     "additionalProperties": True,
 }
 _PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -34,7 +38,7 @@ SCHEMA = {
         "kind": {"const": "RayService"},
         "metadata": {
             "type": "object",
-            "properties": {"name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}},
+            "properties": {"name": {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$", "maxLength": 47}},
         },
         "spec": {
             "type": "object",
@@ -98,6 +102,42 @@ def test_it_has_the_fields_of_the_api() -> None:
 
     jsonschema.validate(_rendered(), SCHEMA)
     jsonschema.validate(_rendered(name="mine", namespace="there", ray_version="2.60.0"), SCHEMA)
+
+
+def test_its_pods_are_what_kubernetes_takes() -> None:
+    import kubernetes_validate
+
+    cluster = _rendered()["spec"]["rayClusterConfig"]
+    templates = [group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    for template in templates:
+        kubernetes_validate.validate(_pod_template(template), KUBERNETES, strict=True)
+        for container in template["spec"]["containers"]:
+            for amounts in container["resources"].values():  # the schema takes any text
+                assert all(re.fullmatch(r"[0-9]+(m|[KMGT]i)?", amount) for amount in amounts.values())
+    templates[0]["spec"]["containers"][0]["resources"]["limit"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError, match="limit"):
+        kubernetes_validate.validate(_pod_template(templates[0]), KUBERNETES, strict=True)
+
+
+def _pod_template(template: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "any"}, "template": template}
+
+
+@pytest.mark.parametrize("name", ["Mine", "9lives", "a_b", "a-", "", "a" * 48])
+def test_a_name_that_kuberay_refuses_is_refused(name: str) -> None:
+    with pytest.raises(ServingError, match="expected a name of at most 47"):
+        ray_service(DESIRED, Manifest("image:1", name))
+
+
+def test_a_pool_whose_name_no_pod_can_have_is_refused() -> None:
+    infrastructure = DESIRED.infrastructure
+    pools = tuple(
+        pool.model_copy(update={"name": "far_1"}) if pool.name == "far" else pool for pool in infrastructure.pools
+    )
+    desired = chain("q", Step("start", "add"), Step("next", "add", after=("start",), pool="far_1"))
+    desired = replace(desired, infrastructure=infrastructure.model_copy(update={"pools": pools}))
+    with pytest.raises(ServingError, match="pool far_1"):
+        ray_service(desired, Manifest("image:1"))
 
 
 def test_its_applications_are_those_that_ray_serve_takes() -> None:

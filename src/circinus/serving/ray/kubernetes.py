@@ -1,11 +1,13 @@
 """A desired state as manifests of KubeRay (API `ray.io/v1`), for clusters on Kubernetes.
 
-Sources: KubeRay's API reference, and its guide to the configuration of a RayCluster.
+Sources: KubeRay's API reference, its guide to the configuration of a RayCluster, the published schema of its resources,
+and what its operator checks before it takes one (`ray-operator/controllers/ray/utils/validation.go`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -27,6 +29,8 @@ from circinus.spec import Pool
 _PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
 _HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4
 _MIB = 2**20
+_LONGEST_NAME = 47
+"""KubeRay appends to it, and services are called after the result."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     """The RayService that runs `desired`: a group of workers for each pool that it uses, and a head without work.
 
     Raises:
-        ServingError: the state contradicts itself, or replays.
+        ServingError: the state contradicts itself, or replays, or a name is none on Kubernetes.
     """
     check_state(desired)
+    _check_name(manifest.name)
     if desired.mode is not Mode.REAL:
         raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
     settings = replace(RaySettings(), http_host="0.0.0.0", http_port=_PORTS["serve"])
@@ -57,6 +62,8 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     used = {wanted.deployment.pool for wanted in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}
     pools = [pool for pool in desired.infrastructure.pools if pool.name in used]
+    for group in pools:
+        _check_pool(group.name)
     cluster = {
         **({"rayVersion": manifest.ray_version} if manifest.ray_version else {}),
         "headGroupSpec": {
@@ -91,6 +98,23 @@ def as_yaml(document: Mapping[str, Any]) -> str:
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _LONGEST_NAME or re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) is None:
+        raise ServingError(
+            f"found name {name!r} of a RayService, expected a name of at most {_LONGEST_NAME} lowercase letters, "
+            "digits and `-` that begins with a letter and ends with a letter or digit"
+        )
+
+
+def _check_pool(name: str) -> None:
+    """Pods of a group are called after it, and nodes have it as a label."""
+    if re.fullmatch("[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?", name) is None:
+        raise ServingError(
+            f"pool {name}: found a name that pods cannot have, expected letters, digits and `-`, "
+            "with a letter or digit at both ends"
+        )
 
 
 def _workers(pool: Pool, manifest: Manifest) -> dict[str, Any]:

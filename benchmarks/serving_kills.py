@@ -1,0 +1,268 @@
+"""The controller, and single replicas, are killed while requests come: what is lost, doubled or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.results import Figure
+from benchmarks.serving_replica_kills import replica_kills
+from benchmarks.serving_scene import BEGAN, PEAK, STEP, Scene
+from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests
+from circinus.control.controlled import Controlled
+from circinus.control.ladder_policy import LadderState
+from circinus.control.records import ControlRecords, Event
+from circinus.serving import DesiredState, EngineStatus
+from circinus.serving.local.client import LocalEngineClient, start_daemon
+from circinus.serving.local.fine_timers import new_event_loop
+from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.state_file import desired_fingerprint
+
+_CYCLE = (Phase(4.0, PEAK), Phase(22.0, 0.8))
+"""Again and again: down the ladders, and long enough calm to come up again."""
+_DWELL_S = 2.0
+_MOST_ALIVE_S = 6.0
+"""A controller is killed within so many seconds from when it began."""
+_AFTER_STEP_S = 0.03
+"""Every other one is killed so soon after a step was decided: then it is being brought about."""
+_STEP_PATIENCE_S = 20.0
+_RETRY_S = 0.5
+_QUIET_S = 120.0
+"""How long it may take, without requests, until all is as planned again."""
+
+
+@dataclass
+class _Seen:
+    """What was seen of engine and controllers."""
+
+    killed_s: list[float] = field(default_factory=list)
+    """Seconds since 1970."""
+    answers: list[Answer] = field(default_factory=list)
+    orphans: int = 0
+    same: bool = False
+    """Whether the engine runs at the end what is kept."""
+    away: int = 0
+    """Queries that are not on their plans at the end, when nothing has come for long."""
+
+
+class _Controllers:
+    """`circinus serve`, one process after the other."""
+
+    def __init__(self, scene: Scene, run_folder: Path, records: Path) -> None:
+        options = ["--mode", "replay", "--json", "--standby", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
+        files = ["--run-dir", str(run_folder), "--records", str(records)]
+        self._command = [sys.executable, "-m", "circinus", "serve", str(scene.plan_file), *options, *files]
+        self._folder = scene.folder
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._steps = asyncio.Event()
+        self._began = asyncio.Event()
+
+    async def start(self) -> None:
+        """Again and again until one has the lease."""
+        while True:
+            self._began.clear()
+            process = await asyncio.create_subprocess_exec(
+                *self._command, cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            )
+            self._process, self._reading = process, asyncio.create_task(self._read(process))
+            began = asyncio.create_task(self._began.wait())
+            await asyncio.wait({began, self._reading}, return_when=asyncio.FIRST_COMPLETED)
+            began.cancel()
+            if self._began.is_set():
+                return
+            await process.wait()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            if not line.startswith(b'{"'):
+                continue  # of why it ended
+            kind = json.loads(line)["kind"]
+            if kind == BEGAN:
+                self._began.set()
+            if kind == STEP:
+                self._steps.set()
+
+    async def step(self) -> None:
+        """Wait until one more step was decided."""
+        self._steps.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._steps.wait(), _STEP_PATIENCE_S)
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send the process that runs a signal, and wait until it has ended."""
+        assert self._process is not None
+        assert self._reading is not None
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+        await self._process.wait()
+        await self._reading
+
+
+def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
+    """Steps taken twice: they do not begin where the query stood, or lead nowhere, or events are out of order.
+
+    Args:
+        events: as they were kept, of all controllers.
+        first: query -> the rung that it began on.
+    """
+    stands, last, found = dict(first), 0, 0
+    for event in events:
+        found += event.number <= last
+        last = event.number
+        if event.kind != STEP:
+            continue
+        begin, end = event.details["from"], event.details["to"]
+        found += begin != stands[event.subject] or end == begin
+        stands[event.subject] = end
+    return found
+
+
+def without_controller_s(killed_s: Sequence[float], events: Sequence[Event]) -> list[float]:
+    """For each moment at which one was killed, how long it took until the next one began; both since 1970."""
+    began = sorted(event.time_s for event in events if event.kind == BEGAN)
+    return [next(moment for moment in began if moment > killed) - killed for killed in killed_s]
+
+
+def kept_ladders(state: str) -> dict[str, LadderState]:
+    """Where queries stand, of what a controller keeps."""
+    return {name: LadderState(rung, chosen) for name, (rung, chosen) in json.loads(state)["ladders"].items()}
+
+
+def differences(desired: DesiredState, status: EngineStatus) -> int:
+    """Deployments that run and shall not, that shall and do not run, or in another size."""
+    wanted = {found.deployment: found.replicas for found in desired.deployments}
+    runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+    return sum(wanted.get(deployment) != runs.get(deployment) for deployment in wanted.keys() | runs.keys())
+
+
+def kills(scene: Scene, count: int, seed: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """Controllers first, then replicas."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        figures, rows = runner.run(_controller_kills(scene, count, seed, console))
+    more, more_rows = replica_kills(scene.folder / "replicas", count, seed, console)
+    return [*figures, *more], [*rows, *more_rows]
+
+
+async def _controller_kills(
+    scene: Scene, count: int, seed: int, console: Console
+) -> tuple[list[Figure], list[dict[str, Any]]]:
+    run_folder, records_file = scene.folder / "kills", scene.folder / "kills.sqlite"
+    controlled = scene.controlled(_DWELL_S)
+    engine = start_daemon(run_folder)
+    seen, stop = _Seen(), asyncio.Event()
+    controllers = _Controllers(scene, run_folder, records_file)
+    try:
+        await controllers.start()
+        at_first = desired_fingerprint(controlled.desired(controlled.at_first()))
+        await _until_state(engine, at_first)
+        load = asyncio.create_task(_keep_sending(engine, scene, seen, stop))
+        await _keep_killing(engine, controlled, controllers, seen, count, np.random.default_rng(seed))
+        stop.set()
+        await load
+        await _until_state(engine, at_first)
+        await controllers.end(signal.SIGTERM)
+        status = await engine.status()
+    finally:
+        stop.set()
+        with suppress(ProcessLookupError):
+            await controllers.end(signal.SIGKILL)
+        await engine.close()
+    records = ControlRecords(records_file)
+    kept, events = records.state(), records.events(most=100_000)
+    records.close()
+    assert kept is not None
+    stand = kept_ladders(kept)
+    last = controlled.desired(stand)
+    seen.orphans += differences(last, status)
+    seen.same = desired_fingerprint(last) == status.state
+    seen.away = sum(state.rung != state.chosen for state in stand.values())
+    return _kill_figures(controlled, seen, events, console)
+
+
+async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, stop: asyncio.Event) -> None:
+    """One cycle after the other, whether or not the last one's requests are all answered."""
+    cycle_s = sum(phase.duration_s for phase in _CYCLE)
+    tasks: list[asyncio.Task[list[Answer]]] = []
+    while not stop.is_set():
+        arrivals = phased_arrivals(scene.rates_per_s, _CYCLE, len(tasks))
+        requests = recorded_requests(arrivals, scene.items, len(tasks))
+        tasks.append(asyncio.create_task(OpenLoop(engine, stragglers_s=60.0).send(arrivals, requests)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), cycle_s)
+    for answers in await asyncio.gather(*tasks):
+        seen.answers += answers
+
+
+async def _keep_killing(
+    engine: LocalEngineClient,
+    controlled: Controlled,
+    controllers: _Controllers,
+    seen: _Seen,
+    count: int,
+    rng: np.random.Generator,
+) -> None:
+    """Kill, start another, and so on."""
+    desired = controlled.desired(controlled.at_first())  # deployments are the same on every rung
+    for number in range(count):
+        if number % 2:
+            await controllers.step()
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_STEP_S))
+        else:
+            await asyncio.sleep(rng.uniform(0.0, _MOST_ALIVE_S))
+        await controllers.end(signal.SIGKILL)
+        seen.killed_s.append(time.time())
+        seen.orphans += differences(desired, await engine.status())
+        await controllers.start()
+
+
+async def _until_state(engine: LocalEngineClient, fingerprint: str) -> bool:
+    deadline_s = time.monotonic() + _QUIET_S
+    while (await engine.status()).state != fingerprint:
+        if time.monotonic() > deadline_s:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+def _kill_figures(
+    controlled: Controlled, seen: _Seen, events: Sequence[Event], console: Console
+) -> tuple[list[Figure], list[dict[str, Any]]]:
+    first = {name: state.rung for name, state in controlled.at_first().items()}
+    steps = sum(event.kind == STEP for event in events)
+    went_on = sum(event.kind == BEGAN and event.reason.startswith("goes on") for event in events)
+    doubled, gaps_s = double_actions(events, first), without_controller_s(seen.killed_s, events)
+    count = len(seen.killed_s)
+    note = f"{count} times killed, {steps} steps, {len(seen.answers)} requests"
+    console.print(f"controller killed: {note}; {lost(seen.answers)} failed, {doubled} doubled", highlight=False)
+    figures = [
+        Figure("killed controllers after which the next one went on", went_on / count, 1.0, "higher", "of kills", note),
+        Figure("afterwards the engine runs what is kept", float(seen.same), 1.0, "higher", "(1: yes)"),
+        Figure("queries that are not back on their plans when it is calm", float(seen.away), 0.0, "lower", "queries",
+               f"of {len(first)}; where a controller that nobody kills leaves them"),
+        Figure("orphan or missing deployments", float(seen.orphans), 0.0, "lower", "deployments"),
+        Figure("steps taken twice", float(doubled), 0.0, "lower", "steps"),
+        Figure("requests that failed while controllers were killed", float(lost(seen.answers)), 0.0, "lower",
+               "requests"),
+        Figure("longest time without a controller", max(gaps_s), None, "lower", "s",
+               "the lease of a killed one lasts up to 5 s; then starting a process"),
+    ]  # fmt: skip
+    rows = [
+        {"part": "controller kills", "number": number, "without_controller_s": gap_s, "after_a_step": bool(number % 2)}
+        for number, gap_s in enumerate(gaps_s)
+    ]
+    return figures, rows
