@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,6 +175,26 @@ def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -
         assert controller.until("replan")["details"]["removed"] == ["second"]
         controller.until("applied")
         assert "second" not in answer("status", cwd=application, kind="status")["routes"]
+
+
+def test_answers_are_audited_against_what_the_most_accurate_plan_answers(application: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(application, "--audit", "100%", "--metrics", str(port)) as controller:
+        controller.until("began")
+        controller.until("applied")
+        answer("load", "--duration", "3s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")
+        for _ in range(240):
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+                text = page.read().decode()
+            if 'circinus_audits_total{against="answer",query="archive"}' in text:
+                break
+            time.sleep(0.25)
+        assert 'circinus_audited_score{query="archive"}' in text
+        assert controller.end(signal.SIGTERM) == 0
+    run = run_circinus("events", "--kind", "failed", "--json", cwd=application)
+    assert "audit" not in {json.loads(line)["subject"] for line in run.stdout.splitlines()}
 
 
 def test_events_are_shown_to_who_asks_later(application: Path) -> None:

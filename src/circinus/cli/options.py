@@ -73,6 +73,17 @@ def times_option(text: str | float) -> float:
     return factor
 
 
+def share_option(text: str | float) -> float:
+    """From 0 to 1, from `2%` or `0.02`."""
+    try:
+        share = float(str(text).removesuffix("%")) / (100.0 if str(text).endswith("%") else 1.0)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"found {text!r}, expected a share such as 2% or 0.02")
+    return share
+
+
 def hours_option(text: str | float) -> float:
     """Hours above 0, from a plain number of hours, or `90s`, `2min`."""
     try:

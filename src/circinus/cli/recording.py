@@ -26,20 +26,34 @@ def record_plans(
         seed: of the order in which items were measured.
         quiet: whether no progress is shown.
     """
+    configurations = ((plan.pipeline, plan.configuration) for plan in plans)
+    record_configurations(specification, store, configurations, items, seed=seed, quiet=quiet)
+
+
+def record_configurations(
+    specification: Specification,
+    store: Path,
+    configurations: Iterable[tuple[str, Configuration]],
+    items: int,
+    *,
+    seed: int,
+    quiet: bool = False,
+) -> None:
+    """`record_plans` of (pipeline, configuration)."""
     from circinus.cli.output import progress_console
     from circinus.profiling import SilentObserver, record_held_out
     from circinus.reporting.progress import profile_bar
 
     by_pipeline: dict[str, dict[Configuration, None]] = {}
-    for plan in plans:
-        by_pipeline.setdefault(plan.pipeline, {})[plan.configuration] = None
-    for name, configurations in by_pipeline.items():
+    for pipeline, configuration in configurations:
+        by_pipeline.setdefault(pipeline, {})[configuration] = None
+    for name, its in by_pipeline.items():
         with nullcontext(SilentObserver()) if quiet else profile_bar(progress_console(), name) as bar:
             record_held_out(
                 specification,
                 name,
                 store,
-                configurations=list(configurations),
+                configurations=list(its),
                 items_count=items,
                 seed=seed,
                 observer=bar,

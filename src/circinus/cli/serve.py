@@ -21,6 +21,7 @@ from circinus.cli.options import (
     host_and_port,
     long_option,
     records_file,
+    share_option,
     times_option,
 )
 from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from circinus.cli.engines import EngineChoice
     from circinus.control.controlled import Controlled
     from circinus.control.controller import ControlSettings
+    from circinus.control.drifting import DriftTools
     from circinus.control.metrics import ControlMetrics
     from circinus.control.planner import Planner
     from circinus.control.records import Event
@@ -63,6 +65,30 @@ def serve(
         float,
         typer.Option(parser=long_option, metavar="DURATION", help="How long it is calm before a step up again."),
     ] = 10.0,
+    audited: Annotated[
+        float | None,
+        typer.Option(
+            "--audit",
+            parser=share_option,
+            metavar="SHARE",
+            help="Of answers that are held against the truth, or against what the most accurate plan answers.",
+            show_default="1%; in replay none",
+        ),
+    ] = None,
+    truths: Annotated[
+        Path | None,
+        typer.Option(
+            help='File to which lines {"pipeline": .., "item": .., "truth": ..} are added as truths get known.'
+        ),
+    ] = None,
+    truth_patience: Annotated[
+        float,
+        typer.Option(
+            parser=long_option,
+            metavar="DURATION",
+            help="How long an answer waits for its truth before it does without.",
+        ),
+    ] = 3600.0,
     records: Records = None,
     http: Http = DEFAULT_HTTP,
     metrics_port: Annotated[
@@ -93,7 +119,9 @@ def serve(
     from circinus.control.metrics import ControlMetrics
     from circinus.serving import Mode
 
-    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, items if mode == "replay" and not dry_run else None)
+    share = (0.01 if mode == "real" else 0.0) if audited is None else audited
+    recorded = items if mode == "replay" and not dry_run else None
+    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded)
     controlled, ready = plans.open()
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
@@ -107,13 +135,15 @@ def serve(
         asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
         kept = records_file(records, run_dir)
-        asyncio.run(_control(chosen, controlled, plans.planner(), settings, kept, metrics, say))
+        drift = plans.drift_tools(truths, truth_patience, (lambda scores: None) if metrics is None else metrics.audited)
+        asyncio.run(_control(chosen, controlled, plans.planner(), drift, settings, kept, metrics, say))
 
 
 async def _control(
     chosen: EngineChoice,
     controlled: Controlled,
     planner: Planner,
+    drift: DriftTools,
     settings: ControlSettings,
     records_file: Path,
     metrics: ControlMetrics | None,
@@ -152,6 +182,7 @@ async def _control(
             on_status=None if metrics is None else metrics.observe,
             revive=revive if chosen.kind == "local" else None,
             planner=planner,
+            drift=drift,
             engine_lease=None if chosen.kind == "local" else chosen.ray_lease(),
         )
         controller.begin()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
+    from circinus.control.answers import Answers
+    from circinus.control.audit_scores import Agreements, AuditScore
     from circinus.control.controlled import Controlled
+    from circinus.control.drifting import DriftTools
     from circinus.control.planner import Planner
     from circinus.control.standby import Standby
     from circinus.estimation import Corrections
-    from circinus.profiling import PipelineProfile
+    from circinus.profiling import Observation, PipelineProfile
     from circinus.serving import Mode
-    from circinus.spec import Specification
+    from circinus.spec import Configuration, Specification
 
 Signature = tuple[tuple[str, int, int], ...]
 """(path, when it was written, size) of files."""
@@ -30,6 +33,8 @@ class ServedPlans:
     peak: float
     """Times their rate that queries are made ready for; 1: no more than planned."""
     dwell_s: float
+    audited_share: float = 0.0
+    """Of answered requests that are kept to be audited."""
     replay_items: int | None = None
     """How many items are recorded for each plan that is replayed; None: nothing is recorded."""
     _opened: OpenedPlan | None = None
@@ -61,6 +66,28 @@ class ServedPlans:
 
         return Planner(self.profiles, self._changed, self._latest, self.prepare)
 
+    def drift_tools(
+        self, truths: Path | None, truth_patience_s: float, on_scores: Callable[[Sequence[AuditScore]], None]
+    ) -> DriftTools:
+        """What notices what moved since it was measured.
+
+        Args:
+            truths: a file to which truths of answers are added; None: nobody knows them.
+            truth_patience_s: how long an answer waits for its truth.
+            on_scores: told of answers that were audited.
+        """
+        from circinus.control.drifting import DriftTools
+        from circinus.control.truths import TruthFile
+
+        return DriftTools(
+            answers=self._answers,
+            agreements=self._agreements,
+            keep=self._keep,
+            truths=None if truths is None else TruthFile(truths),
+            truth_patience_s=0.0 if truths is None else truth_patience_s,
+            on_scores=on_scores,
+        )
+
     def profiles(self, controlled: Controlled) -> Mapping[str, PipelineProfile]:
         """Of all pipelines that the queries of some plans use, corrected as these were."""
         assert self._opened is not None, "plans are opened first"
@@ -80,6 +107,38 @@ class ServedPlans:
                 seed=self._opened.plan_set.seed,
                 quiet=quiet,
             )
+
+    def _answers(self, specification: Specification) -> Answers:
+        """Computed on this machine, or what was recorded for a replay."""
+        from circinus.control.answers import ComputedAnswers, RecordedAnswers
+        from circinus.serving import Mode
+
+        assert self._opened is not None, "plans are opened first"
+        if self.mode is Mode.REPLAY:
+            return RecordedAnswers(specification, self._opened.store)
+        return ComputedAnswers(specification)
+
+    def _agreements(
+        self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
+    ) -> Agreements:
+        from circinus.cli.recording import record_configurations
+        from circinus.control.audit import expected_agreements
+
+        assert self._opened is not None, "plans are opened first"
+        store, seed = self._opened.store, self._opened.plan_set.seed
+        if self.replay_items is not None:
+            asked = [(pipeline, one) for pipeline, *both in pairs for one in both]
+            record_configurations(specification, store, asked, self.replay_items, seed=seed, quiet=True)
+        return expected_agreements(specification, store, pairs)
+
+    def _keep(self, observations: Sequence[Observation]) -> None:
+        """For those who plan later; what was replayed teaches nothing."""
+        from circinus.profiling import save_observations
+        from circinus.serving import Mode
+
+        assert self._opened is not None, "plans are opened first"
+        if self.mode is Mode.REAL and observations:
+            save_observations(self._opened.store, observations)
 
     def _changed(self) -> bool:
         assert self._opened is not None, "plans are opened first"
@@ -150,6 +209,7 @@ class ServedPlans:
             dwell_s=self.dwell_s,
             peak=max(self.peak, 1.0),
             corrections=opened.plan_set.corrections,
+            audited_share=self.audited_share,
         )
         return controlled, ready
 

@@ -33,6 +33,8 @@ class Controlled:
     dwell_s: float = LadderSettings.dwell_s
     peak: float = 1.0
     """Times a query's rate that replicas are kept ready for, and requests are let in."""
+    audited_share: float = 0.0
+    """Of answered requests that are kept to be audited."""
     fewer_nodes: Mapping[str, int] = field(default_factory=dict)
     """Pools that were planned for with other numbers of nodes than are specified."""
     corrections: Corrections = NO_CORRECTIONS
@@ -125,6 +127,7 @@ class Controlled:
             deployments=self.deployments,
             plans=self.plans(ladders),
             peak=self.peak,
+            audited_share=self.audited_share,
         )
 
     @cached_property

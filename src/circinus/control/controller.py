@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
+from circinus.control.drifting import Drifting, DriftTools
 from circinus.control.in_force import InForce
 from circinus.control.ladder_policy import LadderState
 from circinus.control.planner import Planner
@@ -73,6 +74,7 @@ class Controller:
         revive: Callable[[], None] | None = None,
         planner: Planner | None = None,
         engine_lease: Lease | None = None,
+        drift: DriftTools | None = None,
     ) -> None:
         """Nothing is done yet.
 
@@ -89,6 +91,7 @@ class Controller:
             revive: starts an engine that does not answer, or raises a ServingError; may block.
             planner: makes other plans; without one, the plans stay as they are.
             engine_lease: of an engine that others, with other records, may control from elsewhere; may block.
+            drift: to notice what moved since it was measured, and to measure that again; takes a planner.
         """
         self._plans = InForce(controlled)
         self._engine = engine
@@ -101,6 +104,9 @@ class Controller:
         self._on_status = on_status
         self._revive = revive
         self._planner = planner
+        self._drifting: Drifting | None = None
+        if drift is not None and planner is not None:
+            self._drifting = Drifting(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
         self._replanning: Replanning | None = None
         self._probation = Probation(self._settings.trial)
         self._lease = 0
@@ -151,7 +157,7 @@ class Controller:
         except ServingError as error:
             how = f"{how}, as {error}"
         if self._planner is not None:
-            self._replanning = Replanning(self._planner, self.controlled, self._settings.replanning)
+            self._replanning = Replanning(self._planner, self.controlled, self._settings.replanning, self._drifting)
         self._commit([Event(now_s, BEGAN, self._holder, how)], adopted=True)
 
     async def tick(self) -> None:
@@ -167,6 +173,7 @@ class Controller:
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
         await self._collect()
+        self._notice(status)
         await self._plan_anew(now_s, status)
         await self._judge(now_s, status)
         if self._applying is None:
@@ -176,7 +183,9 @@ class Controller:
             await self._collect()
 
     async def planned(self) -> None:
-        """Wait until plans that are being made are there; the next tick adopts them."""
+        """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
+        if self._drifting is not None:
+            await self._drifting.wait()
         if self._replanning is not None:
             await self._replanning.wait()
 
@@ -199,6 +208,8 @@ class Controller:
                 await asyncio.gather(self._applying, return_exceptions=True)
             if self._replanning is not None:
                 await self._replanning.end()
+            if self._drifting is not None:
+                await self._drifting.end()
             await self._give_back()
         for end in ends:
             if isinstance(end, Exception):
@@ -254,6 +265,13 @@ class Controller:
         self._plans.ladders = ladders
         if events:
             self._commit(events)
+
+    def _notice(self, status: EngineStatus) -> None:
+        """What moved since it was measured."""
+        if self._drifting is not None:
+            events = self._drifting.look(self._engine, status, self.controlled)
+            if events:
+                self._commit(events)
 
     async def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
         if self._replanning is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from circinus.control.audit_scores import AuditScore
 from circinus.control.controlled import Controlled
 from circinus.control.ladder_policy import LadderState
 from circinus.control.records import Event
@@ -12,6 +14,8 @@ from circinus.errors import ServingError
 from circinus.serving import EngineStatus
 
 _PERCENTILES = (50, 95, 99)
+_AUDITS = 100
+"""Of a query whose mean score is told."""
 
 
 class ControlMetrics:
@@ -47,6 +51,11 @@ class ControlMetrics:
         self._replicas = gauge("replicas", "Of a deployment", "deployment", "what")
         self._price = gauge("resource_price", "What one more unit would be worth, in USD per hour", "resource")
         self._goodput = gauge("goodput_weight", "Weight of the queries whose last answers keep their latency objective")
+        self._audits = Counter("circinus_audits", "Answers that were audited", ("query", "against"), registry=registry)
+        self._score = Gauge(
+            "circinus_audited_score", "Mean of the last that were audited", ("query",), registry=registry
+        )
+        self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_AUDITS))
         self._events = Counter("circinus_events", "What the controller did", ("kind", "why"), registry=registry)
         try:
             start_http_server(port, address, registry=registry)
@@ -56,6 +65,13 @@ class ControlMetrics:
     def event(self, event: Event) -> None:
         """One more."""
         self._events.labels(event.kind, event.details.get("why", "")).inc()
+
+    def audited(self, scores: Sequence[AuditScore]) -> None:
+        """Answers that were held against something."""
+        for one in scores:
+            self._audits.labels(one.query, "truth" if one.against is None else "answer").inc()
+            self._scores[one.query].append(one.score)
+            self._score.labels(one.query).set(sum(self._scores[one.query]) / len(self._scores[one.query]))
 
     def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
         """As things are now; what is not any more is not told any more."""

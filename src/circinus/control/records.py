@@ -18,7 +18,8 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
-STEP, FAILED, APPLIED, BEGAN, REPLAN, ROLLBACK = "step", "failed", "applied", "began", "replan", "rollback"
+STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
+REPLAN, ROLLBACK, DRIFT = "replan", "rollback", "drift"
 """Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores

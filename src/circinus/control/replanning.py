@@ -1,4 +1,4 @@
-"""When other plans are made, and of what: nodes that went or came, files that were written over."""
+"""When other plans are made: nodes went or came, files were written over, something is not any more as measured."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
+from circinus.control.drifting import Drifting
 from circinus.control.nodes import NodeSettings, NodeWatch
 from circinus.control.planner import Planner, Replanned, for_nodes
 from circinus.errors import CircinusError
 from circinus.serving import EngineStatus
 
-NODES, FILES = "nodes", "files"
+NODES, FILES, DRIFTED = "nodes", "files", "drift"
 """Why plans are made."""
 
 
@@ -53,15 +54,22 @@ class Replanning:
     """Makes plans beside the loop, one at a time. Until they are there, and if they cannot be made, the last good ones
     stay in force."""
 
-    def __init__(self, planner: Planner, now: Controlled, settings: ReplanSettings | None = None) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        now: Controlled,
+        settings: ReplanSettings | None = None,
+        drifting: Drifting | None = None,
+    ) -> None:
         """Nothing is being planned.
 
         Args:
             planner: makes plans.
             now: the plans in force.
             settings: times.
+            drifting: measures again what moved; None: nothing is.
         """
-        self._planner = planner
+        self._planner, self._drifting = planner, drifting
         self._settings = settings or ReplanSettings()
         self._watch = _watch(now, self._settings.nodes)
         self._planning: asyncio.Task[NewPlans | None] | None = None
@@ -99,6 +107,8 @@ class Replanning:
             self._begin(NODES, now)
         elif self._may(FILES, now_s) and self._files_changed(now_s):
             self._begin(FILES, now)
+        elif self._drifting is not None and self._may(DRIFTED, now_s) and self._drifting.due(now_s):
+            self._begin(DRIFTED, now)
 
     def found(self, now_s: float) -> NewPlans | NoPlans | None:
         """What came of planning; None: nothing yet, or nothing new."""
@@ -144,7 +154,7 @@ class Replanning:
 
     def _begin(self, why: str, now: Controlled) -> None:
         self._why = why
-        plan = self._from_files if why == FILES else self._for_nodes
+        plan = {FILES: self._from_files, NODES: self._for_nodes, DRIFTED: self._for_what_moved}[why]
         watch = self._watch.respecified(_specified(now))  # of its own, as looks go on beside
         self._planning = asyncio.create_task(asyncio.to_thread(plan, now, watch))
 
@@ -153,13 +163,25 @@ class Replanning:
         if base is None:
             return None
         nodes = watch.respecified(_specified(base)).believed
+        if self._drifting is not None:
+            self._drifting.forget()
         found = Replanned(base) if nodes == base.nodes else for_nodes(base, nodes, self._planner.profiles(base))
         self._planner.prepare(found.controlled)
         return NewPlans(found.controlled, FILES, _with_unpinned("the plan was written over", found), base)
 
+    def _for_what_moved(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
+        assert self._drifting is not None, "something moved"
+        again = self._drifting.remeasure()
+        if again is None:
+            return None
+        found = for_nodes(now, watch.believed, again.profiles)
+        self._planner.prepare(found.controlled)
+        return NewPlans(found.controlled, DRIFTED, _with_unpinned("; ".join(again.notes), found), None)
+
     def _for_nodes(self, now: Controlled, watch: NodeWatch) -> NewPlans:
         nodes = watch.believed
-        found = for_nodes(now, nodes, self._planner.profiles(now))
+        profiles = self._planner.profiles(now) if self._drifting is None else self._drifting.profiles(now)
+        found = for_nodes(now, nodes, profiles)
         self._planner.prepare(found.controlled)
         words = ", ".join(
             f"{pool} has {count} of {now.nodes[pool]} nodes" if count < now.nodes[pool] else f"{pool} has {count} again"

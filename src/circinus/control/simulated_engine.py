@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,47 +15,95 @@ from circinus.control.controlled import Controlled
 from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
-from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
-from circinus.serving.engine import QueryStatus, Route
+from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
+from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
+from circinus.serving.labels import label_of
+from circinus.serving.served_batches import RECENT
 from circinus.serving.state_file import desired_fingerprint
 from circinus.simulation import PlannedQuery
 from circinus.simulation.entries import Exits
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import model_of
+from circinus.simulation.plans import Model, model_of
 from circinus.simulation.simulation import Simulation
-from circinus.spec import Deployment, Network, Plan
+from circinus.spec import Deployment, Network, Plan, prefix
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_RECENT_ANSWERS = 300
+"""Of each query that are told of."""
 
-class _Waiting:
-    """Who waits at which deployment."""
 
-    def __init__(self, station_of: IntArray, deployments: Mapping[Deployment, int]) -> None:
-        self._station_of = station_of
-        """(visits,)"""
-        self._deployments = deployments
-        self._start_s: dict[int, list[FloatArray]] = {number: [] for number in deployments.values()}
-        """Station -> when those that came begin to be served."""
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Which visit is where."""
+
+    station_of: IntArray
+    """(visits,)"""
+    deployments: Mapping[Deployment, int]
+    """Deployment -> its station."""
+    prefixes: tuple[str, ...]
+    """(visits,) labels of what is asked for there; empty for links."""
+
+
+class _Served:
+    """Who waits at which deployment, and which batches it served."""
+
+    def __init__(self, places: _Places) -> None:
+        self._places = places
+        self._parts: dict[int, list[tuple[FloatArray, FloatArray, IntArray, IntArray]]] = {
+            number: [] for number in places.deployments.values()
+        }
+        """Station -> (begin of service, its end, fill, visit) of those that came and were not told of yet."""
+        self._counts = dict.fromkeys(self._parts, 0)
+        self._recent: dict[int, deque[ServedBatch]] = {number: deque(maxlen=RECENT) for number in self._parts}
 
     def note(self, exits: Exits) -> None:
         """Requests that came, and when they are served."""
-        station = self._station_of[exits.visit]
+        station = self._places.station_of[exits.visit]
         for number in np.unique(station).tolist():
-            if number in self._start_s:
-                self._start_s[number].append(exits.start_s[station == number])
+            if number in self._parts:
+                here = station == number
+                self._parts[number].append(
+                    (exits.start_s[here], exits.end_s[here], exits.fill[here], exits.visit[here])
+                )
 
-    def lengths(self, now_s: float, unbegun: Mapping[int, int]) -> dict[Deployment, int]:
-        """Deployment -> requests that have come and are not being served."""
-        found = {}
-        for deployment, number in self._deployments.items():
-            parts = self._start_s[number]
-            later = np.concatenate(parts) if parts else np.zeros(0)
-            later = later[later > now_s]
-            self._start_s[number] = [later]
-            found[deployment] = len(later) + unbegun.get(number, 0)
-        return found
+    def status(
+        self, wanted: DesiredDeployment, ready: int, now_s: float, unbegun: Mapping[int, int]
+    ) -> DeploymentStatus:
+        """One deployment: who has come and is not being served, and what was served."""
+        number = self._places.deployments.get(wanted.deployment)
+        if number is None:  # no query that is simulated may go there
+            return DeploymentStatus(wanted.deployment, wanted.replicas, ready, 0, 0, 0)
+        waiting = self._look(number, now_s, wanted.replicas)
+        return DeploymentStatus(
+            deployment=wanted.deployment,
+            replicas_wanted=wanted.replicas,
+            replicas_ready=ready,
+            queue_length=waiting + unbegun.get(number, 0),
+            requests=0,
+            restarts=0,
+            batches=self._counts[number],
+            recent_batches=tuple(self._recent[number]),
+        )
+
+    def _look(self, number: int, now_s: float, replicas: int) -> int:
+        parts = self._parts[number]
+        if not parts:
+            return 0
+        start_s, end_s, fill, visit = (np.concatenate(column) for column in zip(*parts, strict=True))
+        done = np.flatnonzero(end_s <= now_s)
+        if len(done):
+            done = done[np.argsort(end_s[done], kind="stable")]
+            firsts = done[np.unique(start_s[done], return_index=True)[1]] if fill[done].max() > 1 else done
+            for position in firsts[-RECENT:].tolist():
+                served_s, items = float(end_s[position] - start_s[position]), int(fill[position])
+                prefix = self._places.prefixes[int(visit[position])]
+                self._recent[number].append(ServedBatch(served_s, items, prefix, self._counts[number] // replicas))
+            self._counts[number] += len(firsts)
+        left = end_s > now_s
+        self._parts[number] = [(start_s[left], end_s[left], fill[left], visit[left])] if left.any() else []
+        return int((start_s > now_s).sum())
 
 
 @dataclass(eq=False)
@@ -67,7 +116,7 @@ class _Phase:
     simulation: Simulation
     variants: dict[tuple[str, tuple[Deployment, ...]], int]
     """(query, deployments of its plan) -> number among the simulated queries."""
-    waiting: _Waiting
+    served: _Served
 
 
 @dataclass(eq=False)
@@ -80,6 +129,7 @@ class _Sent:
     entered: int = 0
     answered: int = 0
     failed: int = 0
+    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_ANSWERS))
     under_way: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
     """(phase, number among its queries, requests)"""
 
@@ -149,6 +199,15 @@ class SimulatedEngine:
         """The nodes of a pool are there again; nothing runs on them."""
         self._lost.discard(pool)
 
+    def drift(self, profiles: Mapping[str, PipelineProfile]) -> None:
+        """From now on operators take and answer something else; requests under way end as they began."""
+        self._profiles = profiles
+        last = self._phases[-1] if self._phases else None
+        if last is not None:
+            now = self._phase(last.desired, self.now_s)
+            self._phases.append(now)
+            self._enter(now, last.desired)
+
     def latency_s(self, query: str) -> tuple[FloatArray, FloatArray]:
         """(n,) when requests came, and (n,) how long each took; infinite where it was lost or is not answered yet."""
         sent = self._sent[query]
@@ -181,19 +240,18 @@ class SimulatedEngine:
         last = self._phases[-1] if self._phases else None
         deployments = []
         if last is not None:
-            queues = last.waiting.lengths(self.now_s, last.simulation.unbegun())
+            unbegun = last.simulation.unbegun()
             for wanted in last.desired.deployments:
                 ready = 0 if wanted.deployment.pool in self._lost else wanted.replicas
-                deployments.append(
-                    DeploymentStatus(wanted.deployment, wanted.replicas, ready, queues.get(wanted.deployment, 0), 0, 0)
-                )
+                deployments.append(last.served.status(wanted, ready, self.now_s, unbegun))
         return EngineStatus(
             mode=Mode.REPLAY,
             deployments=tuple(deployments),
             routes=tuple(self._routes),
             state=self._state,
             queries=tuple(
-                QueryStatus(name, sent.entered, sent.answered, sent.failed) for name, sent in self._sent.items()
+                QueryStatus(name, sent.entered, sent.answered, sent.failed, tuple(sent.recent_s))
+                for name, sent in self._sent.items()
             ),
             nodes={name: 0 if name in self._lost else count for name, count in self._nodes.items()},
         )
@@ -224,10 +282,9 @@ class SimulatedEngine:
                 asked.append(_on_items(self._sent[query.name].requests, len(profile.items)))
         model = model_of(planned, replicas, self._network)
         ends_s = max((float(one.arrival_s[-1]) for one in asked if len(one.arrival_s)), default=0.0) + 1.0
-        stations = [np.array([visit.station for visit in query.visits], dtype=np.int64) for query in model.queries]
-        waiting = _Waiting(np.concatenate([*stations, np.zeros(0, dtype=np.int64)]), model.deployments)
-        simulation = Simulation(model.stations, model.queries, duration_s=ends_s, requests=asked, watch=waiting.note)
-        phase = _Phase(desired, begin_s, simulation, variants, waiting)
+        served = _Served(_places(model, planned))
+        simulation = Simulation(model.stations, model.queries, duration_s=ends_s, requests=asked, watch=served.note)
+        phase = _Phase(desired, begin_s, simulation, variants, served)
         for number in range(len(planned)):
             simulation.let_in(number, False)
         if begin_s > 0:
@@ -273,9 +330,22 @@ class SimulatedEngine:
             there = done_s <= self.now_s
             sent.done_s[which[there]] = done_s[there]
             sent.answered += int(there.sum())
+            sent.recent_s.extend((done_s - sent.requests.arrival_s[which])[there].tolist())
             if not there.all():
                 left.append((phase, number, which[~there]))
         sent.under_way = left
+
+
+def _places(model: Model, planned: Sequence[PlannedQuery]) -> _Places:
+    stations, prefixes = [np.zeros(0, dtype=np.int64)], []
+    for one, query, visits in zip(planned, model.queries, model.operators, strict=True):
+        operators = {visit: operator for operator, visit in visits.items()}
+        stations.append(np.array([visit.station for visit in query.visits], dtype=np.int64))
+        prefixes += [
+            label_of(prefix(one.pipeline, one.plan.configuration, operators[visit])) if visit in operators else ""
+            for visit in range(len(query.visits))
+        ]
+    return _Places(np.concatenate(stations), model.deployments, tuple(prefixes))
 
 
 def _sizes(desired: DesiredState) -> dict[Deployment, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.drifting import DriftTools
 from circinus.control.planner import Planner
 from circinus.control.records import ControlRecords, Event
 from circinus.control.simulated_engine import SimulatedEngine
@@ -30,6 +31,7 @@ def run_controlled(
     settings: ControlSettings,
     happenings: Sequence[Happening] = (),
     planner: Planner | None = None,
+    drift: DriftTools | None = None,
 ) -> list[Event]:
     """Let the controller look at a simulated engine again and again, as it does at a real one.
 
@@ -41,6 +43,7 @@ def run_controlled(
         settings: of the loop.
         happenings: by ascending time.
         planner: makes other plans, in no simulated time.
+        drift: to notice what moved; nothing is audited.
 
     Returns:
         What the controller did, with simulated times.
@@ -58,6 +61,7 @@ def run_controlled(
             settings=replace(settings, patience_s=0.0),  # simulated time does not pass meanwhile
             on_event=events.append,
             planner=planner and replace(planner, prepare=engine.learn),
+            drift=drift,
         )
         controller.begin()
         left = list(happenings)

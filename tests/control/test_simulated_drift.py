@@ -1,0 +1,179 @@
+"""Drift and lost nodes on the simulated clock: noticed, measured again or planned around, and quiet otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from circinus.control.answers import RecordedAnswers
+from circinus.control.controlled import Controlled
+from circinus.control.controller import ControlSettings
+from circinus.control.drifting import DriftTools
+from circinus.control.planner import Planner
+from circinus.control.records import ControlRecords, Event
+from circinus.control.simulated_engine import SimulatedEngine
+from circinus.control.simulated_run import Happening, run_controlled
+from circinus.profiling import Observation, OperatorProfile, PipelineProfile
+from circinus.simulation.model import Requests
+from controlled_plans import Profiles, planned
+
+UNTIL_S = 900.0
+ALLOCATIONS = {(1.0, 1)}
+TIMES = 2.5
+"""Twenty items tell not much less."""
+
+
+def slower(profiles: Profiles, operator: str, times: float) -> dict[str, PipelineProfile]:
+    """The same where one operator takes longer."""
+    found = {}
+    for name, profile in profiles.items():
+        configurations = tuple(
+            replace(
+                one,
+                operators={
+                    o: replace(p, service_s=p.service_s * times) if o == operator else p
+                    for o, p in one.operators.items()
+                },
+            )
+            for one in profile.configurations
+        )
+        found[name] = replace(profile, configurations=configurations)
+    return found
+
+
+def _with_code_of_their_own(controlled: Controlled) -> Controlled:
+    """What is learnt of an operator is learnt of its code, which all random ones share."""
+    pipelines = {
+        name: pipeline.model_copy(
+            update={"operators": tuple(o.model_copy(update={"uses": f"random:{o.name}"}) for o in pipeline.operators)}
+        )
+        for name, pipeline in controlled.specification.pipelines.items()
+    }
+    return replace(controlled, specification=replace(controlled.specification, pipelines=pipelines))
+
+
+def _allocated(profile: PipelineProfile) -> PipelineProfile:
+    """As if it had been measured with the CPUs and batches that plans use."""
+    configurations = tuple(
+        replace(
+            one,
+            operators={
+                name: replace(found, measured_allocations=frozenset({(1.0, 1)}))
+                for name, found in one.operators.items()
+            },
+        )
+        for one in profile.configurations
+    )
+    return replace(profile, configurations=configurations)
+
+
+def _slower(found: OperatorProfile, times: float) -> OperatorProfile:
+    return replace(found, service_s=found.service_s * times)
+
+
+def _requests(controlled: Controlled, times: float = 0.7) -> Mapping[str, Requests]:
+    rng, found = np.random.default_rng(1), {}
+    for name, query in controlled.queries.items():
+        arrival_s = np.sort(rng.uniform(0.0, UNTIL_S, rng.poisson(times * query.rate_per_s * UNTIL_S)))
+        found[name] = Requests(arrival_s, rng.integers(20, size=len(arrival_s)))
+    return found
+
+
+def _run(
+    controlled: Controlled,
+    profiles: Profiles,
+    folder: Path,
+    happenings: list[Happening],
+    kept: list[Observation] | None = None,
+) -> tuple[SimulatedEngine, list[Event]]:
+    engine = SimulatedEngine(controlled, profiles, _requests(controlled), startup_s=5.0)
+    tools = DriftTools(
+        answers=lambda specification: RecordedAnswers(specification, folder / "profiles.sqlite"),
+        agreements=lambda specification, pairs: {},
+        keep=lambda observations: None if kept is None else kept.extend(observations),
+    )
+    events = run_controlled(
+        engine,
+        controlled,
+        ControlRecords(folder / "control.sqlite"),
+        until_s=UNTIL_S,
+        settings=ControlSettings(interval_s=0.5),
+        happenings=happenings,
+        planner=Planner(lambda plans: profiles),
+        drift=tools,
+    )
+    return engine, events
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[Controlled, Profiles, str]:
+    """Plans, and the operator that is asked for most often."""
+    alike, random = planned(3, queries=4)
+    controlled = _with_code_of_their_own(alike)
+    profiles = {name: _allocated(profile) for name, profile in random.items()}
+    asked: dict[str, float] = {}
+    for assignment in controlled.matching.assignments:
+        for operator, _ in assignment.chosen.plan.placement:
+            asked[operator] = asked.get(operator, 0.0) + controlled.queries[assignment.query].rate_per_s
+    return controlled, profiles, max(asked, key=lambda name: asked[name])
+
+
+def test_an_operator_that_takes_longer_is_noticed_measured_again_and_planned_for_once(
+    scene: tuple[Controlled, Profiles, str], tmp_path: Path
+) -> None:
+    controlled, profiles, operator = scene
+    kept: list[Observation] = []
+    change = Happening(300.0, lambda engine: engine.drift(slower(profiles, operator, TIMES)))
+    _, events = _run(controlled, profiles, tmp_path, [change], kept)
+    drift = [event for event in events if event.kind == "drift" and f"/{operator}" in event.subject]
+    assert drift
+    assert all(event.time_s > 300.0 for event in events if event.kind == "drift")
+    assert drift[0].time_s < 420.0
+    assert "when profiled" in drift[0].reason
+    replans = [event for event in events if event.kind == "replan"]
+    assert replans
+    assert all(event.details["why"] == "drift" for event in replans)
+    assert replans[0].time_s >= drift[0].time_s
+    subjects = [event.subject for event in events if event.kind == "drift"]
+    assert len(subjects) == len(set(subjects)), "what was measured again is as it was measured"
+    assert {found.operator for found in kept} >= {operator}
+    ratios = [found.log_ratio for found in kept if found.operator == operator]
+    assert np.exp(np.mean(ratios)) == pytest.approx(TIMES, rel=0.25)
+
+
+def test_nothing_is_noticed_where_nothing_moves(scene: tuple[Controlled, Profiles, str], tmp_path: Path) -> None:
+    controlled, profiles, _ = scene
+    _, events = _run(controlled, profiles, tmp_path, [])
+    assert [event for event in events if event.kind in ("drift", "replan", "failed", "rollback")] == []
+
+
+def test_a_lost_pool_is_planned_around_until_it_comes_back(
+    scene: tuple[Controlled, Profiles, str], tmp_path: Path
+) -> None:
+    controlled, profiles, _ = scene
+    used: dict[str, float] = {}
+    for found in controlled.deployments:
+        used[found.deployment.pool] = used.get(found.deployment.pool, 0.0) + found.utilization * found.replicas
+    pool = max(used, key=lambda name: used[name])
+    engine, events = _run(
+        controlled,
+        profiles,
+        tmp_path,
+        [
+            Happening(300.0, lambda simulated: simulated.lose(pool)),
+            Happening(600.0, lambda simulated: simulated.bring_back(pool)),
+        ],
+    )
+    lost, back = [event for event in events if event.kind == "replan"]
+    assert 300.0 < lost.time_s < 303.0
+    assert 615.0 <= back.time_s < 618.0
+    assert [event for event in events if event.kind == "rollback"] == []
+    served = set(controlled.queries) - set(lost.details["stopped"])
+    for name in served:
+        arrival_s, latency_s = engine.latency_s(name)
+        after = (arrival_s > 310.0) & (arrival_s < 890.0)
+        assert np.isfinite(latency_s[after]).all(), name
