@@ -18,11 +18,11 @@ from benchmarks.matching_workloads import MIXED, workloads
 from benchmarks.results import Figure
 from circinus.control.controlled import Controlled
 from circinus.control.controller import ControlSettings
-from circinus.control.planner import Planner
+from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
-from circinus.control.simulated_engine import SimulatedEngine
-from circinus.control.simulated_run import Happening, run_controlled
-from circinus.control.standby import standby
+from circinus.control.replanning.planner import Planner
+from circinus.control.simulated.engine import SimulatedEngine
+from circinus.control.simulated.run import Happening, run_controlled
 from circinus.matching import plan_all
 from circinus.profiling import PipelineProfile
 from circinus.serving import Mode

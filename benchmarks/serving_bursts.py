@@ -17,8 +17,8 @@ from benchmarks.results import Figure
 from benchmarks.serving_scene import APPLIED, PEAK, PIPELINE, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
 from circinus.control.controller import Controller
+from circinus.control.ladders.standby import Standby
 from circinus.control.records import ControlRecords, Event
-from circinus.control.standby import Standby
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop

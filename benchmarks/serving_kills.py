@@ -22,7 +22,7 @@ from benchmarks.serving_replica_kills import replica_kills
 from benchmarks.serving_scene import BEGAN, PEAK, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests
 from circinus.control.controlled import Controlled
-from circinus.control.ladder_policy import LadderState
+from circinus.control.ladders.policy import LadderState
 from circinus.control.records import ControlRecords, Event
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.local.client import LocalEngineClient, start_daemon

@@ -16,7 +16,7 @@ from pathlib import Path
 from circinus.cli.opened_plan import OpenedPlan, open_plan
 from circinus.cli.traffic_items import items_to_send
 from circinus.control.controlled import Controlled
-from circinus.control.standby import Standby, standby
+from circinus.control.ladders.standby import Standby, standby
 from circinus.operators import Item
 from circinus.profiling import record_held_out
 from circinus.serving import DesiredState, Mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circinus.control.controlled import Controlled
-from circinus.control.standby import standby
+from circinus.control.ladders.standby import standby
 from circinus.matching import plan_all
 from circinus.profiling import PipelineProfile
 from circinus.serving import Mode

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from benchmarks.serving_kills import differences, double_actions, kept_ladders, without_controller_s
 
-from circinus.control.ladder_policy import LadderState
+from circinus.control.ladders.policy import LadderState
 from circinus.control.records import Event
 from circinus.serving import DeploymentStatus, EngineStatus
 from circinus.serving.conformance_states import Step, chain

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from listening import Listening, configuration, item
 
-from circinus.control.answers import Answers, ComputedAnswers, RecordedAnswers
-from circinus.control.audit import MOST_WAITING, Auditor, expected_agreements
-from circinus.control.audit_scores import most_accurate
-from circinus.control.live_items import LiveItem, LiveItems
-from circinus.control.truths import DatasetTruths
+from circinus.control.drift.answers import Answers, ComputedAnswers, RecordedAnswers
+from circinus.control.drift.audit import MOST_WAITING, Auditor, expected_agreements
+from circinus.control.drift.audit_scores import most_accurate
+from circinus.control.drift.live_items import LiveItem, LiveItems
+from circinus.control.drift.truths import DatasetTruths
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import Bounded, Machine

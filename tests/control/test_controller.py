@@ -13,8 +13,8 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
-from circinus.control.standby import standby
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response

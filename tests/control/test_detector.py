@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from circinus.control.detector import DOWN, UP, Detector, Placed
+from circinus.control.drift.detector import DOWN, UP, Detector, Placed
 
 Values = Callable[[np.random.Generator], Iterator[float]]
 

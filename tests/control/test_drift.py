@@ -8,8 +8,9 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from circinus.control.detector import Placed
-from circinus.control.drift import (
+from circinus.control.drift.detector import Placed
+from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late
+from circinus.control.drift.watches import (
     AccuracyWatch,
     DriftSettings,
     DriftState,
@@ -22,7 +23,6 @@ from circinus.control.drift import (
     look,
     worse,
 )
-from circinus.control.references import AccuracyReference, ServiceReference, placed_late
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
 from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from listening import Listening, configuration, item, plan
 
-from circinus.control.answers import ComputedAnswers
-from circinus.control.audit import Auditor, expected_agreements
-from circinus.control.drift import AccuracyWatch, Moved
-from circinus.control.live_items import LiveItems
-from circinus.control.reprofile import Reprofiled, reprofile
-from circinus.control.truths import DatasetTruths, Truths
-from circinus.control.watching import DriftWatch
+from circinus.control.drift.answers import ComputedAnswers
+from circinus.control.drift.audit import Auditor, expected_agreements
+from circinus.control.drift.live_items import LiveItems
+from circinus.control.drift.reprofile import Reprofiled, reprofile
+from circinus.control.drift.truths import DatasetTruths, Truths
+from circinus.control.drift.watches import AccuracyWatch, Moved
+from circinus.control.drift.watching import DriftWatch
 from circinus.operators import Item
 from circinus.serving import DesiredState, Mode, Request
 from circinus.serving.deploy import route_of

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.ladder_policy import LadderSettings, LadderState, RungView, ladder_step
+from circinus.control.ladders.policy import LadderSettings, LadderState, RungView, ladder_step
 
 SETTINGS = LadderSettings(limit_s=1.0)
 VIEWS = st.builds(

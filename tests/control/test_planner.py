@@ -10,7 +10,7 @@ import pytest
 
 from circinus.control.adopted import from_document, to_document
 from circinus.control.controlled import Controlled
-from circinus.control.planner import for_nodes
+from circinus.control.replanning.planner import for_nodes
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all
 from circinus.spec import RecordedArrivals

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.readings import BatchReader, LateReader
+from circinus.control.drift.readings import BatchReader, LateReader
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
 from circinus.spec import Allocation, Deployment, KnobValues

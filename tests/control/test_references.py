@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from circinus.control.references import AccuracyReference, ServiceReference, placed_late, student_quantile
+from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late, student_quantile
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
 from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec

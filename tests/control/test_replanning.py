@@ -11,10 +11,10 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
-from circinus.control.nodes import NodeSettings
-from circinus.control.planner import Planner, for_nodes
 from circinus.control.records import ControlRecords, Event
-from circinus.control.replanning import ReplanSettings
+from circinus.control.replanning.nodes import NodeSettings
+from circinus.control.replanning.planner import Planner, for_nodes
+from circinus.control.replanning.replanning import ReplanSettings
 from circinus.errors import PlanningError, ServingError
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.engine import QueryStatus

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from listening import Listening, configuration, item, plan
 
-from circinus.control.answers import ComputedAnswers, RecordedAnswers
-from circinus.control.drift import AccuracyWatch, GoodputWatch, Moved, ServiceWatch
-from circinus.control.live_items import LiveItem, LiveItems
-from circinus.control.references import ServiceReference
-from circinus.control.remeasuring import Remeasured, remeasured
-from circinus.control.reprofile import Reprofiled, reprofile
+from circinus.control.drift.answers import ComputedAnswers, RecordedAnswers
+from circinus.control.drift.live_items import LiveItem, LiveItems
+from circinus.control.drift.references import ServiceReference
+from circinus.control.drift.remeasuring import Remeasured, remeasured
+from circinus.control.drift.reprofile import Reprofiled, reprofile
+from circinus.control.drift.watches import AccuracyWatch, GoodputWatch, Moved, ServiceWatch
 from circinus.estimation.corrections import LEAST_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query

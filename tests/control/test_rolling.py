@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from circinus.control.rolling import Room, next_state
+from circinus.control.replanning.rolling import Room, next_state
 from circinus.serving import DesiredState, Mode
 from circinus.serving.engine import DesiredDeployment, Route, RouteStage
 from circinus.serving.state_check import check_state

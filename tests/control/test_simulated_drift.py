@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circinus.control.answers import RecordedAnswers
 from circinus.control.controlled import Controlled
 from circinus.control.controller import ControlSettings
-from circinus.control.drifting import DriftTools
-from circinus.control.planner import Planner
+from circinus.control.drift.answers import RecordedAnswers
+from circinus.control.drift.drifting import DriftTools
 from circinus.control.records import ControlRecords, Event
-from circinus.control.simulated_engine import SimulatedEngine
-from circinus.control.simulated_run import Happening, run_controlled
+from circinus.control.replanning.planner import Planner
+from circinus.control.simulated.engine import SimulatedEngine
+from circinus.control.simulated.run import Happening, run_controlled
 from circinus.profiling import Observation, OperatorProfile, PipelineProfile
 from circinus.simulation.model import Requests
 from controlled_plans import Profiles, planned

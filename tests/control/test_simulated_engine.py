@@ -12,10 +12,10 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import ControlSettings
+from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords
-from circinus.control.simulated_engine import SimulatedEngine
-from circinus.control.simulated_run import run_controlled
-from circinus.control.standby import standby
+from circinus.control.simulated.engine import SimulatedEngine
+from circinus.control.simulated.run import run_controlled
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.profiling import PipelineProfile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.control.trial import Trial, TrialSettings
+from circinus.control.replanning.trial import Trial, TrialSettings
 from circinus.serving import EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
 from circinus.spec import LatencySlo, Query, Slos

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.control.truths import DatasetTruths, Truth, TruthFile
+from circinus.control.drift.truths import DatasetTruths, Truth, TruthFile
 from circinus.errors import ServingError
 from circinus.operators import Item
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from listening import Listening, configuration, plan
 
-from circinus.control.audit_scores import AuditScore
-from circinus.control.drift import AccuracyWatch, DriftSettings, GoodputWatch, Moved, ServiceWatch
-from circinus.control.watching import DriftWatch
+from circinus.control.drift.audit_scores import AuditScore
+from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved, ServiceWatch
+from circinus.control.drift.watching import DriftWatch
 from circinus.profiling import PipelineProfile
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, ServedBatch
 from circinus.serving.engine import QueryStatus

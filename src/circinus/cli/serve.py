@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from circinus.cli.engines import EngineChoice
     from circinus.control.controlled import Controlled
     from circinus.control.controller import ControlSettings
-    from circinus.control.drifting import DriftTools
+    from circinus.control.drift.drifting import DriftTools
+    from circinus.control.ladders.standby import Standby
     from circinus.control.metrics import ControlMetrics
-    from circinus.control.planner import Planner
     from circinus.control.records import Event
-    from circinus.control.standby import Standby
+    from circinus.control.replanning.planner import Planner
 
 
 def serve(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from circinus.cli.opened_plan import OpenedPlan
-    from circinus.control.answers import Answers
-    from circinus.control.audit_scores import Agreements, AuditScore
     from circinus.control.controlled import Controlled
-    from circinus.control.drifting import DriftTools
-    from circinus.control.planner import Planner
-    from circinus.control.standby import Standby
+    from circinus.control.drift.answers import Answers
+    from circinus.control.drift.audit_scores import Agreements, AuditScore
+    from circinus.control.drift.drifting import DriftTools
+    from circinus.control.ladders.standby import Standby
+    from circinus.control.replanning.planner import Planner
     from circinus.estimation import Corrections
     from circinus.profiling import Observation, PipelineProfile
     from circinus.serving import Mode
@@ -62,7 +62,7 @@ class ServedPlans:
 
     def planner(self) -> Planner:
         """What makes other plans when nodes or files are others."""
-        from circinus.control.planner import Planner
+        from circinus.control.replanning.planner import Planner
 
         return Planner(self.profiles, self._changed, self._latest, self.prepare)
 
@@ -76,8 +76,8 @@ class ServedPlans:
             truth_patience_s: how long an answer waits for its truth.
             on_scores: told of answers that were audited.
         """
-        from circinus.control.drifting import DriftTools
-        from circinus.control.truths import TruthFile
+        from circinus.control.drift.drifting import DriftTools
+        from circinus.control.drift.truths import TruthFile
 
         return DriftTools(
             answers=self._answers,
@@ -110,7 +110,7 @@ class ServedPlans:
 
     def _answers(self, specification: Specification) -> Answers:
         """Computed on this machine, or what was recorded for a replay."""
-        from circinus.control.answers import ComputedAnswers, RecordedAnswers
+        from circinus.control.drift.answers import ComputedAnswers, RecordedAnswers
         from circinus.serving import Mode
 
         assert self._opened is not None, "plans are opened first"
@@ -122,7 +122,7 @@ class ServedPlans:
         self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
     ) -> Agreements:
         from circinus.cli.recording import record_configurations
-        from circinus.control.audit import expected_agreements
+        from circinus.control.drift.audit import expected_agreements
 
         assert self._opened is not None, "plans are opened first"
         store, seed = self._opened.store, self._opened.plan_set.seed
@@ -190,7 +190,7 @@ class ServedPlans:
 
     def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
         from circinus.control.controlled import Controlled
-        from circinus.control.standby import Standby, standby
+        from circinus.control.ladders.standby import Standby, standby
         from circinus.serving import Mode
 
         matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure

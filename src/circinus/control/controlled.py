@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from circinus.control.ladder_policy import LadderSettings, LadderState
-from circinus.control.rung_views import RungDemand
+from circinus.control.ladders.policy import LadderSettings, LadderState
+from circinus.control.ladders.rung_views import RungDemand
 from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState, Mode

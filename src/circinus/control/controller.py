@@ -8,11 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
-from circinus.control.drifting import Drifting, DriftTools
+from circinus.control.drift.drifting import Drifting, DriftTools
 from circinus.control.in_force import InForce
-from circinus.control.ladder_policy import LadderState
-from circinus.control.planner import Planner
-from circinus.control.probation import Probation
+from circinus.control.ladders.policy import LadderState
 from circinus.control.records import (
     APPLIED,
     BEGAN,
@@ -22,9 +20,11 @@ from circinus.control.records import (
     ControlRecords,
     Event,
 )
-from circinus.control.replanning import NODES, NewPlans, NoPlans, Replanning, ReplanSettings
-from circinus.control.rolling import Room, next_state
-from circinus.control.trial import TrialSettings
+from circinus.control.replanning.planner import Planner
+from circinus.control.replanning.probation import Probation
+from circinus.control.replanning.replanning import NODES, NewPlans, NoPlans, Replanning, ReplanSettings
+from circinus.control.replanning.rolling import Room, next_state
+from circinus.control.replanning.trial import TrialSettings
 from circinus.errors import ServingError
 from circinus.matching import Changes
 from circinus.serving import DesiredState, Engine, EngineStatus

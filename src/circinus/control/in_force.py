@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from circinus.control.adopted import from_document, to_document
 from circinus.control.controlled import Controlled
-from circinus.control.ladder_control import LadderControl
-from circinus.control.ladder_policy import LadderState
+from circinus.control.ladders.policy import LadderState
+from circinus.control.ladders.steps import LadderControl
 from circinus.control.records import ControlRecords
 from circinus.serving import DesiredState
 from circinus.serving.state_file import desired_fingerprint

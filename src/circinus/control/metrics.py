@@ -6,9 +6,9 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circinus.control.audit_scores import AuditScore
 from circinus.control.controlled import Controlled
-from circinus.control.ladder_policy import LadderState
+from circinus.control.drift.audit_scores import AuditScore
+from circinus.control.ladders.policy import LadderState
 from circinus.control.records import Event
 from circinus.errors import ServingError
 from circinus.serving import EngineStatus

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from circinus.control.answers import Answers
-from circinus.control.audit_scores import Agreements, FloatArray
-from circinus.control.drift import AccuracyWatch, Moved, ServiceWatch
-from circinus.control.live_items import LiveItems
-from circinus.control.remeasuring import remeasured
+from circinus.control.drift.answers import Answers
+from circinus.control.drift.audit_scores import Agreements, FloatArray
+from circinus.control.drift.live_items import LiveItems
+from circinus.control.drift.remeasuring import remeasured
+from circinus.control.drift.watches import AccuracyWatch, Moved, ServiceWatch
 from circinus.estimation.corrections import Corrections, learn_corrections
 from circinus.profiling import (
     Observation,

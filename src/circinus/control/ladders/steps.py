@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from circinus.control.controlled import Controlled
-from circinus.control.ladder_policy import LadderState, ladder_step
-from circinus.control.rates import RateBounds, RateMeter
+from circinus.control.ladders.policy import LadderState, ladder_step
+from circinus.control.ladders.rates import RateBounds, RateMeter
+from circinus.control.ladders.rung_views import Loads, QueryLoad
 from circinus.control.records import STEP, Event
-from circinus.control.rung_views import Loads, QueryLoad
 from circinus.serving import EngineStatus
 
 _BUSIER = 1.2

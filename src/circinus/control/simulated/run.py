@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
-from circinus.control.drifting import DriftTools
-from circinus.control.planner import Planner
+from circinus.control.drift.drifting import DriftTools
 from circinus.control.records import ControlRecords, Event
-from circinus.control.simulated_engine import SimulatedEngine
+from circinus.control.replanning.planner import Planner
+from circinus.control.simulated.engine import SimulatedEngine
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from circinus.control.ladder_policy import RungView
-from circinus.control.rates import RateBounds
+from circinus.control.ladders.policy import RungView
+from circinus.control.ladders.rates import RateBounds
 from circinus.estimation import Candidate
 from circinus.serving import DeploymentStatus
 from circinus.spec import Deployment, Query

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.answers import Answers
-from circinus.control.audit_scores import Agreements, most_accurate
-from circinus.control.live_items import LiveItem
+from circinus.control.drift.answers import Answers
+from circinus.control.drift.audit_scores import Agreements, most_accurate
+from circinus.control.drift.live_items import LiveItem
 from circinus.errors import CircinusError
 from circinus.operators import Item
 from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, PipelineProfile

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from circinus.control.audit_scores import Agreements, AuditScore
-from circinus.control.drift import (
+from circinus.control.drift.audit_scores import Agreements, AuditScore
+from circinus.control.drift.readings import BatchReader, LateReader
+from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late
+from circinus.control.drift.watches import (
     AccuracyWatch,
     DriftSettings,
     DriftState,
@@ -18,8 +20,6 @@ from circinus.control.drift import (
     forgotten,
     look,
 )
-from circinus.control.readings import BatchReader, LateReader
-from circinus.control.references import AccuracyReference, ServiceReference, placed_late
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.serving import EngineStatus
 from circinus.serving.labels import label_of
@@ -90,7 +90,7 @@ class References:
 
 
 class DriftWatch:
-    """Tells what moved. Keeps what it read last; what follows from it is decided by `circinus.control.drift`."""
+    """Tells what moved. Keeps what it read last; what follows from it is decided by `watches`."""
 
     def __init__(
         self,

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.answers import Answers
-from circinus.control.audit_scores import Agreements, AuditScore, FloatArray, most_accurate
-from circinus.control.live_items import LiveItem
-from circinus.control.truths import Truths
+from circinus.control.drift.answers import Answers
+from circinus.control.drift.audit_scores import Agreements, AuditScore, FloatArray, most_accurate
+from circinus.control.drift.live_items import LiveItem
+from circinus.control.drift.truths import Truths
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
 from circinus.profiling import PipelineProfile, load_recordings

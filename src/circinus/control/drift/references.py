@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.control.detector import Placed
+from circinus.control.drift.detector import Placed
 from circinus.profiling import LEAST_ITEMS, Bounded, OperatorProfile
 from circinus.profiling.sequences import betting_bounds
 from circinus.serving import ServedBatch

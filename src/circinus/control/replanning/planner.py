@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
-from circinus.control.standby import standby
+from circinus.control.ladders.standby import standby
 from circinus.errors import PlanningError
 from circinus.matching import Matching, Running, plan_all
 from circinus.profiling import PipelineProfile

@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.control.answers import Answers
-from circinus.control.audit import Auditor
-from circinus.control.audit_scores import Agreements, AuditScore
 from circinus.control.controlled import Controlled
-from circinus.control.drift import DriftSettings, GoodputWatch, Moved
-from circinus.control.live_items import LiveItems
+from circinus.control.drift.answers import Answers
+from circinus.control.drift.audit import Auditor
+from circinus.control.drift.audit_scores import Agreements, AuditScore
+from circinus.control.drift.live_items import LiveItems
+from circinus.control.drift.reprofile import reprofile
+from circinus.control.drift.truths import Truths
+from circinus.control.drift.watches import DriftSettings, GoodputWatch, Moved
+from circinus.control.drift.watching import DriftWatch
 from circinus.control.records import DRIFT, FAILED, Event
-from circinus.control.reprofile import reprofile
-from circinus.control.truths import Truths
-from circinus.control.watching import DriftWatch
 from circinus.errors import CircinusError
 from circinus.profiling import Observation, PipelineProfile
 from circinus.serving import Audited, Engine, EngineStatus, Mode

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
-from circinus.control.drifting import Drifting
-from circinus.control.nodes import NodeSettings, NodeWatch
-from circinus.control.planner import Planner, Replanned, for_nodes
+from circinus.control.drift.drifting import Drifting
+from circinus.control.replanning.nodes import NodeSettings, NodeWatch
+from circinus.control.replanning.planner import Planner, Replanned, for_nodes
 from circinus.errors import CircinusError
 from circinus.serving import EngineStatus
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from circinus.control.controlled import Controlled
-from circinus.control.trial import Trial, TrialSettings
+from circinus.control.replanning.trial import Trial, TrialSettings
 from circinus.serving import EngineStatus
 
 

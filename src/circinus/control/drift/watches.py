@@ -1,6 +1,7 @@
 """What has moved since it was measured: service times, accuracy, and the share of requests that are in time.
 
-Pure: told what was seen and the time. What is watched, and what it is held against, is in `circinus.control.watching`.
+Pure: told what was seen and the time. What is watched, and what it is held against, is in
+`circinus.control.drift.watching`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from circinus.control.detector import Change, Detector, Placed
+from circinus.control.drift.detector import Change, Detector, Placed
 from circinus.spec import Configuration
 from circinus.spec.spoken import duration
 

@@ -1,0 +1,1 @@
+"""What is not any more as it was measured: noticed, audited, measured again."""

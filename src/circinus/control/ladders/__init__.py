@@ -1,0 +1,1 @@
+"""Bursts: down a ladder of plans and up again."""
