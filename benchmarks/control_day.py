@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from benchmarks.matching_workloads import MIXED, workloads
 from benchmarks.results import Figure
 from circinus.control.controlled import Controlled
 from circinus.control.controller import ControlSettings
+from circinus.control.drift.answers import RecordedAnswers
+from circinus.control.drift.drifting import DriftTools
 from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.planner import Planner
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import Happening, run_controlled
 from circinus.matching import plan_all
-from circinus.profiling import PipelineProfile
+from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.serving import Mode
 from circinus.simulation.model import Requests
 from circinus.spec import Query
@@ -37,9 +40,13 @@ DAY_S = 86_400.0
 _HOUR_S = 3_600.0
 _SLOT_S = 10.0
 """Rates are constant for so long."""
-_LOST_POOL, _LOST_S, _BACK_S = "edge-1", 10 * _HOUR_S, 12 * _HOUR_S
+_LOST_S, _BACK_S = 10 * _HOUR_S, 12 * _HOUR_S
+_DRIFT_S = 15 * _HOUR_S
+_SLOWER = 1.6
+"""Times as long as before takes the operator that has most to do, from `_DRIFT_S` on."""
 _BURST_S = 60.0, 300.0
 _STARTUP_S = 5.0
+PARTS = "whole day", "bursts", "site lost", "drifted"
 _KINDS = 24
 """Of queries of each data set."""
 _ITEMS = 10_000
@@ -53,7 +60,7 @@ class DayOptions:
     """How long, and how much happens."""
 
     traces: Path
-    queries: int = 16
+    queries: int = 10
     hours: float = 24.0
     bursts: int = 24
     """In 24 hours."""
@@ -76,18 +83,36 @@ class Day:
     until_s: float
     bursts: Sequence[tuple[str, float, float]]
     """(query, from, to) in seconds."""
+    lost: str
+    """The pool away from devices that has most to do."""
+    drifts: tuple[str, str]
+    """(pipeline, operator) that has most to do."""
 
     def happenings(self) -> list[Happening]:
-        """A site that is lost and comes back."""
+        """A site that is lost and comes back, and an operator that takes longer."""
         happenings = [
-            Happening(_LOST_S, lambda engine: engine.lose(_LOST_POOL)),
-            Happening(_BACK_S, lambda engine: engine.bring_back(_LOST_POOL)),
+            Happening(_LOST_S, lambda engine: engine.lose(self.lost)),
+            Happening(_BACK_S, lambda engine: engine.bring_back(self.lost)),
+            Happening(_DRIFT_S, lambda engine: engine.drift(self.slower())),
         ]
         return [one for one in happenings if one.time_s < self.until_s]
+
+    def slower(self) -> Profiles:
+        """What is true from `_DRIFT_S` on."""
+        name, operator = self.drifts
+        configurations = tuple(
+            replace(one, operators={**one.operators, operator: _slower(one.operators[operator])})
+            for one in self.profiles[name].configurations
+        )
+        return {**self.profiles, name: replace(self.profiles[name], configurations=configurations)}
 
     def engine(self) -> SimulatedEngine:
         """At midnight."""
         return SimulatedEngine(self.controlled, self.profiles, self.requests, startup_s=_STARTUP_S)
+
+
+def _slower(found: OperatorProfile) -> OperatorProfile:
+    return replace(found, service_s=found.service_s * _SLOWER)
 
 
 def day(options: DayOptions, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
@@ -127,7 +152,23 @@ def _day(options: DayOptions) -> Day:
         name: _requests(query, until_s, [b for b in bursts if b[0] == name], options.burst_times, rng)
         for name, query in controlled.queries.items()
     }
-    return Day(controlled, workload.profiles, requests, until_s, bursts)
+    tiers = {pool.name: pool.tier for pool in workload.infrastructure.pools}
+    busy: defaultdict[str, float] = defaultdict(float)
+    for found in matching.deployments:
+        if tiers[found.deployment.pool] != "device":
+            busy[found.deployment.pool] += found.utilization * found.replicas
+    operators: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for found in matching.deployments:
+        operators[found.deployment.pipeline, found.deployment.operator] += found.utilization * found.replicas
+    return Day(
+        controlled,
+        workload.profiles,
+        requests,
+        until_s,
+        bursts,
+        max(busy, key=lambda pool: busy[pool]),
+        max(operators, key=lambda operator: operators[operator]),
+    )
 
 
 def _requests(
@@ -151,7 +192,10 @@ def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> 
         if name == "plans as they are":  # ladders of one rung each: nothing to step to
             still = tuple(replace(one, ladder=None) for one in controlled.matching.assignments)
             controlled = replace(controlled, matching=replace(controlled.matching, assignments=still))
-        planner = Planner(lambda plans: made.profiles) if name == "controlled" else None
+        planner = drift = None
+        if name == "controlled":
+            planner = Planner(lambda plans: made.profiles)
+            drift = DriftTools(lambda specification: RecordedAnswers(specification, Path()), lambda spec, pairs: {})
         try:
             return run_controlled(
                 engine,
@@ -161,13 +205,20 @@ def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> 
                 settings=settings,
                 happenings=made.happenings(),
                 planner=planner,
+                drift=drift,
             )
         finally:
             records.close()
 
 
 def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Event], made: Day) -> dict[str, Any]:
-    kept: dict[str, list[tuple[float, float]]] = {"whole day": [], "bursts": [], "site lost": [], "else": []}
+    kept: dict[str, list[tuple[float, float]]] = {
+        "whole day": [],
+        "bursts": [],
+        "site lost": [],
+        "drifted": [],
+        "else": [],
+    }
     in_burst = {query: [(b, e) for q, b, e in made.bursts if q == query] for query, _, _ in made.bursts}
     total = in_time = 0.0
     for query_name, query in made.controlled.queries.items():
@@ -187,6 +238,8 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
                 where = "site lost"
             elif any(b < begin_s + _SPAN_S and begin_s < e for b, e in bursts):
                 where = "bursts"
+            elif begin_s >= _DRIFT_S:
+                where = "drifted"
             for part in ("whole day", where):
                 kept[part].append((query.weight, held))
     kinds = [event.kind for event in events]
@@ -199,6 +252,8 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
         "steps": kinds.count("step"),
         "replans": kinds.count("replan"),
         "rollbacks": kinds.count("rollback"),
+        "drifts": kinds.count("drift"),
+        "noticed_after_s": [e.time_s - _DRIFT_S for e in events if e.kind == "drift"],
         **{
             f"goodput_{part.replace(' ', '_')}": sum(h for _, h in found) / sum(w for w, _ in found) if found else None
             for part, found in kept.items()
@@ -207,9 +262,9 @@ def _row(name: str, engine: SimulatedEngine, wall_s: float, events: Sequence[Eve
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("way", "requests in time", "goodput", "in bursts", "site lost", "steps", "replans", "took")
+    table = Table("way", "requests in time", "goodput", "in bursts", "site lost", "drifted", "steps", "replans", "took")
     for row in rows:
-        shares = [row["requests_in_time"], *(row[f"goodput_{p}"] for p in ("whole_day", "bursts", "site_lost"))]
+        shares = [row["requests_in_time"], *(row[f"goodput_{p.replace(' ', '_')}"] for p in PARTS)]
         words = ["" if share is None else f"{100 * share:.2f} %" for share in shares]
         table.add_row(row["way"], *words, str(row["steps"]), str(row["replans"]), duration(row["wall_s"]))
     return table
@@ -217,7 +272,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _figures(rows: Sequence[Mapping[str, Any]], options: DayOptions) -> list[Figure]:
     controlled, _, still = rows
-    what = f"{options.hours:g} simulated hours, {options.queries} queries, {options.bursts} bursts, a site lost for two"
+    what = (
+        f"{options.hours:g} simulated hours, {options.queries} queries, {options.bursts} bursts, a site lost for two, "
+        f"an operator that takes {_SLOWER:g} times as long from three in the afternoon on"
+    )
     return [
         Figure("day: controlled, wall time", controlled["wall_s"], 60.0, "lower", "s", what),
         Figure(
