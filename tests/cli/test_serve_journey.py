@@ -150,6 +150,12 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
         event = controller.until("apply")
         assert event["would"]
         assert event["reason"] == "it runs something else"
+        specification, plans = application / "queries.yaml", (application / "plan.json").read_bytes()
+        asked = specification.read_text()
+        specification.write_text(asked + SECOND_QUERY)
+        assert "query second is new" in controller.until("failed")["reason"]
+        specification.write_text(asked)
+    assert (application / "plan.json").read_bytes() == plans
     assert answer("status", cwd=application, kind="status")["state"] == before
 
 

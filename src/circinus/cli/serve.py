@@ -121,7 +121,7 @@ def serve(
 
     share = (0.01 if mode == "real" else 0.0) if audited is None else audited
     recorded = items if mode == "replay" and not dry_run else None
-    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded)
+    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, dry=dry_run)
     controlled, ready = plans.open()
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)

@@ -37,6 +37,8 @@ class ServedPlans:
     """Of answered requests that are kept to be audited."""
     replay_items: int | None = None
     """How many items are recorded for each plan that is replayed; None: nothing is recorded."""
+    dry: bool = False
+    """Whether nothing is written, either."""
     _opened: OpenedPlan | None = None
     _seen: Signature = ()
     _profiles: dict[str, Mapping[str, PipelineProfile]] = field(default_factory=dict)
@@ -145,7 +147,11 @@ class ServedPlans:
         return _signature(self.plan_file, self._opened.specification) != self._seen
 
     def _latest(self, now: Controlled) -> Controlled | None:
-        """The plan file as it is; where only its specification was written over, planned again first."""
+        """The plan file as it is; where only its specification was written over, planned again first.
+
+        Raises:
+            CircinusError: one of them is faulty, or nothing may be written and that would have to be.
+        """
         from circinus.cli.planned import plan_anew
         from circinus.errors import StalePlanError
         from circinus.matching import Running
@@ -157,6 +163,8 @@ class ServedPlans:
         try:
             controlled, _ = self.open()
         except StalePlanError:
+            if self.dry:
+                raise
             specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
             running = Running.of(now.matching)
             plan_anew(specification, self.plan_file, opened.store, seed=opened.plan_set.seed, running=running)
