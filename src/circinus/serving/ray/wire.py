@@ -187,6 +187,8 @@ class Parcel:
     value: bytes | None
     """Packed; None in a replay, but for results."""
     journal: Journal
+    filling: bytes = b""
+    """Stands for a value that a replay does not have, so that it takes as long to cross links as was recorded."""
 
 
 @dataclass(frozen=True)
