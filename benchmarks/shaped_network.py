@@ -117,7 +117,7 @@ class ShapedNetwork:
             run("ip", "netns", "add", namespace)
             run("ip", "-n", namespace, "link", "set", "lo", "up")
             run("ip", "-n", namespace, "address", "add", f"{self.plan.addresses[site]}/32", "dev", "lo")
-            run("ip", "netns", "exec", namespace, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+            run("ip", "netns", "exec", namespace, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         self._start_relay([end.device for pair in self.plan.ends for end in pair])
         for pair in self.plan.ends:
             for end in pair:
