@@ -117,6 +117,8 @@ class SiteConfig:
     deployments: tuple[SiteDeployment, ...]
     routes: tuple[WireRoute, ...]
     """Of the queries whose source is this site."""
+    sends_to: tuple[str, ...] = ()
+    """Other sites that outputs of this one go to."""
 
 
 @dataclass(frozen=True)
