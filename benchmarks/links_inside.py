@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -103,8 +103,6 @@ def deploy(specification: Specification, matching: Matching, store: Path) -> flo
     desired = desired_state(matching, specification, Mode.REPLAY, store.resolve())
     inside = _inside[0]
     began_s = perf_counter()
-    # What ran before ends first: together they would be more processes than this machine bears.
-    inside.runner.run(inside.engine.apply(replace(desired, deployments=(), routes=())))
     inside.runner.run(inside.engine.apply(desired))
     return perf_counter() - began_s
 

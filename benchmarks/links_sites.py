@@ -14,7 +14,7 @@ from benchmarks.links_inside import Loaded
 from benchmarks.links_workload import HEAD, SOURCE
 from benchmarks.namespaces import process_in
 from benchmarks.ray_sites import ray_sites
-from benchmarks.shaped_network import ShapedNetwork, run
+from benchmarks.shaped_network import ShapedNetwork, end_processes, run
 from circinus.matching import Matching
 from circinus.serving.load import Traffic
 from circinus.spec import Infrastructure, Specification
@@ -57,5 +57,9 @@ def sites(infrastructure: Infrastructure, store: Path, items: int) -> Iterator[S
         address = opened.enter_context(ray_sites(network, infrastructure, HEAD))
         inside = opened.enter_context(process_in(network.plan.namespaces[SOURCE]))
         inside.submit(links_inside.connect, address, network.plan.addresses[SOURCE]).result()
-        yield Sites(network, inside, store, items)
+        try:
+            yield Sites(network, inside, store, items)
+        except BaseException:
+            end_processes(network.plan.namespaces[SOURCE])  # nobody waits for what it was asked
+            raise
         inside.submit(links_inside.disconnect).result()

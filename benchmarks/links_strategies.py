@@ -11,14 +11,15 @@ from benchmarks.links_workload import specification, without_links
 from circinus.estimation import merge
 from circinus.matching import Matching, plan_all
 from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Specification
 
 OURS, CLOUD, DEVICE, VULCAN = "Circinus", "best in the cloud", "cheapest on the device", "Vulcan-style"
 ALTERNATIVES = CLOUD, DEVICE, VULCAN
-_STEPS = 7
-_LEAST_FACTOR, _MOST_FACTOR = 0.05, 3.0
+_STEPS = 6
+_UNEXPLAINED = SearchSettings(near_misses=0, max_margin_plans=0)
+_LEAST_FACTOR, _MOST_FACTOR = 0.04, 1.0
 
 Profiles = Mapping[str, PipelineProfile]
 
@@ -40,7 +41,7 @@ def planned(asked: Specification, profiles: Profiles, strategy: str) -> Matching
     return first_come(asked, profiles, plan_of)
 
 
-def saturation(profiles: Profiles, queries: int | None) -> float:
+def saturation(profiles: Profiles, queries: int | None, pace: float) -> float:
     """Times the examples' rates up to which all queries can be served that can be served at all, planned together.
 
     By bisection to a few per cent. It is where load 1 is: beyond it something has to be refused by any plan that is not
@@ -49,10 +50,12 @@ def saturation(profiles: Profiles, queries: int | None) -> float:
     Args:
         profiles: of both pipelines.
         queries: how many there are; None: all.
+        pace: of this machine.
     """
 
     def served(factor: float) -> float:
-        return ours(specification(factor, count=queries), profiles).satisfied_weight
+        asked = specification(factor, count=queries, pace=pace)
+        return plan_all(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
     least, most = _LEAST_FACTOR, _MOST_FACTOR
     all_there_is = served(least)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import Infrastructure, Pipeline, Query, Specification
 from circinus.spec.document import load_specification
 from circinus.spec.model import Scalar
@@ -33,11 +35,35 @@ _ONE_PIPELINE = {"meeting": "meeting", "confidential-meeting": "meeting", "docum
 """A further pipeline with the same operators would run replicas of its own: processes that this machine lacks."""
 
 
-def infrastructure() -> Infrastructure:
+_USUAL_S: Mapping[str, float] = {"meeting": 0.1, "documents": 0.6}
+"""Seconds that an item takes under the fastest configuration on a machine of the usual pace."""
+
+
+def pace_of(profiles: Mapping[str, PipelineProfile]) -> float:
+    """How many times as long as usual this machine took, in the geometric mean of the pipelines.
+
+    The three tiers are meant to be as fast wherever the benchmark runs, and however busy the machine was that profiled:
+    relative to it they are so many times as fast.
+    """
+    logs = [
+        math.log(min(_service_s(found) for found in profiles[name].usable) / usual_s)
+        for name, usual_s in _USUAL_S.items()
+    ]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _service_s(configuration: ConfigurationProfile) -> float:
+    return sum(float(operator.service_s.mean()) for operator in configuration.operators.values())
+
+
+def infrastructure(pace: float = 1.0) -> Infrastructure:
     """Three sites in a row, of which all links are slow enough to matter: a scanned page is a third of a megabyte.
 
     The pools are small, so that what fills them are some twenty replicas, each a process. Prices are per CPU what the
     examples pay for servers; a device's is its energy and wear.
+
+    Args:
+        pace: see `pace_of`.
     """
     return Infrastructure.model_validate(
         {
@@ -45,11 +71,11 @@ def infrastructure() -> Infrastructure:
             "sites": ["device", "edge", "cloud"],
             "pools": [
                 {"name": "device", "site": "device", "tier": "device", "nodes": 2, "cpus": 2, "memory": "2GiB",
-                 "hardware": {"class": "board", "relative_speed": 0.4}, "price": "$0.02/h"},
+                 "hardware": {"class": "board", "relative_speed": 0.4 * pace}, "price": "$0.02/h"},
                 {"name": "edge", "site": "edge", "tier": "edge", "cpus": 4, "memory": "8GiB",
-                 "hardware": {"class": "mini-pc", "relative_speed": 0.7}, "price": "$0.15/h"},
+                 "hardware": {"class": "mini-pc", "relative_speed": 0.7 * pace}, "price": "$0.15/h"},
                 {"name": "cloud", "site": "cloud", "tier": "cloud", "cpus": 4, "memory": "16GiB",
-                 "hardware": {"class": "server", "relative_speed": 1.2}, "price": "$0.40/h"},
+                 "hardware": {"class": "server", "relative_speed": 2.0 * pace}, "price": "$0.60/h"},
             ],
             "links": [
                 {"from": "device", "to": "edge", "bandwidth": "40Mbit/s", "round_trip": "10ms"},
@@ -59,13 +85,16 @@ def infrastructure() -> Infrastructure:
     )  # fmt: skip
 
 
-def specification(rate_factor: float = 1.0, copies: float = 1, count: int | None = None) -> Specification:
+def specification(
+    rate_factor: float = 1.0, copies: float = 1, count: int | None = None, *, pace: float = 1.0
+) -> Specification:
     """The examples' queries with their latency and accuracy objectives, from one place.
 
     Args:
         rate_factor: times the examples' rates.
         copies: how many there are of each; of a last part of one, the first of both pipelines.
         count: of queries that are taken before copying; None: all 24.
+        pace: see `pace_of`.
     """
     meeting, documents = (load_specification([EXAMPLES / name]) for name in ("meeting", "documents"))
     every = _in_turns(_moved(meeting, rate_factor), _moved(documents, rate_factor))[:count]
@@ -78,7 +107,7 @@ def specification(rate_factor: float = 1.0, copies: float = 1, count: int | None
     pipelines = {name: _narrowed(every_pipeline[name], knobs) for name, knobs in _KNOBS.items()}
     return Specification(
         pipelines=pipelines,
-        infrastructure=infrastructure(),
+        infrastructure=infrastructure(pace),
         queries=queries,
         module_paths=(*meeting.module_paths, *documents.module_paths),
     )

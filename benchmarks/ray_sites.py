@@ -78,7 +78,9 @@ def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str)
 
 def _environment() -> Mapping[str, str]:
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, **SERVE_ENVIRONMENT, "PYTHONPATH": ":".join(path for path in paths if path)}
+    # Ray has its workers wait for everything else on a machine; here a whole site is one of them.
+    serve = {**SERVE_ENVIRONMENT, "RAY_worker_niceness": "0"}
+    return {**os.environ, **serve, "PYTHONPATH": ":".join(path for path in paths if path)}
 
 
 def _wait_until_it_runs(node: subprocess.Popen[bytes], log: Path) -> None:
