@@ -85,6 +85,7 @@ def connect(address: str, own_address: str) -> None:
     Ray looks for a node among the processes of this machine, and here would find those of all sites.
     """
     import ray
+    from ray import serve
 
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.settings import RaySettings
@@ -93,8 +94,8 @@ def connect(address: str, own_address: str) -> None:
         address=address, namespace="circinus", _node_ip_address=own_address, log_to_driver=False,
         configure_logging=False,
     )  # fmt: skip
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    for module in (ray, serve):
+        logging.getLogger(module.__name__).setLevel(logging.ERROR)
     _inside.append(_Inside(asyncio.Runner(loop_factory=new_event_loop), RayEngine(RaySettings(address=address))))
 
 

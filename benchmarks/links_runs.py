@@ -184,10 +184,20 @@ def truth_figures(shaped: Run, unshaped: Run) -> list[Figure]:
         for run in (shaped, unshaped)
     ]
     slower = [seconds / medians[1][query] for query, seconds in medians[0].items() if query in medians[1]]
-    figures.append(
+    added_s = [seconds - medians[1][query] for query, seconds in medians[0].items() if query in medians[1]]
+    predicted_s = [
+        query.predicted.latency_s.value - shaped.without_links_s[query.query]
+        for query in shaped.measured
+        if query.predicted is not None and query.query in shaped.without_links_s
+    ]
+    figures += [
         Figure("latency with shaped links over that without", _median(slower), None, "lower", "times",
-               f"p50 of the same plans and requests; {_range(slower)}")
-    )  # fmt: skip
+               f"p50 of the same plans and requests; {_range(slower)}"),
+        Figure("what links add to latency, measured", _median(added_s), None, "lower", "s",
+               f"median over queries, of p50; {_range(added_s)} s"),
+        Figure("what links add to latency, predicted", _median(predicted_s), None, "lower", "s",
+               f"median over queries, at the percentile of the objective; {_range(predicted_s)} s"),
+    ]  # fmt: skip
     return figures + _byte_figures(shaped)
 
 

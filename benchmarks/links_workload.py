@@ -59,8 +59,8 @@ def _service_s(configuration: ConfigurationProfile) -> float:
 def infrastructure(pace: float = 1.0) -> Infrastructure:
     """Three sites in a row, of which all links are slow enough to matter: a scanned page is a third of a megabyte.
 
-    The pools are small, so that what fills them are some twenty replicas, each a process. Prices are per CPU what the
-    examples pay for servers; a device's is its energy and wear.
+    The pools are small, so that what fills them are some twenty replicas, each a process. Servers cost for what they
+    get done what they cost in the examples; a device its energy and wear.
 
     Args:
         pace: see `pace_of`.
@@ -75,7 +75,7 @@ def infrastructure(pace: float = 1.0) -> Infrastructure:
                 {"name": "edge", "site": "edge", "tier": "edge", "cpus": 4, "memory": "8GiB",
                  "hardware": {"class": "mini-pc", "relative_speed": 0.7 * pace}, "price": "$0.15/h"},
                 {"name": "cloud", "site": "cloud", "tier": "cloud", "cpus": 4, "memory": "16GiB",
-                 "hardware": {"class": "server", "relative_speed": 2.0 * pace}, "price": "$0.60/h"},
+                 "hardware": {"class": "server", "relative_speed": 2.0 * pace}, "price": "$0.33/h"},
             ],
             "links": [
                 {"from": "device", "to": "edge", "bandwidth": "40Mbit/s", "round_trip": "10ms"},
