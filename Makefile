@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving docs clean
+.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving bench-links docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations,
 bench-serving: $(READY)  ## what engines add; plans changed, bursts, kills under load; results in benchmarks/results
 	$(BIN)/python -m benchmarks.serving
 
+bench-links: $(READY)  ## plans over real, shaped links between three sites; needs root and iproute2, or is skipped
+	$(BIN)/python -m benchmarks.links
+
 bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.demo --fresh
 	$(BIN)/python -m benchmarks.profiling
@@ -54,6 +57,7 @@ bench: $(READY)  ## every benchmark; results in benchmarks/results
 	$(BIN)/python -m benchmarks.matching
 	$(BIN)/python -m benchmarks.truth
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.links
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

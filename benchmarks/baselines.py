@@ -55,14 +55,14 @@ def fixed_matching(
     """
     assert specification.infrastructure is not None
     network = Network(specification.infrastructure)
-    nodes = _Nodes(specification.infrastructure)
+    nodes = Nodes(specification.infrastructure)
     admitted: list[tuple[Query, Candidate, Estimator]] = []
     rejections = []
     demands: dict[Deployment, ReplicaDemand] = {}
     for query in specification.queries:
         pipeline = specification.pipelines[query.pipeline]
         profile = choice.configuration(pipeline, profiles[query.pipeline])
-        plan = _plan(query, pipeline, profile, network, choice.nearest_first)
+        plan = fixed_plan(query, pipeline, profile, network, choice.nearest_first)
         estimator = Estimator(query, pipeline, profile, network)
         try:
             candidate = estimator.candidate(plan)
@@ -76,10 +76,13 @@ def fixed_matching(
         else:
             rejections.append(Rejection(query.name, "no room left", ("resources",), None))
     _fill_up([candidate for _, candidate, _ in admitted], demands, nodes)
-    return _as_matching(admitted, rejections, demands, nodes, sum(query.weight for query in specification.queries))
+    return as_matching(admitted, rejections, demands, nodes, sum(query.weight for query in specification.queries))
 
 
-def _plan(query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool) -> Plan:
+def fixed_plan(
+    query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool
+) -> Plan:
+    """A configuration with every operator on the nearest, or farthest, tier that it may use."""
     infrastructure = network.infrastructure
     pools = sorted(network.pools_for(query.source), key=lambda pool: infrastructure.tiers.index(pool.tier))
     placement, allocations = [], []
@@ -90,10 +93,11 @@ def _plan(query: Query, pipeline: Pipeline, profile: ConfigurationProfile, netwo
     return Plan(pipeline.name, profile.configuration, tuple(placement), tuple(allocations))
 
 
-class _Nodes:
+class Nodes:
     """Whole replicas on nodes, first fit."""
 
     def __init__(self, infrastructure: Infrastructure) -> None:
+        """All empty."""
         self._free = {
             pool.name: [[pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes] for _ in range(pool.nodes)]
             for pool in infrastructure.pools
@@ -111,18 +115,23 @@ class _Nodes:
                 return True
         return False
 
-    def place_all(self, demands: Mapping[Deployment, ReplicaDemand]) -> bool:
-        """One replica of each, or none of any."""
-        before = {pool: [list(free) for free in nodes] for pool, nodes in self._free.items()}
-        if all(self.place(deployment, demand) for deployment, demand in demands.items()):
+    def place_all(
+        self, demands: Mapping[Deployment, ReplicaDemand], replicas: Mapping[Deployment, int] | None = None
+    ) -> bool:
+        """So many replicas of each, by default one; or none of any."""
+        free = {pool: [list(of_node) for of_node in nodes] for pool, nodes in self._free.items()}
+        placed = {deployment: list(nodes) for deployment, nodes in self.placed.items()}
+        if all(
+            self.place(deployment, demand)
+            for deployment, demand in demands.items()
+            for _ in range(1 if replicas is None else replicas[deployment])
+        ):
             return True
-        self._free = before
-        for deployment in demands:
-            self.placed.pop(deployment, None)
+        self._free, self.placed = free, placed
         return False
 
 
-def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, ReplicaDemand], nodes: _Nodes) -> None:
+def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, ReplicaDemand], nodes: Nodes) -> None:
     busy: dict[Deployment, float] = {}
     for candidate in candidates:
         for use in candidate.deployments:
@@ -135,13 +144,22 @@ def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, Repli
             short.discard(deployment)
 
 
-def _as_matching(
+def as_matching(
     admitted: Sequence[tuple[Query, Candidate, Estimator]],
     rejections: Sequence[Rejection],
     demands: Mapping[Deployment, ReplicaDemand],
-    nodes: _Nodes,
+    nodes: Nodes,
     total_weight: float,
 ) -> Matching:
+    """What was admitted, with estimates under the merged load.
+
+    Args:
+        admitted: (query, its plan alone, what estimates it).
+        rejections: of all others.
+        demands: of every deployment in use, by one replica.
+        nodes: where the replicas are.
+        total_weight: of all queries.
+    """
     replicas = {deployment: len(nodes.placed[deployment]) for deployment in demands}
     conditions: Conditions | None
     try:

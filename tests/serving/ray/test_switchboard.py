@@ -15,8 +15,10 @@ from circinus.profiling.wire import packed, unpacked
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.engine import DesiredState
 from circinus.serving.labels import label_of
+from circinus.serving.packed_response import unpack
 from circinus.serving.ray.applications import applications_of, site_configs
 from circinus.serving.ray.settings import RaySettings
+from circinus.serving.replicas.messages import BatchResult, WorkResult
 from scenes import Scene, driven
 
 START = Step("start", "add")
@@ -36,6 +38,28 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     assert response.link_bytes["home->center"] == 2 * value
     assert response.link_bytes["center->home"] == value + len(packed([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
+
+
+@driven
+async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
+    """Values themselves are not there; the scene's replicas say that their outputs have 1000 bytes."""
+    scene = Scene(chain("q", START, LEFT, RIGHT))
+    deliver, crossed = scene.deliver, []
+
+    async def replaying(application: str, items: Any, payloads: Any) -> Any:
+        assert payloads == []
+        results = [WorkResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
+        return BatchResult(0.0, results), [packed("recorded") for found in results if found.has_payload]
+
+    async def delivering(site: str, parcel: Any) -> None:
+        crossed.append((parcel.producer, parcel.value, len(parcel.filling)))
+        await deliver(site, parcel)
+
+    scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
+    answer = await scene.boards["home"].submit("q", "item", None, 300.0)
+    assert unpack(answer).output == "recorded"
+    assert crossed == [("start", None, 1000), ("left", None, 1000)]
+    assert answer.link_bytes == {"home->center": 1000.0, "center->home": 1000.0}
 
 
 @driven

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.engine import DesiredDeployment, DesiredState, Mode
+from circinus.serving.deliveries import INPUT, deliveries_of
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route
 from circinus.serving.ray.names import REPLICA, ROUTER, router_name
 from circinus.serving.ray.recordings import RecordingName
 from circinus.serving.ray.settings import (
@@ -95,9 +96,21 @@ def site_configs(desired: DesiredState, applications: Sequence[Application]) -> 
                 if network.site_of(found.wanted.deployment.pool) == site
             ),
             routes=tuple(route for route in routes if route.source == site),
+            sends_to=_sends_to(site, desired.routes, network),
         )
         for site in sites
     }
+
+
+def _sends_to(site: str, routes: Sequence[Route], network: Network) -> tuple[str, ...]:
+    """The other sites that anything goes to which is produced at a site."""
+    found = set()
+    for route in routes:
+        at = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages} | {INPUT: route.source}
+        for producer, deliveries in deliveries_of(route, network).items():
+            if at[producer] == site:
+                found |= {delivery.site for delivery in deliveries}
+    return tuple(sorted(found - {site}))
 
 
 def _batch_wait_s(wanted: DesiredDeployment) -> float:

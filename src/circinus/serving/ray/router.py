@@ -12,6 +12,7 @@ from circinus.errors import ServingError
 from circinus.serving.engine import Audits
 from circinus.serving.packed_response import PackedResponse
 from circinus.serving.ray.dispatching import ReplicaLostError
+from circinus.serving.ray.first_calls import FirstCalls
 from circinus.serving.ray.http_entry import HttpEntry
 from circinus.serving.ray.names import REPLICA, ROUTER, router_name
 from circinus.serving.ray.switchboard import Switchboard
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
+_FIRST_CALLS_S = 3.0
+"""Less than who tells a router to switch waits for it."""
+
+
 class SiteRouter:
     """`Switchboard` over Ray Serve, and the HTTP entry of its site."""
 
@@ -31,13 +36,20 @@ class SiteRouter:
         self._site = site
         self._board: Switchboard | None = None
         self._entry: HttpEntry | None = None
+        self._replicas, self._sites = ServeReplicas(), ServeSites()
+        self._replica_calls = FirstCalls(self._replicas.greet, _FIRST_CALLS_S)
+        self._site_calls = FirstCalls(self._sites.greet, _FIRST_CALLS_S)
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Ray Serve: after a start, and when the configuration changed."""
-        await self.switch(config_from_python(config))
+        self._switchboard().configure(config_from_python(config))
 
     async def switch(self, config: SiteConfig) -> None:
-        """The same at once, for who cannot wait until Ray Serve comes to it."""
+        """The same for who cannot wait until Ray Serve comes to it, as soon as whoever is new was called once."""
+        await asyncio.gather(
+            self._replica_calls.make(wanted.application for wanted in config.deployments),
+            self._site_calls.make(config.sends_to),
+        )
         self._switchboard().configure(config)
 
     async def submit(
@@ -52,6 +64,9 @@ class SiteRouter:
         if self._entry is None:
             self._entry = HttpEntry(board, asyncio.get_running_loop())
         return await self._entry.answer(request)
+
+    async def greeted(self) -> None:
+        """Answer, and do nothing."""
 
     async def receive(self, parcel: Parcel) -> None:
         """As `Switchboard.receive`."""
@@ -76,7 +91,7 @@ class SiteRouter:
     def _switchboard(self) -> Switchboard:
         if self._board is None:
             prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
-            self._board = Switchboard(self._site, prefix, ServeReplicas(), ServeSites(), asyncio.get_running_loop())
+            self._board = Switchboard(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
         return self._board
 
 
@@ -101,6 +116,10 @@ class ServeReplicas:
     def __init__(self) -> None:
         self._handles = _Handles(REPLICA)
 
+    async def greet(self, application: str) -> None:
+        """Call any replica of an application."""
+        await self._handles[application].startup_s.remote()
+
     async def process(
         self, application: str, items: Sequence[WorkItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
@@ -124,6 +143,10 @@ class ServeSites:
 
     def __init__(self) -> None:
         self._handles = _Handles(ROUTER)
+
+    async def greet(self, site: str) -> None:
+        """Call the router of a site."""
+        await self._handles[router_name(site)].greeted.remote()
 
     async def deliver(self, site: str, parcel: Parcel) -> None:
         """As `SiteCalls.deliver`."""

@@ -14,6 +14,9 @@ SERVE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
     # Operators block; health checks must not.
     "RAY_SERVE_RUN_SYNC_IN_THREADPOOL": "1",
+    # Whoever has heard nothing of a replica for so long asks it before it sends: a round trip more across slow links.
+    # What is known stays true here, as nobody but the router of its site gives a replica work.
+    "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "3600",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
 }

@@ -236,6 +236,8 @@ class Switchboard:
             if delivery.site == self._site:
                 self.receive(parcel)
             else:
+                if value is None:
+                    parcel = replace(parcel, filling=bytes(round(size_bytes)))
                 self._start(self._deliver(delivery.site, parcel))
 
     async def _deliver(self, site: str, parcel: Parcel) -> None:

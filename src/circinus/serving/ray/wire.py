@@ -132,6 +132,8 @@ class SiteConfig:
     deployments: tuple[SiteDeployment, ...]
     routes: tuple[WireRoute, ...]
     """Of the queries whose source is this site."""
+    sends_to: tuple[str, ...] = ()
+    """Other sites that outputs of this one go to."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class Parcel:
     value: bytes | None
     """Packed; None in a replay, but for results."""
     journal: Journal
+    filling: bytes = b""
+    """Stands for a value that a replay does not have, so that it takes as long to cross links as was recorded."""
 
 
 @dataclass(frozen=True)

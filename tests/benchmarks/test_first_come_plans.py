@@ -1,0 +1,122 @@
+"""Queries planned by themselves and let in as they come."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, UTILIZATION_TARGET
+from benchmarks.first_come_plans import first_come, fixed, vulcan_style
+from benchmarks.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
+
+from circinus.estimation import Estimator, merge
+from circinus.matching import Matching
+from circinus.profiling import PipelineProfile
+from circinus.spec import Network, Query, Slos, Specification
+from specifications import random_specification
+
+SEEDS = range(12)
+
+
+def _network(specification: Specification) -> Network:
+    assert specification.infrastructure is not None
+    return Network(specification.infrastructure)
+
+
+def _admitted(seed: int) -> list[tuple[Specification, dict[str, PipelineProfile], Matching]]:
+    specification, profiles = random_specification(seed, queries=8, cpus=3.0)
+    return [
+        (specification, profiles, first_come(specification, profiles, plan_of))
+        for plan_of in (
+            fixed(specification, profiles, BEST_IN_THE_CLOUD),
+            fixed(specification, profiles, CHEAPEST_ON_THE_DEVICE),
+            vulcan_style(specification, profiles),
+        )
+    ]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_let_in_fits_on_nodes_and_is_not_too_busy(seed: int) -> None:
+    for specification, _, matching in _admitted(seed):
+        assert specification.infrastructure is not None
+        cpus: defaultdict[tuple[str, int], float] = defaultdict(float)
+        for sized in matching.deployments:
+            assert sized.utilization <= UTILIZATION_TARGET + 1e-9
+            for node in sized.nodes:
+                cpus[sized.deployment.pool, node] += sized.demand.cpus
+        for (pool, _), used in cpus.items():
+            assert used <= specification.infrastructure.pool(pool).cpus + 1e-9
+        served = {assignment.query for assignment in matching.assignments}
+        refused = {rejection.query for rejection in matching.rejections}
+        assert served | refused == {query.name for query in specification.queries}
+        assert not served & refused
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_comes_later_takes_nothing_from_those_before(seed: int) -> None:
+    specification, profiles, whole = _admitted(seed)[2]
+    fewer = replace(specification, queries=specification.queries[:4])
+    first = first_come(fewer, profiles, vulcan_style(fewer, profiles))
+    names = {query.name for query in fewer.queries}
+    assert {a.query for a in first.assignments} == {a.query for a in whole.assignments} & names
+
+
+def test_some_are_let_in_and_some_refused() -> None:
+    counts = [(len(m.assignments), len(m.rejections)) for seed in SEEDS for _, _, m in _admitted(seed)]
+    assert any(served for served, _ in counts)
+    assert any(refused for _, refused in counts)
+
+
+def _query(specification: Specification) -> Query:
+    return specification.queries[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_plan_of_greatest_utility_is_found_and_keeps_its_objectives(seed: int) -> None:
+    specification, profiles = random_specification(seed)
+    network, query = _network(specification), _query(specification)
+    pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
+    all_utilities = {
+        (found.configuration, tuple(sorted((name, pool.name) for name, pool in placement.items()))): value
+        for found in profile.usable
+        for placement in placements(query, pipeline, network)
+        if (value := utility(query, pipeline, found, placement, network)) is not None
+    }
+    plan = vulcan_plan(query, pipeline, profile, network)
+    if plan is None:
+        assert not all_utilities
+        return
+    assert all_utilities[plan.configuration, plan.placement] == max(all_utilities.values())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_its_latency_is_that_of_the_estimator_where_nobody_waits(seed: int) -> None:
+    """One item at a rate of next to nothing: then the mean is what every request takes."""
+    specification, profiles = random_specification(seed, queries=1)
+    network = _network(specification)
+    query = _query(specification).model_copy(update={"rate_per_s": 1e-9})
+    pipeline, profile = specification.pipelines[query.pipeline], profiles[query.pipeline]
+    first = profile.configurations[0]
+    alike = replace(
+        first,
+        input_bytes=np.full_like(first.input_bytes, first.input_bytes.mean()),
+        operators={
+            name: replace(
+                operator,
+                service_s=np.full_like(operator.service_s, operator.service_s.mean()),
+                output_bytes=np.full_like(operator.output_bytes, operator.output_bytes.mean()),
+            )
+            for name, operator in first.operators.items()
+        },
+    )
+    plan = vulcan_plan(
+        query.model_copy(update={"slos": Slos()}), pipeline, replace(profile, configurations=(alike,)), network
+    )
+    assert plan is not None
+    placement = {name: network.infrastructure.pool(pool) for name, pool in plan.placement}
+    estimator = Estimator(query, pipeline, alike, network)
+    alone = merge([estimator.candidate(plan)])
+    expected_s = estimator.candidate(plan, alone).estimate.latency_s.value
+    assert mean_latency_s(query, pipeline, alike, placement, network) == pytest.approx(expected_s, rel=0.01)

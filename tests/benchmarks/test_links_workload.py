@@ -1,0 +1,43 @@
+"""What is run over real links."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.links_workload import SOURCE, specification, without_links
+
+from circinus.spec import Network
+
+
+def test_twenty_four_queries_of_both_pipelines_with_latency_and_accuracy_only() -> None:
+    found = specification()
+    assert len(found.queries) == 24
+    assert {query.pipeline for query in found.queries} == set(found.pipelines) == {"meeting", "documents"}
+    for query in found.queries:
+        assert query.source == SOURCE
+        assert query.slos.cost is None
+        assert query.slos.latency is not None
+        assert query.slos.accuracy is not None
+
+
+def test_twice_the_load_is_two_of_each_with_names_of_their_own() -> None:
+    once, twice = specification(0.5), specification(0.5, 2.0)
+    assert twice.queries[:24] == once.queries
+    assert len({query.name for query in twice.queries}) == 48
+    rates = [sum(query.rate_per_s for query in found.queries) for found in (once, twice)]
+    assert rates[1] == pytest.approx(2 * rates[0])
+    assert rates[0] == pytest.approx(0.5 * sum(query.rate_per_s for query in specification().queries))
+    assert len(specification(copies=1.5, count=4).queries) == 6
+
+
+def test_narrowed_knobs_are_still_the_examples() -> None:
+    for pipeline in specification().pipelines.values():
+        assert all(knob.choices for operator in pipeline.operators for knob in operator.knobs)
+        assert all(len(operator.cpus) == 1 for operator in pipeline.operators)
+
+
+def test_a_planner_that_ignores_links_sees_none_that_takes_time() -> None:
+    free = without_links(specification())
+    assert free.infrastructure is not None
+    path = Network(free.infrastructure).path("device", "cloud")
+    assert path is not None
+    assert sum(link.one_way_s + 1e6 / link.bandwidth_bytes_per_s for link in path) < 1e-5
