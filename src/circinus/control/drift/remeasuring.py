@@ -63,11 +63,13 @@ def remeasured(
 
     First of the configurations that are asked for and of the most accurate one, all on the same items, for half of the
     budget. Then of the others that were profiled, one after the other as long as there is time, the most accurate
-    first: where those in use do not do any more, some other has to be known that does. Loads, memory and what batches and CPUs gain stay as they
-    were: they do not depend on the data. Items whose truth is known are taken where there are enough; otherwise the
-    answers of the most accurate configuration stand for the truth, and accuracies then mean how well others agree with
-    that one. Bounds of accuracies are betting bounds, of all of them together at the risk of the profile, for items
-    drawn from as many as may come; they are taken in an order that has nothing to do with when they came.
+    first: where those in use do not do any more, some other has to be known that does.
+
+    Loads, memory and what batches and CPUs gain stay as they were: they do not depend on the data. Items whose truth is
+    known are taken where there are enough; otherwise the answers of the most accurate configuration stand for the
+    truth, and accuracies then mean how well others agree with that one. Bounds of accuracies are betting bounds, of all
+    of them together at the risk of the profile, for items drawn from as many as may come; they are taken in an order
+    that has nothing to do with when they came.
 
     Args:
         profile: as it was.
