@@ -13,6 +13,7 @@ from circinus.control.controlled import Controlled
 from circinus.control.replanning.planner import for_nodes
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all
+from circinus.profiling import Bounded
 from circinus.spec import RecordedArrivals
 from controlled_plans import Profiles, planned
 
@@ -100,6 +101,44 @@ def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_oth
     assert found.unpinned == (query,)
     assert query not in {a.query for a in found.controlled.matching.assignments}
     assert found.controlled.matching.assignments
+
+
+def _less_accurate(profiles: Profiles, by: float) -> Profiles:
+    found = {}
+    for name, profile in profiles.items():
+        configurations = tuple(
+            replace(
+                one,
+                scores=one.scores - by,
+                accuracy=Bounded(one.accuracy.value - by, one.accuracy.lower - by, one.accuracy.upper - by),
+            )
+            for one in profile.configurations
+        )
+        found[name] = replace(profile, configurations=configurations)
+    return found
+
+
+def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() -> None:
+    stopped = lowered = 0
+    for seed in range(12):
+        controlled, profiles = planned(seed)
+        if not controlled.queries:
+            continue
+        worse, ran = _less_accurate(profiles, 0.4), set(controlled.queries)
+        try:
+            strict = {a.query for a in for_nodes(controlled, controlled.nodes, worse).controlled.matching.assignments}
+        except PlanningError:
+            strict = set()
+        found = for_nodes(controlled, controlled.nodes, worse, relax=worse)
+        served = {a.query for a in found.controlled.matching.assignments}
+        assert strict <= served, "who can be promised what was asked for is served first"
+        assert {words.partition(" ")[0] for words in found.relaxed} == served - strict
+        assert all(" -> " in words for words in found.relaxed)
+        assert found.controlled.specification == controlled.specification, "what was asked for stays asked for"
+        stopped, lowered = stopped + len(ran - strict), lowered + len(found.relaxed)
+        if strict:
+            assert for_nodes(controlled, controlled.nodes, worse, relax=()).relaxed == ()
+    assert lowered > 0.7 * stopped > 5
 
 
 def test_where_nobody_can_be_served_that_is_said() -> None:

@@ -18,7 +18,7 @@ from circinus.control.drift.watches import AccuracyWatch, GoodputWatch, Moved, S
 from circinus.estimation.corrections import LEAST_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
-from circinus.profiling import ConfigurationProfile, Machine, PipelineProfile, load_dataset
+from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
 from circinus.profiling.wire import packed
 from circinus.spec import AccuracySlo, Configuration, Network, Slos, prefix
 
@@ -132,7 +132,8 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     live.add(_live([item(7, 0.1)], truthful=True, time_s=NOW_S - 3600.0).since("listen", 0.0))
     found = _reprofile([ACCURACY], listening, computed, live)
     profile = found.profiles["listen"]
-    assert {c.configuration for c in profile.configurations} == {SMALL, LARGE}
+    every = {SMALL, LARGE, configuration("small", 2), configuration("large", 2)}
+    assert {c.configuration for c in profile.configurations} == every, "one in use may not do any more"
     small, large = _of(profile, SMALL), _of(profile, LARGE)
     assert len(small.items) == len(large.items) == 24
     assert small.scores.mean() == pytest.approx(4 / 24)
@@ -140,8 +141,8 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     assert small.accuracy.lower < 4 / 24 < small.accuracy.upper < 0.6
     assert large.accuracy.lower > small.accuracy.upper
     assert profile.dataset_fingerprint != listening.profile.dataset_fingerprint
-    assert (profile.risk, profile.unmeasured) == (listening.profile.risk, 2)
-    assert len(profile.usable) == 2
+    assert (profile.risk, profile.unmeasured) == (listening.profile.risk, 0)
+    assert len(profile.usable) == 4
     for one in profile.configurations:
         before = _of(listening.profile, one.configuration)
         assert sorted(one.input_bytes) == sorted(len(packed(i.value)) for i in NOISY)
@@ -156,7 +157,7 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     expected = found.over(before_s)
     assert expected["elsewhere", SMALL, LARGE].sum() == 3
     assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
-    assert "2 configurations on 24 items" in found.notes[0]
+    assert "4 configurations on 24 items" in found.notes[0]
 
 
 def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: ComputedAnswers) -> None:
@@ -211,6 +212,27 @@ def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, c
     assert isinstance(found, Remeasured)
     assert len(_of(found.profile, SMALL).items) == 8
     assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE}, "the most accurate as well"
+
+
+def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
+    listening: Listening, computed: ComputedAnswers
+) -> None:
+    pipeline, items = listening.specification.pipelines["listen"], _live(NOISY, truthful=True).since("listen", 0.0)
+    looks, unlikely = iter(range(10**6)), configuration("small", 2)
+    configurations = (
+        replace(one, scores=0.5 * one.scores) if one.configuration == unlikely else one
+        for one in listening.profile.configurations
+    )
+    profile = replace(listening.profile, configurations=tuple(configurations))
+    found = remeasured(profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(looks)), budget_s=24.0)
+    assert isinstance(found, Remeasured)
+    assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE, configuration("large", 2)}
+    both = [len(_of(found.profile, one).items) for one in (SMALL, configuration("large", 2))]
+    assert both[0] == 24
+    assert LEAST_ITEMS <= both[1] < 24
+    accurate = _of(found.profile, configuration("large", 2))
+    assert accurate.scores.mean() == 1.0, "it hears what the others do not"
+    assert len(found.agreements["listen", accurate.configuration, LARGE]) == len(accurate.items)
 
 
 def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: ComputedAnswers) -> None:

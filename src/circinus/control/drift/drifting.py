@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circinus.control.controlled import Controlled
@@ -14,7 +14,7 @@ from circinus.control.drift.audit_scores import Agreements, AuditScore
 from circinus.control.drift.live_items import LiveItems
 from circinus.control.drift.reprofile import reprofile
 from circinus.control.drift.truths import Truths
-from circinus.control.drift.watches import DriftSettings, GoodputWatch, Moved
+from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved
 from circinus.control.drift.watching import DriftWatch
 from circinus.control.records import DRIFT, FAILED, Event
 from circinus.errors import CircinusError
@@ -111,6 +111,9 @@ class Drifting:
         self._live = LiveItems()
         self._moved: list[Moved] = []
         """What waits to be measured again."""
+        self._few: dict[str, tuple[Moved, int]] = {}
+        """Pipeline whose data moved -> what did, and how many items had come when it was measured: on twice as many,
+        more can be promised."""
         self._not_before_s = 0.0
         self._failures: list[str] = []
         self._said: set[str] = set()
@@ -122,11 +125,16 @@ class Drifting:
         stored = self._stored(controlled)
         return {**stored, **{name: profile for name, profile in self._again.items() if name in stored}}
 
+    @property
+    def measured_again(self) -> Collection[str]:
+        """Pipelines of which something moved and was measured again."""
+        return tuple(self._again)
+
     def forget(self) -> None:
         """Somebody planned anew, on whatever was measured by then."""
         self._again, self._agreements = {}, {}
         self._data_moved = self._without_truth = frozenset()
-        self._moved, self._fits = [], None
+        self._moved, self._few, self._fits = [], {}, None
 
     def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
         """What moved, and what failed, each told once. Begins what takes longer, and goes on with it at the next look.
@@ -144,6 +152,7 @@ class Drifting:
             self._tools.on_scores(scores)
             moved = self._fitted.watch.look(now_s, time_s, status, scores)
             self._moved += [one for one in moved if not isinstance(one.watch, GoodputWatch)]
+            self._moved += self._with_more_items()
         else:
             moved = ()
         events = [Event(time_s, DRIFT, str(one.watch), one.reason, one.details) for one in moved]
@@ -160,6 +169,8 @@ class Drifting:
         """Measure again what moved; None: it cannot be yet. May block for long."""
         fitted, moved = self._fitted, tuple(self._moved)
         assert fitted is not None, "something moved"
+        data = {one.watch.pipeline: one for one in moved if isinstance(one.watch, AccuracyWatch)}
+        came = {name: len(self._live.since(name, one.since_s)) for name, one in data.items()}
         with self._at_work:
             again = reprofile(
                 moved,
@@ -177,16 +188,26 @@ class Drifting:
         if again.waits:
             self._not_before_s = self._clock() + self._tools.pause_s
         else:
-            self._moved = self._moved[len(moved) :]
+            del self._moved[: len(moved)]
         if not again.profiles:
             return None
         self._tools.keep(again.observations)
+        self._few |= {name: (one, came[name]) for name, one in data.items() if name in again.data_moved}
         self._again |= again.profiles
         self._agreements = again.over(self._agreements)
         self._without_truth = (self._without_truth - again.data_moved) | again.without_truth
         self._data_moved |= again.data_moved
         self._fits = None
         return Remeasured({**fitted.profiles, **again.profiles}, again.notes)
+
+    def _with_more_items(self) -> list[Moved]:
+        """Data that moved and of which twice as many items have come as were measured; each time once."""
+        found = []
+        for pipeline, (moved, items) in list(self._few.items()):
+            if len(self._live.since(pipeline, moved.since_s)) >= 2 * items:
+                del self._few[pipeline]
+                found.append(moved)
+        return found
 
     async def wait(self) -> None:
         """Until what goes on beside the loop is done; the next look goes by it."""

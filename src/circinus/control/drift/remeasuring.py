@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -58,18 +59,22 @@ def remeasured(
     clock: Callable[[], float],
     budget_s: float,
 ) -> Remeasured | str:
-    """The profile of some configurations on items that came lately, and on no others; or why there is none.
+    """The profile on items that came lately, and on no others; or why there is none.
 
-    The most accurate configuration is always among them. Loads, memory and what batches and CPUs gain stay as they
-    were: they do not depend on the data. Items whose truth is known are taken where there are enough; otherwise the
-    answers of the most accurate configuration stand for the truth, and accuracies then mean how well others agree with
-    that one. Bounds of accuracies are betting bounds, of all of them together at the risk of the profile, for items
-    drawn from as many as may come; they are taken in an order that has nothing to do with when they came.
+    First of the configurations that are asked for and of the most accurate one, all on the same items, for half of the
+    budget. Then of the others that were profiled, one after the other as long as there is time, the most accurate
+    first: where those in use do not do any more, some other has to be known that does.
+
+    Loads, memory and what batches and CPUs gain stay as they were: they do not depend on the data. Items whose truth is
+    known are taken where there are enough; otherwise the answers of the most accurate configuration stand for the
+    truth, and accuracies then mean how well others agree with that one. Bounds of accuracies are betting bounds, of all
+    of them together at the risk of the profile, for items drawn from as many as may come; they are taken in an order
+    that has nothing to do with when they came.
 
     Args:
         profile: as it was.
         pipeline: which.
-        configurations: of it; those that were not profiled are left out.
+        configurations: of it, to be measured in any case; those that were not profiled are left out.
         items: that came lately, each key once.
         answers: runs configurations on them.
         clock: seconds that never go back.
@@ -88,17 +93,24 @@ def remeasured(
     if len(chosen) < LEAST_ITEMS:
         return f"found {len(chosen)} items that came since, expected {LEAST_ITEMS}"
     measured = {one: _Measured() for one in in_prefix_order(pipeline, {*used, reference})}
-    done = measured[reference].items
-    failure, end_s = "", clock() + budget_s
+    answered: list[Item] = []
+    failure, begin_s = "", clock()
     for number, live in enumerate(chosen):
-        if number % _INCREMENT == 0 and len(done) >= LEAST_ITEMS and clock() > end_s:
+        if number % _INCREMENT == 0 and len(answered) >= LEAST_ITEMS and clock() > begin_s + budget_s / 2:
             break
         try:
-            _measure(number, live.item, pipeline, reference, answers, measured, by_truth=by_truth)
+            answered.append(_measure(number, live.item, pipeline, reference, answers, measured, by_truth=by_truth))
         except CircinusError as error:  # on one of them: the others are known on the same items
             failure = str(error)
-    if len(done) < LEAST_ITEMS:
-        return f"only {len(done)} of {len(chosen)} items could be measured: {failure}"
+    if len(answered) < LEAST_ITEMS:
+        return f"only {len(answered)} of {len(chosen)} items could be measured: {failure}"
+    numbers = measured[reference].items
+    asked = [(number, chosen[number].item, answer) for number, answer in zip(numbers, answered, strict=True)]
+    others = sorted((one for one in known if one not in measured), key=lambda one: _promise(known[one], pipeline))
+    for one in others:
+        its = _measured_beside(one, asked, pipeline, answers, clock, begin_s + budget_s, by_truth=by_truth)
+        if len(its.items) >= LEAST_ITEMS:
+            measured[one] = its
     sizes = [None if live.value is None else len(live.value) for live in chosen]
     risk = sequence_risk(profile.risk, len(measured))
     found = replace(
@@ -130,8 +142,8 @@ def _measure(
     measured: dict[Configuration, _Measured],
     *,
     by_truth: bool,
-) -> None:
-    """Of one item, all or nothing."""
+) -> Item:
+    """Of one item, all or nothing; the item with the answer of the reference for the truth."""
     outputs = answers.answers(pipeline.name, reference, [item])
     answer: Any = pipeline.output({sink: unpacked(found[0]) for sink, found in outputs.items()})
     answered = replace(item, truth=answer)
@@ -144,6 +156,50 @@ def _measure(
         its.runs.append(run)
         if agreement is not None:
             its.agreements.append(agreement)
+    return answered
+
+
+def _measured_beside(
+    one: Configuration,
+    asked: Sequence[tuple[int, Item, Item]],
+    pipeline: Pipeline,
+    answers: Answers,
+    clock: Callable[[], float],
+    end_s: float,
+    *,
+    by_truth: bool,
+) -> _Measured:
+    """One more configuration, on as many of the items as there is time for; on fewer than enough of them: none.
+
+    Args:
+        one: of the pipeline.
+        asked: (number, item, the same with the answer of the reference for the truth) in the order of measuring.
+        pipeline: which.
+        answers: runs it.
+        clock: seconds that never go back.
+        end_s: by that clock, when the time is over.
+        by_truth: whether items have their truth.
+    """
+    found = _Measured()
+    for number, item, answered in asked:
+        if clock() > end_s:
+            break
+        try:
+            run = answers.measure(pipeline.name, one, [item if by_truth else answered])
+        except CircinusError:  # it is left out, as it would be in profiling
+            return _Measured()
+        agreement = _agreement(pipeline, one, answered, answers) if by_truth else run.scores[0]
+        found.items.append(number)
+        found.runs.append(run)
+        if agreement is not None:
+            found.agreements.append(agreement)
+    return found
+
+
+def _promise(found: ConfigurationProfile, pipeline: Pipeline) -> float:
+    """The less the more accurate it was."""
+    mean = float(found.scores.mean()) if len(found.scores) else -math.inf
+    return -mean if pipeline.metric.direction == "maximize" else mean
 
 
 def _agreement(pipeline: Pipeline, one: Configuration, answered: Item, answers: Answers) -> float | None:

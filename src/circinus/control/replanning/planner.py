@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
@@ -17,6 +17,9 @@ Profiles = Mapping[str, PipelineProfile]
 _CHANGE_SHARE = 0.1
 """Of what a query costs in the mean: what another plan for one that can stay must save."""
 
+_RELAXED_WEIGHT = 1e-3
+"""Times its weight that a query counts whose objectives are not kept anyway."""
+
 
 @dataclass(frozen=True)
 class Replanned:
@@ -25,15 +28,22 @@ class Replanned:
     controlled: Controlled
     unpinned: tuple[str, ...] = ()
     """Queries that must run as given, and cannot on what is left."""
+    relaxed: tuple[str, ...] = ()
+    """Queries whose objectives cannot be promised any more, with what can: `lots (accuracy >= 0.9 -> 0.82)`."""
 
 
-def for_nodes(controlled: Controlled, nodes: Mapping[str, int], profiles: Profiles) -> Replanned:
+def for_nodes(
+    controlled: Controlled, nodes: Mapping[str, int], profiles: Profiles, *, relax: Collection[str] = ()
+) -> Replanned:
     """Plans for the same queries on other nodes; those that can stay as they are do, unless much is gained.
 
     Args:
         controlled: the plans in force.
         nodes: pool -> nodes that live.
         profiles: pipeline -> what was measured of it, of all that queries use.
+        relax: pipelines that were measured again. Queries of theirs that run go on running, with the plan that needs
+            the least change of their objectives, where these cannot be promised any more: to be answered worse is
+            better than not at all.
 
     Raises:
         PlanningError: nobody can be served.
@@ -45,7 +55,12 @@ def for_nodes(controlled: Controlled, nodes: Mapping[str, int], profiles: Profil
     served = controlled.matching.assignments
     price = _CHANGE_SHARE * controlled.matching.cost_usd_per_h / max(1, len(served))
     running = Running.of(controlled.matching, change_usd_per_h=price)
-    matching, unpinned = _planned(replace(controlled.specification, infrastructure=there), profiles, running)
+    specification = replace(controlled.specification, infrastructure=there)
+    matching, unpinned = _planned(specification, profiles, running)
+    relaxed, words = _relaxed(controlled, matching, relax)
+    if relaxed:
+        queries = tuple(relaxed.get(query.name, query) for query in specification.queries)
+        matching, unpinned = _planned(replace(specification, queries=queries), profiles, running)
     if not matching.assignments:
         reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
         raise PlanningError(f"no query can be served on what is left ({reasons})")
@@ -53,7 +68,24 @@ def for_nodes(controlled: Controlled, nodes: Mapping[str, int], profiles: Profil
         standby(matching, there, controlled.peak, profiles).deployments if controlled.peak > 1 else matching.deployments
     )
     fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
-    return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned)
+    served_now = {found.query for found in matching.assignments}
+    lowered = tuple(said for name, said in words.items() if name in served_now)
+    return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned, lowered)
+
+
+def _relaxed(
+    controlled: Controlled, matching: Matching, pipelines: Collection[str]
+) -> tuple[dict[str, Query], dict[str, str]]:
+    """Those that run and got no plan, with objectives that some plan keeps, and what changed in words. They make room
+    for all others."""
+    found, words = {}, {}
+    for rejection in matching.rejections:
+        query = controlled.queries.get(rejection.query)
+        if query is not None and query.pipeline in pipelines and rejection.relaxation is not None:
+            slos, weight = rejection.relaxation.slos, _RELAXED_WEIGHT * query.weight
+            found[query.name] = query.model_copy(update={"slos": slos, "weight": weight})
+            words[query.name] = f"{query.name} ({rejection.relaxation.change})"
+    return found, words
 
 
 def _planned(specification: Specification, profiles: Profiles, running: Running) -> tuple[Matching, tuple[str, ...]]:

@@ -167,28 +167,29 @@ class Replanning:
             self._drifting.forget()
         found = Replanned(base) if nodes == base.nodes else for_nodes(base, nodes, self._planner.profiles(base))
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, FILES, _with_unpinned("the plan was written over", found), base)
+        return NewPlans(found.controlled, FILES, _with_exceptions("the plan was written over", found), base)
 
     def _for_what_moved(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
         assert self._drifting is not None, "something moved"
         again = self._drifting.remeasure()
         if again is None:
             return None
-        found = for_nodes(now, watch.believed, again.profiles)
+        found = for_nodes(now, watch.believed, again.profiles, relax=self._drifting.measured_again)
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, DRIFTED, _with_unpinned("; ".join(again.notes), found), None)
+        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
 
     def _for_nodes(self, now: Controlled, watch: NodeWatch) -> NewPlans:
         nodes = watch.believed
         profiles = self._planner.profiles(now) if self._drifting is None else self._drifting.profiles(now)
-        found = for_nodes(now, nodes, profiles)
+        relax = () if self._drifting is None else self._drifting.measured_again
+        found = for_nodes(now, nodes, profiles, relax=relax)
         self._planner.prepare(found.controlled)
         words = ", ".join(
             f"{pool} has {count} of {now.nodes[pool]} nodes" if count < now.nodes[pool] else f"{pool} has {count} again"
             for pool, count in nodes.items()
             if count != now.nodes[pool]
         )
-        return NewPlans(found.controlled, NODES, _with_unpinned(words, found), None)
+        return NewPlans(found.controlled, NODES, _with_exceptions(words, found), None)
 
 
 def _specified(controlled: Controlled) -> Mapping[str, int]:
@@ -202,7 +203,7 @@ def _watch(now: Controlled, settings: NodeSettings) -> NodeWatch:
     return NodeWatch(_specified(now), settings, now.nodes)
 
 
-def _with_unpinned(words: str, found: Replanned) -> str:
-    if not found.unpinned:
-        return words
-    return f"{words}; pinned and cannot run on what is left: {', '.join(found.unpinned)}"
+def _with_exceptions(words: str, found: Replanned) -> str:
+    if found.unpinned:
+        words = f"{words}; pinned and cannot run on what is left: {', '.join(found.unpinned)}"
+    return f"{words}; no longer promised: {', '.join(found.relaxed)}" if found.relaxed else words

@@ -1,0 +1,87 @@
+"""What a controller keeps of drift between its looks, on a computing engine."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+from listening import Listening, item
+
+from circinus.control.controlled import Controlled
+from circinus.control.drift.answers import ComputedAnswers
+from circinus.control.drift.drifting import Drifting, DriftTools
+from circinus.control.drift.truths import Truth
+from circinus.matching import plan_all
+from circinus.serving import Mode, Request
+from circinus.serving.local.capacity import Machine
+from circinus.serving.local.engine import LocalEngine
+from circinus.spec import AccuracySlo, Slos
+
+A_LOOK, MOST_LOOKS = 6, 200
+"""Requests of each query from one look to the next, which is ten seconds later; and looks that all must be done in."""
+
+
+class _Sent:
+    """Truths of all that was sent by now."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Truth] = {}
+
+    def find(self, pipeline: str, item_key: str) -> Truth | None:
+        """As `Truths.find`."""
+        return self.known.get(item_key)
+
+
+def _controlled(listening: Listening) -> Controlled:
+    slos = Slos(accuracy=AccuracySlo(threshold=0.3))
+    queries = tuple(query.model_copy(update={"slos": slos}) for query in listening.specification.queries)
+    specification = replace(listening.specification, queries=queries)
+    matching, _ = plan_all(specification, listening.profiles)
+    versions = listening.profile.code_versions
+    return Controlled(
+        matching, specification, matching.deployments, Mode.REAL, None, versions, audited_share=0.5, peak=1.0
+    )
+
+
+def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(listening: Listening) -> None:
+    controlled, rng, now_s = _controlled(listening), random.Random(1), 0.0
+    sent = _Sent()
+
+    async def run() -> list[int]:
+        nonlocal now_s
+        engine, measured = LocalEngine(Machine(64.0, 2.0**40, 0)), []
+        tools = DriftTools(
+            answers=ComputedAnswers,
+            agreements=lambda specification, pairs: {},
+            truths=sent,
+            truth_patience_s=1e9,
+        )
+        drifting = Drifting(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+        try:
+            await engine.apply(controlled.desired(controlled.at_first()))
+            for number in range(MOST_LOOKS):
+                noise = (0.0, 0.5) if number < 20 else (0.62, 0.9)
+                came = [item(rng.randrange(10**9), rng.uniform(*noise)) for _ in range(A_LOOK)]
+                sent.known |= {one.key: Truth(one.truth) for one in came}
+                for query in controlled.queries:
+                    await asyncio.gather(*(engine.submit(Request(query, i.key, i.value, 10.0)) for i in came))
+                now_s += 10.0
+                drifting.look(engine, await engine.status(), controlled)
+                await drifting.wait()
+                if drifting.due(now_s):
+                    again = await asyncio.to_thread(drifting.remeasure)
+                    profile = drifting.profiles(controlled)["listen"]
+                    if again is not None and profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
+                        measured.append(len(profile.configurations[0].items))
+                if len(set(measured)) >= 3:
+                    break
+        finally:
+            await drifting.end()
+            await engine.close()
+        return measured
+
+    counts = list(dict.fromkeys(asyncio.run(run())))
+    assert len(counts) >= 3
+    assert counts[1] >= 2 * counts[0]
+    assert counts[2] >= 2 * counts[1]
