@@ -383,8 +383,11 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     asyncio.run(world.goes_on(first, 1.0, times=0.9))
     assert len(world.engine.applied) == 1
     lease.other, world.engine.state = "nobody", None
-    asyncio.run(world.goes_on(first, 1.0, times=0.9))
-    assert len(world.engine.applied) == 2, "as long as it cannot be reached nobody else can take it"
+    asyncio.run(world.goes_on(first, 0.5, times=0.9))
+    assert len(world.engine.applied) == 1, "somebody else may have it, as it cannot be reached"
+    lease.other = ""
+    asyncio.run(world.goes_on(first, 2.0, times=0.9))
+    assert len(world.engine.applied) == 2
     lease.other, world.engine.state = "one elsewhere", None
     with pytest.raises(LeaseLostError, match="one elsewhere"):
         asyncio.run(world.goes_on(first, 1.0, times=0.9))

@@ -67,17 +67,18 @@ def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(
                 for query in controlled.queries:
                     await asyncio.gather(*(engine.submit(Request(query, i.key, i.value, 10.0)) for i in came))
                 now_s += 10.0
-                drifting.look(engine, await engine.status(), controlled)
+                await drifting.look(engine, await engine.status(), controlled)
                 await drifting.wait()
                 if drifting.due(now_s):
-                    again = await asyncio.to_thread(drifting.remeasure)
-                    profile = drifting.profiles(controlled)["listen"]
-                    if again is not None and profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
+                    again = await asyncio.to_thread(drifting.remeasuring())
+                    drifting.took(again)
+                    profile = drifting.measured_again(listening.profiles).get("listen", listening.profile)
+                    if profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
                         measured.append(len(profile.configurations[0].items))
                 if len(set(measured)) >= 3:
                     break
         finally:
-            await drifting.end()
+            await drifting.end(60.0)
             await engine.close()
         return measured
 

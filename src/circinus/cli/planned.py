@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ def plan_anew(
     time_limit_s: float | None = None,
     sources: Mapping[str, Source] | None = None,
     corrected: bool = True,
+    overtaken: Callable[[], bool] = lambda: False,
 ) -> Planned:
     """Plan all queries on what was measured until now, and write the plan file.
 
@@ -45,13 +46,16 @@ def plan_anew(
         time_limit_s: for choosing among the plans of all queries.
         sources: pipeline -> where it was measured, if not here.
         corrected: whether what traffic showed since counts.
+        overtaken: whether the plan is not wanted any more by the time that it is made: then nothing is written.
 
     Raises:
-        PlanningError: a profile is missing, or numbers without meaning; the plan file that was there stays.
+        PlanningError: a profile is missing, numbers without meaning, or it was overtaken; the plan file that was there
+            stays.
     """
     from datetime import UTC, datetime
     from time import perf_counter
 
+    from circinus.errors import PlanningError
     from circinus.estimation import NO_CORRECTIONS
     from circinus.matching import MatchSettings, make_plan_set, plan_all, save_plan_set
     from circinus.planning.exploration import explorer_of
@@ -83,6 +87,10 @@ def plan_anew(
         planning_s=perf_counter() - started,
         corrections=corrections,
     )
+    if overtaken():
+        raise PlanningError(
+            f"{output}: not written, as something else was written, or all was ended, while it was made"
+        )
     save_plan_set(plan_set, output)
     return Planned(plan_set, profiles)
 

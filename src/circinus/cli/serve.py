@@ -185,9 +185,9 @@ async def _control(
             drift=drift,
             engine_lease=None if chosen.kind == "local" else chosen.ray_lease(),
         )
-        controller.begin()
         if chosen.kind == "local":
             await asyncio.to_thread(revive)  # or join the one that runs
+        controller.begin()
         await controller.run(stop)
     finally:
         await engine.disconnect()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,12 @@ class ServedPlans:
     """Whether nothing is written, either."""
     _opened: OpenedPlan | None = None
     _seen: Signature = ()
-    _profiles: dict[str, Mapping[str, PipelineProfile]] = field(default_factory=dict)
-    """Fingerprint of a specification -> its profiles."""
+    """Of the files as they were when the plans were last read."""
+    _looked: Signature = ()
+    """As they were at the last look: files that are being written are left alone until they stay as they are."""
+    _profiles: tuple[str, Mapping[str, PipelineProfile]] | None = None
+    """(which specification and corrections, its profiles) that were loaded last."""
+    _ended: bool = False
 
     def open(self) -> tuple[Controlled, Standby]:
         """The plans, and what is kept ready.
@@ -66,7 +70,7 @@ class ServedPlans:
         """What makes other plans when nodes or files are others."""
         from circinus.control.replanning.planner import Planner
 
-        return Planner(self.profiles, self._changed, self._latest, self.prepare)
+        return Planner(self.profiles, self._changed, self._latest, self.prepare, self._end)
 
     def drift_tools(
         self, truths: Path | None, truth_patience_s: float, on_scores: Callable[[Sequence[AuditScore]], None]
@@ -144,9 +148,11 @@ class ServedPlans:
 
     def _changed(self) -> bool:
         assert self._opened is not None, "plans are opened first"
-        return _signature(self.plan_file, self._opened.specification) != self._seen
+        now, before = _signature(self.plan_file, self._opened.specification), self._looked
+        self._looked = now
+        return now not in (self._seen, ()) and now == before
 
-    def _latest(self, now: Controlled) -> Controlled | None:
+    def _latest(self, now: Controlled) -> Controlled:
         """The plan file as it is; where only its specification was written over, planned again first.
 
         Raises:
@@ -166,13 +172,20 @@ class ServedPlans:
             if self.dry:
                 raise
             specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
-            running = Running.of(now.matching)
-            plan_anew(specification, self.plan_file, opened.store, seed=opened.plan_set.seed, running=running)
+            plan_anew(
+                specification,
+                self.plan_file,
+                opened.store,
+                seed=opened.plan_set.seed,
+                running=Running.of(now.matching),
+                overtaken=lambda: self._ended or _signature(self.plan_file, opened.specification) != before,
+            )
             controlled, _ = self.open()
-        # As before anything was read: whatever was written over since is looked at again.
-        self._seen, self._profiles = before, {}
-        same = controlled.fingerprint == self._controlled(opened)[0].fingerprint
-        return None if same else controlled
+        self._seen = before  # as before anything was read: whatever was written over since is looked at again
+        return controlled
+
+    def _end(self) -> None:
+        self._ended = True
 
     def _loaded(
         self, specification: Specification, corrections: Corrections, opened: OpenedPlan
@@ -181,8 +194,8 @@ class ServedPlans:
         from circinus.planning.exploration import explorer_of
         from circinus.profiling import load_profile
 
-        key = f"{specification.fingerprint()} {corrections}"
-        if key not in self._profiles:
+        key, known = f"{specification.fingerprint()} {corrections} {_written(opened.store)}", self._profiles
+        if known is None or known[0] != key:
             found = {}
             for name in pipelines_in_use(specification):
                 profile = load_profile(
@@ -193,8 +206,8 @@ class ServedPlans:
                     explorer=explorer_of(specification, name),
                 )
                 found[name] = corrections.applied_to(profile, specification.pipelines[name])
-            self._profiles = {key: found}
-        return self._profiles[key]
+            self._profiles = known = key, found
+        return known[1]
 
     def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
         from circinus.control.controlled import Controlled
@@ -227,12 +240,13 @@ def _signature(plan_file: Path, specification: Specification) -> Signature:
     files = {plan_file, *specification.files}
     for source in specification.sources:
         files |= set(source.glob("*.y*ml")) if source.is_dir() else {source}
-    found = []
-    for file in sorted(files):
-        try:
-            told = file.stat()
-        except OSError:
-            found.append((str(file), 0, 0))  # gone, or about to be written
-        else:
-            found.append((str(file), told.st_mtime_ns, told.st_size))
-    return tuple(found)
+    return tuple((str(file), *_written(file)) for file in sorted(files))
+
+
+def _written(file: Path) -> tuple[int, int]:
+    """When a file was written, and its size; zeros: it is not there, or about to be."""
+    try:
+        told = file.stat()
+    except OSError:
+        return 0, 0
+    return told.st_mtime_ns, told.st_size

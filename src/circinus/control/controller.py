@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from circinus.control.applying import Applied, Applying, NotApplied
+from circinus.control.backoff import Backoff
 from circinus.control.controlled import Controlled
 from circinus.control.drift.drifting import Drifting, DriftTools
 from circinus.control.in_force import InForce
@@ -19,17 +22,21 @@ from circinus.control.records import (
     ROLLBACK,
     ControlRecords,
     Event,
+    RecordsError,
 )
 from circinus.control.replanning.planner import Planner
-from circinus.control.replanning.probation import Probation
-from circinus.control.replanning.replanning import NODES, NewPlans, NoPlans, Replanning, ReplanSettings
-from circinus.control.replanning.rolling import Room, next_state
-from circinus.control.replanning.trial import TrialSettings
+from circinus.control.replanning.replanning import NewPlans, NoPlans, Replanning, ReplanSettings
+from circinus.control.replanning.trial import Trial, TrialSettings
 from circinus.errors import ServingError
 from circinus.matching import Changes
 from circinus.serving import DesiredState, Engine, EngineStatus
 from circinus.serving.lease import Lease, LeaseLostError
-from circinus.spec import Deployment
+from circinus.serving.state_file import state_from_json, state_to_json
+
+_KNOWN = "states"
+"""Name of the document with the states of which the engine may run one."""
+_MEASURED = "measured"
+"""Name of the document with what was measured again."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class ControlSettings:
     """From one look to the next."""
     patience_s: float = 0.1
     """How long a look waits for what it began to bring about; beyond that, that goes on beside the next looks."""
+    answer_s: float = 15.0
+    """How long an engine may take to say what it runs."""
     lease_s: float = 5.0
     """How long another controller must wait for one that ended without a word."""
     first_pause_s: float = 1.0
@@ -47,13 +56,15 @@ class ControlSettings:
     longest_pause_s: float = 60.0
     attempts: int = 3
     """Times that new plans are tried to be brought about before those before them come back, where they can."""
+    end_s: float = 5.0
+    """How long what goes on beside the loop is waited for in the end."""
     replanning: ReplanSettings = field(default_factory=ReplanSettings)
     trial: TrialSettings = field(default_factory=TrialSettings)
 
 
 class Controller:
     """Keeps an engine at what a plan file says, steps queries down and up their ladders, and plans again when nodes or
-    the plan file are others. New plans are on trial for a while.
+    the plan file are others, or what was measured is not so any more. New plans are on trial for a while.
 
     Level-triggered: whatever the engine runs, and whoever was at work before, it is brought to what was last decided.
     What is decided is kept before it is brought about, so that it is neither lost nor decided twice.
@@ -93,38 +104,23 @@ class Controller:
             engine_lease: of an engine that others, with other records, may control from elsewhere; may block.
             drift: to notice what moved since it was measured, and to measure that again; takes a planner.
         """
-        self._plans = InForce(controlled)
-        self._engine = engine
-        self._records = records
-        self._holder = holder
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._settings = settings or ControlSettings()
-        self._on_event = on_event
-        self._on_status = on_status
-        self._revive = revive
-        self._planner = planner
+        self._settings = times = settings or ControlSettings()
+        self._plans = InForce.of(controlled)
+        self._engine, self._records, self._holder = engine, records, holder
+        self._clock, self._wall_clock = clock, wall_clock
+        self._on_event, self._on_status, self._revive = on_event, on_status, revive
+        self._lease, self._engine_lease, self._engine_lease_number = 0, engine_lease, 0
+        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s))
+        self._reviving = Backoff(times.first_pause_s, times.longest_pause_s)
+        self._silent = ""
+        """Why the engine could not be looked at the last time; empty: it could."""
+        self._arriving = True
+        """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
+        self._trial: Trial | None = None
+        self._planner, self._replanning = planner, None if planner is None else self._new_replanning(planner, None)
         self._drifting: Drifting | None = None
         if drift is not None and planner is not None:
             self._drifting = Drifting(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
-        self._replanning: Replanning | None = None
-        self._probation = Probation(self._settings.trial)
-        self._lease = 0
-        self._engine_lease = engine_lease
-        self._engine_lease_number = 0
-        self._applying: asyncio.Task[None] | None = None
-        self._began_s = 0.0
-        """When what is being applied was begun."""
-        self._failures = 0
-        self._not_before_s = 0.0
-        self._silent = False
-        """Whether the engine did not answer at the last look."""
-        self._arriving = True
-        """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
-        self._bringing: DesiredState | None = None
-        """What is being applied."""
-        self._brought: DesiredState | None = None
-        """What was applied last."""
 
     @property
     def controlled(self) -> Controlled:
@@ -141,46 +137,40 @@ class Controller:
 
         Raises:
             LeaseHeldError: another controller is at work.
+            ServingError: the leases cannot be reached.
         """
         now_s = self._wall_clock()
         self._lease = self._records.acquire(self._holder, now_s, self._settings.lease_s)
-        if self._engine_lease is not None:
-            try:
-                self._engine_lease_number = self._engine_lease.acquire(self._holder, now_s, self._settings.lease_s)
-            except ServingError:
-                self._records.release(self._lease)
-                raise
-        how = "begins with the plans as they are"
         try:
-            if self._plans.take_up(self._records):
-                how = "goes on where it was"
-        except ServingError as error:
-            how = f"{how}, as {error}"
-        if self._planner is not None:
-            self._replanning = Replanning(self._planner, self.controlled, self._settings.replanning, self._drifting)
-        self._commit([Event(now_s, BEGAN, self._holder, how)], adopted=True)
+            if self._engine_lease is not None:
+                self._engine_lease_number = self._engine_lease.acquire(self._holder, now_s, self._settings.lease_s)
+            how = self._take_up()
+            if self._planner is not None:
+                self._replanning = self._new_replanning(self._planner, self._drifting)
+            self._commit([Event(now_s, BEGAN, self._holder, how)], self._plans.documents())
+        except BaseException:
+            self._records.release(self._lease)
+            raise
 
     async def tick(self) -> None:
         """Once: look, decide, keep, bring about. What takes longer than the time to the next look goes on beside it.
 
         Raises:
             LeaseLostError: another controller took over.
-            ServingError: the engine does not answer.
+            ServingError: the engine does not answer, or what was decided cannot be kept.
         """
-        status = await self._engine.status()
+        status = await self._status()
         now_s = self._clock()
         self._step(now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
         await self._collect()
-        self._notice(status)
+        await self._notice(status)
         await self._plan_anew(now_s, status)
         await self._judge(now_s, status)
-        if self._applying is None:
-            self._bring_about(status)
-        if self._applying is not None:
-            await asyncio.wait({self._applying}, timeout=self._settings.patience_s)
-            await self._collect()
+        self._bring_about(status)
+        await self._applying.wait(self._settings.patience_s)
+        await self._collect()
 
     async def planned(self) -> None:
         """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
@@ -195,21 +185,17 @@ class Controller:
         Raises:
             LeaseLostError: another controller took over.
         """
-        looking, renewing = asyncio.create_task(self._look()), asyncio.create_task(self._keep_lease())
-        stopping = asyncio.create_task(stop.wait())
-        tasks = (looking, renewing, stopping)
+        tasks = [asyncio.create_task(work) for work in (self._look(), self._keep_lease(), stop.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*tasks, *([] if self._applying is None else [self._applying])):
+            for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-            if self._applying is not None:
-                await asyncio.gather(self._applying, return_exceptions=True)
-            if self._replanning is not None:
-                await self._replanning.end()
-            if self._drifting is not None:
-                await self._drifting.end()
+            await self._applying.give_up()
+            for part in (self._replanning, self._drifting):
+                if part is not None:
+                    await part.end(self._settings.end_s)
             await self._give_back()
         for end in ends:
             if isinstance(end, Exception):
@@ -220,37 +206,63 @@ class Controller:
             begin_s = self._clock()
             try:
                 await self.tick()
-                self._silent = False
+                self._silent = ""
             except LeaseLostError:
                 raise
-            except ServingError as error:
-                await self._missed(error)
+            except RecordsError as error:  # nothing was done that is not kept; it is tried again
+                self._on_event(Event(self._wall_clock(), FAILED, "records", str(error)))
+            except Exception as error:  # whatever it is, queries must not stay without a controller
+                with suppress(RecordsError):
+                    await self._missed(error)
             await asyncio.sleep(max(0.0, begin_s + self._settings.interval_s - self._clock()))
+
+    async def _status(self) -> EngineStatus:
+        try:
+            async with asyncio.timeout(self._settings.answer_s):
+                return await self._engine.status()
+        except TimeoutError:
+            raise ServingError(f"the engine does not answer within {self._settings.answer_s:g} s") from None
+
+    def _take_up(self) -> str:
+        """Go on where an earlier controller ended, if one did; how, in words."""
+        how = "begins with the plans as they are"
+        try:
+            known = self._records.document(_KNOWN)
+            self._applying.take_up([] if known is None else [state_from_json(text) for text in json.loads(known)])
+            measured = self._records.document(_MEASURED)
+            if self._drifting is not None and measured is not None:
+                self._drifting.take_up(measured)
+            found = self._plans.taken_up(self._records)
+        except (ServingError, ValueError) as error:
+            return f"{how}, as {error}"
+        if found is None:
+            return how
+        self._plans = found
+        return "goes on where it was"
+
+    def _new_replanning(self, planner: Planner, drifting: Drifting | None) -> Replanning:
+        return Replanning(planner, self._plans.controlled, self._plans.base, self._settings.replanning, drifting)
 
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            await self._renew()
+            with suppress(RecordsError):  # nothing is applied without it
+                self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
+            try:
+                await self._renew_engine_lease()
+            except LeaseLostError:
+                raise
+            except ServingError:  # the same
+                continue
 
-    async def _renew(self) -> None:
-        """Keep both leases.
-
-        Raises:
-            LeaseLostError: one was lost.
-        """
-        now_s, lasts_s = self._wall_clock(), self._settings.lease_s
-        self._records.renew(self._lease, now_s, lasts_s)
-        if self._engine_lease is None:
-            return
-        try:
-            await asyncio.to_thread(self._engine_lease.renew, self._engine_lease_number, now_s, lasts_s)
-        except LeaseLostError:
-            raise
-        except ServingError:  # as long as the engine cannot be reached nobody else can take it, either
-            return
+    async def _renew_engine_lease(self) -> None:
+        if self._engine_lease is not None:
+            arguments = self._engine_lease_number, self._wall_clock(), self._settings.lease_s
+            await asyncio.to_thread(self._engine_lease.renew, *arguments)
 
     async def _give_back(self) -> None:
-        self._records.release(self._lease)
+        with suppress(RecordsError):
+            self._records.release(self._lease)
         if self._engine_lease is not None:
             with suppress(ServingError):
                 await asyncio.to_thread(self._engine_lease.release, self._engine_lease_number)
@@ -259,17 +271,18 @@ class Controller:
         """Down or up ladders, unless the deployments of the plans are about to come."""
         control = self._plans.control
         control.read(now_s, status)
-        if self._arriving and self._failures == 0 and status.state != self._plans.desired()[1]:
+        if self._arriving and self._applying.failures == 0 and status.state != self._plans.desired()[1]:
             return
         ladders, events = control.decide(now_s, self._wall_clock(), self.ladders, status)
-        self._plans.ladders = ladders
+        stepped = self._plans.stepped(ladders)
         if events:
-            self._commit(events)
+            self._commit(events, plans=stepped)
+        self._plans = stepped
 
-    def _notice(self, status: EngineStatus) -> None:
+    async def _notice(self, status: EngineStatus) -> None:
         """What moved since it was measured."""
         if self._drifting is not None:
-            events = self._drifting.look(self._engine, status, self.controlled)
+            events = await self._drifting.look(self._engine, status, self.controlled)
             if events:
                 self._commit(events)
 
@@ -284,47 +297,58 @@ class Controller:
         self._replanning.look(now_s, status, self.controlled)
 
     async def _adopt(self, found: NewPlans) -> None:
+        assert self._replanning is not None, "it made them"
         before, state = self.controlled, self._plans.desired()[1]
-        plans = {a.query: a.chosen.plan for a in before.matching.assignments}
-        changes = Changes.between(plans, found.controlled.matching)
-        self._plans.adopt(found.controlled, found.base)
-        event = Event(
-            self._wall_clock(), REPLAN, "plans", f"{found.reason}: {changes}", {"why": found.why, **vars(changes)}
+        changes = Changes.between(
+            {a.query: a.chosen.plan for a in before.matching.assignments}, found.controlled.matching
         )
-        self._commit([event], adopted=True)
-        if self._plans.desired()[1] != state:
-            self._probation.adopted(before)
+        adopted = self._plans.adopting(found.controlled, found.base, self._plans.proven or before)
+        if adopted.desired()[1] == state:
+            adopted = replace(adopted, proven=self._plans.proven)
+        details = {"why": found.why, **vars(changes)}
+        event = Event(self._wall_clock(), REPLAN, "plans", f"{found.reason}: {changes}", details)
+        self._commit([event], {**adopted.documents(), _MEASURED: self._replanning.measured()}, plans=adopted)
+        self._replanning.taken(found)
+        if adopted.desired()[1] != state:
             await self._arrive()
 
     async def _judge(self, now_s: float, status: EngineStatus) -> None:
         """Go back to the plans before, where the new ones do worse."""
-        if status.state != self._plans.desired()[1]:
+        if self._plans.proven is None or status.state != self._plans.desired()[1]:
             return
-        reason = self._probation.look(now_s, status, self.controlled, self._plans.control.busier)
+        queries = self.controlled.queries
+        if self._trial is None:
+            self._trial = Trial.begin(now_s, status, queries)
+            return
+        reason = self._trial.against(status, queries, self._plans.control.busier, self._settings.trial)
         if reason:
             await self._roll_back(reason)
+        elif self._trial.over(now_s, self._settings.trial):
+            self._prove()
+
+    def _prove(self) -> None:
+        """There is nothing to go back to any more."""
+        proven = replace(self._plans, proven=None)
+        self._commit([], proven.documents(), plans=proven)
+        self._trial = None
 
     async def _roll_back(self, reason: str) -> None:
         """To the plans before, if they run on what there is."""
-        before = self._probation.back_to(self._nodes())
-        self._probation.end()
-        if before is None:
+        before, now = self._plans.proven, self.controlled
+        if before is None or not before.runs_on(self._nodes()):
+            self._prove()
             self._note(FAILED, "plans", f"{reason}; there are none to go back to")
             return
-        why = NODES if before.nodes != self.controlled.nodes else ""
-        if self._replanning is not None and why == NODES:
-            self._replanning.refuse()
-        self._plans.adopt(before)
-        self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted=True)
+        adopted = self._plans.adopting(before)
+        self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.documents(), plans=adopted)
+        if self._replanning is not None:
+            self._replanning.follow(before, refused=before.nodes != now.nodes)
         await self._arrive()
 
     async def _arrive(self) -> None:
         """Other plans shall be brought about; what is being applied is given up."""
-        self._arriving, self._failures, self._not_before_s = True, 0, 0.0
-        if self._applying is not None:
-            self._applying.cancel()
-            await asyncio.wait({self._applying})
-            self._applying = None
+        self._arriving, self._trial = True, None
+        await self._applying.give_up()
 
     def _nodes(self) -> Mapping[str, int]:
         return self.controlled.nodes if self._replanning is None else self._replanning.nodes
@@ -333,77 +357,65 @@ class Controller:
         """Begin to, if something else runs and it is time."""
         desired, fingerprint = self._plans.desired()
         if status.state == fingerprint:
-            self._failures, self._arriving, self._brought = 0, False, desired
+            self._arriving = False
+            self._applying.arrived()
             return
-        if self._clock() < self._not_before_s:
+        now_s = self._clock()
+        if not self._applying.may(now_s):
             return
-        self._began_s, self._bringing = self._clock(), self._next(desired, status)
-        self._applying = asyncio.create_task(self._apply(self._bringing))
+        following = self._applying.next(desired, status, self._nodes(), tuple(self.controlled.queries))
+        if self._applying.note(following):  # whoever goes on must know what may run by then
+            self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.known])})
+        self._applying.begin(following, now_s)
 
     async def _apply(self, desired: DesiredState) -> None:
-        await self._renew()  # whoever was asleep for long must not overwrite what another one did meanwhile
+        # Whoever was asleep for long must not overwrite what another one did meanwhile.
+        self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
+        await self._renew_engine_lease()
         await self._engine.apply(desired)
-
-    def _next(self, desired: DesiredState, status: EngineStatus) -> DesiredState:
-        """What to apply on the way from what runs, as far as that is known."""
-        brought = self._brought
-        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-        if brought is None or brought.mode is not desired.mode or runs != _replicas(brought):
-            return desired
-        if runs == _replicas(desired):
-            return desired
-        room = Room(desired.infrastructure, self._nodes())
-        return next_state(brought, desired, room, tuple(self.controlled.queries))
 
     async def _collect(self) -> None:
         """What became of what was being applied, if that is known."""
-        if self._applying is None or not self._applying.done():
-            return
-        applied, self._applying = self._applying, None
-        try:
-            applied.result()
-        except LeaseLostError:
-            raise
-        except ServingError as error:  # what ran before goes on
-            pause_s = self._pause_s()
-            self._failures += 1
-            self._not_before_s = self._clock() + pause_s
-            if self._failures >= self._settings.attempts and self._probation.back_to(self._nodes()) is not None:
-                await self._roll_back(f"cannot be brought about: {error}")
+        found = self._applying.found(self._clock())
+        if isinstance(found, NotApplied):
+            before = self._plans.proven
+            if found.failures >= self._settings.attempts and before is not None and before.runs_on(self._nodes()):
+                await self._roll_back(f"cannot be brought about: {found.reason}")
             else:
-                self._note(FAILED, "apply", f"{error}; tried again in {pause_s:.0f} s")
-            return
-        self._brought = self._bringing
-        whole = self._brought == self._plans.desired()[0]
-        words = "in force" if whole else "on the way, for want of room for both at once"
-        self._note(APPLIED, "engine", f"{words} after {self._clock() - self._began_s:.3f} s")
+                self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
+        elif isinstance(found, Applied):
+            whole = found.state == self._plans.desired()[0]
+            words = "in force" if whole else "on the way, for want of room for both at once"
+            self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
 
-    async def _missed(self, error: ServingError) -> None:
-        """The engine does not answer: said once, and it is started again if that can be done."""
-        if not self._silent:
-            self._note(FAILED, "engine", str(error))
-        self._silent = True
-        if self._revive is None or self._clock() < self._not_before_s:
+    async def _missed(self, error: Exception) -> None:
+        """A look failed: said once, and the engine is started again if that can be done."""
+        words = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+        if words != self._silent:
+            self._silent = words
+            self._note(FAILED, "engine", words)
+        if self._revive is None or not isinstance(error, ServingError) or not self._reviving.may(self._clock()):
             return
         try:
             await asyncio.to_thread(self._revive)
-            self._failures = 0
+            self._reviving.reset()
         except ServingError as failure:
-            self._not_before_s = self._clock() + self._pause_s()
-            self._failures += 1
+            self._reviving.failed(self._clock())
             self._note(FAILED, "engine", f"it cannot be started again: {failure}")
-
-    def _pause_s(self) -> float:
-        return min(self._settings.first_pause_s * 2.0**self._failures, self._settings.longest_pause_s)
 
     def _note(self, kind: str, subject: str, reason: str) -> None:
         self._commit([Event(self._wall_clock(), kind, subject, reason)])
 
-    def _commit(self, events: list[Event], *, adopted: bool = False) -> None:
-        self._records.commit(self._lease, self._plans.content(), events, self._plans.documents() if adopted else None)
+    def _commit(
+        self,
+        events: list[Event],
+        documents: Mapping[str, str | None] | None = None,
+        *,
+        plans: InForce | None = None,
+    ) -> None:
+        """Keep what was decided, and then go by it."""
+        decided = plans or self._plans
+        self._records.commit(self._lease, decided.content(), events, documents)
+        self._plans = decided
         for event in events:
             self._on_event(event)
-
-
-def _replicas(state: DesiredState) -> dict[Deployment, int]:
-    return {wanted.deployment: wanted.replicas for wanted in state.deployments}

@@ -24,7 +24,10 @@ REPLAN, ROLLBACK, DRIFT = "replan", "rollback", "drift"
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
 _SCHEMA_VERSION = 2
-_BUSY_S = 10.0
+_BUSY_S = 2.0
+"""For a lock that another process has: shorter than a lease."""
+_MOST_EVENTS = 100_000
+"""Beyond, the oldest go."""
 _DOCUMENTS = "CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL)"
 _SCHEMA = f"""
 CREATE TABLE lease (
@@ -55,6 +58,10 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     """In order; 0 before it is kept."""
+
+
+class RecordsError(ServingError):
+    """What was decided cannot be kept, or read."""
 
 
 class ControlRecords:
@@ -111,6 +118,7 @@ class ControlRecords:
                     f"{self.path}: {last[0]} controls this, for {last[1]:.1f} s more unless it goes on; end it, or wait"
                 )
             row = (holder, now_s + lasts_s, lasts_s)
+            execute("DELETE FROM lease WHERE ends_s < ?", (now_s - lasts_s,))
             number = execute("INSERT INTO lease (holder, ends_s, lasts_s) VALUES (?, ?, ?)", row).lastrowid
         return int(number)
 
@@ -156,20 +164,22 @@ class ControlRecords:
             for event in events:
                 row = (event.time_s, event.kind, event.subject, event.reason, json.dumps(dict(event.details)))
                 execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
+            if events:
+                execute("DELETE FROM event WHERE number <= (SELECT max(number) FROM event) - ?", (_MOST_EVENTS,))
 
     def state(self) -> str | None:
         """What was last committed; None before anything was."""
-        found = self._connection.execute("SELECT content FROM state").fetchone()
+        found = self._read("SELECT content FROM state").fetchone()
         return None if found is None else str(found[0])
 
     def document(self, name: str) -> str | None:
         """A larger part of the state; None: there is none."""
-        found = self._connection.execute("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
+        found = self._read("SELECT content FROM document WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def events(self, after: int = 0, most: int = 1000) -> tuple[Event, ...]:
         """The first that came after the one with a number."""
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE number > ? ORDER BY number LIMIT ?",
             (after, most),
         )
@@ -177,7 +187,7 @@ class ControlRecords:
 
     def last(self, most: int, kind: str | None = None) -> tuple[Event, ...]:
         """The last ones, oldest first; of one kind, or of all."""
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT time_s, kind, subject, reason, details, number FROM event WHERE ? IS NULL OR kind = ? "
             "ORDER BY number DESC LIMIT ?",
             (kind, kind, most),
@@ -186,7 +196,13 @@ class ControlRecords:
 
     def newest(self) -> int:
         """Number of the last event; 0: there was none."""
-        return int(self._connection.execute("SELECT coalesce(max(number), 0) FROM event").fetchone()[0])
+        return int(self._read("SELECT coalesce(max(number), 0) FROM event").fetchone()[0])
+
+    def _read(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise RecordsError(f"{self.path}: what was decided cannot be read: {error}") from error
 
     def _prepare(self) -> None:
         with self._transaction() as execute:
@@ -225,7 +241,7 @@ class ControlRecords:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise ServingError(f"{self.path}: what was decided cannot be kept: {error}") from error
+                raise RecordsError(f"{self.path}: what was decided cannot be kept: {error}") from error
             raise
 
 

@@ -164,6 +164,9 @@ class Auditor:
             except CircinusError as error:
                 failures.append(str(error))
                 continue
+            except Exception as error:  # a value may be of a class that is not on this machine
+                failures.append(f"an answer of {sample.query} cannot be audited: {type(error).__name__}: {error}")
+                continue
             if found is not None:
                 scores.append(found[0])
                 items.append(found[1])

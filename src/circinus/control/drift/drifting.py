@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from circinus.control.aside import Aside, Broken, Done
+from circinus.control.backoff import Backoff
 from circinus.control.controlled import Controlled
 from circinus.control.drift.answers import Answers
+from circinus.control.drift.audit import Audited as Scored
 from circinus.control.drift.audit import Auditor
 from circinus.control.drift.audit_scores import Agreements, AuditScore
 from circinus.control.drift.live_items import LiveItems
-from circinus.control.drift.reprofile import reprofile
+from circinus.control.drift.measured import Measured
+from circinus.control.drift.reprofile import Reprofiled, reprofile
 from circinus.control.drift.truths import Truths
 from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved
 from circinus.control.drift.watching import DriftWatch
 from circinus.control.records import DRIFT, FAILED, Event
-from circinus.errors import CircinusError
+from circinus.errors import ServingError
 from circinus.profiling import Observation, PipelineProfile
 from circinus.serving import Audited, Engine, EngineStatus, Mode
 from circinus.spec import Configuration, Plan, Specification
 
 Profiles = Mapping[str, PipelineProfile]
 Pair = tuple[str, Configuration, Configuration]
+
+_SAID_EVERY_S = 60.0
+"""Failures of audits are told so often at most: there may be one with every request."""
+_ANSWER_S = 5.0
+"""How long an engine may take to hand over answers."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,12 @@ class DriftTools:
 class _Fitted:
     """What is watched under some plans."""
 
-    specification: Specification
-    mode: Mode
+    controlled: Controlled
     plans: Mapping[str, Sequence[Plan]]
+    stored: Profiles
+    """What the store says."""
     profiles: Profiles
+    """What is known: that, and what was measured again."""
     auditor: Auditor | None
     """None: nothing is audited."""
     answers: Answers
@@ -68,12 +81,24 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class Remeasured:
-    """What was measured again because it moved."""
+    """What came of measuring again what moved."""
 
-    profiles: Profiles
-    """All, with those that changed."""
-    notes: tuple[str, ...]
-    """What was measured on what."""
+    moved: tuple[Moved, ...]
+    again: Reprofiled
+    stored: Profiles
+    """What the store said."""
+    came: Mapping[str, int]
+    """Pipeline whose data moved -> items that had come since."""
+
+    @property
+    def changed(self) -> Profiles:
+        """Of the pipelines that were measured again."""
+        return self.again.profiles
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was measured on what."""
+        return self.again.notes
 
 
 class Drifting:
@@ -99,44 +124,43 @@ class Drifting:
         self._fitted: _Fitted | None = None
         self._fits: Controlled | None = None
         """The plans that what is watched was made for."""
-        self._fitting: asyncio.Task[_Fitted] | None = None
-        self._auditing: asyncio.Task[tuple[AuditScore, ...]] | None = None
-        self._audited_s = 0.0
-        self._again: dict[str, PipelineProfile] = {}
-        """Pipeline -> what was measured of it again."""
-        self._agreements: Agreements = {}
-        """Of pipelines that were measured on other items: those recorded before say nothing any more."""
-        self._data_moved: frozenset[str] = frozenset()
-        self._without_truth: frozenset[str] = frozenset()
+        self._fitting: Aside[_Fitted] = Aside()
+        self._scoring: Aside[Scored] = Aside()
+        self._scores: tuple[AuditScore, ...] = ()
+        """That no watch has seen."""
+        self._audited_s = -math.inf
+        self._measured = Measured()
         self._live = LiveItems()
         self._moved: list[Moved] = []
         """What waits to be measured again."""
         self._few: dict[str, tuple[Moved, int]] = {}
         """Pipeline whose data moved -> what did, and how many items had come when it was measured: on twice as many,
         more can be promised."""
-        self._not_before_s = 0.0
+        self._refit, self._remeasure = (Backoff(tools.pause_s, tools.pause_s) for _ in range(2))
         self._failures: list[str] = []
-        self._said: set[str] = set()
+        self._said_s = -math.inf
+        """When failures were last told."""
         self._at_work = threading.Lock()
         """Answers are computed by one at a time."""
 
-    def profiles(self, controlled: Controlled) -> Profiles:
-        """What is known now of the pipelines of some plans."""
-        stored = self._stored(controlled)
-        return {**stored, **{name: profile for name, profile in self._again.items() if name in stored}}
+    def take_up(self, text: str) -> None:
+        """What an earlier controller measured again.
 
-    @property
-    def measured_again(self) -> Collection[str]:
-        """Pipelines of which something moved and was measured again."""
-        return tuple(self._again)
+        Raises:
+            ServingError: it cannot be read.
+        """
+        self._measured = Measured.from_document(text)
 
-    def forget(self) -> None:
-        """Somebody planned anew, on whatever was measured by then."""
-        self._again, self._agreements = {}, {}
-        self._data_moved = self._without_truth = frozenset()
-        self._moved, self._few, self._fits = [], {}, None
+    def document(self, more: Remeasured | None = None) -> str | None:
+        """What was measured again, to be kept; None: nothing."""
+        measured = self._measured if more is None else self._measured.after(more.again, more.stored)
+        return measured.document()
 
-    def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
+    def measured_again(self, stored: Profiles) -> Profiles:
+        """Pipeline -> what was measured of it again, unless the store is newer."""
+        return self._measured.unless_newer(stored).profiles
+
+    async def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
         """What moved, and what failed, each told once. Begins what takes longer, and goes on with it at the next look.
 
         Args:
@@ -145,60 +169,68 @@ class Drifting:
             controlled: the plans in force.
         """
         now_s, time_s = self._clock(), self._wall_clock()
-        scores: tuple[AuditScore, ...] = ()
+        moved: tuple[Moved, ...] = ()
+        self._collect()
         if self._fit(now_s, controlled):
             assert self._fitted is not None
-            scores = self._audited(now_s, engine)
-            self._tools.on_scores(scores)
+            await self._audit(now_s, time_s, engine, self._fitted.auditor)
+            scores, self._scores = self._scores, ()
             moved = self._fitted.watch.look(now_s, time_s, status, scores)
             self._moved += [one for one in moved if not isinstance(one.watch, GoodputWatch)]
             self._moved += self._with_more_items()
-        else:
-            moved = ()
         events = [Event(time_s, DRIFT, str(one.watch), one.reason, one.details) for one in moved]
-        failures, self._failures = self._failures, []
-        new = [failure for failure in dict.fromkeys(failures) if failure not in self._said]
-        self._said |= set(new)
-        return [*events, *(Event(time_s, FAILED, "audit", failure) for failure in new)]
+        if self._failures and now_s - self._said_s >= _SAID_EVERY_S:
+            failures, self._failures, self._said_s = self._failures, [], now_s
+            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+            events.append(Event(time_s, FAILED, "audit", f"{failures[0]}{more}"))
+        return events
 
     def due(self, now_s: float) -> bool:
         """Whether something waits to be measured again."""
-        return bool(self._moved) and self._fitted is not None and self._fitting is None and now_s >= self._not_before_s
+        return bool(self._moved) and self._fitted is not None and not self._fitting.busy and self._remeasure.may(now_s)
 
-    def remeasure(self) -> Remeasured | None:
-        """Measure again what moved; None: it cannot be yet. May block for long."""
-        fitted, moved = self._fitted, tuple(self._moved)
+    def remeasuring(self) -> Callable[[], Remeasured]:
+        """What measures again what moved. It may block for long and touches nothing here; `took` goes by its result."""
+        fitted, moved, live = self._fitted, tuple(self._moved), self._live.copy()
         assert fitted is not None, "something moved"
         data = {one.watch.pipeline: one for one in moved if isinstance(one.watch, AccuracyWatch)}
-        came = {name: len(self._live.since(name, one.since_s)) for name, one in data.items()}
-        with self._at_work:
-            again = reprofile(
-                moved,
-                fitted.specification,
-                fitted.plans,
-                fitted.profiles,
-                self._live,
-                fitted.answers,
-                time_s=self._wall_clock(),
-                clock=self._clock,
-                budget_s=self._tools.budget_s,
-                mode=fitted.mode.value,
-            )
-        self._failures += [f"not measured again yet: {wait}" for wait in again.waits]
+        came = {name: len(live.since(name, one.since_s)) for name, one in data.items()}
+
+        def remeasure() -> Remeasured:
+            with self._at_work:
+                again = reprofile(
+                    moved,
+                    fitted.controlled.specification,
+                    fitted.plans,
+                    fitted.profiles,
+                    live,
+                    fitted.answers,
+                    time_s=self._wall_clock(),
+                    clock=self._clock,
+                    budget_s=self._tools.budget_s,
+                    mode=fitted.controlled.mode.value,
+                )
+            self._tools.keep(again.observations)
+            return Remeasured(moved, again, fitted.stored, came)
+
+        return remeasure
+
+    def took(self, found: Remeasured) -> None:
+        """What was measured again is known from now on."""
+        again = found.again
         if again.waits:
-            self._not_before_s = self._clock() + self._tools.pause_s
+            self._failures += [f"not measured again yet: {wait}" for wait in again.waits]
+            self._remeasure.failed(self._clock())
         else:
-            del self._moved[: len(moved)]
+            self._remeasure.reset()
+            self._moved = [one for one in self._moved if one not in found.moved]
         if not again.profiles:
-            return None
-        self._tools.keep(again.observations)
-        self._few |= {name: (one, came[name]) for name, one in data.items() if name in again.data_moved}
-        self._again |= again.profiles
-        self._agreements = again.over(self._agreements)
-        self._without_truth = (self._without_truth - again.data_moved) | again.without_truth
-        self._data_moved |= again.data_moved
+            return
+        self._measured = self._measured.after(again, found.stored)
+        for one in found.moved:
+            if isinstance(one.watch, AccuracyWatch) and one.watch.pipeline in again.data_moved:
+                self._few[one.watch.pipeline] = one, found.came[one.watch.pipeline]
         self._fits = None
-        return Remeasured({**fitted.profiles, **again.profiles}, again.notes)
 
     def _with_more_items(self) -> list[Moved]:
         """Data that moved and of which twice as many items have come as were measured; each time once."""
@@ -211,49 +243,43 @@ class Drifting:
 
     async def wait(self) -> None:
         """Until what goes on beside the loop is done; the next look goes by it."""
-        tasks = [task for task in (self._fitting, self._auditing) if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._fitting.wait()
+        await self._scoring.wait()
 
-    async def end(self) -> None:
-        """Wait for what goes on, and end the processes that answered."""
-        tasks = [task for task in (self._fitting, self._auditing) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(_close, self._fitted)
+    async def end(self, patience_s: float) -> None:
+        """Wait for what goes on, though not for long, and end the processes that answered."""
+        await self._fitting.wait(patience_s)
+        await self._scoring.wait(patience_s)
+        _close(self._fitted)
 
     def _fit(self, now_s: float, controlled: Controlled) -> bool:
         """Whether what is watched fits the plans in force; it is made to fit beside the loop."""
-        if self._fitting is not None:
-            if not self._fitting.done():
-                return False
-            fitting, self._fitting = self._fitting, None
-            try:
-                self._fitted = fitting.result()
-            except CircinusError as error:
-                self._failures.append(f"nothing is watched: {error}")
-                self._fits, self._not_before_s = None, now_s + self._tools.pause_s
-                return False
-        if self._fits is controlled:
+        result = self._fitting.found()
+        if isinstance(result, Broken):
+            self._failures.append(f"nothing is watched: {result.reason}")
+            self._fits = None
+            self._refit.failed(now_s)
+        elif isinstance(result, Done):
+            self._fitted = result.value
+            self._refit.reset()
+        if self._fits is controlled and not self._fitting.busy:
             return self._fitted is not None
-        if self._auditing is not None and not self._auditing.done():
-            return False  # it goes by what is about to change
-        if self._fitted is None and now_s < self._not_before_s:
-            return False
-        self._fits = controlled
-        self._fitting = asyncio.create_task(asyncio.to_thread(self._fitted_to, controlled))
+        if not self._fitting.busy and not self._scoring.busy and self._refit.may(now_s):
+            self._fits = controlled
+            self._fitting.begin(partial(self._fitted_to, controlled, self._fitted, self._measured))
         return False
 
-    def _fitted_to(self, controlled: Controlled) -> _Fitted:
-        specification, profiles = controlled.specification, self.profiles(controlled)
+    def _fitted_to(self, controlled: Controlled, before: _Fitted | None, known: Measured) -> _Fitted:
+        specification, stored = controlled.specification, self._stored(controlled)
+        measured = known.unless_newer(stored)
+        profiles = {**stored, **measured.profiles}
         plans = {name: [rung.candidate.plan for rung in rungs] for name, rungs in controlled.rungs.items()}
-        replays = controlled.mode is Mode.REPLAY
-        fitted = self._fitted
         with self._at_work:
-            if fitted is None or fitted.specification != specification:
-                _close(fitted)
+            if before is None or before.controlled.specification != specification:
+                _close(before)
                 answers, auditor = self._tools.answers(specification), None
             else:
-                answers, auditor = fitted.answers, fitted.auditor
+                answers, auditor = before.answers, before.auditor
             if auditor is not None:
                 auditor.replanned(profiles)
             elif controlled.audited_share > 0:
@@ -264,57 +290,56 @@ class Drifting:
                     self._tools.truths,
                     truth_patience_s=self._tools.truth_patience_s,
                 )
-            agreements = {} if auditor is None else self._expected(specification, plans, auditor)
-            if fitted is None:
+            agreements = {} if auditor is None else self._expected(specification, plans, auditor, measured)
+            if before is None:
+                replays = controlled.mode is Mode.REPLAY
                 watch = DriftWatch(
                     specification, plans, profiles, self._tools.settings, replays=replays, agreements=agreements
                 )
             else:
-                watch = fitted.watch
-                watch.replanned(specification, plans, profiles, agreements, self._without_truth)
-        return _Fitted(specification, controlled.mode, plans, profiles, auditor, answers, watch)
+                watch = before.watch
+                watch.replanned(specification, plans, profiles, agreements, measured.without_truth)
+        return _Fitted(controlled, plans, stored, profiles, auditor, answers, watch)
 
     def _expected(
-        self, specification: Specification, plans: Mapping[str, Sequence[Plan]], auditor: Auditor
+        self, specification: Specification, plans: Mapping[str, Sequence[Plan]], auditor: Auditor, measured: Measured
     ) -> Agreements:
         used: dict[str, dict[Configuration, None]] = {}
         for its in plans.values():
             for plan in its:
                 used.setdefault(plan.pipeline, {})[plan.configuration] = None
-        pairs = [pair for pair in auditor.pairs(used) if pair[0] not in self._data_moved]
-        return {**self._tools.agreements(specification, pairs), **self._agreements}
+        pairs = [pair for pair in auditor.pairs(used) if pair[0] not in measured.data_moved]
+        return {**self._tools.agreements(specification, pairs), **measured.agreements}
 
-    def _audited(self, now_s: float, engine: Engine) -> tuple[AuditScore, ...]:
-        """Scores that are there; more are begun for."""
-        assert self._fitted is not None
-        scores: tuple[AuditScore, ...] = ()
-        if self._auditing is not None:
-            if not self._auditing.done():
-                return ()
-            auditing, self._auditing = self._auditing, None
-            try:
-                scores = auditing.result()
-            except CircinusError as error:
-                self._failures.append(str(error))
-        auditor, due = self._fitted.auditor, now_s - self._audited_s >= self._tools.audits_every_s
-        if auditor is not None and due and isinstance(engine, Audited):
-            self._audited_s = now_s
-            self._auditing = asyncio.create_task(self._audit(engine, auditor))
-        return scores
+    def _collect(self) -> None:
+        """Scores that are there."""
+        result = self._scoring.found()
+        if isinstance(result, Broken):
+            self._failures.append(result.reason)
+        elif isinstance(result, Done):
+            self._scores += result.value.scores
+            self._live.add(result.value.items)
+            self._failures.extend(result.value.failures)
+            self._tools.on_scores(result.value.scores)
 
-    async def _audit(self, engine: Audited, auditor: Auditor) -> tuple[AuditScore, ...]:
-        time_s = self._wall_clock()
-        handed = await engine.audits()
+    async def _audit(self, now_s: float, time_s: float, engine: Engine, auditor: Auditor | None) -> None:
+        """Begin to score answers, if it is time."""
+        due = now_s - self._audited_s >= self._tools.audits_every_s
+        if auditor is None or not due or self._scoring.busy or not isinstance(engine, Audited):
+            return
+        self._audited_s = now_s
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                handed = await engine.audits()
+        except (ServingError, TimeoutError) as error:
+            self._failures.append(f"no answers to audit: {error or 'the engine does not answer'}")
+            return
         auditor.take(handed.samples, time_s)
+        self._scoring.begin(partial(self._scored, auditor, time_s))
 
-        def score() -> tuple[AuditScore, ...]:
-            with self._at_work:
-                found = auditor.score(time_s, most=self._tools.audits_at_once)
-            self._live.add(found.items)
-            self._failures.extend(found.failures)
-            return found.scores
-
-        return await asyncio.to_thread(score)
+    def _scored(self, auditor: Auditor, time_s: float) -> Scored:
+        with self._at_work:
+            return auditor.score(time_s, most=self._tools.audits_at_once)
 
 
 def _close(fitted: _Fitted | None) -> None:

@@ -45,6 +45,12 @@ class LiveItems:
         self._most_items, self._most_bytes = most_items, most_bytes
         self._items: dict[str, deque[LiveItem]] = {}
 
+    def copy(self) -> LiveItems:
+        """As they are now."""
+        found = LiveItems(most_items=self._most_items, most_bytes=self._most_bytes)
+        found._items = {pipeline: deque(items) for pipeline, items in self._items.items()}
+        return found
+
     def add(self, items: Iterable[LiveItem]) -> None:
         """More came."""
         for item in items:

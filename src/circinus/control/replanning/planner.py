@@ -117,13 +117,15 @@ def _hopeless(pinned: Sequence[Query], specification: Specification, dropped: Se
 
 @dataclass(frozen=True)
 class Planner:
-    """Everything about making other plans that a controller must be told. All but `changed` may block."""
+    """Everything about making other plans that a controller must be told. All but `changed` and `end` may block."""
 
     profiles: Callable[[Controlled], Profiles]
     """Of all pipelines that the queries of some plans use."""
     changed: Callable[[], bool] = lambda: False
-    """Whether files that plans come from are others than when `latest` was last called."""
-    latest: Callable[[Controlled], Controlled | None] = lambda controlled: None
-    """The plans that files say now, given those in force; None: the same as when it was last called."""
+    """Whether files that plans come from are others than when `latest` last succeeded."""
+    latest: Callable[[Controlled], Controlled] = lambda controlled: controlled
+    """The plans that files say now, given those in force."""
     prepare: Callable[[Controlled], None] = lambda controlled: None
     """Whatever plans need before they can be deployed, such as recordings."""
+    end: Callable[[], None] = lambda: None
+    """Nothing that is being made is wanted any more, nor to be written."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from circinus.control.aside import Aside, Broken, Done
+from circinus.control.backoff import Backoff
 from circinus.control.controlled import Controlled
-from circinus.control.drift.drifting import Drifting
+from circinus.control.drift.drifting import Drifting, Remeasured
 from circinus.control.replanning.nodes import NodeSettings, NodeWatch
-from circinus.control.replanning.planner import Planner, Replanned, for_nodes
-from circinus.errors import CircinusError
+from circinus.control.replanning.planner import Planner, Profiles, Replanned, for_nodes
 from circinus.serving import EngineStatus
 
 NODES, FILES, DRIFTED = "nodes", "files", "drift"
@@ -58,6 +57,7 @@ class Replanning:
         self,
         planner: Planner,
         now: Controlled,
+        base: str,
         settings: ReplanSettings | None = None,
         drifting: Drifting | None = None,
     ) -> None:
@@ -66,18 +66,23 @@ class Replanning:
         Args:
             planner: makes plans.
             now: the plans in force.
+            base: fingerprint of what the plan file says.
             settings: times.
             drifting: measures again what moved; None: nothing is.
         """
-        self._planner, self._drifting = planner, drifting
-        self._settings = settings or ReplanSettings()
-        self._watch = _watch(now, self._settings.nodes)
-        self._planning: asyncio.Task[NewPlans | None] | None = None
+        self._planner, self._drifting, self._base = planner, drifting, base
+        self._settings = times = settings or ReplanSettings()
+        self._watch = NodeWatch(_specified(now), times.nodes, now.nodes)
+        self._planning: Aside[tuple[NewPlans | None, Remeasured | None]] = Aside()
+        self._found: NewPlans | None = None
+        """Plans that are there and were not taken over yet."""
+        self._again: Remeasured | None = None
+        """What they were made from."""
         self._why = ""
         self._looked_s = 0.0
-        self._failures: Counter[str] = Counter()
-        self._not_before_s: dict[str, float] = {}
-        """Why -> when plans may be made for it again."""
+        self._backoff = {why: Backoff(times.first_pause_s, times.longest_pause_s) for why in (NODES, FILES, DRIFTED)}
+        self._said: dict[str, str] = {}
+        """Why -> why there were no plans the last time."""
         self._refused: Mapping[str, int] | None = None
         """Nodes for which no other plans shall be made: those that were did not do."""
 
@@ -99,52 +104,66 @@ class Replanning:
             self._watch.look(now_s, status.nodes)
         if self.nodes != before:  # whatever was found of the nodes before says nothing of these
             self._refused = None
-            self._not_before_s.pop(NODES, None)
-            del self._failures[NODES]
-        if self._planning is not None:
+            self._backoff[NODES].reset()
+        if self._planning.busy or self._found is not None:
             return
-        if self._may(NODES, now_s) and self.nodes != now.nodes and self._refused is None:
-            self._begin(NODES, now)
-        elif self._may(FILES, now_s) and self._files_changed(now_s):
-            self._begin(FILES, now)
-        elif self._drifting is not None and self._may(DRIFTED, now_s) and self._drifting.due(now_s):
-            self._begin(DRIFTED, now)
+        nodes, watch = dict(self.nodes), self._watch.respecified(_specified(now))  # as looks go on beside
+        if self._backoff[NODES].may(now_s) and self.nodes != now.nodes and self._refused is None:
+            self._begin(NODES, lambda: (self._for_nodes(now, nodes), None))
+        elif self._backoff[FILES].may(now_s) and self._files_changed(now_s):
+            self._begin(FILES, lambda: (self._from_files(now, watch), None))
+        elif self._drifting is not None and self._backoff[DRIFTED].may(now_s) and self._drifting.due(now_s):
+            remeasure = self._drifting.remeasuring()
+            self._begin(DRIFTED, lambda: self._for_what_moved(now, nodes, remeasure))
 
     def found(self, now_s: float) -> NewPlans | NoPlans | None:
-        """What came of planning; None: nothing yet, or nothing new."""
-        if self._planning is None or not self._planning.done():
-            return None
-        planning, self._planning = self._planning, None
-        try:
-            found = planning.result()
-        except CircinusError as error:
-            pause_s = min(
-                self._settings.first_pause_s * 2.0 ** self._failures[self._why], self._settings.longest_pause_s
-            )
-            self._failures[self._why] += 1
-            self._not_before_s[self._why] = now_s + pause_s
-            return NoPlans(self._why, str(error))
-        del self._failures[self._why]
-        if found is not None and found.base is not None:
-            self._watch = self._watch.respecified(_specified(found.controlled))
-        return found
+        """What came of planning; plans are told until they are taken. None: nothing yet, or nothing new."""
+        result = self._planning.found()
+        if isinstance(result, Broken):
+            self._backoff[self._why].failed(now_s)
+            new = self._said.get(self._why) != result.reason
+            self._said[self._why] = result.reason
+            return NoPlans(self._why, result.reason) if new else None
+        if isinstance(result, Done):
+            self._backoff[self._why].reset()
+            self._said.pop(self._why, None)
+            self._found, self._again = result.value
+            if self._found is None and self._again is not None and self._drifting is not None:
+                self._drifting.took(self._again)
+        return self._found
 
-    def refuse(self) -> None:
-        """The plans for the nodes that are there did not do: make no other ones until there are others."""
-        self._refused = dict(self.nodes)
+    def measured(self) -> str | None:
+        """What was measured again, also for the plans that were found, to be kept with them."""
+        return None if self._drifting is None else self._drifting.document(self._again)
+
+    def taken(self, found: NewPlans) -> None:
+        """They are in force, or are being brought about."""
+        if found.base is not None:
+            self._base = found.base.fingerprint
+        if self._drifting is not None and self._again is not None:
+            self._drifting.took(self._again)
+        self._found = self._again = None
+        self.follow(found.controlled)
+
+    def follow(self, controlled: Controlled, *, refused: bool = False) -> None:
+        """Other plans are in force.
+
+        Args:
+            controlled: the plans.
+            refused: whether those for the nodes that are there did not do: none are made until there are others.
+        """
+        self._watch = self._watch.respecified(_specified(controlled))
+        if refused:
+            self._refused = dict(self.nodes)
 
     async def wait(self) -> None:
         """Until plans that are being made are there."""
-        if self._planning is not None:
-            await asyncio.wait([self._planning])
+        await self._planning.wait()
 
-    async def end(self) -> None:
-        """Wait for a plan that is being made, and forget it."""
-        if self._planning is not None:
-            await asyncio.gather(self._planning, return_exceptions=True)
-
-    def _may(self, why: str, now_s: float) -> bool:
-        return now_s >= self._not_before_s.get(why, now_s)
+    async def end(self, patience_s: float) -> None:
+        """What is being planned is not wanted any more."""
+        self._planner.end()
+        await self._planning.wait(patience_s)
 
     def _files_changed(self, now_s: float) -> bool:
         if now_s - self._looked_s < self._settings.files_every_s:
@@ -152,37 +171,43 @@ class Replanning:
         self._looked_s = now_s
         return self._planner.changed()
 
-    def _begin(self, why: str, now: Controlled) -> None:
+    def _begin(self, why: str, work: Callable[[], tuple[NewPlans | None, Remeasured | None]]) -> None:
         self._why = why
-        plan = {FILES: self._from_files, NODES: self._for_nodes, DRIFTED: self._for_what_moved}[why]
-        watch = self._watch.respecified(_specified(now))  # of its own, as looks go on beside
-        self._planning = asyncio.create_task(asyncio.to_thread(plan, now, watch))
+        self._planning.begin(work)
+
+    def _profiles(self, controlled: Controlled) -> tuple[Profiles, Collection[str]]:
+        """What is known of the pipelines of some plans, and of which of them something was measured again."""
+        stored = self._planner.profiles(controlled)
+        again = {} if self._drifting is None else self._drifting.measured_again(stored)
+        return {**stored, **again}, tuple(again)
 
     def _from_files(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
         base = self._planner.latest(now)
-        if base is None:
+        if base.fingerprint == self._base:
             return None
         nodes = watch.respecified(_specified(base)).believed
-        if self._drifting is not None:
-            self._drifting.forget()
-        found = Replanned(base) if nodes == base.nodes else for_nodes(base, nodes, self._planner.profiles(base))
+        profiles, again = self._profiles(base)
+        found = Replanned(base)
+        if again or nodes != base.nodes:
+            found = for_nodes(base, nodes, profiles, relax=again)
         self._planner.prepare(found.controlled)
         return NewPlans(found.controlled, FILES, _with_exceptions("the plan was written over", found), base)
 
-    def _for_what_moved(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
-        assert self._drifting is not None, "something moved"
-        again = self._drifting.remeasure()
-        if again is None:
-            return None
-        found = for_nodes(now, watch.believed, again.profiles, relax=self._drifting.measured_again)
+    def _for_what_moved(
+        self, now: Controlled, nodes: Mapping[str, int], remeasure: Callable[[], Remeasured]
+    ) -> tuple[NewPlans | None, Remeasured | None]:
+        again = remeasure()
+        if not again.changed:
+            return None, again
+        profiles, before = self._profiles(now)
+        profiles = {**profiles, **again.changed}
+        found = for_nodes(now, nodes, profiles, relax={*before, *again.changed})
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
+        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None), again
 
-    def _for_nodes(self, now: Controlled, watch: NodeWatch) -> NewPlans:
-        nodes = watch.believed
-        profiles = self._planner.profiles(now) if self._drifting is None else self._drifting.profiles(now)
-        relax = () if self._drifting is None else self._drifting.measured_again
-        found = for_nodes(now, nodes, profiles, relax=relax)
+    def _for_nodes(self, now: Controlled, nodes: Mapping[str, int]) -> NewPlans:
+        profiles, again = self._profiles(now)
+        found = for_nodes(now, nodes, profiles, relax=again)
         self._planner.prepare(found.controlled)
         words = ", ".join(
             f"{pool} has {count} of {now.nodes[pool]} nodes" if count < now.nodes[pool] else f"{pool} has {count} again"
@@ -196,11 +221,6 @@ def _specified(controlled: Controlled) -> Mapping[str, int]:
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None, "plans are made for one"
     return {pool.name: pool.nodes for pool in infrastructure.pools}
-
-
-def _watch(now: Controlled, settings: NodeSettings) -> NodeWatch:
-    """That believes what the plans in force were made for."""
-    return NodeWatch(_specified(now), settings, now.nodes)
 
 
 def _with_exceptions(words: str, found: Replanned) -> str:

@@ -1,0 +1,145 @@
+"""Bringing a state about: one apply at a time, step by step where there is no room for old and new at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circinus.control.backoff import Backoff
+from circinus.control.replanning.rolling import Room, next_state
+from circinus.serving import DesiredState, EngineStatus
+from circinus.serving.lease import LeaseLostError
+from circinus.spec import Deployment
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A state was brought about."""
+
+    state: DesiredState
+    took_s: float
+
+
+@dataclass(frozen=True)
+class NotApplied:
+    """It was not; what ran before goes on."""
+
+    reason: str
+    failures: int
+    """In a row."""
+    pause_s: float
+    """Before the next attempt."""
+
+
+class Applying:
+    """What is being applied, what was, and when the next attempt may be made."""
+
+    def __init__(self, apply: Callable[[DesiredState], Coroutine[Any, Any, None]], backoff: Backoff) -> None:
+        """Nothing is applied.
+
+        Args:
+            apply: brings a state about or raises.
+            backoff: between attempts.
+        """
+        self._apply = apply
+        self._backoff = backoff
+        self._task: asyncio.Task[None] | None = None
+        self._began_s = 0.0
+        self._bringing: DesiredState | None = None
+        self._known: tuple[DesiredState, ...] = ()
+        """States of which the engine may run one, the last one first."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being applied."""
+        return self._task is not None
+
+    @property
+    def failures(self) -> int:
+        """Attempts in a row that failed."""
+        return self._backoff.failures
+
+    @property
+    def known(self) -> tuple[DesiredState, ...]:
+        """States of which the engine may run one, for the controller after this one."""
+        return self._known
+
+    def take_up(self, known: Sequence[DesiredState]) -> None:
+        """States of which the engine may run one, as an earlier controller knew them."""
+        self._known = tuple(known)
+
+    def may(self, now_s: float) -> bool:
+        """Whether it is time for an attempt."""
+        return self._task is None and self._backoff.may(now_s)
+
+    def next(
+        self, desired: DesiredState, status: EngineStatus, nodes: Mapping[str, int], order: Sequence[str]
+    ) -> DesiredState:
+        """What to apply on the way from what runs; all at once where that is not known, as somebody else applied it.
+
+        Args:
+            desired: what shall run in the end.
+            status: what runs.
+            nodes: pool -> nodes that live.
+            order: queries, the least important first.
+        """
+        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+        before = next((state for state in self._known if replicas(state) == runs), None)
+        if before is None or before.mode is not desired.mode or runs == replicas(desired):
+            return desired
+        return next_state(before, desired, Room(desired.infrastructure, nodes), order)
+
+    def note(self, state: DesiredState) -> bool:
+        """A state is about to be applied; whether it has other deployments than those that are known."""
+        new = all(replicas(one) != replicas(state) for one in self._known)
+        self._known = (state, *(one for one in self._known[:1] if replicas(one) != replicas(state)))
+        return new
+
+    def begin(self, state: DesiredState, now_s: float) -> None:
+        """Apply a state."""
+        self._began_s, self._bringing = now_s, state
+        self._task = asyncio.create_task(self._apply(state))
+
+    async def wait(self, patience_s: float) -> None:
+        """For what is being applied, at most for so long."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=patience_s)
+
+    def found(self, now_s: float) -> Applied | NotApplied | None:
+        """What became of what was being applied, once; None: it is not known yet.
+
+        Raises:
+            LeaseLostError: another controller took over.
+        """
+        if self._task is None or not self._task.done():
+            return None
+        task, self._task = self._task, None
+        try:
+            task.result()
+        except LeaseLostError:
+            raise
+        except Exception as error:  # engines raise ServingErrors; whatever else it is, what ran before goes on
+            words = str(error) if str(error) else type(error).__name__
+            pause_s = self._backoff.failed(now_s)
+            return NotApplied(words, self._backoff.failures, pause_s)
+        assert self._bringing is not None, "it was begun"
+        return Applied(self._bringing, now_s - self._began_s)
+
+    def arrived(self) -> None:
+        """What shall run runs."""
+        self._backoff.reset()
+
+    async def give_up(self) -> None:
+        """What is being applied is undone by the engine; attempts begin anew."""
+        self._backoff.reset()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+
+
+def replicas(state: DesiredState) -> dict[Deployment, int]:
+    """How many of each deployment."""
+    return {wanted.deployment: wanted.replicas for wanted in state.deployments}
