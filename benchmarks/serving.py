@@ -15,6 +15,9 @@ from rich.console import Console
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.serving_bursts import bursts
 from benchmarks.serving_changes import changes
+from benchmarks.serving_drift import DriftOptions, drifts
+from benchmarks.serving_drift_quiet import QuietOptions, false_alarms
+from benchmarks.serving_drift_scene import prepared as drift_prepared
 from benchmarks.serving_hops import HopOptions, hops
 from benchmarks.serving_kills import kills
 from benchmarks.serving_lost_node import lost_nodes
@@ -22,7 +25,7 @@ from benchmarks.serving_scene import Scene, prepared
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("hops", "changes", "bursts", "kills", "lost-node")
+PARTS = ("hops", "changes", "bursts", "kills", "lost-node", "drift")
 
 
 Found = tuple[list[Figure], list[dict[str, Any]]]
@@ -55,7 +58,18 @@ def _parts(chosen: argparse.Namespace, scene: Callable[[], Scene], console: Cons
         "bursts": lambda: bursts(scene(), chosen.repeats, console),
         "kills": lambda: kills(scene(), chosen.kills, chosen.seed, console),
         "lost-node": lambda: lost_nodes(chosen.repeats, console),
+        "drift": lambda: _drift(chosen, console),
     }
+
+
+def _drift(chosen: argparse.Namespace, console: Console) -> Found:
+    """What moves, and for long what does not."""
+    with tempfile.TemporaryDirectory(prefix="circinus-drift-") as folder:
+        scene = drift_prepared(Path(folder))
+        figures, rows = drifts(scene, DriftOptions(repeats=chosen.drifts, seed=chosen.seed), console)
+        quiet = QuietOptions(chosen.quiet_days, chosen.quiet_hours, chosen.seed)
+        more, more_rows = false_alarms(scene.opened, quiet, console)
+    return [*figures, *more], [*rows, *more_rows]
 
 
 def _options() -> argparse.Namespace:
@@ -63,7 +77,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=400, help="one by one, of every way to run the pipeline")
     parser.add_argument("--repeats", type=int, default=3, help="of everything, of which medians are given")
     parser.add_argument("--kills", type=int, default=20, help="of controllers, and of replicas")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed, and of drift")
+    parser.add_argument("--drifts", type=int, default=1, help="of data, and of operators; four minutes together")
+    parser.add_argument("--quiet-days", type=float, default=100.0, help="simulated, in which nothing moves")
+    parser.add_argument("--quiet-hours", type=float, default=4.0, help="simulated with the whole controller")
     parser.add_argument(
         "--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )

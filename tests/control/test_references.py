@@ -77,6 +77,27 @@ def test_from_a_few_items_less_is_concluded() -> None:
     assert ServiceReference.of(_profile(service_s[:7]), LOCAL, tolerance=0.2, risk=0.01) is None
 
 
+def test_so_many_seconds_are_allowed_of_the_shortest_times_and_hardly_any_of_long_ones() -> None:
+    spread, least_s = np.exp(0.05 * np.random.default_rng(2).standard_normal(60)), 5e-4
+
+    def moved(usual_s: float, now_s: float) -> tuple[bool, bool]:
+        profile = _profile(usual_s * spread)
+        found = ServiceReference.of(profile, LOCAL, tolerance=0.2, risk=0.01, least_s=least_s)
+        assert found is not None
+        placed = [found.placed(ServedBatch(float(s), 1, "", 9), ALONE) for s in now_s * spread]
+        worth = np.mean([one.worth for one in placed if one is not None], axis=0)
+        longer, shorter = (worth > found.fair).tolist()
+        return longer, shorter
+
+    assert moved(1e-5, 1e-5 + 0.9 * least_s) == (False, False)
+    assert moved(1e-5, 1e-5 + 1.3 * least_s) == (True, False)
+    assert moved(1e-5, 1.0) == (True, False), "very much is seen of any"
+    assert moved(5e-4, 1e-6) == (False, False)
+    assert moved(0.1, 0.115) == (False, False)
+    assert moved(0.1, 0.13) == (True, False)
+    assert moved(0.1, 0.07) == (False, True)
+
+
 def test_times_are_those_of_the_hardware_and_of_what_was_learnt() -> None:
     service_s = 0.02 * np.exp(0.1 * np.random.default_rng(3).standard_normal(40))
     hardware = HardwareClass(name="half", relative_speed=0.5, relative_speed_bounds=(0.4, 0.6))

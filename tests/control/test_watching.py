@@ -19,7 +19,8 @@ from circinus.serving.labels import label_of
 from circinus.spec import Plan, prefix
 
 PLANS = {"one": [plan("large"), plan("small")], "other": [plan("small", 2, "slow", batch_size=4)]}
-SETTINGS = DriftSettings()
+SETTINGS = DriftSettings(service_least_s=0.0)
+"""The operators of `listening` take microseconds."""
 
 
 @dataclass
@@ -97,6 +98,15 @@ def test_a_slow_operator_is_named_with_its_hardware(world: World, listening: Lis
     assert moved.before == pytest.approx(usual_s["hear"])
     assert moved.now == pytest.approx(4.0 * usual_s["hear"], rel=0.2)
     assert "listen/hear(model=large) on local" in moved.reason
+
+
+def test_microseconds_are_nothing_to_tell(listening: Listening) -> None:
+    world = World(DriftWatch(listening.specification, PLANS, listening.profiles), listening)
+    first, usual_s = PLANS["one"][0], _expected_s(listening, "large", 1, "denoise")
+    assert usual_s < 1e-4
+    assert _while_nothing(lambda _: world.look([(first, "denoise", usual_s + 1e-4, 1)]))[0] == []
+    (moved,), _ = _while_nothing(lambda _: world.look([(first, "denoise", usual_s + 5e-3, 1)]))
+    assert moved.now > 5e-3
 
 
 def test_batches_on_slower_hardware_are_held_against_what_they_take_there(world: World, listening: Listening) -> None:

@@ -33,11 +33,13 @@ class ServiceReference:
     expected_s: float
     """Mean, as planned with."""
     centre: float
-    """Mean logarithm of the seconds that were profiled."""
+    """Mean logarithm of the seconds that were profiled, with `added_s`."""
     deviation: float
     """Their standard deviation."""
     fair: tuple[float, float]
     """Greatest mean of what times are worth as long as nothing moved: for being longer, and for being shorter."""
+    added_s: float
+    """To every time before its logarithm is taken."""
     spread: float
     """By how much the logarithm of a mean of several may be greater than the mean logarithm, as a worth."""
     batch_ratio: Mapping[tuple[float, int], float]
@@ -45,18 +47,27 @@ class ServiceReference:
 
     @classmethod
     def of(
-        cls, profile: OperatorProfile, hardware: HardwareClass, *, tolerance: float, risk: float, corrected: bool = True
+        cls,
+        profile: OperatorProfile,
+        hardware: HardwareClass,
+        *,
+        tolerance: float,
+        risk: float,
+        least_s: float = 0.0,
+        corrected: bool = True,
     ) -> ServiceReference | None:
         """From what was profiled; None: from too few items.
 
         Nothing moved as long as the mean logarithm is where the few items leave it unsure (Student's bound), the
-        hardware's speed does, and `tolerance` allows.
+        hardware's speed does, and `tolerance` with `least_s` allows.
 
         Args:
             profile: of the operator.
             hardware: where it is watched.
             tolerance: share by which times may differ.
             risk: probability with which either side may be wrong from the beginning.
+            least_s: seconds by which the shortest ones may differ; the longer times are, the less of it is allowed
+                besides. All are compared with so much added that the tolerance comes to this.
             corrected: whether what traffic taught before is counted in, as planning does; recorded times are replayed
                 without it.
         """
@@ -65,7 +76,8 @@ class ServiceReference:
             return None
         factor = profile.correction(hardware) if corrected else 1.0
         alone_s = profile.service_s * factor / hardware.promised_speed
-        logs = np.log(alone_s)
+        added_s = least_s / tolerance if tolerance > 0 else 0.0
+        logs = np.log(alone_s + added_s)
         centre, deviation = float(logs.mean()), float(logs.std(ddof=1))
         off = student_quantile(risk, n - 1) * deviation / math.sqrt(n) + math.log1p(tolerance)
         fastest = hardware.speed if hardware.relative_speed_bounds is None else hardware.relative_speed_bounds[1]
@@ -80,7 +92,8 @@ class ServiceReference:
                 min(1.0, float(longer) + off / width),
                 min(1.0, float(shorter) + (off + math.log(fastest / hardware.promised_speed)) / width),
             ),
-            spread=max(0.0, math.log(float(alone_s.mean())) - centre) / width,
+            added_s=added_s,
+            spread=max(0.0, math.log(float(alone_s.mean()) + added_s) - centre) / width,
             batch_ratio={pair: profile.batch_ratio[pair] for pair in sorted(profile.measured_allocations)},
         )
 
@@ -94,7 +107,8 @@ class ServiceReference:
         if not ratios or batch.items < min(ratios) or batch.service_s <= 0:
             return None
         alone_s = batch.service_s / batch_ratio(ratios, batch.items)
-        beyond = np.array([math.log(alone_s) - self.centre, self.centre - math.log(alone_s)])
+        further = math.log(alone_s + self.added_s) - self.centre
+        beyond = np.array([further, -further])
         longer, shorter = _worth(beyond, self.deviation)
         fair = min(1.0, self.fair[0] + (self.spread if batch.items > 1 else 0.0)), self.fair[1]
         return Placed((float(longer), float(shorter)), fair, alone_s, self.expected_s)

@@ -74,6 +74,9 @@ class DriftSettings:
     """Probability with which what was measured before may be off by more than it is taken to be, anywhere."""
     service_tolerance: float = 0.2
     """Share by which service times may differ from those that were profiled."""
+    service_least_s: float = 2.5e-4
+    """Seconds by which the shortest ones may differ: a busy machine makes calls so much longer, and no plan stands or
+    falls by it."""
     accuracy_tolerance: float = 0.02
     """Share of the metric's range by which mean scores may differ."""
     block_s: float = 15.0

@@ -79,7 +79,12 @@ class References:
         services, unwatched = {}, []
         for watch, (operator, hardware) in known.items():
             reference = ServiceReference.of(
-                operator, hardware, tolerance=settings.service_tolerance, risk=risk, corrected=not replays
+                operator,
+                hardware,
+                tolerance=settings.service_tolerance,
+                risk=risk,
+                least_s=settings.service_least_s,
+                corrected=not replays,
             )
             if reference is None:
                 unwatched.append(f"{watch}: it was profiled on {len(operator.service_s)} items only")
