@@ -7,9 +7,9 @@ from typing import Any
 from circinus.serving.conformance_states import Step, chain, infrastructure
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
-from circinus.serving.ray.changes import grown, kept_as_they_are, router_configs, with_deployments_of
+from circinus.serving.ray.changes import grown, kept_as_they_are, router_configs, with_deployments_of, without_nodes
 from circinus.serving.ray.cluster import AppSnapshot
-from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.settings import RaySettings, placement
 
 HERE, MORE = Step("start", "add"), Step("start", "add", replicas=3)
 THERE = Step("start", "add", pool="far")
@@ -83,3 +83,19 @@ def test_a_router_moves_to_a_pool_that_has_nodes() -> None:
     (moved,) = [app for app in kept_as_they_are(_running(before), after) if app["name"] == "site-home"]
     assert "resources" not in moved["deployments"][0]["ray_actor_options"]
     assert grown(_running(before), after) is not None
+
+
+def test_what_runs_where_no_node_is_left_is_told_from_what_does() -> None:
+    apps = _apps(chain("q", HERE, Step("next", "add", after=("start",), pool="far")))
+    assert without_nodes(apps, {"near", "far"}) == set()
+    gone = without_nodes(apps, {"near"})
+    assert "site-center" in gone, "its router runs in the pool of its site"
+    assert {name.rpartition("-")[0] for name in gone} == {"next-far", "site"}
+    labelled = [
+        {**app, "deployments": [{**one, "ray_actor_options": placement("far", labelled=True)}]}
+        for app in apps
+        for one in app["deployments"]
+    ]
+    assert without_nodes(labelled, {"near"}) == {app["name"] for app in apps}
+    anywhere = _apps(chain("q", HERE), there=())
+    assert "site-home" not in without_nodes(anywhere, ())

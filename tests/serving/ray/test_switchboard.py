@@ -245,9 +245,9 @@ async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not(
     asked = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
     await asyncio.sleep(0.01)
     (leaving,) = [a.name for a in scene.applications if a.wanted.deployment.pool == "far"]
-    scene.boards["home"].abandon([leaving])
+    scene.boards["home"].abandon([leaving], "its pool is gone")
     scene.hold.set()
-    with pytest.raises(ServingError, match="its route was replaced"):
+    with pytest.raises(ServingError, match="query there: its pool is gone"):
         await asked[1]
     assert await asked[0] == 2
 

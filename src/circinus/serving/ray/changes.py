@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from circinus.serving.ray.cluster import AppSnapshot
 from circinus.serving.ray.names import REPLICA, ROUTER
+from circinus.serving.ray.settings import placed_in
 from circinus.serving.ray.wire import SiteConfig, config_from_python
 
 App = Mapping[str, Any]
@@ -29,6 +30,21 @@ def _kept(old: App, new: App) -> App:
     if _pinned(old_deployment) != _pinned(deployment):
         return new  # the pool that it runs in has no node any more, or none was there before
     return {**old, "deployments": [{**old_deployment, "user_config": deployment["user_config"]}]}
+
+
+def without_nodes(apps: Iterable[App], there: Collection[str]) -> frozenset[str]:
+    """Applications that can do nothing any more, nor start: the pool that they run in has no node.
+
+    Args:
+        apps: what was deployed.
+        there: pools that have nodes.
+    """
+    found = set()
+    for app in apps:
+        pools = {placed_in(deployment.get("ray_actor_options") or {}) for deployment in app["deployments"]}
+        if pools - {None, *there}:
+            found.add(app["name"])
+    return frozenset(found)
 
 
 def _pinned(deployment: App) -> Any:

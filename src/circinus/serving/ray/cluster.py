@@ -43,6 +43,8 @@ class AppSnapshot:
     """Replicas that serve."""
     replaced: int
     """Replicas that were started after the last deployment, because others had ended."""
+    reachable: bool = True
+    """Whether any replica can be called: it serves, or is told something else just now."""
 
 
 class Cluster:
@@ -168,18 +170,20 @@ class Cluster:
 
 def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
     words = [found.get("message") or ""]
-    ready = replaced = 0
+    states: list[str] = []
+    replaced = 0
     for deployment in found.get("deployments", {}).values():
         words.append(deployment.get("message") or "")
         replicas = deployment.get("replicas", [])
-        ready += sum(_text(replica["state"]) == "RUNNING" for replica in replicas)
+        states += [_text(replica["state"]) for replica in replicas]
         replaced += sum(replica["start_time_s"] > found["last_deployed_time_s"] for replica in replicas)
     return AppSnapshot(
         status=_text(found["status"]),
         message=" ".join(" ".join(word.split()) for word in dict.fromkeys(words) if word),
         config=found["deployed_app_config"],
-        ready=ready,
+        ready=states.count("RUNNING"),
         replaced=replaced,
+        reachable=any(state in ("RUNNING", "UPDATING") for state in states),
     )
 
 

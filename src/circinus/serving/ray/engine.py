@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from circinus.serving.ray.changes import (
     kept_as_they_are,
     router_configs,
     with_deployments_of,
+    without_nodes,
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.names import router_name
@@ -38,9 +39,13 @@ _DRAIN_S = 60.0
 _END_S = 90.0
 _ANSWER_S = 5.0
 """A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
+_GLANCE_S = 0.75
+"""How long a look waits for a router: one that is gone must not hide that nodes are."""
 _POLL_S = 0.1
-_ASIDE_S = 0.5
+_ASIDE_S = 0.25
 _ASK_AGAIN_S = 30.0
+_TOO_LONG = "its route was replaced, and it took too long to finish there"
+_NO_NODE = "a pool on its route has no node any more"
 
 
 class RayEngine:
@@ -86,18 +91,24 @@ class RayEngine:
         return unpack(answer)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told."""
+        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told: it gets
+        that from Ray Serve when it is back."""
         cluster = await self._connected()
-        apps = await asyncio.to_thread(cluster.snapshot)
+        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
         told = router_configs([found.config for found in apps.values()])
-        seen = await self._observe([config.site for config in told])
-        if len(seen) < len(told):  # one that is just told something else does not answer for a moment
-            await asyncio.sleep(_ASIDE_S)
-            seen |= await self._observe([config.site for config in told if config.site not in seen])
+        seen = await self._observe(_living_sites(apps, pools), _GLANCE_S)
+        if len(seen) < len(told):
+            apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
+            missing = [site for site in _living_sites(apps, pools) if site not in seen]
+            if missing:  # one that is just told something else does not answer for a moment
+                await asyncio.sleep(_ASIDE_S)
+                seen |= await self._observe(missing, _GLANCE_S)
+                pools = await asyncio.to_thread(cluster.pools)
         configs = [seen[c.site].config or c if c.site in seen else c for c in told]
         known = {found.application: found for observation in seen.values() for found in observation.applications}
         listed = [wanted for config in configs for wanted in config.deployments]
-        await self._learn_startups([wanted.application for wanted in listed], cluster)
+        started = [wanted.application for wanted in listed if wanted.application in apps]
+        await self._learn_startups([name for name in started if apps[name].ready], cluster)
         deployments = []
         for wanted in listed:
             found, its = apps.get(wanted.application), known.get(wanted.application)
@@ -119,12 +130,11 @@ class RayEngine:
                 )
             )
         states = {config.state for config in (*configs, *told)}
-        pools = await asyncio.to_thread(cluster.pools)
         return EngineStatus(
             mode=Mode(configs[0].mode) if configs else Mode.REAL,
             deployments=tuple(deployments),
             routes=tuple(route.query for config in configs for route in config.routes),
-            state=states.pop() if len(states) == 1 and len(seen) == len(told) else "",
+            state=states.pop() if len(states) == 1 else "",
             queries=tuple(query for observation in seen.values() for query in observation.queries),
             nodes={name: found.count for name, found in pools.items()},
         )
@@ -132,8 +142,8 @@ class RayEngine:
     async def audits(self) -> Audits:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
-        apps = await asyncio.to_thread(cluster.snapshot)
-        sites = [config.site for config in router_configs([found.config for found in apps.values()])]
+        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
+        sites = _living_sites(apps, pools)
         found = await asyncio.gather(*(self._call(site, "audits") for site in sites), return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
@@ -154,15 +164,15 @@ class RayEngine:
             apps = await asyncio.to_thread(cluster.snapshot)
             if not apps:
                 return
-            for config in router_configs([found.config for found in apps.values()]):
-                with suppress(ServingError):  # requests under way fail now, not when their deployments are gone
-                    await self._call(config.site, "abandon", list(apps), cluster=cluster)
+            pools = await asyncio.to_thread(cluster.pools)
+            # Requests under way fail now, not when their deployments are gone.
+            await self._abandon(_living_sites(apps, pools), list(apps), "the engine was closed", cluster)
             self._sources.clear()
             self._routers.clear()
             hasty = [ended_at_once(found.config) for found in apps.values()]
             await asyncio.to_thread(cluster.deploy, {"applications": hasty})
             with suppress(ServingError):
-                await self._running(frozenset(apps), cluster, _RESTORE_S)
+                await self._running(apps.keys() - _lost(apps, pools), cluster, _RESTORE_S)
             await asyncio.to_thread(cluster.deploy, {"applications": []})
             deadline_s = asyncio.get_running_loop().time() + _END_S
             while await asyncio.to_thread(cluster.remains):
@@ -183,6 +193,9 @@ class RayEngine:
         configs = site_configs(desired, applications)
         pools = await asyncio.to_thread(cluster.pools)
         self._check_pools(desired, pools)
+        lost = _lost(before, pools)
+        if lost:  # what waits there waits in vain, however long all else may take
+            await self._abandon(_living_sites(before, pools), sorted(lost), _NO_NODE, cluster)
         labelled = frozenset(name for name, found in pools.items() if found.labelled)
         schema = serve_schema(
             applications,
@@ -199,18 +212,18 @@ class RayEngine:
             if larger is not None:
                 await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
                 await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
-            await self._switch(before, configs)
+            await self._switch(before, configs, lost)
         except BaseException:  # also being cancelled: what ran before stays as it was
             await self._restore(before, schema, cluster)
             raise
         try:
-            await self._drain(before, final)
+            await self._drain(before, final, lost)
         finally:
             await asyncio.to_thread(cluster.deploy, {**schema, "applications": final})
         for site in [site for site in self._routers if site not in configs]:
             del self._routers[site]
 
-    async def _running(self, names: frozenset[str], cluster: Cluster, patience_s: float) -> None:
+    async def _running(self, names: Set[str], cluster: Cluster, patience_s: float) -> None:
         """Wait until applications run with all their replicas.
 
         Raises:
@@ -234,14 +247,16 @@ class RayEngine:
     async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster) -> None:
         """Bring back what ran before a change, as far as it can be."""
         apps = [found.config for found in before.values()]
-        configs = router_configs(apps)
+        configs, pools = router_configs(apps), await asyncio.to_thread(cluster.pools)
+        living = _living_sites(before, pools)
         for config in configs:
-            with suppress(ServingError):  # it gets the same from Ray Serve when it can be reached
-                await self._call(config.site, "switch", config)
+            if config.site in living:
+                with suppress(ServingError):  # it gets the same from Ray Serve when it can be reached
+                    await self._call(config.site, "switch", config)
         self._learn(configs)
         await asyncio.to_thread(cluster.deploy, {**schema, "applications": apps})
         with suppress(ServingError):
-            await self._running(frozenset(before), cluster, _RESTORE_S)
+            await self._running(before.keys() - _lost(before, pools), cluster, _RESTORE_S)
 
     @staticmethod
     def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
@@ -255,7 +270,9 @@ class RayEngine:
                 f"{', '.join(known) or 'none'}"
             )
 
-    async def _switch(self, before: Mapping[str, AppSnapshot], configs: Mapping[str, SiteConfig]) -> None:
+    async def _switch(
+        self, before: Mapping[str, AppSnapshot], configs: Mapping[str, SiteConfig], lost: frozenset[str]
+    ) -> None:
         """First all routers learn of deployments to come, then requests enter on the new routes.
 
         Until the requests under way are through, routers serve what was deployed before, too.
@@ -266,33 +283,42 @@ class RayEngine:
         await asyncio.gather(*(self._call(config.site, "switch", config) for config in entering))
         await asyncio.gather(*(self._call(config.site, "switch", config) for config in both.values()))
         for site, config in old.items():
-            if site not in configs:
+            if site not in configs and router_name(site) not in lost:
                 with suppress(ServingError):  # it may be what is left because it is gone
                     await self._call(site, "switch", _with_routes(config, None))
         self._learn(configs.values())
 
-    async def _drain(self, before: Mapping[str, AppSnapshot], final: Sequence[App]) -> None:
-        """Wait for the requests that may need what is no longer wanted; in the end they fail."""
+    async def _drain(self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str]) -> None:
+        """Wait for the requests that may need what is no longer wanted; in the end they fail, as those that need what
+        was lost do at once."""
         leaving = before.keys() - {app["name"] for app in final}
         if not leaving:
             return
-        sites = [config.site for config in router_configs([found.config for found in before.values()])]
+        cluster = await self._connected()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _DRAIN_S
         while loop.time() < deadline_s:
+            apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
+            sites, lost = _living_sites(apps, pools), lost | _lost(before, pools)
+            if lost:
+                await self._abandon(sites, sorted(lost), _NO_NODE, cluster)
             seen = await self._observe(sites)
             if not any(name in leaving for found in seen.values() for name in found.under_way):
                 return
             await asyncio.sleep(_POLL_S)
-        for site in sites:
-            with suppress(ServingError):
-                await self._call(site, "abandon", sorted(leaving))
+        await self._abandon(sites, sorted(leaving), _TOO_LONG, cluster)
+
+    async def _abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
+        """Fail requests that need some applications, wherever they entered."""
+        calls = (self._call(site, "abandon", applications, why, cluster=cluster) for site in sites)
+        for end in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(end, BaseException) and not isinstance(end, ServingError):
+                raise end
 
     async def _learn_routes(self) -> None:
         cluster = await self._connected()
-        apps = await asyncio.to_thread(cluster.snapshot)
-        told = router_configs([found.config for found in apps.values()])
-        seen = await self._observe([config.site for config in told])
+        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
+        seen = await self._observe(_living_sites(apps, pools))
         self._learn(found.config for found in seen.values() if found.config is not None)
 
     def _learn(self, configs: Iterable[SiteConfig]) -> None:
@@ -301,9 +327,10 @@ class RayEngine:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
 
-    async def _observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
+    async def _observe(self, sites: Sequence[str], patience_s: float = _ANSWER_S) -> dict[str, SiteObservation]:
         """Of those that answer."""
-        seen = await asyncio.gather(*(self._call(site, "observe") for site in sites), return_exceptions=True)
+        calls = (self._call(site, "observe", patience_s=patience_s) for site in sites)
+        seen = await asyncio.gather(*calls, return_exceptions=True)
         found = {}
         for site, one in zip(sites, seen, strict=True):
             if isinstance(one, SiteObservation):
@@ -353,6 +380,18 @@ class RayEngine:
                 self._startups_s[name] = await asyncio.wait_for(_of(handle.startup_s.remote()), 1.0)
 
         await asyncio.gather(*(ask(name) for name in asked))
+
+
+def _lost(apps: Mapping[str, AppSnapshot], pools: Collection[str]) -> frozenset[str]:
+    """Applications that run where no node is any more."""
+    return without_nodes([found.config for found in apps.values()], pools)
+
+
+def _living_sites(apps: Mapping[str, AppSnapshot], pools: Collection[str]) -> list[str]:
+    """Sites whose routers can be called: where none runs a call would wait for nothing."""
+    lost = _lost(apps, pools)
+    living = [found.config for name, found in apps.items() if found.reachable and name not in lost]
+    return [config.site for config in router_configs(living)]
 
 
 async def _of(response: Any) -> Any:

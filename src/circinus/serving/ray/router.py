@@ -76,9 +76,9 @@ class SiteRouter:
         """As `Switchboard.fail`."""
         self._switchboard().fail(number, reason)
 
-    async def abandon(self, applications: Sequence[str]) -> None:
+    async def abandon(self, applications: Sequence[str], why: str) -> None:
         """As `Switchboard.abandon`."""
-        self._switchboard().abandon(applications)
+        self._switchboard().abandon(applications, why)
 
     async def observe(self) -> SiteObservation:
         """As `Switchboard.observe`."""

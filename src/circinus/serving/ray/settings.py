@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SERVE_ENVIRONMENT: Mapping[str, str] = {
     # Operators compute in threads of their own anyway: no other loop is needed to keep replicas and routers alive.
@@ -63,3 +64,10 @@ def placement(pool: str, *, labelled: bool) -> dict[str, object]:
     if labelled:
         return {"label_selector": {POOL_LABEL: pool}}
     return {"resources": {f"{POOL_RESOURCE}{pool}": 0.001}}
+
+
+def placed_in(options: Mapping[str, Any]) -> str | None:
+    """The pool that `placement` is about among an actor's options; None: it may run anywhere."""
+    labels, resources = options.get("label_selector") or {}, options.get("resources") or {}
+    of_resources = [name.removeprefix(POOL_RESOURCE) for name in resources if name.startswith(POOL_RESOURCE)]
+    return labels.get(POOL_LABEL) or next(iter(of_resources), None)

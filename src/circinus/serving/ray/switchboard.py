@@ -198,11 +198,11 @@ class Switchboard:
             reason = f"query {request.route.query}: its deadline of {left_s:.3g} s passed"
             request.answer.set_exception(DeadlinePassedError(reason))
 
-    def abandon(self, applications: Collection[str]) -> None:
-        """Fail the requests that entered here and may still need one of some applications, which are taken away."""
+    def abandon(self, applications: Collection[str], why: str) -> None:
+        """Fail the requests that entered here and may still need one of some applications, for a reason to be told."""
         for number, request in list(self._requests.items()):
             if not request.route.applications.isdisjoint(applications):
-                self.fail(number, "its route was replaced, and it took too long to finish there")
+                self.fail(number, why)
 
     def observe(self) -> SiteObservation:
         """As it is now."""
