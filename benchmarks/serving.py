@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.control_day import DayOptions, day
+from benchmarks.kept_parts import KeptPart
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.serving_bursts import bursts
 from benchmarks.serving_changes import changes
@@ -22,33 +24,38 @@ from benchmarks.serving_hops import HopOptions, hops
 from benchmarks.serving_kills import kills
 from benchmarks.serving_lost_node import lost_nodes
 from benchmarks.serving_scene import Scene, prepared
+from benchmarks.speech_trace import TracesAbsentError, traces_folder
 from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("hops", "changes", "bursts", "kills", "lost-node", "drift")
-
+PARTS = ("hops", "changes", "bursts", "kills", "lost-node", "drift", "day")
 
 Found = tuple[list[Figure], list[dict[str, Any]]]
 
 
 def main() -> None:
-    """Run all parts, or some."""
+    """Run all parts, or some; those that have ended are kept, so that a run which was broken off goes on."""
     chosen = _options()
-    console, began_s = Console(), perf_counter()
+    console, began_s, wall_s = Console(), perf_counter(), 0.0
     figures: list[Figure] = []
     rows: list[dict[str, Any]] = []
+    options = {name: value for name, value in vars(chosen).items() if name not in ("state", "without")}
     with tempfile.TemporaryDirectory(prefix="circinus-serving-") as folder:
         scene = cache(lambda: prepared(Path(folder)))
         for name, part in _parts(chosen, scene, console).items():
             if name in chosen.without:
                 continue
             console.rule(name)
-            more, more_rows = part()
-            figures, rows = [*figures, *more], [*rows, *more_rows]
+            kept = KeptPart.of(chosen.state, f"serving-{name}", options)
+            try:
+                more, more_rows = kept.run(part)
+            except TracesAbsentError as error:
+                console.print(f"skipped: {error}", style="yellow")
+                continue
+            figures, rows, wall_s = [*figures, *more], [*rows, *more_rows], wall_s + kept.wall_s
+            write_results("serving", figures=figures, rows=rows, seeds=[chosen.seed], wall_s=wall_s)
     print_figures(figures, console)
-    wall_s = perf_counter() - began_s
-    path = write_results("serving", figures=figures, rows=rows, seeds=[chosen.seed], wall_s=wall_s)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(wall_s)}", highlight=False)
+    console.print(f"benchmarks/results/serving.json written in {duration(perf_counter() - began_s)}", highlight=False)
 
 
 def _parts(chosen: argparse.Namespace, scene: Callable[[], Scene], console: Console) -> dict[str, Callable[[], Found]]:
@@ -59,6 +66,7 @@ def _parts(chosen: argparse.Namespace, scene: Callable[[], Scene], console: Cons
         "kills": lambda: kills(scene(), chosen.kills, chosen.seed, console),
         "lost-node": lambda: lost_nodes(chosen.repeats, console),
         "drift": lambda: _drift(chosen, console),
+        "day": lambda: day(DayOptions(traces_folder(), seed=chosen.seed), console),
     }
 
 
@@ -81,6 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drifts", type=int, default=1, help="of data, and of operators; four minutes together")
     parser.add_argument("--quiet-days", type=float, default=100.0, help="simulated, in which nothing moves")
     parser.add_argument("--quiet-hours", type=float, default=4.0, help="simulated with the whole controller")
+    parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "serving", help="for parts that ended")
     parser.add_argument(
         "--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )
