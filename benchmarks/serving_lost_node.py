@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import psutil
 from rich.console import Console
 
 from benchmarks.results import Figure
 from benchmarks.serving_operators import with_pauses
+from benchmarks.serving_ray_nodes import RayNodes, ray_nodes
 from benchmarks.serving_traffic import in_time, lost, within
-from circinus.serving import DesiredState, Engine, Request
+from circinus.serving import DesiredState, Request
 from circinus.serving.arrivals import Arrival
 from circinus.serving.conformance_states import Step, route, state
 from circinus.serving.open_loop import Answer, OpenLoop
@@ -31,10 +27,7 @@ _RATE_PER_S = 32.0
 _LIMIT_S = 1.0
 _BEFORE_S, _AFTER_S = 5.0, 25.0
 _WINDOW_S, _SHARE = 0.5, 0.95
-_PORT = 18_313
 _QUERY = "q"
-_NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
-_NEAR, _FAR = {"pool:near": 1000}, {"pool:far": 1000}
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ def lost_nodes(repeats: int, console: Console) -> tuple[list[Figure], list[dict[
     found = []
     for router_lost in (False, True):
         for _ in range(repeats):
-            with _cluster() as nodes:
+            with ray_nodes("near", ["far", "far"]) as nodes:
                 found.append(asyncio.run(_lost(nodes, router_lost=router_lost)))
             console.print(
                 f"node killed{', with the router' if router_lost else ''}: {found[-1].failed} of {found[-1].requests} "
@@ -118,76 +111,15 @@ def loss_figures(found: Sequence[NodeLoss]) -> list[Figure]:
     return figures
 
 
-@dataclass
-class _Nodes:
-    """A head that requests enter at, and two nodes of one pool."""
-
-    cluster: Any
-    far: list[Any]
-
-    @property
-    def engine(self) -> Engine:
-        from circinus.serving.ray.engine import RayEngine
-        from circinus.serving.ray.settings import RaySettings
-
-        return RayEngine(RaySettings(address=self.cluster.address, http_port=_PORT))
-
-    def kill(self, *, router: bool) -> int:
-        """Kill the node with the router of the pool's site, or the other one: its raylet first, then its workers.
-
-        Returns:
-            How many replicas of the operator it had.
-        """
-        (chosen,) = [node for node in self.far if any("router" in title for title in _served(_raylet(node))) == router]
-        raylet = _raylet(chosen)
-        replicas = sum("router" not in title for title in _served(raylet))
-        for process in [raylet, *raylet.children(recursive=True)]:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        return replicas
-
-
-def _raylet(node: Any) -> psutil.Process:
-    (found,) = node.all_processes["raylet"]
-    return psutil.Process(found.process.pid)
-
-
-def _served(raylet: psutil.Process) -> list[str]:
-    """Titles that Ray Serve gives to the processes of a node's replicas."""
-    titles = []
-    for process in raylet.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            titles.append(" ".join(process.cmdline()))
-    return [title for title in titles if "ServeReplica" in title]
-
-
-@contextmanager
-def _cluster() -> Iterator[_Nodes]:
-    import ray
-    from ray import serve
-    from ray.cluster_utils import Cluster
-
-    from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT
-
-    with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
-        head = {**_NODE, "resources": _NEAR, "include_dashboard": False, "_system_config": dict(HEAD_SETTINGS)}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        nodes = _Nodes(cluster, [cluster.add_node(**_NODE, resources=_FAR) for _ in range(2)])
-    try:
-        yield nodes
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-        cluster.shutdown()
-
-
 def _desired() -> DesiredState:
     step = Step("slow", "pause", knobs=(("seconds", _PAUSE_S),), pool="far", replicas=_REPLICAS)
     return with_pauses(state([route(_QUERY, step)], [step]), [step], cpus=0.5)
 
 
-async def _lost(nodes: _Nodes, *, router_lost: bool) -> NodeLoss:
-    engine = nodes.engine
+async def _lost(nodes: RayNodes, *, router_lost: bool) -> NodeLoss:
+    from circinus.serving.ray.engine import RayEngine
+
+    engine = RayEngine(nodes.settings)
     try:
         await engine.apply(_desired())
         count = int(_RATE_PER_S * (_BEFORE_S + _AFTER_S))
@@ -197,7 +129,7 @@ async def _lost(nodes: _Nodes, *, router_lost: bool) -> NodeLoss:
         begin_s = asyncio.get_running_loop().time()
         await asyncio.sleep(_BEFORE_S)
         killed_s = asyncio.get_running_loop().time() - begin_s
-        replicas = await asyncio.to_thread(nodes.kill, router=router_lost)
+        replicas = await asyncio.to_thread(nodes.kill, "far", router=router_lost)
         return node_loss(await load, killed_s, replicas, router_lost=router_lost)
     finally:
         await engine.close()

@@ -172,11 +172,11 @@ class Controller:
         self._step(now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
-        await self._collect()
+        ended = await self._collect()
         self._notice(status)
         await self._plan_anew(now_s, status)
         await self._judge(now_s, status)
-        if self._applying is None:
+        if self._applying is None and not ended:  # what was brought about meanwhile is not in this status yet
             self._bring_about(status)
         if self._applying is not None:
             await asyncio.wait({self._applying}, timeout=self._settings.patience_s)
@@ -355,10 +355,10 @@ class Controller:
         room = Room(desired.infrastructure, self._nodes())
         return next_state(brought, desired, room, tuple(self.controlled.queries))
 
-    async def _collect(self) -> None:
-        """What became of what was being applied, if that is known."""
+    async def _collect(self) -> bool:
+        """What became of what was being applied; whether that is known."""
         if self._applying is None or not self._applying.done():
-            return
+            return False
         applied, self._applying = self._applying, None
         try:
             applied.result()
@@ -372,11 +372,12 @@ class Controller:
                 await self._roll_back(f"cannot be brought about: {error}")
             else:
                 self._note(FAILED, "apply", f"{error}; tried again in {pause_s:.0f} s")
-            return
+            return True
         self._brought = self._bringing
         whole = self._brought == self._plans.desired()[0]
         words = "in force" if whole else "on the way, for want of room for both at once"
         self._note(APPLIED, "engine", f"{words} after {self._clock() - self._began_s:.3f} s")
+        return True
 
     async def _missed(self, error: ServingError) -> None:
         """The engine does not answer: said once, and it is started again if that can be done."""
