@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.serving_lost_scene import CLOUD, EDGE, HEAD, QUERY, lost_scene
+from benchmarks.serving_losses import NodeLoss, node_loss
+from benchmarks.serving_lost_scene import CLOUD, EDGE, HEAD, LIMIT_S, QUERY, lost_scene
 from benchmarks.serving_ray_nodes import RayNodes, ray_nodes
 from circinus.cli.served_plans import ServedPlans
 from circinus.control.controller import Controller
@@ -54,18 +55,6 @@ class Moment:
     what: str
 
 
-@dataclass(frozen=True)
-class ControlledLoss:
-    """One node killed under a controller."""
-
-    case: LossCase
-    answers: Sequence[Answer]
-    killed_s: float
-    """In the seconds of `due_s`."""
-    replicas_lost: int
-    moments: Sequence[Moment]
-
-
 @dataclass
 class _Watched:
     """An engine, and when it was asked what."""
@@ -102,14 +91,19 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def controlled_loss(folder: Path, case: LossCase) -> ControlledLoss:
-    """Kill a node while requests come at the rate that was planned for."""
+def controlled_loss(folder: Path, case: LossCase) -> tuple[NodeLoss, list[Moment]]:
+    """Kill a node while requests come; what became of them, and what happened when.
+
+    Args:
+        folder: for plans; may be used again.
+        case: which node.
+    """
     plans = lost_scene(folder, case.edge_nodes)
     with ray_nodes(HEAD, [*[EDGE] * case.edge_nodes, CLOUD]) as nodes:
         return asyncio.run(_controlled(plans, case, nodes))
 
 
-async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> ControlledLoss:
+async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> tuple[NodeLoss, list[Moment]]:
     from circinus.serving.ray.cluster import Cluster
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.lease import ClusterLease
@@ -146,9 +140,9 @@ async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> Co
         answers = await load
         gone.set()
         moments = [*_moments(watched, events, killed_s), *await noticing, *_answered(answers, killed_s - begin_s)]
-        return ControlledLoss(
-            case, answers, killed_s - begin_s, replicas, sorted(moments, key=lambda moment: moment.after_s)
-        )
+        until_s, limits_s = BEFORE_S + AFTER_S, {QUERY: LIMIT_S}
+        loss = node_loss(f"controlled: {case.name}", answers, killed_s - begin_s, until_s, limits_s, replicas)
+        return loss, sorted(moments, key=lambda moment: moment.after_s)
     finally:
         stop.set()
         await asyncio.gather(controlling, return_exceptions=True)
