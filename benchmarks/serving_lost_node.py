@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import numpy as np
-import psutil
 from rich.console import Console
 
 from benchmarks.results import Figure
+from benchmarks.serving_losses import NodeLoss, loss_figures, node_loss
+from benchmarks.serving_lost_controlled import CASES, Moment, controlled_loss
 from benchmarks.serving_operators import with_pauses
-from benchmarks.serving_traffic import in_time, lost, within
-from circinus.serving import DesiredState, Engine, Request
+from benchmarks.serving_ray_nodes import RayNodes, ray_nodes
+from circinus.serving import DesiredState, Request
 from circinus.serving.arrivals import Arrival
 from circinus.serving.conformance_states import Step, route, state
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.open_loop import OpenLoop
 
 _PAUSE_S = 0.05
 _REPLICAS = 4
@@ -30,155 +27,34 @@ _RATE_PER_S = 32.0
 """80 % of what the replicas on one node can do: all that comes is what the remaining capacity allows."""
 _LIMIT_S = 1.0
 _BEFORE_S, _AFTER_S = 5.0, 25.0
-_WINDOW_S, _SHARE = 0.5, 0.95
-_PORT = 18_313
 _QUERY = "q"
-_NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
-_NEAR, _FAR = {"pool:near": 1000}, {"pool:far": 1000}
-
-
-@dataclass(frozen=True)
-class NodeLoss:
-    """One node killed."""
-
-    router_lost: bool
-    """Whether the router of the site went with it."""
-    replicas_lost: int
-    requests: int
-    failed: int
-    in_flight: int
-    """Requests that were under way when the node was killed."""
-    failed_beyond: int
-    """Requests that failed though they came afterwards."""
-    back_s: float
-    """Until from then on nearly all requests are answered in time; as long as it was watched where they never are."""
-
-
-def back_after_s(answers: Sequence[Answer], killed_s: float, until_s: float, limits_s: dict[str, float]) -> float:
-    """Seconds from a moment until in every half second nearly all requests (95 % and one) are answered in time.
-
-    Args:
-        answers: to all requests.
-        killed_s: the moment, in the seconds of `due_s`.
-        until_s: end of the traffic.
-        limits_s: query -> what is in time.
-    """
-    back_s, begin_s = 0.0, killed_s
-    while begin_s < until_s:
-        due = within(answers, begin_s, begin_s + _WINDOW_S)
-        if due and sum(in_time(answer, limits_s) for answer in due) < _SHARE * len(due) - 1:
-            back_s = begin_s + _WINDOW_S - killed_s
-        begin_s += _WINDOW_S
-    return min(back_s, until_s - killed_s)
-
-
-def node_loss(answers: Sequence[Answer], killed_s: float, replicas_lost: int, *, router_lost: bool) -> NodeLoss:
-    """What the answers show of a node that was killed at a moment, in the seconds of `due_s`."""
-    under_way = [a for a in answers if a.due_s <= killed_s < a.due_s + a.latency_s]
-    return NodeLoss(
-        router_lost=router_lost,
-        replicas_lost=replicas_lost,
-        requests=len(answers),
-        failed=lost(answers),
-        in_flight=len(under_way),
-        failed_beyond=lost([answer for answer in answers if answer.due_s > killed_s]),
-        back_s=back_after_s(answers, killed_s, _BEFORE_S + _AFTER_S, {_QUERY: _LIMIT_S}),
-    )
 
 
 def lost_nodes(repeats: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """With the router of the site on the node that is killed, and on the other one."""
-    found = []
+    """A node with the router of its site, and one without, where nobody controls the engine; then all cases of
+    `serving_lost_controlled`."""
+    rows: list[dict[str, Any]] = []
+    found: list[NodeLoss] = []
+
+    def noted(loss: NodeLoss, moments: Sequence[Moment] = ()) -> None:
+        found.append(loss)
+        said = [(round(moment.after_s, 2), moment.what) for moment in moments]
+        rows.append({"part": "lost nodes", **vars(loss), "moments": said})
+        console.print(
+            f"{loss.what}: {loss.failed} of {loss.requests} requests failed, {loss.in_flight} were under way, back "
+            f"after {loss.back_s:.1f} s",
+            highlight=False,
+        )
+
     for router_lost in (False, True):
         for _ in range(repeats):
-            with _cluster() as nodes:
-                found.append(asyncio.run(_lost(nodes, router_lost=router_lost)))
-            console.print(
-                f"node killed{', with the router' if router_lost else ''}: {found[-1].failed} of {found[-1].requests} "
-                f"requests failed, {found[-1].in_flight} were under way, back after {found[-1].back_s:.1f} s",
-                highlight=False,
-            )
-    return loss_figures(found), [{"part": "lost nodes", **vars(one)} for one in found]
-
-
-def loss_figures(found: Sequence[NodeLoss]) -> list[Figure]:
-    """Medians over repeats of seconds, sums of requests."""
-    figures = []
-    for router_lost, what in ((False, "a node is killed"), (True, "a node with a router is killed")):
-        ones = [one for one in found if one.router_lost == router_lost]
-        replicas = sum(one.replicas_lost for one in ones)
-        requests = f"of {sum(one.requests for one in ones)}; {sum(one.in_flight for one in ones)} were under way"
-        figures += [
-            Figure(f"{what}: requests that failed and were not under way",
-                   float(sum(one.failed_beyond for one in ones)), 0.0, "lower", "requests", requests),
-            Figure(f"{what}: until goodput is what the rest allows",
-                   float(np.median([one.back_s for one in ones])), 6.0, "lower", "s",
-                   f"median of {len(ones)}; {replicas} replicas lost"),
-        ]  # fmt: skip
-    return figures
-
-
-@dataclass
-class _Nodes:
-    """A head that requests enter at, and two nodes of one pool."""
-
-    cluster: Any
-    far: list[Any]
-
-    @property
-    def engine(self) -> Engine:
-        from circinus.serving.ray.engine import RayEngine
-        from circinus.serving.ray.settings import RaySettings
-
-        return RayEngine(RaySettings(address=self.cluster.address, http_port=_PORT))
-
-    def kill(self, *, router: bool) -> int:
-        """Kill the node with the router of the pool's site, or the other one: its raylet first, then its workers.
-
-        Returns:
-            How many replicas of the operator it had.
-        """
-        (chosen,) = [node for node in self.far if any("router" in title for title in _served(_raylet(node))) == router]
-        raylet = _raylet(chosen)
-        replicas = sum("router" not in title for title in _served(raylet))
-        for process in [raylet, *raylet.children(recursive=True)]:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        return replicas
-
-
-def _raylet(node: Any) -> psutil.Process:
-    (found,) = node.all_processes["raylet"]
-    return psutil.Process(found.process.pid)
-
-
-def _served(raylet: psutil.Process) -> list[str]:
-    """Titles that Ray Serve gives to the processes of a node's replicas."""
-    titles = []
-    for process in raylet.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            titles.append(" ".join(process.cmdline()))
-    return [title for title in titles if "ServeReplica" in title]
-
-
-@contextmanager
-def _cluster() -> Iterator[_Nodes]:
-    import ray
-    from ray import serve
-    from ray.cluster_utils import Cluster
-
-    from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT
-
-    with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
-        head = {**_NODE, "resources": _NEAR, "include_dashboard": False, "_system_config": dict(HEAD_SETTINGS)}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        nodes = _Nodes(cluster, [cluster.add_node(**_NODE, resources=_FAR) for _ in range(2)])
-    try:
-        yield nodes
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-        cluster.shutdown()
+            with ray_nodes("near", ["far", "far"]) as nodes:
+                noted(asyncio.run(_lost(nodes, router_lost=router_lost)))
+    with tempfile.TemporaryDirectory(prefix="circinus-lost-node-") as folder:
+        for case in CASES:
+            for _ in range(repeats):
+                noted(*controlled_loss(Path(folder), case))
+    return loss_figures(found), rows
 
 
 def _desired() -> DesiredState:
@@ -186,8 +62,10 @@ def _desired() -> DesiredState:
     return with_pauses(state([route(_QUERY, step)], [step]), [step], cpus=0.5)
 
 
-async def _lost(nodes: _Nodes, *, router_lost: bool) -> NodeLoss:
-    engine = nodes.engine
+async def _lost(nodes: RayNodes, *, router_lost: bool) -> NodeLoss:
+    from circinus.serving.ray.engine import RayEngine
+
+    engine = RayEngine(nodes.settings)
     try:
         await engine.apply(_desired())
         count = int(_RATE_PER_S * (_BEFORE_S + _AFTER_S))
@@ -197,7 +75,8 @@ async def _lost(nodes: _Nodes, *, router_lost: bool) -> NodeLoss:
         begin_s = asyncio.get_running_loop().time()
         await asyncio.sleep(_BEFORE_S)
         killed_s = asyncio.get_running_loop().time() - begin_s
-        replicas = await asyncio.to_thread(nodes.kill, router=router_lost)
-        return node_loss(await load, killed_s, replicas, router_lost=router_lost)
+        replicas = await asyncio.to_thread(nodes.kill, "far", router=router_lost)
+        what = f"a node{' with a router' if router_lost else ''} is killed"
+        return node_loss(what, await load, killed_s, _BEFORE_S + _AFTER_S, {_QUERY: _LIMIT_S}, replicas)
     finally:
         await engine.close()

@@ -194,6 +194,36 @@ def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
     assert world.of_kind("failed") == []
 
 
+@dataclass
+class LateEngine(NodesEngine):
+    """What it is told first is there just after it was looked at for the third time."""
+
+    looks: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def apply(self, desired: DesiredState) -> None:
+        await self.ready.wait()
+        await super().apply(desired)
+
+    async def status(self) -> EngineStatus:
+        self.looks += 1
+        found = await super().status()
+        if self.looks == 3:
+            self.ready.set()
+            while self.state is None:
+                await asyncio.sleep(0)
+        return found
+
+
+def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    world.engine = engine = LateEngine(dict(world.controlled.nodes))
+    asyncio.run(world.goes_on(world.controller(), 8 * TICK_S))
+    assert engine.looks == 8
+    assert len(engine.applied) == 1
+    assert world.kinds() == ["began", "applied"]
+
+
 def test_plans_for_what_is_left_are_known_to_the_next_controller(lossy: tuple[World, str]) -> None:
     world, pool = lossy
     first = world.controller("first")

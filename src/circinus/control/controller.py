@@ -164,11 +164,12 @@ class Controller:
         self._step(now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
-        await self._collect()
+        ended = await self._collect()
         await self._notice(status)
         await self._plan_anew(now_s, status)
         await self._judge(now_s, status)
-        self._bring_about(status)
+        if not ended:  # what was brought about meanwhile is not in this status yet
+            self._bring_about(status)
         await self._applying.wait(self._settings.patience_s)
         await self._collect()
 
@@ -374,8 +375,8 @@ class Controller:
         await self._renew_engine_lease()
         await self._engine.apply(desired)
 
-    async def _collect(self) -> None:
-        """What became of what was being applied, if that is known."""
+    async def _collect(self) -> bool:
+        """What became of what was being applied; whether that is known."""
         found = self._applying.found(self._clock())
         if isinstance(found, NotApplied):
             before = self._plans.proven
@@ -387,6 +388,7 @@ class Controller:
             whole = found.state == self._plans.desired()[0]
             words = "in force" if whole else "on the way, for want of room for both at once"
             self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
+        return found is not None
 
     async def _missed(self, error: Exception) -> None:
         """A look failed: said once, and the engine is started again if that can be done."""

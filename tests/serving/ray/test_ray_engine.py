@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.error import HTTPError
@@ -18,14 +21,21 @@ from urllib.request import urlopen
 
 import pytest
 
+from circinus.control.controlled import Controlled
+from circinus.control.controller import Controller
+from circinus.control.records import APPLIED, BEGAN, FAILED, REPLAN, ControlRecords, Event
+from circinus.control.replanning.planner import Planner
 from circinus.errors import ServingError
-from circinus.serving import Request
+from circinus.matching import plan_all
+from circinus.profiling import profile_pipeline
+from circinus.serving import Mode, Request
 from circinus.serving.conformance import EngineConformance
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
+from pool_application import hardware, pool, pool_specification
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -190,3 +200,55 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
             await nodes.engine.close()
 
     asyncio.run(asyncio.wait_for(run(), 280.0))
+
+
+@pytest.mark.skipif(not os.environ.get("CIRCINUS_TEST_RAY"), reason="takes more than half a minute: make test-ray")
+def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes, tmp_path: Path) -> None:
+    machine = hardware("machine", 1.0)
+    specification = pool_specification(tmp_path, pool("far", machine, price=0.01), pool("near", machine, price=1.0))
+    profiles = {"naps": profile_pipeline(specification, "naps", tmp_path / "store.sqlite")}
+    matching, _ = plan_all(specification, profiles)
+    controlled = Controlled(matching, specification, matching.deployments, Mode.REAL, None, {})
+    assert {found.deployment.pool for found in matching.deployments} == {"far"}
+    events: list[Event] = []
+
+    async def answered(engine: RayEngine, pools: set[str]) -> None:
+        for _ in range(200):
+            with suppress(ServingError, TimeoutError):  # it is being brought about
+                asked = engine.submit(Request("q", "item", 1, 10.0))
+                assert (await asyncio.wait_for(asked, 1.0)).output in (2, 3)
+                status = await engine.status()
+                if status.healthy and {found.deployment.pool for found in status.deployments} == pools:
+                    return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"no answer from {pools}: {events}")
+
+    async def run() -> None:
+        engine, stop = nodes.engine, asyncio.Event()
+        controller = Controller(
+            nodes.engine,
+            controlled,
+            ControlRecords(tmp_path / "control.sqlite"),
+            holder="test",
+            clock=asyncio.get_running_loop().time,
+            wall_clock=time.time,
+            on_event=events.append,
+            planner=Planner(lambda plans: profiles),
+            engine_lease=ClusterLease(RaySettings(address=nodes.cluster.address)),
+        )
+        controller.begin()
+        controlling = asyncio.create_task(controller.run(stop))
+        try:
+            await answered(engine, {"far"})
+            await asyncio.to_thread(nodes.cluster.remove_node, nodes.far, allow_graceful=False)
+            await answered(engine, {"near"})
+        finally:
+            stop.set()
+            await controlling
+            await engine.close()
+            nodes.add_far()
+        kinds = [event.kind for event in events if event.kind != FAILED]  # what is late on a busy machine is said, too
+        assert kinds == [BEGAN, APPLIED, REPLAN, APPLIED]
+        assert "far has 0 of 1 nodes" in next(event.reason for event in events if event.kind == REPLAN)
+
+    asyncio.run(asyncio.wait_for(run(), 200.0))

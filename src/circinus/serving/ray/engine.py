@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from circinus.serving.ray.changes import (
     without_nodes,
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
+from circinus.serving.ray.glances import ClusterView, glance
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
 from circinus.serving.ray.switchboard import LONGEST_S
@@ -39,10 +40,9 @@ _DRAIN_S = 60.0
 _END_S = 90.0
 _ANSWER_S = 5.0
 """A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
-_GLANCE_S = 0.75
-"""How long a look waits for a router: one that is gone must not hide that nodes are."""
+_GLANCE_S = 2.0
+"""How long a look waits for a router."""
 _POLL_S = 0.1
-_ASIDE_S = 0.25
 _ASK_AGAIN_S = 30.0
 _TOO_LONG = "its route was replaced, and it took too long to finish there"
 _NO_NODE = "a pool on its route has no node any more"
@@ -94,16 +94,12 @@ class RayEngine:
         """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told: it gets
         that from Ray Serve when it is back."""
         cluster = await self._connected()
-        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
-        told = router_configs([found.config for found in apps.values()])
-        seen = await self._observe(_living_sites(apps, pools), _GLANCE_S)
-        if len(seen) < len(told):
-            apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
-            missing = [site for site in _living_sites(apps, pools) if site not in seen]
-            if missing:  # one that is just told something else does not answer for a moment
-                await asyncio.sleep(_ASIDE_S)
-                seen |= await self._observe(missing, _GLANCE_S)
-                pools = await asyncio.to_thread(cluster.pools)
+
+        async def observe(site: str) -> SiteObservation | None:
+            return (await self._observe([site])).get(site)
+
+        view, seen = await glance(lambda: _view(cluster), observe, _GLANCE_S)
+        apps, told = view.apps, view.told
         configs = [seen[c.site].config or c if c.site in seen else c for c in told]
         known = {found.application: found for observation in seen.values() for found in observation.applications}
         listed = [wanted for config in configs for wanted in config.deployments]
@@ -136,14 +132,13 @@ class RayEngine:
             routes=tuple(route.query for config in configs for route in config.routes),
             state=states.pop() if len(states) == 1 else "",
             queries=tuple(query for observation in seen.values() for query in observation.queries),
-            nodes={name: found.count for name, found in pools.items()},
+            nodes={name: found.count for name, found in view.pools.items()},
         )
 
     async def audits(self) -> Audits:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
-        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
-        sites = _living_sites(apps, pools)
+        sites = (await _view(cluster)).sites
         found = await asyncio.gather(*(self._call(site, "audits") for site in sites), return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
@@ -161,18 +156,18 @@ class RayEngine:
                 return
             cluster = await self._connected()
             self._closed = True
-            apps = await asyncio.to_thread(cluster.snapshot)
+            view = await _view(cluster)
+            apps = view.apps
             if not apps:
                 return
-            pools = await asyncio.to_thread(cluster.pools)
             # Requests under way fail now, not when their deployments are gone.
-            await self._abandon(_living_sites(apps, pools), list(apps), "the engine was closed", cluster)
+            await self._abandon(view.sites, list(apps), "the engine was closed", cluster)
             self._sources.clear()
             self._routers.clear()
             hasty = [ended_at_once(found.config) for found in apps.values()]
             await asyncio.to_thread(cluster.deploy, {"applications": hasty})
             with suppress(ServingError):
-                await self._running(apps.keys() - _lost(apps, pools), cluster, _RESTORE_S)
+                await self._running(apps.keys() - view.lost, cluster, _RESTORE_S)
             await asyncio.to_thread(cluster.deploy, {"applications": []})
             deadline_s = asyncio.get_running_loop().time() + _END_S
             while await asyncio.to_thread(cluster.remains):
@@ -188,14 +183,13 @@ class RayEngine:
         return self._cluster
 
     async def _change(self, desired: DesiredState, cluster: Cluster) -> None:
-        before = await asyncio.to_thread(cluster.snapshot)
+        view = await _view(cluster)
+        before, pools, lost = view.apps, view.pools, view.lost
         applications = applications_of(desired, self._settings)
         configs = site_configs(desired, applications)
-        pools = await asyncio.to_thread(cluster.pools)
         self._check_pools(desired, pools)
-        lost = _lost(before, pools)
         if lost:  # what waits there waits in vain, however long all else may take
-            await self._abandon(_living_sites(before, pools), sorted(lost), _NO_NODE, cluster)
+            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
         labelled = frozenset(name for name, found in pools.items() if found.labelled)
         schema = serve_schema(
             applications,
@@ -210,7 +204,8 @@ class RayEngine:
         larger = grown(before, final)
         try:
             if larger is not None:
-                await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
+                hasty = [ended_at_once(app) if app["name"] in lost else app for app in larger]
+                await asyncio.to_thread(cluster.deploy, {**schema, "applications": hasty})
                 await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
             await self._switch(before, configs, lost)
         except BaseException:  # also being cancelled: what ran before stays as it was
@@ -220,6 +215,8 @@ class RayEngine:
             await self._drain(before, final, lost)
         finally:
             await asyncio.to_thread(cluster.deploy, {**schema, "applications": final})
+        # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
+        await self._tell(configs.values())
         for site in [site for site in self._routers if site not in configs]:
             del self._routers[site]
 
@@ -246,17 +243,14 @@ class RayEngine:
 
     async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster) -> None:
         """Bring back what ran before a change, as far as it can be."""
+        view = await _view(cluster)
         apps = [found.config for found in before.values()]
-        configs, pools = router_configs(apps), await asyncio.to_thread(cluster.pools)
-        living = _living_sites(before, pools)
-        for config in configs:
-            if config.site in living:
-                with suppress(ServingError):  # it gets the same from Ray Serve when it can be reached
-                    await self._call(config.site, "switch", config)
+        configs = router_configs(apps)
+        await self._tell(config for config in configs if config.site in view.sites)
         self._learn(configs)
         await asyncio.to_thread(cluster.deploy, {**schema, "applications": apps})
         with suppress(ServingError):
-            await self._running(before.keys() - _lost(before, pools), cluster, _RESTORE_S)
+            await self._running(before.keys() - without_nodes(apps, view.pools), cluster, _RESTORE_S)
 
     @staticmethod
     def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
@@ -298,27 +292,29 @@ class RayEngine:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _DRAIN_S
         while loop.time() < deadline_s:
-            apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
-            sites, lost = _living_sites(apps, pools), lost | _lost(before, pools)
+            view = await _view(cluster)
+            lost |= view.lost
             if lost:
-                await self._abandon(sites, sorted(lost), _NO_NODE, cluster)
-            seen = await self._observe(sites)
+                await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+            seen = await self._observe(view.sites)
             if not any(name in leaving for found in seen.values() for name in found.under_way):
                 return
             await asyncio.sleep(_POLL_S)
-        await self._abandon(sites, sorted(leaving), _TOO_LONG, cluster)
+        await self._abandon(view.sites, sorted(leaving), _TOO_LONG, cluster)
 
     async def _abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
         """Fail requests that need some applications, wherever they entered."""
         calls = (self._call(site, "abandon", applications, why, cluster=cluster) for site in sites)
-        for end in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(end, BaseException) and not isinstance(end, ServingError):
-                raise end
+        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
+
+    async def _tell(self, configs: Iterable[SiteConfig]) -> None:
+        """Have routers go by these; who cannot be reached gets the same from Ray Serve when it can be."""
+        calls = (self._call(config.site, "switch", config) for config in configs)
+        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
 
     async def _learn_routes(self) -> None:
         cluster = await self._connected()
-        apps, pools = await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools))
-        seen = await self._observe(_living_sites(apps, pools))
+        seen = await self._observe((await _view(cluster)).sites)
         self._learn(found.config for found in seen.values() if found.config is not None)
 
     def _learn(self, configs: Iterable[SiteConfig]) -> None:
@@ -327,9 +323,9 @@ class RayEngine:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
 
-    async def _observe(self, sites: Sequence[str], patience_s: float = _ANSWER_S) -> dict[str, SiteObservation]:
+    async def _observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
         """Of those that answer."""
-        calls = (self._call(site, "observe", patience_s=patience_s) for site in sites)
+        calls = (self._call(site, "observe") for site in sites)
         seen = await asyncio.gather(*calls, return_exceptions=True)
         found = {}
         for site, one in zip(sites, seen, strict=True):
@@ -382,16 +378,16 @@ class RayEngine:
         await asyncio.gather(*(ask(name) for name in asked))
 
 
-def _lost(apps: Mapping[str, AppSnapshot], pools: Collection[str]) -> frozenset[str]:
-    """Applications that run where no node is any more."""
-    return without_nodes([found.config for found in apps.values()], pools)
+def _only_unreachable(ends: Iterable[Any]) -> None:
+    """Raise what calls of routers ended with, unless it is that they cannot be reached."""
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, ServingError):
+            raise end
 
 
-def _living_sites(apps: Mapping[str, AppSnapshot], pools: Collection[str]) -> list[str]:
-    """Sites whose routers can be called: where none runs a call would wait for nothing."""
-    lost = _lost(apps, pools)
-    living = [found.config for name, found in apps.items() if found.reachable and name not in lost]
-    return [config.site for config in router_configs(living)]
+async def _view(cluster: Cluster) -> ClusterView:
+    """As it is now."""
+    return ClusterView(*await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools)))
 
 
 async def _of(response: Any) -> Any:

@@ -28,11 +28,12 @@ NOT_IN_DRIVERS = ("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "RAY_SERVE_RUN_R
 
 HEAD_SETTINGS: Mapping[str, int] = {
     "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 500,
+    "health_check_period_ms": 250,
     "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
+    "health_check_failure_threshold": 4,
 }
-"""`--system-config` of the head: a node that is gone is noticed within some seconds, not fifteen."""
+"""`--system-config` of the head: a node that ended is noticed after a second, not fifteen, and one that only does not
+answer after five."""
 
 POOL_LABEL = "circinus/pool"
 """Label whose value is the pool of a node."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from benchmarks.serving_lost_node import back_after_s, loss_figures, node_loss
+from benchmarks.serving_losses import back_after_s, loss_figures, node_loss
 
 from circinus.serving import Response
 from circinus.serving.open_loop import Answer
@@ -52,13 +53,11 @@ def test_what_never_comes_back_took_as_long_as_was_watched() -> None:
 
 def test_requests_under_way_are_told_from_those_that_came_later() -> None:
     answers = _answers(lambda due_s: None if KILLED_S - 0.25 < due_s < KILLED_S + 0.5 else 0.1)
-    found = node_loss(answers, KILLED_S, 2, router_lost=False)
+    found = node_loss("a node", answers, KILLED_S, 30.0, {"q": 1.0}, 2)
     assert (found.requests, found.failed) == (960, 23)
     assert found.in_flight == 8  # seven that failed, and the one that is due at the very moment
     assert found.failed_beyond == 15
     assert found.back_s == 0.5
-    figures = {
-        figure.name: figure for figure in loss_figures([found, node_loss(answers, KILLED_S, 2, router_lost=True)])
-    }
-    assert figures["a node is killed: requests that failed and were not under way"].value == 15
-    assert figures["a node with a router is killed: until goodput is what the rest allows"].value == 0.5
+    figures = {figure.name: figure for figure in loss_figures([found, replace(found, what="another", back_s=2.5)])}
+    assert figures["a node: requests that failed and were not under way"].value == 15
+    assert figures["another: until goodput is what the rest allows"].value == 2.5

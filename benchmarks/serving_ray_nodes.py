@@ -1,0 +1,92 @@
+"""A Ray cluster of several nodes on this machine, any of which can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import psutil
+
+if TYPE_CHECKING:
+    from circinus.serving.ray.settings import RaySettings
+
+_PORT = 18_313
+_NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+
+
+@dataclass(frozen=True)
+class RayNodes:
+    """A head, and other nodes."""
+
+    cluster: Any
+    others: Sequence[tuple[str, Any]]
+    """(pool, node), the head aside."""
+
+    @property
+    def settings(self) -> RaySettings:
+        """For an engine."""
+        from circinus.serving.ray.settings import RaySettings
+
+        return RaySettings(address=self.cluster.address, http_port=_PORT)
+
+    def kill(self, pool: str, *, router: bool) -> int:
+        """Kill the node of a pool with the router of the pool's site, or one without: its raylet, then its workers.
+
+        Returns:
+            How many replicas of operators it had.
+        """
+        ones = [_raylet(node) for its, node in self.others if its == pool]
+        chosen = next(one for one in ones if any("router" in title for title in _served(one)) == router)
+        replicas = sum("router" not in title for title in _served(chosen))
+        for process in [chosen, *chosen.children(recursive=True)]:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        return replicas
+
+
+def _raylet(node: Any) -> psutil.Process:
+    (found,) = node.all_processes["raylet"]
+    return psutil.Process(found.process.pid)
+
+
+def _served(raylet: psutil.Process) -> list[str]:
+    """Titles that Ray Serve gives to the processes of a node's replicas."""
+    titles = []
+    for process in raylet.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            titles.append(" ".join(process.cmdline()))
+    return [title for title in titles if "ServeReplica" in title]
+
+
+@contextmanager
+def ray_nodes(head: str, others: Sequence[str]) -> Iterator[RayNodes]:
+    """A cluster that ends with the block.
+
+    Args:
+        head: pool of the head.
+        others: pools of the other nodes.
+    """
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    from circinus.serving.ray.settings import HEAD_SETTINGS, POOL_RESOURCE, SERVE_ENVIRONMENT
+
+    def of(pool: str) -> dict[str, Any]:
+        return {**_NODE, "resources": {f"{POOL_RESOURCE}{pool}": 1000}}
+
+    with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+        told = {**of(head), "include_dashboard": False, "_system_config": dict(HEAD_SETTINGS)}
+        cluster = Cluster(initialize_head=True, head_node_args=told)
+        nodes = RayNodes(cluster, [(pool, cluster.add_node(**of(pool))) for pool in others])
+    try:
+        yield nodes
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,83 @@
+"""Looking at a cluster some of whose routers may be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from circinus.serving.ray.changes import router_configs, without_nodes
+from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.ray.names import router_name
+from circinus.serving.ray.wire import SiteConfig, SiteObservation
+
+_STEP_S = 0.25
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """What Ray itself says of this project's applications."""
+
+    apps: Mapping[str, AppSnapshot]
+    pools: Mapping[str, PoolNodes]
+    """Those that have nodes."""
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """Applications that run where no node is any more."""
+        return without_nodes([found.config for found in self.apps.values()], self.pools)
+
+    @property
+    def told(self) -> list[SiteConfig]:
+        """What routers were told when they were deployed."""
+        return router_configs([found.config for found in self.apps.values()])
+
+    @property
+    def sites(self) -> list[str]:
+        """Those whose routers can be called: where none runs a call would wait for nothing."""
+        lost, reachable = self.lost, {name for name, found in self.apps.items() if found.reachable}
+        return [config.site for config in self.told if router_name(config.site) in reachable - lost]
+
+
+async def glance(
+    look: Callable[[], Awaitable[ClusterView]],
+    observe: Callable[[str], Awaitable[SiteObservation | None]],
+    patience_s: float,
+) -> tuple[ClusterView, dict[str, SiteObservation]]:
+    """The cluster, and its routers as far as they answer.
+
+    A router whose node was just lost does not answer, and is not known to be gone before Ray notices. So while one is
+    waited for the cluster is looked at again and again: what that shows is not kept back by those who are gone.
+
+    Args:
+        look: at the cluster.
+        observe: a site's router; None: it does not answer.
+        patience_s: how long to wait for one that Ray takes to live.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + patience_s
+    seen: dict[str, SiteObservation] = {}
+    asked: dict[str, asyncio.Task[SiteObservation | None]] = {}
+    try:
+        while True:
+            view = await look()
+            missing = [site for site in view.sites if site not in seen]
+            if not missing or loop.time() >= deadline_s:
+                return view, seen
+            for site in [site for site in asked if site not in missing]:
+                asked.pop(site).cancel()
+            for site in missing:
+                if site not in asked:
+                    asked[site] = asyncio.ensure_future(observe(site))
+            step_s = loop.time() + _STEP_S
+            await asyncio.wait(asked.values(), timeout=_STEP_S)
+            for site in [site for site, task in asked.items() if task.done()]:
+                found = asked.pop(site).result()
+                if found is not None:
+                    seen[site] = found
+            if all(site in seen for site in missing):
+                return view, seen
+            await asyncio.sleep(step_s - loop.time())  # one that is just told something else fails for a moment
+    finally:
+        for task in asked.values():
+            task.cancel()

@@ -1,0 +1,111 @@
+"""Looks at a cluster while routers, and their nodes, are lost; without Ray, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from circinus.serving.conformance_states import Step, chain, infrastructure
+from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.ray.glances import ClusterView, glance
+from circinus.serving.ray.names import router_name
+from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.wire import SiteObservation
+from virtual_time import run as in_virtual_time
+
+NODE = PoolNodes(1, labelled=False)
+BOTH = {"near": NODE, "far": NODE}
+
+
+def _view() -> ClusterView:
+    desired = chain("q", Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
+    applications = applications_of(desired, RaySettings())
+    configs = site_configs(desired, applications)
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, there=BOTH)
+    return ClusterView({app["name"]: AppSnapshot("RUNNING", "", app, 1, 0) for app in schema["applications"]}, BOTH)
+
+
+def _without_router(view: ClusterView, site: str) -> ClusterView:
+    apps = dict(view.apps)
+    apps[router_name(site)] = replace(apps[router_name(site)], reachable=False)
+    return replace(view, apps=apps)
+
+
+@dataclass
+class Scene:
+    """A cluster at any time, and routers that take so long to answer."""
+
+    view: Callable[[float], ClusterView]
+    answers_s: dict[str, float]
+    fails: Callable[[str, float], bool] = lambda site, now_s: False
+    asked: list[str] = field(default_factory=list)
+
+    async def look(self) -> ClusterView:
+        return self.view(asyncio.get_running_loop().time())
+
+    async def observe(self, site: str) -> SiteObservation | None:
+        self.asked.append(site)
+        if self.fails(site, asyncio.get_running_loop().time()):
+            return None
+        await asyncio.sleep(self.answers_s[site])
+        return SiteObservation(None, (), {}, ())
+
+    def glance(self, patience_s: float = 2.0) -> tuple[set[str], set[str], float]:
+        """Pools and sites that were seen, and after how long."""
+
+        async def run() -> tuple[set[str], set[str], float]:
+            loop = asyncio.get_running_loop()
+            begin_s = loop.time()
+            view, seen = await glance(self.look, self.observe, patience_s)
+            return set(view.pools), set(seen), loop.time() - begin_s
+
+        return in_virtual_time(run())
+
+
+def test_where_all_answer_one_look_is_enough() -> None:
+    scene = Scene(lambda now_s: _view(), {"home": 0.01, "center": 0.02})
+    pools, sites, took_s = scene.glance()
+    assert (pools, sites) == ({"near", "far"}, {"home", "center"})
+    assert took_s < 0.03
+    assert sorted(scene.asked) == ["center", "home"]
+
+
+def test_a_lost_node_is_seen_soon_after_ray_sees_it_though_its_router_does_not_answer() -> None:
+    whole = _view()
+    scene = Scene(
+        lambda now_s: whole if now_s < 1.1 else replace(whole, pools={"near": NODE}), {"home": 0.01, "center": 1e6}
+    )
+    pools, sites, took_s = scene.glance()
+    assert (pools, sites) == ({"near"}, {"home"})
+    assert 1.1 <= took_s <= 1.1 + 0.25 + 0.01
+
+
+def test_routers_that_cannot_answer_are_not_asked() -> None:
+    whole = _view()
+    for view in (replace(whole, pools={"near": NODE}), _without_router(whole, "center")):
+        scene = Scene(lambda now_s, view=view: view, {"home": 0.01, "center": 1e6})  # type: ignore[misc]
+        assert scene.glance()[1:] == ({"home"}, 0.01)
+        assert scene.asked == ["home"]
+
+
+def test_one_that_fails_for_a_moment_is_asked_again_and_one_that_is_slow_is_waited_for() -> None:
+    scene = Scene(
+        lambda now_s: _view(), {"home": 0.9, "center": 0.01}, lambda site, now_s: site == "center" and now_s < 0.3
+    )
+    assert scene.glance()[1] == {"home", "center"}
+    assert scene.asked.count("home") == 1
+
+
+def test_one_that_never_answers_costs_no_more_than_the_patience() -> None:
+    scene = Scene(lambda now_s: _view(), {"home": 0.01, "center": 1e6})
+    pools, sites, took_s = scene.glance()
+    assert (pools, sites) == ({"near", "far"}, {"home"})
+    assert 2.0 <= took_s <= 2.25
+
+
+def test_what_runs_where_no_node_is_left_is_lost() -> None:
+    view = replace(_view(), pools={"near": NODE})
+    assert {name.rpartition("-")[0] for name in view.lost} == {"next-far", "site"}
+    assert view.sites == ["home"]
