@@ -11,6 +11,7 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.nodes import NodeSettings
 from circinus.control.replanning.planner import Planner, for_nodes
@@ -306,21 +307,29 @@ def test_plans_on_lost_nodes_are_not_gone_back_to(lossy: tuple[World, str]) -> N
 
 def test_queries_stay_on_the_rung_that_they_are_on_when_plans_follow(lossy: tuple[World, str]) -> None:
     world, _ = lossy
+    infrastructure = world.controlled.specification.infrastructure
+    assert infrastructure is not None
+    ready = standby(world.controlled.matching, infrastructure, 3.0).deployments
+    world.controlled = replace(world.controlled, deployments=ready)
     controller = world.controller()
     asyncio.run(world.goes_on(controller, 5.0))
-    stepped = {
-        name: state for name, state in controller.ladders.items() if state.rung < len(world.controlled.rungs[name]) - 1
-    }
-    name = next(iter(stepped))
-    below = {**controller.ladders, name: replace(stepped[name], rung=stepped[name].rung + 1)}
+    runs = {sized.deployment for sized in ready}
+    name, rung = next(
+        (name, rung)
+        for name, state in controller.ladders.items()
+        for rung in range(state.rung + 1, len(world.controlled.rungs[name]))
+        if runs >= world.controlled.rungs[name][rung].busy.keys()
+    )
+    below = {**controller.ladders, name: replace(controller.ladders[name], rung=rung)}
     taken = world.controlled.taken_over(below, world.controlled)
-    assert taken[name].rung == stepped[name].rung + 1
+    assert taken[name].rung == rung
     other = next(a for a in world.controlled.matching.assignments if a.query != name)
     newer = _without(world.controlled, world.profiles, other.query)
     found = newer.taken_over(below, world.controlled)
     assert other.query not in found
     plan = world.controlled.rungs[name][below[name].rung].candidate.plan
-    known = [rung.candidate.plan for rung in newer.rungs[name]]
+    runs = {sized.deployment for sized in newer.deployments}
+    known = [rung.candidate.plan if runs >= rung.busy.keys() else None for rung in newer.rungs[name]]
     if plan in known[newer.at_first()[name].rung :]:
         assert newer.rungs[name][found[name].rung].candidate.plan == plan
     else:

@@ -94,18 +94,26 @@ class Controlled:
         return {name: LadderState(rung, rung) for name, rung in chosen.items()}
 
     def taken_over(self, ladders: Mapping[str, LadderState], before: Controlled) -> dict[str, LadderState]:
-        """Where queries stand when these plans follow others: on the plan that they are on, where their ladder has it.
+        """Where queries stand when these plans follow others: on the plan that they are on, where their ladder has it
+        and its deployments go on running.
 
         Args:
             ladders: where they stood.
             before: the plans that these follow.
         """
-        found = self.at_first()
+        found, runs = self.at_first(), {sized.deployment for sized in self.deployments}
         for name, first in found.items():
             if name not in ladders:
                 continue
             there, rungs = before.rungs[name][ladders[name].rung].candidate.plan, self.rungs[name]
-            rung = next((n for n in range(first.chosen, len(rungs)) if rungs[n].candidate.plan == there), None)
+            rung = next(
+                (
+                    number
+                    for number in range(first.chosen, len(rungs))
+                    if rungs[number].candidate.plan == there and runs >= rungs[number].busy.keys()
+                ),
+                None,
+            )
             if rung is not None:
                 found[name] = replace(
                     ladders[name], rung=rung, chosen=first.chosen, calm_s=None, late_s=None, went_up=False
