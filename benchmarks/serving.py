@@ -86,9 +86,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="of everything, of which medians are given")
     parser.add_argument("--kills", type=int, default=20, help="of controllers, and of replicas")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are killed, and of drift")
-    parser.add_argument("--drifts", type=int, default=1, help="of data, and of operators; four minutes together")
+    parser.add_argument(
+        "--drifts", type=int, default=1, help="of data, and of operators; three and a half minutes together"
+    )
     parser.add_argument("--quiet-days", type=float, default=100.0, help="simulated, in which nothing moves")
-    parser.add_argument("--quiet-hours", type=float, default=4.0, help="simulated with the whole controller")
+    parser.add_argument("--quiet-hours", type=float, default=2.0, help="simulated with the whole controller")
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "serving", help="for parts that ended")
     parser.add_argument(
         "--without", nargs="*", default=(), choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"

@@ -48,7 +48,7 @@ _AUDITED = 0.1
 """Share of the answers."""
 _TRUTH_AFTER_S = 1.0
 _STRAGGLERS_S = 30.0
-_LEAST_SPAN_S = 5.0
+_LEAST_SPAN_S = 3.0
 _SETTLED_S = 2.0
 """After other plans came into force, so that what was under way counts as of the time before."""
 
@@ -57,9 +57,9 @@ _SETTLED_S = 2.0
 class DriftOptions:
     """How long it is watched."""
 
-    before_s: float = 30.0
-    after_data_s: float = 110.0
-    after_times_s: float = 60.0
+    before_s: float = 25.0
+    after_data_s: float = 100.0
+    after_times_s: float = 50.0
     repeats: int = 1
     seed: int = 0
 

@@ -46,7 +46,7 @@ from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, 
 FloatArray = NDArray[np.float64]
 
 DAY_S = 86_400.0
-_LOOK_S = 60.0
+_LOOK_S = 90.0
 _BUSY_LOOK_S = 5.0
 _OFTEN_S = 1_000.0
 """One alarm in so many seconds is promised where alarms are to be counted and not only to be rare."""
@@ -71,7 +71,7 @@ class QuietOptions:
     """How long it is quiet."""
 
     days: float = 100.0
-    simulated_hours: float = 4.0
+    simulated_hours: float = 2.0
     seed: int = 0
 
 
@@ -94,7 +94,7 @@ def false_alarms(
     """Watches alone, for long; and the controller with a simulated engine."""
     count = max(1, round(options.days / _DAYS_A_RUN))
     asked = [(DAY_S, _LOOK_S, options.days / count, options.seed + number) for number in range(count)]
-    asked += [(_OFTEN_S, _BUSY_LOOK_S, options.days / 400, options.seed + number) for number in range(8)]
+    asked += [(_OFTEN_S, _BUSY_LOOK_S, options.days / 800, options.seed + number) for number in range(8)]
     began_s = perf_counter()
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(quiet_run, *zip(*asked, strict=True)))

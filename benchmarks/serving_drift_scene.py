@@ -79,7 +79,7 @@ spec:
 _QUERIES = (
     {"name": "prices", "rate": 10, "latency": "250ms", "accuracy": 0.85},
     {"name": "lots", "rate": 8, "latency": "300ms", "accuracy": 0.9},
-    {"name": "shelves", "rate": 10, "latency": "250ms", "accuracy": 0.75},
+    {"name": "shelves", "rate": 10, "latency": "250ms", "accuracy": 0.88},
     {"name": "batches", "rate": 6, "latency": "400ms", "accuracy": 0.98},
 )
 

@@ -141,6 +141,25 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
     assert lowered > 0.7 * stopped > 5
 
 
+def test_a_plan_that_is_followed_is_stayed_on_only_where_it_runs() -> None:
+    stayed = left = 0
+    for seed in range(25):
+        before, _ = planned(seed)
+        if not before.queries:
+            continue
+        for name, rungs in before.rungs.items():
+            first = before.at_first()[name]
+            for rung in range(first.chosen, len(rungs)):
+                ladders = {**before.at_first(), name: replace(first, rung=rung)}
+                found = before.taken_over(ladders, before)
+                runs = {sized.deployment for sized in before.deployments}
+                assert runs >= before.rungs[name][found[name].rung].busy.keys()
+                stayed += found[name].rung == rung
+                left += found[name].rung != rung
+    assert stayed > 10
+    assert left > 10
+
+
 def test_where_nobody_can_be_served_that_is_said() -> None:
     controlled, profiles = planned(3)
     with pytest.raises(PlanningError, match="no query can be served on what is left"):
