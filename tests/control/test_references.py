@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late, student_quantile
-from circinus.profiling import OperatorProfile
+from circinus.profiling import Bounded, OperatorProfile
+from circinus.profiling.speeds import MeasuredSpeed, Speeds
 from circinus.serving import ServedBatch
 from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
 
@@ -173,3 +174,14 @@ def test_as_many_may_be_late_as_the_objective_says() -> None:
     assert placed.fair[0] == pytest.approx(0.05)
     assert placed.worth[0] == 0.3
     assert math.isclose(placed.expected, 0.05)
+
+
+def test_what_is_measured_on_a_class_goes_before_what_is_declared_of_it() -> None:
+    service_s = np.random.default_rng(2).lognormal(-3.0, 0.2, 60)
+    server = HardwareClass(name="server", relative_speed=2.0)
+    speeds = Speeds({"server": MeasuredSpeed(Bounded(1.0, 0.95, 1.1), 24)})
+    found = _reference(service_s, server, speeds=speeds)
+    assert found.expected_s == pytest.approx(float(service_s.mean()) / 0.95)
+    declared = _reference(service_s, server)
+    assert declared.expected_s == pytest.approx(float(service_s.mean()) / 2.0)
+    assert found.fair[1] > declared.fair[1], "up to 1.1 times as fast as here"

@@ -47,7 +47,16 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 
 def test_document_names_its_schema_version() -> None:
-    assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 2
+    assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 3
+
+
+def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() -> None:
+    state = chain("q", Step("first", "add"))
+    document = json.loads(state_to_json(state))
+    document["schema_version"] = 2
+    for route in document["state"]["routes"]:
+        del route["audited_share"]
+    assert state_from_json(json.dumps(document)) == state
 
 
 FIRST, OTHER = Step("first", "add", knobs=(("amount", 1),)), Step("other", "add")

@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_READ = (2, SCHEMA_VERSION)
+"""Versions that can be read: what is new in a later one has a default."""
 
 _ADAPTER = TypeAdapter(DesiredState)
 
@@ -31,7 +33,7 @@ def state_from_json(text: str) -> DesiredState:
     try:
         document: Any = json.loads(text)
         version = document["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in _READ:
             raise ServingError(f"found a desired state of schema version {version}, expected {SCHEMA_VERSION}")
         return _ADAPTER.validate_python(document["state"], strict=False)
     except (ValueError, KeyError, TypeError, ValidationError) as error:

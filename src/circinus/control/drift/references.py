@@ -75,12 +75,13 @@ class ServiceReference:
         if n < LEAST_ITEMS or not (profile.service_s > 0).all():
             return None
         factor = profile.correction(hardware) if corrected else 1.0
-        alone_s = profile.service_s * factor / hardware.promised_speed
+        promised = profile.speeds.promised(hardware)
+        alone_s = profile.service_s * factor / promised
         added_s = least_s / tolerance if tolerance > 0 else 0.0
         logs = np.log(alone_s + added_s)
         centre, deviation = float(logs.mean()), float(logs.std(ddof=1))
         off = student_quantile(risk, n - 1) * deviation / math.sqrt(n) + math.log1p(tolerance)
-        fastest = hardware.speed if hardware.relative_speed_bounds is None else hardware.relative_speed_bounds[1]
+        fastest = _fastest(profile, hardware)
         width = _FAR + 2 * deviation
         worths = np.array([_worth(logs - centre, deviation), _worth(centre - logs, deviation)])
         longer, shorter = worths.mean(axis=1)
@@ -90,7 +91,7 @@ class ServiceReference:
             deviation=deviation,
             fair=(
                 min(1.0, float(longer) + off / width),
-                min(1.0, float(shorter) + (off + math.log(fastest / hardware.promised_speed)) / width),
+                min(1.0, float(shorter) + (off + math.log(fastest / promised)) / width),
             ),
             added_s=added_s,
             spread=max(0.0, math.log(float(alone_s.mean()) + added_s) - centre) / width,
@@ -112,6 +113,14 @@ class ServiceReference:
         longer, shorter = _worth(beyond, self.deviation)
         fair = min(1.0, self.fair[0] + (self.spread if batch.items > 1 else 0.0)), self.fair[1]
         return Placed((float(longer), float(shorter)), fair, alone_s, self.expected_s)
+
+
+def _fastest(profile: OperatorProfile, hardware: HardwareClass) -> float:
+    """The speed that the hardware has at most: as measured on it, or else as declared."""
+    measured = profile.speeds.measured.get(hardware.name)
+    if measured is not None:
+        return measured.speed.upper
+    return hardware.speed if hardware.relative_speed_bounds is None else hardware.relative_speed_bounds[1]
 
 
 def _worth(beyond: FloatArray, deviation: float) -> FloatArray:

@@ -142,7 +142,8 @@ def _observation(
     if hardware is None or operator is None:
         return None
     spec = pipeline.operator(watch.operator)
-    plain_s = float(operator.service_s.mean()) / hardware.promised_speed
+    promised = operator.speeds.promised(hardware)
+    plain_s = float(operator.service_s.mean()) / promised
     spread = float(np.log(operator.service_s).std(ddof=1)) if len(operator.service_s) > 1 else 1.0
     return Observation(
         at=datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds"),
@@ -154,7 +155,7 @@ def _observation(
         version=profile.code_versions.get(spec.uses, ""),
         knobs=watch.prefix[watch.operator],
         hardware_class=hardware.name,
-        speed=hardware.promised_speed,
+        speed=promised,
         profiled_on=profile.machine,
         cpus=min(spec.cpus),
         batch_size=1,

@@ -47,6 +47,8 @@ def applications_of(desired: DesiredState, settings: RaySettings) -> tuple[Appli
     found = []
     for wanted in desired.deployments:
         deployment, replays = wanted.deployment, desired.mode is Mode.REPLAY
+        # Where it does not slow replicas down, another speed is no reason to replace them.
+        speed = wanted.relative_speed if replays or settings.emulate_speeds else 1.0
         args = {
             "spec": {
                 "name": deployment.name,
@@ -55,12 +57,12 @@ def applications_of(desired: DesiredState, settings: RaySettings) -> tuple[Appli
                 "operator_version": wanted.operator_version,
                 "knobs": deployment.knobs.as_dict(),
                 "cpus": wanted.cpus,
-                "relative_speed": wanted.relative_speed if replays or settings.emulate_speeds else 1.0,
+                "relative_speed": speed,
                 "module_paths": [str(path) for path in desired.module_paths],
             },
             "store": str(desired.recordings) if replays else "",
         }
-        alike = replace(wanted, replicas=0, memory_bytes=0.0, batch_wait_s=0.0)
+        alike = replace(wanted, replicas=0, memory_bytes=0.0, batch_wait_s=0.0, relative_speed=speed)
         told = json.dumps([args, _DEPLOYMENT.dump_python(alike, mode="json")], sort_keys=True)
         digest = hashlib.sha256(told.encode()).hexdigest()[:10]
         words = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")

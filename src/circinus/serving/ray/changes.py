@@ -84,6 +84,12 @@ def router_configs(apps: Sequence[App]) -> list[SiteConfig]:
     return [config_from_python(found["user_config"]) for found in deployments if found["name"] == ROUTER]
 
 
+def without_deployments(config: SiteConfig, applications: Collection[str]) -> SiteConfig:
+    """The same without some deployments."""
+    kept = tuple(wanted for wanted in config.deployments if wanted.application not in applications)
+    return replace(config, deployments=kept)
+
+
 def with_deployments_of(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
     """The same with the deployments that an earlier configuration has besides."""
     if old is None:

@@ -16,6 +16,8 @@ from circinus.serving.ray.names import REPLICA, ROUTER
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
 NAMESPACE = "circinus"
+_SERVING = frozenset({"RUNNING", "UPDATING", "RECOVERING", "PENDING_MIGRATION"})
+"""States in which a replica answers: also while Serve's controller was started anew, or its node is about to go."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
         config=found["deployed_app_config"],
         ready=states.count("RUNNING"),
         replaced=replaced,
-        reachable=any(state in ("RUNNING", "UPDATING") for state in states),
+        reachable=any(state in _SERVING for state in states),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from circinus.serving.ray.changes import (
     kept_as_they_are,
     router_configs,
     with_deployments_of,
+    without_deployments,
     without_nodes,
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
@@ -126,6 +127,8 @@ class RayEngine:
                 )
             )
         states = {config.state for config in (*configs, *told)}
+        if not all(c.site in seen or view.settled(router_name(c.site)) for c in told):
+            states.add("")  # what a router was told is not in force before there is one
         return EngineStatus(
             mode=Mode(configs[0].mode) if configs else Mode.REAL,
             deployments=tuple(deployments),
@@ -139,7 +142,8 @@ class RayEngine:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
         sites = (await _view(cluster)).sites
-        found = await asyncio.gather(*(self._call(site, "audits") for site in sites), return_exceptions=True)
+        calls = (self._call(site, "audits", patience_s=_GLANCE_S) for site in sites)
+        found = await asyncio.gather(*calls, return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
             raise failures[0]
@@ -272,10 +276,16 @@ class RayEngine:
         Until the requests under way are through, routers serve what was deployed before, too.
         """
         old = {config.site: config for config in router_configs([found.config for found in before.values()])}
-        both = {site: with_deployments_of(config, old.get(site)) for site, config in configs.items()}
+        both = {
+            site: without_deployments(with_deployments_of(config, old.get(site)), lost)
+            for site, config in configs.items()
+        }
         entering = [_with_routes(config, old[site]) for site, config in both.items() if site in old]
-        await asyncio.gather(*(self._call(config.site, "switch", config) for config in entering))
-        await asyncio.gather(*(self._call(config.site, "switch", config) for config in both.values()))
+        for step in (entering, list(both.values())):
+            calls = (self._call(config.site, "switch", config) for config in step)
+            failures = [e for e in await asyncio.gather(*calls, return_exceptions=True) if isinstance(e, BaseException)]
+            if failures:  # none is still under way that could come after what is told next
+                raise failures[0]
         for site, config in old.items():
             if site not in configs and router_name(site) not in lost:
                 with suppress(ServingError):  # it may be what is left because it is gone
@@ -292,15 +302,21 @@ class RayEngine:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _DRAIN_S
         while loop.time() < deadline_s:
-            view = await _view(cluster)
-            lost |= view.lost
-            if lost:
-                await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
-            seen = await self._observe(view.sites)
-            if not any(name in leaving for found in seen.values() for name in found.under_way):
-                return
+            with suppress(ServingError):  # Serve may be busy: what is under way is not known, and waited for
+                if await self._through(leaving, lost, cluster):
+                    return
             await asyncio.sleep(_POLL_S)
-        await self._abandon(view.sites, sorted(leaving), _TOO_LONG, cluster)
+        await self._abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+
+    async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
+        """Whether no request under way needs what is leaving, as all routers say that are not lost."""
+        view = await _view(cluster)
+        lost |= view.lost
+        if lost:
+            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+        seen = await self._observe(view.sites)
+        silent = {config.site for config in view.told if router_name(config.site) not in lost} - seen.keys()
+        return not silent and not any(name in leaving for found in seen.values() for name in found.under_way)
 
     async def _abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
         """Fail requests that need some applications, wherever they entered."""

@@ -27,6 +27,11 @@ class ClusterView:
         """Applications that run where no node is any more."""
         return without_nodes([found.config for found in self.apps.values()], self.pools)
 
+    def settled(self, application: str) -> bool:
+        """Whether an application runs as it was last told to, or is lost."""
+        found = self.apps.get(application)
+        return application in self.lost or (found is not None and found.status == "RUNNING")
+
     @property
     def told(self) -> list[SiteConfig]:
         """What routers were told when they were deployed."""

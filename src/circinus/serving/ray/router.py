@@ -35,6 +35,7 @@ class SiteRouter:
         """Of a site; it knows no routes until it is configured."""
         self._site = site
         self._board: Switchboard | None = None
+        self._switches = 0
         self._entry: HttpEntry | None = None
         self._replicas, self._sites = ServeReplicas(), ServeSites()
         self._replica_calls = FirstCalls(self._replicas.greet, _FIRST_CALLS_S)
@@ -42,15 +43,19 @@ class SiteRouter:
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Ray Serve: after a start, and when the configuration changed."""
+        self._switches += 1
         self._switchboard().configure(config_from_python(config))
 
     async def switch(self, config: SiteConfig) -> None:
         """The same for who cannot wait until Ray Serve comes to it, as soon as whoever is new was called once."""
+        self._switches += 1
+        number = self._switches
         await asyncio.gather(
             self._replica_calls.make(wanted.application for wanted in config.deployments),
             self._site_calls.make(config.sends_to),
         )
-        self._switchboard().configure(config)
+        if number == self._switches:  # what was told later is in force by then
+            self._switchboard().configure(config)
 
     async def submit(
         self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
