@@ -54,8 +54,8 @@ def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() 
     state = chain("q", Step("first", "add"))
     document = json.loads(state_to_json(state))
     document["schema_version"] = 2
-    for route in document["state"]["routes"]:
-        del route["audited_share"]
+    for known in document["state"]["routes"]:
+        del known["audited_share"]
     assert state_from_json(json.dumps(document)) == state
 
 
