@@ -208,8 +208,7 @@ class RayEngine:
         larger = grown(before, final)
         try:
             if larger is not None:
-                hasty = [ended_at_once(app) if app["name"] in lost else app for app in larger]
-                await asyncio.to_thread(cluster.deploy, {**schema, "applications": hasty})
+                await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
                 await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
             await self._switch(before, configs, lost)
         except BaseException:  # also being cancelled: what ran before stays as it was
