@@ -33,9 +33,16 @@ class _Replica:
     reachable = is_ready = True
 
     def __init__(
-        self, spec: ReplicaSpec, loop: asyncio.AbstractEventLoop, _: object, on_idle: Callable[..., None], __: object
+        self,
+        spec: ReplicaSpec,
+        loop: asyncio.AbstractEventLoop,
+        _: object,
+        on_idle: Callable[..., None],
+        __: object,
+        on_batch: Callable[..., None],
     ) -> None:
-        self._responder, self._loop, self._on_idle = ReplayingResponder(spec), loop, on_idle
+        self._responder, self._loop = ReplayingResponder(spec), loop
+        self._on_idle, self._on_batch = on_idle, on_batch
         self.ready = loop.create_future()
         self.batches_done = 0
         self.free_s = self.startup_s = 0.0
@@ -57,6 +64,7 @@ class _Replica:
     def _done(self, batch: list[Work], result: Any) -> None:
         self.free_s = result.end_s
         self.batches_done += 1
+        self._on_batch(batch, result)
         self._on_idle(self)
         for work, its_result in zip(batch, result.results, strict=True):
             assert not its_result.error
