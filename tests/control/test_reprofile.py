@@ -172,7 +172,10 @@ def test_plans_are_made_on_what_was_measured_again(listening: Listening, compute
         good = {one.plan.configuration for one in found.candidates}
         assert good, "some plan keeps it"
         assert good <= expected | {configuration("small", 2), configuration("large", 2)}
-        assert (SMALL in good) == (SMALL in expected)
+        if SMALL in expected:  # or another that is small: which is quicker is a matter of chance on a busy machine
+            assert good & {SMALL, configuration("small", 2)}
+        else:
+            assert SMALL not in good
 
 
 def test_without_truths_answers_of_the_most_accurate_stand_for_them(
