@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
+import pytest
+
+from circinus.errors import ServingError
 from circinus.serving.conformance_states import Step, chain, infrastructure
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
-from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
+from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.glances import ClusterView, glance
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.settings import RaySettings
@@ -109,3 +114,26 @@ def test_what_runs_where_no_node_is_left_is_lost() -> None:
     view = replace(_view(), pools={"near": NODE})
     assert {name.rpartition("-")[0] for name in view.lost} == {"next-far", "site"}
     assert view.sites == ["home"]
+
+
+def test_what_cannot_start_for_want_of_nodes_is_not_waited_for() -> None:
+    view = _view()
+
+    class Losing:
+        """A cluster that loses the pool far while its replicas start."""
+
+        def __init__(self) -> None:
+            self.looks = 0
+
+        def snapshot(self) -> dict[str, AppSnapshot]:
+            self.looks += 1
+            return {name: replace(found, status="DEPLOYING") for name, found in view.apps.items()}
+
+        def pools(self) -> dict[str, PoolNodes]:
+            return BOTH if self.looks < 3 else {"near": NODE}
+
+    async def run() -> None:
+        with pytest.raises(ServingError, match="the last node of its pool is gone"):
+            await RayEngine()._running(set(view.apps), cast(Cluster, Losing()), 600.0)
+
+    asyncio.run(asyncio.wait_for(run(), 60.0))

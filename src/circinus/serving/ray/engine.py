@@ -227,16 +227,19 @@ class RayEngine:
         """Wait until applications run with all their replicas.
 
         Raises:
-            ServingError: one does not start; the message is that of its replicas.
+            ServingError: one does not start, in the words of its replicas, or its pool has no node any more.
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + patience_s
         while True:
-            apps = await asyncio.to_thread(cluster.snapshot)
+            view = await _view(cluster)
+            apps = view.apps
             waiting = [name for name in names if name not in apps or apps[name].status != "RUNNING"]
             for name in waiting:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise ServingError(f"application {name} does not start: {apps[name].message}")
+                if name in view.lost:
+                    raise ServingError(f"application {name} cannot start: the last node of its pool is gone")
             if not waiting:
                 return
             if loop.time() > deadline_s:
