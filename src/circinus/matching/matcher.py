@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
@@ -48,6 +48,7 @@ def plan_all(
     search: SearchSettings = DEFAULT_SETTINGS,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     running: Running | None = None,
+    relax: Collection[str] | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match them all.
 
@@ -60,6 +61,7 @@ def plan_all(
         search: how each query's plans are searched.
         settings: how they are matched; the usable share of links is taken from `search`.
         running: see `match`.
+        relax: see `match`.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, or numbers without meaning.
@@ -90,6 +92,7 @@ def plan_all(
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
             running=running,
             estimated=True,
+            relax=relax,
         )
         found = verified(matching, planned_queries(specification, profiles, matching), network, seed=settings.seed)
         if not found.missed:
@@ -117,6 +120,7 @@ def match(
     clock: Callable[[], float] = time.monotonic,
     running: Running | None = None,
     estimated: bool = False,
+    relax: Collection[str] | None = None,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
@@ -136,6 +140,8 @@ def match(
         running: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
             what can be kept: of no less weight, and then of no more cost with what changes count.
         estimated: whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it.
+        relax: queries of which is found, if they are rejected, what change of their objectives would let them in; None:
+            of all. It takes longer than to match them.
 
     Raises:
         PlanningError: names or numbers without meaning (see `compile_problem`), or pinned queries that cannot run.
@@ -159,7 +165,7 @@ def match(
         if not state.optimal:
             until_s = clock() + _LETTING_IN_SHARE * settings.limit_s(len(frontiers))
             state = let_in(state, enough=lambda: clock() >= until_s)
-    return _matching(state, frontiers, replan, settings.seed)
+    return _matching(state, frontiers, replan, relax, settings.seed)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitStack) -> Solver:
@@ -175,7 +181,13 @@ def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitSta
     return PriceSolver(seed=seed, clock=clock)
 
 
-def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, seed: int) -> Matching:
+def _matching(
+    state: State,
+    frontiers: Mapping[str, Frontier],
+    replan: Replan | None,
+    relax: Collection[str] | None,
+    seed: int,
+) -> Matching:
     assert state.usage is not None
     problem = state.problem
     ranks = problem.ranks
@@ -188,7 +200,7 @@ def _matching(state: State, frontiers: Mapping[str, Frontier], replan: Replan | 
     most_weight = total_weight if few else ranks.own_bound(chosen_of(state), state.weight_bound)
     return Matching(
         assignments=assignments(state, frontiers),
-        rejections=rejections(state, frontiers, replan),
+        rejections=rejections(state, frontiers, replan, relax),
         deployments=sized(state),
         satisfied_weight=satisfied,
         total_weight=total_weight,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from circinus.matching.alternatives import Judgement, alternatives, judge
@@ -23,8 +23,11 @@ _NEAREST = 3
 """Candidates that more nodes are tried for."""
 
 
-def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan | None) -> tuple[Rejection, ...]:
-    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives.
+def rejections(
+    state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, relax: Collection[str] | None = None
+) -> tuple[Rejection, ...]:
+    """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives, which
+    is found for the queries named by `relax` alone, or for all where it is None.
 
     What is said of one query holds for all that differ from it in name, weight, priority and tenant alone: to be let in
     beside the others takes the same of each.
@@ -39,10 +42,11 @@ def rejections(state: State, frontiers: Mapping[str, Frontier], replan: Replan |
             continue
         frontier = frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
-        kind = (query.model_copy(update=_ANYBODY), plans, frontier.reason)
+        relaxing = relax is None or query.name in relax
+        kind = (query.model_copy(update=_ANYBODY), plans, frontier.reason, relaxing)
         known = said.get(kind)
         if known is None or _names(known):
-            said[kind] = known = _rejection(room, number, frontier, replan)
+            said[kind] = known = _rejection(room, number, frontier, replan, relaxing=relaxing)
         found.append(replace(known, query=query.name))
     return tuple(found)
 
@@ -59,7 +63,7 @@ def _names(rejection: Rejection) -> bool:
     return any(name in reason for reason in (rejection.reason, *(other.reason for other in rejection.alternatives)))
 
 
-def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | None) -> Rejection:
+def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | None, *, relaxing: bool) -> Rejection:
     state = room.state
     judged = judge(state, query, room.now)
     if judged:
@@ -70,7 +74,7 @@ def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | No
         query=state.problem.queries[query],
         reason=reason,
         binding=binding,
-        relaxation=smallest_relaxation(RoomBeside(room.now, frontier.query), frontier, replan),
+        relaxation=(smallest_relaxation(RoomBeside(room.now, frontier.query), frontier, replan) if relaxing else None),
         alternatives=alternatives(state.problem, judged, frontier),
         best_so_far=None if judged else frontier.best_so_far,
     )

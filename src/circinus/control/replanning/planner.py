@@ -56,8 +56,9 @@ def for_nodes(
     price = _CHANGE_SHARE * controlled.matching.cost_usd_per_h / max(1, len(served))
     running = Running.of(controlled.matching, change_usd_per_h=price)
     specification = replace(controlled.specification, infrastructure=there)
-    matching, unpinned = _planned(specification, profiles, running)
-    relaxed, words = _relaxed(controlled, matching, relax)
+    lower = [query.name for query in controlled.queries.values() if query.pipeline in relax]
+    matching, unpinned = _planned(specification, profiles, running, lower)
+    relaxed, words = _relaxed(controlled, matching)
     if relaxed:
         queries = tuple(relaxed.get(query.name, query) for query in specification.queries)
         matching, unpinned = _planned(replace(specification, queries=queries), profiles, running)
@@ -73,29 +74,32 @@ def for_nodes(
     return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned, lowered)
 
 
-def _relaxed(
-    controlled: Controlled, matching: Matching, pipelines: Collection[str]
-) -> tuple[dict[str, Query], dict[str, str]]:
-    """Those that run and got no plan, with objectives that some plan keeps, and what changed in words. They make room
-    for all others."""
+def _relaxed(controlled: Controlled, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:
+    """Those that got no plan, with objectives that some plan was found to keep, and what changed in words. They make
+    room for all others."""
     found, words = {}, {}
     for rejection in matching.rejections:
-        query = controlled.queries.get(rejection.query)
-        if query is not None and query.pipeline in pipelines and rejection.relaxation is not None:
+        if rejection.relaxation is not None:
+            query = controlled.queries[rejection.query]
             slos, weight = rejection.relaxation.slos, _RELAXED_WEIGHT * query.weight
             found[query.name] = query.model_copy(update={"slos": slos, "weight": weight})
             words[query.name] = f"{query.name} ({rejection.relaxation.change})"
     return found, words
 
 
-def _planned(specification: Specification, profiles: Profiles, running: Running) -> tuple[Matching, tuple[str, ...]]:
-    """All plans; where pinned queries cannot run, without the least important of them."""
+def _planned(
+    specification: Specification, profiles: Profiles, running: Running, lower: Collection[str] = ()
+) -> tuple[Matching, tuple[str, ...]]:
+    """All plans; where pinned queries cannot run, without the least important of them. For those in `lower` is found,
+    where they get no plan, what they could be promised instead: for nobody else, as plans must not wait for that."""
     pinned = sorted((q for q in specification.queries if q.pin), key=lambda q: (q.priority, q.weight, q.name))
     dropped: list[str] = []
     while True:
         queries = [query for query in specification.queries if query.name not in dropped]
         try:
-            matching, _ = plan_all(replace(specification, queries=tuple(queries)), profiles, running=running)
+            matching, _ = plan_all(
+                replace(specification, queries=tuple(queries)), profiles, running=running, relax=lower
+            )
         except PlanningError as error:
             if len(dropped) == len(pinned):
                 raise
