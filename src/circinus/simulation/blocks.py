@@ -25,6 +25,11 @@ class Block(Protocol):
         """
         ...
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing will be served unless something comes."""
+        ...
+
     def unbegun(self) -> Mapping[int, int]:
         """Station -> requests that have come and of which it is not known when they are served."""
         ...
@@ -43,7 +48,7 @@ class OneStation:
 
     def advance(self, entries: Entries, until_s: float) -> Exits:
         """As of `Block`."""
-        waiting = Entries.of([self._waiting, entries])
+        waiting = entries if self.idle else Entries.of([self._waiting, entries])
         alone_s = self._itineraries.alone_s(waiting.visit, waiting.request)
         served = serve(self._station, self._free_s, waiting.time_s, alone_s, until_s)
         begun = len(served.start_s)
@@ -52,6 +57,11 @@ class OneStation:
         self._served += begun
         came = waiting.chosen(slice(0, begun))
         return Exits(came.visit, came.request, came.time_s, order, served.start_s, served.end_s, served.fill)
+
+    @property
+    def idle(self) -> bool:
+        """As of `Block`."""
+        return not len(self._waiting.visit)
 
     def unbegun(self) -> Mapping[int, int]:
         """As of `Block`."""

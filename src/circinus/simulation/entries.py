@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Entries:
 
     def sorted(self) -> Entries:
         """In the order in which they come."""
+        if len(self.time_s) < 2:
+            return self
         order = np.argsort(self.time_s, kind="stable")
         ascending_s = self.time_s[order]
         if (ascending_s[1:] == ascending_s[:-1]).any():
@@ -73,3 +75,10 @@ class Exits:
     end_s: FloatArray
     fill: IntArray
     """How many requests were in the same batch."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Exits]) -> Exits:
+        """One after the other; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))

@@ -90,7 +90,7 @@ class Simulation:
             seed: of arrivals and items.
             warm_up_s: requests that arrive before are in no sum of `visit`.
             requests: of each query, instead of random ones.
-            watch: told of visits that ended.
+            watch: told of visits that ended, station after station.
         """
         self.stations = tuple(stations)
         self.duration_s = duration_s
@@ -157,10 +157,18 @@ class Simulation:
     def advance(self, until_s: float) -> None:
         """Until a moment of simulated time, later than the last."""
         self._arrive(until_s)
+        parts = []
         for number, block in enumerate(self._blocks):
-            exits = block.advance(self._entries(number, until_s), until_s)
+            entries = self._entries(number, until_s)
+            if block.idle and not len(entries.visit):
+                continue
+            exits = block.advance(entries, until_s)
+            if len(exits.visit):
+                self._pass_on(self.itineraries.onward(exits.visit, exits.request, exits.end_s, exits.order))
+                parts.append(exits)
+        if parts:
+            exits = Exits.of(parts)
             self._count(exits)
-            self._pass_on(self.itineraries.onward(exits.visit, exits.request, exits.end_s, exits.order))
             if self._watch is not None:
                 self._watch(exits)
         self.now_s = until_s
@@ -197,7 +205,7 @@ class Simulation:
         for query, run in enumerate(self.runs):
             first, last = self._arrived[query], int(np.searchsorted(run.arrival_s, until_s))
             self._arrived[query] = last
-            if not self._enters[query]:
+            if first == last or not self._enters[query]:
                 continue
             number: IntArray = np.arange(first, last)
             source = np.full(last - first, self.itineraries.sources[query])
@@ -207,9 +215,11 @@ class Simulation:
     def _entries(self, block: int, until_s: float) -> Entries:
         """Who comes to a block before `until_s`."""
         coming = Entries.of(self._coming[block]).sorted()
-        count = int(np.searchsorted(coming.time_s, until_s))
-        later = coming.chosen(slice(count, None))
-        self._coming[block] = [later] if len(later.visit) else []
+        count = int(coming.time_s.searchsorted(until_s))
+        if count == len(coming.visit):
+            self._coming[block] = []
+            return coming
+        self._coming[block] = [coming.chosen(slice(count, None))]
         return coming.chosen(slice(0, count))
 
     def _pass_on(self, coming: Entries) -> None:

@@ -152,6 +152,11 @@ class StationsTogether:
             heapq.heapreplace(free_s, end_s)
             leave(event, stop, start_s, end_s, 1, ended)
 
+    @property
+    def idle(self) -> bool:
+        """As of `Block`."""
+        return not self._events
+
     def unbegun(self) -> Mapping[int, int]:
         """As of `Block`."""
         return {number: len(batches.waiting) for number, batches in self._batches.items()}
