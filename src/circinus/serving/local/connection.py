@@ -46,7 +46,7 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self._open = True
         self._closing = False
-        loop.add_reader(connection, self._receive_once)
+        loop.add_reader(connection, self._receive_frames)
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
         """Write a frame; nothing happens when the connection is lost, which `on_lost` tells."""
@@ -70,8 +70,13 @@ class Connection:
         if self._open and not self._unsent:
             self._release()
 
+    def _receive_frames(self) -> None:
+        """Until a frame ends with what was received. If there is more the loop tells: cheaper than to ask each time."""
+        while self._open and self._receive_once() and self._reader.within_frame:
+            pass
+
     def _receive_once(self) -> bool:
-        """Whether there was anything. Where more is left, the loop tells again: cheaper than to ask each time."""
+        """Whether there was anything, and may be more."""
         try:
             for header, payloads in self._reader.receive():
                 self._on_frame(header, payloads)

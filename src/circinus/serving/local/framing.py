@@ -74,6 +74,11 @@ class FrameReader:
         """The beginning of the next frame, with room for as much of it as its length is known."""
         self._filled = 0
 
+    @property
+    def within_frame(self) -> bool:
+        """Whether a frame has come in part."""
+        return bool(self._frame)
+
     def receive(self) -> Iterator[Frame]:
         """Receive once, and yield the frames that are complete then.
 
