@@ -159,6 +159,25 @@ def test_what_arrives_at_the_same_time_goes_together(replays: bool) -> None:
     assert found == [(1.0, (1.0, 1.0, 1.0)), (2.0, (2.0,))]
 
 
+@pytest.mark.parametrize(("replays", "first_due_s"), [(False, 2.0), (True, 1.0)])
+def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_first(
+    replays: bool, first_due_s: float
+) -> None:
+    async def two_that_come_out_of_order() -> list[float]:
+        replicas = FakeReplicas(10.0)
+        with mock.patch.object(module, "Replica", replicas):
+            deployment = _running(batch_size=1, batch_wait_s=0.0, replays=replays)
+            await deployment.grow(1)
+            await asyncio.sleep(3.0)
+            deployment.enqueue(_work(2.0))
+            assert len(replicas.batches) == (not replays)
+            deployment.enqueue(_work(1.0))
+            await asyncio.sleep(1.0)
+        return [due_s for _, dues_s in replicas.batches for due_s in dues_s]
+
+    assert run(two_that_come_out_of_order()) == [first_due_s]
+
+
 def test_another_wait_holds_for_what_waits_already() -> None:
     def wait_no_more(deployment: RunningDeployment, loop: VirtualTimeLoop) -> None:
         loop.call_at(3.0, deployment.wait_for_batches, 1.5)

@@ -46,7 +46,7 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self._open = True
         self._closing = False
-        loop.add_reader(connection, self.receive)
+        loop.add_reader(connection, self._receive_frames)
 
     def send(self, header: Any, payloads: Sequence[Payload] = ()) -> None:
         """Write a frame; nothing happens when the connection is lost, which `on_lost` tells."""
@@ -56,23 +56,35 @@ class Connection:
         self._unsent.extend(memoryview(part) for part in encode(header, payloads) if len(part))
         if not waiting:
             self._write()
+            if self._unsent:
+                self._loop.add_writer(self._socket, self._write_on)
 
     def receive(self) -> None:
         """Take in everything that has arrived."""
-        try:
-            while self._open:
-                for header, payloads in self._reader.receive():
-                    self._on_frame(header, payloads)
-        except BlockingIOError:
+        while self._open and self._receive_once():
             pass
-        except EOFError:
-            self._lost()
 
     def close(self) -> None:
         """Close, after what was sent has left."""
         self._closing = True
         if self._open and not self._unsent:
             self._release()
+
+    def _receive_frames(self) -> None:
+        """Until a frame ends with what was received. If there is more the loop tells: cheaper than to ask each time."""
+        while self._open and self._receive_once() and self._reader.within_frame:
+            pass
+
+    def _receive_once(self) -> bool:
+        """Whether there was anything, and may be more."""
+        try:
+            for header, payloads in self._reader.receive():
+                self._on_frame(header, payloads)
+        except BlockingIOError:
+            return False
+        except EOFError:
+            self._lost()
+        return self._open
 
     def _write(self) -> None:
         try:
@@ -86,14 +98,16 @@ class Connection:
                         break
                     sent -= len(self._unsent.popleft())
         except BlockingIOError:
-            self._loop.add_writer(self._socket, self._write)
-            return
+            pass
         except OSError:
             self._lost()
-            return
-        self._loop.remove_writer(self._socket)
-        if self._closing:
-            self._release()
+
+    def _write_on(self) -> None:
+        self._write()
+        if self._open and not self._unsent:
+            self._loop.remove_writer(self._socket)
+            if self._closing:
+                self._release()
 
     def _lost(self) -> None:
         if self._open:

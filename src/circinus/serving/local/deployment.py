@@ -126,7 +126,7 @@ class RunningDeployment:
         """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
         self._queue.put(work)
-        self._dispatch_soon()
+        self._dispatch_all_together()
 
     def status(self) -> DeploymentStatus:
         """As it is now."""
@@ -161,10 +161,20 @@ class RunningDeployment:
             self._starts += 1
             self._starting_s += replica.startup_s
         self._idle.append(replica)
-        self._dispatch_soon()
+        self._dispatch_all_together()
+
+    def _dispatch_all_together(self) -> None:
+        """When all is there that comes now: the outputs of one batch come one after the other, but may go together.
+
+        Nothing goes together in batches of one. A replay waits all the same: of what comes now, what was due first is
+        first.
+        """
+        if self._spec.replays or self.deployment.allocation.batch_size > 1:
+            self._dispatch_soon()
+        else:
+            self._dispatch()
 
     def _dispatch_soon(self) -> None:
-        """When all is there that comes now: the outputs of one batch come one after the other, but may go together."""
         if not self._dispatches_soon:
             self._dispatches_soon = True
             self._loop.call_soon(self._dispatch)
@@ -173,6 +183,8 @@ class RunningDeployment:
         """Begin every batch whose time has come, and wake up when that of the next one comes."""
         self._dispatches_soon = False
         self._cancel_alarm()
+        if not self._queue:
+            return
         self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle:
             replica = min(self._idle, key=lambda replica: replica.free_s)

@@ -19,13 +19,18 @@ Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""
 
 _FIXED = struct.Struct("<II")
+_SMALL = 16384
+"""Bytes of payloads that are rather copied than written, and waited for at the other end, apart."""
 
 
 def encode(header: Any, payloads: Sequence[Payload] = ()) -> list[Payload]:
-    """The parts of a frame, to be written one after the other."""
+    """The parts of a frame, to be written one after the other; a small one is a single part."""
     packed = pickle.dumps(header, protocol=PROTOCOL)
-    lengths = struct.pack(f"<{len(payloads)}Q", *map(len, payloads))
-    return [_FIXED.pack(len(packed), len(payloads)) + lengths + packed, *payloads]
+    lengths = [*map(len, payloads)]
+    parts = [_FIXED.pack(len(packed), len(lengths)), struct.pack(f"<{len(lengths)}Q", *lengths), packed]
+    if sum(lengths) <= _SMALL:
+        return [b"".join((*parts, *payloads))]
+    return [b"".join(parts), *payloads]
 
 
 def frame_length(beginning: Payload) -> int:
@@ -69,6 +74,11 @@ class FrameReader:
         """The beginning of the next frame, with room for as much of it as its length is known."""
         self._filled = 0
 
+    @property
+    def within_frame(self) -> bool:
+        """Whether a frame has come in part."""
+        return bool(self._frame)
+
     def receive(self) -> Iterator[Frame]:
         """Receive once, and yield the frames that are complete then.
 
@@ -96,20 +106,24 @@ class FrameReader:
                 yield self._complete()
 
     def _place(self, data: memoryview) -> Iterator[Frame]:
-        while True:
-            taken = min(len(self._frame) - self._filled, len(data))
-            self._frame[self._filled : self._filled + taken] = data[:taken]
-            self._filled += taken
-            data = data[taken:]
-            if self._filled < len(self._frame):
-                return
-            length = frame_length(self._frame)
-            if length > len(self._frame):
-                self._frame.extend(bytes(length - len(self._frame)))
+        """Frames that `data` holds whole are read where they are, without a copy; the others are put together."""
+        while data:
+            if self._frame:
+                taken = min(len(self._frame) - self._filled, len(data))
+                self._frame[self._filled : self._filled + taken] = data[:taken]
+                self._filled += taken
+                data = data[taken:]
+                if self._filled == len(self._frame):
+                    missing = frame_length(self._frame) - self._filled
+                    if missing:
+                        self._frame.extend(bytes(missing))
+                    else:
+                        yield self._complete()
+            elif (length := frame_length(data)) <= len(data):
+                yield decode(data[:length])
+                data = data[length:]
             else:
-                yield self._complete()
-            if not data and self._filled == 0:
-                return
+                self._frame = bytearray(length)
 
     def _complete(self) -> Frame:
         frame = decode(memoryview(self._frame))

@@ -9,6 +9,7 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
+from circinus.serving.local.plain_messages import plain_batch, result_of
 from circinus.serving.local.processes import ReplicaProcesses
 from circinus.serving.replicas.messages import (
     Batch,
@@ -104,7 +105,7 @@ class Replica:
         self.batch = batch
         items = tuple(WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch)
         inputs = [packed for work in batch for packed in work.inputs]
-        self._connection.send((Say.WORK, Batch(begin_s, items)), inputs)
+        self._connection.send((Say.WORK.value, plain_batch(Batch(begin_s, items))), inputs)
 
     def leave(self) -> None:
         """End after the present batch."""
@@ -133,7 +134,7 @@ class Replica:
         elif say == Say.FAILED:
             self._reason = content
         else:
-            self._batch_done(content, payloads)
+            self._batch_done(result_of(content), payloads)
 
     def _batch_done(self, result: BatchResult, payloads: list[memoryview]) -> None:
         batch, self.batch = self.batch, []

@@ -10,6 +10,7 @@ import traceback
 
 from circinus.profiling.threads import thread_limits
 from circinus.serving.local.framing import BlockingFrames
+from circinus.serving.local.plain_messages import batch_of, plain_result
 from circinus.serving.replicas.computing import ComputingResponder
 from circinus.serving.replicas.messages import ReplicaSpec, Say
 from circinus.serving.replicas.replaying import ReplayingResponder
@@ -35,5 +36,5 @@ def run_replica(connection: socket.socket, spec: ReplicaSpec) -> None:
             assert isinstance(responder, ReplayingResponder), "only replaying replicas are sent recordings"
             responder.learn(content)
         else:
-            result, outputs = responder.answer(content, payloads)
-            frames.send((Say.DONE, result), outputs)
+            result, outputs = responder.answer(batch_of(content), payloads)
+            frames.send((Say.DONE.value, plain_result(result)), outputs)
