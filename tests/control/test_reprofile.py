@@ -46,6 +46,21 @@ def _of(profile: PipelineProfile, wanted: Configuration) -> ConfigurationProfile
     return next(found for found in profile.configurations if found.configuration == wanted)
 
 
+def _smaller_is_quicker(profile: PipelineProfile) -> PipelineProfile:
+    """The same on a machine that nothing else keeps busy: which calls it makes wait is a matter of chance."""
+    order = [configuration(model, strength) for model in ("small", "large") for strength in (1, 2)]
+
+    def quiet(one: ConfigurationProfile) -> ConfigurationProfile:
+        service_s = np.full(len(one.items), 0.01 * (1 + order.index(one.configuration)))
+        operators = {
+            name: replace(found, service_s=service_s, batch_ratio={pair: float(pair[1]) for pair in found.batch_ratio})
+            for name, found in one.operators.items()
+        }
+        return replace(one, operators=operators)
+
+    return replace(profile, configurations=tuple(quiet(one) for one in profile.configurations))
+
+
 def _service(listening: Listening, wanted: Configuration, times: float, hardware: str = "local") -> Moved:
     pipeline = listening.specification.pipelines["listen"]
     speed = {"local": 1.0, "half": 0.45}[hardware]
@@ -167,15 +182,11 @@ def test_plans_are_made_on_what_was_measured_again(listening: Listening, compute
     infrastructure = listening.specification.infrastructure
     assert infrastructure is not None
     pipeline, network = listening.specification.pipelines["listen"], Network(infrastructure)
-    for measured, expected in ((listening.profile, {SMALL, LARGE}), (profile, {LARGE})):
-        found = plan_query(query, pipeline, measured, network)
+    for measured, small_does in ((listening.profile, True), (profile, False)):
+        found = plan_query(query, pipeline, _smaller_is_quicker(measured), network)
         good = {one.plan.configuration for one in found.candidates}
         assert good, "some plan keeps it"
-        assert good <= expected | {configuration("small", 2), configuration("large", 2)}
-        if SMALL in expected:  # or another that is small: which is quicker is a matter of chance on a busy machine
-            assert good & {SMALL, configuration("small", 2)}
-        else:
-            assert SMALL not in good
+        assert (SMALL in good) == small_does
 
 
 def test_without_truths_answers_of_the_most_accurate_stand_for_them(

@@ -8,7 +8,7 @@ per hour whatever the traffic is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ FloatArray = NDArray[np.float64]
 UP, DOWN = 0, 1
 _LEAST_FAIR = 1e-6
 """Where nothing at all is allowed: a single value above 0 is then very much, and not infinitely much."""
+_KEPT = 1.0 - FRACTIONS
+_BEST, _SINCE, _VALUES, _TOTAL, _EXPECTED = range(5)
+"""Rows of `Detector.bets`."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,14 @@ class Detector:
 
     capital: FloatArray
     """(2, f) of all bets that were begun at any time and went on until now, together."""
-    best: FloatArray
-    """(2, f) of the one that was begun at the best time: what it made of 1."""
-    since_s: FloatArray
-    """(2, f) that time."""
-    values: FloatArray
-    """(2, f) how many values came since."""
-    total: FloatArray
-    """(2, f) sum of those values, as they are spoken of."""
-    expected: FloatArray
-    """(2, f) sum of what was expected of them."""
+    bets: FloatArray
+    """(5, 2, f) of the one that was begun at the best time: what it made of 1, that time, how many values came since,
+    the sum of those values as they are spoken of, and the sum of what was expected of them."""
 
     @classmethod
     def fresh(cls) -> Detector:
         """Owns nothing."""
-        shape = (2, len(FRACTIONS))
-        return cls(*(np.zeros(shape) for _ in range(6)))
+        return cls(np.zeros((2, len(FRACTIONS))), np.zeros((5, 2, len(FRACTIONS))))
 
     def after(self, seen: Placed, time_s: float, stakes: tuple[float, float]) -> Detector:
         """One more value was seen.
@@ -94,18 +89,13 @@ class Detector:
             time_s: when it came.
             stakes: for either side what is put on new bets, fixed before the value was seen.
         """
-        payoff = np.array([worth / max(fair, _LEAST_FAIR) for worth, fair in zip(seen.worth, seen.fair, strict=True)])
-        growth = 1.0 - FRACTIONS + FRACTIONS * payoff[:, None]
-        begins = self.best <= 1.0
-        return replace(
-            self,
-            capital=(self.capital + np.array(stakes)[:, None]) * growth,
-            best=np.where(begins, 1.0, self.best) * growth,
-            since_s=np.where(begins, time_s, self.since_s),
-            values=np.where(begins, 0.0, self.values) + 1.0,
-            total=np.where(begins, 0.0, self.total) + seen.shown,
-            expected=np.where(begins, 0.0, self.expected) + seen.expected,
-        )
+        payoff = [[worth / max(fair, _LEAST_FAIR)] for worth, fair in zip(seen.worth, seen.fair, strict=True)]
+        growth = _KEPT + FRACTIONS * np.array(payoff)
+        anew = np.array([1.0, time_s, 0.0, 0.0, 0.0])[:, None, None]
+        bets = np.where(self.bets[_BEST] <= 1.0, anew, self.bets)
+        bets[_BEST] *= growth
+        bets[_VALUES:] += np.array([1.0, seen.shown, seen.expected])[:, None, None]
+        return Detector((self.capital + np.array(stakes)[:, None]) * growth, bets)
 
     def change(self, threshold: float) -> Change | None:
         """What is noticed.
@@ -117,12 +107,10 @@ class Detector:
         Args:
             threshold: in the units of the stakes.
         """
-        owned = self.capital * PARTS
-        by_side = owned.sum(axis=1)
+        by_side = self.capital @ PARTS
         side = int(by_side.argmax())
         if by_side[side] < threshold:
             return None
-        bet = side, int(owned[side].argmax())
-        count = float(self.values[bet])
-        mean, expected = float(self.total[bet]) / count, float(self.expected[bet]) / count
-        return Change(side, float(self.since_s[bet]), int(count), mean, expected)
+        bet = self.bets[:, side, int((self.capital[side] * PARTS).argmax())].tolist()
+        count = bet[_VALUES]
+        return Change(side, bet[_SINCE], int(count), bet[_TOTAL] / count, bet[_EXPECTED] / count)

@@ -42,8 +42,8 @@ class ServiceReference:
     """To every time before its logarithm is taken."""
     spread: float
     """By how much the logarithm of a mean of several may be greater than the mean logarithm, as a worth."""
-    batch_ratio: Mapping[tuple[float, int], float]
-    """(CPUs, batch size) -> as in `OperatorProfile`; those that were measured."""
+    batch_ratio: Mapping[float, Mapping[int, float]]
+    """CPUs -> batch size -> as in `OperatorProfile`; those that were measured."""
 
     @classmethod
     def of(
@@ -83,8 +83,11 @@ class ServiceReference:
         off = student_quantile(risk, n - 1) * deviation / math.sqrt(n) + math.log1p(tolerance)
         fastest = _fastest(profile, hardware)
         width = _FAR + 2 * deviation
-        worths = np.array([_worth(logs - centre, deviation), _worth(centre - logs, deviation)])
-        longer, shorter = worths.mean(axis=1)
+        longer = np.mean([_worth(float(log) - centre, deviation) for log in logs])
+        shorter = np.mean([_worth(centre - float(log), deviation) for log in logs])
+        ratios: dict[float, dict[int, float]] = {}
+        for cpus, size in sorted(profile.measured_allocations):
+            ratios.setdefault(cpus, {})[size] = profile.batch_ratio[cpus, size]
         return cls(
             expected_s=float(alone_s.mean()),
             centre=centre,
@@ -95,7 +98,7 @@ class ServiceReference:
             ),
             added_s=added_s,
             spread=max(0.0, math.log(float(alone_s.mean()) + added_s) - centre) / width,
-            batch_ratio={pair: profile.batch_ratio[pair] for pair in sorted(profile.measured_allocations)},
+            batch_ratio=ratios,
         )
 
     def placed(self, batch: ServedBatch, allocation: Allocation) -> Placed | None:
@@ -104,15 +107,14 @@ class ServiceReference:
         Its time is divided by what the profile says a batch of so many takes over one item. Where no batch of so few
         was profiled, or none with so many CPUs, what is expected is a guess.
         """
-        ratios = {size: ratio for (cpus, size), ratio in self.batch_ratio.items() if cpus == allocation.cpus}
+        ratios = self.batch_ratio.get(allocation.cpus)
         if not ratios or batch.items < min(ratios) or batch.service_s <= 0:
             return None
         alone_s = batch.service_s / batch_ratio(ratios, batch.items)
-        further = math.log(alone_s + self.added_s) - self.centre
-        beyond = np.array([further, -further])
-        longer, shorter = _worth(beyond, self.deviation)
+        beyond = math.log(alone_s + self.added_s) - self.centre
+        longer, shorter = _worth(beyond, self.deviation), _worth(-beyond, self.deviation)
         fair = min(1.0, self.fair[0] + (self.spread if batch.items > 1 else 0.0)), self.fair[1]
-        return Placed((float(longer), float(shorter)), fair, alone_s, self.expected_s)
+        return Placed((longer, shorter), fair, alone_s, self.expected_s)
 
 
 def _fastest(profile: OperatorProfile, hardware: HardwareClass) -> float:
@@ -123,10 +125,10 @@ def _fastest(profile: OperatorProfile, hardware: HardwareClass) -> float:
     return hardware.speed if hardware.relative_speed_bounds is None else hardware.relative_speed_bounds[1]
 
 
-def _worth(beyond: FloatArray, deviation: float) -> FloatArray:
-    """Of logarithms that lie so far beyond their mean: 0 from a standard deviation below on, 1 from where they count no
+def _worth(beyond: float, deviation: float) -> float:
+    """Of a logarithm that lies so far beyond the mean: 0 from a standard deviation below on, 1 from where it counts no
     further. A bet that can lose little may be large."""
-    return np.clip((beyond + deviation) / (_FAR + 2 * deviation), 0.0, 1.0)
+    return min(max((beyond + deviation) / (_FAR + 2 * deviation), 0.0), 1.0)
 
 
 @dataclass(frozen=True)

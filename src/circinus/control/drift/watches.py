@@ -7,7 +7,7 @@ Pure: told what was seen and the time. What is watched, and what it is held agai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from circinus.control.drift.detector import Change, Detector, Placed
@@ -156,12 +156,14 @@ def look(
     """
     watches = dict(state.watches)
     for one in seen:
-        watches.setdefault(one.watch, Watched())
+        if one.watch not in watches:
+            watches[one.watch] = Watched()
     passed_s = 0.0 if state.looked_s is None else max(0.0, now_s - state.looked_s)
     share_s = passed_s / max(len(watches), 1)
     most_s = settings.saved_s / max(len(watches), 1)
     for watch, known in watches.items():
-        watches[watch] = replace(known, earned_s=max(known.earned_s, min(known.earned_s + share_s, most_s)))
+        earned_s = max(known.earned_s, min(known.earned_s + share_s, most_s))
+        watches[watch] = Watched(known.detector, earned_s, known.told)
     moved = []
     for one in seen:
         known = watches[one.watch]
@@ -170,7 +172,7 @@ def look(
         detector = known.detector.after(one.placed, one.time_s, _stakes(one.watch, known.earned_s))
         change = detector.change(settings.false_alarm_every_s)
         if change is None:
-            watches[one.watch] = replace(known, detector=detector, earned_s=0.0)
+            watches[one.watch] = Watched(detector, told=known.told)
             continue
         watches[one.watch] = Watched(told=True)
         moved.append(_moved(one.watch, change))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from circinus.control.drift.audit_scores import Agreements, AuditScore
 from circinus.control.drift.readings import BatchReader, LateReader
@@ -192,12 +193,15 @@ class DriftWatch:
 
     def _services(self, time_s: float, status: EngineStatus) -> Iterable[Seen]:
         for deployment, batches in self._batches.read(status.deployments).items():
-            for batch in batches:
-                watch = self.references.prefixes.get((deployment, batch.prefix))
+            for label, together in groupby(batches, key=lambda batch: batch.prefix):
+                watch = self.references.prefixes.get((deployment, label))
                 reference = None if watch is None else self.references.services.get(watch)
-                placed = None if reference is None else reference.placed(batch, deployment.allocation)
-                if watch is not None and placed is not None:
-                    yield Seen(watch, time_s, placed)
+                if watch is None or reference is None:
+                    continue
+                for batch in together:
+                    placed = reference.placed(batch, deployment.allocation)
+                    if placed is not None:
+                        yield Seen(watch, time_s, placed)
 
     def _late_shares(self, now_s: float, time_s: float, status: EngineStatus) -> Iterable[Seen]:
         slos = {
