@@ -154,7 +154,7 @@ class Answering:
         def late() -> bool:
             return self.clock() >= deadline_s
 
-        return solve_with_reuse(candidates, queries, compose, compile_candidates, solve, enough=late)
+        return solve_with_reuse(candidates, queries, compose, compile_candidates, solve, follow=not many, enough=late)
 
     @cached_property
     def _demands(self) -> Mapping[Deployment, ReplicaDemand]:

@@ -2,13 +2,16 @@
 
 A frontier keeps the plans that nothing beats when each query stands alone, or fully shared. Beside other queries a
 plan that uses exactly their deployments may add next to nothing and still have been dropped. So the deployments of a
-good answer are offered to every query: one step of column generation.
+good answer are offered to every query: one step of column generation. What others could run is offered, too: if all
+of them moved to a place together, each might follow there although none moves there first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from heapq import nsmallest
 
 import numpy as np
 
@@ -25,6 +28,8 @@ Candidates = Mapping[str, Sequence[Candidate]]
 """By query name."""
 
 _ROUNDS = 3
+_FOLLOWED = 3
+"""Plans of each query, the cheapest if it stood alone, that others are offered as a whole."""
 
 
 def solve_with_reuse(
@@ -34,6 +39,7 @@ def solve_with_reuse(
     compile_candidates: Callable[[Candidates], Problem],
     solve: Callable[[Problem, IntArray], State],
     *,
+    follow: bool = True,
     enough: Callable[[], bool] = lambda: False,
 ) -> State:
     """Solve, and solve again while plans on the answer's deployments help.
@@ -48,16 +54,19 @@ def solve_with_reuse(
         compose: how a query is planned on given deployments.
         compile_candidates: the problem of some candidates.
         solve: the passes on a problem, from a choice to begin with.
+        follow: whether queries are offered the cheapest plans of others, too; there are as many as queries.
         enough: whether to widen the choice no further.
     """
     problem = compile_candidates(candidates)
     quick = greedy(problem)
     state = solve(problem, quick)
     running = _running(problem, quick)
+    others = _cheapest(candidates) if follow else ()
     for _ in range(_ROUNDS):
         chosen = chosen_of(state)
         running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.attempted)]))
-        wider = _widened(candidates, queries, compose, running, enough)
+        wider = _widened(candidates, queries, compose, [running, *others], enough)
+        others = ()
         if wider is None or enough():
             break
         problem = compile_candidates(wider)
@@ -82,20 +91,35 @@ def _running(problem: Problem, *choices: IntArray | None) -> list[Deployment]:
     return [problem.deployments[column] for column in np.flatnonzero(used)]
 
 
+def _cheapest(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
+    """The deployments of plans that are cheapest where their query stands alone, each set once."""
+    cheapest = (plan for plans in candidates.values() for plan in nsmallest(_FOLLOWED, plans, key=_alone_usd_per_h))
+    return list(dict.fromkeys(tuple(use.deployment for use in plan.deployments) for plan in cheapest))
+
+
+def _alone_usd_per_h(plan: Candidate) -> float:
+    whole = (max(1, math.ceil(use.fluid_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
+    return sum(whole) + plan.transfer_cost_usd_per_h
+
+
 def _widened(
     candidates: Candidates,
     queries: Sequence[Query],
     compose: Compose,
-    running: Sequence[Deployment],
+    offers: Sequence[Sequence[Deployment]],
     enough: Callable[[], bool],
 ) -> Candidates | None:
-    """The candidates with further plans at the end of each query's; None where there are none."""
+    """The candidates with further plans at the end of each query's, each on deployments of one of the offers; None
+    where there are none."""
     further: dict[str, list[Candidate]] = {query.name: [] for query in queries}
     for query in queries:
         if enough():
             break
         known = {candidate.plan for candidate in candidates[query.name]}
-        further[query.name] = [found for found in compose(query, running) if found.plan not in known]
+        for offer in offers:
+            new = [found for found in compose(query, offer) if found.plan not in known]
+            known.update(found.plan for found in new)
+            further[query.name] += new
     if not any(further.values()):
         return None
     return {name: (*plans, *further[name]) for name, plans in candidates.items()}
