@@ -52,9 +52,7 @@ class ControlMetrics:
         self._price = gauge("resource_price", "What one more unit would be worth, in USD per hour", "resource")
         self._goodput = gauge("goodput_weight", "Weight of the queries whose last answers keep their latency objective")
         self._audits = Counter("circinus_audits", "Answers that were audited", ("query", "against"), registry=registry)
-        self._score = Gauge(
-            "circinus_audited_score", "Mean of the last that were audited", ("query",), registry=registry
-        )
+        self._score = gauge("audited_score", "Mean of the last that were audited", "query")
         self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_AUDITS))
         self._events = Counter("circinus_events", "What the controller did", ("kind", "why"), registry=registry)
         try:
@@ -71,7 +69,6 @@ class ControlMetrics:
         for one in scores:
             self._audits.labels(one.query, "truth" if one.against is None else "answer").inc()
             self._scores[one.query].append(one.score)
-            self._score.labels(one.query).set(sum(self._scores[one.query]) / len(self._scores[one.query]))
 
     def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
         """As things are now; what is not any more is not told any more."""
@@ -92,6 +89,10 @@ class ControlMetrics:
                 self._within.set(within, found.query)
                 goodput += query.weight if within >= latency.percentile / 100 else 0.0
         self._goodput.set(goodput)
+        for name in self._scores.keys() - controlled.queries.keys():
+            del self._scores[name]
+        for name, scores in self._scores.items():
+            self._score.set(sum(scores) / len(scores), name)
         for name, state in ladders.items():
             estimate = controlled.rungs[name][state.rung].candidate.estimate
             self._rung.set(state.rung, name)
