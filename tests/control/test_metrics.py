@@ -13,7 +13,11 @@ from circinus.control.metrics import ControlMetrics
 from circinus.control.records import REPLAN, Event
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
+from circinus.serving.query_counts import QueryCounts
+from circinus.spec import LatencySlo, Slos
 from controlled_plans import planned
+
+IN_TIME = Slos(latency=LatencySlo(limit_s=0.1, percentile=90.0))
 
 pytest.importorskip("prometheus_client")
 
@@ -28,6 +32,51 @@ def port() -> int:
 def _page(port: int) -> str:
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as opened:
         return str(opened.read().decode())
+
+
+def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
+    """However well those answered were that came before, with a latency objective or without."""
+    metrics = ControlMetrics(port)
+    controlled, _ = planned(3)
+    first, second, *_ = served = [a.query for a in controlled.matching.assignments]
+    weights = {name: query.weight for name, query in controlled.queries.items()}
+    specification = replace(
+        controlled.specification,
+        queries=tuple(
+            query.model_copy(update={"slos": Slos() if query.name == second else IN_TIME})
+            for query in controlled.specification.queries
+        ),
+    )
+    controlled, counts = replace(controlled, specification=specification), QueryCounts()
+
+    def come(name: str, answered: int, failed: int) -> None:
+        for _ in range(answered + failed):
+            counts.entered(name)
+        for _ in range(answered):
+            counts.answered(name, 0.001)
+        for _ in range(failed):
+            counts.failed(name)
+
+    def told() -> dict[str, float]:
+        metrics.observe(EngineStatus(Mode.REAL, (), (), queries=counts.status()), controlled, controlled.at_first())
+        lines = [line.rpartition(" ") for line in _page(port).splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    for name in served:
+        come(name, 50, 1)
+    page = told()
+    for name in served:
+        assert page[f'circinus_within_slo_ratio{{query="{name}"}}'] == pytest.approx(50 / 51)
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served))
+    come(first, 0, 49)
+    page = told()
+    assert page[f'circinus_within_slo_ratio{{query="{first}"}}'] == 0.5
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name != first))
+    come(second, 0, 1000)
+    page = told()
+    assert page[f'circinus_within_slo_ratio{{query="{second}"}}'] == 0.0
+    both = {first, second}
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name not in both))
 
 
 def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> None:
