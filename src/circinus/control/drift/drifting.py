@@ -218,12 +218,13 @@ class Drifting:
     def took(self, found: Remeasured) -> None:
         """What was measured again is known from now on."""
         again = found.again
+        left = again.left_of(found.moved)
+        self._moved = [one for one in self._moved if one in left or one not in found.moved]
         if again.waits:
             self._failures += [f"not measured again yet: {wait}" for wait in again.waits]
             self._remeasure.failed(self._clock())
         else:
             self._remeasure.reset()
-            self._moved = [one for one in self._moved if one not in found.moved]
         if not again.profiles:
             return
         self._measured = self._measured.after(again, found.stored)
