@@ -190,23 +190,12 @@ class ServedPlans:
     def _loaded(
         self, specification: Specification, corrections: Corrections, opened: OpenedPlan
     ) -> Mapping[str, PipelineProfile]:
-        from circinus.cli.planned import pipelines_in_use
-        from circinus.planning.exploration import explorer_of
-        from circinus.profiling import load_profile
+        from circinus.cli.planned import corrected_by, loaded, pipelines_in_use
 
         key, known = f"{specification.fingerprint()} {corrections} {_written(opened.store)}", self._profiles
         if known is None or known[0] != key:
-            found = {}
-            for name in pipelines_in_use(specification):
-                profile = load_profile(
-                    specification,
-                    name,
-                    opened.store,
-                    seed=opened.plan_set.seed,
-                    explorer=explorer_of(specification, name),
-                )
-                found[name] = corrections.applied_to(profile, specification.pipelines[name])
-            self._profiles = known = key, found
+            plain = loaded(specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed)
+            self._profiles = known = key, corrected_by(corrections, plain, specification)
         return known[1]
 
     def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
