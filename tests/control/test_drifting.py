@@ -13,6 +13,7 @@ from circinus.control.drift.answers import ComputedAnswers
 from circinus.control.drift.drifting import Drifting, DriftTools
 from circinus.control.drift.truths import Truth
 from circinus.control.drift.watches import AccuracyWatch, Moved
+from circinus.control.records import UNWATCHED, Event
 from circinus.matching import plan_all
 from circinus.profiling import Observation
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
@@ -84,6 +85,36 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(list
 
     asyncio.run(run())
     assert len(kept) == 1
+
+
+def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
+    few = [
+        replace(found, operators={n: replace(o, service_s=o.service_s[:5]) for n, o in found.operators.items()})
+        for found in listening.profile.configurations
+    ]
+    profiles = {"listen": replace(listening.profile, configurations=tuple(few))}
+    controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
+    tools = DriftTools(answers=ComputedAnswers, agreements=lambda specification, pairs: {})
+    drifting = Drifting(tools, lambda _: profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+
+    async def looks(controlled: Controlled) -> list[Event]:
+        nonlocal now_s
+        found = []
+        for _ in range(5):
+            now_s += 0.5
+            found += await drifting.look(engine, EngineStatus(Mode.REAL, (), ()), controlled)
+            await drifting.wait()
+        return found
+
+    async def run() -> tuple[list[Event], list[Event]]:
+        return await looks(controlled), await looks(replace(controlled))
+
+    (told,), again = asyncio.run(run())
+    assert told.kind == UNWATCHED
+    assert "on local: it was profiled on 5 items only" in told.reason
+    assert 0 < len(told.details["all"]) < 4 or told.reason.endswith("more")
+    assert again == [], "other plans, and nothing that was not told"
 
 
 def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(listening: Listening) -> None:

@@ -19,7 +19,7 @@ from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
-REPLAN, ROLLBACK, DRIFT = "replan", "rollback", "drift"
+REPLAN, ROLLBACK, DRIFT, UNWATCHED = "replan", "rollback", "drift", "unwatched"
 """Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
