@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from listening import Listening, configuration, item
+from listening import KnownTruths, Listening, configuration, item
 
 from circinus.control.drift.answers import Answers, ComputedAnswers, RecordedAnswers
 from circinus.control.drift.audit import MOST_WAITING, Auditor, expected_agreements
 from circinus.control.drift.audit_scores import most_accurate
 from circinus.control.drift.live_items import LiveItem, LiveItems
-from circinus.control.drift.truths import DatasetTruths
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import Bounded, Machine
@@ -105,7 +104,7 @@ def test_answers_are_scored_against_what_the_most_accurate_plan_says(listening: 
 def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -> None:
     with ComputedAnswers(listening.specification) as computed:
         answers = Counting(computed)
-        truths = DatasetTruths({"listen": [QUIET]})
+        truths = KnownTruths([QUIET])
         auditor = Auditor(listening.specification, listening.profiles, answers, truths, truth_patience_s=60.0)
         auditor.take([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
         first = auditor.score(101.0)
@@ -166,7 +165,7 @@ def test_what_was_not_recorded_is_said(listening: Listening) -> None:
 
 
 def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Listening) -> None:
-    truths = DatasetTruths({"listen": [QUIET]})
+    truths = KnownTruths([QUIET])
     recorded = RecordedAnswers(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truths)
     auditor.take([replace(_sample(QUIET, 14), configuration="other"), replace(_sample(QUIET, 14), query="gone")], 0.0)

@@ -78,18 +78,19 @@ class ServedPlans:
         """What notices what moved since it was measured.
 
         Args:
-            truths: a file to which truths of answers are added; None: nobody knows them.
+            truths: a file to which truths of answers are added; None: none are known but those of the data sets.
             truth_patience_s: how long an answer waits for its truth.
             on_scores: told of answers that were audited.
         """
         from circinus.control.drift.drifting import DriftTools
-        from circinus.control.drift.truths import TruthFile
+        from circinus.control.drift.truths import DatasetTruths, FirstTruths, TruthFile
 
+        told = () if truths is None else (TruthFile(truths),)
         return DriftTools(
             answers=self._answers,
             agreements=self._agreements,
             keep=self._keep,
-            truths=None if truths is None else TruthFile(truths),
+            truths=FirstTruths(*told, DatasetTruths(self._specified)),
             truth_patience_s=0.0 if truths is None else truth_patience_s,
             on_scores=on_scores,
         )
@@ -113,6 +114,10 @@ class ServedPlans:
                 seed=self._opened.plan_set.seed,
                 quiet=quiet,
             )
+
+    def _specified(self) -> Specification:
+        assert self._opened is not None, "plans are opened first"
+        return self._opened.specification
 
     def _answers(self, specification: Specification) -> Answers:
         """Computed on this machine, or what was recorded for a replay."""
