@@ -183,7 +183,7 @@ def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -
         assert "second" not in answer("status", cwd=application, kind="status")["routes"]
 
 
-def test_answers_are_audited_against_what_the_most_accurate_plan_answers(application: Path) -> None:
+def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(application: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -194,9 +194,11 @@ def test_answers_are_audited_against_what_the_most_accurate_plan_answers(applica
         for _ in range(240):
             with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
                 text = page.read().decode()
-            if 'circinus_audits_total{against="answer",query="archive"}' in text:
+            if 'circinus_audited_score{query="archive"}' in text:
                 break
             time.sleep(0.25)
+        assert 'circinus_audits_total{against="truth",query="archive"}' in text
+        assert 'circinus_audits_total{against="answer",query="archive"}' not in text
         assert 'circinus_audited_score{query="archive"}' in text
         assert controller.end(signal.SIGTERM) == 0
     run = run_circinus("events", "--kind", "failed", "--json", cwd=application)

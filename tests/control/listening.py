@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from circinus.control.drift.truths import Truth
 from circinus.operators import Item
 from circinus.profiling import PipelineProfile, profile_pipeline
 from circinus.spec import (
@@ -125,6 +126,17 @@ def specification(folder: Path, **slos: Any) -> Specification:
         ),
         module_paths=(folder,),
     )
+
+
+class KnownTruths:
+    """Of some items of the pipeline."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._known = {one.key: Truth(one.truth) for one in items}
+
+    def find(self, pipeline: str, item_key: str) -> Truth | None:
+        """As `Truths.find`."""
+        return self._known.get(item_key) if pipeline == "listen" else None
 
 
 def listening(folder: Path) -> Iterator[Listening]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from listening import Listening, configuration, item
+from listening import KnownTruths, Listening, configuration, item
 
 from circinus.control.drift.answers import Answers, ComputedAnswers, RecordedAnswers
 from circinus.control.drift.audit import MOST_WAITING, Auditor, expected_agreements
 from circinus.control.drift.audit_scores import most_accurate
 from circinus.control.drift.live_items import LiveItem, LiveItems
-from circinus.control.drift.truths import DatasetTruths
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import Bounded, Machine
@@ -105,17 +104,18 @@ def test_answers_are_scored_against_what_the_most_accurate_plan_says(listening: 
 def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -> None:
     with ComputedAnswers(listening.specification) as computed:
         answers = Counting(computed)
-        truths = DatasetTruths({"listen": [QUIET]})
+        truths = KnownTruths([QUIET])
         auditor = Auditor(listening.specification, listening.profiles, answers, truths, truth_patience_s=60.0)
         auditor.take([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
         first = auditor.score(101.0)
         assert [(s.item_key, s.score, s.against) for s in first.scores] == [(QUIET.key, 1.0, None)]
-        assert (auditor.waiting, answers.asked) == (1, 0)
+        assert answers.asked == 0
         assert auditor.score(159.0).scores == ()
         (late,) = auditor.score(160.0).scores
         assert (late.item_key, late.score) == (NOISY.key, 0.0)
         assert late.against is not None
-        assert (auditor.waiting, answers.asked) == (0, 1)
+        assert answers.asked == 1
+        assert auditor.score(1e9).scores == (), "nothing waits any more"
 
 
 def test_the_most_accurate_plans_answers_are_held_against_the_next_ones(listening: Listening) -> None:
@@ -165,19 +165,18 @@ def test_what_was_not_recorded_is_said(listening: Listening) -> None:
 
 
 def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Listening) -> None:
-    truths = DatasetTruths({"listen": [QUIET]})
+    truths = KnownTruths([QUIET])
     recorded = RecordedAnswers(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truths)
     auditor.take([replace(_sample(QUIET, 14), configuration="other"), replace(_sample(QUIET, 14), query="gone")], 0.0)
     found = auditor.score(1.0)
-    assert (found.scores, found.failures, auditor.waiting) == ((), (), 0)
+    assert (found.scores, found.failures) == ((), ())
 
 
 def test_too_many_are_given_up_and_counted(listening: Listening) -> None:
     recorded = RecordedAnswers(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truth_patience_s=1e9)
     auditor.take([_sample(item(number, 0.1), 0) for number in range(MOST_WAITING + 3)], 0.0)
-    assert auditor.waiting == MOST_WAITING
     (failure,) = auditor.score(1.0).failures
     assert failure.startswith("3 audited answers were given up")
 

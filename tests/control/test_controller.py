@@ -141,6 +141,7 @@ def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> N
     assert len(world.engine.applied) == 1
     assert world.engine.applied[0] == world.controlled.desired(world.controlled.at_first())
     assert world.steps() == []
+    assert tuple(world.seen) == world.records.events(), "who is told at once is told the same, numbers and all"
 
 
 def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world: World) -> None:

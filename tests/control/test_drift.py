@@ -21,7 +21,6 @@ from circinus.control.drift.watches import (
     Watch,
     forgotten,
     look,
-    worse,
 )
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
@@ -167,8 +166,6 @@ def test_data_that_moved_is_found_within_a_hundred_audits() -> None:
         at_s, one = moved[0]
         assert at_s >= 300.0
         assert one.now == pytest.approx(0.5, abs=0.2)
-        assert worse(one)
-        assert not worse(one, maximized=False)
         delays.append((at_s - 300.0) / 2.0)
     assert np.mean(delays) < 100
 
@@ -186,7 +183,6 @@ def test_late_requests_are_found_within_minutes_and_a_short_burst_is_none() -> N
     at_s, one = late(300.0, 1200.0)[0]
     assert at_s - 300.0 <= 180.0
     assert one.since_s == 300.0
-    assert worse(one)
     assert "late requests of one: 40.0% now, 5.0% promised, since about " in one.reason
 
 

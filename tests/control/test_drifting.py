@@ -12,11 +12,15 @@ from circinus.control.controlled import Controlled
 from circinus.control.drift.answers import ComputedAnswers
 from circinus.control.drift.drifting import Drifting, DriftTools
 from circinus.control.drift.truths import Truth
+from circinus.control.drift.watches import AccuracyWatch, Moved
+from circinus.control.records import UNWATCHED, Event
 from circinus.matching import plan_all
-from circinus.serving import Mode, Request
+from circinus.profiling import Observation
+from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
+from circinus.serving.labels import label_of
 from circinus.serving.local.capacity import Machine
 from circinus.serving.local.engine import LocalEngine
-from circinus.spec import AccuracySlo, Slos
+from circinus.spec import AccuracySlo, Slos, prefix
 
 A_LOOK, MOST_LOOKS = 6, 200
 """Requests of each query from one look to the next, which is ten seconds later; and looks that all must be done in."""
@@ -42,6 +46,75 @@ def _controlled(listening: Listening) -> Controlled:
     return Controlled(
         matching, specification, matching.deployments, Mode.REAL, None, versions, audited_share=0.5, peak=1.0
     )
+
+
+def test_what_was_measured_is_not_measured_again_while_something_else_waits(listening: Listening) -> None:
+    controlled = replace(_controlled(listening), audited_share=0.0)
+    plan = controlled.matching.assignments[0].chosen.plan
+    before = prefix(listening.specification.pipelines["listen"], plan.configuration, "hear")
+    kept: list[Observation] = []
+    now_s = 0.0
+    tools = DriftTools(
+        answers=ComputedAnswers, agreements=lambda specification, pairs: {}, keep=kept.extend, pause_s=30.0
+    )
+    drifting = Drifting(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+
+    async def look() -> None:
+        """Half a second later, and a slow batch was served meanwhile."""
+        nonlocal now_s
+        now_s += 0.5
+        slow = ServedBatch(0.5, 1, label_of(before), 50)
+        one = DeploymentStatus(
+            plan.deployment_of("hear"), 1, 1, 0, 0, 0, batches=int(2 * now_s), recent_batches=(slow,)
+        )
+        await drifting.look(engine, EngineStatus(Mode.REAL, (one,), ()), controlled)
+        await drifting.wait()
+
+    async def run() -> None:
+        nonlocal now_s
+        while not drifting.due(now_s) and now_s < 1000.0:
+            await look()
+        found = drifting.remeasuring()()
+        (service,) = found.moved
+        data = Moved(AccuracyWatch("one", "listen"), now_s, 0.2, 0.6, 7)
+        few = replace(found.again, waits=("listen: found 7 items that came since, expected 8",))
+        drifting.took(replace(found, moved=(service, data), again=few))
+        now_s += 2 * tools.pause_s
+        assert not drifting.due(now_s), "service times are known by now"
+
+    asyncio.run(run())
+    assert len(kept) == 1
+
+
+def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
+    few = [
+        replace(found, operators={n: replace(o, service_s=o.service_s[:5]) for n, o in found.operators.items()})
+        for found in listening.profile.configurations
+    ]
+    profiles = {"listen": replace(listening.profile, configurations=tuple(few))}
+    controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
+    tools = DriftTools(answers=ComputedAnswers, agreements=lambda specification, pairs: {})
+    drifting = Drifting(tools, lambda _: profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+
+    async def looks(controlled: Controlled) -> list[Event]:
+        nonlocal now_s
+        found = []
+        for _ in range(5):
+            now_s += 0.5
+            found += await drifting.look(engine, EngineStatus(Mode.REAL, (), ()), controlled)
+            await drifting.wait()
+        return found
+
+    async def run() -> tuple[list[Event], list[Event]]:
+        return await looks(controlled), await looks(replace(controlled))
+
+    (told,), again = asyncio.run(run())
+    assert told.kind == UNWATCHED
+    assert "on local: it was profiled on 5 items only" in told.reason
+    assert 0 < len(told.details["all"]) < 4 or told.reason.endswith("more")
+    assert again == [], "other plans, and nothing that was not told"
 
 
 def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(listening: Listening) -> None:

@@ -7,13 +7,13 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from listening import Listening, configuration, item, plan
+from listening import KnownTruths, Listening, configuration, item, plan
 
 from circinus.control.drift.answers import ComputedAnswers
 from circinus.control.drift.audit import Auditor, expected_agreements
 from circinus.control.drift.live_items import LiveItems
 from circinus.control.drift.reprofile import Reprofiled, reprofile
-from circinus.control.drift.truths import DatasetTruths, Truths
+from circinus.control.drift.truths import Truths
 from circinus.control.drift.watches import AccuracyWatch, Moved
 from circinus.control.drift.watching import DriftWatch
 from circinus.operators import Item
@@ -98,7 +98,7 @@ class Loop:
 def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening, truthful: bool) -> None:
     rng = random.Random(1)
     quiet, noisy = ([_items(rng, noisy=noise) for _ in range(60)] for noise in (False, True))
-    truths = DatasetTruths({"listen": [one for its in (*quiet, *noisy) for one in its]}) if truthful else None
+    truths = KnownTruths(one for its in (*quiet, *noisy) for one in its) if truthful else None
 
     async def run(answers: ComputedAnswers) -> None:
         loop, engine = Loop(listening, answers, truths), LocalEngine(LARGE_MACHINE)

@@ -8,19 +8,78 @@ from urllib.request import urlopen
 
 import pytest
 
+from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.metrics import ControlMetrics
 from circinus.control.records import REPLAN, Event
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
+from circinus.serving.query_counts import QueryCounts
+from circinus.spec import LatencySlo, Slos
 from controlled_plans import planned
+
+IN_TIME = Slos(latency=LatencySlo(limit_s=0.1, percentile=90.0))
 
 pytest.importorskip("prometheus_client")
 
 
-def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
+@pytest.fixture
+def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def _page(port: int) -> str:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as opened:
+        return str(opened.read().decode())
+
+
+def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
+    """However well those answered were that came before, with a latency objective or without."""
+    metrics = ControlMetrics(port)
+    controlled, _ = planned(3)
+    first, second, *_ = served = [a.query for a in controlled.matching.assignments]
+    weights = {name: query.weight for name, query in controlled.queries.items()}
+    specification = replace(
+        controlled.specification,
+        queries=tuple(
+            query.model_copy(update={"slos": Slos() if query.name == second else IN_TIME})
+            for query in controlled.specification.queries
+        ),
+    )
+    controlled, counts = replace(controlled, specification=specification), QueryCounts()
+
+    def come(name: str, answered: int, failed: int) -> None:
+        for _ in range(answered + failed):
+            counts.entered(name)
+        for _ in range(answered):
+            counts.answered(name, 0.001)
+        for _ in range(failed):
+            counts.failed(name)
+
+    def told() -> dict[str, float]:
+        metrics.observe(EngineStatus(Mode.REAL, (), (), queries=counts.status()), controlled, controlled.at_first())
+        lines = [line.rpartition(" ") for line in _page(port).splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    for name in served:
+        come(name, 50, 1)
+    page = told()
+    for name in served:
+        assert page[f'circinus_within_slo_ratio{{query="{name}"}}'] == pytest.approx(50 / 51)
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served))
+    come(first, 0, 49)
+    page = told()
+    assert page[f'circinus_within_slo_ratio{{query="{first}"}}'] == 0.5
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name != first))
+    come(second, 0, 1000)
+    page = told()
+    assert page[f'circinus_within_slo_ratio{{query="{second}"}}'] == 0.0
+    both = {first, second}
+    assert page["circinus_goodput_weight"] == pytest.approx(sum(weights[name] for name in served if name not in both))
+
+
+def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> None:
     metrics = ControlMetrics(port)
     controlled, _ = planned(3)
     served = controlled.matching.assignments
@@ -31,14 +90,15 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
         queries=tuple(QueryStatus(a.query, 10, 9, 1, (0.001,) * 9) for a in served),
     )
 
-    def page() -> str:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as opened:
-            return str(opened.read().decode())
-
+    first, *others = [a.query for a in served]
+    metrics.audited(
+        [AuditScore(name, "p", "i", "c", score, None, 1.0) for name in (first, others[0]) for score in (0.5, 1.0)]
+    )
     metrics.observe(status, controlled, controlled.at_first())
     metrics.event(Event(1.0, REPLAN, "plans", "edge has 0 of 4 nodes", {"why": "nodes"}))
-    text = page()
-    first, *others = [a.query for a in served]
+    text = _page(port)
+    assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
+    assert f'circinus_audited_score{{query="{others[0]}"}} 0.75' in text
     assert f'circinus_requests{{query="{first}",what="failed"}} 1.0' in text
     assert f'circinus_requests{{query="{others[0]}",what="answered"}} 9.0' in text
     assert 'circinus_events_total{kind="replan",why="nodes"} 1.0' in text
@@ -48,7 +108,9 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of() -> None:
     metrics.observe(
         replace(status, queries=status.queries[:1], deployments=status.deployments[:-1]), fewer, fewer.at_first()
     )
-    text = page()
+    text = _page(port)
     assert f'query="{first}"' in text
-    assert f'query="{others[0]}"' not in text
+    assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
+    gauges = [line for line in text.splitlines() if not line.startswith("circinus_audits_")]  # a counter goes on
+    assert not any(f'query="{others[0]}"' in line for line in gauges)
     assert f'deployment="{gone}"' not in text

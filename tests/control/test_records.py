@@ -69,7 +69,9 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
     assert records.state() is None
     lease = records.acquire("one", 1.0, 5.0)
     records.commit(lease, "a", [Event(1.0, "step", "q", "overloaded", {"from": 0, "to": 2})])
-    records.commit(lease, "b", [Event(2.0, "replan", "pool edge", "a node is gone"), Event(3.0, "step", "q", "calm")])
+    more = [Event(2.0, "replan", "pool edge", "a node is gone"), Event(3.0, "step", "q", "calm")]
+    kept = records.commit(lease, "b", more)
+    assert records.commit(lease, "c") == ()
     records.close()
     again = ControlRecords(path)
     found = again.events()
@@ -79,6 +81,7 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
         (3, "step", "q"),
     ]
     assert found[0].details == {"from": 0, "to": 2}
+    assert kept == found[1:], "who commits them knows their numbers"
     assert again.events(after=2) == found[2:]
     assert again.events(most=1) == found[:1]
 

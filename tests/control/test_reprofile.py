@@ -208,6 +208,15 @@ def test_too_few_items_are_waited_for(listening: Listening, computed: ComputedAn
     assert found.waits == ("listen: found 7 items that came since, expected 8",)
 
 
+def test_what_is_measured_while_something_else_waits_is_done(listening: Listening, computed: ComputedAnswers) -> None:
+    slower = _service(listening, SMALL, 3.0)
+    found = _reprofile([slower, ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
+    assert len(found.observations) == len(found.waits) == 1
+    assert found.left_of([slower, ACCURACY]) == (ACCURACY,)
+    again = _reprofile([ACCURACY], listening, computed, _live(NOISY[:8], truthful=True))
+    assert again.left_of([ACCURACY]) == ()
+
+
 def test_an_item_that_fails_is_left_out(listening: Listening, computed: ComputedAnswers) -> None:
     bad = Item("bad", {"word": -1, "noise": 0.1}, 0)
     profile = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:9]], truthful=True)).profiles["listen"]

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from listening import MODULE, Listening
 
-from circinus.control.drift.truths import DatasetTruths, Truth, TruthFile
+from circinus.control.drift.truths import DatasetTruths, FirstTruths, Truth, TruthFile
 from circinus.errors import ServingError
-from circinus.operators import Item
+from circinus.spec import DatasetSpec, Specification
+
+
+def _with_data(specification: Specification, dataset: DatasetSpec) -> Specification:
+    pipeline = specification.pipelines["listen"].model_copy(update={"dataset": dataset})
+    return replace(specification, pipelines={"listen": pipeline})
 
 
 def _line(item: str, truth: object, pipeline: str = "p") -> str:
     return json.dumps({"pipeline": pipeline, "item": item, "truth": truth}) + "\n"
 
 
-def test_those_of_a_data_set() -> None:
-    truths = DatasetTruths({"p": [Item("a", 1, None)]})
-    assert truths.find("p", "a") == Truth(None), "None is a truth, too"
-    assert truths.find("p", "b") is None
-    assert truths.find("q", "a") is None
+def test_those_of_a_data_set_as_it_is_specified(listening: Listening) -> None:
+    now = listening.specification
+    truths = DatasetTruths(lambda: now)
+    assert truths.find("listen", "0.175-2") == Truth(2)
+    assert truths.find("listen", "0.000-2") is None
+    assert truths.find("", "0.175-2") is None
+    now = _with_data(now, DatasetSpec(uses=f"{MODULE}:quiet", arguments={"count": 20}, held_out=0.0))
+    assert truths.find("listen", "0.350-2") == Truth(2)
+    assert truths.find("listen", "0.175-2") is None
+
+
+def test_of_a_data_set_that_cannot_be_built_it_is_said_once(listening: Listening) -> None:
+    faulty = _with_data(listening.specification, DatasetSpec(uses=f"{MODULE}:loud"))
+    truths = DatasetTruths(lambda: faulty)
+    with pytest.raises(ServingError, match=r"no truths of the data set of listen: .*loud"):
+        truths.find("listen", "0.175-2")
+    assert truths.find("listen", "0.175-2") is None
+
+
+def test_what_somebody_tells_goes_before_the_data_set(listening: Listening, tmp_path: Path) -> None:
+    path = tmp_path / "truths.jsonl"
+    path.write_text(_line("0.175-2", 17, "listen") + _line("b", None, "listen"))
+    truths = FirstTruths(TruthFile(path), DatasetTruths(lambda: listening.specification))
+    assert truths.find("listen", "0.175-2") == Truth(17)
+    assert truths.find("listen", "0.350-4") == Truth(4)
+    assert truths.find("listen", "b") == Truth(None), "None is a truth, too"
+    assert truths.find("listen", "c") is None
 
 
 def test_a_file_that_grows(tmp_path: Path) -> None:

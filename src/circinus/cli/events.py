@@ -10,7 +10,9 @@ from circinus.cli.options import Json, Records, RunDir
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.control.records import Event
+    from collections.abc import Iterator
+
+    from circinus.control.records import ControlRecords, Event
 
 _PAUSE_S = 0.5
 
@@ -26,24 +28,37 @@ def events(
     json: Json = False,
 ) -> None:
     """Say what circinus serve did, and why: a line for each event, or a JSON document with --json."""
-    import time
     from contextlib import closing
 
     from circinus.cli.options import records_file
     from circinus.control.records import ControlRecords
 
     with closing(ControlRecords.existing(records_file(records, run_dir))) as kept:
-        number = 0
-        for event in kept.last(last, kind):
+        for event in shown(kept, last, kind, follow=follow):
             _say(event, json)
+
+
+def shown(records: ControlRecords, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:
+    """The last events, and where they are followed, all that come after: each once, without end.
+
+    Args:
+        records: of a controller.
+        last: how many of those that were.
+        kind: only one; None: all.
+        follow: whether to go on.
+    """
+    import time
+
+    number = records.newest()  # first: what comes while the last ones are told is none of them, and follows
+    for event in records.last(last, kind):
+        number = max(number, event.number)
+        yield event
+    while follow:
+        for event in records.events(number):
             number = event.number
-        number = max(number, kept.newest())
-        while follow:
-            for event in kept.events(number):
-                number = event.number
-                if kind in (None, event.kind):
-                    _say(event, json)
-            time.sleep(_PAUSE_S)
+            if kind in (None, event.kind):
+                yield event
+        time.sleep(_PAUSE_S)
 
 
 def _say(event: Event, json: bool) -> None:

@@ -35,22 +35,13 @@ class OpenedPlan:
             more: further pipelines.
             sources: pipeline -> where it was measured, if not here.
         """
-        from circinus.planning.exploration import explorer_of
-        from circinus.profiling import load_profile
+        from circinus.cli.planned import corrected_by, loaded
 
         served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
-        found = {}
-        for name in sorted({*more, *served}):
-            profile = load_profile(
-                self.specification,
-                name,
-                self.store,
-                seed=self.plan_set.seed,
-                source=(sources or {}).get(name),
-                explorer=explorer_of(self.specification, name),
-            )
-            found[name] = self.plan_set.corrections.applied_to(profile, self.specification.pipelines[name])
-        return found
+        known = loaded(
+            self.specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
+        )
+        return corrected_by(self.plan_set.corrections, known, self.specification)
 
     def desired_state(self, mode: Mode) -> DesiredState:
         """What `apply` brings about."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,22 +58,10 @@ def plan_anew(
     from circinus.errors import PlanningError
     from circinus.estimation import NO_CORRECTIONS
     from circinus.matching import MatchSettings, make_plan_set, plan_all, save_plan_set
-    from circinus.planning.exploration import explorer_of
-    from circinus.profiling import load_profile
 
-    profiles = {
-        name: load_profile(
-            specification,
-            name,
-            store,
-            seed=seed,
-            source=(sources or {}).get(name),
-            explorer=explorer_of(specification, name),
-        )
-        for name in pipelines_in_use(specification)
-    }
+    profiles = loaded(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
     corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
-    profiles = {name: corrections.applied_to(p, specification.pipelines[name]) for name, p in profiles.items()}
+    profiles = corrected_by(corrections, profiles, specification)
     started = perf_counter()
     matching, _ = plan_all(specification, profiles, settings=MatchSettings(time_limit_s=time_limit_s), running=running)
     plan_set = make_plan_set(
@@ -99,6 +87,44 @@ def pipelines_in_use(specification: Specification) -> list[str]:
     """Those that queries use, in the order of the specification."""
     used = {query.pipeline for query in specification.queries}
     return [name for name in specification.pipelines if name in used]
+
+
+def loaded(
+    specification: Specification,
+    pipelines: Iterable[str],
+    store: Path,
+    *,
+    seed: int,
+    sources: Mapping[str, Source] | None = None,
+) -> Mapping[str, PipelineProfile]:
+    """Pipeline -> what the store knows of it, without any corrections.
+
+    Args:
+        specification: has the pipelines.
+        pipelines: which.
+        store: the profile store.
+        seed: of the order in which items were measured.
+        sources: pipeline -> where it was measured, if not here.
+
+    Raises:
+        ProfileError: one is not known, or the store cannot be read.
+        OperatorError: code of one is not found.
+    """
+    from circinus.planning.exploration import explorer_of
+    from circinus.profiling import load_profile
+
+    found = {}
+    for name in pipelines:
+        source, explorer = (sources or {}).get(name), explorer_of(specification, name)
+        found[name] = load_profile(specification, name, store, seed=seed, source=source, explorer=explorer)
+    return found
+
+
+def corrected_by(
+    corrections: Corrections, profiles: Mapping[str, PipelineProfile], specification: Specification
+) -> Mapping[str, PipelineProfile]:
+    """Profiles with what traffic showed since."""
+    return {name: corrections.applied_to(profile, specification.pipelines[name]) for name, profile in profiles.items()}
 
 
 def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:

@@ -78,18 +78,19 @@ class ServedPlans:
         """What notices what moved since it was measured.
 
         Args:
-            truths: a file to which truths of answers are added; None: nobody knows them.
+            truths: a file to which truths of answers are added; None: none are known but those of the data sets.
             truth_patience_s: how long an answer waits for its truth.
             on_scores: told of answers that were audited.
         """
         from circinus.control.drift.drifting import DriftTools
-        from circinus.control.drift.truths import TruthFile
+        from circinus.control.drift.truths import DatasetTruths, FirstTruths, TruthFile
 
+        told = () if truths is None else (TruthFile(truths),)
         return DriftTools(
             answers=self._answers,
             agreements=self._agreements,
             keep=self._keep,
-            truths=None if truths is None else TruthFile(truths),
+            truths=FirstTruths(*told, DatasetTruths(self._specified)),
             truth_patience_s=0.0 if truths is None else truth_patience_s,
             on_scores=on_scores,
         )
@@ -113,6 +114,10 @@ class ServedPlans:
                 seed=self._opened.plan_set.seed,
                 quiet=quiet,
             )
+
+    def _specified(self) -> Specification:
+        assert self._opened is not None, "plans are opened first"
+        return self._opened.specification
 
     def _answers(self, specification: Specification) -> Answers:
         """Computed on this machine, or what was recorded for a replay."""
@@ -190,23 +195,12 @@ class ServedPlans:
     def _loaded(
         self, specification: Specification, corrections: Corrections, opened: OpenedPlan
     ) -> Mapping[str, PipelineProfile]:
-        from circinus.cli.planned import pipelines_in_use
-        from circinus.planning.exploration import explorer_of
-        from circinus.profiling import load_profile
+        from circinus.cli.planned import corrected_by, loaded, pipelines_in_use
 
         key, known = f"{specification.fingerprint()} {corrections} {_written(opened.store)}", self._profiles
         if known is None or known[0] != key:
-            found = {}
-            for name in pipelines_in_use(specification):
-                profile = load_profile(
-                    specification,
-                    name,
-                    opened.store,
-                    seed=opened.plan_set.seed,
-                    explorer=explorer_of(specification, name),
-                )
-                found[name] = corrections.applied_to(profile, specification.pipelines[name])
-            self._profiles = known = key, found
+            plain = loaded(specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed)
+            self._profiles = known = key, corrected_by(corrections, plain, specification)
         return known[1]
 
     def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:

@@ -417,7 +417,7 @@ class Controller:
     ) -> None:
         """Keep what was decided, and then go by it."""
         decided = plans or self._plans
-        self._records.commit(self._lease, decided.content(), events, documents)
+        kept = self._records.commit(self._lease, decided.content(), events, documents)
         self._plans = decided
-        for event in events:
+        for event in kept:
             self._on_event(event)

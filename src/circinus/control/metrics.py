@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.ladders.policy import LadderState
 from circinus.control.records import Event
 from circinus.errors import ServingError
+from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.serving import EngineStatus
 
 _PERCENTILES = (50, 95, 99)
@@ -42,7 +44,7 @@ class ControlMetrics:
             return self._series[-1]
 
         self._requests = gauge("requests", "Requests so far", "query", "what")
-        self._within = gauge("within_slo_ratio", "Share of the last answers within the latency objective", "query")
+        self._within = gauge("within_slo_ratio", "Share of the last requests answered in time", "query")
         self._latency = gauge("latency_seconds", "Of the last answers", "query", "percentile")
         self._predicted = gauge("predicted_latency_seconds", "At the objective's percentile", "query", "percentile")
         self._rung = gauge("rung", "Of the query's ladder; 0 is the top", "query")
@@ -50,11 +52,9 @@ class ControlMetrics:
         self._queue = gauge("queue_length", "Requests that wait at a deployment", "deployment")
         self._replicas = gauge("replicas", "Of a deployment", "deployment", "what")
         self._price = gauge("resource_price", "What one more unit would be worth, in USD per hour", "resource")
-        self._goodput = gauge("goodput_weight", "Weight of the queries whose last answers keep their latency objective")
+        self._goodput = gauge("goodput_weight", "Weight of the queries whose last requests were in time")
         self._audits = Counter("circinus_audits", "Answers that were audited", ("query", "against"), registry=registry)
-        self._score = Gauge(
-            "circinus_audited_score", "Mean of the last that were audited", ("query",), registry=registry
-        )
+        self._score = gauge("audited_score", "Mean of the last that were audited", "query")
         self._scores: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_AUDITS))
         self._events = Counter("circinus_events", "What the controller did", ("kind", "why"), registry=registry)
         try:
@@ -71,7 +71,6 @@ class ControlMetrics:
         for one in scores:
             self._audits.labels(one.query, "truth" if one.against is None else "answer").inc()
             self._scores[one.query].append(one.score)
-            self._score.labels(one.query).set(sum(self._scores[one.query]) / len(self._scores[one.query]))
 
     def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
         """As things are now; what is not any more is not told any more."""
@@ -83,15 +82,22 @@ class ControlMetrics:
             for what in ("entered", "answered", "failed"):
                 self._requests.set(getattr(found, what), found.query, what)
             ordered = sorted(found.recent_latency_s)
-            for percentile in _PERCENTILES if ordered else ():
-                place = min(len(ordered) - 1, int(len(ordered) * percentile / 100))
-                self._latency.set(ordered[place], found.query, str(percentile))
-            latency = query.slos.latency
-            if latency is not None and ordered:
-                within = sum(seconds <= latency.limit_s for seconds in ordered) / len(ordered)
+            for share in _PERCENTILES if ordered else ():
+                place = min(len(ordered) - 1, int(len(ordered) * share / 100))
+                self._latency.set(ordered[place], found.query, str(share))
+            ended, latency = len(ordered) + found.recent_failed, query.slos.latency
+            if ended:
+                limit_s, percentile = (
+                    (math.inf, DEFAULT_PERCENTILE) if latency is None else (latency.limit_s, latency.percentile)
+                )
+                within = sum(seconds <= limit_s for seconds in ordered) / ended
                 self._within.set(within, found.query)
-                goodput += query.weight if within >= latency.percentile / 100 else 0.0
+                goodput += query.weight if within >= percentile / 100 else 0.0
         self._goodput.set(goodput)
+        for name in self._scores.keys() - controlled.queries.keys():
+            del self._scores[name]
+        for name, scores in self._scores.items():
+            self._score.set(sum(scores) / len(scores), name)
         for name, state in ladders.items():
             estimate = controlled.rungs[name][state.rung].candidate.estimate
             self._rung.set(state.rung, name)

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
-REPLAN, ROLLBACK, DRIFT = "replan", "rollback", "drift"
+REPLAN, ROLLBACK, DRIFT, UNWATCHED = "replan", "rollback", "drift", "unwatched"
 """Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
@@ -142,8 +142,10 @@ class ControlRecords:
         content: str,
         events: Sequence[Event] = (),
         documents: Mapping[str, str | None] | None = None,
-    ) -> None:
+    ) -> tuple[Event, ...]:
         """Keep a state and what led to it, all or nothing. Commit first, then act: then nothing is done twice.
+
+        Gives the events with their numbers.
 
         Args:
             lease: that allows it.
@@ -154,6 +156,7 @@ class ControlRecords:
         Raises:
             LeaseLostError: somebody else has the lease.
         """
+        kept = []
         with self._holding(lease) as execute:
             execute("INSERT OR REPLACE INTO state (id, content) VALUES (1, ?)", (content,))
             for name, document in (documents or {}).items():
@@ -163,9 +166,11 @@ class ControlRecords:
                     execute("INSERT OR REPLACE INTO document (name, content) VALUES (?, ?)", (name, document))
             for event in events:
                 row = (event.time_s, event.kind, event.subject, event.reason, json.dumps(dict(event.details)))
-                execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
+                done = execute("INSERT INTO event (time_s, kind, subject, reason, details) VALUES (?, ?, ?, ?, ?)", row)
+                kept.append(replace(event, number=int(done.lastrowid)))
             if events:
                 execute("DELETE FROM event WHERE number <= (SELECT max(number) FROM event) - ?", (_MOST_EVENTS,))
+        return tuple(kept)
 
     def state(self) -> str | None:
         """What was last committed; None before anything was."""

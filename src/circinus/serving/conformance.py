@@ -320,6 +320,7 @@ class EngineConformance(WatchingConformance):
         }
         assert len(found["q"].recent_latency_s) == 3
         assert min(found["q"].recent_latency_s) > 0
+        assert {name: q.recent_failed for name, q in found.items()} == {"q": 1, "other": 0}
         assert found["q"].under_way == 0
 
     # -- replay --

@@ -162,7 +162,9 @@ class QueryStatus:
     failed: int
     """For whatever reason: an operator's error, a deadline, a client that went away."""
     recent_latency_s: tuple[float, ...] = ()
-    """Of the last answers, oldest first; some hundreds at most."""
+    """Of the answers among the last requests that ended, oldest first; those are some hundreds at most."""
+    recent_failed: int = 0
+    """How many of the last requests that ended failed. With the answers among them that is all of them."""
 
     @property
     def under_way(self) -> int:

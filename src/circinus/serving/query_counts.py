@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from circinus.serving.engine import QueryStatus
 
 RECENT = 200
-"""Answers whose latencies are remembered."""
+"""Requests that ended of which it is remembered how."""
 
 
 @dataclass(eq=False)
@@ -16,7 +16,14 @@ class _Counts:
     entered: int = 0
     answered: int = 0
     failed: int = 0
-    latency_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    ends_s: deque[float | None] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Latencies of the last requests; None: it failed."""
+
+    def status(self, query: str) -> QueryStatus:
+        latency_s = tuple(seconds for seconds in self.ends_s if seconds is not None)
+        return QueryStatus(
+            query, self.entered, self.answered, self.failed, latency_s, len(self.ends_s) - len(latency_s)
+        )
 
 
 class QueryCounts:
@@ -33,15 +40,14 @@ class QueryCounts:
         """One that came was answered."""
         counts = self._counts[query]
         counts.answered += 1
-        counts.latency_s.append(latency_s)
+        counts.ends_s.append(latency_s)
 
     def failed(self, query: str) -> None:
         """One that came was not, and will not be."""
-        self._counts[query].failed += 1
+        counts = self._counts[query]
+        counts.failed += 1
+        counts.ends_s.append(None)
 
     def status(self) -> tuple[QueryStatus, ...]:
         """So far."""
-        return tuple(
-            QueryStatus(query, counts.entered, counts.answered, counts.failed, tuple(counts.latency_s))
-            for query, counts in self._counts.items()
-        )
+        return tuple(counts.status(query) for query, counts in self._counts.items())

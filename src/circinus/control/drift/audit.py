@@ -127,11 +127,6 @@ class Auditor:
             self._waiting.popleft()
             self._given_up += 1
 
-    @property
-    def waiting(self) -> int:
-        """How many samples wait."""
-        return len(self._waiting)
-
     def score(self, time_s: float, *, most: int = 8) -> Audited:
         """Score samples whose truth is there, and re-run at most so many of those that waited long enough.
 

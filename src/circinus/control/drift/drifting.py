@@ -22,7 +22,7 @@ from circinus.control.drift.reprofile import Reprofiled, reprofile
 from circinus.control.drift.truths import Truths
 from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved
 from circinus.control.drift.watching import DriftWatch
-from circinus.control.records import DRIFT, FAILED, Event
+from circinus.control.records import DRIFT, FAILED, UNWATCHED, Event
 from circinus.errors import ServingError
 from circinus.profiling import Observation, PipelineProfile
 from circinus.serving import Audited, Engine, EngineStatus, Mode
@@ -33,6 +33,8 @@ Pair = tuple[str, Configuration, Configuration]
 
 _SAID_EVERY_S = 60.0
 """Failures of audits are told so often at most: there may be one with every request."""
+_NAMED = 3
+"""Of what is not watched; all of it is in the event's details."""
 _ANSWER_S = 5.0
 """How long an engine may take to hand over answers."""
 
@@ -137,6 +139,8 @@ class Drifting:
         """Pipeline whose data moved -> what did, and how many items had come when it was measured: on twice as many,
         more can be promised."""
         self._refit, self._remeasure = (Backoff(tools.pause_s, tools.pause_s) for _ in range(2))
+        self._unwatched: frozenset[str] = frozenset()
+        """What is not watched, as it was told."""
         self._failures: list[str] = []
         self._said_s = -math.inf
         """When failures were last told."""
@@ -161,7 +165,9 @@ class Drifting:
         return self._measured.unless_newer(stored).profiles
 
     async def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
-        """What moved, and what failed, each told once. Begins what takes longer, and goes on with it at the next look.
+        """What moved, what cannot be watched, and what failed, each told once.
+
+        Begins what takes longer, and goes on with it at the next look.
 
         Args:
             engine: of which answers are audited.
@@ -170,6 +176,7 @@ class Drifting:
         """
         now_s, time_s = self._clock(), self._wall_clock()
         moved: tuple[Moved, ...] = ()
+        events: list[Event] = []
         self._collect()
         if self._fit(now_s, controlled):
             assert self._fitted is not None
@@ -178,7 +185,8 @@ class Drifting:
             moved = self._fitted.watch.look(now_s, time_s, status, scores)
             self._moved += [one for one in moved if not isinstance(one.watch, GoodputWatch)]
             self._moved += self._with_more_items()
-        events = [Event(time_s, DRIFT, str(one.watch), one.reason, one.details) for one in moved]
+            events += self._not_watched(time_s, self._fitted.watch.unwatched)
+        events += [Event(time_s, DRIFT, str(one.watch), one.reason, one.details) for one in moved]
         if self._failures and now_s - self._said_s >= _SAID_EVERY_S:
             failures, self._failures, self._said_s = self._failures, [], now_s
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -218,12 +226,13 @@ class Drifting:
     def took(self, found: Remeasured) -> None:
         """What was measured again is known from now on."""
         again = found.again
+        left = again.left_of(found.moved)
+        self._moved = [one for one in self._moved if one in left or one not in found.moved]
         if again.waits:
             self._failures += [f"not measured again yet: {wait}" for wait in again.waits]
             self._remeasure.failed(self._clock())
         else:
             self._remeasure.reset()
-            self._moved = [one for one in self._moved if one not in found.moved]
         if not again.profiles:
             return
         self._measured = self._measured.after(again, found.stored)
@@ -240,6 +249,15 @@ class Drifting:
                 del self._few[pipeline]
                 found.append(moved)
         return found
+
+    def _not_watched(self, time_s: float, unwatched: Sequence[str]) -> list[Event]:
+        """Told whenever there is more of it than was told before."""
+        told, self._unwatched = self._unwatched, frozenset(unwatched)
+        new = [one for one in unwatched if one not in told]
+        if not new:
+            return []
+        more = f"; and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+        return [Event(time_s, UNWATCHED, "drift", f"not watched: {'; '.join(new[:_NAMED])}{more}", {"all": new})]
 
     async def wait(self) -> None:
         """Until what goes on beside the loop is done; the next look goes by it."""

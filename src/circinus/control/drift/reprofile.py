@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -34,13 +34,21 @@ class Reprofiled:
     notes: tuple[str, ...] = ()
     """What was measured on what, in words."""
     waits: tuple[str, ...] = ()
-    """What cannot be measured yet, and why; ask again with the same `Moved` later."""
+    """What cannot be measured yet, and why; ask again with what `left_of` gives later."""
     agreements: Agreements = field(default_factory=dict)
     """Of the pipelines whose data moved: what was recorded of those before says nothing any more."""
     data_moved: frozenset[str] = frozenset()
     """Pipelines that were measured on other items."""
     without_truth: frozenset[str] = frozenset()
     """Those of them whose scores are against the answers of the most accurate configuration."""
+
+    def left_of(self, moved: Iterable[Moved]) -> tuple[Moved, ...]:
+        """What of that which moved was not measured and waits: all else is done."""
+        if not self.waits:
+            return ()
+        return tuple(
+            one for one in moved if isinstance(one.watch, AccuracyWatch) and one.watch.pipeline not in self.data_moved
+        )
 
     def over(self, agreements: Agreements) -> Agreements:
         """All agreements to expect, given those to expect before."""

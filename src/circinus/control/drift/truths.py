@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from circinus.errors import ServingError
-from circinus.operators import Item
+from circinus.errors import CircinusError, ServingError
+from circinus.profiling import load_dataset
+from circinus.spec import DatasetSpec, Specification
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,59 @@ class Truths(Protocol):
 
 
 class DatasetTruths:
-    """Of items that a data set has, for traffic that was made of it."""
+    """Of items that a data set has, for traffic that is made of it: whatever has the key of an item is that item.
 
-    def __init__(self, items: Mapping[str, Sequence[Item]]) -> None:
-        """Pipeline -> items."""
-        self._known = {(name, item.key): item.truth for name, its in items.items() for item in its}
+    A data set is built when the first truth of it is asked for, and again where another is specified.
+    """
+
+    def __init__(self, specified: Callable[[], Specification]) -> None:
+        """None is built yet.
+
+        Args:
+            specified: the specification as it is now.
+        """
+        self._specified = specified
+        self._known: dict[str, tuple[DatasetSpec, Mapping[str, Any]]] = {}
 
     def find(self, pipeline: str, item_key: str) -> Truth | None:
-        """As `Truths.find`."""
-        key = pipeline, item_key
-        return Truth(self._known[key]) if key in self._known else None
+        """As `Truths.find`. Blocks while the data set is built.
+
+        Raises:
+            ServingError: it cannot be built; said once, and nothing is known of it from then on.
+        """
+        specification = self._specified()
+        if pipeline not in specification.pipelines:
+            return None
+        specified = specification.pipelines[pipeline]
+        known = self._known.get(pipeline)
+        if known is None or known[0] != specified.dataset:
+            self._known[pipeline] = known = specified.dataset, {}
+            try:
+                items = load_dataset(specified, specification.module_paths).items
+            except CircinusError as error:
+                raise ServingError(f"no truths of the data set of {pipeline}: {error}") from error
+            self._known[pipeline] = known = specified.dataset, {item.key: item.truth for item in items}
+        return Truth(known[1][item_key]) if item_key in known[1] else None
+
+
+class FirstTruths:
+    """Of several sources, the first that knows one."""
+
+    def __init__(self, *sources: Truths) -> None:
+        """In the order in which they are asked."""
+        self._sources = sources
+
+    def find(self, pipeline: str, item_key: str) -> Truth | None:
+        """As `Truths.find`.
+
+        Raises:
+            ServingError: as of the sources.
+        """
+        for source in self._sources:
+            found = source.find(pipeline, item_key)
+            if found is not None:
+                return found
+        return None
 
 
 class TruthFile:

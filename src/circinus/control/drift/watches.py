@@ -198,13 +198,3 @@ def _stakes(watch: Watch, earned_s: float) -> tuple[float, float]:
 
 def _moved(watch: Watch, change: Change) -> Moved:
     return Moved(watch, change.since_s, change.mean, change.expected, change.values)
-
-
-def worse(moved: Moved, *, maximized: bool = True) -> bool:
-    """Whether it moved to where objectives are harder to keep.
-
-    Args:
-        moved: what did.
-        maximized: whether the metric of an accuracy is the better the greater.
-    """
-    return (moved.now > moved.before) != (isinstance(moved.watch, AccuracyWatch) and maximized)

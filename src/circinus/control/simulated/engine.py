@@ -30,7 +30,7 @@ from circinus.spec import Deployment, Network, Plan, prefix
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_RECENT_ANSWERS = 300
+_RECENT_ENDS = 300
 """Of each query that are told of."""
 
 
@@ -129,9 +129,20 @@ class _Sent:
     entered: int = 0
     answered: int = 0
     failed: int = 0
-    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_ANSWERS))
+    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_ENDS))
+    """Latencies of the last that ended; infinite: it failed."""
     under_way: list[tuple[_Phase, int, IntArray]] = field(default_factory=list)
     """(phase, number among its queries, requests)"""
+
+    def fail(self, count: int) -> None:
+        self.failed += count
+        self.recent_s.extend([math.inf] * min(count, _RECENT_ENDS))
+
+    def status(self, query: str) -> QueryStatus:
+        latency_s = tuple(seconds for seconds in self.recent_s if math.isfinite(seconds))
+        return QueryStatus(
+            query, self.entered, self.answered, self.failed, latency_s, len(self.recent_s) - len(latency_s)
+        )
 
 
 class SimulatedEngine:
@@ -192,7 +203,7 @@ class SimulatedEngine:
             for phase, number, which in sent.under_way:
                 deployments = next(key[1] for key, value in phase.variants.items() if value == number)
                 if any(deployment.pool == pool for deployment in deployments):
-                    sent.failed += len(which)
+                    sent.fail(len(which))
                     sent.under_way = [entry for entry in sent.under_way if entry[2] is not which]
 
     def bring_back(self, pool: str) -> None:
@@ -249,10 +260,7 @@ class SimulatedEngine:
             deployments=tuple(deployments),
             routes=tuple(self._routes),
             state=self._state,
-            queries=tuple(
-                QueryStatus(name, sent.entered, sent.answered, sent.failed, tuple(sent.recent_s))
-                for name, sent in self._sent.items()
-            ),
+            queries=tuple(sent.status(name) for name, sent in self._sent.items()),
             nodes={name: 0 if name in self._lost else count for name, count in self._nodes.items()},
         )
 
@@ -309,7 +317,7 @@ class SimulatedEngine:
             route = self._routes.get(name)
             entry = None if last is None or route is None else last.variants.get((name, _deployments(route)))
             if entry is None or last is None or any(d.pool in self._lost for d in _deployments(route)):
-                sent.failed += sent.entered - begin
+                sent.fail(sent.entered - begin)
                 continue
             last.simulation.let_in(entry, True)
             if sent.entered > begin:

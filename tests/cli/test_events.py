@@ -1,0 +1,46 @@
+"""What `circinus events` shows of a controller's records."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from circinus.cli.events import shown
+from circinus.control.records import ControlRecords, Event
+
+
+def _add(records: ControlRecords, lease: int, *subjects: str, kind: str = "step") -> None:
+    records.commit(lease, "", [Event(1.0, kind, subject, "why") for subject in subjects])
+
+
+@pytest.mark.parametrize("kind", [None, "step"])
+def test_what_happens_while_the_last_ones_are_told_follows(
+    tmp_path: Path, kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(seconds: float) -> None:
+        raise AssertionError("nothing more is told, though something came")
+
+    monkeypatch.setattr("time.sleep", waits)
+    records = ControlRecords(tmp_path / "control.sqlite")
+    lease = records.acquire("one", 0.0, 100.0)
+    _add(records, lease, "a", "b")
+    _add(records, lease, "other", kind="replan")
+    told = shown(records, 20, kind, follow=True)
+    assert next(told).subject == "a"
+    _add(records, lease, "c")
+    before = 3 if kind is None else 2
+    assert [event.subject for event in islice(told, before)] == [*(["b", "other"] if kind is None else ["b"]), "c"]
+    _add(records, lease, "d")
+    assert next(told).subject == "d", "and none twice"
+    records.close()
+
+
+def test_none_of_those_that_were_where_none_are_asked_for(tmp_path: Path) -> None:
+    records = ControlRecords(tmp_path / "control.sqlite")
+    lease = records.acquire("one", 0.0, 100.0)
+    _add(records, lease, "a", "b")
+    assert list(shown(records, 0, None, follow=False)) == []
+    assert [event.subject for event in shown(records, 1, None, follow=False)] == ["b"]
+    records.close()
