@@ -80,3 +80,9 @@ def as_if_without_links(asked: Specification, profiles: Profiles, matching: Matc
 def only(asked: Specification, names: set[str]) -> Specification:
     """The same with some of the queries."""
     return replace(asked, queries=tuple(query for query in asked.queries if query.name in names))
+
+
+def with_rates(asked: Specification, times: float) -> Specification:
+    """The same at so many times the rates."""
+    queries = (query.model_copy(update={"rate_per_s": times * query.rate_per_s}) for query in asked.queries)
+    return replace(asked, queries=tuple(queries))

@@ -248,16 +248,26 @@ def drifts(scene: DriftScene, options: DriftOptions, console: Console) -> tuple[
     return drift_figures(rows), rows
 
 
+def told(watched: Watched, change: Change) -> dict[str, Any]:
+    """For programs: what one way noticed and did."""
+    return {
+        "part": "drift",
+        "what": change.what,
+        "way": watched.way,
+        **vars(noticed(watched.events, change)),
+        "watched_s": change.until_s - change.at_s,
+        "failed": lost(watched.answers),  # also in spans that are too short to tell a goodput of
+        "events": [f"{event.time_s:.1f} s {event.kind} {event.subject}: {event.reason}" for event in watched.events],
+    }
+
+
 def _rows(
     scene: DriftScene, change: Change, watched: Watched, plain: Watched, items: Sequence[Item]
 ) -> list[dict[str, Any]]:
     """Of one way, with what came of the same requests in the same spans where nobody looked."""
-    found = noticed(watched.events, change)
-    row: dict[str, Any] = {"part": "drift", "what": change.what, "way": watched.way, **vars(found)}
-    row["watched_s"] = change.until_s - change.at_s
-    row["events"] = [f"{event.time_s:.1f} s {event.kind} {event.subject}: {event.reason}" for event in watched.events]
+    row = told(watched, change)
     for name, one in (("", watched), (" unwatched", plain)):
-        for span, (begin_s, end_s) in spans(change, found.in_force_s).items():
+        for span, (begin_s, end_s) in spans(change, row["in_force_s"]).items():
             row[span + name] = _held(scene, one.answers, items, begin_s, end_s)
     return [row]
 
@@ -323,17 +333,14 @@ def drift_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
                     where = {"before": "before", "between": "until other plans", "after": "after"}[span]
                     said = f"{name}: goodput {where}{', where nobody looks' if suffix else ''}"
                     figures.append(Figure(said, float(np.median(shares)), None, "higher", "of queries"))
-    early, failed = sum(row["early"] for row in rows), sum(_failed(row) for row in rows)
+    early, failed = sum(row["early"] for row in rows), sum(row["failed"] for row in rows)
     figures += [
         Figure("said to have moved before anything did", float(early), 0.0, "lower", "alarms"),
-        Figure("requests that failed while plans followed what moved", float(failed), 0.0, "lower", "requests"),
+        Figure("requests that failed while plans followed what moved", float(failed), 0.0, "lower", "requests",
+               "over the whole time, with a controller"),
     ]  # fmt: skip
     return figures
 
 
 def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return float(np.median([row["watched_s"] if row[key] is None else row[key] for row in rows]))
-
-
-def _failed(row: Mapping[str, Any]) -> int:
-    return sum(row[span]["failed"] for span in ("before", "between", "after") if span in row)

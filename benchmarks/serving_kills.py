@@ -1,14 +1,19 @@
-"""The controller, and single replicas, are killed while requests come: what is lost, doubled or left behind."""
+"""The controller, and single replicas, are killed while requests come: what is lost, doubled or left behind.
+
+A third of the controllers is killed at any moment, a third while a step on a ladder is brought about, and a third while
+other plans are, for which the plan file was written over.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,24 +26,26 @@ from benchmarks.results import Figure
 from benchmarks.serving_replica_kills import replica_kills
 from benchmarks.serving_scene import BEGAN, PEAK, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests
-from circinus.control.controlled import Controlled
-from circinus.control.ladders.policy import LadderState
-from circinus.control.records import ControlRecords, Event
+from benchmarks.serving_written_plans import BroughtAbout, WrittenPlans
+from circinus.control.records import REPLAN, ROLLBACK, ControlRecords, Event
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
+from circinus.serving.local.run_folder import RunFolder
 from circinus.serving.open_loop import Answer, OpenLoop
-from circinus.serving.state_file import desired_fingerprint
 
 _CYCLE = (Phase(4.0, PEAK), Phase(22.0, 0.8))
 """Again and again: down the ladders, and long enough calm to come up again."""
 _DWELL_S = 2.0
 _MOST_ALIVE_S = 6.0
 """A controller is killed within so many seconds from when it began."""
-_AFTER_STEP_S = 0.03
-"""Every other one is killed so soon after a step was decided: then it is being brought about."""
-_STEP_PATIENCE_S = 20.0
+ANY, STEPPING, ROLLING = "at any moment", "after a step", "after other plans"
+"""When a controller is killed, in turns."""
+_AFTER_S = {STEP: 0.03, REPLAN: 0.1}
+"""How soon after it was decided: then it is being brought about. Other plans take two looks, so that not all is."""
+_PATIENCE_S = 20.0
 _RETRY_S = 0.5
+_LOOK_S = 0.2
 _QUIET_S = 120.0
 """How long it may take, without requests, until all is as planned again."""
 
@@ -49,12 +56,15 @@ class _Seen:
 
     killed_s: list[float] = field(default_factory=list)
     """Seconds since 1970."""
+    when: list[str] = field(default_factory=list)
+    """`ANY`, `STEPPING` or `ROLLING`, of each."""
     answers: list[Answer] = field(default_factory=list)
     orphans: int = 0
     same: bool = False
     """Whether the engine runs at the end what is kept."""
     away: int = 0
     """Queries that are not on their plans at the end, when nothing has come for long."""
+    brought: BroughtAbout = field(default_factory=lambda: BroughtAbout(0, ()))
 
 
 class _Controllers:
@@ -67,8 +77,8 @@ class _Controllers:
         self._folder = scene.folder
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._steps = asyncio.Event()
         self._began = asyncio.Event()
+        self._decided = {STEP: asyncio.Event(), REPLAN: asyncio.Event()}
 
     async def start(self) -> None:
         """Again and again until one has the lease."""
@@ -94,14 +104,15 @@ class _Controllers:
             kind = json.loads(line)["kind"]
             if kind == BEGAN:
                 self._began.set()
-            if kind == STEP:
-                self._steps.set()
+            if kind in self._decided:
+                self._decided[kind].set()
 
-    async def step(self) -> None:
-        """Wait until one more step was decided."""
-        self._steps.clear()
+    async def decided(self, kind: str, after: Callable[[], None] = lambda: None) -> None:
+        """Do something, and wait until one more event of a kind was decided."""
+        self._decided[kind].clear()
+        after()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._steps.wait(), _STEP_PATIENCE_S)
+            await asyncio.wait_for(self._decided[kind].wait(), _PATIENCE_S)
 
     async def end(self, number: signal.Signals) -> None:
         """Send the process that runs a signal, and wait until it has ended."""
@@ -114,7 +125,7 @@ class _Controllers:
 
 
 def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
-    """Steps taken twice: they do not begin where the query stood, or lead nowhere, or events are out of order.
+    """Steps decided twice: they do not begin where the query stood, or lead nowhere, or events are out of order.
 
     Args:
         events: as they were kept, of all controllers.
@@ -124,10 +135,12 @@ def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
     for event in events:
         found += event.number <= last
         last = event.number
+        if event.kind in (REPLAN, ROLLBACK):
+            stands.clear()  # rungs of other plans are others
         if event.kind != STEP:
             continue
         begin, end = event.details["from"], event.details["to"]
-        found += begin != stands[event.subject] or end == begin
+        found += begin != stands.get(event.subject, begin) or end == begin
         stands[event.subject] = end
     return found
 
@@ -136,11 +149,6 @@ def without_controller_s(killed_s: Sequence[float], events: Sequence[Event]) -> 
     """For each moment at which one was killed, how long it took until the next one began; both since 1970."""
     began = sorted(event.time_s for event in events if event.kind == BEGAN)
     return [next(moment for moment in began if moment > killed) - killed for killed in killed_s]
-
-
-def kept_ladders(state: str) -> dict[str, LadderState]:
-    """Where queries stand, of what a controller keeps."""
-    return {name: LadderState(rung, chosen) for name, (rung, chosen) in json.loads(state)["ladders"].items()}
 
 
 def differences(desired: DesiredState, status: EngineStatus) -> int:
@@ -162,36 +170,36 @@ async def _controller_kills(
     scene: Scene, count: int, seed: int, console: Console
 ) -> tuple[list[Figure], list[dict[str, Any]]]:
     run_folder, records_file = scene.folder / "kills", scene.folder / "kills.sqlite"
-    controlled = scene.controlled(_DWELL_S)
+    written = WrittenPlans(scene, _DWELL_S)
     engine = start_daemon(run_folder)
     seen, stop = _Seen(), asyncio.Event()
     controllers = _Controllers(scene, run_folder, records_file)
     try:
         await controllers.start()
-        at_first = desired_fingerprint(controlled.desired(controlled.at_first()))
-        await _until_state(engine, at_first)
+        records = ControlRecords.existing(records_file)
+        first = {name: state.rung for name, state in written.in_force(records).ladders.items()}
+        await _calm(engine, written, records)
         load = asyncio.create_task(_keep_sending(engine, scene, seen, stop))
-        await _keep_killing(engine, controlled, controllers, seen, count, np.random.default_rng(seed))
+        await _keep_killing(engine, written, controllers, records, seen, count, np.random.default_rng(seed))
         stop.set()
         await load
-        await _until_state(engine, at_first)
+        await _calm(engine, written, records)
         await controllers.end(signal.SIGTERM)
         status = await engine.status()
+        seen.brought = BroughtAbout.of(RunFolder(run_folder.absolute()).log.read_text(encoding="utf-8"))
+        last, events = written.in_force(records), records.events(most=100_000)
+        records.close()
     finally:
         stop.set()
         with suppress(ProcessLookupError):
             await controllers.end(signal.SIGKILL)
         await engine.close()
-    records = ControlRecords(records_file)
-    kept, events = records.state(), records.events(most=100_000)
-    records.close()
-    assert kept is not None
-    stand = kept_ladders(kept)
-    last = controlled.desired(stand)
-    seen.orphans += differences(last, status)
-    seen.same = desired_fingerprint(last) == status.state
-    seen.away = sum(state.rung != state.chosen for state in stand.values())
-    return _kill_figures(controlled, seen, events, console)
+        written.as_planned()
+    desired, fingerprint = last.desired()
+    seen.orphans += differences(desired, status)
+    seen.same = fingerprint == status.state
+    seen.away = sum(state.rung != state.chosen for state in last.ladders.values())
+    return _kill_figures(first, seen, events, console)
 
 
 async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, stop: asyncio.Event) -> None:
@@ -210,59 +218,84 @@ async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, st
 
 async def _keep_killing(
     engine: LocalEngineClient,
-    controlled: Controlled,
+    written: WrittenPlans,
     controllers: _Controllers,
+    records: ControlRecords,
     seen: _Seen,
     count: int,
     rng: np.random.Generator,
 ) -> None:
-    """Kill, start another, and so on."""
-    desired = controlled.desired(controlled.at_first())  # deployments are the same on every rung
-    for number in range(count):
-        if number % 2:
-            await controllers.step()
-            await asyncio.sleep(rng.uniform(0.0, _AFTER_STEP_S))
-        else:
+    """Kill, start another, see that it goes on, and so on."""
+    for when in itertools.islice(itertools.cycle((ANY, STEPPING, ROLLING)), count):
+        if when == ANY:
             await asyncio.sleep(rng.uniform(0.0, _MOST_ALIVE_S))
+        elif when == STEPPING:
+            await controllers.decided(STEP)
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[STEP]))
+        else:
+            await controllers.decided(REPLAN, written.write_other)
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[REPLAN]))
         await controllers.end(signal.SIGKILL)
         seen.killed_s.append(time.time())
-        seen.orphans += differences(desired, await engine.status())
+        seen.when.append(when)
         await controllers.start()
+        seen.orphans += await _left(engine, written, records)
 
 
-async def _until_state(engine: LocalEngineClient, fingerprint: str) -> bool:
+async def _left(engine: LocalEngineClient, written: WrittenPlans, records: ControlRecords) -> int:
+    """Deployments that are orphans, or missing, when a controller has had its time to go on."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:  # deployments are the same on every rung of some plans
+        found = differences(written.in_force(records).desired()[0], await engine.status())
+        if not found or time.monotonic() > deadline_s:
+            return found
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: ControlRecords) -> None:
+    """Wait until every query is on its plan, and the engine runs that, or it took too long."""
     deadline_s = time.monotonic() + _QUIET_S
-    while (await engine.status()).state != fingerprint:
-        if time.monotonic() > deadline_s:
-            return False
-        await asyncio.sleep(0.1)
-    return True
+    while time.monotonic() < deadline_s:
+        kept = written.in_force(records)
+        at_rest = all(state.rung == state.chosen for state in kept.ladders.values())
+        if at_rest and (await engine.status()).state == kept.desired()[1]:
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 def _kill_figures(
-    controlled: Controlled, seen: _Seen, events: Sequence[Event], console: Console
+    first: Mapping[str, int], seen: _Seen, events: Sequence[Event], console: Console
 ) -> tuple[list[Figure], list[dict[str, Any]]]:
-    first = {name: state.rung for name, state in controlled.at_first().items()}
-    steps = sum(event.kind == STEP for event in events)
+    steps, replans = (sum(event.kind == kind for event in events) for kind in (STEP, REPLAN))
     went_on = sum(event.kind == BEGAN and event.reason.startswith("goes on") for event in events)
     doubled, gaps_s = double_actions(events, first), without_controller_s(seen.killed_s, events)
-    count = len(seen.killed_s)
-    note = f"{count} times killed, {steps} steps, {len(seen.answers)} requests"
-    console.print(f"controller killed: {note}; {lost(seen.answers)} failed, {doubled} doubled", highlight=False)
+    count, brought = len(seen.killed_s), seen.brought
+    note = f"{count} times killed, {steps} steps, {replans} times other plans, {len(seen.answers)} requests"
+    engine_note = (
+        f"{brought.begun} changes as the engine counts them, of which {brought.begun - len(brought.states)} were "
+        "broken off"
+    )
+    console.print(
+        f"controller killed: {note}; {lost(seen.answers)} failed, {doubled} doubled, {brought.repeated} repeated, "
+        f"{engine_note}",
+        highlight=False,
+    )
     figures = [
         Figure("killed controllers after which the next one went on", went_on / count, 1.0, "higher", "of kills", note),
         Figure("afterwards the engine runs what is kept", float(seen.same), 1.0, "higher", "(1: yes)"),
         Figure("queries that are not back on their plans when it is calm", float(seen.away), 0.0, "lower", "queries",
                f"of {len(first)}; where a controller that nobody kills leaves them"),
-        Figure("orphan or missing deployments", float(seen.orphans), 0.0, "lower", "deployments"),
-        Figure("steps taken twice", float(doubled), 0.0, "lower", "steps"),
+        Figure("orphan or missing deployments", float(seen.orphans), 0.0, "lower", "deployments",
+               "where a controller has begun that goes on"),
+        Figure("steps decided twice", float(doubled), 0.0, "lower", "steps"),
+        Figure("changes brought about twice", float(brought.repeated), 0.0, "lower", "changes", engine_note),
         Figure("requests that failed while controllers were killed", float(lost(seen.answers)), 0.0, "lower",
                "requests"),
         Figure("longest time without a controller", max(gaps_s), None, "lower", "s",
                "the lease of a killed one lasts up to 5 s; then starting a process"),
     ]  # fmt: skip
     rows = [
-        {"part": "controller kills", "number": number, "without_controller_s": gap_s, "after_a_step": bool(number % 2)}
-        for number, gap_s in enumerate(gaps_s)
+        {"part": "controller kills", "number": number, "without_controller_s": gap_s, "when": when}
+        for number, (gap_s, when) in enumerate(zip(gaps_s, seen.when, strict=True))
     ]
     return figures, rows

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.links_inside import Loaded
-from benchmarks.links_runs import EQUAL, Run, cost_figures, goodput_figures
-from benchmarks.links_strategies import ALTERNATIVES, CLOUD, DEVICE, OURS, VULCAN
+from benchmarks.links_runs import Run, cost_figures, equal_to, goodput_figures
+from benchmarks.links_strategies import CLOUD, DEVICE, OURS, VULCAN
+from benchmarks.results import Figure
 
 from circinus.matching import Matching
 from circinus.serving.measurement import GeneratorLateness, LoadReport, QueryMeasurement
@@ -53,15 +54,28 @@ def test_where_only_load_1_was_run_it_is_what_counts() -> None:
     assert figures["goodput over the best alternative beyond saturation"].value == pytest.approx(1.2)
 
 
+def figures_beside(cloud: float, *same: Run) -> dict[str, Figure]:
+    runs = [run(OURS, 1.0, 30, 0.6), run(CLOUD, 1.0, 20, cloud), run(DEVICE, 1.0, 20), run(VULCAN, 1.0, 20)]
+    return {figure.name: figure for figure in cost_figures([*runs, *same])}
+
+
 def test_equal_goodput_costs_what_plans_for_just_the_same_queries_cost() -> None:
-    runs = [
-        run(OURS, 1.0, 30, 0.6),
-        *(run(name, 1.0, 20, 0.5) for name in ALTERNATIVES),
-        *(run(f"{EQUAL} as {name}", 1.0, 19, 0.1) for name in (CLOUD, VULCAN)),
-    ]
-    figures = {figure.name: figure for figure in cost_figures(runs)}
+    figures = figures_beside(0.5, run(equal_to(CLOUD), 1.0, 20, 0.1), run(equal_to(VULCAN), 1.0, 20, 0.4))
     same = figures[f"cost for equal goodput, over {CLOUD}"]
     assert same.value == pytest.approx(0.2)
-    assert "19 of 20" in same.note
+    assert "kept the same 20 by weight" in same.note
     assert figures[f"$/h for each unit of weight kept, over {CLOUD}"].value == pytest.approx((0.6 / 30) / (0.5 / 20))
     assert f"cost for equal goodput, over {DEVICE}" not in figures
+
+
+def test_plans_that_kept_less_do_not_pass_for_equal() -> None:
+    less, more = run(equal_to(CLOUD), 1.0, 16, 0.1), run(f"{equal_to(CLOUD)}, planned for more", 1.0, 20, 0.2)
+    same = figures_beside(0.5, less, more)[f"cost for equal goodput, over {CLOUD}"]
+    assert same.value == pytest.approx(0.4)
+    assert "load 1, planned for more, which kept the same 20 by weight" in same.note
+    alone = figures_beside(0.5, less)[f"cost for equal goodput, over {CLOUD}"]
+    assert alone.value == pytest.approx((0.1 / 16) / (0.5 / 20))
+    assert "each over the weight kept" in alone.note
+    assert "16 of 20" in alone.note
+    nothing = run(equal_to(CLOUD), 1.0, 0, 0.0)
+    assert f"cost for equal goodput, over {CLOUD}" not in figures_beside(0.5, nothing)

@@ -7,10 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.serving_codes import NOISY, QUIET, Read, digits_right, pictures, smooth
-from benchmarks.serving_drift import ANSWERS, DATA, TIMES, TRUTHS, Change, drift_figures, noticed, spans
+from benchmarks.serving_drift import (
+    ANSWERS,
+    DATA,
+    TIMES,
+    TRUTHS,
+    Change,
+    Watched,
+    drift_figures,
+    noticed,
+    spans,
+    told,
+)
 from benchmarks.serving_drift_quiet import DAY_S, QuietRun, quiet_figures, quiet_run
 
 from circinus.control.records import APPLIED, DRIFT, REPLAN, Event
+from circinus.serving.open_loop import Answer
 
 CHANGE = Change(DATA, 30.0, 100.0, (ANSWERS,))
 MOVED = {"since_s": 0.0, "now": 0.7, "before": 0.9, "values": 40}
@@ -49,6 +61,25 @@ def test_where_nothing_was_noticed_all_is_until_other_plans() -> None:
     assert slower.noticed_s == 20.0
 
 
+def test_failures_count_also_in_spans_too_short_for_a_goodput() -> None:
+    assert "between" not in spans(CHANGE, 0.5)
+    answers = [Answer("a", "key", due_s, error="gone") for due_s in (10.0, 30.5, 50.0)]
+    assert told(Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, APPLIED, "engine", "")]), CHANGE) == {
+        "part": "drift",
+        "what": DATA,
+        "way": ANSWERS,
+        "noticed_s": None,
+        "values": None,
+        "in_force_s": 0.5,
+        "reason": "",
+        "plans": ["at 30.2"],
+        "early": 0,
+        "watched_s": 70.0,
+        "failed": 3,
+        "events": ["30.2 s replan plans: at 30.2", "30.5 s applied engine: "],
+    }
+
+
 def test_figures_are_medians_and_what_was_never_noticed_took_as_long_as_was_watched() -> None:
     def row(way: str, noticed_s: float | None, goodput: float) -> dict[str, Any]:
         span = {"goodput": goodput, "failed": 1, "requests": 10}
@@ -61,6 +92,7 @@ def test_figures_are_medians_and_what_was_never_noticed_took_as_long_as_was_watc
             "values": 7,
             "early": 0,
             "watched_s": 110.0,
+            "failed": 2,
             "before": span,
             "before unwatched": span,
             **after,
@@ -73,7 +105,7 @@ def test_figures_are_medians_and_what_was_never_noticed_took_as_long_as_was_watc
     assert values[f"{DATA}, {TRUTHS}: goodput before"] == 0.5
     assert values[f"{DATA}, {TRUTHS}: goodput after"] == 0.75
     assert values[f"{DATA}, {TRUTHS}: goodput after, where nobody looks"] == 0.0
-    assert values["requests that failed while plans followed what moved"] == 6.0
+    assert values["requests that failed while plans followed what moved"] == 8.0
 
 
 @pytest.mark.parametrize("noise", [QUIET, NOISY])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 
-from benchmarks.serving_kills import differences, double_actions, kept_ladders, without_controller_s
+from benchmarks.serving_kills import differences, double_actions, without_controller_s
+from benchmarks.serving_written_plans import BroughtAbout
 
-from circinus.control.ladders.policy import LadderState
 from circinus.control.records import Event
 from circinus.serving import DeploymentStatus, EngineStatus
 from circinus.serving.conformance_states import Step, chain
+from circinus.serving.local.client import start_daemon
+from circinus.serving.local.run_folder import RunFolder
 
 
 def _step(number: int, query: str, begin: int, end: int) -> Event:
@@ -53,6 +57,33 @@ def test_what_runs_and_shall_not_and_the_other_way_round() -> None:
     assert differences(desired, status(replace(kept, replicas=3), gone)) == 3
 
 
-def test_where_queries_stand_is_read_from_what_is_kept() -> None:
-    kept = kept_ladders('{"plan": "x", "ladders": {"a": [2, 1], "b": [0, 0]}}')
-    assert kept == {"a": LadderState(2, 1), "b": LadderState(0, 0)}
+def test_rungs_of_other_plans_are_others() -> None:
+    replan = Event(2.0, "replan", "plans", "", {}, 2)
+    assert double_actions([_step(1, "a", 0, 2), replan, _step(3, "a", 1, 0)], {"a": 0}) == 0
+    assert double_actions([_step(1, "a", 0, 2), replan, _step(3, "a", 1, 0), _step(4, "a", 1, 0)], {"a": 0}) == 1
+
+
+def test_an_engine_says_what_it_was_told_twice() -> None:
+    begun = "2026-01-01 00:00:00,000 INFO applying 3 deployments, mode replay"
+    lines = [begun, _in_force("a"), begun, begun, _in_force("b"), begun, _in_force("b"), begun, _in_force("a")]
+    found = BroughtAbout.of("\n".join(["2026-01-01 00:00:00,000 INFO closing", *lines]))
+    assert (found.begun, found.states, found.repeated) == (5, ["a", "b", "b", "a"], 1)
+
+
+def _in_force(state: str) -> str:
+    return f"2026-01-01 00:00:00,000 INFO state {state} is in force for the queries applying, q"
+
+
+def test_an_engine_in_the_background_writes_down_what_is_in_force(tmp_path: Path) -> None:
+    async def told() -> tuple[BroughtAbout, list[str]]:
+        engine, states = start_daemon(tmp_path / "run"), []
+        try:
+            for amount in (1, 2, 2):
+                await engine.apply(chain("q", Step("a", "add", knobs=(("amount", amount),))))
+                states.append((await engine.status()).state)
+            return BroughtAbout.of(RunFolder(tmp_path / "run").log.read_text(encoding="utf-8")), states
+        finally:
+            await engine.close()
+
+    found, states = asyncio.run(told())
+    assert (found.begun, found.states, found.repeated) == (3, states, 1)

@@ -80,7 +80,8 @@ class Daemon:
         await self._engine.apply(desired)
         self._module_paths = desired.module_paths
         self._folder.save(desired)
-        _log.info("in force for the queries %s", ", ".join(route.query for route in desired.routes))
+        state, queries = (await self._engine.status()).state, ", ".join(route.query for route in desired.routes)
+        _log.info("state %s is in force for the queries %s", state, queries)
 
     async def _submit(self, submission: Submission, value: memoryview) -> tuple[Answer, Sequence[Payload]]:
         packed = await self._engine.submit_packed(submission.query, submission.item_key, value, submission.input_bytes)

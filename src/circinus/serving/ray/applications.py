@@ -157,11 +157,12 @@ def router_pool(config: SiteConfig, infrastructure: Infrastructure, there: Colle
     return next((pool for pool in (*used, *others) if there is None or pool in there), None)
 
 
-_ROUTING = {
+ROUTING = {
     "request_router_class": "circinus.serving.ray.idle_first:IdleFirst",
     "initial_backoff_s": 0.001,  # a replica that was taken is soon free again
     "max_backoff_s": 0.02,
 }
+"""How requests find a replica: `RequestRouterConfig`."""
 _ALL = {
     "health_check_period_s": HEALTH_CHECK_PERIOD_S,
     "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
@@ -183,7 +184,7 @@ def _operator(application: Application, *, replays: bool, labelled: Collection[s
         "num_replicas": wanted.replicas,
         "max_ongoing_requests": 1,
         "ray_actor_options": options,
-        "request_router_config": _ROUTING,
+        "request_router_config": ROUTING,
     }
     return {
         "name": application.name,
