@@ -6,12 +6,21 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from circinus.errors import ServingError
 from circinus.profiling.wire import packed
 from circinus.serving.audit_samples import together
-from circinus.serving.engine import Audits, DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving.engine import (
+    Audits,
+    DeploymentStatus,
+    DesiredState,
+    EngineStatus,
+    Guard,
+    Mode,
+    Request,
+    Response,
+)
+from circinus.serving.lease import LeaseLostError
 from circinus.serving.packed_response import PackedResponse, unpack
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
 from circinus.serving.ray.changes import (
@@ -27,6 +36,7 @@ from circinus.serving.ray.changes import (
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.glances import ClusterView, glance
 from circinus.serving.ray.names import router_name
+from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls, of_response
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
 from circinus.serving.ray.switchboard import LONGEST_S
 from circinus.serving.ray.wire import SiteConfig, SiteObservation
@@ -39,8 +49,6 @@ _RESTORE_S = 30.0
 _DRAIN_S = 60.0
 """How long requests under way may keep a deployment that is no longer wanted; then they fail."""
 _END_S = 90.0
-_ANSWER_S = 5.0
-"""A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
 _GLANCE_S = 2.0
 """How long a look waits for a router."""
 _POLL_S = 0.1
@@ -58,7 +66,7 @@ class RayEngine:
         self._settings = settings or RaySettings()
         self._cluster: Cluster | None = None
         self._applying = asyncio.Lock()
-        self._routers: dict[str, Any] = {}
+        self._calls = RouterCalls(self._connected)
         self._sources: dict[str, str] = {}
         """Query -> site, as far as it was asked."""
         self._replays = False
@@ -70,13 +78,17 @@ class RayEngine:
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`. Requests under way finish on the route they began on, if that takes no longer than a
         minute."""
+        await self.apply_guarded(desired, _unguarded)
+
+    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+        """As `Guarded.apply_guarded`; the guard is asked before every deployment and every switch of routers."""
         async with self._applying:
             check_state(desired)
             if desired.mode is Mode.REPLAY:
                 await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
             cluster = await self._connected()
             await asyncio.to_thread(cluster.start)
-            await self._change(desired, cluster)
+            await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`."""
@@ -88,7 +100,7 @@ class RayEngine:
             raise ServingError(f"found no route for query {request.query!r}; queries with a route: {known}")
         value = None if self._replays else packed(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
-        answer: PackedResponse = await self._call(site, "submit", *arguments, patience_s=LONGEST_S + _ANSWER_S)
+        answer: PackedResponse = await self._calls.call(site, "submit", *arguments, patience_s=LONGEST_S + ANSWER_S)
         return unpack(answer)
 
     async def status(self) -> EngineStatus:
@@ -97,7 +109,7 @@ class RayEngine:
         cluster = await self._connected()
 
         async def observe(site: str) -> SiteObservation | None:
-            return (await self._observe([site])).get(site)
+            return (await self._calls.observe([site])).get(site)
 
         view, seen = await glance(lambda: _view(cluster), observe, _GLANCE_S)
         apps, told = view.apps, view.told
@@ -142,7 +154,7 @@ class RayEngine:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
         sites = (await _view(cluster)).sites
-        calls = (self._call(site, "audits", patience_s=_GLANCE_S) for site in sites)
+        calls = (self._calls.call(site, "audits", patience_s=_GLANCE_S) for site in sites)
         found = await asyncio.gather(*calls, return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
@@ -151,7 +163,7 @@ class RayEngine:
 
     async def disconnect(self) -> None:
         """Leave everything running."""
-        self._routers.clear()
+        self._calls.keep(())
 
     async def close(self) -> None:
         """As `Engine.close`; the cluster, and what others serve there, stay."""
@@ -165,9 +177,9 @@ class RayEngine:
             if not apps:
                 return
             # Requests under way fail now, not when their deployments are gone.
-            await self._abandon(view.sites, list(apps), "the engine was closed", cluster)
+            await self._calls.abandon(view.sites, list(apps), "the engine was closed", cluster)
             self._sources.clear()
-            self._routers.clear()
+            self._calls.keep(())
             hasty = [ended_at_once(found.config) for found in apps.values()]
             await asyncio.to_thread(cluster.deploy, {"applications": hasty})
             with suppress(ServingError):
@@ -186,14 +198,14 @@ class RayEngine:
             self._cluster = await asyncio.to_thread(Cluster, self._settings)
         return self._cluster
 
-    async def _change(self, desired: DesiredState, cluster: Cluster) -> None:
+    async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         view = await _view(cluster)
         before, pools, lost = view.apps, view.pools, view.lost
         applications = applications_of(desired, self._settings)
         configs = site_configs(desired, applications)
         self._check_pools(desired, pools)
         if lost:  # what waits there waits in vain, however long all else may take
-            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
         labelled = frozenset(name for name, found in pools.items() if found.labelled)
         schema = serve_schema(
             applications,
@@ -208,20 +220,23 @@ class RayEngine:
         larger = grown(before, final)
         try:
             if larger is not None:
-                await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
+                await _deploy({**schema, "applications": larger}, cluster, guard)
                 await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
-            await self._switch(before, configs, lost)
+            await self._switch(before, configs, lost, guard)
+        except LeaseLostError:  # what runs is up to somebody else now
+            raise
         except BaseException:  # also being cancelled: what ran before stays as it was
-            await self._restore(before, schema, cluster)
+            with suppress(LeaseLostError):
+                await self._restore(before, schema, cluster, guard)
             raise
         try:
-            await self._drain(before, final, lost)
+            await self._drain(before, final, lost, guard)
         finally:
-            await asyncio.to_thread(cluster.deploy, {**schema, "applications": final})
+            await _deploy({**schema, "applications": final}, cluster, guard)
+        await guard()
         # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
-        await self._tell(configs.values())
-        for site in [site for site in self._routers if site not in configs]:
-            del self._routers[site]
+        await self._calls.tell(configs.values())
+        self._calls.keep(configs)
 
     async def _running(self, names: Set[str], cluster: Cluster, patience_s: float) -> None:
         """Wait until applications run with all their replicas.
@@ -247,14 +262,15 @@ class RayEngine:
                 raise ServingError(f"not running after {patience_s:.0f} s: {'; '.join(reasons)}")
             await asyncio.sleep(_POLL_S)
 
-    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster) -> None:
+    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster, guard: Guard) -> None:
         """Bring back what ran before a change, as far as it can be."""
         view = await _view(cluster)
         apps = [found.config for found in before.values()]
         configs = router_configs(apps)
-        await self._tell(config for config in configs if config.site in view.sites)
+        await guard()
+        await self._calls.tell(config for config in configs if config.site in view.sites)
         self._learn(configs)
-        await asyncio.to_thread(cluster.deploy, {**schema, "applications": apps})
+        await _deploy({**schema, "applications": apps}, cluster, guard)
         with suppress(ServingError):
             await self._running(before.keys() - without_nodes(apps, view.pools), cluster, _RESTORE_S)
 
@@ -271,7 +287,11 @@ class RayEngine:
             )
 
     async def _switch(
-        self, before: Mapping[str, AppSnapshot], configs: Mapping[str, SiteConfig], lost: frozenset[str]
+        self,
+        before: Mapping[str, AppSnapshot],
+        configs: Mapping[str, SiteConfig],
+        lost: frozenset[str],
+        guard: Guard,
     ) -> None:
         """First all routers learn of deployments to come, then requests enter on the new routes.
 
@@ -284,17 +304,21 @@ class RayEngine:
         }
         entering = [_with_routes(config, old[site]) for site, config in both.items() if site in old]
         for step in (entering, list(both.values())):
-            calls = (self._call(config.site, "switch", config) for config in step)
+            await guard()
+            calls = (self._calls.call(config.site, "switch", config) for config in step)
             failures = [e for e in await asyncio.gather(*calls, return_exceptions=True) if isinstance(e, BaseException)]
             if failures:  # none is still under way that could come after what is told next
                 raise failures[0]
+        await guard()
         for site, config in old.items():
             if site not in configs and router_name(site) not in lost:
                 with suppress(ServingError):  # it may be what is left because it is gone
-                    await self._call(site, "switch", _with_routes(config, None))
+                    await self._calls.call(site, "switch", _with_routes(config, None))
         self._learn(configs.values())
 
-    async def _drain(self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str]) -> None:
+    async def _drain(
+        self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str], guard: Guard
+    ) -> None:
         """Wait for the requests that may need what is no longer wanted; in the end they fail, as those that need what
         was lost do at once."""
         leaving = before.keys() - {app["name"] for app in final}
@@ -308,31 +332,22 @@ class RayEngine:
                 if await self._through(leaving, lost, cluster):
                     return
             await asyncio.sleep(_POLL_S)
-        await self._abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+        await guard()
+        await self._calls.abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
 
     async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
         """Whether no request under way needs what is leaving, as all routers say that are not lost."""
         view = await _view(cluster)
         lost |= view.lost
         if lost:
-            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
-        seen = await self._observe(view.sites)
+            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+        seen = await self._calls.observe(view.sites)
         silent = {config.site for config in view.told if router_name(config.site) not in lost} - seen.keys()
         return not silent and not any(name in leaving for found in seen.values() for name in found.under_way)
 
-    async def _abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
-        """Fail requests that need some applications, wherever they entered."""
-        calls = (self._call(site, "abandon", applications, why, cluster=cluster) for site in sites)
-        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
-
-    async def _tell(self, configs: Iterable[SiteConfig]) -> None:
-        """Have routers go by these; who cannot be reached gets the same from Ray Serve when it can be."""
-        calls = (self._call(config.site, "switch", config) for config in configs)
-        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
-
     async def _learn_routes(self) -> None:
         cluster = await self._connected()
-        seen = await self._observe((await _view(cluster)).sites)
+        seen = await self._calls.observe((await _view(cluster)).sites)
         self._learn(found.config for found in seen.values() if found.config is not None)
 
     def _learn(self, configs: Iterable[SiteConfig]) -> None:
@@ -340,43 +355,6 @@ class RayEngine:
         for config in configs:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
-
-    async def _observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
-        """Of those that answer."""
-        calls = (self._call(site, "observe") for site in sites)
-        seen = await asyncio.gather(*calls, return_exceptions=True)
-        found = {}
-        for site, one in zip(sites, seen, strict=True):
-            if isinstance(one, SiteObservation):
-                found[site] = one
-            elif not isinstance(one, ServingError):
-                raise one
-        return found
-
-    async def _call(
-        self, site: str, method: str, *arguments: Any, patience_s: float = _ANSWER_S, cluster: Cluster | None = None
-    ) -> Any:
-        from ray.exceptions import RayTaskError
-
-        cluster = cluster or await self._connected()
-        if site not in self._routers:
-            self._routers[site] = await asyncio.to_thread(cluster.router, router_name(site))
-        try:
-            response = getattr(self._routers[site], method).remote(*arguments)
-            return await asyncio.wait_for(_of(response), patience_s)
-        except RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, ServingError):
-                raise ServingError(str(cause)) from None
-            raise ServingError(f"the router of site {site} failed: {error}") from error
-        except TimeoutError:
-            raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
-        except ServingError:
-            raise
-        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
-            raise ServingError(
-                f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
-            ) from error
 
     async def _learn_startups(self, applications: Sequence[str], cluster: Cluster) -> None:
         """Ask replicas that were not asked yet or had no time; a busy one is asked again later."""
@@ -391,16 +369,9 @@ class RayEngine:
             self._asked_s[name] = now_s
             with suppress(Exception):  # it is busy, or gone
                 handle = await asyncio.to_thread(cluster.replicas, name)
-                self._startups_s[name] = await asyncio.wait_for(_of(handle.startup_s.remote()), 1.0)
+                self._startups_s[name] = await asyncio.wait_for(of_response(handle.startup_s.remote()), 1.0)
 
         await asyncio.gather(*(ask(name) for name in asked))
-
-
-def _only_unreachable(ends: Iterable[Any]) -> None:
-    """Raise what calls of routers ended with, unless it is that they cannot be reached."""
-    for end in ends:
-        if isinstance(end, BaseException) and not isinstance(end, ServingError):
-            raise end
 
 
 async def _view(cluster: Cluster) -> ClusterView:
@@ -408,9 +379,14 @@ async def _view(cluster: Cluster) -> ClusterView:
     return ClusterView(*await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools)))
 
 
-async def _of(response: Any) -> Any:
-    """What a call of Ray Serve gives, as a coroutine."""
-    return await response
+async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
+    """Have these applications run, unless nothing may be changed any more."""
+    await guard()
+    await asyncio.to_thread(cluster.deploy, schema)
+
+
+async def _unguarded() -> None:
+    """Everything may be changed."""
 
 
 def _with_routes(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
