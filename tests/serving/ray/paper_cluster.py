@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from circinus.serving.engine import ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.names import ROUTER
-from circinus.serving.ray.wire import SiteConfig, SiteObservation, config_from_python
+from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation, config_from_python
 
 
 @dataclass
@@ -22,6 +24,12 @@ class PaperCluster:
     apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     told: dict[str, SiteConfig] = field(default_factory=dict)
     """Router -> what it goes by."""
+    silent: set[str] = field(default_factory=set)
+    """Routers that do not answer."""
+    batches: int = 0
+    """That every deployment served."""
+    waiting: int = 0
+    """In every queue."""
 
     def start(self) -> None:
         pass
@@ -62,7 +70,15 @@ class PaperRouter:
         self.cluster.steps.append("abandon")
 
     async def _observe(self) -> SiteObservation:
-        return SiteObservation(self.cluster.told.get(self.application), (), {}, ())
+        if self.application in self.cluster.silent:
+            await asyncio.sleep(1e6)
+        config = self.cluster.told[self.application]
+        recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
+        found = tuple(
+            ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            for wanted in config.deployments
+        )
+        return SiteObservation(config, found, {}, ())
 
 
 @dataclass

@@ -35,6 +35,7 @@ from circinus.serving.ray.changes import (
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.glances import ClusterView, glance
+from circinus.serving.ray.last_seen import LastSeen
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls, of_response
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
@@ -70,6 +71,7 @@ class RayEngine:
         self._sources: dict[str, str] = {}
         """Query -> site, as far as it was asked."""
         self._replays = False
+        self._last_seen = LastSeen()
         self._startups_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
         """Application -> when it was last asked for its start-up."""
@@ -104,8 +106,8 @@ class RayEngine:
         return unpack(answer)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told: it gets
-        that from Ray Serve when it is back."""
+        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told, as it
+        gets that from Ray Serve when it is back, with what it said last."""
         cluster = await self._connected()
 
         async def observe(site: str) -> SiteObservation | None:
@@ -114,7 +116,7 @@ class RayEngine:
         view, seen = await glance(lambda: _view(cluster), observe, _GLANCE_S)
         apps, told = view.apps, view.told
         configs = [seen[c.site].config or c if c.site in seen else c for c in told]
-        known = {found.application: found for observation in seen.values() for found in observation.applications}
+        known = self._last_seen.after(configs, seen, view.sites)
         listed = [wanted for config in configs for wanted in config.deployments]
         started = [wanted.application for wanted in listed if wanted.application in apps]
         await self._learn_startups([name for name in started if apps[name].ready], cluster)
