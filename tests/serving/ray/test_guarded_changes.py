@@ -16,6 +16,7 @@ from circinus.serving.engine import DesiredState, Guard
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.engine import RayEngine
+from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")
 
@@ -119,3 +120,24 @@ def test_a_change_that_fails_is_not_undone_after_the_lease_was_lost() -> None:
         assert cluster.steps == ["guard", "deploy", "guard"]
 
     asyncio.run(run())
+
+
+def test_a_change_that_is_given_up_does_not_wait_for_what_it_brings_back() -> None:
+    """With one of two nodes lost, that would not be whole for long, and other plans wait for their turn."""
+
+    async def run() -> tuple[float, list[str]]:
+        cluster, loop = PaperCluster(), asyncio.get_running_loop()
+        await _engine(cluster).apply(BEFORE)
+        cluster.steps.clear()
+        cluster.status = "DEPLOYING"
+        changing = asyncio.create_task(_engine(cluster).apply(AFTER))
+        await asyncio.sleep(1.0)
+        begin_s = loop.time()
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        return loop.time() - begin_s, cluster.steps
+
+    took_s, steps = in_virtual_time(run())
+    assert took_s < 0.1
+    assert steps == ["deploy", "switch", "deploy"]

@@ -23,6 +23,7 @@ from circinus.serving.engine import (
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.packed_response import PackedResponse, unpack
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.ray.asking import CHANGE_S, START_S, ask
 from circinus.serving.ray.changes import (
     App,
     ended_at_once,
@@ -89,7 +90,7 @@ class RayEngine:
             if desired.mode is Mode.REPLAY:
                 await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
             cluster = await self._connected()
-            await asyncio.to_thread(cluster.start)
+            await ask(cluster.start, patience_s=START_S)
             await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
@@ -183,12 +184,12 @@ class RayEngine:
             self._sources.clear()
             self._calls.keep(())
             hasty = [ended_at_once(found.config) for found in apps.values()]
-            await asyncio.to_thread(cluster.deploy, {"applications": hasty})
+            await ask(cluster.deploy, {"applications": hasty}, patience_s=CHANGE_S)
             with suppress(ServingError):
                 await self._running(apps.keys() - view.lost, cluster, _RESTORE_S)
-            await asyncio.to_thread(cluster.deploy, {"applications": []})
+            await ask(cluster.deploy, {"applications": []}, patience_s=CHANGE_S)
             deadline_s = asyncio.get_running_loop().time() + _END_S
-            while await asyncio.to_thread(cluster.remains):
+            while await ask(cluster.remains):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
                 await asyncio.sleep(_POLL_S)
@@ -197,7 +198,7 @@ class RayEngine:
         if self._closed:
             raise ServingError("the engine was closed; start another")
         if self._cluster is None:
-            self._cluster = await asyncio.to_thread(Cluster, self._settings)
+            self._cluster = await ask(Cluster, self._settings, patience_s=CHANGE_S)
         return self._cluster
 
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
@@ -227,9 +228,11 @@ class RayEngine:
             await self._switch(before, configs, lost, guard)
         except LeaseLostError:  # what runs is up to somebody else now
             raise
-        except BaseException:  # also being cancelled: what ran before stays as it was
+        except BaseException as error:  # also being cancelled: what ran before stays as it was
             with suppress(LeaseLostError):
                 await self._restore(before, schema, cluster, guard)
+                if isinstance(error, Exception):  # who gives a change up has other plans already
+                    await self._running_again(before, cluster)
             raise
         try:
             await self._drain(before, final, lost, guard)
@@ -249,7 +252,13 @@ class RayEngine:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + patience_s
         while True:
-            view = await _view(cluster)
+            try:
+                view = await _view(cluster)
+            except ServingError:  # Serve may be busy, or on its way to another node
+                if loop.time() > deadline_s:
+                    raise
+                await asyncio.sleep(_POLL_S)
+                continue
             apps = view.apps
             waiting = [name for name in names if name not in apps or apps[name].status != "RUNNING"]
             for name in waiting:
@@ -273,8 +282,12 @@ class RayEngine:
         await self._calls.tell(config for config in configs if config.site in view.sites)
         self._learn(configs)
         await _deploy({**schema, "applications": apps}, cluster, guard)
+
+    async def _running_again(self, before: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
+        """Wait until what was brought back runs, but not for ever."""
         with suppress(ServingError):
-            await self._running(before.keys() - without_nodes(apps, view.pools), cluster, _RESTORE_S)
+            lost = without_nodes([found.config for found in before.values()], (await _view(cluster)).pools)
+            await self._running(before.keys() - lost, cluster, _RESTORE_S)
 
     @staticmethod
     def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
@@ -367,24 +380,24 @@ class RayEngine:
             if name not in self._startups_s and now_s - self._asked_s.get(name, -_ASK_AGAIN_S) >= _ASK_AGAIN_S
         ]
 
-        async def ask(name: str) -> None:
+        async def learn(name: str) -> None:
             self._asked_s[name] = now_s
             with suppress(Exception):  # it is busy, or gone
-                handle = await asyncio.to_thread(cluster.replicas, name)
+                handle = await ask(cluster.replicas, name)
                 self._startups_s[name] = await asyncio.wait_for(of_response(handle.startup_s.remote()), 1.0)
 
-        await asyncio.gather(*(ask(name) for name in asked))
+        await asyncio.gather(*(learn(name) for name in asked))
 
 
 async def _view(cluster: Cluster) -> ClusterView:
     """As it is now."""
-    return ClusterView(*await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools)))
+    return ClusterView(*await asyncio.gather(ask(cluster.snapshot), ask(cluster.pools)))
 
 
 async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
     """Have these applications run, unless nothing may be changed any more."""
     await guard()
-    await asyncio.to_thread(cluster.deploy, schema)
+    await ask(cluster.deploy, schema, patience_s=CHANGE_S)
 
 
 async def _unguarded() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.ray.asking import ask
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.wire import SiteConfig, SiteObservation
@@ -51,7 +52,7 @@ class RouterCalls:
 
         cluster = cluster or await self._connected()
         if site not in self._routers:
-            self._routers[site] = await asyncio.to_thread(cluster.router, router_name(site))
+            self._routers[site] = await ask(cluster.router, router_name(site))
         try:
             response = getattr(self._routers[site], method).remote(*arguments)
             return await asyncio.wait_for(of_response(response), patience_s)
