@@ -36,7 +36,7 @@ from circinus.serving.ray.changes import (
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.glances import ClusterView, glance
-from circinus.serving.ray.last_seen import LastSeen
+from circinus.serving.ray.last_seen import LastSeen, queries_of
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls, of_response
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
@@ -149,7 +149,7 @@ class RayEngine:
             deployments=tuple(deployments),
             routes=tuple(route.query for config in configs for route in config.routes),
             state=states.pop() if len(states) == 1 else "",
-            queries=tuple(query for observation in seen.values() for query in observation.queries),
+            queries=queries_of(seen.values()),
             nodes={name: found.count for name, found in view.pools.items()},
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from circinus.serving.engine import QueryStatus
 from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation
 
 
@@ -38,3 +39,19 @@ class LastSeen:
                     found[wanted.application] = its if config.site in sites else replace(its, queue_length=0)
         self._known = found
         return found
+
+
+def queries_of(seen: Collection[SiteObservation]) -> tuple[QueryStatus, ...]:
+    """What became of the requests of every query, each once.
+
+    Routers do not forget what they counted: of a query whose source is another site now, only its router is heard.
+    """
+    entering = [{route.query for route in found.config.routes} if found.config else set() for found in seen]
+    anywhere = set().union(*entering)
+    told = {
+        found.query: found
+        for observation, here in zip(seen, entering, strict=True)
+        for found in observation.queries
+        if found.query in here or found.query not in anywhere
+    }
+    return tuple(told.values())
