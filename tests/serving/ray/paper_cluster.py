@@ -19,6 +19,10 @@ class PaperCluster:
 
     status: str = "RUNNING"
     """Of all applications."""
+    ailing: dict[str, str] = field(default_factory=dict)
+    """Application -> its status, where that is another one."""
+    ready: int = 1
+    """Replicas of every application."""
     steps: list[str] = field(default_factory=list)
     """What was asked and told, in its order."""
     apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -38,7 +42,10 @@ class PaperCluster:
         return {name: PoolNodes(1, labelled=False) for name in ("near", "far")}
 
     def snapshot(self) -> dict[str, AppSnapshot]:
-        return {name: AppSnapshot(self.status, "", app, 1, 0) for name, app in self.apps.items()}
+        return {
+            name: AppSnapshot(self.ailing.get(name, self.status), "", app, self.ready, 0, self.ready > 0)
+            for name, app in self.apps.items()
+        }
 
     def deploy(self, schema: Mapping[str, Any]) -> None:
         self.steps.append("deploy")

@@ -53,6 +53,12 @@ class AppSnapshot:
     reachable: bool = True
     """Whether any replica can be called: it serves, or is told something else just now."""
 
+    @property
+    def usable(self) -> bool:
+        """Whether as many replicas as it was deployed with serve, or did, and Ray Serve replaces some by itself."""
+        wanted = sum(deployment.get("num_replicas", 1) for deployment in self.config["deployments"])
+        return self.status == "UNHEALTHY" or max(self.ready, int(self.reachable)) >= wanted
+
 
 class Cluster:
     """A connection to Ray Serve on a cluster. All calls block, and raise a ServingError where Ray Serve is silent."""

@@ -30,6 +30,7 @@ from circinus.serving.ray.changes import (
     grown,
     kept_as_they_are,
     router_configs,
+    untouched,
     with_deployments_of,
     without_deployments,
     without_nodes,
@@ -224,7 +225,8 @@ class RayEngine:
         try:
             if larger is not None:
                 await _deploy({**schema, "applications": larger}, cluster, guard)
-                await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
+            wanted = frozenset(app["name"] for app in final)
+            await self._running(wanted, cluster, _START_S, untouched(before, larger))
             await self._switch(before, configs, lost, guard)
         except LeaseLostError:  # what runs is up to somebody else now
             raise
@@ -243,8 +245,16 @@ class RayEngine:
         await self._calls.tell(configs.values())
         self._calls.keep(configs)
 
-    async def _running(self, names: Set[str], cluster: Cluster, patience_s: float) -> None:
+    async def _running(
+        self, names: Set[str], cluster: Cluster, patience_s: float, untouched: Set[str] = frozenset()
+    ) -> None:
         """Wait until applications run with all their replicas.
+
+        Args:
+            names: of them.
+            cluster: where.
+            patience_s: how long at most.
+            untouched: those that were told nothing new. If one of them is not healthy, Ray Serve is mending it already.
 
         Raises:
             ServingError: one does not start, in the words of its replicas, or its pool has no node any more.
@@ -260,7 +270,8 @@ class RayEngine:
                 await asyncio.sleep(_POLL_S)
                 continue
             apps = view.apps
-            waiting = [name for name in names if name not in apps or apps[name].status != "RUNNING"]
+            settled = {name for name in untouched if name in apps and apps[name].usable}
+            waiting = [name for name in names - settled if name not in apps or apps[name].status != "RUNNING"]
             for name in waiting:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise ServingError(f"application {name} does not start: {apps[name].message}")
