@@ -17,7 +17,7 @@ from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
 from circinus.errors import ServingError
 from circinus.matching import plan_all
-from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
 from circinus.serving.state_file import desired_fingerprint
@@ -351,6 +351,35 @@ def test_standby_takes_no_more_than_there_is() -> None:
         checked += bool(ready.extra)
     assert checked > 5
     assert lacking > 0
+
+
+class SteppingEngine(NumbersEngine):
+    """Changes in steps, and may be held between the first and the second."""
+
+    goes_on = asyncio.Event()
+
+    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+        await guard()
+        await self.goes_on.wait()
+        await guard()
+        await self.apply(desired)
+
+
+def test_whoever_loses_the_lease_in_the_middle_of_a_change_does_not_go_on(world: World) -> None:
+    lease, engine = ForgottenLease(), SteppingEngine()
+    world.engine = engine
+    controller = world.controller(engine_lease=lease)
+    controller.begin()
+
+    async def run() -> None:
+        await controller.tick()
+        lease.other = "one elsewhere"
+        engine.goes_on.set()
+        await controller.tick()
+
+    with pytest.raises(LeaseLostError, match="one elsewhere"):
+        asyncio.run(run())
+    assert engine.applied == []
 
 
 class ForgottenLease:

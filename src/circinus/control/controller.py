@@ -29,7 +29,7 @@ from circinus.control.replanning.replanning import NewPlans, NoPlans, Replanning
 from circinus.control.replanning.trial import Trial, TrialSettings
 from circinus.errors import ServingError
 from circinus.matching import Changes
-from circinus.serving import DesiredState, Engine, EngineStatus
+from circinus.serving import DesiredState, Engine, EngineStatus, Guarded
 from circinus.serving.lease import Lease, LeaseLostError
 from circinus.serving.state_file import state_from_json, state_to_json
 
@@ -370,10 +370,16 @@ class Controller:
         self._applying.begin(following, now_s)
 
     async def _apply(self, desired: DesiredState) -> None:
-        # Whoever was asleep for long must not overwrite what another one did meanwhile.
+        await self._still_here()
+        if isinstance(self._engine, Guarded):
+            await self._engine.apply_guarded(desired, self._still_here)
+        else:
+            await self._engine.apply(desired)
+
+    async def _still_here(self) -> None:
+        """Whoever was asleep for long must not overwrite what another one did meanwhile."""
         self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
         await self._renew_engine_lease()
-        await self._engine.apply(desired)
 
     async def _collect(self) -> bool:
         """What became of what was being applied; whether that is known."""

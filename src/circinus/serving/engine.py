@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -247,6 +247,33 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End everything that was started, and wait until it has ended."""
+        ...
+
+
+Guard = Callable[[], Awaitable[None]]
+"""Raises a ServingError where nothing may be changed any more; a LeaseLostError where somebody else may by now."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """An engine whose changes are many steps that the process takes that asks for them.
+
+    If that was asleep for long in the middle of a change, somebody else may have taken over. A local engine carries out
+    changes itself, one after the other in the order in which they come, and so needs to be asked in time only once.
+    """
+
+    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+        """As `Engine.apply`.
+
+        Args:
+            desired: to bring about.
+            guard: asked right before every step that changes something, also to undo what was begun. Once it raises,
+                nothing is changed any more, not even back.
+
+        Raises:
+            LeaseLostError: the guard said so; what is in force is up to somebody else.
+            ServingError: as of `Engine.apply`; where that is what the guard said, part of the change may be in force.
+        """
         ...
 
 

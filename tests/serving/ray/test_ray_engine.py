@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,6 +33,7 @@ from circinus.serving import Mode, Request
 from circinus.serving.conformance import EngineConformance
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
+from circinus.serving.ray import cluster as cluster_module
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
@@ -203,6 +205,35 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
             await nodes.engine.close()
 
     asyncio.run(asyncio.wait_for(run(), 280.0))
+
+
+@pytest.mark.skipif(not os.environ.get("CIRCINUS_TEST_RAY"), reason="waits for what does not answer: make test-ray")
+def test_a_controller_of_ray_serve_that_is_silent_holds_nobody_up_for_long(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(cluster_module, "_ANSWER_S", 1.0)
+
+    async def run() -> None:
+        engine = nodes.engine
+        try:
+            await engine.apply(chain("q", Step("first", "add")))
+            controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", "serve")
+            process = await controller.get_pid.remote()
+            os.kill(process, signal.SIGSTOP)
+            try:
+                for _ in range(10):
+                    with pytest.raises(ServingError, match="does not answer within 1 s"):
+                        await engine.status()
+                assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
+            finally:
+                os.kill(process, signal.SIGCONT)
+            assert (await engine.status()).healthy
+        finally:
+            await nodes.engine.close()
+
+    asyncio.run(asyncio.wait_for(run(), 200.0))
 
 
 @pytest.mark.skipif(not os.environ.get("CIRCINUS_TEST_RAY"), reason="takes more than half a minute: make test-ray")

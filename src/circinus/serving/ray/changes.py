@@ -73,6 +73,18 @@ def grown(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] 
     return list(together.values()) if grows else None
 
 
+def untouched(before: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -> frozenset[str]:
+    """Applications that `grown` leaves as they are.
+
+    Args:
+        before: what ran.
+        larger: what `grown` gave.
+    """
+    if larger is None:
+        return frozenset(before)
+    return frozenset(app["name"] for app in larger if app["name"] in before and before[app["name"]].config == app)
+
+
 def ended_at_once(app: App) -> App:
     """The same, not waiting for batches under way when it is taken away; a change in place."""
     return {**app, "deployments": [{**one, "graceful_shutdown_timeout_s": 0.5} for one in app["deployments"]]}

@@ -1,12 +1,13 @@
 """Ray Serve as this project uses it: everything that Ray does not promise to keep is called here and nowhere else.
 
 Ray Serve's declarative path is public as `serve deploy` and over HTTP, which need Ray's dashboard; the same call of its
-Python client does not.
+Python client does not. Nor does that say how long it waits for Ray Serve's controller, so that is asked itself.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from circinus.serving.ray.names import REPLICA, ROUTER
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
 NAMESPACE = "circinus"
+_ANSWER_S = 10.0
+"""How long Ray Serve's controller may take to say something."""
+_ACCEPT_S = 30.0
+"""How long it may take to accept what shall run."""
 _SERVING = frozenset({"RUNNING", "UPDATING", "RECOVERING", "PENDING_MIGRATION"})
 """States in which a replica answers: also while Serve's controller was started anew, or its node is about to go."""
 
@@ -48,9 +53,15 @@ class AppSnapshot:
     reachable: bool = True
     """Whether any replica can be called: it serves, or is told something else just now."""
 
+    @property
+    def usable(self) -> bool:
+        """Whether as many replicas as it was deployed with serve, or did, and Ray Serve replaces some by itself."""
+        wanted = sum(deployment.get("num_replicas", 1) for deployment in self.config["deployments"])
+        return self.status == "UNHEALTHY" or max(self.ready, int(self.reachable)) >= wanted
+
 
 class Cluster:
-    """A connection to Ray Serve on a cluster. All calls block."""
+    """A connection to Ray Serve on a cluster. All calls block, and raise a ServingError where Ray Serve is silent."""
 
     def __init__(self, settings: RaySettings) -> None:
         """Connect to the cluster.
@@ -77,6 +88,7 @@ class Cluster:
         except (ConnectionError, ValueError) as error:
             raise ServingError(f"found no Ray cluster at address {settings.address}: {error}") from error
         self._settings = settings
+        self._deploying = threading.Lock()
 
     def start(self) -> None:
         """Start Ray Serve where it does not run."""
@@ -110,7 +122,7 @@ class Cluster:
             return {}
         return {
             name: _snapshot(found)
-            for name, found in client.get_serve_details()["applications"].items()
+            for name, found in _applications(client).items()
             if _is_ours(found.get("deployed_app_config")) and _text(found["status"]) != "DELETING"
         }
 
@@ -119,7 +131,7 @@ class Cluster:
         client = self._client()
         if client is None:
             return False
-        known = client.get_serve_details()["applications"]
+        known = _applications(client)
         # What was just told to go is no application any more, and lives on until Ray Serve comes to it.
         return _living_replicas() or any(
             _is_ours(found.get("deployed_app_config"))
@@ -131,20 +143,23 @@ class Cluster:
         """Have exactly the applications of a document run beside those of others; returns at once.
 
         Raises:
-            ServingError: Ray Serve does not run, or does not accept it.
+            ServingError: Ray Serve does not run, does not answer, or does not accept it.
         """
         from ray.serve.schema import ServeDeploySchema
 
         client = self._client()
         if client is None:
             raise ServingError("Ray Serve does not run on the cluster any more; apply again")
-        known = client.get_serve_details()["applications"].values()
-        configs = [found.get("deployed_app_config") for found in known]
-        others = [config for config in configs if config and not _is_ours(config)]
-        try:
-            client.deploy_apps(ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *others]}))
-        except Exception as error:  # whatever Ray wraps the reason in
-            raise ServingError(f"Ray Serve refuses the deployments: {error}") from error
+        with self._deploying:  # who undoes a deployment that is still under way comes after it
+            configs = [found.get("deployed_app_config") for found in _applications(client).values()]
+            others = [config for config in configs if config and not _is_ours(config)]
+            try:
+                told = ServeDeploySchema(**{**schema, "applications": [*schema["applications"], *others]})
+                _answer(client._controller.apply_config.remote(told), _ACCEPT_S)
+            except ServingError:
+                raise
+            except Exception as error:  # whatever Ray wraps the reason in
+                raise ServingError(f"Ray Serve refuses the deployments: {error}") from error
 
     def router(self, application: str) -> Any:
         """Handle to a site's router."""
@@ -154,20 +169,40 @@ class Cluster:
         """Handle to an operator's replicas."""
         return self._handle(REPLICA, application)
 
-    @staticmethod
-    def _handle(deployment: str, application: str) -> Any:
-        from ray import serve
-
+    def _handle(self, deployment: str, application: str) -> Any:
+        client = self._client()
         try:
-            return serve.get_deployment_handle(deployment, app_name=application)
-        except Exception as error:  # of several kinds, where it does not run
-            raise ServingError(f"application {application} does not run: {error}") from error
+            known = [] if client is None else _answer(client._controller.list_deployment_ids.remote(), _ANSWER_S)
+            if any((one.name, one.app_name) == (deployment, application) for one in known):
+                return client.get_handle(deployment, application, check_exists=False)
+        except ServingError:
+            raise
+        except Exception as error:  # of several kinds
+            raise ServingError(f"application {application} cannot be reached: {error}") from error
+        raise ServingError(f"application {application} does not run")
 
     @staticmethod
     def _client() -> Any:
         from ray.serve.context import _get_global_client
 
         return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _applications(client: Any) -> Mapping[str, Any]:
+    """Name -> all that Ray Serve says of it."""
+    found: Mapping[str, Any] = _answer(client._controller.get_serve_instance_details.remote(), _ANSWER_S)
+    return found["applications"]  # type: ignore[no-any-return]
+
+
+def _answer(asked: Any, patience_s: float) -> Any:
+    """What Ray Serve's controller says."""
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    try:
+        return ray.get(asked, timeout=patience_s)
+    except GetTimeoutError:
+        raise ServingError(f"Ray Serve does not answer within {patience_s:g} s") from None
 
 
 def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:

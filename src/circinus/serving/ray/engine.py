@@ -6,27 +6,40 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from circinus.errors import ServingError
 from circinus.profiling.wire import packed
 from circinus.serving.audit_samples import together
-from circinus.serving.engine import Audits, DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
+from circinus.serving.engine import (
+    Audits,
+    DeploymentStatus,
+    DesiredState,
+    EngineStatus,
+    Guard,
+    Mode,
+    Request,
+    Response,
+)
+from circinus.serving.lease import LeaseLostError
 from circinus.serving.packed_response import PackedResponse, unpack
 from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.ray.asking import CHANGE_S, START_S, ask
 from circinus.serving.ray.changes import (
     App,
     ended_at_once,
     grown,
     kept_as_they_are,
     router_configs,
+    untouched,
     with_deployments_of,
     without_deployments,
     without_nodes,
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.glances import ClusterView, glance
+from circinus.serving.ray.last_seen import LastSeen, queries_of
 from circinus.serving.ray.names import router_name
+from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls, of_response
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
 from circinus.serving.ray.switchboard import LONGEST_S
 from circinus.serving.ray.wire import SiteConfig, SiteObservation
@@ -39,8 +52,6 @@ _RESTORE_S = 30.0
 _DRAIN_S = 60.0
 """How long requests under way may keep a deployment that is no longer wanted; then they fail."""
 _END_S = 90.0
-_ANSWER_S = 5.0
-"""A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
 _GLANCE_S = 2.0
 """How long a look waits for a router."""
 _POLL_S = 0.1
@@ -58,10 +69,11 @@ class RayEngine:
         self._settings = settings or RaySettings()
         self._cluster: Cluster | None = None
         self._applying = asyncio.Lock()
-        self._routers: dict[str, Any] = {}
+        self._calls = RouterCalls(self._connected)
         self._sources: dict[str, str] = {}
         """Query -> site, as far as it was asked."""
         self._replays = False
+        self._last_seen = LastSeen()
         self._startups_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
         """Application -> when it was last asked for its start-up."""
@@ -70,13 +82,17 @@ class RayEngine:
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`. Requests under way finish on the route they began on, if that takes no longer than a
         minute."""
+        await self.apply_guarded(desired, _unguarded)
+
+    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+        """As `Guarded.apply_guarded`; the guard is asked before every deployment and every switch of routers."""
         async with self._applying:
             check_state(desired)
             if desired.mode is Mode.REPLAY:
                 await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
             cluster = await self._connected()
-            await asyncio.to_thread(cluster.start)
-            await self._change(desired, cluster)
+            await ask(cluster.start, patience_s=START_S)
+            await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`."""
@@ -88,21 +104,21 @@ class RayEngine:
             raise ServingError(f"found no route for query {request.query!r}; queries with a route: {known}")
         value = None if self._replays else packed(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
-        answer: PackedResponse = await self._call(site, "submit", *arguments, patience_s=LONGEST_S + _ANSWER_S)
+        answer: PackedResponse = await self._calls.call(site, "submit", *arguments, patience_s=LONGEST_S + ANSWER_S)
         return unpack(answer)
 
     async def status(self) -> EngineStatus:
-        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told: it gets
-        that from Ray Serve when it is back."""
+        """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told, as it
+        gets that from Ray Serve when it is back, with what it said last."""
         cluster = await self._connected()
 
         async def observe(site: str) -> SiteObservation | None:
-            return (await self._observe([site])).get(site)
+            return (await self._calls.observe([site])).get(site)
 
         view, seen = await glance(lambda: _view(cluster), observe, _GLANCE_S)
         apps, told = view.apps, view.told
         configs = [seen[c.site].config or c if c.site in seen else c for c in told]
-        known = {found.application: found for observation in seen.values() for found in observation.applications}
+        known = self._last_seen.after(configs, seen, view.sites)
         listed = [wanted for config in configs for wanted in config.deployments]
         started = [wanted.application for wanted in listed if wanted.application in apps]
         await self._learn_startups([name for name in started if apps[name].ready], cluster)
@@ -134,7 +150,7 @@ class RayEngine:
             deployments=tuple(deployments),
             routes=tuple(route.query for config in configs for route in config.routes),
             state=states.pop() if len(states) == 1 else "",
-            queries=tuple(query for observation in seen.values() for query in observation.queries),
+            queries=queries_of(seen.values()),
             nodes={name: found.count for name, found in view.pools.items()},
         )
 
@@ -142,7 +158,7 @@ class RayEngine:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
         sites = (await _view(cluster)).sites
-        calls = (self._call(site, "audits", patience_s=_GLANCE_S) for site in sites)
+        calls = (self._calls.call(site, "audits", patience_s=_GLANCE_S) for site in sites)
         found = await asyncio.gather(*calls, return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
@@ -151,7 +167,7 @@ class RayEngine:
 
     async def disconnect(self) -> None:
         """Leave everything running."""
-        self._routers.clear()
+        self._calls.keep(())
 
     async def close(self) -> None:
         """As `Engine.close`; the cluster, and what others serve there, stay."""
@@ -165,16 +181,16 @@ class RayEngine:
             if not apps:
                 return
             # Requests under way fail now, not when their deployments are gone.
-            await self._abandon(view.sites, list(apps), "the engine was closed", cluster)
+            await self._calls.abandon(view.sites, list(apps), "the engine was closed", cluster)
             self._sources.clear()
-            self._routers.clear()
+            self._calls.keep(())
             hasty = [ended_at_once(found.config) for found in apps.values()]
-            await asyncio.to_thread(cluster.deploy, {"applications": hasty})
+            await ask(cluster.deploy, {"applications": hasty}, patience_s=CHANGE_S)
             with suppress(ServingError):
                 await self._running(apps.keys() - view.lost, cluster, _RESTORE_S)
-            await asyncio.to_thread(cluster.deploy, {"applications": []})
+            await ask(cluster.deploy, {"applications": []}, patience_s=CHANGE_S)
             deadline_s = asyncio.get_running_loop().time() + _END_S
-            while await asyncio.to_thread(cluster.remains):
+            while await ask(cluster.remains):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
                 await asyncio.sleep(_POLL_S)
@@ -183,17 +199,17 @@ class RayEngine:
         if self._closed:
             raise ServingError("the engine was closed; start another")
         if self._cluster is None:
-            self._cluster = await asyncio.to_thread(Cluster, self._settings)
+            self._cluster = await ask(Cluster, self._settings, patience_s=CHANGE_S)
         return self._cluster
 
-    async def _change(self, desired: DesiredState, cluster: Cluster) -> None:
+    async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         view = await _view(cluster)
         before, pools, lost = view.apps, view.pools, view.lost
         applications = applications_of(desired, self._settings)
         configs = site_configs(desired, applications)
         self._check_pools(desired, pools)
         if lost:  # what waits there waits in vain, however long all else may take
-            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
         labelled = frozenset(name for name, found in pools.items() if found.labelled)
         schema = serve_schema(
             applications,
@@ -208,23 +224,37 @@ class RayEngine:
         larger = grown(before, final)
         try:
             if larger is not None:
-                await asyncio.to_thread(cluster.deploy, {**schema, "applications": larger})
-                await self._running(frozenset(app["name"] for app in final), cluster, _START_S)
-            await self._switch(before, configs, lost)
-        except BaseException:  # also being cancelled: what ran before stays as it was
-            await self._restore(before, schema, cluster)
+                await _deploy({**schema, "applications": larger}, cluster, guard)
+            wanted = frozenset(app["name"] for app in final)
+            await self._running(wanted, cluster, _START_S, untouched(before, larger))
+            await self._switch(before, configs, lost, guard)
+        except LeaseLostError:  # what runs is up to somebody else now
+            raise
+        except BaseException as error:  # also being cancelled: what ran before stays as it was
+            with suppress(LeaseLostError):
+                await self._restore(before, schema, cluster, guard)
+                if isinstance(error, Exception):  # who gives a change up has other plans already
+                    await self._running_again(before, cluster)
             raise
         try:
-            await self._drain(before, final, lost)
+            await self._drain(before, final, lost, guard)
         finally:
-            await asyncio.to_thread(cluster.deploy, {**schema, "applications": final})
+            await _deploy({**schema, "applications": final}, cluster, guard)
+        await guard()
         # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
-        await self._tell(configs.values())
-        for site in [site for site in self._routers if site not in configs]:
-            del self._routers[site]
+        await self._calls.tell(configs.values())
+        self._calls.keep(configs)
 
-    async def _running(self, names: Set[str], cluster: Cluster, patience_s: float) -> None:
+    async def _running(
+        self, names: Set[str], cluster: Cluster, patience_s: float, untouched: Set[str] = frozenset()
+    ) -> None:
         """Wait until applications run with all their replicas.
+
+        Args:
+            names: of them.
+            cluster: where.
+            patience_s: how long at most.
+            untouched: those that were told nothing new. If one of them is not healthy, Ray Serve is mending it already.
 
         Raises:
             ServingError: one does not start, in the words of its replicas, or its pool has no node any more.
@@ -232,9 +262,16 @@ class RayEngine:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + patience_s
         while True:
-            view = await _view(cluster)
+            try:
+                view = await _view(cluster)
+            except ServingError:  # Serve may be busy, or on its way to another node
+                if loop.time() > deadline_s:
+                    raise
+                await asyncio.sleep(_POLL_S)
+                continue
             apps = view.apps
-            waiting = [name for name in names if name not in apps or apps[name].status != "RUNNING"]
+            settled = {name for name in untouched if name in apps and apps[name].usable}
+            waiting = [name for name in names - settled if name not in apps or apps[name].status != "RUNNING"]
             for name in waiting:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise ServingError(f"application {name} does not start: {apps[name].message}")
@@ -247,16 +284,21 @@ class RayEngine:
                 raise ServingError(f"not running after {patience_s:.0f} s: {'; '.join(reasons)}")
             await asyncio.sleep(_POLL_S)
 
-    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster) -> None:
+    async def _restore(self, before: Mapping[str, AppSnapshot], schema: App, cluster: Cluster, guard: Guard) -> None:
         """Bring back what ran before a change, as far as it can be."""
         view = await _view(cluster)
         apps = [found.config for found in before.values()]
         configs = router_configs(apps)
-        await self._tell(config for config in configs if config.site in view.sites)
+        await guard()
+        await self._calls.tell(config for config in configs if config.site in view.sites)
         self._learn(configs)
-        await asyncio.to_thread(cluster.deploy, {**schema, "applications": apps})
+        await _deploy({**schema, "applications": apps}, cluster, guard)
+
+    async def _running_again(self, before: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
+        """Wait until what was brought back runs, but not for ever."""
         with suppress(ServingError):
-            await self._running(before.keys() - without_nodes(apps, view.pools), cluster, _RESTORE_S)
+            lost = without_nodes([found.config for found in before.values()], (await _view(cluster)).pools)
+            await self._running(before.keys() - lost, cluster, _RESTORE_S)
 
     @staticmethod
     def _check_pools(desired: DesiredState, there: Iterable[str]) -> None:
@@ -271,7 +313,11 @@ class RayEngine:
             )
 
     async def _switch(
-        self, before: Mapping[str, AppSnapshot], configs: Mapping[str, SiteConfig], lost: frozenset[str]
+        self,
+        before: Mapping[str, AppSnapshot],
+        configs: Mapping[str, SiteConfig],
+        lost: frozenset[str],
+        guard: Guard,
     ) -> None:
         """First all routers learn of deployments to come, then requests enter on the new routes.
 
@@ -284,17 +330,21 @@ class RayEngine:
         }
         entering = [_with_routes(config, old[site]) for site, config in both.items() if site in old]
         for step in (entering, list(both.values())):
-            calls = (self._call(config.site, "switch", config) for config in step)
+            await guard()
+            calls = (self._calls.call(config.site, "switch", config) for config in step)
             failures = [e for e in await asyncio.gather(*calls, return_exceptions=True) if isinstance(e, BaseException)]
             if failures:  # none is still under way that could come after what is told next
                 raise failures[0]
+        await guard()
         for site, config in old.items():
             if site not in configs and router_name(site) not in lost:
                 with suppress(ServingError):  # it may be what is left because it is gone
-                    await self._call(site, "switch", _with_routes(config, None))
+                    await self._calls.call(site, "switch", _with_routes(config, None))
         self._learn(configs.values())
 
-    async def _drain(self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str]) -> None:
+    async def _drain(
+        self, before: Mapping[str, AppSnapshot], final: Sequence[App], lost: frozenset[str], guard: Guard
+    ) -> None:
         """Wait for the requests that may need what is no longer wanted; in the end they fail, as those that need what
         was lost do at once."""
         leaving = before.keys() - {app["name"] for app in final}
@@ -308,31 +358,22 @@ class RayEngine:
                 if await self._through(leaving, lost, cluster):
                     return
             await asyncio.sleep(_POLL_S)
-        await self._abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+        await guard()
+        await self._calls.abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
 
     async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
         """Whether no request under way needs what is leaving, as all routers say that are not lost."""
         view = await _view(cluster)
         lost |= view.lost
         if lost:
-            await self._abandon(view.sites, sorted(lost), _NO_NODE, cluster)
-        seen = await self._observe(view.sites)
+            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+        seen = await self._calls.observe(view.sites)
         silent = {config.site for config in view.told if router_name(config.site) not in lost} - seen.keys()
         return not silent and not any(name in leaving for found in seen.values() for name in found.under_way)
 
-    async def _abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
-        """Fail requests that need some applications, wherever they entered."""
-        calls = (self._call(site, "abandon", applications, why, cluster=cluster) for site in sites)
-        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
-
-    async def _tell(self, configs: Iterable[SiteConfig]) -> None:
-        """Have routers go by these; who cannot be reached gets the same from Ray Serve when it can be."""
-        calls = (self._call(config.site, "switch", config) for config in configs)
-        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
-
     async def _learn_routes(self) -> None:
         cluster = await self._connected()
-        seen = await self._observe((await _view(cluster)).sites)
+        seen = await self._calls.observe((await _view(cluster)).sites)
         self._learn(found.config for found in seen.values() if found.config is not None)
 
     def _learn(self, configs: Iterable[SiteConfig]) -> None:
@@ -340,43 +381,6 @@ class RayEngine:
         for config in configs:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
-
-    async def _observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
-        """Of those that answer."""
-        calls = (self._call(site, "observe") for site in sites)
-        seen = await asyncio.gather(*calls, return_exceptions=True)
-        found = {}
-        for site, one in zip(sites, seen, strict=True):
-            if isinstance(one, SiteObservation):
-                found[site] = one
-            elif not isinstance(one, ServingError):
-                raise one
-        return found
-
-    async def _call(
-        self, site: str, method: str, *arguments: Any, patience_s: float = _ANSWER_S, cluster: Cluster | None = None
-    ) -> Any:
-        from ray.exceptions import RayTaskError
-
-        cluster = cluster or await self._connected()
-        if site not in self._routers:
-            self._routers[site] = await asyncio.to_thread(cluster.router, router_name(site))
-        try:
-            response = getattr(self._routers[site], method).remote(*arguments)
-            return await asyncio.wait_for(_of(response), patience_s)
-        except RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, ServingError):
-                raise ServingError(str(cause)) from None
-            raise ServingError(f"the router of site {site} failed: {error}") from error
-        except TimeoutError:
-            raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
-        except ServingError:
-            raise
-        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
-            raise ServingError(
-                f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
-            ) from error
 
     async def _learn_startups(self, applications: Sequence[str], cluster: Cluster) -> None:
         """Ask replicas that were not asked yet or had no time; a busy one is asked again later."""
@@ -387,30 +391,28 @@ class RayEngine:
             if name not in self._startups_s and now_s - self._asked_s.get(name, -_ASK_AGAIN_S) >= _ASK_AGAIN_S
         ]
 
-        async def ask(name: str) -> None:
+        async def learn(name: str) -> None:
             self._asked_s[name] = now_s
             with suppress(Exception):  # it is busy, or gone
-                handle = await asyncio.to_thread(cluster.replicas, name)
-                self._startups_s[name] = await asyncio.wait_for(_of(handle.startup_s.remote()), 1.0)
+                handle = await ask(cluster.replicas, name)
+                self._startups_s[name] = await asyncio.wait_for(of_response(handle.startup_s.remote()), 1.0)
 
-        await asyncio.gather(*(ask(name) for name in asked))
-
-
-def _only_unreachable(ends: Iterable[Any]) -> None:
-    """Raise what calls of routers ended with, unless it is that they cannot be reached."""
-    for end in ends:
-        if isinstance(end, BaseException) and not isinstance(end, ServingError):
-            raise end
+        await asyncio.gather(*(learn(name) for name in asked))
 
 
 async def _view(cluster: Cluster) -> ClusterView:
     """As it is now."""
-    return ClusterView(*await asyncio.gather(asyncio.to_thread(cluster.snapshot), asyncio.to_thread(cluster.pools)))
+    return ClusterView(*await asyncio.gather(ask(cluster.snapshot), ask(cluster.pools)))
 
 
-async def _of(response: Any) -> Any:
-    """What a call of Ray Serve gives, as a coroutine."""
-    return await response
+async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
+    """Have these applications run, unless nothing may be changed any more."""
+    await guard()
+    await ask(cluster.deploy, schema, patience_s=CHANGE_S)
+
+
+async def _unguarded() -> None:
+    """Everything may be changed."""
 
 
 def _with_routes(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:

@@ -86,13 +86,15 @@ class ClusterLease:
         self._ask("release", lease)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        if self._keeper is None:
-            Cluster(self._settings)
-            self._keeper = _keeper()
-        import ray
-
         try:
+            if self._keeper is None:
+                Cluster(self._settings)
+                self._keeper = _keeper()
+            import ray
+
             return ray.get(getattr(self._keeper, method).remote(*arguments), timeout=_ANSWER_S)
+        except ServingError:
+            raise
         except Exception as error:  # Ray's have nothing in common
             self._keeper = None
             raise ServingError(

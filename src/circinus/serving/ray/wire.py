@@ -145,7 +145,7 @@ class Trip:
     item_key: str
     route: WireRoute
     left_s: float
-    """Seconds that were left until its deadline when this was sent."""
+    """Seconds that were left until its deadline when this was sent; what crossing takes is not taken off."""
 
 
 @dataclass(frozen=True)

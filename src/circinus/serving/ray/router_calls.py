@@ -1,0 +1,105 @@
+"""Calling the routers of sites, some of which may be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.serving.ray.asking import ask
+from circinus.serving.ray.cluster import Cluster
+from circinus.serving.ray.names import router_name
+from circinus.serving.ray.wire import SiteConfig, SiteObservation
+
+ANSWER_S = 5.0
+"""A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
+
+
+class RouterCalls:
+    """Calls of routers, by the names of their sites."""
+
+    def __init__(self, connected: Callable[[], Awaitable[Cluster]]) -> None:
+        """None was called yet.
+
+        Args:
+            connected: the cluster, or raises a ServingError.
+        """
+        self._connected = connected
+        self._routers: dict[str, Any] = {}
+
+    def keep(self, sites: Collection[str]) -> None:
+        """Forget how to call all others."""
+        for site in [site for site in self._routers if site not in sites]:
+            del self._routers[site]
+
+    async def call(
+        self, site: str, method: str, *arguments: Any, patience_s: float = ANSWER_S, cluster: Cluster | None = None
+    ) -> Any:
+        """What a method of the router of a site gives.
+
+        Args:
+            site: whose.
+            method: name of a method of `SiteRouter`.
+            *arguments: of it.
+            patience_s: how long to wait.
+            cluster: where, if not where the engine is connected to.
+
+        Raises:
+            ServingError: it says so, cannot be reached, or does not answer in time.
+        """
+        from ray.exceptions import RayTaskError
+
+        cluster = cluster or await self._connected()
+        if site not in self._routers:
+            self._routers[site] = await ask(cluster.router, router_name(site))
+        try:
+            response = getattr(self._routers[site], method).remote(*arguments)
+            return await asyncio.wait_for(of_response(response), patience_s)
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, ServingError):
+                raise ServingError(str(cause)) from None
+            raise ServingError(f"the router of site {site} failed: {error}") from error
+        except TimeoutError:
+            raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
+        except ServingError:
+            raise
+        except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
+            raise ServingError(
+                f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
+            ) from error
+
+    async def observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
+        """Of those that answer."""
+        calls = (self.call(site, "observe") for site in sites)
+        seen = await asyncio.gather(*calls, return_exceptions=True)
+        found = {}
+        for site, one in zip(sites, seen, strict=True):
+            if isinstance(one, SiteObservation):
+                found[site] = one
+            elif not isinstance(one, ServingError):
+                raise one
+        return found
+
+    async def abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
+        """Fail requests that need some applications, wherever they entered."""
+        calls = (self.call(site, "abandon", applications, why, cluster=cluster) for site in sites)
+        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
+
+    async def tell(self, configs: Iterable[SiteConfig]) -> None:
+        """Have routers go by these; who cannot be reached gets the same from Ray Serve when it can be."""
+        calls = (self.call(config.site, "switch", config) for config in configs)
+        _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
+
+
+def _only_unreachable(ends: Iterable[Any]) -> None:
+    """Raise what calls of routers ended with, unless it is that they cannot be reached."""
+    for end in ends:
+        if isinstance(end, BaseException) and not isinstance(end, ServingError):
+            raise end
+
+
+async def of_response(response: Any) -> Any:
+    """What a call of Ray Serve gives, as a coroutine."""
+    return await response

@@ -1,0 +1,93 @@
+"""A cluster on paper: it notes what it is told, and says that it runs; so changes can be looked at step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circinus.serving.engine import ServedBatch
+from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.ray.names import ROUTER
+from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation, config_from_python
+
+
+@dataclass
+class PaperCluster:
+    """As much of `Cluster` as a change needs."""
+
+    status: str = "RUNNING"
+    """Of all applications."""
+    ailing: dict[str, str] = field(default_factory=dict)
+    """Application -> its status, where that is another one."""
+    ready: int = 1
+    """Replicas of every application."""
+    steps: list[str] = field(default_factory=list)
+    """What was asked and told, in its order."""
+    apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    told: dict[str, SiteConfig] = field(default_factory=dict)
+    """Router -> what it goes by."""
+    silent: set[str] = field(default_factory=set)
+    """Routers that do not answer."""
+    batches: int = 0
+    """That every deployment served."""
+    waiting: int = 0
+    """In every queue."""
+
+    def start(self) -> None:
+        pass
+
+    def pools(self) -> dict[str, PoolNodes]:
+        return {name: PoolNodes(1, labelled=False) for name in ("near", "far")}
+
+    def snapshot(self) -> dict[str, AppSnapshot]:
+        return {
+            name: AppSnapshot(self.ailing.get(name, self.status), "", app, self.ready, 0, self.ready > 0)
+            for name, app in self.apps.items()
+        }
+
+    def deploy(self, schema: Mapping[str, Any]) -> None:
+        self.steps.append("deploy")
+        self.apps = {app["name"]: app for app in schema["applications"]}
+        for name, app in self.apps.items():
+            (deployment,) = app["deployments"]
+            if deployment["name"] == ROUTER:
+                self.told.setdefault(name, config_from_python(deployment["user_config"]))
+
+    def router(self, application: str) -> Any:
+        return PaperRouter(self, application)
+
+
+@dataclass
+class PaperRouter:
+    """A handle to a router."""
+
+    cluster: PaperCluster
+    application: str
+
+    def __getattr__(self, name: str) -> Any:
+        return _Method(getattr(self, f"_{name}"))
+
+    async def _switch(self, config: SiteConfig) -> None:
+        self.cluster.steps.append("switch")
+        self.cluster.told[self.application] = config
+
+    async def _abandon(self, applications: list[str], why: str) -> None:
+        self.cluster.steps.append("abandon")
+
+    async def _observe(self) -> SiteObservation:
+        if self.application in self.cluster.silent:
+            await asyncio.sleep(1e6)
+        config = self.cluster.told[self.application]
+        recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
+        found = tuple(
+            ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            for wanted in config.deployments
+        )
+        return SiteObservation(config, found, {}, ())
+
+
+@dataclass
+class _Method:
+    remote: Callable[..., Awaitable[Any]]

@@ -1,0 +1,37 @@
+"""The lease of a cluster that cannot be reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving.ray import lease
+from circinus.serving.ray.settings import RaySettings
+
+pytest.importorskip("ray")
+
+
+@pytest.mark.parametrize("broken", ["Cluster", "_keeper"])
+def test_whatever_ray_raises_while_it_is_reached_is_told_as_an_unreachable_lease(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("the head is gone")
+
+    monkeypatch.setattr(lease, "Cluster", lambda settings: None)
+    monkeypatch.setattr(lease, broken, fails)
+    kept = lease.ClusterLease(RaySettings(address="10.0.0.1:6379"))
+    for call in (lambda: kept.acquire("one", 0.0, 5.0), lambda: kept.renew(1, 0.0, 5.0), lambda: kept.release(1)):
+        with pytest.raises(ServingError, match=r"10\.0\.0\.1:6379 cannot be reached: the head is gone"):
+            call()
+
+
+def test_a_cluster_that_is_not_there_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(settings: RaySettings) -> Any:
+        raise ServingError("found no Ray cluster")
+
+    monkeypatch.setattr(lease, "Cluster", fails)
+    with pytest.raises(ServingError, match=r"^found no Ray cluster$"):
+        lease.ClusterLease(RaySettings()).acquire("one", 0.0, 5.0)

@@ -1,0 +1,143 @@
+"""A change of what a cluster runs, by somebody who may lose the lease in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import cast
+
+import pytest
+from paper_cluster import PaperCluster
+
+from circinus.errors import ServingError
+from circinus.serving import Guarded
+from circinus.serving.conformance_states import Step, chain, state
+from circinus.serving.engine import DesiredState, Guard
+from circinus.serving.lease import LeaseLostError
+from circinus.serving.ray.cluster import Cluster
+from circinus.serving.ray.engine import RayEngine
+from virtual_time import run as in_virtual_time
+
+pytest.importorskip("ray")
+
+BEFORE = chain("q", Step("start", "add"))
+AFTER = chain("q", Step("start", "add", pool="far"))
+NOTHING = state([], [])
+
+
+def _engine(cluster: PaperCluster) -> RayEngine:
+    engine = RayEngine()
+    engine._cluster = cast(Cluster, cluster)
+    return engine
+
+
+def _guard(cluster: PaperCluster, last: int = 1_000) -> Guard:
+    """Of a lease that is there so many times."""
+    left = iter(range(last))
+
+    async def guard() -> None:
+        cluster.steps.append("guard")
+        if next(left, None) is None:
+            raise LeaseLostError("now another one controls this")
+
+    return guard
+
+
+def _steps(after: DesiredState) -> list[str]:
+    """Of a whole change."""
+
+    async def run() -> list[str]:
+        cluster = PaperCluster()
+        await _engine(cluster).apply(BEFORE)
+        cluster.steps.clear()
+        engine: object = _engine(cluster)
+        assert isinstance(engine, Guarded)
+        await engine.apply_guarded(after, _guard(cluster))
+        return cluster.steps
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("after", [AFTER, NOTHING])
+def test_the_guard_is_asked_right_before_every_deployment_and_every_switch(after: DesiredState) -> None:
+    steps = _steps(after)
+    assert {"deploy", "switch"} <= set(steps)
+    assert steps[0] == "guard"
+    assert all(before == "guard" for before, step in itertools.pairwise(steps) if step == "deploy")
+    switched = [before for before, step in itertools.pairwise(steps) if step == "switch"]
+    assert set(switched) <= {"guard", "switch"}, "routers are switched together, and not after anything else"
+
+
+@pytest.mark.parametrize("last", range(_steps(AFTER).count("guard")))
+def test_whoever_loses_the_lease_during_a_change_goes_no_step_further_nor_back(last: int) -> None:
+    async def run() -> None:
+        cluster = PaperCluster()
+        await _engine(cluster).apply(BEFORE)
+        cluster.steps.clear()
+        with pytest.raises(LeaseLostError, match="another one"):
+            await _engine(cluster).apply_guarded(AFTER, _guard(cluster, last))
+        steps = cluster.steps
+        first_refusal = [number for number, step in enumerate(steps) if step == "guard"][last]
+        assert set(steps[first_refusal:]) == {"guard"}
+
+    asyncio.run(run())
+
+
+def test_a_change_that_is_given_up_is_undone_but_not_after_the_lease_was_lost() -> None:
+    async def run(last: int) -> tuple[list[str], bool]:
+        cluster = PaperCluster()
+        await _engine(cluster).apply(BEFORE)
+        before = dict(cluster.apps)
+        cluster.steps.clear()
+        cluster.status = "DEPLOYING"
+        changing = asyncio.create_task(_engine(cluster).apply_guarded(AFTER, _guard(cluster, last)))
+        while "deploy" not in cluster.steps:
+            await asyncio.sleep(0.01)
+        assert len(cluster.apps) > len(before)
+        cluster.steps.clear()
+        cluster.status = "RUNNING"
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        return cluster.steps, cluster.apps == before
+
+    steps, undone = asyncio.run(run(1_000))
+    assert undone
+    assert steps == ["guard", "switch", "guard", "deploy"]
+    steps, undone = asyncio.run(run(1))
+    assert not undone
+    assert steps == ["guard"]
+
+
+def test_a_change_that_fails_is_not_undone_after_the_lease_was_lost() -> None:
+    async def run() -> None:
+        cluster = PaperCluster()
+        await _engine(cluster).apply(BEFORE)
+        cluster.steps.clear()
+        cluster.status = "DEPLOY_FAILED"
+        with pytest.raises(ServingError, match="does not start"):
+            await _engine(cluster).apply_guarded(AFTER, _guard(cluster, 1))
+        assert cluster.steps == ["guard", "deploy", "guard"]
+
+    asyncio.run(run())
+
+
+def test_a_change_that_is_given_up_does_not_wait_for_what_it_brings_back() -> None:
+    """With one of two nodes lost, that would not be whole for long, and other plans wait for their turn."""
+
+    async def run() -> tuple[float, list[str]]:
+        cluster, loop = PaperCluster(), asyncio.get_running_loop()
+        await _engine(cluster).apply(BEFORE)
+        cluster.steps.clear()
+        cluster.status = "DEPLOYING"
+        changing = asyncio.create_task(_engine(cluster).apply(AFTER))
+        await asyncio.sleep(1.0)
+        begin_s = loop.time()
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        return loop.time() - begin_s, cluster.steps
+
+    took_s, steps = in_virtual_time(run())
+    assert took_s < 0.1
+    assert steps == ["deploy", "switch", "deploy"]

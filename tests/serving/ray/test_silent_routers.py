@@ -1,0 +1,80 @@
+"""What is told of a cluster whose routers do not answer now and then; without Ray, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from paper_cluster import PaperCluster
+
+from circinus.control.drift.readings import BatchReader
+from circinus.serving import DeploymentStatus
+from circinus.serving.conformance_states import Step, chain
+from circinus.serving.ray.cluster import AppSnapshot, Cluster
+from circinus.serving.ray.engine import RayEngine
+from circinus.serving.ray.names import router_name
+from virtual_time import run as in_virtual_time
+
+pytest.importorskip("ray")
+
+ROUTER = router_name("home")
+
+
+def _looks(cluster: PaperCluster, *happens: Callable[[], object]) -> list[DeploymentStatus]:
+    """What is told of a deployment after each of these."""
+
+    async def run() -> list[DeploymentStatus]:
+        engine, found = RayEngine(), []
+        engine._cluster = cast(Cluster, cluster)
+        await engine.apply(chain("q", Step("start", "add")))
+        for happening in happens:
+            happening()
+            (status,) = (await engine.status()).deployments
+            found.append(status)
+        return found
+
+    return in_virtual_time(run())
+
+
+def _seen(cluster: PaperCluster, batches: int) -> Callable[[], None]:
+    def happens() -> None:
+        cluster.silent.clear()
+        cluster.batches = batches
+
+    return happens
+
+
+def test_a_router_that_misses_a_look_lets_no_batch_be_read_twice() -> None:
+    cluster = PaperCluster()
+    misses = lambda: cluster.silent.add(ROUTER)  # noqa: E731
+    looks = _looks(cluster, _seen(cluster, 500), misses, _seen(cluster, 500), misses, _seen(cluster, 503))
+    assert [look.batches for look in looks] == [500, 500, 500, 500, 503]
+    reader = BatchReader()
+    assert [sum(map(len, reader.read([look]).values())) for look in looks] == [0, 0, 0, 0, 3]
+
+
+def test_a_router_that_begins_anew_counts_anew() -> None:
+    cluster = PaperCluster()
+    looks = _looks(cluster, _seen(cluster, 500), _seen(cluster, 2))
+    assert [look.batches for look in looks] == [500, 2]
+
+
+def test_what_waits_at_a_router_that_is_too_busy_to_answer_is_told_and_at_one_that_is_gone_is_not() -> None:
+    class Losing(PaperCluster):
+        gone = False
+
+        def snapshot(self) -> dict[str, AppSnapshot]:
+            return {
+                name: AppSnapshot("RUNNING", "", app, 1, 0, reachable=not (self.gone and name == ROUTER))
+                for name, app in self.apps.items()
+            }
+
+    cluster = Losing(waiting=70)
+    looks = _looks(
+        cluster,
+        _seen(cluster, 1),
+        lambda: cluster.silent.add(ROUTER),
+        lambda: setattr(cluster, "gone", True),
+    )
+    assert [look.queue_length for look in looks] == [70, 70, 0]
