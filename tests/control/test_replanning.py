@@ -194,6 +194,27 @@ def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
     assert world.of_kind("failed") == []
 
 
+def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 20.0))
+
+    def until_planned() -> float:
+        begin_s, before = world.now_s, len(world.of_kind("replan"))
+        while len(world.of_kind("replan")) == before and world.now_s < begin_s + 200.0:
+            asyncio.run(world.goes_on(controller, TICK_S))
+        return world.now_s - begin_s
+
+    waits_s = []
+    for _ in range(4):
+        world.engine.nodes[pool] = 0
+        assert until_planned() <= 1.0 + 3 * TICK_S
+        world.engine.nodes[pool] = world.controlled.nodes[pool]
+        waits_s.append(until_planned())
+    for waited_s, due_s in zip(waits_s, (10.0, 20.0, 40.0, 80.0), strict=True):
+        assert due_s <= waited_s <= due_s + 3 * TICK_S
+
+
 @dataclass
 class LateEngine(NodesEngine):
     """What it is told first is there just after it was looked at for the third time."""
