@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import desired_fingerprint, state_from_json
 from circinus.spec import Deployment
 from specifications import random_specification
 
@@ -177,6 +178,8 @@ def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world:
     world.now_s += 6.0  # nobody renewed the lease
     second.begin()
     assert {name: state.rung for name, state in second.ladders.items()} == rungs
+    known = json.loads(world.records.document("states") or "")
+    assert [state_from_json(text) for text in known] == world.engine.applied[:-3:-1], "with the routes of the rungs"
     asyncio.run(second.tick())
     assert len(world.engine.applied) == applied, "what is there already is not done again"
     world.engine.state = None

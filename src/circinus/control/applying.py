@@ -11,6 +11,7 @@ from circinus.control.backoff import Backoff
 from circinus.control.replanning.rolling import Room, next_state
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.lease import LeaseLostError
+from circinus.serving.state_file import desired_fingerprint
 from circinus.spec import Deployment
 
 
@@ -49,7 +50,7 @@ class Applying:
         self._began_s = 0.0
         self._bringing: DesiredState | None = None
         self._known: tuple[DesiredState, ...] = ()
-        """States of which the engine may run one, the last one first."""
+        """States of which the engine may run one, the last one first, the one that surely ran last."""
 
     @property
     def busy(self) -> bool:
@@ -85,17 +86,20 @@ class Applying:
             nodes: pool -> nodes that live.
             order: queries, the least important first.
         """
-        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-        before = next((state for state in self._known if replicas(state) == runs), None)
-        if before is None or before.mode is not desired.mode or runs == replicas(desired):
+        before = self._running(status)
+        if before is None or before.mode is not desired.mode or replicas(before) == replicas(desired):
             return desired
         return next_state(before, desired, Room(desired.infrastructure, nodes), order)
 
-    def note(self, state: DesiredState) -> bool:
-        """A state is about to be applied; whether it has other deployments than those that are known."""
-        new = all(replicas(one) != replicas(state) for one in self._known)
-        self._known = (state, *(one for one in self._known[:1] if replicas(one) != replicas(state)))
-        return new
+    def note(self, state: DesiredState, status: EngineStatus) -> bool:
+        """A state is about to be applied while something runs; whether others are known now than before.
+
+        Where that is none of those known, the last that ran may come back, as may the last that was attempted.
+        """
+        before, runs = self._known, self._running(status)
+        may_run = (*before[:1], *before[1:][-1:]) if runs is None else (runs,)
+        self._known = (state, *(one for one in may_run if one != state))
+        return self._known != before
 
     def begin(self, state: DesiredState, now_s: float) -> None:
         """Apply a state."""
@@ -130,6 +134,13 @@ class Applying:
     def arrived(self) -> None:
         """What shall run runs."""
         self._backoff.reset()
+
+    def _running(self, status: EngineStatus) -> DesiredState | None:
+        """Which of those known runs: the very state, or one with these replicas where routes are being told."""
+        exactly = (state for state in self._known if status.state and desired_fingerprint(state) == status.state)
+        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+        alike = (state for state in self._known if replicas(state) == runs)
+        return next(exactly, None) or next(alike, None)
 
     async def give_up(self) -> None:
         """What is being applied is undone by the engine; attempts begin anew."""

@@ -365,7 +365,7 @@ class Controller:
         if not self._applying.may(now_s):
             return
         following = self._applying.next(desired, status, self._nodes(), tuple(self.controlled.queries))
-        if self._applying.note(following):  # whoever goes on must know what may run by then
+        if self._applying.note(following, status):  # whoever goes on must know what may run by then
             self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.known])})
         self._applying.begin(following, now_s)
 
