@@ -245,6 +245,48 @@ def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: t
     assert world.kinds() == ["began", "applied"]
 
 
+@dataclass
+class RestoringEngine(NodesEngine):
+    """From some moment on what it is told does not come, and to undo that takes until it is let."""
+
+    stuck: bool = False
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def apply(self, desired: DesiredState) -> None:
+        if self.stuck:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.let.wait()
+        await super().apply(desired)
+
+
+def test_the_loop_goes_on_while_what_was_given_up_is_undone(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    world.engine = engine = RestoringEngine(dict(world.controlled.nodes))
+
+    async def run() -> None:
+        controller = world.controller()
+        await world.goes_on(controller, 5.0)
+        assert len(engine.applied) == 1
+        engine.stuck = True
+        gone = world.controlled.matching.assignments[0].query
+        world.files = _without(world.controlled, world.profiles, gone)
+        await world.goes_on(controller, 2.0)
+        engine.nodes[pool] = 0
+        await asyncio.wait_for(world.goes_on(controller, 5.0), 30.0)
+        assert [event.details["why"] for event in world.of_kind("replan")] == ["files", "nodes"]
+        assert len(engine.applied) == 1, "nothing else is begun before that is undone"
+        engine.stuck = False
+        engine.let.set()
+        await world.goes_on(controller, 1.0)
+
+    asyncio.run(run())
+    assert len(engine.applied) == 2
+    assert pool not in _pools(engine.state)
+    assert world.of_kind("failed") == []
+
+
 def test_plans_for_what_is_left_are_known_to_the_next_controller(lossy: tuple[World, str]) -> None:
     world, pool = lossy
     first = world.controller("first")

@@ -34,6 +34,11 @@ class NotApplied:
     """Before the next attempt."""
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """It was given up, and is undone."""
+
+
 class Applying:
     """What is being applied, what was, and when the next attempt may be made."""
 
@@ -49,6 +54,8 @@ class Applying:
         self._task: asyncio.Task[None] | None = None
         self._began_s = 0.0
         self._bringing: DesiredState | None = None
+        self._given_up = False
+        """Whether what is being applied is not wanted any more: nothing else is before that is undone."""
         self._known: tuple[DesiredState, ...] = ()
         """States of which the engine may run one, the last one first, the one that surely ran last."""
 
@@ -106,12 +113,12 @@ class Applying:
         self._began_s, self._bringing = now_s, state
         self._task = asyncio.create_task(self._apply(state))
 
-    async def wait(self, patience_s: float) -> None:
-        """For what is being applied, at most for so long."""
+    async def wait(self, patience_s: float | None = None) -> None:
+        """For what is being applied or undone, at most for so long."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=patience_s)
 
-    def found(self, now_s: float) -> Applied | NotApplied | None:
+    def found(self, now_s: float) -> Applied | NotApplied | GivenUp | None:
         """What became of what was being applied, once; None: it is not known yet.
 
         Raises:
@@ -120,6 +127,12 @@ class Applying:
         if self._task is None or not self._task.done():
             return None
         task, self._task = self._task, None
+        if self._given_up:
+            self._given_up = False
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, LeaseLostError):
+                raise error
+            return GivenUp()
         try:
             task.result()
         except LeaseLostError:
@@ -142,13 +155,12 @@ class Applying:
         alike = (state for state in self._known if replicas(state) == runs)
         return next(exactly, None) or next(alike, None)
 
-    async def give_up(self) -> None:
-        """What is being applied is undone by the engine; attempts begin anew."""
+    def give_up(self) -> None:
+        """What is being applied is undone by the engine, however long that takes; then attempts begin anew."""
         self._backoff.reset()
-        if self._task is not None:
+        if self._task is not None and not self._given_up:
+            self._given_up = True
             self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
 
 
 def replicas(state: DesiredState) -> dict[Deployment, int]:

@@ -164,14 +164,14 @@ class Controller:
         self._step(now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
-        ended = await self._collect()
+        ended = self._collect()
         await self._notice(status)
-        await self._plan_anew(now_s, status)
-        await self._judge(now_s, status)
+        self._plan_anew(now_s, status)
+        self._judge(now_s, status)
         if not ended:  # what was brought about meanwhile is not in this status yet
             self._bring_about(status)
         await self._applying.wait(self._settings.patience_s)
-        await self._collect()
+        self._collect()
 
     async def planned(self) -> None:
         """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
@@ -193,7 +193,8 @@ class Controller:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._applying.give_up()
+            self._applying.give_up()
+            await self._applying.wait()
             for part in (self._replanning, self._drifting):
                 if part is not None:
                     await part.end(self._settings.end_s)
@@ -287,17 +288,17 @@ class Controller:
             if events:
                 self._commit(events)
 
-    async def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
+    def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
         if self._replanning is None:
             return
         found = self._replanning.found(now_s)
         if isinstance(found, NoPlans):
             self._note(FAILED, "plan", f"no other plans because of {found.why}: {found.reason}")
         elif found is not None:
-            await self._adopt(found)
+            self._adopt(found)
         self._replanning.look(now_s, status, self.controlled)
 
-    async def _adopt(self, found: NewPlans) -> None:
+    def _adopt(self, found: NewPlans) -> None:
         assert self._replanning is not None, "it made them"
         before, state = self.controlled, self._plans.desired()[1]
         changes = Changes.between(
@@ -311,9 +312,9 @@ class Controller:
         self._commit([event], {**adopted.documents(), _MEASURED: self._replanning.measured()}, plans=adopted)
         self._replanning.taken(found)
         if adopted.desired()[1] != state:
-            await self._arrive()
+            self._arrive()
 
-    async def _judge(self, now_s: float, status: EngineStatus) -> None:
+    def _judge(self, now_s: float, status: EngineStatus) -> None:
         """Go back to the plans before, where the new ones do worse."""
         if self._plans.proven is None or status.state != self._plans.desired()[1]:
             return
@@ -323,7 +324,7 @@ class Controller:
             return
         reason = self._trial.against(status, queries, self._plans.control.busier, self._settings.trial)
         if reason:
-            await self._roll_back(reason)
+            self._roll_back(reason)
         elif self._trial.over(now_s, self._settings.trial):
             self._prove()
 
@@ -333,7 +334,7 @@ class Controller:
         self._commit([], proven.documents(), plans=proven)
         self._trial = None
 
-    async def _roll_back(self, reason: str) -> None:
+    def _roll_back(self, reason: str) -> None:
         """To the plans before, if they run on what there is."""
         before, now = self._plans.proven, self.controlled
         if before is None or not before.runs_on(self._nodes()):
@@ -344,12 +345,12 @@ class Controller:
         self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.documents(), plans=adopted)
         if self._replanning is not None:
             self._replanning.follow(before, refused=before.nodes != now.nodes)
-        await self._arrive()
+        self._arrive()
 
-    async def _arrive(self) -> None:
-        """Other plans shall be brought about; what is being applied is given up."""
+    def _arrive(self) -> None:
+        """Other plans shall be brought about, once what is being applied is given up and undone."""
         self._arriving, self._trial = True, None
-        await self._applying.give_up()
+        self._applying.give_up()
 
     def _nodes(self) -> Mapping[str, int]:
         return self.controlled.nodes if self._replanning is None else self._replanning.nodes
@@ -375,13 +376,13 @@ class Controller:
         await self._renew_engine_lease()
         await self._engine.apply(desired)
 
-    async def _collect(self) -> bool:
+    def _collect(self) -> bool:
         """What became of what was being applied; whether that is known."""
         found = self._applying.found(self._clock())
         if isinstance(found, NotApplied):
             before = self._plans.proven
             if found.failures >= self._settings.attempts and before is not None and before.runs_on(self._nodes()):
-                await self._roll_back(f"cannot be brought about: {found.reason}")
+                self._roll_back(f"cannot be brought about: {found.reason}")
             else:
                 self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
         elif isinstance(found, Applied):
