@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -93,6 +94,9 @@ class World:
     def __post_init__(self) -> None:
         self.engine = NodesEngine(dict(self.controlled.nodes))
 
+    def known(self, plans: Controlled) -> Profiles:
+        return self.profiles
+
     def latest(self, now: Controlled) -> Controlled:
         if isinstance(self.files, str):
             raise PlanningError(self.files)
@@ -115,12 +119,13 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=SETTINGS,
             on_event=self.seen.append,
-            planner=Planner(lambda plans: self.profiles, lambda: self.files is not None, self.latest, self.prepare),
+            planner=Planner(lambda plans: self.known(plans), lambda: self.files is not None, self.latest, self.prepare),
         )
         made.begin()
         return made
 
-    async def goes_on(self, controller: Controller, duration_s: float) -> None:
+    async def goes_on(self, controller: Controller, duration_s: float, *, planning: bool = True) -> None:
+        """Planning: it takes no time; otherwise nobody waits for it."""
         end_s = self.now_s + duration_s
         while self.now_s < end_s:
             for name, query in controller.controlled.queries.items():
@@ -131,7 +136,8 @@ class World:
                     self.engine.failed[name] = self.engine.failed.get(name, 0) + int(due)
             self.now_s += TICK_S
             await controller.tick()
-            await controller.planned()
+            if planning:
+                await controller.planned()
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.seen]
@@ -378,6 +384,44 @@ def test_new_plans_under_which_a_query_fails_are_taken_back_and_stay_so(lossy: t
     asyncio.run(world.goes_on(second, 5.0))
     assert world.engine.state == before, "the next one does not try what was taken back, either"
     assert len(world.of_kind("replan")) == len(world.of_kind("rollback")) == 1
+
+
+def test_plans_made_from_what_was_taken_back_meanwhile_are_made_anew(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 20.0))
+    gone, *others = [a.query for a in world.controlled.matching.assignments]
+    world.files = newer = _without(world.controlled, world.profiles, gone)
+    going, let = threading.Event(), threading.Event()
+    made_from: list[Controlled] = []
+
+    def profiles(plans: Controlled) -> Profiles:
+        made_from.append(plans)
+        if len(made_from) == 1:  # for the first one only, until it was taken back
+            going.set()
+            assert let.wait(60.0)
+        return world.profiles
+
+    async def run() -> None:
+        await world.goes_on(controller, 1.0)
+        used = {sized.deployment.pool for sized in (*world.controlled.deployments, *newer.deployments)}
+        unused = next(name for name in world.engine.nodes if name not in used)
+        world.known = profiles
+        world.engine.nodes[unused] = 0
+        world.failing = {others[0]}
+        while not world.of_kind("rollback"):
+            await world.goes_on(controller, TICK_S, planning=False)
+        assert going.is_set()
+        let.set()
+        world.failing = set()
+        await world.goes_on(controller, 3.0)
+
+    asyncio.run(run())
+    assert gone not in made_from[0].queries
+    assert all(gone in plans.queries for plans in made_from[1:])
+    assert [event.details["why"] for event in world.of_kind("replan")] == ["files", "nodes"]
+    assert gone in _routes(world.engine.state)
+    assert gone in controller.controlled.queries
 
 
 def test_new_plans_that_cannot_be_brought_about_are_given_up_after_some_attempts(lossy: tuple[World, str]) -> None:

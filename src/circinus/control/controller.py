@@ -344,7 +344,7 @@ class Controller:
         adopted = self._plans.adopting(before)
         self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.documents(), plans=adopted)
         if self._replanning is not None:
-            self._replanning.follow(before, refused=before.nodes != now.nodes)
+            self._replanning.took_back(now, before)
         self._arrive()
 
     def _arrive(self) -> None:
