@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from circinus.control.applying import Applying
+from circinus.control.applying import Applied, Applying
 from circinus.control.backoff import Backoff
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode
 from circinus.serving.engine import DesiredDeployment, Route, RouteStage
@@ -47,7 +48,7 @@ async def _nothing(state: DesiredState) -> None:
 
 
 def _applying() -> Applying:
-    return Applying(_nothing, Backoff(1.0, 60.0))
+    return Applying(_nothing, Backoff(1.0, 60.0), lambda: 0.0)
 
 
 def test_what_runs_is_known_however_often_something_else_was_attempted() -> None:
@@ -80,3 +81,22 @@ def test_other_routes_are_another_state_though_the_same_replicas_run() -> None:
     assert applying.note(after, _running(before))
     assert applying.known == (after, before)
     assert not applying.note(after, _running(before)), "there is nothing new to keep"
+
+
+def test_it_is_told_when_it_ended_and_whether_it_was_all_that_was_wanted_when_it_began() -> None:
+    now_s = 10.0
+
+    async def three_seconds(state: DesiredState) -> None:
+        nonlocal now_s
+        now_s += 3.0
+
+    async def run(whole: bool) -> None:
+        nonlocal now_s
+        applying = Applying(three_seconds, Backoff(1.0, 60.0), lambda: now_s)
+        applying.begin(_state("a", 2), whole=whole)
+        await applying.wait()
+        now_s += 100.0  # until somebody looks
+        assert applying.found(now_s) == Applied(_state("a", 2), 3.0, whole)
+
+    asyncio.run(run(whole=True))
+    asyncio.run(run(whole=False))

@@ -286,6 +286,35 @@ def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: 
     assert len(world.engine.applied) == 1
 
 
+def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
+    class Held(NumbersEngine):
+        held: asyncio.Event | None = None
+
+        async def apply(self, desired: DesiredState) -> None:
+            if self.held is not None:
+                await self.held.wait()
+            await super().apply(desired)
+
+    world.engine = engine = Held()
+
+    async def run() -> None:
+        controller = world.controller()
+        controller.begin()
+        await world.goes_on(controller, 20.0, times=0.9)
+        engine.held, engine.state = asyncio.Event(), engine.applied[0]
+        engine.state = replace(engine.state, routes=engine.state.routes[1:])  # somebody else changed it
+        await world.goes_on(controller, 20.0, times=2.9)
+        assert world.steps()
+        assert len(engine.applied) == 1
+        engine.held.set()
+        await world.goes_on(controller, 1.0, times=0.9)
+
+    asyncio.run(run())
+    applied = [event for event in world.seen if event.kind == "applied"]
+    assert len(applied) == 3
+    assert all(event.reason.startswith("in force after") for event in applied)
+
+
 def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
     cancelled = False
 

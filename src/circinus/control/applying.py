@@ -21,6 +21,8 @@ class Applied:
 
     state: DesiredState
     took_s: float
+    whole: bool
+    """Whether it was all that was wanted when it was begun, not a step on the way."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,21 @@ class GivenUp:
 class Applying:
     """What is being applied, what was, and when the next attempt may be made."""
 
-    def __init__(self, apply: Callable[[DesiredState], Coroutine[Any, Any, None]], backoff: Backoff) -> None:
+    def __init__(
+        self,
+        apply: Callable[[DesiredState], Coroutine[Any, Any, None]],
+        backoff: Backoff,
+        clock: Callable[[], float],
+    ) -> None:
         """Nothing is applied.
 
         Args:
             apply: brings a state about or raises.
             backoff: between attempts.
+            clock: seconds that never go back.
         """
-        self._apply = apply
-        self._backoff = backoff
-        self._task: asyncio.Task[None] | None = None
-        self._began_s = 0.0
-        self._bringing: DesiredState | None = None
+        self._apply, self._backoff, self._clock = apply, backoff, clock
+        self._task: asyncio.Task[Applied] | None = None
         self._given_up = False
         """Whether what is being applied is not wanted any more: nothing else is before that is undone."""
         self._known: tuple[DesiredState, ...] = ()
@@ -108,10 +113,9 @@ class Applying:
         self._known = (state, *(one for one in may_run if one != state))
         return self._known != before
 
-    def begin(self, state: DesiredState, now_s: float) -> None:
-        """Apply a state."""
-        self._began_s, self._bringing = now_s, state
-        self._task = asyncio.create_task(self._apply(state))
+    def begin(self, state: DesiredState, *, whole: bool) -> None:
+        """Apply a state: all that is wanted, or a step on the way."""
+        self._task = asyncio.create_task(self._applied(state, whole))
 
     async def wait(self, patience_s: float | None = None) -> None:
         """For what is being applied or undone, at most for so long."""
@@ -134,19 +138,22 @@ class Applying:
                 raise error
             return GivenUp()
         try:
-            task.result()
+            return task.result()
         except LeaseLostError:
             raise
         except Exception as error:  # engines raise ServingErrors; whatever else it is, what ran before goes on
             words = str(error) if str(error) else type(error).__name__
             pause_s = self._backoff.failed(now_s)
             return NotApplied(words, self._backoff.failures, pause_s)
-        assert self._bringing is not None, "it was begun"
-        return Applied(self._bringing, now_s - self._began_s)
 
     def arrived(self) -> None:
         """What shall run runs."""
         self._backoff.reset()
+
+    async def _applied(self, state: DesiredState, whole: bool) -> Applied:
+        began_s = self._clock()
+        await self._apply(state)
+        return Applied(state, self._clock() - began_s, whole)
 
     def _running(self, status: EngineStatus) -> DesiredState | None:
         """Which of those known runs: the very state, or one with these replicas where routes are being told."""

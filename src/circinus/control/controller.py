@@ -110,7 +110,7 @@ class Controller:
         self._clock, self._wall_clock = clock, wall_clock
         self._on_event, self._on_status, self._revive = on_event, on_status, revive
         self._lease, self._engine_lease, self._engine_lease_number = 0, engine_lease, 0
-        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s))
+        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s), clock)
         self._reviving = Backoff(times.first_pause_s, times.longest_pause_s)
         self._silent = ""
         """Why the engine could not be looked at the last time; empty: it could."""
@@ -362,13 +362,12 @@ class Controller:
             self._arriving = False
             self._applying.arrived()
             return
-        now_s = self._clock()
-        if not self._applying.may(now_s):
+        if not self._applying.may(self._clock()):
             return
         following = self._applying.next(desired, status, self._nodes(), tuple(self.controlled.queries))
         if self._applying.note(following, status):  # whoever goes on must know what may run by then
             self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.known])})
-        self._applying.begin(following, now_s)
+        self._applying.begin(following, whole=following == desired)
 
     async def _apply(self, desired: DesiredState) -> None:
         # Whoever was asleep for long must not overwrite what another one did meanwhile.
@@ -386,8 +385,7 @@ class Controller:
             else:
                 self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
         elif isinstance(found, Applied):
-            whole = found.state == self._plans.desired()[0]
-            words = "in force" if whole else "on the way, for want of room for both at once"
+            words = "in force" if found.whole else "on the way, for want of room for both at once"
             self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
         return found is not None
 
