@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -429,3 +430,43 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
         world.controller(engine_lease=lease).begin()
     lease.other = ""
     world.controller(engine_lease=lease).begin()  # the lease of the records was given back by the one that was refused
+
+
+def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(world: World) -> None:
+    renewed, enough = 0, threading.Event()
+
+    class Counting(ControlRecords):
+        def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+            nonlocal renewed
+            super().renew(lease, now_s, lasts_s)
+            renewed += 1
+            if renewed == 6:
+                enough.set()
+
+    class Silent(ForgottenLease):
+        answered = False
+
+        def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+            self.answered = enough.wait(30.0)
+
+    lease = Silent()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            Counting(world.records.path),
+            holder="one",
+            clock=time.monotonic,
+            wall_clock=time.time,
+            settings=ControlSettings(interval_s=0.05, lease_s=0.3, patience_s=0.01),
+            on_event=lambda event: stop.set() if event.kind == "applied" else None,
+            engine_lease=lease,
+        )
+        controller.begin()
+        await asyncio.wait_for(controller.run(stop), 60.0)
+
+    asyncio.run(run())
+    assert lease.answered
+    assert len(world.engine.applied) == 1

@@ -186,7 +186,8 @@ class Controller:
         Raises:
             LeaseLostError: another controller took over.
         """
-        tasks = [asyncio.create_task(work) for work in (self._look(), self._keep_lease(), stop.wait())]
+        works = (self._look(), self._keep_records(), self._keep_engine(), stop.wait())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -245,16 +246,21 @@ class Controller:
     def _new_replanning(self, planner: Planner, drifting: Drifting | None) -> Replanning:
         return Replanning(planner, self._plans.controlled, self._plans.base, self._settings.replanning, drifting)
 
-    async def _keep_lease(self) -> None:
+    async def _keep_records(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
             with suppress(RecordsError):  # nothing is applied without it
                 self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
+
+    async def _keep_engine(self) -> None:
+        """Beside that of the records, which must not wait for an engine that does not answer."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
             try:
                 await self._renew_engine_lease()
             except LeaseLostError:
                 raise
-            except ServingError:  # the same
+            except ServingError:  # nothing is applied without it, either
                 continue
 
     async def _renew_engine_lease(self) -> None:
