@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import pytest
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
 from circinus.control.ladders.standby import standby
-from circinus.control.records import ControlRecords, Event
+from circinus.control.records import ControlRecords, Event, RecordsError
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
@@ -430,6 +431,16 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
         world.controller(engine_lease=lease).begin()
     lease.other = ""
     world.controller(engine_lease=lease).begin()  # the lease of the records was given back by the one that was refused
+
+
+def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> None:
+    lease = ForgottenLease()
+    with sqlite3.connect(world.records.path) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(RecordsError, match="disk is full"):
+        world.controller(engine_lease=lease).begin()
+    assert lease.released == [7]
+    world.records.acquire("next", 1e9, 1.0)
 
 
 def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(world: World) -> None:

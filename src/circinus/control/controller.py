@@ -149,7 +149,11 @@ class Controller:
                 self._replanning = self._new_replanning(self._planner, self._drifting)
             self._commit([Event(now_s, BEGAN, self._holder, how)], self._plans.documents())
         except BaseException:
-            self._records.release(self._lease)
+            with suppress(ServingError):
+                self._records.release(self._lease)
+            if self._engine_lease is not None and self._engine_lease_number:
+                with suppress(ServingError):
+                    self._engine_lease.release(self._engine_lease_number)
             raise
 
     async def tick(self) -> None:
