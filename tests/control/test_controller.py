@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +17,13 @@ import pytest
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
 from circinus.control.ladders.standby import standby
-from circinus.control.records import ControlRecords, Event
+from circinus.control.records import ControlRecords, Event, RecordsError
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import desired_fingerprint, state_from_json
 from circinus.spec import Deployment
 from specifications import random_specification
 
@@ -178,6 +181,8 @@ def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world:
     world.now_s += 6.0  # nobody renewed the lease
     second.begin()
     assert {name: state.rung for name, state in second.ladders.items()} == rungs
+    known = json.loads(world.records.document("states") or "")
+    assert [state_from_json(text) for text in known] == world.engine.applied[:-3:-1], "with the routes of the rungs"
     asyncio.run(second.tick())
     assert len(world.engine.applied) == applied, "what is there already is not done again"
     world.engine.state = None
@@ -282,6 +287,35 @@ def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: 
 
     asyncio.run(run())
     assert len(world.engine.applied) == 1
+
+
+def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
+    class Held(NumbersEngine):
+        held: asyncio.Event | None = None
+
+        async def apply(self, desired: DesiredState) -> None:
+            if self.held is not None:
+                await self.held.wait()
+            await super().apply(desired)
+
+    world.engine = engine = Held()
+
+    async def run() -> None:
+        controller = world.controller()
+        controller.begin()
+        await world.goes_on(controller, 20.0, times=0.9)
+        engine.held, engine.state = asyncio.Event(), engine.applied[0]
+        engine.state = replace(engine.state, routes=engine.state.routes[1:])  # somebody else changed it
+        await world.goes_on(controller, 20.0, times=2.9)
+        assert world.steps()
+        assert len(engine.applied) == 1
+        engine.held.set()
+        await world.goes_on(controller, 1.0, times=0.9)
+
+    asyncio.run(run())
+    applied = [event for event in world.seen if event.kind == "applied"]
+    assert len(applied) == 3
+    assert all(event.reason.startswith("in force after") for event in applied)
 
 
 def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
@@ -427,3 +461,53 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
         world.controller(engine_lease=lease).begin()
     lease.other = ""
     world.controller(engine_lease=lease).begin()  # the lease of the records was given back by the one that was refused
+
+
+def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> None:
+    lease = ForgottenLease()
+    with sqlite3.connect(world.records.path) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(RecordsError, match="disk is full"):
+        world.controller(engine_lease=lease).begin()
+    assert lease.released == [7]
+    world.records.acquire("next", 1e9, 1.0)
+
+
+def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(world: World) -> None:
+    renewed, enough = 0, threading.Event()
+
+    class Counting(ControlRecords):
+        def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+            nonlocal renewed
+            super().renew(lease, now_s, lasts_s)
+            renewed += 1
+            if renewed == 6:
+                enough.set()
+
+    class Silent(ForgottenLease):
+        answered = False
+
+        def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
+            self.answered = enough.wait(30.0)
+
+    lease = Silent()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            Counting(world.records.path),
+            holder="one",
+            clock=time.monotonic,
+            wall_clock=time.time,
+            settings=ControlSettings(interval_s=0.05, lease_s=0.3, patience_s=0.01),
+            on_event=lambda event: stop.set() if event.kind == "applied" else None,
+            engine_lease=lease,
+        )
+        controller.begin()
+        await asyncio.wait_for(controller.run(stop), 60.0)
+
+    asyncio.run(run())
+    assert lease.answered
+    assert len(world.engine.applied) == 1

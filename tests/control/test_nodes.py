@@ -68,6 +68,14 @@ def test_under_another_specification_what_is_missing_goes_on_missing() -> None:
     assert NodeWatch({"edge": 4}, SETTINGS, {"edge": 2}).believed == {"edge": 2}
 
 
+def test_under_other_plans_for_the_same_nodes_what_was_seen_of_late_counts() -> None:
+    watch = NodeWatch({"edge": 4, "cloud": 2}, SETTINGS)
+    _looks(watch, 0.0, 0.75, 3)
+    watch = watch.respecified({"edge": 4, "cloud": 5})
+    _looks(watch, 1.0, 0.0, 3)
+    assert watch.believed == {"edge": 3, "cloud": 2 + 3}
+
+
 @given(
     st.lists(st.tuples(st.floats(0.05, 8.0), st.integers(0, 5)), min_size=1, max_size=60),
     st.integers(1, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -93,6 +94,9 @@ class World:
     def __post_init__(self) -> None:
         self.engine = NodesEngine(dict(self.controlled.nodes))
 
+    def known(self, plans: Controlled) -> Profiles:
+        return self.profiles
+
     def latest(self, now: Controlled) -> Controlled:
         if isinstance(self.files, str):
             raise PlanningError(self.files)
@@ -115,12 +119,13 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=SETTINGS,
             on_event=self.seen.append,
-            planner=Planner(lambda plans: self.profiles, lambda: self.files is not None, self.latest, self.prepare),
+            planner=Planner(lambda plans: self.known(plans), lambda: self.files is not None, self.latest, self.prepare),
         )
         made.begin()
         return made
 
-    async def goes_on(self, controller: Controller, duration_s: float) -> None:
+    async def goes_on(self, controller: Controller, duration_s: float, *, planning: bool = True) -> None:
+        """Planning: it takes no time; otherwise nobody waits for it."""
         end_s = self.now_s + duration_s
         while self.now_s < end_s:
             for name, query in controller.controlled.queries.items():
@@ -131,7 +136,8 @@ class World:
                     self.engine.failed[name] = self.engine.failed.get(name, 0) + int(due)
             self.now_s += TICK_S
             await controller.tick()
-            await controller.planned()
+            if planning:
+                await controller.planned()
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.seen]
@@ -194,6 +200,27 @@ def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
     assert world.of_kind("failed") == []
 
 
+def test_a_pool_that_goes_whenever_it_came_back_is_planned_for_ever_later(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 20.0))
+
+    def until_planned() -> float:
+        begin_s, before = world.now_s, len(world.of_kind("replan"))
+        while len(world.of_kind("replan")) == before and world.now_s < begin_s + 200.0:
+            asyncio.run(world.goes_on(controller, TICK_S))
+        return world.now_s - begin_s
+
+    waits_s = []
+    for _ in range(4):
+        world.engine.nodes[pool] = 0
+        assert until_planned() <= 1.0 + 3 * TICK_S
+        world.engine.nodes[pool] = world.controlled.nodes[pool]
+        waits_s.append(until_planned())
+    for waited_s, due_s in zip(waits_s, (10.0, 20.0, 40.0, 80.0), strict=True):
+        assert due_s <= waited_s <= due_s + 3 * TICK_S
+
+
 @dataclass
 class LateEngine(NodesEngine):
     """What it is told first is there just after it was looked at for the third time."""
@@ -222,6 +249,48 @@ def test_what_is_brought_about_during_a_look_is_not_brought_about_again(lossy: t
     assert engine.looks == 8
     assert len(engine.applied) == 1
     assert world.kinds() == ["began", "applied"]
+
+
+@dataclass
+class RestoringEngine(NodesEngine):
+    """From some moment on what it is told does not come, and to undo that takes until it is let."""
+
+    stuck: bool = False
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def apply(self, desired: DesiredState) -> None:
+        if self.stuck:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.let.wait()
+        await super().apply(desired)
+
+
+def test_the_loop_goes_on_while_what_was_given_up_is_undone(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    world.engine = engine = RestoringEngine(dict(world.controlled.nodes))
+
+    async def run() -> None:
+        controller = world.controller()
+        await world.goes_on(controller, 5.0)
+        assert len(engine.applied) == 1
+        engine.stuck = True
+        gone = world.controlled.matching.assignments[0].query
+        world.files = _without(world.controlled, world.profiles, gone)
+        await world.goes_on(controller, 2.0)
+        engine.nodes[pool] = 0
+        await asyncio.wait_for(world.goes_on(controller, 5.0), 30.0)
+        assert [event.details["why"] for event in world.of_kind("replan")] == ["files", "nodes"]
+        assert len(engine.applied) == 1, "nothing else is begun before that is undone"
+        engine.stuck = False
+        engine.let.set()
+        await world.goes_on(controller, 1.0)
+
+    asyncio.run(run())
+    assert len(engine.applied) == 2
+    assert pool not in _pools(engine.state)
+    assert world.of_kind("failed") == []
 
 
 def test_plans_for_what_is_left_are_known_to_the_next_controller(lossy: tuple[World, str]) -> None:
@@ -315,6 +384,44 @@ def test_new_plans_under_which_a_query_fails_are_taken_back_and_stay_so(lossy: t
     asyncio.run(world.goes_on(second, 5.0))
     assert world.engine.state == before, "the next one does not try what was taken back, either"
     assert len(world.of_kind("replan")) == len(world.of_kind("rollback")) == 1
+
+
+def test_plans_made_from_what_was_taken_back_meanwhile_are_made_anew(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 20.0))
+    gone, *others = [a.query for a in world.controlled.matching.assignments]
+    world.files = newer = _without(world.controlled, world.profiles, gone)
+    going, let = threading.Event(), threading.Event()
+    made_from: list[Controlled] = []
+
+    def profiles(plans: Controlled) -> Profiles:
+        made_from.append(plans)
+        if len(made_from) == 1:  # for the first one only, until it was taken back
+            going.set()
+            assert let.wait(60.0)
+        return world.profiles
+
+    async def run() -> None:
+        await world.goes_on(controller, 1.0)
+        used = {sized.deployment.pool for sized in (*world.controlled.deployments, *newer.deployments)}
+        unused = next(name for name in world.engine.nodes if name not in used)
+        world.known = profiles
+        world.engine.nodes[unused] = 0
+        world.failing = {others[0]}
+        while not world.of_kind("rollback"):
+            await world.goes_on(controller, TICK_S, planning=False)
+        assert going.is_set()
+        let.set()
+        world.failing = set()
+        await world.goes_on(controller, 3.0)
+
+    asyncio.run(run())
+    assert gone not in made_from[0].queries
+    assert all(gone in plans.queries for plans in made_from[1:])
+    assert [event.details["why"] for event in world.of_kind("replan")] == ["files", "nodes"]
+    assert gone in _routes(world.engine.state)
+    assert gone in controller.controlled.queries
 
 
 def test_new_plans_that_cannot_be_brought_about_are_given_up_after_some_attempts(lossy: tuple[World, str]) -> None:

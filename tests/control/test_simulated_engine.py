@@ -235,6 +235,27 @@ def test_replicas_that_do_not_run_yet_take_their_time(bursty: tuple[Controlled, 
     asyncio.run(run())
 
 
+def test_what_is_given_up_before_its_replicas_run_never_comes(bursty: tuple[Controlled, Profiles]) -> None:
+    controlled, profiles = bursty
+    without_standby = replace(controlled, deployments=controlled.matching.deployments)
+    engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
+
+    async def run() -> None:
+        await engine.apply(without_standby.desired(without_standby.at_first()))
+        engine.advance(10.0)
+        before = (await engine.status()).state
+        applying = asyncio.create_task(engine.apply(controlled.desired(controlled.at_first())))
+        await asyncio.sleep(0)
+        engine.advance(12.0)
+        applying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await applying
+        engine.advance(20.0)
+        assert (await engine.status()).state == before
+
+    asyncio.run(run())
+
+
 def test_what_is_under_way_in_a_lost_pool_is_lost_and_what_comes_there(bursty: tuple[Controlled, Profiles]) -> None:
     controlled, profiles = bursty
     engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)

@@ -11,6 +11,7 @@ from circinus.control.backoff import Backoff
 from circinus.control.replanning.rolling import Room, next_state
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.lease import LeaseLostError
+from circinus.serving.state_file import desired_fingerprint
 from circinus.spec import Deployment
 
 
@@ -20,6 +21,8 @@ class Applied:
 
     state: DesiredState
     took_s: float
+    whole: bool
+    """Whether it was all that was wanted when it was begun, not a step on the way."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,33 @@ class NotApplied:
     """Before the next attempt."""
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """It was given up, and is undone."""
+
+
 class Applying:
     """What is being applied, what was, and when the next attempt may be made."""
 
-    def __init__(self, apply: Callable[[DesiredState], Coroutine[Any, Any, None]], backoff: Backoff) -> None:
+    def __init__(
+        self,
+        apply: Callable[[DesiredState], Coroutine[Any, Any, None]],
+        backoff: Backoff,
+        clock: Callable[[], float],
+    ) -> None:
         """Nothing is applied.
 
         Args:
             apply: brings a state about or raises.
             backoff: between attempts.
+            clock: seconds that never go back.
         """
-        self._apply = apply
-        self._backoff = backoff
-        self._task: asyncio.Task[None] | None = None
-        self._began_s = 0.0
-        self._bringing: DesiredState | None = None
+        self._apply, self._backoff, self._clock = apply, backoff, clock
+        self._task: asyncio.Task[Applied] | None = None
+        self._given_up = False
+        """Whether what is being applied is not wanted any more: nothing else is before that is undone."""
         self._known: tuple[DesiredState, ...] = ()
-        """States of which the engine may run one, the last one first."""
+        """States of which the engine may run one, the last one first, the one that surely ran last."""
 
     @property
     def busy(self) -> bool:
@@ -85,29 +98,31 @@ class Applying:
             nodes: pool -> nodes that live.
             order: queries, the least important first.
         """
-        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
-        before = next((state for state in self._known if replicas(state) == runs), None)
-        if before is None or before.mode is not desired.mode or runs == replicas(desired):
+        before = self._running(status)
+        if before is None or before.mode is not desired.mode or replicas(before) == replicas(desired):
             return desired
         return next_state(before, desired, Room(desired.infrastructure, nodes), order)
 
-    def note(self, state: DesiredState) -> bool:
-        """A state is about to be applied; whether it has other deployments than those that are known."""
-        new = all(replicas(one) != replicas(state) for one in self._known)
-        self._known = (state, *(one for one in self._known[:1] if replicas(one) != replicas(state)))
-        return new
+    def note(self, state: DesiredState, status: EngineStatus) -> bool:
+        """A state is about to be applied while something runs; whether others are known now than before.
 
-    def begin(self, state: DesiredState, now_s: float) -> None:
-        """Apply a state."""
-        self._began_s, self._bringing = now_s, state
-        self._task = asyncio.create_task(self._apply(state))
+        Where that is none of those known, the last that ran may come back, as may the last that was attempted.
+        """
+        before, runs = self._known, self._running(status)
+        may_run = (*before[:1], *before[1:][-1:]) if runs is None else (runs,)
+        self._known = (state, *(one for one in may_run if one != state))
+        return self._known != before
 
-    async def wait(self, patience_s: float) -> None:
-        """For what is being applied, at most for so long."""
+    def begin(self, state: DesiredState, *, whole: bool) -> None:
+        """Apply a state: all that is wanted, or a step on the way."""
+        self._task = asyncio.create_task(self._applied(state, whole))
+
+    async def wait(self, patience_s: float | None = None) -> None:
+        """For what is being applied or undone, at most for so long."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=patience_s)
 
-    def found(self, now_s: float) -> Applied | NotApplied | None:
+    def found(self, now_s: float) -> Applied | NotApplied | GivenUp | None:
         """What became of what was being applied, once; None: it is not known yet.
 
         Raises:
@@ -116,28 +131,43 @@ class Applying:
         if self._task is None or not self._task.done():
             return None
         task, self._task = self._task, None
+        if self._given_up:
+            self._given_up = False
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, LeaseLostError):
+                raise error
+            return GivenUp()
         try:
-            task.result()
+            return task.result()
         except LeaseLostError:
             raise
         except Exception as error:  # engines raise ServingErrors; whatever else it is, what ran before goes on
             words = str(error) if str(error) else type(error).__name__
             pause_s = self._backoff.failed(now_s)
             return NotApplied(words, self._backoff.failures, pause_s)
-        assert self._bringing is not None, "it was begun"
-        return Applied(self._bringing, now_s - self._began_s)
 
     def arrived(self) -> None:
         """What shall run runs."""
         self._backoff.reset()
 
-    async def give_up(self) -> None:
-        """What is being applied is undone by the engine; attempts begin anew."""
+    async def _applied(self, state: DesiredState, whole: bool) -> Applied:
+        began_s = self._clock()
+        await self._apply(state)
+        return Applied(state, self._clock() - began_s, whole)
+
+    def _running(self, status: EngineStatus) -> DesiredState | None:
+        """Which of those known runs: the very state, or one with these replicas where routes are being told."""
+        exactly = (state for state in self._known if status.state and desired_fingerprint(state) == status.state)
+        runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+        alike = (state for state in self._known if replicas(state) == runs)
+        return next(exactly, None) or next(alike, None)
+
+    def give_up(self) -> None:
+        """What is being applied is undone by the engine, however long that takes; then attempts begin anew."""
         self._backoff.reset()
-        if self._task is not None:
+        if self._task is not None and not self._given_up:
+            self._given_up = True
             self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
 
 
 def replicas(state: DesiredState) -> dict[Deployment, int]:

@@ -110,7 +110,7 @@ class Controller:
         self._clock, self._wall_clock = clock, wall_clock
         self._on_event, self._on_status, self._revive = on_event, on_status, revive
         self._lease, self._engine_lease, self._engine_lease_number = 0, engine_lease, 0
-        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s))
+        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s), clock)
         self._reviving = Backoff(times.first_pause_s, times.longest_pause_s)
         self._silent = ""
         """Why the engine could not be looked at the last time; empty: it could."""
@@ -149,7 +149,11 @@ class Controller:
                 self._replanning = self._new_replanning(self._planner, self._drifting)
             self._commit([Event(now_s, BEGAN, self._holder, how)], self._plans.documents())
         except BaseException:
-            self._records.release(self._lease)
+            with suppress(ServingError):
+                self._records.release(self._lease)
+            if self._engine_lease is not None and self._engine_lease_number:
+                with suppress(ServingError):
+                    self._engine_lease.release(self._engine_lease_number)
             raise
 
     async def tick(self) -> None:
@@ -164,14 +168,14 @@ class Controller:
         self._step(now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
-        ended = await self._collect()
+        ended = self._collect()
         await self._notice(status)
-        await self._plan_anew(now_s, status)
-        await self._judge(now_s, status)
+        self._plan_anew(now_s, status)
+        self._judge(now_s, status)
         if not ended:  # what was brought about meanwhile is not in this status yet
             self._bring_about(status)
         await self._applying.wait(self._settings.patience_s)
-        await self._collect()
+        self._collect()
 
     async def planned(self) -> None:
         """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
@@ -186,14 +190,16 @@ class Controller:
         Raises:
             LeaseLostError: another controller took over.
         """
-        tasks = [asyncio.create_task(work) for work in (self._look(), self._keep_lease(), stop.wait())]
+        works = (self._look(), self._keep_records(), self._keep_engine(), stop.wait())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-            await self._applying.give_up()
+            self._applying.give_up()
+            await self._applying.wait()
             for part in (self._replanning, self._drifting):
                 if part is not None:
                     await part.end(self._settings.end_s)
@@ -244,16 +250,21 @@ class Controller:
     def _new_replanning(self, planner: Planner, drifting: Drifting | None) -> Replanning:
         return Replanning(planner, self._plans.controlled, self._plans.base, self._settings.replanning, drifting)
 
-    async def _keep_lease(self) -> None:
+    async def _keep_records(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
             with suppress(RecordsError):  # nothing is applied without it
                 self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
+
+    async def _keep_engine(self) -> None:
+        """Beside that of the records, which must not wait for an engine that does not answer."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
             try:
                 await self._renew_engine_lease()
             except LeaseLostError:
                 raise
-            except ServingError:  # the same
+            except ServingError:  # nothing is applied without it, either
                 continue
 
     async def _renew_engine_lease(self) -> None:
@@ -287,17 +298,17 @@ class Controller:
             if events:
                 self._commit(events)
 
-    async def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
+    def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
         if self._replanning is None:
             return
         found = self._replanning.found(now_s)
         if isinstance(found, NoPlans):
             self._note(FAILED, "plan", f"no other plans because of {found.why}: {found.reason}")
         elif found is not None:
-            await self._adopt(found)
+            self._adopt(found)
         self._replanning.look(now_s, status, self.controlled)
 
-    async def _adopt(self, found: NewPlans) -> None:
+    def _adopt(self, found: NewPlans) -> None:
         assert self._replanning is not None, "it made them"
         before, state = self.controlled, self._plans.desired()[1]
         changes = Changes.between(
@@ -311,9 +322,9 @@ class Controller:
         self._commit([event], {**adopted.documents(), _MEASURED: self._replanning.measured()}, plans=adopted)
         self._replanning.taken(found)
         if adopted.desired()[1] != state:
-            await self._arrive()
+            self._arrive()
 
-    async def _judge(self, now_s: float, status: EngineStatus) -> None:
+    def _judge(self, now_s: float, status: EngineStatus) -> None:
         """Go back to the plans before, where the new ones do worse."""
         if self._plans.proven is None or status.state != self._plans.desired()[1]:
             return
@@ -323,7 +334,7 @@ class Controller:
             return
         reason = self._trial.against(status, queries, self._plans.control.busier, self._settings.trial)
         if reason:
-            await self._roll_back(reason)
+            self._roll_back(reason)
         elif self._trial.over(now_s, self._settings.trial):
             self._prove()
 
@@ -333,7 +344,7 @@ class Controller:
         self._commit([], proven.documents(), plans=proven)
         self._trial = None
 
-    async def _roll_back(self, reason: str) -> None:
+    def _roll_back(self, reason: str) -> None:
         """To the plans before, if they run on what there is."""
         before, now = self._plans.proven, self.controlled
         if before is None or not before.runs_on(self._nodes()):
@@ -343,13 +354,13 @@ class Controller:
         adopted = self._plans.adopting(before)
         self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.documents(), plans=adopted)
         if self._replanning is not None:
-            self._replanning.follow(before, refused=before.nodes != now.nodes)
-        await self._arrive()
+            self._replanning.took_back(now, before)
+        self._arrive()
 
-    async def _arrive(self) -> None:
-        """Other plans shall be brought about; what is being applied is given up."""
+    def _arrive(self) -> None:
+        """Other plans shall be brought about, once what is being applied is given up and undone."""
         self._arriving, self._trial = True, None
-        await self._applying.give_up()
+        self._applying.give_up()
 
     def _nodes(self) -> Mapping[str, int]:
         return self.controlled.nodes if self._replanning is None else self._replanning.nodes
@@ -361,13 +372,12 @@ class Controller:
             self._arriving = False
             self._applying.arrived()
             return
-        now_s = self._clock()
-        if not self._applying.may(now_s):
+        if not self._applying.may(self._clock()):
             return
         following = self._applying.next(desired, status, self._nodes(), tuple(self.controlled.queries))
-        if self._applying.note(following):  # whoever goes on must know what may run by then
+        if self._applying.note(following, status):  # whoever goes on must know what may run by then
             self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.known])})
-        self._applying.begin(following, now_s)
+        self._applying.begin(following, whole=following == desired)
 
     async def _apply(self, desired: DesiredState) -> None:
         await self._still_here()
@@ -381,18 +391,17 @@ class Controller:
         self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
         await self._renew_engine_lease()
 
-    async def _collect(self) -> bool:
+    def _collect(self) -> bool:
         """What became of what was being applied; whether that is known."""
         found = self._applying.found(self._clock())
         if isinstance(found, NotApplied):
             before = self._plans.proven
             if found.failures >= self._settings.attempts and before is not None and before.runs_on(self._nodes()):
-                await self._roll_back(f"cannot be brought about: {found.reason}")
+                self._roll_back(f"cannot be brought about: {found.reason}")
             else:
                 self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
         elif isinstance(found, Applied):
-            whole = found.state == self._plans.desired()[0]
-            words = "in force" if whole else "on the way, for want of room for both at once"
+            words = "in force" if found.whole else "on the way, for want of room for both at once"
             self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
         return found is not None
 

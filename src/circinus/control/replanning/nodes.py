@@ -105,10 +105,15 @@ class NodeWatch:
         }
 
     def respecified(self, specified: Mapping[str, int]) -> NodeWatch:
-        """For another infrastructure: pools of which nodes are missing go on missing them."""
+        """For another infrastructure, or other plans for the same: what is believed of pools with as many nodes as
+        before stays as it is, returns that must prove to last among it. Elsewhere, what is missing goes on missing."""
         watch = NodeWatch(specified, self._settings)
         for pool, nodes in specified.items():
             view = self._views.get(pool)
-            if view is not None and view.believed < self._specified[pool]:
-                watch._views[pool] = replace(view, believed=min(view.believed, nodes), since_s=None)
+            if view is None:
+                continue
+            if nodes != self._specified[pool]:
+                believed = nodes if view.believed == self._specified[pool] else min(view.believed, nodes)
+                view = replace(view, believed=believed, since_s=None)
+            watch._views[pool] = view
         return watch

@@ -79,6 +79,8 @@ class Replanning:
         self._again: Remeasured | None = None
         """What they were made from."""
         self._why = ""
+        self._outdated = False
+        """Whether what is being planned was begun from plans that were taken back since."""
         self._looked_s = 0.0
         self._backoff = {why: Backoff(times.first_pause_s, times.longest_pause_s) for why in (NODES, FILES, DRIFTED)}
         self._said: dict[str, str] = {}
@@ -119,6 +121,8 @@ class Replanning:
     def found(self, now_s: float) -> NewPlans | NoPlans | None:
         """What came of planning; plans are told until they are taken. None: nothing yet, or nothing new."""
         result = self._planning.found()
+        if result is not None and self._outdated:  # it is made anew, from the plans in force
+            self._outdated, result = False, None
         if isinstance(result, Broken):
             self._backoff[self._why].failed(now_s)
             new = self._said.get(self._why) != result.reason
@@ -145,15 +149,24 @@ class Replanning:
         self._found = self._again = None
         self.follow(found.controlled)
 
-    def follow(self, controlled: Controlled, *, refused: bool = False) -> None:
-        """Other plans are in force.
+    def follow(self, controlled: Controlled) -> None:
+        """Other plans are in force."""
+        self._watch = self._watch.respecified(_specified(controlled))
+
+    def took_back(self, refused: Controlled, before: Controlled) -> None:
+        """Plans did not do. Whatever was made from them is not wanted any more, but for what files say; and for nodes
+        that they were made for, no others are made until there are other nodes.
 
         Args:
-            controlled: the plans.
-            refused: whether those for the nodes that are there did not do: none are made until there are others.
+            refused: those that did not do.
+            before: those in force again.
         """
-        self._watch = self._watch.respecified(_specified(controlled))
-        if refused:
+        self._outdated = self._planning.busy and self._why != FILES
+        if self._found is not None and self._found.why != FILES:
+            self._found = self._again = None
+        repeats = refused.nodes != before.nodes and refused.nodes == self.nodes
+        self.follow(before)
+        if repeats:
             self._refused = dict(self.nodes)
 
     async def wait(self) -> None:

@@ -236,11 +236,16 @@ class SimulatedEngine:
             return
         grows = any(replicas > before.get(deployment, 0) for deployment, replicas in sizes.items())
         begin_s = self.now_s + (self._startup_s if grows and last is not None else 0.0)
-        self._coming = self._phase(desired, begin_s)
+        self._coming = coming = self._phase(desired, begin_s)
         if begin_s <= self.now_s:
             self.advance(self.now_s)
-        while self._coming is not None and self._coming.desired == desired:
-            await asyncio.sleep(0)
+        try:
+            while self._coming is coming:
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:  # what ran before stays as it was
+            if self._coming is coming:
+                self._coming = None
+            raise
 
     async def submit(self, request: Request) -> Response:
         """Nobody may."""
