@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.ray.driver import check_head
 from circinus.serving.ray.names import REPLICA, ROUTER
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
@@ -77,6 +78,8 @@ class Cluster:
         except ImportError as error:
             raise ServingError(f"the engine ray needs Ray: pip install 'circinus-planner[ray]' ({error})") from error
         del serve
+        if not ray.is_initialized():
+            check_head(settings.address)
         try:
             ray.init(
                 address=settings.address,
