@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import socket
+import threading
 
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.ray.driver import check_head
+from circinus.serving.ray.driver import check_head, own_sigterm
 
 pytest.importorskip("ray")
 
@@ -30,3 +34,34 @@ def test_an_address_that_is_none_is_told() -> None:
 
 def test_the_address_of_a_client_is_left_to_ray() -> None:
     check_head("ray://127.0.0.1:1", 0.2)
+
+
+def _take_below_python(number: int) -> None:
+    """As native code does it: Python does not learn of it."""
+    set_below = ctypes.pythonapi.PyOS_setsig
+    set_below.argtypes, set_below.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    set_below(number, 1)  # ignored
+
+
+@pytest.mark.parametrize("in_main_thread", [False, True])
+def test_a_process_keeps_what_it_does_on_sigterm(in_main_thread: bool) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+
+    def connect() -> None:
+        with own_sigterm():
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _take_below_python(signal.SIGTERM)
+
+    try:
+        if in_main_thread:
+            connect()
+        else:
+            thread = threading.Thread(target=connect)
+            thread.start()
+            thread.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
