@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -120,6 +121,40 @@ def _post(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
             return answer.status, json.loads(answer.read())
     except HTTPError as error:
         return error.code, json.loads(error.read())
+
+
+_CONNECTS = """
+import asyncio, signal, sys
+from circinus.serving.ray.engine import RayEngine
+from circinus.serving.ray.settings import RaySettings
+
+async def run():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    engine = RayEngine(RaySettings(address=sys.argv[1]))
+    print((await engine.status()).routes, flush=True)
+    await stop.wait()
+    print("ended", flush=True)
+
+asyncio.run(run())
+"""
+
+
+def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: Nodes) -> None:
+    async def run() -> None:
+        engine = nodes.engine
+        await engine.apply(chain("q", Step("one", "add")))
+        command = (sys.executable, "-c", _CONNECTS, nodes.cluster.address)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"('q',)\n"
+        process.send_signal(signal.SIGTERM)
+        said, complained = await process.communicate()
+        assert (process.returncode, said, complained) == (0, b"ended\n", b"")
+        await engine.close()
+
+    asyncio.run(run())
 
 
 def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> None:

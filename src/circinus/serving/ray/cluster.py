@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.errors import ServingError
+from circinus.serving.ray.driver import check_head, import_serve, own_sigterm
 from circinus.serving.ray.names import REPLICA, ROUTER
 from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
@@ -73,18 +74,21 @@ class Cluster:
             os.environ.pop(name, None)
         try:
             import ray
-            from ray import serve
+
+            import_serve()
         except ImportError as error:
             raise ServingError(f"the engine ray needs Ray: pip install 'circinus-planner[ray]' ({error})") from error
-        del serve
+        if not ray.is_initialized():
+            check_head(settings.address)
         try:
-            ray.init(
-                address=settings.address,
-                namespace=NAMESPACE,
-                ignore_reinit_error=True,
-                log_to_driver=False,
-                configure_logging=False,
-            )
+            with own_sigterm():
+                ray.init(
+                    address=settings.address,
+                    namespace=NAMESPACE,
+                    ignore_reinit_error=True,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
         except (ConnectionError, ValueError) as error:
             raise ServingError(f"found no Ray cluster at address {settings.address}: {error}") from error
         self._settings = settings

@@ -1,0 +1,67 @@
+"""What a process keeps that connects to a cluster."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving.ray.driver import check_head, own_sigterm
+
+pytest.importorskip("ray")
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_an_address_without_a_head_is_told_soon(listens: bool) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if listens:  # and says nothing: no head of a cluster
+            other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ServingError, match=rf"found no Ray cluster at address {address}.* within 0\.2 s"):
+            check_head(address, 0.2)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(ServingError, match="found no Ray cluster at address head"):
+        check_head("head", 0.2)
+
+
+def test_the_address_of_a_client_is_left_to_ray() -> None:
+    check_head("ray://127.0.0.1:1", 0.2)
+
+
+def _take_below_python(number: int) -> None:
+    """As native code does it: Python does not learn of it."""
+    set_below = ctypes.pythonapi.PyOS_setsig
+    set_below.argtypes, set_below.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    set_below(number, 1)  # ignored
+
+
+@pytest.mark.parametrize("in_main_thread", [False, True])
+def test_a_process_keeps_what_it_does_on_sigterm(in_main_thread: bool) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+
+    def connect() -> None:
+        with own_sigterm():
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _take_below_python(signal.SIGTERM)
+
+    try:
+        if in_main_thread:
+            connect()
+        else:
+            thread = threading.Thread(target=connect)
+            thread.start()
+            thread.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
