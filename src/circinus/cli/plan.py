@@ -101,6 +101,7 @@ def plan(
         if (why := measured_elsewhere(p, specification)) is not None
     }
     warnings |= {before.warning} - {""}
+    warnings |= {f"passed over: {what}" for what in specification.passed_over}
     if json:
         searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
         again = {"from": before.file, "changes": changes}
