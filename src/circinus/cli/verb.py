@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _NO_CHOICE = re.compile(r"'(?P<found>.*)' is not one of (?P<choices>'.*')\.?")
+
+_INTERRUPTED = {
+    "profile": "interrupted; what was measured is kept, the same command goes on from there",
+    "plan": "interrupted; no plan was written, what was measured is kept, and the same command goes on from there",
+    "apply": "interrupted; circinus status says what runs, and the same command goes on from there",
+    "load": "interrupted; nothing of this run is kept",
+}
 
 
 class Verb(TyperCommand):
@@ -31,6 +39,15 @@ class Verb(TyperCommand):
             if type(cause).__name__ != "ValidationError":
                 raise
             raise typer.BadParameter(_in_our_words(cause), ctx=error.ctx, param=error.param) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; who interrupts it is told what became of what it did."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # would end without a word
+            if self.name in _INTERRUPTED:
+                sys.stderr.write(f"{_INTERRUPTED[self.name]}\n")
+            raise typer.Exit(130) from None
 
 
 def _in_our_words(error: ValidationError) -> str:
