@@ -51,7 +51,7 @@ bench-links: $(READY)  ## plans over real, shaped links between three sites; nee
 	$(BIN)/python -m benchmarks.links
 
 bench: $(READY)  ## every benchmark; results in benchmarks/results
-	$(BIN)/python -m benchmarks.demo --fresh
+	$(BIN)/python -m benchmarks.demo --fresh --keep
 	$(BIN)/python -m benchmarks.profiling
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.matching

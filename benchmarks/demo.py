@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, fixed_matching
 from benchmarks.demo_report import comparison, row
-from benchmarks.results import Figure, print_figures, write_results
+from benchmarks.results import FOLDER, Figure, print_figures, write_results
 from circinus.cli.traffic_items import items_seen, items_to_send
 from circinus.matching import Matching, plan_all
 from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, record_held_out
@@ -43,6 +43,7 @@ from circinus.spec.spoken import duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
+BUILD = ROOT / "build"
 OURS = "Circinus"
 
 
@@ -57,11 +58,12 @@ class DemoOptions:
     warm_up_s: float
     seed: int
     rate_factor: float
+    results: Path
 
 
 def main() -> None:
     """Run the demo."""
-    options, fresh = _options()
+    options, fresh = read_options()
     started = perf_counter()
     console = Console() if sys.stdout.isatty() else Console(width=120)  # as wide as logs are shown
     if fresh and options.state.exists():
@@ -107,11 +109,13 @@ def main() -> None:
         rows=[row(name, strategies[name], q) for name, report in reports.items() for q in report.queries],
         seeds=[options.seed],
         wall_s=perf_counter() - started,
+        folder=options.results,
     )
-    console.print(f"written to {path.relative_to(ROOT)}", highlight=False)
+    console.print(f"written to {os.path.relpath(path)}", highlight=False)
 
 
-def _options() -> tuple[DemoOptions, bool]:
+def read_options(arguments: Sequence[str] | None = None) -> tuple[DemoOptions, bool]:
+    """What was asked for, by default on the command line, and whether to begin from nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls measured")
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "demo", help="folder of the profile store")
@@ -121,9 +125,18 @@ def _options() -> tuple[DemoOptions, bool]:
     parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of traffic before")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate-factor", type=float, default=1.0, help="multiplies every query's rate when measuring")
-    chosen = parser.parse_args()
+    # A trial must leave the checkout as it was; only who measures for others keeps the figures in it.
+    parser.add_argument("--keep", action="store_true", help="write the figures into benchmarks/results, not into build")
+    chosen = parser.parse_args(arguments)
     options = DemoOptions(
-        chosen.state, chosen.budget, chosen.items, chosen.duration, chosen.warm_up, chosen.seed, chosen.rate_factor
+        chosen.state,
+        chosen.budget,
+        chosen.items,
+        chosen.duration,
+        chosen.warm_up,
+        chosen.seed,
+        chosen.rate_factor,
+        FOLDER if chosen.keep else BUILD,
     )
     return options, chosen.fresh
 

@@ -46,8 +46,9 @@ def write_results(
     rows: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     wall_s: float,
+    folder: Path = FOLDER,
 ) -> Path:
-    """Write `benchmarks/results/NAME.json` whole or not at all, and return its path."""
+    """Write `NAME.json` in `folder` (by default `benchmarks/results`) whole or not at all, and return its path."""
     document = {
         "schema": 1,
         "name": name,
@@ -58,8 +59,8 @@ def write_results(
         "figures": [asdict(figure) for figure in figures],
         "rows": list(rows),
     }
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, path)

@@ -1,14 +1,16 @@
-"""What `circinus events` shows of a controller's records."""
+"""What `circinus events` shows of a controller's records, and what it can be asked for."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from verbs import run_circinus
 
-from circinus.cli.events import shown
-from circinus.control.records import ControlRecords, Event
+from circinus.cli.events import EventKind, shown
+from circinus.control.records import KINDS, ControlRecords, Event
 
 
 def _add(records: ControlRecords, lease: int, *subjects: str, kind: str = "step") -> None:
@@ -44,3 +46,14 @@ def test_none_of_those_that_were_where_none_are_asked_for(tmp_path: Path) -> Non
     assert list(shown(records, 0, None, follow=False)) == []
     assert [event.subject for event in shown(records, 1, None, follow=False)] == ["b"]
     records.close()
+
+
+def test_every_kind_can_be_asked_for() -> None:
+    assert get_args(EventKind) == KINDS
+
+
+def test_a_kind_that_there_is_not_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    run = run_circinus("events", "--kind", "stp", cwd=tmp_path)
+    assert run.returncode == 2
+    for kind in KINDS:
+        assert kind in run.stderr

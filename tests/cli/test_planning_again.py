@@ -83,7 +83,7 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
 
 
 def test_a_bound_on_changes_and_its_price(application: Path) -> None:
-    data = answer("plan", "--most-changes", "0", "--change-price", "0.01", cwd=application, kind="plan")
+    data = answer("plan", "--most-changes", "0", "--change-price", "$0.01/h", cwd=application, kind="plan")
     assert data["changes"]["kept"] == ["archive", "typing-aid"]
     for arguments, message in (
         (("--change-price", "soon"), "soon"),

@@ -101,3 +101,38 @@ def test_an_empty_folder_and_no_path_at_all(tmp_path: Path) -> None:
     assert "a folder without any" in str(fault)
     (fault,) = _faults()
     assert "at least one file or folder" in str(fault)
+
+
+RAY_SERVICE = "apiVersion: ray.io/v1\nkind: RayService\nmetadata: {name: circinus}\n"
+
+
+def test_what_is_plainly_of_others_in_a_folder_is_passed_over_and_named(folder: Path) -> None:
+    (folder / "k.yaml").write_text("", encoding="utf-8")  # as a shell makes it before what is to fill it is run
+    (folder / "rendered.yaml").write_text(RAY_SERVICE, encoding="utf-8")
+    (folder / "a.yaml").write_text((folder / "a.yaml").read_text() + "---\napiVersion: v1\nkind: Namespace\n")
+    specification = load_specification([folder])
+    assert specification == parse_specification(FAULTLESS)
+    assert specification.files == (folder / "a.yaml", folder / "b.yml", folder / "c.yaml")
+    first, empty, rendered = specification.passed_over
+    assert "is a document of v1 Namespace" in first
+    assert empty == f"{folder / 'k.yaml'}: holds no document"
+    assert rendered == f"{folder / 'rendered.yaml'}:1: is a document of ray.io/v1 RayService"
+
+
+@pytest.mark.parametrize("text", ["", RAY_SERVICE])
+def test_what_was_named_must_be_a_specification(folder: Path, text: str) -> None:
+    (folder / "k.yaml").write_text(text, encoding="utf-8")
+    assert {fault.file for fault in _faults(folder, folder / "k.yaml")} == {str(folder / "k.yaml")}
+
+
+@pytest.mark.parametrize("version", ["circinus/v2", "circinous/v1", "v1"])
+def test_a_version_that_is_nearly_ours_is_a_fault_in_a_folder_too(folder: Path, version: str) -> None:
+    file = folder / "c.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("circinus/v1", version), encoding="utf-8")
+    assert [fault.field for fault in _faults(folder)] == ["apiVersion"]
+
+
+def test_a_folder_of_others_files_alone_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "k.yaml").write_text(RAY_SERVICE, encoding="utf-8")
+    (fault,) = _faults(tmp_path)
+    assert "without any document of Circinus" in str(fault)

@@ -88,6 +88,8 @@ def test_quantities_are_printed_as_people_write_them(quantity: Quantity, value: 
         (DURATION, "٣s", ("a duration",)),
         (DURATION, "-1ms", ("'-1ms'", "at least 0")),
         (DURATION, "150 Ms", ("did you mean 150ms",)),
+        (DURATION, "2m", ("did you mean 2min or 2ms?",)),
+        (DURATION, "2minutes", ("did you mean 2min?",)),
         (SIZE, "8Gib", ("did you mean 8GiB?",)),
         (BANDWIDTH, "40Mb/s", ("did you mean 40MB/s or 40Mbit/s?",)),
         (PRICE_PER_H, "0.40/h", ("a price such as $0.40/h",)),

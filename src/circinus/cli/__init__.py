@@ -22,6 +22,5 @@ def main() -> None:
             as_json="--json" in sys.argv,
         )
         sys.exit(CircinusError.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was committed is kept, the same command goes on from there\n")
+    except KeyboardInterrupt:  # before a verb began
         sys.exit(130)

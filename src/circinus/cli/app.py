@@ -22,6 +22,7 @@ from circinus.cli.serve import serve
 from circinus.cli.simulate import simulate
 from circinus.cli.status import status
 from circinus.cli.validate import validate
+from circinus.cli.verb import Verb
 
 app = typer.Typer(
     name="circinus",
@@ -48,7 +49,7 @@ for verb in (
     destroy,
     schema,
 ):
-    app.command()(verb)
+    app.command(cls=Verb)(verb)
 app.add_typer(render, name="render")
 
 

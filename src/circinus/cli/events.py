@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from circinus.control.records import ControlRecords, Event
 
 _PAUSE_S = 0.5
+EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
+"""`circinus.control.records.KINDS`, which loads later."""
 
 
 def events(
     last: Annotated[int, typer.Option("--last", min=0, help="How many of those that were are shown.")] = 20,
-    kind: Annotated[
-        str | None, typer.Option(help="Only one kind: began, step, replan, applied, rollback, failed, ...")
-    ] = None,
+    kind: Annotated[EventKind | None, typer.Option(help="Only those of one kind.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until interrupted.")] = False,
     records: Records = None,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,

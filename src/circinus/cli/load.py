@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 
 def load(
     plan_file: PlanFile = DEFAULT_PLAN,
-    duration: Annotated[float, typer.Option(parser=long_option, metavar="DURATION", help="Measured time.")] = 30.0,
+    duration: Annotated[
+        float, typer.Option(parser=long_option, metavar="DURATION", help="Measured time.", show_default="30s")
+    ] = 30.0,
     warm_up: Annotated[
-        float, typer.Option(parser=duration_option, metavar="DURATION", help="Time before it that is not measured.")
+        float,
+        typer.Option(
+            parser=duration_option, metavar="DURATION", help="Time before it that is not measured.", show_default="5s"
+        ),
     ] = 5.0,
     rate_factor: Annotated[
-        float, typer.Option(parser=times_option, metavar="TIMES", help="Multiplies every query's rate.")
+        float,
+        typer.Option(parser=times_option, metavar="TIMES", help="Multiplies every query's rate.", show_default="1x"),
     ] = 1.0,
     trace: Annotated[
         Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of those that queries ask for.")

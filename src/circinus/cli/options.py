@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from circinus.spec.units import Quantity
 
 Paths = Annotated[list[Path], typer.Argument(help="YAML files, or folders of them.", show_default="the current folder")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `circinus plan` writes it.")]
@@ -41,20 +44,29 @@ DEFAULT_PLAN = Path("plan.json")
 DEFAULT_ADDRESS = "auto"
 
 
-def duration_option(text: str) -> float:
-    """Seconds, from `90s`, `2min` or a plain number of seconds."""
+def duration_option(text: str | float) -> float:
+    """Seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused. A default is in seconds."""
     from circinus.spec.units import DURATION
 
+    return _quantity(text, DURATION)
+
+
+def _quantity(text: str | float, quantity: Quantity) -> float:
+    if not isinstance(text, str):
+        return text
     try:
-        return float(text)
+        bare = float(text)
     except ValueError:
-        try:
-            return DURATION.parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+        bare = None
+    if bare == 0:
+        return 0.0
+    try:
+        return quantity.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
-def long_option(text: str) -> float:
+def long_option(text: str | float) -> float:
     """Seconds above 0, written as for `duration_option`."""
     seconds = duration_option(text)
     if not 0 < seconds < float("inf"):
@@ -95,17 +107,11 @@ def hours_option(text: str | float) -> float:
     return hours
 
 
-def price_option(text: str) -> float:
-    """US dollars per hour, from `$0.01/h`, `$10/month` or a plain number of dollars per hour."""
+def price_option(text: str | float) -> float:
+    """US dollars per hour, from `$0.01/h`, `$10/month` or 0. A default is in dollars per hour."""
     from circinus.spec.units import PRICE_PER_H
 
-    try:
-        return float(text)
-    except ValueError:
-        try:
-            return PRICE_PER_H.parse(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+    return _quantity(text, PRICE_PER_H)
 
 
 def host_and_port(text: str) -> tuple[str, int]:

@@ -40,7 +40,12 @@ def plan(
     fresh: Annotated[bool, typer.Option("--fresh", help="Plan as if nothing ran.")] = False,
     change_price: Annotated[
         float,
-        typer.Option(parser=price_option, metavar="PRICE", help="What another plan for a query that runs must save."),
+        typer.Option(
+            parser=price_option,
+            metavar="PRICE",
+            help="What another plan for a query that runs must save.",
+            show_default="$0/h",
+        ),
     ] = 0.0,
     most_changes: Annotated[
         int | None,
@@ -101,6 +106,7 @@ def plan(
         if (why := measured_elsewhere(p, specification)) is not None
     }
     warnings |= {before.warning} - {""}
+    warnings |= {f"passed over: {what}" for what in specification.passed_over}
     if json:
         searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
         again = {"from": before.file, "changes": changes}

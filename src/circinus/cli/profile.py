@@ -137,7 +137,7 @@ def profile(
             ],
         )
     if any(found.interrupted for found in profiles):
-        raise typer.Exit(130)
+        raise KeyboardInterrupt
     if any(found.failed and not found.configurations for found in profiles):
         raise typer.Exit(1)  # not one configuration works
 

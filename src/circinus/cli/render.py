@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
+from circinus.cli.verb import Verb
 
 render = typer.Typer(help="Write a plan file as what another tool deploys.", no_args_is_help=True)
 
@@ -16,7 +17,7 @@ def _root() -> None:
     """Write a plan file as what another tool deploys."""
 
 
-@render.command()
+@render.command(cls=Verb)
 def kubernetes(
     plan_file: PlanFile = DEFAULT_PLAN,
     image: Annotated[

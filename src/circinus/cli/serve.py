@@ -56,14 +56,26 @@ def serve(
             metavar="TIMES",
             help="Keep replicas ready, where pools have room, with which every query can step down its ladder when "
             "so many times its rate come. 1x: none.",
+            show_default="1x",
         ),
     ] = 1.0,
     interval: Annotated[
-        float, typer.Option(parser=long_option, metavar="DURATION", help="From one look at the engine to the next.")
+        float,
+        typer.Option(
+            parser=long_option,
+            metavar="DURATION",
+            help="From one look at the engine to the next.",
+            show_default="250ms",
+        ),
     ] = 0.25,
     dwell: Annotated[
         float,
-        typer.Option(parser=long_option, metavar="DURATION", help="How long it is calm before a step up again."),
+        typer.Option(
+            parser=long_option,
+            metavar="DURATION",
+            help="How long it is calm before a step up again.",
+            show_default="10s",
+        ),
     ] = 10.0,
     audited: Annotated[
         float | None,
@@ -87,6 +99,7 @@ def serve(
             parser=long_option,
             metavar="DURATION",
             help="How long an answer waits for its truth before it does without.",
+            show_default="1h",
         ),
     ] = 3600.0,
     records: Records = None,

@@ -17,9 +17,14 @@ _SECONDS_PER_H = 3600.0
 
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
-    load: Annotated[float, typer.Option(parser=times_option, metavar="TIMES", help="Times every query's rate.")] = 1.0,
+    load: Annotated[
+        float, typer.Option(parser=times_option, metavar="TIMES", help="Times every query's rate.", show_default="1x")
+    ] = 1.0,
     hours: Annotated[
-        float, typer.Option(parser=hours_option, metavar="HOURS", help="Simulated time, in hours; or as in 10min.")
+        float,
+        typer.Option(
+            parser=hours_option, metavar="HOURS", help="Simulated time, in hours; or as in 10min.", show_default="1h"
+        ),
     ] = 1.0,
     warm_up: Annotated[
         float | None,

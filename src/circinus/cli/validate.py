@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circinus.cli.options import Json, Paths
 
+if TYPE_CHECKING:
+    from circinus.errors import Fault
+    from circinus.spec import Specification
+
 
 def validate(
     paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
     no_operators: Annotated[
-        bool, typer.Option("--no-operators", help="Do not import and check operators, metrics and data sets.")
+        bool,
+        typer.Option(
+            "--no-operators", help="Do not import and check operators, metrics and data sets, nor build those."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -26,11 +33,14 @@ def validate(
 
     specification = load_specification(paths)
     faults = () if no_operators else check_operators(specification)
+    if not faults and not no_operators:
+        faults = _unusable_data(specification)
     if faults:
         raise SpecError(faults)
     infrastructure = specification.infrastructure
     summary = {
         "files": list(specification.files),
+        "passed_over": list(specification.passed_over),
         "pipelines": {
             name: {
                 "operators": len(pipeline.operators),
@@ -54,4 +64,26 @@ def validate(
         cpus = sum(pool.nodes * pool.cpus for pool in infrastructure.pools)
         typer.echo(f"infrastructure {infrastructure.name}: {len(infrastructure.pools)} pools, {cpus:g} CPUs")
     typer.echo(f"{len(specification.queries)} queries")
+    for what in specification.passed_over:
+        typer.echo(f"passed over: {what}")
     typer.echo("all is well")
+
+
+def _unusable_data(specification: Specification) -> tuple[Fault, ...]:
+    """A fault for every data set that profiling could not begin with."""
+    from circinus.errors import OperatorError, ProfileError
+    from circinus.profiling import load_dataset
+
+    faults, usable = [], []
+    for name, pipeline in specification.pipelines.items():
+        if pipeline.dataset in usable:  # pipelines that share a data set need not build it again
+            continue
+        try:
+            load_dataset(pipeline, specification.module_paths)
+        except (OperatorError, ProfileError) as error:
+            found = f"{pipeline.dataset.uses!r}, with which nothing can be measured ({error})"
+            expected = "a function that gives items"
+            faults.append(specification.fault("Pipeline", name, ("dataset", "uses"), found, expected))
+        else:
+            usable.append(pipeline.dataset)
+    return tuple(faults)

@@ -20,6 +20,7 @@ from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
 STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
 REPLAN, ROLLBACK, DRIFT, UNWATCHED = "replan", "rollback", "drift", "unwatched"
+KINDS = (BEGAN, STEP, REPLAN, APPLIED, ROLLBACK, DRIFT, UNWATCHED, FAILED)
 """Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores

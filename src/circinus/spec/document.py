@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from circinus.errors import Fault, SpecError
-from circinus.spec.envelope import Document, read_document
+from circinus.spec.envelope import API_VERSION, Document, foreign, read_document
 from circinus.spec.faults import did_you_mean
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
@@ -15,6 +15,7 @@ from circinus.spec.query import Query
 from circinus.spec.recording import with_recordings
 from circinus.spec.references import check_references
 from circinus.spec.specification import Specification
+from circinus.spec.yaml_tree import YamlNode
 
 _SUFFIXES = (".yaml", ".yml")
 WHOLE_FILE = "(file)"
@@ -25,12 +26,14 @@ def load_specification(paths: Sequence[Path]) -> Specification:
     """Read files of YAML documents into one specification.
 
     Args:
-        paths: files; a folder stands for the `*.yaml` and `*.yml` files in it (not below it), sorted by name.
+        paths: files; a folder stands for the `*.yaml` and `*.yml` files in it (not below it), sorted by name. Empty
+            files and documents of other tools in a folder are passed over, those in a file that is named are faults.
 
     Raises:
         SpecError: with every fault of every file.
     """
     files, faults = _files(paths)
+    named = {os.path.realpath(path) for path in paths}
     texts: list[tuple[Path, str]] = []
     for file in files:
         text = _text(file)
@@ -39,7 +42,14 @@ def load_specification(paths: Sequence[Path]) -> Specification:
         else:
             texts.append((file, text))
     folders = tuple(dict.fromkeys(Path(os.path.abspath(file)).parent for file in files))
-    return _specification(texts, faults, module_paths=folders, files=tuple(files), sources=tuple(map(Path, paths)))
+    return _specification(
+        texts,
+        faults,
+        module_paths=folders,
+        files=tuple(files),
+        sources=tuple(map(Path, paths)),
+        found_in_folders={file for file, _ in texts if os.path.realpath(file) not in named},
+    )
 
 
 def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[Path] = ()) -> Specification:
@@ -61,18 +71,29 @@ def _specification(
     files: tuple[Path, ...],
     sources: tuple[Path, ...] = (),
     folders: tuple[Path, ...] = (),
+    found_in_folders: Collection[Path] = (),
 ) -> Specification:
     # Here, since what runs plans reads no YAML, and the parser loads slowly.
     from circinus.spec.yaml_reader import SYNTAX, read_yaml
 
     faults = list(unread)
     documents: list[Document] = []
+    passed_over: list[str] = []
+    others: set[Path] = set()
     complete = not unread
     order = {fault.file: position for position, fault in enumerate(unread)}
     for file, text in texts:
         order.setdefault(str(file), len(order))
         trees, found = read_yaml(text, str(file))
         complete = complete and not any(fault.field == SYNTAX for fault in found)
+        if file in found_in_folders:
+            ours, whose = _told_apart(trees, file)
+            passed_over += whose
+            if not ours and not found:
+                passed_over += [] if whose else [f"{file}: holds no document"]
+                others.add(file)
+                continue
+            trees = ours
         if not trees and not found:
             found = [Fault(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
         faults += found
@@ -83,6 +104,7 @@ def _specification(
             faults += [fault for fault in wrong if (fault.line, fault.field) not in told]
             if document is not None:
                 documents.append(document)
+    faults += [_nothing_of_ours(folder) for folder in _folders_without_ours(found_in_folders, others)]
     faults += check_references(documents, complete)
     documents, unplayable = with_recordings(documents, folders)
     faults += unplayable
@@ -95,9 +117,30 @@ def _specification(
         infrastructure=next((content for content in contents if isinstance(content, Infrastructure)), None),
         queries=tuple(content for content in contents if isinstance(content, Query)),
         module_paths=module_paths,
-        files=files,
+        files=tuple(file for file in files if file not in others),
         sources=sources,
+        passed_over=tuple(passed_over),
         locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
+    )
+
+
+def _told_apart(trees: Sequence[YamlNode], file: Path) -> tuple[list[YamlNode], list[str]]:
+    """The documents that may be ours, and what the others are."""
+    whose = [(tree, foreign(tree)) for tree in trees]
+    return (
+        [tree for tree, other in whose if other is None],
+        [f"{file}:{tree.line}: is a document of {other}" for tree, other in whose if other is not None],
+    )
+
+
+def _folders_without_ours(found: Collection[Path], others: Collection[Path]) -> list[Path]:
+    """Folders all files of which were passed over."""
+    return sorted({file.parent for file in others} - {file.parent for file in found if file not in others})
+
+
+def _nothing_of_ours(folder: Path) -> Fault:
+    return Fault(
+        str(folder), 0, WHOLE_FILE, "a folder without any document of Circinus", f"one of apiVersion: {API_VERSION}"
     )
 
 

@@ -137,6 +137,16 @@ def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Faul
     return document, faults + [document.fault(wrong) for wrong in wrongs]
 
 
+def foreign(tree: YamlNode) -> str | None:
+    """Whose document `tree` is, where it is plainly another tool's: `ray.io/v1 RayService`; None: it may be ours."""
+    version, kind = read(tree.value, "apiVersion"), read(tree.value, "kind")
+    group = version.partition("/")[0] if isinstance(version, str) else ""
+    # A version misspelt, and one that lacks its group before a kind of ours, are faults to be told.
+    if not group or near(group, (API_VERSION.partition("/")[0],)) or (group == version and kind in KINDS):
+        return None
+    return f"{version} {kind}" if isinstance(kind, str) else str(version)
+
+
 def _read(model: type[M], given: Any) -> tuple[M | None, list[Wrong]]:
     try:
         return model.model_validate(given, by_alias=True, by_name=False, context=_CONTEXT), []

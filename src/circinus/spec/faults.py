@@ -36,6 +36,8 @@ _EXPECTED = {
     "bool_type": "true or false",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "float_type": "a number",
     "finite_number": "a finite number",
     "greater_than": "more than {gt:g}",
@@ -126,12 +128,18 @@ def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[s
     value = _dig(given, path, error["input"])
     if kind == "model_type" and not path:
         return Wrong(path, describe(value), f"a mapping with the fields {', '.join(written)}")
-    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else error["msg"]
+    expected = expected_by(error)
     if kind.endswith("_type") and expects:
         expected = expects
     if kind == "literal_error":
         return Wrong(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
     return Wrong(path, describe(value), expected, _quoting(kind, value))
+
+
+def expected_by(error: ErrorDetails) -> str:
+    """What pydantic expected, in our words where there are any."""
+    kind = error["type"]
+    return _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else error["msg"]
 
 
 def _meant(key: str, model: type[BaseModel]) -> str | None:

@@ -36,6 +36,8 @@ class Specification:
     files: tuple[Path, ...] = field(default=(), compare=False)
     sources: tuple[Path, ...] = field(default=(), compare=False)
     """Files and folders as they were named: a folder may get further files."""
+    passed_over: tuple[str, ...] = field(default=(), compare=False)
+    """What stands in folders beside the specification and is none of it: empty files, documents of other tools."""
     locations: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
     """(kind, name) -> where the document was written; empty for what was made in Python."""
 

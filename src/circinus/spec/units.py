@@ -84,7 +84,9 @@ class Quantity:
         written = unit.casefold()
         usual = [known for known in self.units if known in self.printed]
         same = [known for known in self.units if known.casefold() == written]
-        likely = same + _near(written, usual) or _near(written, self.units)
+        # `2m` is the beginning of minutes and of milliseconds: no likeness tells which was meant.
+        longer = sorted((known for known in self.units if known.startswith(unit)), key=len, reverse=True)
+        likely = same + _near(written, usual) or longer or _near(written, self.units)
         if unit and likely:
             return f"did you mean {' or '.join(f'{self.prefix}{number}{known}' for known in likely)}?"
         return f"units: {', '.join(self.units)}"

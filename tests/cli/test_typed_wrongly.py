@@ -1,0 +1,56 @@
+"""Options that are typed wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from verbs import run_circinus
+
+from circinus.cli.app import app
+from circinus.cli.options import duration_option, hours_option, price_option, times_option
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("apply", "--mode", "fake"), "--mode: found fake, expected real or replay"),
+        (("apply", "--mode", "rael"), "found rael, expected real or replay; did you mean real?"),
+        (("serve", "--metrics", "99999"), "--metrics: found 99999, expected at most 65535"),
+        (("load", "--items", "few"), "--items: found few, expected a whole number"),
+        (
+            ("load", "--duration", "30"),
+            "--duration: found 30, expected a duration such as 150ms; units: us, ms, s, min, h",
+        ),
+        (("plan", "--change-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
+        (("simulate", "--load", "two"), "found 'two', expected a number above 0"),
+    ],
+)
+def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    run = run_circinus(*typed, cwd=tmp_path)
+    assert run.returncode == 2
+    words = " ".join(run.stderr.replace("│", " ").replace("'", "").split())
+    assert message.replace("'", "") in words
+    assert "Value error" not in words
+    assert "Input should" not in words
+
+
+READ = {"DURATION": duration_option, "HOURS": hours_option, "PRICE": price_option, "TIMES": times_option}
+
+
+def test_defaults_are_shown_as_they_would_be_typed() -> None:
+    shown = 0
+    for verb in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        for option in verb.params:
+            read = READ.get(str(option.metavar))
+            if read is not None and option.default is not None:
+                shown += 1
+                assert isinstance(option.show_default, str), (verb.name, option.name)
+                assert read(option.show_default) == float(option.default), (verb.name, option.name)
+    assert shown == 10
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "0s"])
+def test_nothing_needs_no_unit(zero: str) -> None:
+    assert duration_option(zero) == 0
