@@ -386,6 +386,18 @@ def test_standby_takes_no_more_than_there_is() -> None:
     assert lacking > 0
 
 
+def test_standby_stays_where_replicas_can_run(world: World) -> None:
+    matching, infrastructure = world.controlled.matching, world.controlled.specification.infrastructure
+    assert infrastructure is not None
+    anywhere = standby(matching, infrastructure, 3.0)
+    everywhere = {pool.name for pool in infrastructure.pools}
+    assert standby(matching, infrastructure, 3.0, pools=everywhere).extra == anywhere.extra
+    for barred in {deployment.pool for deployment in anywhere.extra}:
+        ready = standby(matching, infrastructure, 3.0, pools=everywhere - {barred})
+        assert barred not in {deployment.pool for deployment in ready.extra}
+        assert ready.extra or ready.without, "a higher rung is ready instead, or it is said that none is"
+
+
 class ForgottenLease:
     """A lease that its keeper gives to another one at some moment."""
 

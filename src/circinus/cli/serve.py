@@ -118,11 +118,14 @@ def serve(
     from circinus.control.controller import ControlSettings
     from circinus.control.metrics import ControlMetrics
     from circinus.serving import Mode
+    from circinus.serving.local.capacity import Machine, check_machine
 
     share = (0.01 if mode == "real" else 0.0) if audited is None else audited
     recorded = items if mode == "replay" and not dry_run else None
-    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, dry=dry_run)
+    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, only_here=engine == "local", dry=dry_run)
     controlled, ready = plans.open()
+    if engine == "local":  # what can never run must not be tried for ever
+        check_machine(controlled.desired(controlled.at_first()), Machine.here())
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
     say.standby(ready, peak)

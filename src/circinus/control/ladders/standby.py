@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ class Standby:
     extra: Mapping[Deployment, int]
     """Replicas beyond those of the matching."""
     without: tuple[str, ...]
-    """Queries for whose rung there is no room."""
+    """Queries for whose rung there is no room where replicas may stand by."""
     cost_usd_per_h: float
     """Of the extra replicas."""
 
@@ -51,6 +51,7 @@ def standby(
     infrastructure: Infrastructure,
     peak: float,
     profiles: Mapping[str, PipelineProfile] | None = None,
+    pools: Collection[str] | None = None,
 ) -> Standby:
     """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
 
@@ -64,14 +65,16 @@ def standby(
         infrastructure: where it runs.
         peak: at least 1.
         profiles: pipeline -> what was measured of it: how soon and how fast replicas are that only stand by.
+        pools: where replicas may stand by; None: in all. The bottom of a ladder is then the lowest rung that is there.
     """
     sized = {found.deployment: found for found in matching.deployments}
     demands = {found.deployment: found.demand for found in matching.deployments}
     taken = _Taken(
         {d: found.utilization * found.replicas for d, found in sized.items()}, {}, _free(matching, infrastructure)
     )
-    bottoms = [(a.query, bottom) for a in matching.assignments if (bottom := _bottom(a)) is not None]
-    without = []
+    lower = {a.query: _lower(a) for a in matching.assignments}
+    bottoms = [(query, can[-1]) for query, rungs in lower.items() if (can := _in_pools(rungs, pools))]
+    without = [query for query, rungs in lower.items() if rungs and not _in_pools(rungs, pools)]
     for query, candidate in sorted(bottoms, key=lambda one: _asked(one[1])):
         demands |= {use.deployment: use.demand for use in candidate.deployments}
         found = _with(taken, candidate, peak, sized)
@@ -116,11 +119,14 @@ def _with(
     return _Taken(busy, extra, free)
 
 
-def _bottom(assignment: Assignment) -> Candidate | None:
+def _lower(assignment: Assignment) -> list[Candidate]:
+    """Plans of the rungs below the one that a query got, from the top down."""
     ladder = assignment.ladder
-    if ladder is None or ladder.chosen == len(ladder.rungs) - 1:
-        return None
-    return ladder.rungs[-1].candidate
+    return [] if ladder is None else [rung.candidate for rung in ladder.rungs[ladder.chosen + 1 :]]
+
+
+def _in_pools(candidates: Sequence[Candidate], pools: Collection[str] | None) -> list[Candidate]:
+    return [c for c in candidates if pools is None or all(use.deployment.pool in pools for use in c.deployments)]
 
 
 def _asked(candidate: Candidate) -> float:
