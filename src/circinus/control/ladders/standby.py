@@ -52,6 +52,7 @@ def standby(
     peak: float,
     profiles: Mapping[str, PipelineProfile] | None = None,
     pools: Collection[str] | None = None,
+    running: Mapping[Deployment, int] | None = None,
 ) -> Standby:
     """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
 
@@ -66,6 +67,8 @@ def standby(
         peak: at least 1.
         profiles: pipeline -> what was measured of it: how soon and how fast replicas are that only stand by.
         pools: where replicas may stand by; None: in all. The bottom of a ladder is then the lowest rung that is there.
+        running: replicas that run already. A bottom that finds no room as a whole keeps as many as these, where they
+            still have room: a query may be on it, and would be worse off anywhere else.
     """
     sized = {found.deployment: found for found in matching.deployments}
     demands = {found.deployment: found.demand for found in matching.deployments}
@@ -80,8 +83,8 @@ def standby(
         found = _with(taken, candidate, peak, sized)
         if found is None:
             without.append(query)
-        else:
-            taken = found
+            found = None if running is None else _with(taken, candidate, peak, sized, running)
+        taken = found or taken
     deployments = []
     for deployment in dict.fromkeys((*sized, *taken.extra)):
         before = sized.get(deployment)
@@ -96,20 +99,26 @@ def standby(
 
 
 def _with(
-    taken: _Taken, candidate: Candidate, peak: float, sized: Mapping[Deployment, SizedDeployment]
+    taken: _Taken,
+    candidate: Candidate,
+    peak: float,
+    sized: Mapping[Deployment, SizedDeployment],
+    most: Mapping[Deployment, int] | None = None,
 ) -> _Taken | None:
-    """With one more bottom; None: there is no room."""
+    """With one more bottom, of no more than `most` replicas if that is told; None: there is no room."""
     busy, extra = dict(taken.busy), dict(taken.extra)
     free = {pool: amounts.copy() for pool, amounts in taken.free.items()}
     for use in candidate.deployments:
         deployment = use.deployment
         busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
         there = sized[deployment].replicas if deployment in sized else 0
-        missing = (
-            replicas_for(busy[deployment], deployment.allocation.utilization_target)
-            - there
-            - len(extra.get(deployment, ()))
-        )
+        there += len(extra.get(deployment, ()))
+        asked = replicas_for(busy[deployment], deployment.allocation.utilization_target)
+        if most is not None:
+            asked = min(asked, most.get(deployment, 0))
+            if max(there, asked) == 0:
+                return None
+        missing = asked - there
         for _ in range(missing):
             node = _first_with_room(free[deployment.pool], use.demand)
             if node is None:

@@ -67,7 +67,8 @@ def for_nodes(
         raise PlanningError(f"no query can be served on what is left ({reasons})")
     ready = matching.deployments
     if controlled.peak > 1:
-        ready = standby(matching, there, controlled.peak, profiles, controlled.standby_pools).deployments
+        before = {found.deployment: found.replicas for found in controlled.deployments}
+        ready = standby(matching, there, controlled.peak, profiles, controlled.standby_pools, before).deployments
     fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
     served_now = {found.query for found in matching.assignments}
     lowered = tuple(said for name, said in words.items() if name in served_now)
