@@ -211,14 +211,15 @@ async def _watch(
 
     def noted(event: Event) -> None:
         if event.kind == APPLIED:
-            event = replace(event, kind="apply", reason="it runs something else")
+            event = replace(event, kind="apply", reason=dry.why)
         if event.kind != BEGAN:
             say.event(event, would=True)
 
     records = ControlRecords(Path(":memory:"))  # nothing is kept
     async with chosen.connected() as engine:
+        dry = DryEngine(engine)
         controller = Controller(
-            DryEngine(engine),
+            dry,
             controlled,
             records,
             holder="dry run",
