@@ -96,7 +96,10 @@ def serve(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Look at the engine as it runs, say what would be done and why, do nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Until interrupted, look at the engine as it runs and say what would be done and why; do nothing.",
+        ),
     ] = False,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
@@ -230,6 +233,7 @@ async def _watch(
             planner=planner,
         )
         controller.begin()
+        typer.echo("looks until interrupted, and changes nothing", err=True)
         await controller.run(_stopped())
     records.close()
 
