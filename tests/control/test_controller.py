@@ -16,6 +16,7 @@ import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.dry import DryEngine
 from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event, RecordsError
 from circinus.errors import ServingError
@@ -414,6 +415,34 @@ def test_whoever_loses_the_lease_in_the_middle_of_a_change_does_not_go_on(world:
     with pytest.raises(LeaseLostError, match="one elsewhere"):
         asyncio.run(run())
     assert engine.applied == []
+
+
+def test_standby_stays_where_replicas_can_run(world: World) -> None:
+    matching, infrastructure = world.controlled.matching, world.controlled.specification.infrastructure
+    assert infrastructure is not None
+    anywhere = standby(matching, infrastructure, 3.0)
+    everywhere = {pool.name for pool in infrastructure.pools}
+    assert standby(matching, infrastructure, 3.0, pools=everywhere).extra == anywhere.extra
+    for barred in {deployment.pool for deployment in anywhere.extra}:
+        ready = standby(matching, infrastructure, 3.0, pools=everywhere - {barred})
+        assert barred not in {deployment.pool for deployment in ready.extra}
+        assert ready.extra or ready.without, "a higher rung is ready instead, or it is said that none is"
+
+
+def test_a_dry_run_says_what_differs(world: World) -> None:
+    plain, kept = world.controlled.matching, world.controlled
+    unaudited = replace(kept, audited_share=0.0)
+
+    async def why(runs: Controlled | None) -> str:
+        world.engine.state = None if runs is None else runs.desired(runs.at_first())
+        dry = DryEngine(world.engine)
+        await dry.apply(replace(kept, audited_share=0.01).desired(kept.at_first()))
+        return dry.why
+
+    assert asyncio.run(why(None)) == "it runs nothing"
+    assert "let in or audited differs" in asyncio.run(why(unaudited))
+    extra = sum(d.replicas for d in kept.deployments) - sum(d.replicas for d in plain.deployments)
+    assert asyncio.run(why(replace(unaudited, deployments=plain.deployments))) == f"{extra} more replicas"
 
 
 class ForgottenLease:

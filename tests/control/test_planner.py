@@ -37,6 +37,29 @@ def _some(seeds: range = range(60)) -> tuple[Controlled, Profiles, str]:
     raise AssertionError("no specification has what this test is about")
 
 
+def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> None:
+    stepped = 0
+    for seed in range(8):
+        controlled, profiles = planned(seed, peak=2.0, queries=3)
+        running = {found.deployment for found in controlled.deployments}
+        ladders = {
+            name: replace(state, rung=len(controlled.rungs[name]) - 1)
+            for name, state in controlled.at_first().items()
+            if running >= controlled.rungs[name][-1].busy.keys()
+        }
+        if all(ladders[name].rung == ladders[name].chosen for name in ladders):
+            continue
+        # As if what was measured again asked for more replicas than there is room for.
+        found = for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
+        taken = found.taken_over(ladders, controlled)
+        for name, state in ladders.items():
+            plans = [[rung.candidate.plan for rung in plan.rungs[name]] for plan in (controlled, found)]
+            if plans[0] == plans[1] and controlled.at_first()[name] == found.at_first()[name]:
+                assert taken[name].rung == state.rung
+                stepped += state.rung > state.chosen
+    assert stepped > 0
+
+
 def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
     lost = 0
     for seed in range(25):

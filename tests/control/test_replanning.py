@@ -362,6 +362,22 @@ def test_a_plan_file_that_is_written_over_is_taken_over_and_one_that_is_faulty_i
     assert second.controlled.fingerprint == controller.controlled.fingerprint, "made from the newer plan file"
 
 
+def test_of_files_that_were_written_over_is_said_which(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 2.0))
+    first, *others = world.controlled.specification.queries
+    heavier = first.model_copy(update={"weight": first.weight + 1.0})
+    specification = replace(world.controlled.specification, queries=(heavier, *others))
+    world.files = asked = replace(world.controlled, specification=specification, peak=2.0)
+    asyncio.run(world.goes_on(controller, 2.0))
+    world.files = replace(asked, peak=3.0)
+    asyncio.run(world.goes_on(controller, 2.0))
+    by_query, by_plan = world.of_kind("replan")
+    assert by_query.reason.startswith(f"the specification was written over (other terms: {first.name}): 0 of")
+    assert by_plan.reason.startswith("the plan was written over: 0 of")
+
+
 def test_new_plans_under_which_a_query_fails_are_taken_back_and_stay_so(lossy: tuple[World, str]) -> None:
     world, _ = lossy
     controller = world.controller()

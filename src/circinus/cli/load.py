@@ -123,7 +123,8 @@ def _run(
             status = await engine.status()
             if not controlled and status.state != desired_fingerprint(opened.desired_state(status.mode)):
                 raise ServingError(
-                    f"{plan_file}: {chosen_engine} runs another plan; apply this one first: "
+                    f"{plan_file}: {chosen_engine} runs another plan, or this one as circinus serve keeps it (audited, "
+                    "replicas ready): with circinus serve add --controlled, without it apply this one first: "
                     f"circinus apply {plan_file} --mode {status.mode}{chosen_engine.options}"
                 )
             chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)

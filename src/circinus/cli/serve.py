@@ -109,7 +109,10 @@ def serve(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Look at the engine as it runs, say what would be done and why, do nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Until interrupted, look at the engine as it runs and say what would be done and why; do nothing.",
+        ),
     ] = False,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
@@ -131,11 +134,14 @@ def serve(
     from circinus.control.controller import ControlSettings
     from circinus.control.metrics import ControlMetrics
     from circinus.serving import Mode
+    from circinus.serving.local.capacity import Machine, check_machine
 
     share = (0.01 if mode == "real" else 0.0) if audited is None else audited
     recorded = items if mode == "replay" and not dry_run else None
-    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, dry=dry_run)
+    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, only_here=engine == "local", dry=dry_run)
     controlled, ready = plans.open()
+    if engine == "local":  # what can never run must not be tried for ever
+        check_machine(controlled.desired(controlled.at_first()), Machine.here())
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
     say.standby(ready, peak)
@@ -221,14 +227,15 @@ async def _watch(
 
     def noted(event: Event) -> None:
         if event.kind == APPLIED:
-            event = replace(event, kind="apply", reason="it runs something else")
+            event = replace(event, kind="apply", reason=dry.why)
         if event.kind != BEGAN:
             say.event(event, would=True)
 
     records = ControlRecords(Path(":memory:"))  # nothing is kept
     async with chosen.connected() as engine:
+        dry = DryEngine(engine)
         controller = Controller(
-            DryEngine(engine),
+            dry,
             controlled,
             records,
             holder="dry run",
@@ -239,6 +246,7 @@ async def _watch(
             planner=planner,
         )
         controller.begin()
+        typer.echo("looks until interrupted, and changes nothing", err=True)
         await controller.run(_stopped())
     records.close()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from circinus.estimation import Corrections
     from circinus.profiling import Observation, PipelineProfile
     from circinus.serving import Mode
-    from circinus.spec import Configuration, Specification
+    from circinus.spec import Configuration, Infrastructure, Specification
 
 Signature = tuple[tuple[str, int, int], ...]
 """(path, when it was written, size) of files."""
@@ -37,6 +37,8 @@ class ServedPlans:
     """Of answered requests that are kept to be audited."""
     replay_items: int | None = None
     """How many items are recorded for each plan that is replayed; None: nothing is recorded."""
+    only_here: bool = False
+    """Whether all pools are this machine, which may be slowed down and not sped up."""
     dry: bool = False
     """Whether nothing is written, either."""
     _opened: OpenedPlan | None = None
@@ -210,10 +212,11 @@ class ServedPlans:
 
         matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
         assert infrastructure is not None, "a plan has one"
+        pools = self._standby_pools(infrastructure)
         ready = Standby(matching.deployments, {}, (), 0.0)
         if self.peak > 1:
             profiles = self._loaded(opened.specification, opened.plan_set.corrections, opened)
-            ready = standby(matching, infrastructure, self.peak, profiles)
+            ready = standby(matching, infrastructure, self.peak, profiles, pools)
         controlled = Controlled(
             matching=matching,
             specification=opened.specification,
@@ -223,10 +226,20 @@ class ServedPlans:
             code_versions=opened.plan_set.code_versions,
             dwell_s=self.dwell_s,
             peak=max(self.peak, 1.0),
+            standby_pools=pools,
             corrections=opened.plan_set.corrections,
             audited_share=self.audited_share,
         )
         return controlled, ready
+
+    def _standby_pools(self, infrastructure: Infrastructure) -> frozenset[str] | None:
+        """Where replicas may be kept ready: what cannot be run there must not keep everything else from running."""
+        from circinus.serving import Mode
+        from circinus.serving.local.capacity import can_be
+
+        if not self.only_here or self.mode is not Mode.REAL:
+            return None
+        return frozenset(pool.name for pool in infrastructure.pools if can_be(pool.hardware.speed))
 
 
 def _signature(plan_file: Path, specification: Specification) -> Signature:

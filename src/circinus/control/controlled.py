@@ -33,6 +33,8 @@ class Controlled:
     dwell_s: float = LadderSettings.dwell_s
     peak: float = 1.0
     """Times a query's rate that replicas are kept ready for, and requests are let in."""
+    standby_pools: frozenset[str] | None = None
+    """Where replicas may be kept ready for that; None: in all pools."""
     audited_share: float = 0.0
     """Of answered requests that are kept to be audited."""
     fewer_nodes: Mapping[str, int] = field(default_factory=dict)

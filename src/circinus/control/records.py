@@ -116,7 +116,8 @@ class ControlRecords:
             # One that ends later than it can have been taken was taken by a clock that was set back since.
             if last is not None and 0 < last[1] <= last[2]:
                 raise LeaseHeldError(
-                    f"{self.path}: {last[0]} controls this, for {last[1]:.1f} s more unless it goes on; end it, or wait"
+                    f"{last[0]} controls this, for {last[1]:.1f} s more unless it goes on; end it, or wait "
+                    f"(the lease is in {self.path})"
                 )
             row = (holder, now_s + lasts_s, lasts_s)
             execute("DELETE FROM lease WHERE ends_s < ?", (now_s - lasts_s,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ class Standby:
     extra: Mapping[Deployment, int]
     """Replicas beyond those of the matching."""
     without: tuple[str, ...]
-    """Queries for whose rung there is no room."""
+    """Queries for whose rung there is no room where replicas may stand by."""
     cost_usd_per_h: float
     """Of the extra replicas."""
 
@@ -51,6 +51,8 @@ def standby(
     infrastructure: Infrastructure,
     peak: float,
     profiles: Mapping[str, PipelineProfile] | None = None,
+    pools: Collection[str] | None = None,
+    running: Mapping[Deployment, int] | None = None,
 ) -> Standby:
     """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
 
@@ -64,21 +66,25 @@ def standby(
         infrastructure: where it runs.
         peak: at least 1.
         profiles: pipeline -> what was measured of it: how soon and how fast replicas are that only stand by.
+        pools: where replicas may stand by; None: in all. The bottom of a ladder is then the lowest rung that is there.
+        running: replicas that run already. A bottom that finds no room as a whole keeps as many as these, where they
+            still have room: a query may be on it, and would be worse off anywhere else.
     """
     sized = {found.deployment: found for found in matching.deployments}
     demands = {found.deployment: found.demand for found in matching.deployments}
     taken = _Taken(
         {d: found.utilization * found.replicas for d, found in sized.items()}, {}, _free(matching, infrastructure)
     )
-    bottoms = [(a.query, bottom) for a in matching.assignments if (bottom := _bottom(a)) is not None]
-    without = []
+    lower = {a.query: _lower(a) for a in matching.assignments}
+    bottoms = [(query, can[-1]) for query, rungs in lower.items() if (can := _in_pools(rungs, pools))]
+    without = [query for query, rungs in lower.items() if rungs and not _in_pools(rungs, pools)]
     for query, candidate in sorted(bottoms, key=lambda one: _asked(one[1])):
         demands |= {use.deployment: use.demand for use in candidate.deployments}
         found = _with(taken, candidate, peak, sized)
         if found is None:
             without.append(query)
-        else:
-            taken = found
+            found = None if running is None else _with(taken, candidate, peak, sized, running)
+        taken = found or taken
     deployments = []
     for deployment in dict.fromkeys((*sized, *taken.extra)):
         before = sized.get(deployment)
@@ -93,20 +99,26 @@ def standby(
 
 
 def _with(
-    taken: _Taken, candidate: Candidate, peak: float, sized: Mapping[Deployment, SizedDeployment]
+    taken: _Taken,
+    candidate: Candidate,
+    peak: float,
+    sized: Mapping[Deployment, SizedDeployment],
+    most: Mapping[Deployment, int] | None = None,
 ) -> _Taken | None:
-    """With one more bottom; None: there is no room."""
+    """With one more bottom, of no more than `most` replicas if that is told; None: there is no room."""
     busy, extra = dict(taken.busy), dict(taken.extra)
     free = {pool: amounts.copy() for pool, amounts in taken.free.items()}
     for use in candidate.deployments:
         deployment = use.deployment
         busy[deployment] = busy.get(deployment, 0.0) + peak * use.busy_replicas
         there = sized[deployment].replicas if deployment in sized else 0
-        missing = (
-            replicas_for(busy[deployment], deployment.allocation.utilization_target)
-            - there
-            - len(extra.get(deployment, ()))
-        )
+        there += len(extra.get(deployment, ()))
+        asked = replicas_for(busy[deployment], deployment.allocation.utilization_target)
+        if most is not None:
+            asked = min(asked, most.get(deployment, 0))
+            if max(there, asked) == 0:
+                return None
+        missing = asked - there
         for _ in range(missing):
             node = _first_with_room(free[deployment.pool], use.demand)
             if node is None:
@@ -116,11 +128,14 @@ def _with(
     return _Taken(busy, extra, free)
 
 
-def _bottom(assignment: Assignment) -> Candidate | None:
+def _lower(assignment: Assignment) -> list[Candidate]:
+    """Plans of the rungs below the one that a query got, from the top down."""
     ladder = assignment.ladder
-    if ladder is None or ladder.chosen == len(ladder.rungs) - 1:
-        return None
-    return ladder.rungs[-1].candidate
+    return [] if ladder is None else [rung.candidate for rung in ladder.rungs[ladder.chosen + 1 :]]
+
+
+def _in_pools(candidates: Sequence[Candidate], pools: Collection[str] | None) -> list[Candidate]:
+    return [c for c in candidates if pools is None or all(use.deployment.pool in pools for use in c.deployments)]
 
 
 def _asked(candidate: Candidate) -> float:

@@ -65,9 +65,10 @@ def for_nodes(
     if not matching.assignments:
         reasons = "; ".join(f"{found.query}: {found.reason}" for found in matching.rejections[:3])
         raise PlanningError(f"no query can be served on what is left ({reasons})")
-    ready = (
-        standby(matching, there, controlled.peak, profiles).deployments if controlled.peak > 1 else matching.deployments
-    )
+    ready = matching.deployments
+    if controlled.peak > 1:
+        before = {found.deployment: found.replicas for found in controlled.deployments}
+        ready = standby(matching, there, controlled.peak, profiles, controlled.standby_pools, before).deployments
     fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
     served_now = {found.query for found in matching.assignments}
     lowered = tuple(said for name, said in words.items() if name in served_now)

@@ -12,6 +12,7 @@ from circinus.control.drift.drifting import Drifting, Remeasured
 from circinus.control.replanning.nodes import NodeSettings, NodeWatch
 from circinus.control.replanning.planner import Planner, Profiles, Replanned, for_nodes
 from circinus.serving import EngineStatus
+from circinus.spec import Specification
 
 NODES, FILES, DRIFTED = "nodes", "files", "drift"
 """Why plans are made."""
@@ -204,7 +205,9 @@ class Replanning:
         if again or nodes != base.nodes:
             found = for_nodes(base, nodes, profiles, relax=again)
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, FILES, _with_exceptions("the plan was written over", found), base)
+        return NewPlans(
+            found.controlled, FILES, _with_exceptions(_written_over(now.specification, base.specification), found), base
+        )
 
     def _for_what_moved(
         self, now: Controlled, nodes: Mapping[str, int], remeasure: Callable[[], Remeasured]
@@ -234,6 +237,16 @@ def _specified(controlled: Controlled) -> Mapping[str, int]:
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None, "plans are made for one"
     return {pool.name: pool.nodes for pool in infrastructure.pools}
+
+
+def _written_over(before: Specification, after: Specification) -> str:
+    """What was, in words: the plan file alone, or what it was made from, with the queries of which other is asked."""
+    if before.fingerprint() == after.fingerprint():
+        return "the plan was written over"
+    asked = {query.name: query for query in before.queries}
+    others = sorted(query.name for query in after.queries if asked.get(query.name, query) != query)
+    named = f" (other terms: {', '.join(others)})" if others else ""
+    return f"the specification was written over{named}"
 
 
 def _with_exceptions(words: str, found: Replanned) -> str:

@@ -55,6 +55,11 @@ def group_limits(
     return min(cpus), min(memory_bytes)
 
 
+def can_be(relative_speed: float) -> bool:
+    """Whether the mode `real` can be hardware that is so many times as fast as what was profiled on."""
+    return relative_speed <= 1
+
+
 def check_machine(desired: DesiredState, machine: Machine) -> None:
     """Refuse, in the mode `real`, what `machine` cannot be or hold: measured times would mean nothing.
 
@@ -67,7 +72,7 @@ def check_machine(desired: DesiredState, machine: Machine) -> None:
     if desired.mode is not Mode.REAL:
         return
     for wanted in desired.deployments:
-        if wanted.relative_speed > 1:
+        if not can_be(wanted.relative_speed):
             raise ServingError(
                 f"pool {wanted.deployment.pool} has hardware {wanted.relative_speed:g} times as fast as what was "
                 "profiled on; mode real can slow this machine down, not speed it up; use mode replay"
