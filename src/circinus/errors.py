@@ -55,6 +55,12 @@ class PlanningError(CircinusError):
     """The planner was given a problem that has no meaning (not: a query that cannot be served)."""
 
 
+class MissingFileError(PlanningError):
+    """A file that was named is not there: most likely it was typed wrongly."""
+
+    exit_code = 2
+
+
 class StalePlanError(CircinusError):
     """A plan file no longer agrees with the specification or the code it was made from."""
 

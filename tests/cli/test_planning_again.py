@@ -121,8 +121,8 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
 
 def test_a_previous_plan_that_is_not_there(application: Path) -> None:
     run = run_circinus("plan", "--from", "nowhere.json", cwd=application)
-    assert run.returncode == 1
-    assert "nowhere.json: cannot be read" in run.stderr
+    assert run.returncode == 2
+    assert "nowhere.json: found nothing" in run.stderr
 
 
 def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path) -> None:

@@ -54,3 +54,20 @@ def test_defaults_are_shown_as_they_would_be_typed() -> None:
 @pytest.mark.parametrize("zero", ["0", "0.0", "0s"])
 def test_nothing_needs_no_unit(zero: str) -> None:
     assert duration_option(zero) == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        (("render", "kubernetes", "nope.json"), 2),
+        (("explain", "nope.json"), 2),
+        (("plan", "--store", "nope.sqlite"), 2),
+        (("plan", "--from", "nope.json"), 2),
+        (("explain",), 1),  # nothing was typed wrongly, there only is no plan yet
+    ],
+)
+def test_a_file_that_was_named_must_be_there(typed: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    assert run_circinus("init", cwd=tmp_path).returncode == 0
+    run = run_circinus(*typed, cwd=tmp_path)
+    assert run.returncode == code
+    assert run.stderr.startswith(f"{typed[-1]}: found nothing, expected" if code == 2 else "plan.json: cannot be read")

@@ -60,13 +60,17 @@ def open_plan(plan_file: Path, *, needs_store: bool = False, one_more: str | Non
         one_more: a query about to be let in beside the plan; see `check_fresh`.
 
     Raises:
-        PlanningError: there is no such plan file.
+        MissingFileError: a plan file was named that is not there.
+        PlanningError: there is none, or it cannot be read.
         SpecError: the specification's files are gone or faulty.
         StalePlanError: the specification, code or (if needed) store is not what the plan was made from.
     """
+    from circinus.cli.options import DEFAULT_PLAN, check_there
     from circinus.matching import check_fresh, load_plan_set
     from circinus.spec.document import load_specification
 
+    if plan_file != DEFAULT_PLAN:
+        check_there(plan_file, "a plan file; write one with `circinus plan`")
     plan_set = load_plan_set(plan_file)
     specification = load_specification([plan_file.parent / file for file in plan_set.files])
     store = plan_file.parent / plan_set.profile_store

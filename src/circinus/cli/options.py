@@ -122,6 +122,18 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def check_there(named: Path, expected: str) -> None:
+    """Refuse a file that was named and is not there.
+
+    Raises:
+        MissingFileError: it is not.
+    """
+    from circinus.errors import MissingFileError
+
+    if not named.exists():
+        raise MissingFileError(f"{named}: found nothing, expected {expected}")
+
+
 def records_file(chosen: Path | None, run_dir: Path) -> Path:
     """What the controller of an engine keeps: the chosen file, or one beside the engine's folder."""
     return chosen or run_dir.with_name(f"{run_dir.name}-control.sqlite")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, Paths, Store, duration_option, price_option, store_path
+from circinus.cli.options import (
+    DEFAULT_PLAN,
+    Json,
+    Paths,
+    Store,
+    check_there,
+    duration_option,
+    price_option,
+    store_path,
+)
 from circinus.cli.traces import Traces, trace_sources
 
 if TYPE_CHECKING:
@@ -83,6 +92,8 @@ def plan(
 
     specification = load_specification(paths)
     before, running = _what_runs(previous, output, fresh, change_price, most_changes)
+    if store is not None and budget is None and not trace:
+        check_there(store, "a profile store; measure first (circinus profile), or plan with --budget")
     known = store_path(store, paths)
     sources = trace_sources(trace, specification)
     measured: Mapping[str, PipelineProfile] = {}
