@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from circinus.cli.options import Json, Paths
 
-if TYPE_CHECKING:
-    from circinus.errors import Fault
-    from circinus.spec import Specification
-
 
 def validate(
     paths: Paths = [Path()],  # noqa: B006  (typer wants the default as it is shown)
     no_operators: Annotated[
-        bool,
-        typer.Option(
-            "--no-operators", help="Do not import and check operators, metrics and data sets, nor build those."
-        ),
+        bool, typer.Option("--no-operators", help="Do not import and check operators, metrics and data sets.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -33,8 +26,6 @@ def validate(
 
     specification = load_specification(paths)
     faults = () if no_operators else check_operators(specification)
-    if not faults and not no_operators:
-        faults = _unusable_data(specification)
     if faults:
         raise SpecError(faults)
     infrastructure = specification.infrastructure
@@ -67,23 +58,3 @@ def validate(
     for what in specification.passed_over:
         typer.echo(f"passed over: {what}")
     typer.echo("all is well")
-
-
-def _unusable_data(specification: Specification) -> tuple[Fault, ...]:
-    """A fault for every data set that profiling could not begin with."""
-    from circinus.errors import OperatorError, ProfileError
-    from circinus.profiling import load_dataset
-
-    faults, usable = [], []
-    for name, pipeline in specification.pipelines.items():
-        if pipeline.dataset in usable:  # pipelines that share a data set need not build it again
-            continue
-        try:
-            load_dataset(pipeline, specification.module_paths)
-        except (OperatorError, ProfileError) as error:
-            found = f"{pipeline.dataset.uses!r}, with which nothing can be measured ({error})"
-            expected = "a function that gives items"
-            faults.append(specification.fault("Pipeline", name, ("dataset", "uses"), found, expected))
-        else:
-            usable.append(pipeline.dataset)
-    return tuple(faults)
