@@ -517,7 +517,7 @@ def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(worl
         answered = False
 
         def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
-            self.answered = enough.wait(30.0)
+            self.answered = enough.wait(60.0)
 
     lease = Silent()
 

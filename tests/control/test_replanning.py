@@ -280,7 +280,7 @@ def test_the_loop_goes_on_while_what_was_given_up_is_undone(lossy: tuple[World, 
         world.files = _without(world.controlled, world.profiles, gone)
         await world.goes_on(controller, 2.0)
         engine.nodes[pool] = 0
-        await asyncio.wait_for(world.goes_on(controller, 5.0), 30.0)
+        await asyncio.wait_for(world.goes_on(controller, 5.0), 120.0)
         assert [event.details["why"] for event in world.of_kind("replan")] == ["files", "nodes"]
         assert len(engine.applied) == 1, "nothing else is begun before that is undone"
         engine.stuck = False
