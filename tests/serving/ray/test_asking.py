@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from unittest import mock
 
 import pytest
 
@@ -32,3 +33,18 @@ def test_calls_that_never_end_are_given_up_and_hold_up_nothing_else() -> None:
         asyncio.run(run())
     finally:
         ends.set()
+
+
+def test_whoever_is_cancelled_just_when_the_answer_comes_stays_cancelled() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None] = loop.create_future()
+        with mock.patch.object(loop, "run_in_executor", return_value=answered):
+            asked = asyncio.create_task(ask(divmod, 7, 2))
+            await asyncio.sleep(0)
+            answered.set_result(None)
+            asked.cancel()
+            await asyncio.wait({asked})
+        assert asked.cancelled()
+
+    asyncio.run(run())

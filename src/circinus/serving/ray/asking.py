@@ -30,6 +30,7 @@ async def ask(call: Callable[..., _T], *arguments: Any, patience_s: float = LOOK
     """
     calling = asyncio.get_running_loop().run_in_executor(_THREADS, partial(call, *arguments))
     try:
-        return await asyncio.wait_for(calling, patience_s)
+        async with asyncio.timeout(patience_s):  # `wait_for` of Python 3.11 now and then forgets that it was cancelled
+            return await calling
     except TimeoutError:
         raise ServingError(f"the cluster does not answer within {patience_s:g} s") from None

@@ -39,7 +39,7 @@ from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.glances import ClusterView, glance
 from circinus.serving.ray.last_seen import LastSeen, queries_of
 from circinus.serving.ray.names import router_name
-from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls, of_response
+from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
 from circinus.serving.ray.switchboard import LONGEST_S
 from circinus.serving.ray.wire import SiteConfig, SiteObservation
@@ -395,7 +395,8 @@ class RayEngine:
             self._asked_s[name] = now_s
             with suppress(Exception):  # it is busy, or gone
                 handle = await ask(cluster.replicas, name)
-                self._startups_s[name] = await asyncio.wait_for(of_response(handle.startup_s.remote()), 1.0)
+                async with asyncio.timeout(1.0):
+                    self._startups_s[name] = await handle.startup_s.remote()
 
         await asyncio.gather(*(learn(name) for name in asked))
 

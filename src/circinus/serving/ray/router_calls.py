@@ -55,7 +55,8 @@ class RouterCalls:
             self._routers[site] = await ask(cluster.router, router_name(site))
         try:
             response = getattr(self._routers[site], method).remote(*arguments)
-            return await asyncio.wait_for(of_response(response), patience_s)
+            async with asyncio.timeout(patience_s):
+                return await response
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, ServingError):
@@ -98,8 +99,3 @@ def _only_unreachable(ends: Iterable[Any]) -> None:
     for end in ends:
         if isinstance(end, BaseException) and not isinstance(end, ServingError):
             raise end
-
-
-async def of_response(response: Any) -> Any:
-    """What a call of Ray Serve gives, as a coroutine."""
-    return await response
