@@ -203,6 +203,8 @@ def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
     controller = other.controller("other")
     controller.begin()
     assert controller.ladders == other.controlled.at_first()
+    assert world.seen[0].reason == "begins with the plans as they are"
+    assert "decided before was for another plan file or other options" in other.seen[0].reason
 
 
 def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:

@@ -134,6 +134,7 @@ def test_an_operator_that_takes_longer_is_noticed_measured_again_and_planned_for
     assert all(event.time_s > 300.0 for event in events if event.kind == "drift")
     assert drift[0].time_s < 420.0
     assert "when profiled" in drift[0].reason
+    assert drift[0].subject not in drift[0].reason
     replans = [event for event in events if event.kind == "replan"]
     assert replans
     assert all(event.details["why"] == "drift" for event in replans)

@@ -29,6 +29,7 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from circinus.cli.engines import EngineChoice
     from circinus.control.controlled import Controlled
@@ -144,18 +145,30 @@ def serve(
         check_machine(controlled.desired(controlled.at_first()), Machine.here())
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
-    say.standby(ready, peak)
     metrics = None if metrics_port is None else ControlMetrics(metrics_port)
     chosen, settings = (
         EngineChoice(engine, run_dir, address, *host_and_port(http)),
         ControlSettings(interval_s=interval),
     )
     if dry_run:
+        say.standby(ready, peak)
         asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
         kept = records_file(records, run_dir)
         drift = plans.drift_tools(truths, truth_patience, (lambda scores: None) if metrics is None else metrics.audited)
-        asyncio.run(_control(chosen, controlled, plans.planner(), drift, settings, kept, metrics, say))
+        asyncio.run(
+            _control(
+                chosen,
+                controlled,
+                plans.planner(),
+                drift,
+                settings,
+                kept,
+                metrics,
+                say,
+                lambda: say.standby(ready, peak),
+            )
+        )
 
 
 async def _control(
@@ -167,6 +180,7 @@ async def _control(
     records_file: Path,
     metrics: ControlMetrics | None,
     say: _Speaker,
+    on_began: Callable[[], None],
 ) -> None:
     import asyncio
     import os
@@ -207,6 +221,7 @@ async def _control(
         if chosen.kind == "local":
             await asyncio.to_thread(revive)  # or join the one that runs
         controller.begin()
+        on_began()
         await controller.run(stop)
     finally:
         await engine.disconnect()

@@ -243,7 +243,8 @@ class Controller:
         except (ServingError, ValueError) as error:
             return f"{how}, as {error}"
         if found is None:
-            return how
+            other = "what was decided before was for another plan file or other options"
+            return how if self._records.state() is None else f"{how}; {other}"
         self._plans = found
         return "goes on where it was"
 

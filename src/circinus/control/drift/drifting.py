@@ -186,7 +186,7 @@ class Drifting:
             self._moved += [one for one in moved if not isinstance(one.watch, GoodputWatch)]
             self._moved += self._with_more_items()
             events += self._not_watched(time_s, self._fitted.watch.unwatched)
-        events += [Event(time_s, DRIFT, str(one.watch), one.reason, one.details) for one in moved]
+        events += [_event(time_s, one) for one in moved]
         if self._failures and now_s - self._said_s >= _SAID_EVERY_S:
             failures, self._failures, self._said_s = self._failures, [], now_s
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -365,3 +365,9 @@ def _close(fitted: _Fitted | None) -> None:
     close = getattr(None if fitted is None else fitted.answers, "close", None)
     if close is not None:
         close()
+
+
+def _event(time_s: float, moved: Moved) -> Event:
+    """Its subject says already what is watched."""
+    subject = str(moved.watch)
+    return Event(time_s, DRIFT, subject, moved.reason.removeprefix(f"{subject}: "), moved.details)
