@@ -80,6 +80,8 @@ def test_replicas_that_still_end_are_not_waited_for() -> None:
         cluster = PaperCluster()
         await _engine(cluster).apply(BEFORE)
         cluster.ready, cluster.status = 2, "DEPLOYING"
+        cluster.steps.clear()
         await asyncio.wait_for(_engine(cluster).apply(state([route("a", STAYS)], [STAYS, MOVES])), 5.0)
+        assert "switch" in cluster.steps
 
     in_virtual_time(run())

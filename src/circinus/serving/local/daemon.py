@@ -125,7 +125,7 @@ def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
             runner.run(daemon.serve(listener))
         folder.remove()
         code = 0
-    except Exception:
+    except Exception:  # whatever it is, nobody waits for this process: its log is all that can tell
         _log.exception("the engine failed")
     finally:
         os._exit(code)
