@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.serving_codes import NOISY, QUIET, SLOWER, pictures
+from benchmarks.serving_scene import INFRASTRUCTURE
 from circinus.cli.opened_plan import OpenedPlan, open_plan
 from circinus.operators import Item
 from circinus.profiling import wire_bytes
@@ -44,25 +45,6 @@ spec:
     uses: serving_codes:digits_right
   dataset:
     uses: serving_codes:pictures
-"""
-_INFRASTRUCTURE = """
-apiVersion: circinus/v1
-kind: Infrastructure
-metadata:
-  name: shop
-spec:
-  sites: [till, backroom]
-  pools:
-    - name: server
-      site: backroom
-      tier: edge
-      nodes: 1
-      cpus: 2
-      memory: 8GiB
-      hardware: {class: mini-pc, relative_speed: 1}
-      price: $0.08/h
-  links:
-    - {from: till, to: backroom, bandwidth: 100Mbit/s, round_trip: 2ms}
 """
 _QUERY = """
 apiVersion: circinus/v1
@@ -113,7 +95,8 @@ def prepared(folder: Path) -> DriftScene:
     scene.mkdir()
     shutil.copy(Path(__file__).with_name("serving_codes.py"), scene)
     queries = "".join(_QUERY.format(**query) for query in _QUERIES)
-    for name, text in (("pipeline", _PIPELINE), ("infrastructure", _INFRASTRUCTURE), ("queries", queries)):
+    shop = INFRASTRUCTURE.format(nodes=1)
+    for name, text in (("pipeline", _PIPELINE), ("infrastructure", shop), ("queries", queries)):
         (scene / f"{name}.yaml").write_text(text, encoding="utf-8")
     circinus(scene, "profile", "--budget", "60s")
     circinus(scene, "plan")

@@ -50,7 +50,7 @@ spec:
   dataset:
     uses: serving_reader:pages
 """
-_INFRASTRUCTURE = """
+INFRASTRUCTURE = """
 apiVersion: circinus/v1
 kind: Infrastructure
 metadata:
@@ -61,14 +61,15 @@ spec:
     - name: server
       site: backroom
       tier: edge
-      nodes: 2
+      nodes: {nodes}
       cpus: 2
       memory: 8GiB
-      hardware: {class: mini-pc, relative_speed: 1}
+      hardware: {{class: mini-pc, relative_speed: 1}}
       price: $0.08/h
   links:
-    - {from: till, to: backroom, bandwidth: 100Mbit/s, round_trip: 2ms}
+    - {{from: till, to: backroom, bandwidth: 100Mbit/s, round_trip: 2ms}}
 """
+"""Of a shop with so many nodes."""
 _QUERY = """
 apiVersion: circinus/v1
 kind: Query
@@ -148,7 +149,8 @@ def prepared(folder: Path) -> Scene:
     """
     shutil.copy(Path(__file__).with_name("serving_reader.py"), folder)
     queries = "".join(_QUERY.format(**query) for query in _QUERIES)
-    for name, text in (("pipeline", _PIPELINE), ("infrastructure", _INFRASTRUCTURE), ("queries", queries)):
+    shop = INFRASTRUCTURE.format(nodes=2)
+    for name, text in (("pipeline", _PIPELINE), ("infrastructure", shop), ("queries", queries)):
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     _circinus(folder, "profile", "--budget", "60s")
     _circinus(folder, "plan")
