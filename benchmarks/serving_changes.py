@@ -148,7 +148,7 @@ def changes(repeats: int, console: Console) -> tuple[list[Figure], list[dict[str
         from circinus.serving.ray.engine import RayEngine
         from circinus.serving.ray.settings import RaySettings
 
-        settings = RaySettings(address=address, http_port=_PORT)
+        settings = RaySettings(address=address, http=("127.0.0.1", _PORT))
         found += asyncio.run(_of(on_ray, lambda: RayEngine(settings), repeats))
     for one in found:
         to_start = "deployed" if one.deployed else f"to be started, which takes {one.alone_s * 1e3:.0f} ms alone"

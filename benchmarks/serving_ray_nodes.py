@@ -32,7 +32,7 @@ class RayNodes:
         """For an engine."""
         from circinus.serving.ray.settings import RaySettings
 
-        return RaySettings(address=self.cluster.address, http_port=_PORT)
+        return RaySettings(address=self.cluster.address, http=("127.0.0.1", _PORT))
 
     def kill(self, pool: str, *, router: bool) -> int:
         """Kill the node of a pool with the router of the pool's site, or one without: its raylet, then its workers.

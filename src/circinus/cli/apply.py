@@ -8,7 +8,6 @@ import typer
 
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
-    DEFAULT_HTTP,
     DEFAULT_PLAN,
     Address,
     Http,
@@ -41,7 +40,7 @@ def apply(
     ] = DEFAULT_REPLAY_ITEMS,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
-    http: Http = DEFAULT_HTTP,
+    http: Http = "",
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
@@ -55,7 +54,7 @@ def apply(
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY
-    chosen = EngineChoice(engine, run_dir, address, *host_and_port(http))
+    chosen = EngineChoice(engine, run_dir, address, host_and_port(http))
     opened = open_plan(plan_file, needs_store=replay)
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")

@@ -26,8 +26,8 @@ class EngineChoice:
     """Of the local engine."""
     address: str
     """Of the Ray cluster."""
-    http_host: str = "127.0.0.1"
-    http_port: int = 8000
+    http: tuple[str, int] | None = None
+    """As of `RaySettings`."""
 
     def __str__(self) -> str:
         """Where it is, for messages."""
@@ -53,7 +53,7 @@ class EngineChoice:
     def _ray_settings(self) -> RaySettings:
         from circinus.serving.ray.settings import RaySettings
 
-        return RaySettings(address=self.address, http_host=self.http_host, http_port=self.http_port)
+        return RaySettings(address=self.address, http=self.http)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Engine]:

@@ -37,9 +37,14 @@ Address = Annotated[
     str, typer.Option("--address", help="Of the Ray cluster, as `ray.init` takes it.", envvar="RAY_ADDRESS")
 ]
 Http = Annotated[
-    str, typer.Option(metavar="HOST:PORT", help="With --engine ray: where every node takes requests over HTTP.")
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        show_default=False,
+        help="With --engine ray: where every node takes requests over HTTP; by default where Ray Serve does already, "
+        "else on 127.0.0.1:8000.",
+    ),
 ]
-DEFAULT_HTTP = "127.0.0.1:8000"
 DEFAULT_PLAN = Path("plan.json")
 DEFAULT_ADDRESS = "auto"
 
@@ -114,8 +119,10 @@ def price_option(text: str | float) -> float:
     return _quantity(text, PRICE_PER_H)
 
 
-def host_and_port(text: str) -> tuple[str, int]:
-    """From `HOST:PORT`."""
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """From `HOST:PORT`, or nothing."""
+    if not text:
+        return None
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise typer.BadParameter(f"--http: found {text!r}, expected HOST:PORT such as 0.0.0.0:8000")

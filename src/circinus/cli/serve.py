@@ -9,7 +9,6 @@ import typer
 
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
-    DEFAULT_HTTP,
     DEFAULT_PLAN,
     Address,
     Http,
@@ -104,7 +103,7 @@ def serve(
         ),
     ] = 3600.0,
     records: Records = None,
-    http: Http = DEFAULT_HTTP,
+    http: Http = "",
     metrics_port: Annotated[
         int | None, typer.Option("--metrics", min=1, max=65_535, help="Port for Prometheus, on 127.0.0.1.")
     ] = None,
@@ -147,7 +146,7 @@ def serve(
     say = _Speaker(json=json)
     metrics = None if metrics_port is None else ControlMetrics(metrics_port)
     chosen, settings = (
-        EngineChoice(engine, run_dir, address, *host_and_port(http)),
+        EngineChoice(engine, run_dir, address, host_and_port(http)),
         ControlSettings(interval_s=interval),
     )
     if dry_run:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.ray.driver import check_head, own_sigterm
+from circinus.serving.ray.driver import check_head, connect, own_sigterm
 
 pytest.importorskip("ray")
 
@@ -65,3 +65,18 @@ def test_a_process_keeps_what_it_does_on_sigterm(in_main_thread: bool) -> None:
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_every_connection_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    threads: list[int] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: threads.append(threading.get_ident()))
+    for _ in range(2):
+        one = threading.Thread(target=connect, args=("ray://127.0.0.1:1", "any"))
+        one.start()
+        one.join()
+    connect("ray://127.0.0.1:1", "any")
+    assert len(threads) == 3
+    assert len(set(threads)) == 1

@@ -67,7 +67,7 @@ class Nodes:
 
     @property
     def engine(self) -> RayEngine:
-        return RayEngine(RaySettings(address=self.cluster.address, http_port=PORT))
+        return RayEngine(RaySettings(address=self.cluster.address, http=("127.0.0.1", PORT)))
 
     def add_far(self) -> None:
         with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
@@ -153,6 +153,21 @@ def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: N
         said, complained = await process.communicate()
         assert (process.returncode, said, complained) == (0, b"ended\n", b"")
         await engine.close()
+
+    asyncio.run(run())
+
+
+def test_another_entry_than_ray_serve_listens_on_is_refused(nodes: Nodes) -> None:
+    async def run() -> None:
+        desired, address = chain("q", Step("one", "add")), nodes.cluster.address
+        await nodes.engine.apply(desired)
+        other = RayEngine(RaySettings(address, http=("127.0.0.1", PORT + 1)))
+        message = f"Ray Serve listening on 127.0.0.1:{PORT} for HTTP, expected 127.0.0.1:{PORT + 1}"
+        with pytest.raises(ServingError, match=message):
+            await other.apply(desired)
+        wherever = RayEngine(RaySettings(address))
+        await wherever.apply(desired)
+        await wherever.close()
 
     asyncio.run(run())
 

@@ -16,6 +16,7 @@ from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route
 from circinus.serving.ray.names import REPLICA, ROUTER, router_name
 from circinus.serving.ray.recordings import RecordingName
 from circinus.serving.ray.settings import (
+    DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,
     HEALTH_CHECK_TIMEOUT_S,
     ROUTER_TIMEOUT_S,
@@ -142,9 +143,10 @@ def serve_schema(
     """
     operators = [_operator(found, replays=replays, labelled=labelled) for found in applications]
     routers = [_router(config, router_pool(config, infrastructure, there), labelled) for config in configs.values()]
+    host, port = settings.http or DEFAULT_HTTP
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": settings.http_host, "port": settings.http_port},
+        "http_options": {"host": host, "port": port},
         "applications": [*operators, *routers],
     }
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.serving.ray.driver import check_head, import_serve, own_sigterm
+from circinus.serving.ray.driver import connect, import_serve
 from circinus.serving.ray.names import REPLICA, ROUTER
-from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
+from circinus.serving.ray.settings import DEFAULT_HTTP, NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
 NAMESPACE = "circinus"
 _ANSWER_S = 10.0
@@ -73,33 +73,32 @@ class Cluster:
         for name in NOT_IN_DRIVERS:
             os.environ.pop(name, None)
         try:
-            import ray
-
             import_serve()
         except ImportError as error:
             raise ServingError(f"the engine ray needs Ray: pip install 'circinus-planner[ray]' ({error})") from error
-        if not ray.is_initialized():
-            check_head(settings.address)
-        try:
-            with own_sigterm():
-                ray.init(
-                    address=settings.address,
-                    namespace=NAMESPACE,
-                    ignore_reinit_error=True,
-                    log_to_driver=False,
-                    configure_logging=False,
-                )
-        except (ConnectionError, ValueError) as error:
-            raise ServingError(f"found no Ray cluster at address {settings.address}: {error}") from error
+        connect(settings.address, NAMESPACE)
         self._settings = settings
         self._deploying = threading.Lock()
 
     def start(self) -> None:
-        """Start Ray Serve where it does not run."""
+        """Start Ray Serve where it does not run.
+
+        Raises:
+            ServingError: it runs, and listens elsewhere for HTTP than it shall.
+        """
         from ray import serve
 
-        options = {"host": self._settings.http_host, "port": self._settings.http_port}
-        serve.start(proxy_location="EveryNode", http_options=options)
+        wanted, client = self._settings.http, self._client()
+        if client is None:
+            host, port = wanted or DEFAULT_HTTP
+            serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+            return
+        found = client.http_config.host, client.http_config.port
+        if wanted not in (None, found):
+            raise ServingError(
+                f"found Ray Serve listening on {_address(found)} for HTTP, expected {_address(wanted)}: it stays where "
+                f"it began; leave --http out, or end Ray Serve with all that it runs (serve shutdown)"
+            )
 
     def pools(self) -> dict[str, PoolNodes]:
         """Pool -> its nodes that live, as they say themselves."""
@@ -235,6 +234,10 @@ def _living_replicas() -> bool:
 
     names = (str(actor["name"]) for actor in list_named_actors(all_namespaces=True))
     return any(name.split("#")[1:2] in ([REPLICA], [ROUTER]) for name in names if name.startswith("SERVE_REPLICA::"))
+
+
+def _address(http: tuple[str | None, int]) -> str:
+    return f"{http[0]}:{http[1]}"
 
 
 def _text(value: Any) -> str:

@@ -8,12 +8,48 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from circinus.errors import ServingError
 
 _PATIENCE_S = 5.0
 _NO_HANDLER = "SIGTERM handler is not set"
+# Ray numbers the calls of every thread, and calls the one that connects the same in every cluster. Were it another
+# thread each time, two of them would give calls the same numbers, upon which Ray ends the process.
+_CONNECTING = ThreadPoolExecutor(1, thread_name_prefix="circinus-connecting")
+
+
+def connect(address: str, namespace: str) -> None:
+    """Connect this process to a cluster, unless it is connected to one.
+
+    Args:
+        address: of the cluster, as of `ray.init`.
+        namespace: of actors.
+
+    Raises:
+        ServingError: there is no such cluster.
+    """
+    _CONNECTING.submit(_connect, address, namespace).result()
+
+
+def _connect(address: str, namespace: str) -> None:
+    import ray
+
+    if ray.is_initialized():
+        return
+    check_head(address)
+    try:
+        with own_sigterm():
+            ray.init(
+                address=address,
+                namespace=namespace,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+    except (ConnectionError, ValueError) as error:
+        raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
 
 
 def check_head(address: str, patience_s: float = _PATIENCE_S) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -55,7 +55,7 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     _check_name(manifest.name)
     if desired.mode is not Mode.REAL:
         raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
-    settings = replace(RaySettings(), http_host="0.0.0.0", http_port=_PORTS["serve"])
+    settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
     applications = applications_of(desired, settings)
     configs = site_configs(desired, applications)
     serve = serve_schema(applications, configs, desired.infrastructure, settings, replays=False)

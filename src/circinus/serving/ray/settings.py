@@ -35,6 +35,8 @@ HEAD_SETTINGS: Mapping[str, int] = {
 """`--system-config` of the head: a node that ended is noticed after a second, not fifteen, and one that only does not
 answer after five."""
 
+DEFAULT_HTTP = "127.0.0.1", 8000
+
 POOL_LABEL = "circinus/pool"
 """Label whose value is the pool of a node."""
 POOL_RESOURCE = "pool:"
@@ -53,9 +55,9 @@ class RaySettings:
 
     address: str = "auto"
     """Of the cluster, as of `ray.init`."""
-    http_host: str = "127.0.0.1"
-    """Address that the HTTP entries listen on; `0.0.0.0` for all."""
-    http_port: int = 8000
+    http: tuple[str, int] | None = None
+    """(host, port) that the entries of all nodes listen on for HTTP; None: where they do already, else `DEFAULT_HTTP`.
+    The host `0.0.0.0` is all addresses of a node."""
     emulate_speeds: bool = False
     """Whether replicas take as long as the hardware of their pool would, where that is slower than their machine."""
 
