@@ -93,6 +93,9 @@ class Itineraries:
         """
         first = self._first_target[visit]
         counts = self._first_target[visit + 1] - first
+        if (counts == 1).all():
+            coming = Entries(end_s + self.delay_s[visit], order, self._targets[first], request)
+            return self.joins.complete(coming, self._ranks[first])
         source = np.repeat(np.arange(len(visit)), counts)
         # The k-th target of everybody: k counts from 0 within each run of equal sources.
         edge = np.arange(len(source)) + np.repeat(first - (np.cumsum(counts) - counts), counts)

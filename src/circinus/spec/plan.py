@@ -111,6 +111,11 @@ class Deployment:
     pool: str
     allocation: Allocation
 
+    def __hash__(self) -> int:  # asked for millions of times: at once, not part by part
+        a = self.allocation
+        parts = self.pipeline, self.operator, self.knobs.values, self.pool, a.cpus, a.batch_size, a.utilization_target
+        return hash(parts)
+
     @property
     def name(self) -> str:
         """A readable name, unique within a plan set."""

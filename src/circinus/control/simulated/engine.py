@@ -91,7 +91,9 @@ class _Served:
         parts = self._parts[number]
         if not parts:
             return 0
-        start_s, end_s, fill, visit = (np.concatenate(column) for column in zip(*parts, strict=True))
+        start_s, end_s, fill, visit = (
+            parts[0] if len(parts) == 1 else (np.concatenate(column) for column in zip(*parts, strict=True))
+        )
         done = np.flatnonzero(end_s <= now_s)
         if len(done):
             done = done[np.argsort(end_s[done], kind="stable")]
@@ -139,10 +141,11 @@ class _Sent:
         self.recent_s.extend([math.inf] * min(count, _RECENT_ENDS))
 
     def status(self, query: str) -> QueryStatus:
-        latency_s = tuple(seconds for seconds in self.recent_s if math.isfinite(seconds))
-        return QueryStatus(
-            query, self.entered, self.answered, self.failed, latency_s, len(self.recent_s) - len(latency_s)
-        )
+        latency_s = tuple(self.recent_s)
+        failed = latency_s.count(math.inf)
+        if failed:
+            latency_s = tuple(seconds for seconds in latency_s if seconds < math.inf)
+        return QueryStatus(query, self.entered, self.answered, self.failed, latency_s, failed)
 
 
 class SimulatedEngine:
