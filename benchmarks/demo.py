@@ -85,7 +85,7 @@ def main() -> None:
         slice_s = min(_SLICE_S, more_s)
         lacking = {query.pipeline for query in specification.queries if query.name in short}
         for name in sorted(lacking):
-            _profile_one(specification, name, store, slice_s / len(lacking), console)
+            measured.append(_profile_one(specification, name, store, slice_s / len(lacking), console))
         more_s -= slice_s
         profiles, matching, planning_s = _planned(specification, store)
     console.print(plan_table(matching, {query.name: query for query in specification.queries}))

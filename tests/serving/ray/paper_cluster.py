@@ -34,6 +34,8 @@ class PaperCluster:
     """That every deployment served."""
     waiting: int = 0
     """In every queue."""
+    under_way: dict[str, int] = field(default_factory=dict)
+    """Application -> requests that may need it."""
 
     def start(self) -> None:
         pass
@@ -85,7 +87,7 @@ class PaperRouter:
             ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
             for wanted in config.deployments
         )
-        return SiteObservation(config, found, {}, ())
+        return SiteObservation(config, found, dict(self.cluster.under_way), ())
 
 
 @dataclass

@@ -16,6 +16,7 @@ from circinus.serving.engine import DesiredState, Guard
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.engine import RayEngine
+from circinus.serving.state_file import desired_fingerprint
 from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")
@@ -107,6 +108,31 @@ def test_a_change_that_is_given_up_is_undone_but_not_after_the_lease_was_lost() 
     steps, undone = asyncio.run(run(1))
     assert not undone
     assert steps == ["guard"]
+
+
+def test_a_change_that_is_given_up_while_requests_need_what_goes_leaves_that_to_the_next_one() -> None:
+    async def run() -> None:
+        cluster = PaperCluster()
+        await _engine(cluster).apply(BEFORE)
+        (leaving,) = (name for name in cluster.apps if name.startswith("start"))
+        cluster.under_way[leaving] = 1
+        changing = asyncio.create_task(_engine(cluster).apply(AFTER))
+        while "switch" not in cluster.steps[2:]:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.0)
+        cluster.steps.clear()
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        assert cluster.steps == []
+        assert leaving in cluster.apps
+        assert (await _engine(cluster).status()).state == "", "neither is all of it in force"
+        cluster.under_way.clear()
+        await _engine(cluster).apply(AFTER)
+        assert leaving not in cluster.apps
+        assert (await _engine(cluster).status()).state == desired_fingerprint(AFTER)
+
+    in_virtual_time(run())
 
 
 def test_a_change_that_fails_is_not_undone_after_the_lease_was_lost() -> None:

@@ -172,6 +172,30 @@ def test_another_entry_than_ray_serve_listens_on_is_refused(nodes: Nodes) -> Non
     asyncio.run(run())
 
 
+_ENDS_SERVE = """
+import sys, ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False)
+serve.shutdown()
+"""
+
+
+def test_ray_serve_that_somebody_ended_is_started_again(nodes: Nodes) -> None:
+    async def run() -> None:
+        engine, desired = nodes.engine, chain("q", Step("one", "add"))
+        await engine.apply(desired)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _ENDS_SERVE, nodes.cluster.address)
+        assert await process.wait() == 0
+        with pytest.raises(ServingError, match="Ray Serve was ended"):
+            await engine.status()
+        assert (await engine.status()).routes == ()
+        await engine.apply(desired)
+        assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
+        await engine.close()
+
+    asyncio.run(run())
+
+
 def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> None:
     settings = RaySettings(address=nodes.cluster.address)
     first, second = ClusterLease(settings), ClusterLease(settings)
@@ -202,7 +226,7 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
         try:
             first, second = Step("first", "add"), Step("second", "add", after=("first",), pool="far")
             await engine.apply(chain("q", first, second))
-            bound = serve.deployment(Mine, name="mine").bind()
+            bound = serve.deployment(Mine, name="router").bind()  # called as one of the engine's
             handle = await asyncio.to_thread(serve.run, bound, name="others", route_prefix="/others")
             headers = {"content_type": "application/json"}
             assert await asyncio.to_thread(_post, "/home/q", b"40", **headers) == (200, 42)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.ray.driver import connect, import_serve
 from circinus.serving.ray.names import REPLICA, ROUTER
-from circinus.serving.ray.settings import DEFAULT_HTTP, NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
+from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
 
 NAMESPACE = "circinus"
 _ANSWER_S = 10.0
 """How long Ray Serve's controller may take to say something."""
 _ACCEPT_S = 30.0
 """How long it may take to accept what shall run."""
+_REPLICA = "SERVE_REPLICA::"
 _SERVING = frozenset({"RUNNING", "UPDATING", "RECOVERING", "PENDING_MIGRATION"})
 """States in which a replica answers: also while Serve's controller was started anew, or its node is about to go."""
 
@@ -88,12 +89,11 @@ class Cluster:
         """
         from ray import serve
 
-        wanted, client = self._settings.http, self._client()
-        if client is None:
-            host, port = wanted or DEFAULT_HTTP
-            serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-            return
-        found = client.http_config.host, client.http_config.port
+        wanted = self._settings.http
+        told = None if wanted is None else {"host": wanted[0], "port": wanted[1]}
+        serve.start(proxy_location="EveryNode", http_options=told)
+        known = self._client().http_config
+        found = known.host, known.port
         if wanted not in (None, found):
             raise ServingError(
                 f"found Ray Serve listening on {_address(found)} for HTTP, expected {_address(wanted)}: it stays where "
@@ -129,18 +129,13 @@ class Cluster:
             if _is_ours(found.get("deployed_app_config")) and _text(found["status"]) != "DELETING"
         }
 
-    def remains(self) -> bool:
-        """Whether anything of this project is still there, if only to end."""
+    def remains(self, applications: Collection[str]) -> bool:
+        """Whether anything of some applications is still there, if only to end."""
         client = self._client()
         if client is None:
             return False
-        known = _applications(client)
         # What was just told to go is no application any more, and lives on until Ray Serve comes to it.
-        return _living_replicas() or any(
-            _is_ours(found.get("deployed_app_config"))
-            or any(key in (REPLICA, ROUTER) for key in found.get("deployments", {}))
-            for found in known.values()
-        )
+        return any(name in applications for name in _applications(client)) or _live(applications)
 
     def deploy(self, schema: Mapping[str, Any]) -> None:
         """Have exactly the applications of a document run beside those of others; returns at once.
@@ -200,12 +195,16 @@ def _applications(client: Any) -> Mapping[str, Any]:
 def _answer(asked: Any, patience_s: float) -> Any:
     """What Ray Serve's controller says."""
     import ray
-    from ray.exceptions import GetTimeoutError
+    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.serve.context import _set_global_client
 
     try:
         return ray.get(asked, timeout=patience_s)
     except GetTimeoutError:
         raise ServingError(f"Ray Serve does not answer within {patience_s:g} s") from None
+    except RayActorError as error:
+        _set_global_client(None)  # it would be asked for ever, also when another one runs
+        raise ServingError(f"Ray Serve was ended, or its node was lost: {error}") from error
 
 
 def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
@@ -227,13 +226,13 @@ def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
     )
 
 
-def _living_replicas() -> bool:
-    """Whether an actor lives that Ray Serve named after a deployment of this project:
-    `SERVE_REPLICA::application#deployment#id`."""
+def _live(applications: Collection[str]) -> bool:
+    """Whether an actor lives that Ray Serve named after one of them: `SERVE_REPLICA::application#deployment#id`."""
     from ray.util import list_named_actors
 
     names = (str(actor["name"]) for actor in list_named_actors(all_namespaces=True))
-    return any(name.split("#")[1:2] in ([REPLICA], [ROUTER]) for name in names if name.startswith("SERVE_REPLICA::"))
+    replicas = (name.removeprefix(_REPLICA) for name in names if name.startswith(_REPLICA))
+    return any(name.split("#")[0] in applications for name in replicas)
 
 
 def _address(http: tuple[str | None, int]) -> str:

@@ -92,6 +92,7 @@ class RayEngine:
                 await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
             cluster = await self._connected()
             await ask(cluster.start, patience_s=START_S)
+            self._calls.keep(())  # those of a Ray Serve that was ended since answer no more
             await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
@@ -190,7 +191,7 @@ class RayEngine:
                 await self._running(apps.keys() - view.lost, cluster, _RESTORE_S)
             await ask(cluster.deploy, {"applications": []}, patience_s=CHANGE_S)
             deadline_s = asyncio.get_running_loop().time() + _END_S
-            while await ask(cluster.remains):
+            while await ask(cluster.remains, list(apps)):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
                 await asyncio.sleep(_POLL_S)
@@ -236,10 +237,9 @@ class RayEngine:
                 if isinstance(error, Exception):  # who gives a change up has other plans already
                     await self._running_again(before, cluster)
             raise
-        try:
-            await self._drain(before, final, lost, guard)
-        finally:
-            await _deploy({**schema, "applications": final}, cluster, guard)
+        # Who is cancelled meanwhile leaves what is leaving to the next change: requests are under way there.
+        await self._drain(before, final, lost, guard)
+        await _deploy({**schema, "applications": final}, cluster, guard)
         await guard()
         # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
         await self._calls.tell(configs.values())
@@ -359,7 +359,8 @@ class RayEngine:
                     return
             await asyncio.sleep(_POLL_S)
         await guard()
-        await self._calls.abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+        with suppress(ServingError):  # then they fail with their replicas
+            await self._calls.abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
 
     async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
         """Whether no request under way needs what is leaving, as all routers say that are not lost."""

@@ -67,6 +67,7 @@ class RouterCalls:
         except ServingError:
             raise
         except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
+            self._routers.pop(site, None)  # it may be that of a Ray Serve which was ended
             raise ServingError(
                 f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
             ) from error
