@@ -90,13 +90,6 @@ def main() -> None:
         profiles, matching, planning_s = _planned(specification, store)
     console.print(plan_table(matching, {query.name: query for query in specification.queries}))
     console.print(f"planned {len(specification.queries)} queries in {duration(planning_s)}", highlight=False)
-    if short:
-        console.print(
-            f"{len(short)} queries are rejected for want of measurements: this machine is slow or busy; call it again "
-            f"to measure on from here, or give --budget more than {options.budget_s:g}",
-            style="yellow",
-            highlight=False,
-        )
     strategies = {
         OURS: matching,
         **{
@@ -111,6 +104,12 @@ def main() -> None:
         reports = runner.run(_serve(specification, strategies, store, options, console))
 
     console.print(comparison(strategies, reports))
+    if short:
+        console.print(
+            f"{OURS} rejected {len(short)} queries of which too little was measured to promise anything: this machine "
+            f"is slow or busy. Call make demo again, and it measures on from here.",
+            style="yellow",
+        )
     figures = _figures(specification, measured, strategies, reports, planning_s, store, options.items)
     since_make_s = time() - float(os.environ.get("DEMO_STARTED", time() - (perf_counter() - started)))
     figures.append(
@@ -195,8 +194,13 @@ def _planned(specification: Specification, store: Path) -> tuple[dict[str, Pipel
 
 
 def unmeasured(matching: Matching) -> list[str]:
-    """Queries that were rejected for want of measurements."""
-    return [rejection.query for rejection in matching.rejections if "measurements" in rejection.binding]
+    """Queries that were rejected for want of measurements: there is a best plan so far, or nothing could be said."""
+    return [
+        rejection.query
+        for rejection in matching.rejections
+        if "measurements" in rejection.binding
+        or ((best := rejection.best_so_far) is not None and best.items < best.population)
+    ]
 
 
 def _record(

@@ -250,7 +250,6 @@ def test_traffic_is_held_to_the_plan_that_runs(application: Path, tmp_path: Path
         run_circinus("destroy", "--run-dir", run_dir, cwd=application)
     assert run.returncode == 1
     assert "runs another plan" in run.stderr
-    assert "with circinus serve add --controlled" in run.stderr
     assert "circinus apply" in run.stderr
 
 

@@ -133,7 +133,10 @@ def test_what_was_ended_is_brought_back(application: Path) -> None:
         controller.until("began")
         if answer("status", cwd=application, kind="status")["state"] == "":
             controller.until("applied")
-        assert run_circinus("destroy", cwd=application).returncode == 0
+        ended = run_circinus("destroy", cwd=application)
+        assert ended.returncode == 0
+        assert f"process {controller.process.pid} on" in ended.stderr
+        assert "brings back what it decided; end it first" in " ".join(ended.stderr.split())
         while controller.until("failed")["subject"] != "engine":
             pass
         controller.until("applied")

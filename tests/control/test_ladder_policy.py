@@ -36,12 +36,19 @@ def test_a_burst_is_stepped_down_from_at_once_to_the_first_rung_that_does() -> N
     assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
 
 
+def test_the_reason_tells_what_is_sure_where_that_was_the_reason() -> None:
+    sudden = RungView(0.1, 0.0, 1.8, 0.07, 0.1, ready=True)  # by the last second, and by the last sixteen
+    step = ladder_step(0.0, LadderState(0, 0), [sudden, _view(0.4)], SETTINGS)
+    assert step.reason == "overloaded: utilisation 1.80, a request that comes now takes 0.1 s of 1 s"
+
+
 def test_requests_that_would_be_late_for_a_moment_are_reason_enough() -> None:
     rungs = [_view(0.5, 1.2), _view(0.3, 0.8)]
     state = ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state
     assert state.rung == 0, "a few that came together are soon through"
     assert ladder_step(0.4, state, rungs, SETTINGS).state.rung == 0
-    assert ladder_step(0.5, state, rungs, SETTINGS).state.rung == 1
+    late = ladder_step(0.5, state, rungs, SETTINGS)
+    assert (late.state.rung, late.reason.split(":")[0]) == (1, "late")
     through = ladder_step(0.4, state, [_view(0.5, 0.2), _view(0.3)], SETTINGS).state
     assert ladder_step(0.6, through, rungs, SETTINGS).state.rung == 0, "those are others"
     assert ladder_step(9.0, state, rungs, replace(SETTINGS, limit_s=None)).state.rung == 0
@@ -81,7 +88,8 @@ def test_from_a_lower_rung_that_no_longer_serves_the_way_is_up() -> None:
     assert ladder_step(0.0, LadderState(2, 0, changed_s=-1.0), gone, SETTINGS).state.rung == 1
     others = [_view(0.5), _view(0.4), _view(1.5)]
     assert ladder_step(0.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS).state.rung == 2
-    assert ladder_step(20.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS).state.rung == 1
+    up = ladder_step(20.0, LadderState(2, 0, changed_s=-1.0), others, SETTINGS)
+    assert (up.state.rung, up.reason.split(":")[0]) == (1, "overloaded, and no rung below is any better")
     assert ladder_step(20.0, LadderState(2, 2, changed_s=-1.0), others, SETTINGS).state.rung == 2
 
 

@@ -45,6 +45,7 @@ def apply(
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
+    from circinus.cli.controllers import warn_of_controller
     from circinus.cli.engines import EngineChoice
     from circinus.cli.opened_plan import open_plan
     from circinus.cli.output import console, print_json
@@ -62,6 +63,7 @@ def apply(
         plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
         record_plans(opened.specification, opened.store, plans, items, seed=opened.plan_set.seed)
     found = _deploy(opened.desired_state(Mode(mode)), chosen)
+    warn_of_controller(chosen)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})
     else:

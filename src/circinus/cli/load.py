@@ -108,6 +108,7 @@ def _run(
     """The report, and how many of how many different items planning had seen."""
     import asyncio
 
+    from circinus.cli.controllers import controller_of
     from circinus.cli.output import progress_console
     from circinus.cli.traffic_items import items_seen, items_to_send
     from circinus.errors import ServingError
@@ -122,9 +123,13 @@ def _run(
         async with chosen_engine.connected() as engine:
             status = await engine.status()
             if not controlled and status.state != desired_fingerprint(opened.desired_state(status.mode)):
+                holder = await asyncio.to_thread(controller_of, chosen_engine)
                 raise ServingError(
-                    f"{plan_file}: {chosen_engine} runs another plan, or this one as circinus serve keeps it (audited, "
-                    "replicas ready): with circinus serve add --controlled, without it apply this one first: "
+                    f"{plan_file}: {chosen_engine} is controlled by {holder} (circinus serve), which may change plans "
+                    f"under the load; add --controlled"
+                    if holder
+                    else f"{plan_file}: {chosen_engine} runs another plan, or this one as circinus serve kept it "
+                    "(audited, replicas ready); apply this one first: "
                     f"circinus apply {plan_file} --mode {status.mode}{chosen_engine.options}"
                 )
             chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)

@@ -100,6 +100,11 @@ class ControlRecords:
         """Close the connection; a lease stays."""
         self._connection.close()
 
+    def holder(self, now_s: float) -> str:
+        """Who has the lease; empty: nobody."""
+        last = self._connection.execute("SELECT holder, ends_s FROM lease ORDER BY number DESC LIMIT 1").fetchone()
+        return str(last[0]) if last is not None and last[1] > now_s else ""
+
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
         """Take the lease, and give its number.
 

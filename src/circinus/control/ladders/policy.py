@@ -132,7 +132,8 @@ def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], set
     if now_s - calm_s < settings.waits_s(state):
         return LadderStep(replace(state, calm_s=calm_s), "")
     up = replace(state, rung=above, changed_s=now_s, calm_s=None, went_up=True)
-    return LadderStep(up, f"calm for {now_s - calm_s:.3g} s: {_words(rungs[up.rung], settings)}")
+    words = _words(rungs[above], rungs[above].likely_utilization, settings)
+    return LadderStep(up, f"calm for {now_s - calm_s:.3g} s: {words}")
 
 
 def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
@@ -153,7 +154,11 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
         failed_ups=state.failed_ups + 1 if failed else state.failed_ups,
         went_up=False,
     )
-    return LadderStep(away, f"overloaded: {_words(current, settings)}")
+    kind, utilization = "late", current.likely_utilization
+    if not current.ready or current.least_utilization > settings.most_utilization:
+        kind, utilization = "overloaded", current.least_utilization
+    where = ", and no rung below is any better" if target < state.rung else ""
+    return LadderStep(away, f"{kind}{where}: {_words(current, utilization, settings)}")
 
 
 def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:
@@ -176,10 +181,10 @@ def _above(now_s: float, state: LadderState, rungs: Sequence[RungView], settings
     return next((rung for rung in above if settings.serves(rungs[rung])), None)
 
 
-def _words(rung: RungView, settings: LadderSettings) -> str:
+def _words(rung: RungView, utilization: float, settings: LadderSettings) -> str:
     if not rung.ready:
         return "a deployment has no replica"
-    words = f"utilisation {rung.likely_utilization:.2f}"
+    words = f"utilisation {utilization:.2f}"
     if settings.limit_s is not None:
         now_s = rung.alone_s + rung.backlog_s
         words += f", a request that comes now takes {now_s:.3g} s of {settings.limit_s:.3g} s"

@@ -26,6 +26,10 @@ class LeaseKeeper:
         self._holder = ""
         self._ends_s = 0.0
 
+    def held_by(self) -> str:
+        """Who has it; empty: nobody."""
+        return self._holder if self._ends_s > time.monotonic() else ""
+
     def acquire(self, holder: str, lasts_s: float) -> tuple[int, str, float]:
         """(number, "", 0) or, where another one has it, (0, who, for how many seconds more)."""
         left_s = self._ends_s - time.monotonic()
@@ -59,6 +63,14 @@ class ClusterLease:
         self._settings = settings
         self._keeper: Any = None
         self._holder = ""
+
+    def held_by(self) -> str:
+        """Who has it; empty: nobody.
+
+        Raises:
+            ServingError: the cluster cannot be reached.
+        """
+        return str(self._ask("held_by"))
 
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
         """As `Lease.acquire`."""

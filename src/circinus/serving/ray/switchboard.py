@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from contextvars import Context
@@ -157,7 +158,7 @@ class Switchboard:
         """
         route = self.route(query)
         number = f"{self._prefix}-{next(self._numbers)}"
-        request = _Request(route, self._loop.create_future(), self._loop.time())
+        request = _Request(route, self._loop.create_future(), time.perf_counter())
         self._requests[number] = request
         self._counts.entered(query)
         left_s = LONGEST_S if left_s is None else left_s
@@ -321,7 +322,7 @@ class Switchboard:
         request.answer.set_result(
             PackedResponse(
                 outputs={sink: request.results[sink][0] for sink in request.route.sinks},
-                latency_s=self._loop.time() - request.begin_s,
+                latency_s=time.perf_counter() - request.begin_s,
                 stage_s=journal.stage_s,
                 busy_s=journal.busy_s,
                 link_bytes=journal.link_bytes,
