@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from circinus.serving.engine import ServedBatch
+from circinus.serving.engine import QueryStatus, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.names import ROUTER
 from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation, config_from_python
@@ -34,6 +34,8 @@ class PaperCluster:
     """That every deployment served."""
     waiting: int = 0
     """In every queue."""
+    entered: int = 0
+    """Requests of every query."""
 
     def start(self) -> None:
         pass
@@ -85,7 +87,9 @@ class PaperRouter:
             ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
             for wanted in config.deployments
         )
-        return SiteObservation(config, found, {}, ())
+        entered = self.cluster.entered
+        counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
+        return SiteObservation(config, found, {}, counts)
 
 
 @dataclass
