@@ -27,6 +27,7 @@ from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
 from circinus.serving.state_file import desired_fingerprint, state_from_json
 from circinus.spec import Deployment
 from specifications import random_specification
+from virtual_time import run as in_virtual_time
 
 
 @dataclass
@@ -254,6 +255,43 @@ def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan
     assert [event.kind for event in world.seen] == ["began", "failed", "applied"]
     assert world.seen[1].reason == "no engine runs"
     world.records.acquire("next", 1e9, 1.0)  # it was given back
+
+
+def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: World) -> None:
+    class Cancelling(NumbersEngine):
+        looks, attempts = 0, 0
+
+        async def status(self) -> EngineStatus:
+            self.looks += 1
+            if self.looks == 1:
+                raise asyncio.CancelledError
+            return await super().status()
+
+        async def apply(self, desired: DesiredState) -> None:
+            self.attempts += 1
+            if self.attempts == 1:
+                raise asyncio.CancelledError
+            await super().apply(desired)
+
+    async def run() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        world.engine = Cancelling()
+        controller = Controller(
+            world.engine,
+            world.controlled,
+            world.records,
+            holder="one",
+            clock=loop.time,
+            wall_clock=loop.time,
+            on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
+        )
+        controller.begin()
+        async with asyncio.timeout(60.0):
+            await controller.run(stop)
+
+    in_virtual_time(run())
+    assert [event.kind for event in world.seen] == ["began", "failed", "failed", "applied"]
+    assert "cancelled" in world.seen[1].reason
 
 
 def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: World) -> None:

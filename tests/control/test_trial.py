@@ -55,6 +55,21 @@ def test_an_engine_that_was_started_anew_says_nothing() -> None:
     assert not trial.against(_status(a=_of("a", 0, 20)), QUERIES, (), SETTINGS)
 
 
+def test_what_was_counted_before_is_not_held_against_plans_whose_trial_began_while_it_was_not_told() -> None:
+    trial = _trial(_of("b", 1000, 0))
+    assert not trial.against(_status(a=_of("a", 800, 200, latency_s=0.8)), QUERIES, (), SETTINGS)
+    late = trial.against(_status(a=_of("a", 840, 200, latency_s=0.8)), QUERIES, (), SETTINGS)
+    assert not late, "as late as before"
+    assert trial.against(_status(a=_of("a", 800, 240)), QUERIES, (), SETTINGS) == "query a: 40 of 40 requests failed"
+
+
+def test_a_query_that_is_new_has_to_keep_its_promise() -> None:
+    trial = _trial(_of("b", 1000, 0))
+    assert not trial.against(_status(a=_of("a", 2, 0, latency_s=0.8)), QUERIES, (), SETTINGS)
+    reason = trial.against(_status(a=_of("a", 32, 0, latency_s=0.8)), QUERIES, (), SETTINGS)
+    assert reason == "query a: 0 % of the last 30 answers within 0.5 s, promised 95 %"
+
+
 def test_a_trial_is_over_after_its_time() -> None:
     trial = _trial()
     assert not trial.over(100.0 + SETTINGS.lasts_s - 0.1, SETTINGS)

@@ -141,7 +141,8 @@ class Applying:
             return task.result()
         except LeaseLostError:
             raise
-        except Exception as error:  # engines raise ServingErrors; whatever else it is, what ran before goes on
+        # Engines raise ServingErrors; whatever else it is, what ran before goes on. Nobody else cancels the task.
+        except (Exception, asyncio.CancelledError) as error:
             words = str(error) if str(error) else type(error).__name__
             pause_s = self._backoff.failed(now_s)
             return NotApplied(words, self._backoff.failures, pause_s)

@@ -221,6 +221,12 @@ class Controller:
             except Exception as error:  # whatever it is, queries must not stay without a controller
                 with suppress(RecordsError):
                     await self._missed(error)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                with suppress(RecordsError):
+                    await self._missed(ServingError("the engine cancelled what it was asked"))
             await asyncio.sleep(max(0.0, begin_s + self._settings.interval_s - self._clock()))
 
     async def _status(self) -> EngineStatus:

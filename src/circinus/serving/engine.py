@@ -183,7 +183,8 @@ class EngineStatus:
     state: str = ""
     """`desired_fingerprint` of the state in force; empty when nothing was applied."""
     queries: tuple[QueryStatus, ...] = ()
-    """Those that requests came of since the engine, or the part of it where they enter, was started."""
+    """Those that requests came of since the engine, or the part of it where they enter, was started; none of a part
+    that does not answer."""
     nodes: Mapping[str, int] | None = None
     """Pool -> its nodes that live; None: the engine does not tell."""
 

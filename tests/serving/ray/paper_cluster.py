@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from circinus.serving.engine import ServedBatch
+from circinus.serving.engine import QueryStatus, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.names import ROUTER
 from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation, config_from_python
@@ -36,6 +36,8 @@ class PaperCluster:
     """In every queue."""
     under_way: dict[str, int] = field(default_factory=dict)
     """Application -> requests that may need it."""
+    entered: int = 0
+    """Requests of every query."""
 
     def start(self) -> None:
         pass
@@ -87,7 +89,9 @@ class PaperRouter:
             ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
             for wanted in config.deployments
         )
-        return SiteObservation(config, found, dict(self.cluster.under_way), ())
+        entered = self.cluster.entered
+        counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
+        return SiteObservation(config, found, dict(self.cluster.under_way), counts)
 
 
 @dataclass

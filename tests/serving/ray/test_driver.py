@@ -7,10 +7,14 @@ import os
 import signal
 import socket
 import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
 from circinus.errors import ServingError
+from circinus.serving.ray import driver
 from circinus.serving.ray.driver import check_head, connect, own_sigterm
 
 pytest.importorskip("ray")
@@ -43,24 +47,18 @@ def _take_below_python(number: int) -> None:
     set_below(number, 1)  # ignored
 
 
-@pytest.mark.parametrize("in_main_thread", [False, True])
-def test_a_process_keeps_what_it_does_on_sigterm(in_main_thread: bool) -> None:
+def test_a_process_keeps_what_it_does_on_sigterm() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
 
     def connect() -> None:
         with own_sigterm():
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             _take_below_python(signal.SIGTERM)
 
     try:
-        if in_main_thread:
-            connect()
-        else:
-            thread = threading.Thread(target=connect)
-            thread.start()
-            thread.join()
+        thread = threading.Thread(target=connect)
+        thread.start()
+        thread.join()
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [signal.SIGTERM]
     finally:
@@ -80,3 +78,50 @@ def test_every_connection_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyP
     connect("ray://127.0.0.1:1", "any")
     assert len(threads) == 3
     assert len(set(threads)) == 1
+
+
+def test_a_cluster_that_this_process_cannot_join_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def init(**_: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0\n")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ServingError, match=r"join .* ray://127\.0\.0\.1:1: Version mismatch: .* with: Ray: 1\.0$"):
+        connect("ray://127.0.0.1:1", "any")
+
+
+@dataclass
+class _Head:
+    """As much of Ray's client of a head as is looked at."""
+
+    address: str
+
+    @property
+    def cluster_id(self) -> str:
+        return {"10.0.0.1:6379": "one", "head:6379": "one", "10.0.0.2:6379": "two"}[self.address]
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("10.0.0.1:6379", ""),
+        ("head:6379", ""),
+        ("auto", ""),
+        ("ray://10.0.0.2:10001", ""),
+        ("10.0.0.2:6379", r"connected to the Ray cluster at address 10\.0\.0\.1:6379, expected 10\.0\.0\.2:6379"),
+    ],
+)
+def test_a_process_that_is_connected_stays_so_and_is_told_where_another_cluster_is_meant(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray._private import worker
+
+    connected = SimpleNamespace(connected=True, gcs_client=_Head("10.0.0.1:6379"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(worker, "global_worker", connected)
+    monkeypatch.setattr(driver, "check_head", lambda address: None)
+    with pytest.raises(ServingError, match=told) if told else nullcontext():
+        connect(address, "any")

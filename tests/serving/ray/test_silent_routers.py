@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
@@ -9,6 +10,7 @@ import pytest
 from paper_cluster import PaperCluster
 
 from circinus.control.drift.readings import BatchReader
+from circinus.control.ladders.rates import RateBounds, RateMeter
 from circinus.serving import DeploymentStatus
 from circinus.serving.conformance_states import Step, chain
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
@@ -78,3 +80,24 @@ def test_what_waits_at_a_router_that_is_too_busy_to_answer_is_told_and_at_one_th
         lambda: setattr(cluster, "gone", True),
     )
     assert [look.queue_length for look in looks] == [70, 70, 0]
+
+
+def test_a_router_that_misses_a_look_does_not_seem_to_get_a_burst_afterwards() -> None:
+    """Ten requests a second come; a look that a router misses takes longer."""
+
+    async def run() -> list[RateBounds | None]:
+        cluster, engine, meter, found = PaperCluster(), RayEngine(), RateMeter(), []
+        engine._cluster = cast(Cluster, cluster)
+        await engine.apply(chain("q", Step("start", "add")))
+        loop = asyncio.get_running_loop()
+        for look in range(12):
+            await asyncio.sleep(1.0)
+            cluster.silent = {ROUTER} if look == 8 else set()
+            cluster.entered = round(10.0 * loop.time())
+            status = await engine.status()
+            found += [meter.read(loop.time(), query.entered) for query in status.queries]
+        return found
+
+    rates = in_virtual_time(run())
+    assert len(rates) == 11, "nothing is told at the one that it misses"
+    assert all(rate.least_per_s < 10.5 < rate.most_per_s for rate in rates[1:] if rate is not None)

@@ -19,6 +19,7 @@ from circinus.serving.packed_response import unpack
 from circinus.serving.ray.applications import applications_of, site_configs
 from circinus.serving.ray.settings import RaySettings
 from circinus.serving.replicas.messages import BatchResult, WorkResult
+from circinus.spec import Infrastructure, Link, Site
 from scenes import Scene, driven
 
 START = Step("start", "add")
@@ -38,6 +39,36 @@ async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     assert response.link_bytes["home->center"] == 2 * value
     assert response.link_bytes["center->home"] == value + len(packed([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
+
+
+@driven
+async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice() -> None:
+    """As plans and the local engine count it."""
+    left, right = Step("left", "add"), Step("right", "add", pool="far")
+    desired = chain("q", left, right, Step("join", "pair", after=("left", "right")))
+    near, far = desired.infrastructure.pools
+    lan, wan = (
+        Link(source=source, target=target, bandwidth_bytes_per_s=1e9, round_trip_s=0.0)
+        for source, target in (("home", "edge"), ("edge", far.site))
+    )
+    scene = Scene(
+        replace(
+            desired,
+            infrastructure=Infrastructure(
+                name="line",
+                sites=(Site(name="home"), Site(name="edge"), Site(name=far.site)),
+                pools=(near.model_copy(update={"site": "edge"}), far),
+                links=(lan, wan),
+            ),
+        )
+    )
+    response = await scene.boards["home"].submit("q", "item", packed(1), 100.0)
+    assert response.link_bytes == {
+        "home->edge": 200.0,
+        "edge->center": 100.0,
+        "center->edge": len(packed(2)),
+        "edge->home": len(packed([2, 2])),
+    }
 
 
 @driven

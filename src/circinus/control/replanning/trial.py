@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circinus.serving import EngineStatus
 from circinus.serving.engine import QueryStatus
@@ -31,7 +31,7 @@ class TrialSettings:
 
 @dataclass(frozen=True)
 class Before:
-    """One query under the plans before, or when the trial began."""
+    """One query under the plans before, or when it was first told during the trial."""
 
     entered: int
     answered: int
@@ -52,21 +52,21 @@ class Before:
         return self.failed / max(1, self.answered + self.failed)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trial:
     """Plans that came into force."""
 
     begin_s: float
     """When they did."""
-    before: Mapping[str, Before]
-    """Query -> how it was then."""
+    before: dict[str, Before]
+    """Query -> how it was then. One that was not told then is added when it is: a part of the engine may have been too
+    busy to answer, and what it counted under the plans before is not held against these."""
 
     @classmethod
     def begin(cls, now_s: float, status: EngineStatus, queries: Mapping[str, Query]) -> Trial:
         """From the first look at the engine at which they are in force."""
-        counts = {found.query: found for found in status.queries}
-        nothing = {name: QueryStatus(name, 0, 0, 0) for name in queries}
-        return cls(now_s, {name: Before.of(counts.get(name, nothing[name]), query) for name, query in queries.items()})
+        told = (found for found in status.queries if found.query in queries)
+        return cls(now_s, {found.query: Before.of(found, queries[found.query]) for found in told})
 
     def over(self, now_s: float, settings: TrialSettings) -> bool:
         """Whether they have proved themselves, if nothing was against them."""
@@ -85,8 +85,15 @@ class Trial:
         """
         for found in status.queries:
             before, query = self.before.get(found.query), queries.get(found.query)
-            if before is None or query is None or found.entered < before.entered:
-                continue  # it is not served any more, or the engine was started anew
+            if query is None:  # it is not served any more
+                continue
+            if before is None:
+                before = Before.of(found, query)
+                few = len(found.recent_latency_s) < settings.least_answers  # as of a query that is new
+                self.before[found.query] = replace(before, kept=before.kept or few)
+                continue
+            if found.entered < before.entered:  # the engine was started anew
+                continue
             reason = _failing(before, found, settings)
             if not reason and found.query not in busier:
                 reason = _late(before, found, query, settings)

@@ -6,7 +6,6 @@ import ctypes
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,14 +20,14 @@ _CONNECTING = ThreadPoolExecutor(1, thread_name_prefix="circinus-connecting")
 
 
 def connect(address: str, namespace: str) -> None:
-    """Connect this process to a cluster, unless it is connected to one.
+    """Connect this process to a cluster, unless it is connected to it, or to any where the address names none.
 
     Args:
         address: of the cluster, as of `ray.init`.
         namespace: of actors.
 
     Raises:
-        ServingError: there is no such cluster.
+        ServingError: there is no such cluster, this process cannot join it, or it is connected to another one.
     """
     _CONNECTING.submit(_connect, address, namespace).result()
 
@@ -37,6 +36,7 @@ def _connect(address: str, namespace: str) -> None:
     import ray
 
     if ray.is_initialized():
+        _check_connected(address)
         return
     check_head(address)
     try:
@@ -50,6 +50,40 @@ def _connect(address: str, namespace: str) -> None:
             )
     except (ConnectionError, ValueError) as error:
         raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
+    except RuntimeError as error:  # of another version, which Ray tells in many lines
+        reason = " ".join(str(error).split())
+        raise ServingError(f"cannot join the Ray cluster at address {address}: {reason}") from error
+
+
+def _check_connected(address: str) -> None:
+    """See that this process is connected to the cluster of an address."""
+    from ray._private.worker import global_worker
+
+    if address == "auto" or not global_worker.connected:  # as one that is a client is not
+        return
+    found, head = global_worker.gcs_client, _head_of(address)
+    if head in (None, found.address):
+        return
+    check_head(address)
+    if type(found)(address=head).cluster_id == found.cluster_id:  # a head has several names
+        return
+    raise ServingError(
+        f"found this process connected to the Ray cluster at address {found.address}, expected {address}: a process "
+        f"can be connected to one only"
+    )
+
+
+def _head_of(address: str) -> str | None:
+    """Host and port of the head of a cluster; None: it is a client's address, or Ray knows of no cluster."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if "://" in address:
+        return None
+    try:
+        head: str | None = canonicalize_bootstrap_address(address)
+    except (ValueError, OSError) as error:
+        raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
+    return head
 
 
 def check_head(address: str, patience_s: float = _PATIENCE_S) -> None:
@@ -64,15 +98,9 @@ def check_head(address: str, patience_s: float = _PATIENCE_S) -> None:
     """
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray._private.services import canonicalize_bootstrap_address
 
-    if "://" in address:  # a client's, which gives up by itself
-        return
-    try:
-        head = canonicalize_bootstrap_address(address)
-    except (ValueError, OSError) as error:
-        raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
-    if head is None:  # Ray says itself that it knows of none
+    head = _head_of(address)
+    if head is None:  # a client gives up by itself, and Ray says itself that it knows of none
         return
     channel = init_grpc_channel(head, options=[("grpc.enable_http_proxy", 0)])  # as Ray does
     try:
@@ -102,22 +130,20 @@ def import_serve() -> None:
 
 @contextmanager
 def own_sigterm() -> Iterator[None]:
-    """Keep what this process does on SIGTERM: Ray has it print a stack of its own, and in the main thread exit.
+    """Keep what this process does on SIGTERM: Ray has it print a stack of its own.
 
-    From another thread Python's `signal` can set nothing, so the handler below Python is put back as well.
+    From the thread that connects Python's `signal` can set nothing, so the handler below Python is put back.
     """
     below = ctypes.pythonapi
     below.PyOS_getsig.restype, below.PyOS_setsig.restype = ctypes.c_void_p, ctypes.c_void_p
     below.PyOS_setsig.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    handler, installed = signal.getsignal(signal.SIGTERM), below.PyOS_getsig(signal.SIGTERM)
+    installed = below.PyOS_getsig(signal.SIGTERM)
     log = logging.getLogger("ray._private.worker")
     log.addFilter(_tells_something)
     try:
         yield
     finally:
         log.removeFilter(_tells_something)
-        if threading.current_thread() is threading.main_thread() and handler is not None:
-            signal.signal(signal.SIGTERM, handler)
         below.PyOS_setsig(signal.SIGTERM, installed)
 
 

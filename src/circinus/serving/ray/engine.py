@@ -110,7 +110,8 @@ class RayEngine:
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told, as it
-        gets that from Ray Serve when it is back, with what it said last."""
+        gets that from Ray Serve when it is back, with what it said last of its deployments. Of queries whose requests
+        enter there nothing is told: from counts of before it would seem as if none came, and then a burst."""
         cluster = await self._connected()
 
         async def observe(site: str) -> SiteObservation | None:

@@ -66,6 +66,11 @@ class RouterCalls:
             raise ServingError(f"the router of site {site} does not answer within {patience_s:g} s") from None
         except ServingError:
             raise
+        except asyncio.CancelledError:  # who asks is, or the call is at the router: Ray tells both alike
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ServingError(f"the router of site {site} cancelled the call") from None
         except Exception as error:  # Ray's, Serve's and gRPC's have nothing in common
             self._routers.pop(site, None)  # it may be that of a Ray Serve which was ended
             raise ServingError(

@@ -232,7 +232,7 @@ class Switchboard:
 
     def _send(self, trip: Trip, producer: str, value: Payload | None, size_bytes: float, journal: Journal) -> None:
         for delivery in trip.route.deliveries[producer]:
-            sent = journal.sent(producer, delivery.links, size_bytes)
+            sent = journal.sent(producer, delivery, size_bytes)
             parcel = Parcel(trip, producer, delivery.consumers, None if value is None else bytes(value), sent)
             if delivery.site == self._site:
                 self.receive(parcel)

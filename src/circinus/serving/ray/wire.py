@@ -156,8 +156,9 @@ class Journal:
     """Operator -> seconds in service."""
     busy_s: Mapping[str, float] = field(default_factory=dict)
     """Operator -> its share of the replica's seconds."""
-    sent_bytes: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """(producer, link) -> bytes; by producer, so that what two branches have in common counts once."""
+    sent_bytes: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    """(producer, site that it goes to, link) -> bytes; so what two branches have in common counts once, and what
+    goes to two sites over one link twice."""
 
     @classmethod
     def joined(cls, *parts: Journal) -> Journal:
@@ -166,7 +167,7 @@ class Journal:
             return parts[0]
         stage_s: dict[str, float] = {}
         busy_s: dict[str, float] = {}
-        sent_bytes: dict[tuple[str, str], float] = {}
+        sent_bytes: dict[tuple[str, str, str], float] = {}
         for part in parts:
             stage_s |= part.stage_s
             busy_s |= part.busy_s
@@ -177,18 +178,18 @@ class Journal:
         """After one more operator."""
         return Journal({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
 
-    def sent(self, producer: str, links: tuple[str, ...], size_bytes: float) -> Journal:
-        """After crossing some links."""
-        if not links:
+    def sent(self, producer: str, delivery: WireDelivery, size_bytes: float) -> Journal:
+        """After crossing the links of a delivery."""
+        if not delivery.links:
             return self
-        crossed = {(producer, link): size_bytes for link in links}
+        crossed = {(producer, delivery.site, link): size_bytes for link in delivery.links}
         return Journal(self.stage_s, self.busy_s, {**self.sent_bytes, **crossed})
 
     @property
     def link_bytes(self) -> dict[str, float]:
         """Link -> bytes sent over it."""
         total: dict[str, float] = {}
-        for (_, link), size_bytes in self.sent_bytes.items():
+        for (*_, link), size_bytes in self.sent_bytes.items():
             total[link] = total.get(link, 0.0) + size_bytes
         return total
 
