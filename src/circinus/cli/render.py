@@ -9,6 +9,8 @@ import typer
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 from circinus.cli.verb import Verb
 
+_IMAGE = "circinus:latest"
+
 render = typer.Typer(help="Write a plan file as what another tool deploys.", no_args_is_help=True)
 
 
@@ -20,9 +22,7 @@ def _root() -> None:
 @render.command(cls=Verb)
 def kubernetes(
     plan_file: PlanFile = DEFAULT_PLAN,
-    image: Annotated[
-        str, typer.Option(help="Container image with Circinus, Ray and the operators' code.")
-    ] = "circinus:latest",
+    image: Annotated[str, typer.Option(help="Container image with Circinus, Ray and the operators' code.")] = _IMAGE,
     name: Annotated[str, typer.Option(help="Of the RayService.")] = "circinus",
     namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "default",
     ray_version: Annotated[str, typer.Option(help="Ray's version in the image, such as 2.60.0.")] = "",
@@ -33,7 +33,7 @@ def kubernetes(
     Nodes of pool P must have the label circinus/pool=P.
     """
     from circinus.cli.opened_plan import open_plan
-    from circinus.cli.output import print_json
+    from circinus.cli.output import print_json, progress_console
     from circinus.errors import PlanningError
     from circinus.serving import Mode
     from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
@@ -41,6 +41,9 @@ def kubernetes(
     opened = open_plan(plan_file)
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
+    if image == _IMAGE:
+        words = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
+        progress_console().print(words, style="yellow", highlight=False)
     found = ray_service(opened.desired_state(Mode.REAL), Manifest(image, name, namespace, ray_version))
     if json:
         print_json("render", {"manifests": [found]})

@@ -125,3 +125,19 @@ def test_a_process_that_is_connected_stays_so_and_is_told_where_another_cluster_
     monkeypatch.setattr(driver, "check_head", lambda address: None)
     with pytest.raises(ServingError, match=told) if told else nullcontext():
         connect(address, "any")
+
+
+def test_what_nodes_report_is_not_printed_between_what_a_verb_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+    from ray._private import worker
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # which is put back afterwards
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    connect("ray://127.0.0.1:1", "any")
+    with caplog.at_level("DEBUG"):
+        worker.print_to_stdstream({"lines": ["a node was lost"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert "raylet: a node was lost" in caplog.text
+    assert capsys.readouterr().out == ""

@@ -160,6 +160,17 @@ def test_every_pool_in_use_is_a_group_of_workers_that_says_which_it_is() -> None
         assert {"name": "RAY_SERVE_USE_GRPC_BY_DEFAULT", "value": "1"} in container["env"]
 
 
+@pytest.mark.parametrize("image", ["registry.example:5000/team/pipelines:1.2-RC", "a/b@sha256:0f", "circinus"])
+def test_images_may_have_a_registry_a_tag_and_a_digest(image: str) -> None:
+    assert image in as_yaml(ray_service(DESIRED, Manifest(image)))
+
+
+@pytest.mark.parametrize("image", ["", "bad image", "Mine:1", "circinus:"])
+def test_an_image_that_no_registry_has_is_refused(image: str) -> None:
+    with pytest.raises(ServingError, match="expected one such as"):
+        ray_service(DESIRED, Manifest(image))
+
+
 def test_a_replay_is_refused() -> None:
     with pytest.raises(ServingError, match="expected real"):
         ray_service(replace(DESIRED, mode=Mode.REPLAY, recordings=Path("store")), Manifest("image:1"))

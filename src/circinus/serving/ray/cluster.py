@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from circinus.errors import ServingError
@@ -54,6 +54,8 @@ class AppSnapshot:
     """Replicas that were started after the last deployment, because others had ended."""
     reachable: bool = True
     """Whether any replica can be called: it serves, or is told something else just now."""
+    asked_s: Mapping[str, float] = field(default_factory=dict)
+    """Replica -> when Ray Serve asked for it, in seconds since 1970."""
 
     @property
     def usable(self) -> bool:
@@ -210,11 +212,13 @@ def _answer(asked: Any, patience_s: float) -> Any:
 def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
     words = [found.get("message") or ""]
     states: list[str] = []
+    asked_s: dict[str, float] = {}
     replaced = 0
     for deployment in found.get("deployments", {}).values():
         words.append(deployment.get("message") or "")
         replicas = deployment.get("replicas", [])
         states += [_text(replica["state"]) for replica in replicas]
+        asked_s |= {replica["replica_id"]: replica["start_time_s"] for replica in replicas}
         replaced += sum(replica["start_time_s"] > found["last_deployed_time_s"] for replica in replicas)
     return AppSnapshot(
         status=_text(found["status"]),
@@ -223,6 +227,7 @@ def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
         ready=states.count("RUNNING"),
         replaced=replaced,
         reachable=any(state in _SERVING for state in states),
+        asked_s=asked_s,
     )
 
 

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from circinus.errors import ServingError
 
+_LOG = logging.getLogger(__name__)
 _PATIENCE_S = 5.0
 _NO_HANDLER = "SIGTERM handler is not set"
 # Ray numbers the calls of every thread, and calls the one that connects the same in every cluster. Were it another
@@ -39,6 +41,7 @@ def _connect(address: str, namespace: str) -> None:
         _check_connected(address)
         return
     check_head(address)
+    _keep_raylets_quiet()
     try:
         with own_sigterm():
             ray.init(
@@ -53,6 +56,18 @@ def _connect(address: str, namespace: str) -> None:
     except RuntimeError as error:  # of another version, which Ray tells in many lines
         reason = " ".join(str(error).split())
         raise ServingError(f"cannot join the Ray cluster at address {address}: {reason}") from error
+
+
+def _keep_raylets_quiet() -> None:
+    """Have what the nodes of a cluster report logged: Ray prints it, however little it shall log, where programs read
+    what a verb says."""
+    from ray._private import worker
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        del ignore_prefix
+        _LOG.debug("%s: %s", data.get("pid"), "\n".join(data.get("lines", ())))
+
+    worker.print_to_stdstream = log
 
 
 def _check_connected(address: str) -> None:

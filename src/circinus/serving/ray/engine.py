@@ -123,7 +123,7 @@ class RayEngine:
         known = self._last_seen.after(configs, seen, view.sites)
         listed = [wanted for config in configs for wanted in config.deployments]
         started = [wanted.application for wanted in listed if wanted.application in apps]
-        await self._learn_startups([name for name in started if apps[name].ready], cluster)
+        await self._learn_startups({name: apps[name] for name in started if apps[name].ready}, cluster)
         deployments = []
         for wanted in listed:
             found, its = apps.get(wanted.application), known.get(wanted.application)
@@ -384,8 +384,11 @@ class RayEngine:
             self._replays = Mode(config.mode) is Mode.REPLAY
             self._sources |= {route.query: config.site for route in config.routes}
 
-    async def _learn_startups(self, applications: Sequence[str], cluster: Cluster) -> None:
-        """Ask replicas that were not asked yet or had no time; a busy one is asked again later."""
+    async def _learn_startups(self, applications: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
+        """Ask replicas that were not asked yet or had no time; a busy one is asked again later.
+
+        From when Ray Serve asked for one until it could take work, by the clocks of the machines of both.
+        """
         now_s = asyncio.get_running_loop().time()
         asked = [
             name
@@ -398,7 +401,8 @@ class RayEngine:
             with suppress(Exception):  # it is busy, or gone
                 handle = await ask(cluster.replicas, name)
                 async with asyncio.timeout(1.0):
-                    self._startups_s[name] = await handle.startup_s.remote()
+                    replica, ready_s = await handle.ready.remote()
+                self._startups_s[name] = max(0.0, ready_s - applications[name].asked_s[replica])
 
         await asyncio.gather(*(learn(name) for name in asked))
 

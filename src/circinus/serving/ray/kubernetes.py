@@ -31,6 +31,8 @@ _HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4
 _MIB = 2**20
 _LONGEST_NAME = 47
 """KubeRay appends to it, and services are called after the result."""
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*[a-z0-9]+(:[\w.-]+)?(@[\w:]+)?")
+"""About what registries take."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     """
     check_state(desired)
     _check_name(manifest.name)
+    if not _IMAGE.fullmatch(manifest.image):
+        raise ServingError(f"found image {manifest.image!r}, expected one such as registry.example/pipelines:1")
     if desired.mode is not Mode.REAL:
         raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))

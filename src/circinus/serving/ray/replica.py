@@ -29,18 +29,19 @@ class OperatorReplica:
         Raises:
             Exception: whatever the operator raises while it loads.
         """
-        begin_s = time.monotonic()
         os.environ.update(thread_limits(spec.cpus))  # for what the operator loads; Ray limited what is there already
         self._store = store
         self._known: set[str] = set()
         self._responder: ComputingResponder | ReplayingResponder = (
             ReplayingResponder(spec) if spec.replays else ComputingResponder(spec)
         )
-        self._startup_s = time.monotonic() - begin_s
+        self._ready_s = time.time()
 
-    def startup_s(self) -> float:
-        """From when its process was there until it could take work."""
-        return self._startup_s
+    def ready(self) -> tuple[str, float]:
+        """What Ray Serve calls it, and since when it could take work, in seconds since 1970."""
+        from ray import serve
+
+        return serve.get_replica_context().replica_id.unique_id, self._ready_s
 
     def process(self, items: Sequence[WorkItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
         """What became of a batch, and its outputs."""
