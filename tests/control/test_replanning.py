@@ -101,8 +101,10 @@ class World:
         if isinstance(self.files, str):
             raise PlanningError(self.files)
         assert self.files is not None
-        found, self.files = self.files, None
-        return found
+        return self.files
+
+    def took(self) -> None:
+        self.files = None
 
     def prepare(self, controlled: Controlled) -> None:
         self.preparing += 1
@@ -119,7 +121,13 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=SETTINGS,
             on_event=self.seen.append,
-            planner=Planner(lambda plans: self.known(plans), lambda: self.files is not None, self.latest, self.prepare),
+            planner=Planner(
+                lambda plans: self.known(plans),
+                lambda: self.files is not None,
+                self.latest,
+                self.prepare,
+                took=self.took,
+            ),
         )
         made.begin()
         return made
@@ -609,9 +617,21 @@ def test_files_that_were_read_are_not_lost_where_what_follows_fails(lossy: tuple
     world.files = newer
     asyncio.run(world.goes_on(controller, 2.0))
     assert "the store is locked" in world.of_kind("failed")[0].reason
-    world.files = newer  # as files that were not taken over are still others
     asyncio.run(world.goes_on(controller, 5.0))
     assert world.of_kind("replan")[0].details["removed"] == (gone,)
+    asyncio.run(world.goes_on(controller, 20.0))
+    assert len(world.of_kind("replan")) == 1, "and are read no more"
+    assert world.files is None
+
+
+def test_files_that_say_what_they_said_before_are_read_once(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 5.0))
+    world.files = world.controlled
+    asyncio.run(world.goes_on(controller, 2.0))
+    assert world.files is None
+    assert world.of_kind("replan") == []
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError("disk"), ValueError("v"), MemoryError()])

@@ -133,6 +133,8 @@ class Replanning:
             self._backoff[self._why].reset()
             self._said.pop(self._why, None)
             self._found, self._again = result.value
+            if self._found is None and self._why == FILES:
+                self._planner.took()
             if self._found is None and self._again is not None and self._drifting is not None:
                 self._drifting.took(self._again)
         return self._found
@@ -145,6 +147,7 @@ class Replanning:
         """They are in force, or are being brought about."""
         if found.base is not None:
             self._base = found.base.fingerprint
+            self._planner.took()
         if self._drifting is not None and self._again is not None:
             self._drifting.took(self._again)
         self._found = self._again = None
