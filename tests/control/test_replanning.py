@@ -7,16 +7,20 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.drift.drifting import Remeasured
+from circinus.control.drift.reprofile import Reprofiled
 from circinus.control.ladders.policy import LadderState
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.nodes import NodeSettings
 from circinus.control.replanning.planner import Planner, for_nodes
-from circinus.control.replanning.replanning import ReplanSettings
+from circinus.control.replanning.replanning import NewPlans, Replanning, ReplanSettings
 from circinus.control.replanning.rolling import Room
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
@@ -673,6 +677,57 @@ def test_after_going_back_to_plans_for_another_infrastructure_nothing_is_planned
     world.engine.nodes[pool] -= 1
     asyncio.run(world.goes_on(controller, 60.0))
     assert len(world.of_kind("replan")) - replans <= 1
+
+
+def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    going, let = threading.Event(), threading.Event()
+    again = Remeasured((), Reprofiled(world.profiles, notes=("it takes longer",)), world.profiles, {})
+    took: list[Remeasured] = []
+
+    def remeasure() -> Remeasured:
+        going.set()
+        assert let.wait(60.0)
+        return again
+
+    drifting: Any = SimpleNamespace(
+        due=lambda now_s: not took,
+        remeasuring=lambda: remeasure,
+        measured_again=lambda stored, more: {} if more is None else more.changed,
+        document=lambda more: None if more is None else "measured",
+        took=took.append,
+    )
+    planner = Planner(world.known)
+    controlled, nodes = world.controlled, dict(world.controlled.nodes)
+    replanning = Replanning(planner, controlled, controlled.fingerprint, SETTINGS.replanning, drifting)
+
+    async def plans(controlled: Controlled) -> NewPlans:
+        async with asyncio.timeout(60.0):
+            while not isinstance(found := replanning.found(world.now_s), NewPlans):
+                world.now_s += TICK_S
+                replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+                await asyncio.sleep(0.001)
+        return found
+
+    async def run() -> None:
+        replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+        assert await asyncio.to_thread(going.wait, 60.0)
+        nodes[pool] = 0
+        for_less = await plans(controlled)
+        assert for_less.why == "nodes"
+        assert replanning.measured() is None
+        replanning.taken(for_less)
+        assert took == [], "no plans were made from it"
+        let.set()
+        for_what_moved = await plans(for_less.controlled)
+        assert for_what_moved.why == "drift"
+        assert for_what_moved.reason.startswith("it takes longer")
+        assert for_what_moved.controlled.nodes == nodes
+        assert replanning.measured() == "measured"
+        replanning.taken(for_what_moved)
+        assert took == [again]
+
+    asyncio.run(run())
 
 
 def test_a_faulty_file_is_said_once(lossy: tuple[World, str]) -> None:

@@ -157,12 +157,14 @@ class Drifting:
 
     def document(self, more: Remeasured | None = None) -> str | None:
         """What was measured again, to be kept; None: nothing."""
-        measured = self._measured if more is None else self._measured.after(more.again, more.stored)
-        return measured.document()
+        return self._with(more).document()
 
-    def measured_again(self, stored: Profiles) -> Profiles:
+    def measured_again(self, stored: Profiles, more: Remeasured | None = None) -> Profiles:
         """Pipeline -> what was measured of it again, unless the store is newer."""
-        return self._measured.unless_newer(stored).profiles
+        return self._with(more).unless_newer(stored).profiles
+
+    def _with(self, more: Remeasured | None) -> Measured:
+        return self._measured if more is None else self._measured.after(more.again, more.stored)
 
     async def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
         """What moved, what cannot be watched, and what failed, each told once.
