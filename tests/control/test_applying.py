@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from circinus.control.applying import Applied, Applying
@@ -49,6 +50,16 @@ async def _nothing(state: DesiredState) -> None:
 
 def _applying() -> Applying:
     return Applying(_nothing, Backoff(1.0, 60.0), lambda: 0.0)
+
+
+def test_new_code_comes_step_by_step_where_there_is_no_room_for_it_beside_the_old() -> None:
+    applying, before = _applying(), _state("a", 4)
+    after = replace(before, deployments=(replace(before.deployments[0], operator_version="new"),))
+    applying.take_up([before])
+    following = applying.next(after, _running(before), NODES, ("a",))
+    assert [(d.operator_version, d.replicas) for d in following.deployments] == [("", 1)]
+    applying.take_up([following])
+    assert applying.next(after, _running(following), {"x": 2}, ("a",)) == after, "there is room"
 
 
 def test_what_runs_is_known_however_often_something_else_was_attempted() -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,6 +208,35 @@ def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
     assert controller.ladders == other.controlled.at_first()
     assert world.seen[0].reason == "begins with the plans as they are"
     assert "decided before was for another plan file or other options" in other.seen[0].reason
+
+
+def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = world.controller()
+    controller.begin()
+    moved = [Event(1e9, "drift", "p/o on edge", "2 s now, 1 s when profiled")]
+
+    async def look(*_: object) -> list[Event]:
+        found, moved[:] = list(moved), []
+        return found
+
+    monkeypatch.setattr(controller, "_drifting", SimpleNamespace(look=look))
+    commit, failing = world.records.commit, {"drift", "applied"}
+
+    def fails_once(lease: int, content: str, events: Sequence[Event] = (), documents: Any = None) -> Any:
+        kinds = failing & {event.kind for event in events}
+        if kinds:
+            failing.difference_update(kinds)
+            raise RecordsError("the disk is full")
+        return commit(lease, content, events, documents)
+
+    monkeypatch.setattr(world.records, "commit", fails_once)
+    for _ in range(2):
+        with pytest.raises(RecordsError):
+            asyncio.run(world.goes_on(controller, 0.25, times=0.9))
+    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+    asyncio.run(world.goes_on(controller, 1.0, times=0.9))
+    assert [event.kind for event in world.seen] == ["began", "drift", "applied"]
+    assert world.records.last(10) == tuple(world.seen)
 
 
 def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 from listening import Listening, item
 
 from circinus.control.controlled import Controlled
 from circinus.control.drift.answers import ComputedAnswers
-from circinus.control.drift.drifting import Drifting, DriftTools
+from circinus.control.drift.drifting import Drifting, DriftTools, Remeasured
+from circinus.control.drift.reprofile import Reprofiled
 from circinus.control.drift.truths import Truth
 from circinus.control.drift.watches import AccuracyWatch, Moved
 from circinus.control.records import UNWATCHED, Event
 from circinus.matching import plan_all
-from circinus.profiling import Observation
+from circinus.profiling import Observation, PipelineProfile
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
 from circinus.serving.labels import label_of
 from circinus.serving.local.capacity import Machine
@@ -85,6 +87,39 @@ def test_what_was_measured_is_not_measured_again_while_something_else_waits(list
 
     asyncio.run(run())
     assert len(kept) == 1
+
+
+def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_measured(listening: Listening) -> None:
+    controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
+    pipelines = controlled.specification.pipelines
+    both = {**pipelines, "gone": pipelines["listen"].model_copy(update={"name": "gone"})}
+    before = replace(controlled, specification=replace(controlled.specification, pipelines=both))
+    tools = DriftTools(answers=ComputedAnswers, agreements=lambda specification, pairs: {})
+
+    def profiles(plans: Controlled) -> Mapping[str, PipelineProfile]:
+        return dict.fromkeys(plans.specification.pipelines, listening.profile)
+
+    drifting = Drifting(tools, profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+    moved = tuple(Moved(AccuracyWatch("one", name), 0.0, 0.2, 0.6, 7) for name in both)
+    again = Reprofiled(profiles(before), data_moved=frozenset(both))
+
+    async def looks(plans: Controlled) -> None:
+        nonlocal now_s
+        for _ in range(4):
+            now_s += 0.5
+            await drifting.look(engine, EngineStatus(Mode.REAL, (), ()), plans)
+            await drifting.wait()
+
+    async def run() -> None:
+        await looks(before)
+        drifting.took(Remeasured(moved, again, profiles(before), dict.fromkeys(both, 0)))
+        await looks(before)
+        assert drifting.remeasuring()().moved == moved, "on twice as many items"
+        await looks(controlled)
+        assert drifting.remeasuring()().moved == moved[:1]
+
+    asyncio.run(run())
 
 
 def test_what_is_not_watched_is_told_once(listening: Listening) -> None:

@@ -7,16 +7,20 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller, ControlSettings
+from circinus.control.drift.drifting import Remeasured
+from circinus.control.drift.reprofile import Reprofiled
 from circinus.control.ladders.policy import LadderState
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.nodes import NodeSettings
 from circinus.control.replanning.planner import Planner, for_nodes
-from circinus.control.replanning.replanning import ReplanSettings
+from circinus.control.replanning.replanning import NewPlans, Replanning, ReplanSettings
 from circinus.control.replanning.rolling import Room
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
@@ -101,8 +105,10 @@ class World:
         if isinstance(self.files, str):
             raise PlanningError(self.files)
         assert self.files is not None
-        found, self.files = self.files, None
-        return found
+        return self.files
+
+    def took(self) -> None:
+        self.files = None
 
     def prepare(self, controlled: Controlled) -> None:
         self.preparing += 1
@@ -119,7 +125,13 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=SETTINGS,
             on_event=self.seen.append,
-            planner=Planner(lambda plans: self.known(plans), lambda: self.files is not None, self.latest, self.prepare),
+            planner=Planner(
+                lambda plans: self.known(plans),
+                lambda: self.files is not None,
+                self.latest,
+                self.prepare,
+                took=self.took,
+            ),
         )
         made.begin()
         return made
@@ -609,9 +621,21 @@ def test_files_that_were_read_are_not_lost_where_what_follows_fails(lossy: tuple
     world.files = newer
     asyncio.run(world.goes_on(controller, 2.0))
     assert "the store is locked" in world.of_kind("failed")[0].reason
-    world.files = newer  # as files that were not taken over are still others
     asyncio.run(world.goes_on(controller, 5.0))
     assert world.of_kind("replan")[0].details["removed"] == (gone,)
+    asyncio.run(world.goes_on(controller, 20.0))
+    assert len(world.of_kind("replan")) == 1, "and are read no more"
+    assert world.files is None
+
+
+def test_files_that_say_what_they_said_before_are_read_once(lossy: tuple[World, str]) -> None:
+    world, _ = lossy
+    controller = world.controller()
+    asyncio.run(world.goes_on(controller, 5.0))
+    world.files = world.controlled
+    asyncio.run(world.goes_on(controller, 2.0))
+    assert world.files is None
+    assert world.of_kind("replan") == []
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError("disk"), ValueError("v"), MemoryError()])
@@ -653,6 +677,57 @@ def test_after_going_back_to_plans_for_another_infrastructure_nothing_is_planned
     world.engine.nodes[pool] -= 1
     asyncio.run(world.goes_on(controller, 60.0))
     assert len(world.of_kind("replan")) - replans <= 1
+
+
+def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tuple[World, str]) -> None:
+    world, pool = lossy
+    going, let = threading.Event(), threading.Event()
+    again = Remeasured((), Reprofiled(world.profiles, notes=("it takes longer",)), world.profiles, {})
+    took: list[Remeasured] = []
+
+    def remeasure() -> Remeasured:
+        going.set()
+        assert let.wait(60.0)
+        return again
+
+    drifting: Any = SimpleNamespace(
+        due=lambda now_s: not took,
+        remeasuring=lambda: remeasure,
+        measured_again=lambda stored, more: {} if more is None else more.changed,
+        document=lambda more: None if more is None else "measured",
+        took=took.append,
+    )
+    planner = Planner(world.known)
+    controlled, nodes = world.controlled, dict(world.controlled.nodes)
+    replanning = Replanning(planner, controlled, controlled.fingerprint, SETTINGS.replanning, drifting)
+
+    async def plans(controlled: Controlled) -> NewPlans:
+        async with asyncio.timeout(60.0):
+            while not isinstance(found := replanning.found(world.now_s), NewPlans):
+                world.now_s += TICK_S
+                replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+                await asyncio.sleep(0.001)
+        return found
+
+    async def run() -> None:
+        replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+        assert await asyncio.to_thread(going.wait, 60.0)
+        nodes[pool] = 0
+        for_less = await plans(controlled)
+        assert for_less.why == "nodes"
+        assert replanning.measured() is None
+        replanning.taken(for_less)
+        assert took == [], "no plans were made from it"
+        let.set()
+        for_what_moved = await plans(for_less.controlled)
+        assert for_what_moved.why == "drift"
+        assert for_what_moved.reason.startswith("it takes longer")
+        assert for_what_moved.controlled.nodes == nodes
+        assert replanning.measured() == "measured"
+        replanning.taken(for_what_moved)
+        assert took == [again]
+
+    asyncio.run(run())
 
 
 def test_a_faulty_file_is_said_once(lossy: tuple[World, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,28 +62,38 @@ ROUTES = st.dictionaries(
     st.sampled_from(QUERIES), st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True), min_size=1
 )
 REPLICAS = st.fixed_dictionaries({number: st.integers(1, 4) for number in range(8)})
+RENEWED = st.sets(st.integers(0, 7))
+
+
+def _renewed(state: DesiredState, numbers: Collection[int]) -> DesiredState:
+    """With other code of some operators."""
+    new = {DEPLOYMENTS[number] for number in numbers}
+    deployments = (replace(d, operator_version="new") if d.deployment in new else d for d in state.deployments)
+    return replace(state, deployments=tuple(deployments))
 
 
 def _largest(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
-    sizes = {d.deployment: d for d in before.deployments}
+    sizes = {(d.deployment, d.operator_version): d for d in before.deployments}
     for wanted in after.deployments:
-        known = sizes.get(wanted.deployment)
-        sizes[wanted.deployment] = wanted if known is None or known.replicas < wanted.replicas else known
+        key = wanted.deployment, wanted.operator_version
+        known = sizes.get(key)
+        sizes[key] = wanted if known is None or known.replicas < wanted.replicas else known
     return list(sizes.values())
 
 
-@given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS)
+@given(st.integers(1, 3), ROUTES, REPLICAS, ROUTES, REPLICAS, RENEWED)
 def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     nodes: int,
     routes_before: dict[str, list[int]],
     replicas_before: dict[int, int],
     routes_after: dict[str, list[int]],
     replicas_after: dict[int, int],
+    renewed: set[int],
 ) -> None:
     infrastructure = _infrastructure(nodes)
     room = Room(infrastructure, {"x": nodes, "y": nodes})
     before = _state(infrastructure, routes_before, replicas_before)
-    after = _state(infrastructure, routes_after, replicas_after)
+    after = _renewed(_state(infrastructure, routes_after, replicas_after), renewed)
     assume(room.fits(before.deployments) and room.fits(after.deployments))
     assert room.fits(_largest(before, after)) == (next_state(before, after, room, QUERIES) == after) or before == after
     state, steps, stopped = before, 0, set[str]()
@@ -113,6 +124,20 @@ def test_queries_move_one_after_another_where_two_do_not_fit_at_once_and_nobody_
         routed.append({route.query for route in state.routes})
     assert all(queries == {"a", "b"} for queries in routed), "fewer replicas for a moment, but never none"
     assert len(routed) > 1
+
+
+def test_new_code_takes_the_place_of_the_old_a_replica_at_a_time_where_both_do_not_fit_at_once() -> None:
+    infrastructure = _infrastructure(1)
+    room = Room(infrastructure, {"x": 1, "y": 1})
+    before = _state(infrastructure, {"a": [0], "b": [0]}, dict.fromkeys(range(8), 4))
+    after = _renewed(before, [0])
+    states = [before]
+    while states[-1] != after:
+        states.append(next_state(states[-1], after, room, ("a", "b")))
+    assert all(state.routes == before.routes for state in states), "nobody is stopped"
+    assert [(d.operator_version, d.replicas) for state in states for d in state.deployments] == [
+        ("", 4), ("", 1), ("new", 1), ("new", 4),
+    ]  # fmt: skip
 
 
 def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment() -> None:

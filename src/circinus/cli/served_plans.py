@@ -43,7 +43,9 @@ class ServedPlans:
     """Whether nothing is written, either."""
     _opened: OpenedPlan | None = None
     _seen: Signature = ()
-    """Of the files as they were when the plans were last read."""
+    """Of the files as they were when the plans that were taken over last were read."""
+    _read: Signature = ()
+    """As they were when plans were last read, whatever became of these."""
     _looked: Signature = ()
     """As they were at the last look: files that are being written are left alone until they stay as they are."""
     _profiles: tuple[str, Mapping[str, PipelineProfile]] | None = None
@@ -72,7 +74,7 @@ class ServedPlans:
         """What makes other plans when nodes or files are others."""
         from circinus.control.replanning.planner import Planner
 
-        return Planner(self.profiles, self._changed, self._latest, self.prepare, self._end)
+        return Planner(self.profiles, self._changed, self._latest, self.prepare, self._end, self._took)
 
     def drift_tools(
         self, truths: Path | None, truth_patience_s: float, on_scores: Callable[[Sequence[AuditScore]], None]
@@ -188,8 +190,11 @@ class ServedPlans:
                 overtaken=lambda: self._ended or _signature(self.plan_file, opened.specification) != before,
             )
             controlled, _ = self.open()
-        self._seen = before  # as before anything was read: whatever was written over since is looked at again
+        self._read = before  # as before anything was read: whatever was written over since is looked at again
         return controlled
+
+    def _took(self) -> None:
+        self._seen = self._read
 
     def _end(self) -> None:
         self._ended = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.control.backoff import Backoff
-from circinus.control.replanning.rolling import Room, next_state
+from circinus.control.replanning.rolling import Room, next_state, replicas_by_kind
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.state_file import desired_fingerprint
@@ -99,7 +99,9 @@ class Applying:
             order: queries, the least important first.
         """
         before = self._running(status)
-        if before is None or before.mode is not desired.mode or replicas(before) == replicas(desired):
+        if before is None or before.mode is not desired.mode:
+            return desired
+        if replicas_by_kind(before) == replicas_by_kind(desired):
             return desired
         return next_state(before, desired, Room(desired.infrastructure, nodes), order)
 

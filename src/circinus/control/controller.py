@@ -114,6 +114,8 @@ class Controller:
         self._reviving = Backoff(times.first_pause_s, times.longest_pause_s)
         self._silent = ""
         """Why the engine could not be looked at the last time; empty: it could."""
+        self._unkept: list[Event] = []
+        """What happened and could not be kept yet: unlike what is decided, it does not happen again."""
         self._arriving = True
         """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
         self._trial: Trial | None = None
@@ -176,6 +178,8 @@ class Controller:
             self._bring_about(status)
         await self._applying.wait(self._settings.patience_s)
         self._collect()
+        if self._unkept:
+            self._commit([])
 
     async def planned(self) -> None:
         """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
@@ -216,7 +220,7 @@ class Controller:
                 self._silent = ""
             except LeaseLostError:
                 raise
-            except RecordsError as error:  # nothing was done that is not kept; it is tried again
+            except RecordsError as error:  # nothing was decided that is not kept, and what happened is kept later
                 self._on_event(Event(self._wall_clock(), FAILED, "records", str(error)))
             except Exception as error:  # whatever it is, queries must not stay without a controller
                 with suppress(RecordsError):
@@ -303,7 +307,7 @@ class Controller:
         if self._drifting is not None:
             events = await self._drifting.look(self._engine, status, self.controlled)
             if events:
-                self._commit(events)
+                self._happened(events)
 
     def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
         if self._replanning is None:
@@ -428,7 +432,15 @@ class Controller:
             self._note(FAILED, "engine", f"it cannot be started again: {failure}")
 
     def _note(self, kind: str, subject: str, reason: str) -> None:
-        self._commit([Event(self._wall_clock(), kind, subject, reason)])
+        self._happened([Event(self._wall_clock(), kind, subject, reason)])
+
+    def _happened(self, events: list[Event]) -> None:
+        """Keep what is not decided here, now or as soon as that can be done."""
+        try:
+            self._commit(events)
+        except RecordsError:
+            self._unkept += events
+            raise
 
     def _commit(
         self,
@@ -439,7 +451,7 @@ class Controller:
     ) -> None:
         """Keep what was decided, and then go by it."""
         decided = plans or self._plans
-        kept = self._records.commit(self._lease, decided.content(), events, documents)
-        self._plans = decided
+        kept = self._records.commit(self._lease, decided.content(), [*self._unkept, *events], documents)
+        self._plans, self._unkept = decided, []
         for event in kept:
             self._on_event(event)

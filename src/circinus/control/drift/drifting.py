@@ -157,12 +157,14 @@ class Drifting:
 
     def document(self, more: Remeasured | None = None) -> str | None:
         """What was measured again, to be kept; None: nothing."""
-        measured = self._measured if more is None else self._measured.after(more.again, more.stored)
-        return measured.document()
+        return self._with(more).document()
 
-    def measured_again(self, stored: Profiles) -> Profiles:
+    def measured_again(self, stored: Profiles, more: Remeasured | None = None) -> Profiles:
         """Pipeline -> what was measured of it again, unless the store is newer."""
-        return self._measured.unless_newer(stored).profiles
+        return self._with(more).unless_newer(stored).profiles
+
+    def _with(self, more: Remeasured | None) -> Measured:
+        return self._measured if more is None else self._measured.after(more.again, more.stored)
 
     async def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
         """What moved, what cannot be watched, and what failed, each told once.
@@ -280,12 +282,20 @@ class Drifting:
         elif isinstance(result, Done):
             self._fitted = result.value
             self._refit.reset()
+            self._forget_gone(result.value.profiles)
         if self._fits is controlled and not self._fitting.busy:
             return self._fitted is not None
         if not self._fitting.busy and not self._scoring.busy and self._refit.may(now_s):
             self._fits = controlled
             self._fitting.begin(partial(self._fitted_to, controlled, self._fitted, self._measured))
         return False
+
+    def _forget_gone(self, profiles: Profiles) -> None:
+        """What moved in pipelines that nobody asks for any more: none of it can be measured."""
+        self._moved = [
+            one for one in self._moved if not isinstance(one.watch, GoodputWatch) and one.watch.pipeline in profiles
+        ]
+        self._few = {name: few for name, few in self._few.items() if name in profiles}
 
     def _fitted_to(self, controlled: Controlled, before: _Fitted | None, known: Measured) -> _Fitted:
         specification, stored = controlled.specification, self._stored(controlled)

@@ -122,15 +122,18 @@ def _hopeless(pinned: Sequence[Query], specification: Specification, dropped: Se
 
 @dataclass(frozen=True)
 class Planner:
-    """Everything about making other plans that a controller must be told. All but `changed` and `end` may block."""
+    """Everything about making other plans that a controller must be told. All but `changed`, `end` and `took` may
+    block."""
 
     profiles: Callable[[Controlled], Profiles]
     """Of all pipelines that the queries of some plans use."""
     changed: Callable[[], bool] = lambda: False
-    """Whether files that plans come from are others than when `latest` last succeeded."""
+    """Whether files that plans come from are others than when they gave the plans that were last taken over."""
     latest: Callable[[Controlled], Controlled] = lambda controlled: controlled
     """The plans that files say now, given those in force."""
     prepare: Callable[[Controlled], None] = lambda controlled: None
     """Whatever plans need before they can be deployed, such as recordings."""
     end: Callable[[], None] = lambda: None
     """Nothing that is being made is wanted any more, nor to be written."""
+    took: Callable[[], None] = lambda: None
+    """What `latest` last gave was taken over, or was what files said before: until then it can be lost on the way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -51,8 +52,8 @@ class NoPlans:
 
 
 class Replanning:
-    """Makes plans beside the loop, one at a time. Until they are there, and if they cannot be made, the last good ones
-    stay in force."""
+    """Makes plans beside the loop, one at a time, and measures again what moved beside both. Until plans are there, and
+    if they cannot be made, the last good ones stay in force."""
 
     def __init__(
         self,
@@ -74,11 +75,13 @@ class Replanning:
         self._planner, self._drifting, self._base = planner, drifting, base
         self._settings = times = settings or ReplanSettings()
         self._watch = NodeWatch(_specified(now), times.nodes, now.nodes)
-        self._planning: Aside[tuple[NewPlans | None, Remeasured | None]] = Aside()
+        self._planning: Aside[NewPlans | None] = Aside()
+        self._measuring: Aside[Remeasured] = Aside()
+        """By itself: it may take a minute, and lost nodes must be planned for meanwhile."""
         self._found: NewPlans | None = None
         """Plans that are there and were not taken over yet."""
         self._again: Remeasured | None = None
-        """What they were made from."""
+        """What was measured again, as long as no plans that were made from it were taken over."""
         self._why = ""
         self._outdated = False
         """Whether what is being planned was begun from plans that were taken back since."""
@@ -108,46 +111,51 @@ class Replanning:
         if self.nodes != before:  # whatever was found of the nodes before says nothing of these
             self._refused = None
             self._backoff[NODES].reset()
+        self._measure_again(now_s)
         if self._planning.busy or self._found is not None:
             return
         nodes, watch = dict(self.nodes), self._watch.respecified(_specified(now))  # as looks go on beside
         if self._backoff[NODES].may(now_s) and self.nodes != now.nodes and self._refused is None:
-            self._begin(NODES, lambda: (self._for_nodes(now, nodes), None))
+            self._begin(NODES, lambda: self._for_nodes(now, nodes))
         elif self._backoff[FILES].may(now_s) and self._files_changed(now_s):
-            self._begin(FILES, lambda: (self._from_files(now, watch), None))
-        elif self._drifting is not None and self._backoff[DRIFTED].may(now_s) and self._drifting.due(now_s):
-            remeasure = self._drifting.remeasuring()
-            self._begin(DRIFTED, lambda: self._for_what_moved(now, nodes, remeasure))
+            self._begin(FILES, lambda: self._from_files(now, watch))
+        elif self._again is not None:
+            again = self._again
+            self._begin(DRIFTED, lambda: self._for_what_moved(now, nodes, again))
 
     def found(self, now_s: float) -> NewPlans | NoPlans | None:
         """What came of planning; plans are told until they are taken. None: nothing yet, or nothing new."""
+        failed = self._collect(now_s)
+        if failed is not None:
+            return failed
         result = self._planning.found()
         if result is not None and self._outdated:  # it is made anew, from the plans in force
             self._outdated, result = False, None
         if isinstance(result, Broken):
-            self._backoff[self._why].failed(now_s)
-            new = self._said.get(self._why) != result.reason
-            self._said[self._why] = result.reason
-            return NoPlans(self._why, result.reason) if new else None
+            if self._why == DRIFTED:
+                self._again = None  # it is measured anew: by then more may have moved
+            return self._failed(now_s, self._why, result.reason)
         if isinstance(result, Done):
-            self._backoff[self._why].reset()
-            self._said.pop(self._why, None)
-            self._found, self._again = result.value
-            if self._found is None and self._again is not None and self._drifting is not None:
-                self._drifting.took(self._again)
+            self._went_well(self._why)
+            self._found = result.value
+            if self._found is None and self._why == FILES:
+                self._planner.took()
         return self._found
 
     def measured(self) -> str | None:
         """What was measured again, also for the plans that were found, to be kept with them."""
-        return None if self._drifting is None else self._drifting.document(self._again)
+        made_from_it = self._found is not None and self._found.why == DRIFTED
+        return None if self._drifting is None else self._drifting.document(self._again if made_from_it else None)
 
     def taken(self, found: NewPlans) -> None:
         """They are in force, or are being brought about."""
         if found.base is not None:
             self._base = found.base.fingerprint
-        if self._drifting is not None and self._again is not None:
+            self._planner.took()
+        if self._drifting is not None and self._again is not None and found.why == DRIFTED:
             self._drifting.took(self._again)
-        self._found = self._again = None
+            self._again = None
+        self._found = None
         self.follow(found.controlled)
 
     def follow(self, controlled: Controlled) -> None:
@@ -164,20 +172,21 @@ class Replanning:
         """
         self._outdated = self._planning.busy and self._why != FILES
         if self._found is not None and self._found.why != FILES:
-            self._found = self._again = None
+            self._found = None
         repeats = refused.nodes != before.nodes and refused.nodes == self.nodes
         self.follow(before)
         if repeats:
             self._refused = dict(self.nodes)
 
     async def wait(self) -> None:
-        """Until plans that are being made are there."""
+        """Until plans that are being made are there, and what is being measured again is known."""
+        await self._measuring.wait()
         await self._planning.wait()
 
     async def end(self, patience_s: float) -> None:
         """What is being planned is not wanted any more."""
         self._planner.end()
-        await self._planning.wait(patience_s)
+        await asyncio.gather(self._planning.wait(patience_s), self._measuring.wait(patience_s))
 
     def _files_changed(self, now_s: float) -> bool:
         if now_s - self._looked_s < self._settings.files_every_s:
@@ -185,14 +194,44 @@ class Replanning:
         self._looked_s = now_s
         return self._planner.changed()
 
-    def _begin(self, why: str, work: Callable[[], tuple[NewPlans | None, Remeasured | None]]) -> None:
+    def _begin(self, why: str, work: Callable[[], NewPlans | None]) -> None:
         self._why = why
         self._planning.begin(work)
 
-    def _profiles(self, controlled: Controlled) -> tuple[Profiles, Collection[str]]:
+    def _measure_again(self, now_s: float) -> None:
+        """What moved, if it is time; once more only when plans were made from it."""
+        if self._drifting is None or self._measuring.busy or self._again is not None:
+            return
+        if self._backoff[DRIFTED].may(now_s) and self._drifting.due(now_s):
+            self._measuring.begin(self._drifting.remeasuring())
+
+    def _collect(self, now_s: float) -> NoPlans | None:
+        """What was measured again; why nothing was, if that is new."""
+        result = self._measuring.found()
+        if isinstance(result, Broken):
+            return self._failed(now_s, DRIFTED, result.reason)
+        if isinstance(result, Done) and result.value.changed:
+            self._again = result.value
+        elif isinstance(result, Done) and self._drifting is not None:
+            self._went_well(DRIFTED)
+            self._drifting.took(result.value)
+        return None
+
+    def _failed(self, now_s: float, why: str, reason: str) -> NoPlans | None:
+        """Said once."""
+        self._backoff[why].failed(now_s)
+        new = self._said.get(why) != reason
+        self._said[why] = reason
+        return NoPlans(why, reason) if new else None
+
+    def _went_well(self, why: str) -> None:
+        self._backoff[why].reset()
+        self._said.pop(why, None)
+
+    def _profiles(self, controlled: Controlled, more: Remeasured | None = None) -> tuple[Profiles, Collection[str]]:
         """What is known of the pipelines of some plans, and of which of them something was measured again."""
         stored = self._planner.profiles(controlled)
-        again = {} if self._drifting is None else self._drifting.measured_again(stored)
+        again = {} if self._drifting is None else self._drifting.measured_again(stored, more)
         return {**stored, **again}, tuple(again)
 
     def _from_files(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
@@ -209,17 +248,11 @@ class Replanning:
             found.controlled, FILES, _with_exceptions(_written_over(now.specification, base.specification), found), base
         )
 
-    def _for_what_moved(
-        self, now: Controlled, nodes: Mapping[str, int], remeasure: Callable[[], Remeasured]
-    ) -> tuple[NewPlans | None, Remeasured | None]:
-        again = remeasure()
-        if not again.changed:
-            return None, again
-        profiles, before = self._profiles(now)
-        profiles = {**profiles, **again.changed}
-        found = for_nodes(now, nodes, profiles, relax={*before, *again.changed})
+    def _for_what_moved(self, now: Controlled, nodes: Mapping[str, int], again: Remeasured) -> NewPlans:
+        profiles, measured = self._profiles(now, again)
+        found = for_nodes(now, nodes, profiles, relax=measured)
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None), again
+        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
 
     def _for_nodes(self, now: Controlled, nodes: Mapping[str, int]) -> NewPlans:
         profiles, again = self._profiles(now)

@@ -15,7 +15,8 @@ from circinus.spec import Deployment, Infrastructure, Pool
 _PACKING_STEPS = 100
 """Partial packings that are looked at; a step more costs less than to look for long."""
 
-Sizes = Mapping[Deployment, DesiredDeployment]
+Kind = tuple[object, ...]
+"""Of which replicas can take each other's place: of one deployment, size and version of the code."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,31 @@ def next_state(before: DesiredState, after: DesiredState, room: Room, order: Seq
 
 def _both(before: DesiredState, after: DesiredState) -> list[DesiredDeployment]:
     """Each as large as the larger of both; of another size or version of the code, each by itself."""
-    together: dict[tuple[object, ...], DesiredDeployment] = {}
+    together: dict[Kind, DesiredDeployment] = {}
     for wanted in (*before.deployments, *after.deployments):
-        key = (wanted.deployment, wanted.cpus, wanted.gpus, wanted.operator_version, wanted.relative_speed)
-        known = together.get(key)
+        known = together.get(_kind(wanted))
         if known is None or known.replicas < wanted.replicas:
-            together[key] = wanted
+            together[_kind(wanted)] = wanted
     return list(together.values())
 
 
-def _sizes(state: DesiredState) -> Sizes:
+def replicas_by_kind(state: DesiredState) -> dict[Kind, int]:
+    """How many there are."""
+    return {_kind(wanted): wanted.replicas for wanted in state.deployments}
+
+
+def _kind(wanted: DesiredDeployment) -> Kind:
+    return (wanted.deployment, wanted.cpus, wanted.gpus, wanted.operator_version, wanted.relative_speed)
+
+
+def _by_deployment(state: DesiredState) -> dict[Deployment, DesiredDeployment]:
     return {wanted.deployment: wanted for wanted in state.deployments}
+
+
+def _stays(route: Route, before: DesiredState, after: DesiredState) -> bool:
+    """Whether a query is routed as it shall be, to replicas of the kinds that shall be."""
+    there, wanted = _by_deployment(before), _by_deployment(after)
+    return route in after.routes and all(_kind(there[one]) == _kind(wanted[one]) for one in _used([route]))
 
 
 def _used(routes: Sequence[Route]) -> set[Deployment]:
@@ -94,8 +109,8 @@ def _used(routes: Sequence[Route]) -> set[Deployment]:
 
 def _needed(before: DesiredState, routes: Sequence[Route], after: DesiredState) -> DesiredState:
     """Without deployments that no route uses, unless they are to stay."""
-    used, stay = _used(routes), _sizes(after).keys()
-    kept = tuple(wanted for wanted in before.deployments if wanted.deployment in used | stay)
+    used, stay = _used(routes), replicas_by_kind(after)
+    kept = tuple(wanted for wanted in before.deployments if wanted.deployment in used or _kind(wanted) in stay)
     return replace(before, deployments=kept, routes=tuple(routes))
 
 
@@ -104,22 +119,22 @@ def _moved(
 ) -> DesiredState | None:
     """With as many queries as fit on their new routes, the most important first; None: not one can move.
 
-    Thin: with one replica of each deployment that does not run yet.
+    Thin: with one replica of each deployment that does not run yet, or in another version.
     """
     routes = {route.query: route for route in before.routes}
     targets = {route.query: route for route in after.routes}
-    sizes = _sizes(after)
+    sizes = _by_deployment(after)
     state, found = before, None
     for query in reversed(order):
         target = targets.get(query)
-        if target is None or routes.get(query) == target:
+        if target is None or (routes.get(query) == target and _stays(target, state, after)):
             continue
         its = {deployment: sizes[deployment] for deployment in _used([target])}
-        there = _sizes(state)
+        there = _by_deployment(state)
         grown = dict(there)
         for deployment, wanted in its.items():
             had = there.get(deployment)
-            if had is None:
+            if had is None or _kind(had) != _kind(wanted):
                 grown[deployment] = replace(wanted, replicas=1) if thin else wanted
             elif not thin and had.replicas < wanted.replicas:
                 grown[deployment] = wanted
@@ -133,12 +148,9 @@ def _moved(
 def _smaller(before: DesiredState, after: DesiredState) -> Iterator[DesiredState]:
     """The state itself, and then with one replica less after another of what will be smaller or gone."""
     yield before
-    sizes, state = _sizes(after), before
+    sizes, state = replicas_by_kind(after), before
     while True:
-        excess = {
-            wanted: wanted.replicas - max(1, sizes[wanted.deployment].replicas if wanted.deployment in sizes else 1)
-            for wanted in state.deployments
-        }
+        excess = {wanted: wanted.replicas - max(1, sizes.get(_kind(wanted), 1)) for wanted in state.deployments}
         largest = max(excess, key=lambda wanted: excess[wanted], default=None)
         if largest is None or excess[largest] < 1:
             return
@@ -151,9 +163,8 @@ def _without_one(
     before: DesiredState, smaller: DesiredState, after: DesiredState, order: Sequence[str]
 ) -> DesiredState:
     """Without the least important of the queries that would have to move; where none would, as small as it can be."""
-    targets = {route.query: route for route in after.routes}
     position = {query: number for number, query in enumerate(order)}
-    moving = [route for route in before.routes if targets.get(route.query) != route]
+    moving = [route for route in before.routes if not _stays(route, before, after)]
     if not moving:
         return after if smaller is before else smaller
     least = min(moving, key=lambda route: position.get(route.query, -1))
