@@ -22,12 +22,12 @@ from rich.table import Table
 from benchmarks.matching_workloads import MIXED, workloads
 from benchmarks.results import Figure
 from circinus.control.controlled import Controlled
-from circinus.control.controller import ControlSettings
 from circinus.control.drift.answers import RecordedAnswers
 from circinus.control.drift.drifting import DriftTools
 from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.planner import Planner
+from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import Happening, run_controlled
 from circinus.matching import plan_all

@@ -18,7 +18,6 @@ from rich.console import Console
 from benchmarks.results import Figure
 from circinus.cli.opened_plan import OpenedPlan
 from circinus.control.controlled import Controlled
-from circinus.control.controller import ControlSettings
 from circinus.control.drift.answers import RecordedAnswers
 from circinus.control.drift.detector import Placed
 from circinus.control.drift.drifting import DriftTools
@@ -36,6 +35,7 @@ from circinus.control.drift.watches import (
 )
 from circinus.control.records import DRIFT, REPLAN, ControlRecords
 from circinus.control.replanning.planner import Planner
+from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import run_controlled
 from circinus.profiling import OperatorProfile

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from circinus.control.controlled import Controlled
-from circinus.control.controller import Controller, ControlSettings
+from circinus.control.controller import Controller
 from circinus.control.dry import DryEngine
 from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords, Event, RecordsError
+from circinus.control.settings import ControlSettings
 from circinus.errors import ServingError
 from circinus.matching import plan_all
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from circinus.control.controlled import Controlled
-from circinus.control.controller import Controller, ControlSettings
+from circinus.control.controller import Controller
 from circinus.control.drift.drifting import Remeasured
 from circinus.control.drift.reprofile import Reprofiled
 from circinus.control.ladders.policy import LadderState
@@ -22,6 +22,7 @@ from circinus.control.replanning.nodes import NodeSettings
 from circinus.control.replanning.planner import Planner, for_nodes
 from circinus.control.replanning.replanning import NewPlans, Replanning, ReplanSettings
 from circinus.control.replanning.rolling import Room
+from circinus.control.settings import ControlSettings
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response

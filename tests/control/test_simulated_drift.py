@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from circinus.control.controlled import Controlled
-from circinus.control.controller import ControlSettings
 from circinus.control.drift.answers import RecordedAnswers
 from circinus.control.drift.drifting import DriftTools
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.planner import Planner
+from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import Happening, run_controlled
 from circinus.profiling import Observation, OperatorProfile, PipelineProfile

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from circinus.control.controlled import Controlled
-from circinus.control.controller import ControlSettings
 from circinus.control.ladders.standby import standby
 from circinus.control.records import ControlRecords
+from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import run_controlled
 from circinus.errors import ServingError

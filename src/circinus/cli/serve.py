@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     from circinus.cli.engines import EngineChoice
     from circinus.control.controlled import Controlled
-    from circinus.control.controller import ControlSettings
     from circinus.control.drift.drifting import DriftTools
     from circinus.control.ladders.standby import Standby
     from circinus.control.metrics import ControlMetrics
     from circinus.control.records import Event
     from circinus.control.replanning.planner import Planner
+    from circinus.control.settings import ControlSettings
 
 
 def serve(
@@ -131,8 +131,8 @@ def serve(
 
     from circinus.cli.engines import EngineChoice
     from circinus.cli.served_plans import ServedPlans
-    from circinus.control.controller import ControlSettings
     from circinus.control.metrics import ControlMetrics
+    from circinus.control.settings import ControlSettings
     from circinus.serving import Mode
     from circinus.serving.local.capacity import Machine, check_machine
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from circinus.control.applying import Applied, Applying, NotApplied
 from circinus.control.backoff import Backoff
@@ -25,8 +25,9 @@ from circinus.control.records import (
     RecordsError,
 )
 from circinus.control.replanning.planner import Planner
-from circinus.control.replanning.replanning import NewPlans, NoPlans, Replanning, ReplanSettings
-from circinus.control.replanning.trial import Trial, TrialSettings
+from circinus.control.replanning.replanning import NewPlans, NoPlans, Replanning
+from circinus.control.replanning.trial import Trial
+from circinus.control.settings import ControlSettings
 from circinus.errors import ServingError
 from circinus.matching import Changes
 from circinus.serving import DesiredState, Engine, EngineStatus, Guarded
@@ -37,29 +38,6 @@ _KNOWN = "states"
 """Name of the document with the states of which the engine may run one."""
 _MEASURED = "measured"
 """Name of the document with what was measured again."""
-
-
-@dataclass(frozen=True)
-class ControlSettings:
-    """Times of the loop."""
-
-    interval_s: float = 0.25
-    """From one look to the next."""
-    patience_s: float = 0.1
-    """How long a look waits for what it began to bring about; beyond that, that goes on beside the next looks."""
-    answer_s: float = 15.0
-    """How long an engine may take to say what it runs."""
-    lease_s: float = 5.0
-    """How long another controller must wait for one that ended without a word."""
-    first_pause_s: float = 1.0
-    """Before what could not be brought about is tried again; doubles every time."""
-    longest_pause_s: float = 60.0
-    attempts: int = 3
-    """Times that new plans are tried to be brought about before those before them come back, where they can."""
-    end_s: float = 5.0
-    """How long what goes on beside the loop is waited for in the end."""
-    replanning: ReplanSettings = field(default_factory=ReplanSettings)
-    trial: TrialSettings = field(default_factory=TrialSettings)
 
 
 class Controller:

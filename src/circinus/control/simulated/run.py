@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from circinus.control.controlled import Controlled
-from circinus.control.controller import Controller, ControlSettings
+from circinus.control.controller import Controller
 from circinus.control.drift.drifting import DriftTools
 from circinus.control.records import ControlRecords, Event
 from circinus.control.replanning.planner import Planner
+from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 
 
