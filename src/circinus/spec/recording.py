@@ -55,7 +55,8 @@ def timed_rows(path: Path, columns: Collection[str]) -> tuple[list[TimedRow], bo
                 raise SpecError([Fault(str(path), 1, "header", ", ".join(given) or "an empty file", expected)])
             found = [TimedRow(rows.line_num, row[TIME], _time_s(row[TIME]), row.get(QUERY)) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError([Fault(str(path), 0, "trace", str(error), "a readable CSV file")]) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SpecError([Fault(str(path), 0, "trace", reason, "a readable CSV file")]) from error
     return found, QUERY in given
 
 
