@@ -55,14 +55,19 @@ def ray_sites(network: ShapedNetwork, infrastructure: Infrastructure, head: str)
             command = network.inside(site, str(Path(sys.executable).with_name("ray")), "start", "--block", *joins,
                                      f"--node-ip-address={where}", "--num-cpus=8", f"--resources={json.dumps(pools)}",
                                      f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats")  # fmt: skip
-            with (folder / f"{site}.log").open("wb") as log:
-                nodes.append(
-                    subprocess.Popen(
+            for last in (False, True):  # on a slow machine a head may ask itself something before it can answer
+                with (folder / f"{site}.log").open("wb") as log:
+                    node = subprocess.Popen(
                         command, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                         start_new_session=True,
-                    )
-                )  # fmt: skip
-            _wait_until_it_runs(nodes[-1], folder / f"{site}.log")
+                    )  # fmt: skip
+                nodes.append(node)
+                try:
+                    _wait_until_it_runs(node, folder / f"{site}.log")
+                    break
+                except ServingError:
+                    if last or node.poll() is None:
+                        raise
         yield address
     finally:
         for node in nodes:

@@ -23,11 +23,12 @@ from circinus.serving.open_loop import Answer, OpenLoop
 if TYPE_CHECKING:
     from circinus.serving.ray.cluster import Cluster
 
-RATE_PER_S = 32.0
+RATE_PER_S = 16.0
 """That comes: 80 % of what two of the four planned replicas can do."""
 BEFORE_S, AFTER_S = 5.0, 30.0
 _READY_S = 120.0
-_LOOK_S = 0.1
+_LOOK_S = 0.5
+"""From one look at the cluster to the next: each takes time of a machine that has all nodes and the load."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from circinus.serving.arrivals import Arrival
 from circinus.serving.conformance_states import Step, route, state
 from circinus.serving.open_loop import OpenLoop
 
-_PAUSE_S = 0.05
+_PAUSE_S = 0.1
+"""Long, so that it takes few requests to keep replicas busy: a slow machine has enough to do with all the nodes."""
 _REPLICAS = 4
 """Two on each of two nodes; one node has room for all."""
-_RATE_PER_S = 32.0
+_RATE_PER_S = 16.0
 """80 % of what the replicas on one node can do: all that comes is what the remaining capacity allows."""
 _LIMIT_S = 1.0
 _BEFORE_S, _AFTER_S = 5.0, 25.0

@@ -7,7 +7,7 @@ import time
 
 from circinus.operators import Item, operator
 
-PAUSE_S = 0.05
+PAUSE_S = 0.1
 
 
 @operator

@@ -11,7 +11,7 @@ from circinus.cli.served_plans import ServedPlans
 from circinus.serving import Mode
 
 QUERY, LIMIT_S = "q", 1.0
-RATE_PER_S = 44.0
+RATE_PER_S = 22.0
 """That is planned for: it takes four replicas, for all of which one node has room."""
 HEAD, EDGE, CLOUD = "till", "edge", "cloud"
 """Pools. That of the head, where requests enter, is too small for the operator."""

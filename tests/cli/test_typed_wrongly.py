@@ -17,7 +17,7 @@ from circinus.cli.options import duration_option, hours_option, price_option, ti
     [
         (("apply", "--mode", "fake"), "--mode: found fake, expected real or replay"),
         (("apply", "--mode", "rael"), "found rael, expected real or replay; did you mean real?"),
-        (("serve", "--metrics", "99999"), "--metrics: found 99999, expected at most 65535"),
+        (("serve", "--metrics", "99999"), "--metrics: found '99999', expected [HOST:]PORT such as 9090"),
         (("load", "--items", "few"), "--items: found few, expected a whole number"),
         (
             ("load", "--duration", "30"),

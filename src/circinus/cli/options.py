@@ -129,6 +129,14 @@ def host_and_port(text: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
+def metrics_address(text: str) -> tuple[int, str]:
+    """(port, host) from `PORT`, for this machine alone, or `HOST:PORT`."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise typer.BadParameter(f"--metrics: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
+    return int(port), host or "127.0.0.1"
+
+
 def check_there(named: Path, expected: str) -> None:
     """Refuse a file that was named and is not there.
 

@@ -19,6 +19,7 @@ from circinus.cli.options import (
     RunDir,
     host_and_port,
     long_option,
+    metrics_address,
     records_file,
     share_option,
     times_option,
@@ -104,9 +105,15 @@ def serve(
     ] = 3600.0,
     records: Records = None,
     http: Http = "",
-    metrics_port: Annotated[
-        int | None, typer.Option("--metrics", min=1, max=65_535, help="Port for Prometheus, on 127.0.0.1.")
-    ] = None,
+    metrics_at: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="[HOST:]PORT",
+            help="Where Prometheus finds what is measured; a port alone is on 127.0.0.1.",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -136,6 +143,7 @@ def serve(
     from circinus.serving import Mode
     from circinus.serving.local.capacity import Machine, check_machine
 
+    prometheus = metrics_address(metrics_at) if metrics_at else None
     share = (0.01 if mode == "real" else 0.0) if audited is None else audited
     recorded = items if mode == "replay" and not dry_run else None
     plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, only_here=engine == "local", dry=dry_run)
@@ -144,7 +152,7 @@ def serve(
         check_machine(controlled.desired(controlled.at_first()), Machine.here())
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
-    metrics = None if metrics_port is None else ControlMetrics(metrics_port)
+    metrics = None if prometheus is None else ControlMetrics(*prometheus)
     chosen, settings = (
         EngineChoice(engine, run_dir, address, host_and_port(http)),
         ControlSettings(interval_s=interval),
