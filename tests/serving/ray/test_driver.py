@@ -80,15 +80,19 @@ def test_every_connection_is_made_in_the_same_thread(monkeypatch: pytest.MonkeyP
     assert len(set(threads)) == 1
 
 
-def test_a_cluster_that_this_process_cannot_join_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["RuntimeError", "AuthenticationError"])
+def test_a_cluster_that_this_process_cannot_join_is_told_in_one_line(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     def init(**_: object) -> None:
-        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0\n")
+        error = {"RuntimeError": RuntimeError, "AuthenticationError": ray.exceptions.AuthenticationError}[kind]
+        raise error("Version mismatch: The cluster was started with:\n    Ray: 1.0\n")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(ServingError, match=r"join .* ray://127\.0\.0\.1:1: Version mismatch: .* with: Ray: 1\.0$"):
+    with pytest.raises(ServingError, match=r"join .* ray://127\.0\.0\.1:1: Version mismatch: .* with: Ray: 1\.0"):
         connect("ray://127.0.0.1:1", "any")
 
 

@@ -36,6 +36,7 @@ def connect(address: str, namespace: str) -> None:
 
 def _connect(address: str, namespace: str) -> None:
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         _check_connected(address)
@@ -53,7 +54,7 @@ def _connect(address: str, namespace: str) -> None:
             )
     except (ConnectionError, ValueError) as error:
         raise ServingError(f"found no Ray cluster at address {address}: {error}") from error
-    except RuntimeError as error:  # of another version, which Ray tells in many lines
+    except (RuntimeError, RayError) as error:  # another version, or no token: Ray tells in many lines
         reason = " ".join(str(error).split())
         raise ServingError(f"cannot join the Ray cluster at address {address}: {reason}") from error
 
