@@ -200,6 +200,7 @@ def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> 
     settings = RaySettings(address=nodes.cluster.address)
     first, second = ClusterLease(settings), ClusterLease(settings)
     number = first.acquire("one on here", 0.0, 60.0)
+    assert second.held_by() == "one on here"
     with pytest.raises(LeaseHeldError, match="one on here controls this"):
         second.acquire("two on there", 0.0, 60.0)
     first.renew(number, 0.0, 60.0)
@@ -212,6 +213,7 @@ def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> 
     with pytest.raises(LeaseHeldError):
         first.acquire("one on here", 0.0, 60.0)
     second.release(later)
+    assert first.held_by() == ""
 
 
 def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:

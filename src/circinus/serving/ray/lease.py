@@ -65,12 +65,23 @@ class ClusterLease:
         self._holder = ""
 
     def held_by(self) -> str:
-        """Who has it; empty: nobody.
+        """Who has it; empty: nobody. Nothing is started for it on a cluster that was never controlled.
 
         Raises:
             ServingError: the cluster cannot be reached.
         """
-        return str(self._ask("held_by"))
+        Cluster(self._settings)
+        import ray
+
+        try:
+            keeper = ray.get_actor(_NAME, namespace=NAMESPACE)
+            return str(ray.get(keeper.held_by.remote(), timeout=_ANSWER_S))
+        except ValueError:  # there is none
+            return ""
+        except Exception as error:  # Ray's have nothing in common
+            raise ServingError(
+                f"the lease of the cluster at {self._settings.address} cannot be reached: {error}"
+            ) from error
 
     def acquire(self, holder: str, now_s: float, lasts_s: float) -> int:
         """As `Lease.acquire`."""
