@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +93,37 @@ class World:
             on_event=self.seen.append,
             engine_lease=engine_lease,
         )
+
+    async def until_applied(
+        self,
+        settings: ControlSettings,
+        records: ControlRecords | None = None,
+        revive: Callable[[], None] | None = None,
+        engine_lease: Lease | None = None,
+    ) -> None:
+        """A controller by the clock of the loop, until what it decided is in force."""
+        stop = asyncio.Event()
+
+        def noted(event: Event) -> None:
+            self.seen.append(event)
+            if event.kind == "applied":
+                stop.set()
+
+        controller = Controller(
+            self.engine,
+            self.controlled,
+            records or self.records,
+            holder="one",
+            clock=asyncio.get_running_loop().time,
+            wall_clock=time.time,
+            settings=settings,
+            on_event=noted,
+            revive=revive,
+            engine_lease=engine_lease,
+        )
+        controller.begin()
+        async with asyncio.timeout(60.0):
+            await controller.run(stop)
 
     async def goes_on(self, controller: Controller, duration_s: float, times: float) -> None:
         """So many times as many requests as planned come, every quarter of a second."""
@@ -266,27 +297,11 @@ def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan
         nonlocal gone
         gone = False
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        world.engine = Gone()
-        controller = Controller(
-            world.engine,
-            world.controlled,
-            world.records,
-            holder="one",
-            clock=asyncio.get_running_loop().time,
-            wall_clock=lambda: 1e9,
-            settings=ControlSettings(interval_s=0.001),
-            on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
-            revive=revive,
-        )
-        controller.begin()
-        await asyncio.wait_for(controller.run(stop), 30.0)
-
-    asyncio.run(run())
+    world.engine = Gone()
+    asyncio.run(world.until_applied(ControlSettings(interval_s=0.001), revive=revive))
     assert [event.kind for event in world.seen] == ["began", "failed", "applied"]
     assert world.seen[1].reason == "no engine runs"
-    world.records.acquire("next", 1e9, 1.0)  # it was given back
+    world.records.acquire("next", time.time(), 1.0)  # it was given back
 
 
 def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: World) -> None:
@@ -305,23 +320,8 @@ def test_what_the_engine_cancels_by_itself_does_not_end_the_controller(world: Wo
                 raise asyncio.CancelledError
             await super().apply(desired)
 
-    async def run() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        world.engine = Cancelling()
-        controller = Controller(
-            world.engine,
-            world.controlled,
-            world.records,
-            holder="one",
-            clock=loop.time,
-            wall_clock=loop.time,
-            on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
-        )
-        controller.begin()
-        async with asyncio.timeout(60.0):
-            await controller.run(stop)
-
-    in_virtual_time(run())
+    world.engine = Cancelling()
+    in_virtual_time(world.until_applied(ControlSettings()))
     assert [event.kind for event in world.seen] == ["began", "failed", "failed", "applied"]
     assert "cancelled" in world.seen[1].reason
 
@@ -342,23 +342,8 @@ def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: 
             looks += 1
             return await super().status()
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        world.engine = Slow()
-        controller = Controller(
-            world.engine,
-            world.controlled,
-            world.records,
-            holder="one",
-            clock=time.monotonic,
-            wall_clock=time.time,
-            settings=ControlSettings(interval_s=0.1, lease_s=1.5, patience_s=0.01),
-            on_event=lambda event: stop.set() if event.kind == "applied" else None,
-        )
-        controller.begin()
-        await asyncio.wait_for(controller.run(stop), 60.0)
-
-    asyncio.run(run())
+    world.engine = Slow()
+    asyncio.run(world.until_applied(ControlSettings(interval_s=0.1, lease_s=1.5, patience_s=0.01)))
     assert len(world.engine.applied) == 1
 
 
@@ -593,22 +578,7 @@ def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(worl
 
     lease = Silent()
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        controller = Controller(
-            world.engine,
-            world.controlled,
-            Counting(world.records.path),
-            holder="one",
-            clock=time.monotonic,
-            wall_clock=time.time,
-            settings=ControlSettings(interval_s=0.05, lease_s=0.3, patience_s=0.01),
-            on_event=lambda event: stop.set() if event.kind == "applied" else None,
-            engine_lease=lease,
-        )
-        controller.begin()
-        await asyncio.wait_for(controller.run(stop), 60.0)
-
-    asyncio.run(run())
+    settings = ControlSettings(interval_s=0.05, lease_s=0.3, patience_s=0.01)
+    asyncio.run(world.until_applied(settings, Counting(world.records.path), engine_lease=lease))
     assert lease.answered
     assert len(world.engine.applied) == 1
