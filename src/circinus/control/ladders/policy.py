@@ -22,6 +22,8 @@ class RungView:
     """The same, likely."""
     strain: float
     """The same as a share of what the deployment may be busy by plan, of that where it is greatest."""
+    recent_utilization: float
+    """Of the busiest deployment, surely at least, by what all queries asked of it in the last quarter of a second."""
     ready: bool
     """Whether all its deployments have a replica that serves."""
 
@@ -73,6 +75,11 @@ class LadderSettings:
         """Whether a request that came now would be late even in the mean."""
         return self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
 
+    def surges(self, rung: RungView) -> bool:
+        """Whether queues have begun to grow that will be too long: more comes than can be done, and already so many
+        wait that it is not calm."""
+        return self.limit_s is not None and rung.recent_utilization > self.most_utilization and self._waits(rung)
+
     def overloaded(self, rung: RungView) -> bool:
         """Whether it can surely not go on so, even if nobody is late yet."""
         very_late = self.limit_s is not None and rung.backlog_s > self.very_late * self.limit_s
@@ -80,14 +87,18 @@ class LadderSettings:
 
     def serves(self, rung: RungView) -> bool:
         """Whether requests that came now, and those that come soon, would be in time."""
-        return not self.overloaded(rung) and not self.late(rung)
+        surge = rung.recent_utilization > self.most_utilization
+        return not self.overloaded(rung) and not self.late(rung) and not surge
 
     def calm(self, rung: RungView) -> bool:
         """Whether a rung does with room to spare."""
         busy = rung.likely_utilization > self.calm_utilization or rung.strain > self.calm_strain
         if not rung.ready or busy:
             return False
-        return self.limit_s is None or rung.backlog_s <= self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
+        return not self._waits(rung)
+
+    def _waits(self, rung: RungView) -> bool:
+        return self.limit_s is not None and rung.backlog_s > self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
 
     def waits_s(self, state: LadderState) -> float:
         """How long it must be calm, or a step up must hold, by now."""
@@ -106,7 +117,8 @@ class LadderStep:
 def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
     """The next state of a query.
 
-    Down at once where a rung is overloaded, and after a moment where requests would be late: a burst does not wait. It
+    Down at once where a rung is overloaded, or a queue grows and more comes than can be done, and after a moment where
+    requests would be late: a burst does not wait. It
     goes to the first rung below that would be calm, or else that serves, or else to the least loaded of those that have
     replicas. Up to the next rung above that has replicas, when it has been calm there for the dwell time; what counts
     as calm is well below what counts as overloaded, and a step up that had to be taken back doubles the time before the
@@ -121,7 +133,8 @@ def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], set
     current = rungs[state.rung]
     late_s = (now_s if state.late_s is None else state.late_s) if settings.late(current) else None
     state = replace(state, late_s=late_s)
-    if settings.overloaded(current) or (late_s is not None and now_s - late_s >= settings.late_for_s):
+    late = late_s is not None and now_s - late_s >= settings.late_for_s
+    if settings.overloaded(current) or settings.surges(current) or late:
         return _away(now_s, state, rungs, settings)
     if state.went_up and now_s - state.changed_s >= settings.waits_s(state):
         state = replace(state, failed_ups=0, went_up=False)
@@ -157,6 +170,8 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
     kind, utilization = "late", current.likely_utilization
     if not current.ready or current.least_utilization > settings.most_utilization:
         kind, utilization = "overloaded", current.least_utilization
+    elif settings.surges(current):
+        kind, utilization = "overloaded", current.recent_utilization
     where = ", and no rung below is any better" if target < state.rung else ""
     return LadderStep(away, f"{kind}{where}: {_words(current, utilization, settings)}")
 
@@ -164,10 +179,9 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
 def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:
     current = rungs[state.rung]
     below = [rung for rung in range(state.rung + 1, len(rungs)) if rungs[rung].ready]
-    for good in (settings.calm, settings.serves):
-        found = next((rung for rung in below if good(rungs[rung])), None)
-        if found is not None:
-            return found
+    serve = [rung for rung in below if settings.serves(rungs[rung])]
+    if serve:
+        return next((rung for rung in serve if settings.calm(rungs[rung])), serve[0])
     # Where everything is overloaded, a plan that asks for less still drains sooner.
     better = [rung for rung in below if not current.ready or rungs[rung].least_utilization < current.least_utilization]
     return min(better, key=lambda rung: rungs[rung].least_utilization, default=None)

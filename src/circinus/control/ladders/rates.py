@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WINDOWS_S = (1.0, 4.0, 16.0)
+RECENT_S = 0.25
+"""Too short for one query alone; what queries ask together of one deployment shows in it."""
 _SURE = 2.0
 """Standard deviations of a Poisson count by which a rate is surely above or below."""
 
@@ -21,6 +23,10 @@ class RateBounds:
     """Surely that many, in some of the windows: a burst shows in a short one, a slow rise in a long one."""
     most_per_s: float
     """Surely no more, over the longest."""
+    recent_s: float
+    """The last moments, some quarter of a second or what there is between two readings."""
+    recent_requests: int
+    """That came in them."""
 
 
 class RateMeter:
@@ -58,7 +64,7 @@ class RateMeter:
         span_s, n = seen[-1]
         # The least mean of which so few are unlikely: about (sqrt(n) + z/2)^2 (Anscombe, Biometrika 35, 1948).
         most = (math.sqrt(n + 0.375) + _SURE / 2) ** 2 / span_s
-        return RateBounds(n / span_s, least, max(most, least))
+        return RateBounds(n / span_s, least, max(most, least), *self._seen(now_s, count, RECENT_S))
 
     def _seen(self, now_s: float, count: int, window_s: float) -> tuple[float, int]:
         """(seconds, requests) of the shortest span that is no shorter than a window."""

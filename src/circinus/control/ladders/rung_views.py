@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circinus.control.ladders.policy import RungView
 from circinus.control.ladders.rates import RateBounds
 from circinus.estimation import Candidate
 from circinus.serving import DeploymentStatus
 from circinus.spec import Deployment, Query
+
+_SURE = 2.5
+"""Standard deviations of what was asked in the last moments; more than of a rate, as there are more such moments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ class QueryLoad:
     demand: RungDemand
     """Of the plan in force."""
     rate: RateBounds
+    dispersion: float = 1.0
+    """By plan: variance over mean of how many requests come in a quarter of a second; 1 where chance alone acts."""
 
 
 class Loads:
@@ -55,6 +60,8 @@ class Loads:
         self._deployments = deployments
         self._least: defaultdict[Deployment, float] = defaultdict(float)
         self._likely: defaultdict[Deployment, float] = defaultdict(float)
+        self._recent: defaultdict[Deployment, float] = defaultdict(float)
+        self._recent_variance: defaultdict[Deployment, float] = defaultdict(float)
         for load in self._loads.values():
             self._add(load, 1.0)
 
@@ -70,7 +77,7 @@ class Loads:
         """A query takes another plan."""
         old = self._loads[query]
         self._add(old, -1.0)
-        self._loads[query] = QueryLoad(demand, old.rate)
+        self._loads[query] = replace(old, demand=demand)
         self._add(self._loads[query], 1.0)
 
     def views(self, query: str, rungs: Sequence[RungDemand]) -> tuple[RungView, ...]:
@@ -81,18 +88,32 @@ class Loads:
         for deployment, busy in load.demand.busy.items():
             self._least[deployment] += sign * load.rate.least_per_s * busy
             self._likely[deployment] += sign * load.rate.likely_per_s * busy
+            self._recent[deployment] += sign * _recent(load, busy)
+            self._recent_variance[deployment] += sign * _recent_variance(load, busy)
 
     def _view(self, load: QueryLoad, rung: RungDemand) -> RungView:
-        least = likely = strain = backlog_s = 0.0
+        least = likely = strain = surge = backlog_s = 0.0
         for deployment, busy in rung.busy.items():
             status = self._deployments.get(deployment)
             if status is None or status.replicas_ready < 1:
-                return RungView(rung.alone_s, math.inf, math.inf, math.inf, math.inf, ready=False)
+                return RungView(rung.alone_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
             replicas, now = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
             least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
             here = (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas
             likely, strain = max(likely, here), max(strain, here / deployment.allocation.utilization_target)
+            recent = self._recent[deployment] + _recent(load, busy) - _recent(load, now)
+            variance = self._recent_variance[deployment] + _recent_variance(load, busy) - _recent_variance(load, now)
+            surge = max(surge, (recent - _SURE * math.sqrt(max(0.0, variance))) / replicas)
             # What waits is taken to be like this query's own; one batch of each replica goes together.
             together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
             backlog_s += max(0, status.queue_length - together) * busy / replicas
-        return RungView(rung.alone_s, backlog_s, least, likely, strain, ready=True)
+        return RungView(rung.alone_s, backlog_s, least, likely, strain, surge, ready=True)
+
+
+def _recent(load: QueryLoad, busy: float) -> float:
+    """Replicas that a query kept busy in the last moments, if a request a second keeps so many busy."""
+    return load.rate.recent_requests / load.rate.recent_s * busy
+
+
+def _recent_variance(load: QueryLoad, busy: float) -> float:
+    return load.dispersion * load.rate.recent_requests * (busy / load.rate.recent_s) ** 2

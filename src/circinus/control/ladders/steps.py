@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from circinus.control.controlled import Controlled
 from circinus.control.ladders.policy import LadderState, ladder_step
-from circinus.control.ladders.rates import RateBounds, RateMeter
+from circinus.control.ladders.rates import RECENT_S, RateBounds, RateMeter
 from circinus.control.ladders.rung_views import Loads, QueryLoad
 from circinus.control.records import STEP, Event
+from circinus.queueing.arrivals import arrival_process
 from circinus.serving import EngineStatus
+from circinus.spec import Query
 
 _BUSIER = 1.2
 """Times the planned rate."""
@@ -29,6 +33,7 @@ class LadderControl:
         known: Mapping[str, RateMeter] = {} if before is None else before._meters
         self._meters: dict[str, RateMeter] = {name: known.get(name) or RateMeter() for name in controlled.queries}
         self._rates: dict[str, RateBounds] = {}
+        self._dispersions = {name: _dispersion(query) for name, query in controlled.queries.items()}
 
     @property
     def busier(self) -> frozenset[str]:
@@ -57,7 +62,10 @@ class LadderControl:
             status: of the engine.
         """
         rungs = self._controlled.rungs
-        known = {name: QueryLoad(rungs[name][ladders[name].rung], rate) for name, rate in self._rates.items()}
+        known = {
+            name: QueryLoad(rungs[name][ladders[name].rung], rate, self._dispersions[name])
+            for name, rate in self._rates.items()
+        }
         loads = Loads(known, {found.deployment: found for found in status.deployments})
         found, events = dict(ladders), []
         for name, settings in self._controlled.ladder_settings.items():
@@ -71,3 +79,8 @@ class LadderControl:
                 loads.move(name, rungs[name][step.state.rung])
             found[name] = step.state
         return found, events
+
+
+def _dispersion(query: Query) -> float:
+    """Of planned arrivals over the last moments; what comes more evenly than by chance counts as by chance."""
+    return max(1.0, float(arrival_process(query).index_of_dispersion(np.array([RECENT_S]))[0]))
