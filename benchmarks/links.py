@@ -2,7 +2,7 @@
 
 Called by `make bench-links`. Links have the bandwidth and the delay that plans count with, and all that the cluster
 says crosses them. The models run while profiling and recording; serving replays what was recorded, on held-out items,
-and sends as many bytes as were recorded: so two cores stand in for three tiers.
+and sends as many bytes as were recorded, all in slow motion: so two cores stand in for three tiers.
 
 Load 1 is where the rates of the examples' 24 queries are just so high that all of them can be served, planned together;
 at load 2 there are two of each. Every strategy is deployed on the same cluster and sent the same requests.
@@ -42,7 +42,7 @@ from benchmarks.links_strategies import (
     saturation,
     with_rates,
 )
-from benchmarks.links_workload import infrastructure, pace_of, specification
+from benchmarks.links_workload import Tempo, infrastructure, pace_of, specification
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.shaped_network import ended_by_signals, why_not
 from circinus.matching import Matching
@@ -67,6 +67,7 @@ class Options:
 
     state: Path
     loads: tuple[float, ...]
+    slower: float
     seconds: float
     warm_up_s: float
     queries: int | None
@@ -106,16 +107,19 @@ def _options() -> Options:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
     parser.add_argument("--state", type=Path, default=ROOT / ".circinus" / "links", help="folder of the profile store")
     parser.add_argument("--loads", type=float, nargs="+", default=[1.0, 2.0, 3.0], help="times what can be served")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured traffic of each run")
-    parser.add_argument("--warm-up", type=float, default=4.0, help="seconds of traffic before")
+    parser.add_argument(
+        "--slower", type=float, default=2.0, help="times as long as specified that operators and links take, and may"
+    )
+    parser.add_argument("--seconds", type=float, default=40.0, help="measured traffic of each run")
+    parser.add_argument("--warm-up", type=float, default=8.0, help="seconds of traffic before")
     parser.add_argument("--queries", type=int, default=None, help="how many at load 1, by default all 24")
     parser.add_argument("--items", type=int, default=24, help="held-out items of each pipeline to record and to send")
     parser.add_argument("--profile-seconds", type=float, default=900.0, help="for both pipelines, where not known yet")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     return Options(
-        chosen.state, tuple(sorted(chosen.loads)), chosen.seconds, chosen.warm_up, chosen.queries, chosen.items,
-        chosen.profile_seconds, chosen.seed,
+        chosen.state, tuple(sorted(chosen.loads)), chosen.slower, chosen.seconds, chosen.warm_up, chosen.queries,
+        chosen.items, chosen.profile_seconds, chosen.seed,
     )  # fmt: skip
 
 
@@ -124,12 +128,14 @@ def _measured(options: Options, console: Console) -> tuple[list[Figure], list[di
     console.rule("1. Profile: the models really run")
     profiles = _profiles(store, options, console)
     console.rule("2. Plan: together, and in other ways")
-    pace = pace_of(profiles)
-    factor = saturation(profiles, options.queries, pace)
-    asked = {load: specification(factor, load, options.queries, pace=pace) for load in options.loads}
+    tempo = Tempo(pace_of(profiles), options.slower)
+    factor = saturation(profiles, options.queries, tempo)
+    asked = {load: specification(factor, load, options.queries, tempo=tempo) for load in options.loads}
     rate_per_s = factor * sum(query.rate_per_s for query in specification(count=options.queries).queries)
     console.print(
-        f"load 1: the examples' rates times {factor:.3f}, {rate_per_s:.1f} requests a second", highlight=False
+        f"load 1: the examples' rates times {factor:.3f}, {rate_per_s:.1f} requests a second, where everything takes "
+        f"{options.slower:g} times as long as specified",
+        highlight=False,
     )
     plans = [
         Planned(strategy, load, asked[load], planned(asked[load], profiles, strategy))
@@ -139,7 +145,7 @@ def _measured(options: Options, console: Console) -> tuple[list[Figure], list[di
     console.rule("3. Record what was chosen on held-out items")
     _record(plans, store, options, console)
     console.rule("4. Three sites, their links, and a Ray cluster across them")
-    with sites(infrastructure(pace), store, options.items) as opened:
+    with sites(infrastructure(tempo), store, options.items) as opened:
         speeds = link_speeds(opened.network)
         console.print(_links_table(speeds))
         runs, idle_bytes_per_s = _runs(opened, plans, profiles, options, console)
@@ -147,7 +153,7 @@ def _measured(options: Options, console: Console) -> tuple[list[Figure], list[di
     free = next(run for run in runs if not run.shaped)
     figures = [
         Figure("queries at load 1", float(len(plans[0].asked.queries)), 24.0, "higher", "queries",
-               f"{rate_per_s:.1f} requests a second"),
+               f"{rate_per_s:.1f} requests a second; everything takes {options.slower:g} times as long as specified"),
         *_link_figures(speeds, idle_bytes_per_s),
         *truth_figures(ours, free),
         *goodput_figures(runs),
@@ -222,7 +228,7 @@ def _run(opened: Sites, one: Planned, profiles: Profiles, options: Options, *, s
         return Run(one.strategy, one.load, shaped, matching, None, 0.0, {}, {})
     deploy_s = opened.deploy(one.asked, matching)
     before = opened.sent_bytes()
-    traffic = Traffic(options.seconds, options.warm_up_s, seed=options.seed, stragglers_s=10.0)
+    traffic = Traffic(options.seconds, options.warm_up_s, seed=options.seed, stragglers_s=10.0 * options.slower)
     loaded = opened.load(one.asked, matching, traffic)
     sent = {link: float(count - before[link]) for link, count in opened.sent_bytes().items()}
     ignoring = as_if_without_links(one.asked, profiles, matching) if one.strategy == OURS else {}

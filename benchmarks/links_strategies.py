@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE
 from benchmarks.first_come_plans import first_come, fixed, vulcan_style
-from benchmarks.links_workload import specification, without_links
+from benchmarks.links_workload import Tempo, specification, without_links
 from circinus.estimation import merge
 from circinus.matching import Matching, plan_all
 from circinus.matching.profiled_plans import ProfiledPlans
@@ -41,7 +41,7 @@ def planned(asked: Specification, profiles: Profiles, strategy: str) -> Matching
     return first_come(asked, profiles, plan_of)
 
 
-def saturation(profiles: Profiles, queries: int | None, pace: float) -> float:
+def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
     """Times the examples' rates up to which all queries can be served that can be served at all, planned together.
 
     By bisection to a few per cent. It is where load 1 is: beyond it something has to be refused by any plan that is not
@@ -50,11 +50,11 @@ def saturation(profiles: Profiles, queries: int | None, pace: float) -> float:
     Args:
         profiles: of both pipelines.
         queries: how many there are; None: all.
-        pace: of this machine.
+        tempo: of what is specified.
     """
 
     def served(factor: float) -> float:
-        asked = specification(factor, count=queries, pace=pace)
+        asked = specification(factor, count=queries, tempo=tempo)
         return plan_all(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
     least, most = _LEAST_FACTOR, _MOST_FACTOR

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import Infrastructure, Pipeline, Query, Specification
 from circinus.spec.document import load_specification
 from circinus.spec.model import Scalar
+from circinus.spec.slo import LatencySlo
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SOURCE, HEAD = "device", "cloud"
@@ -39,6 +40,19 @@ _USUAL_S: Mapping[str, float] = {"meeting": 0.1, "documents": 0.6}
 """Seconds that an item takes under the fastest configuration on a machine of the usual pace."""
 
 
+@dataclass(frozen=True)
+class Tempo:
+    """How long what is specified takes on this machine."""
+
+    pace: float = 1.0
+    """Times as long as usual that it took to profile; see `pace_of`."""
+    slower: float = 1.0
+    """Times as long as specified that everything takes (Gupta and others, To Infinity and Beyond: Time-Warped Network
+    Emulation, 2006): operators, links, latency objectives. As many requests as the pools have time for then come in so
+    many times the seconds, and two cores suffice for what the cluster itself does with them. What a cluster adds to a
+    request counts that much less."""
+
+
 def pace_of(profiles: Mapping[str, PipelineProfile]) -> float:
     """How many times as long as usual this machine took, in the geometric mean of the pipelines.
 
@@ -56,37 +70,40 @@ def _service_s(configuration: ConfigurationProfile) -> float:
     return sum(float(operator.service_s.mean()) for operator in configuration.operators.values())
 
 
-def infrastructure(pace: float = 1.0) -> Infrastructure:
+def infrastructure(tempo: Tempo = Tempo()) -> Infrastructure:
     """Three sites in a row, of which all links are slow enough to matter: a scanned page is a third of a megabyte.
 
     The pools are small, so that what fills them are some twenty replicas, each a process. Servers cost for what they
     get done what they cost in the examples; a device its energy and wear.
 
     Args:
-        pace: see `pace_of`.
+        tempo: of what is specified.
     """
+    speed, slower = tempo.pace / tempo.slower, tempo.slower
     return Infrastructure.model_validate(
         {
             "name": "three-tiers",
             "sites": ["device", "edge", "cloud"],
             "pools": [
                 {"name": "device", "site": "device", "tier": "device", "nodes": 2, "cpus": 2, "memory": "2GiB",
-                 "hardware": {"class": "board", "relative_speed": 0.4 * pace}, "price": "$0.02/h"},
+                 "hardware": {"class": "board", "relative_speed": 0.4 * speed}, "price": "$0.02/h"},
                 {"name": "edge", "site": "edge", "tier": "edge", "cpus": 4, "memory": "8GiB",
-                 "hardware": {"class": "mini-pc", "relative_speed": 0.7 * pace}, "price": "$0.15/h"},
+                 "hardware": {"class": "mini-pc", "relative_speed": 0.7 * speed}, "price": "$0.15/h"},
                 {"name": "cloud", "site": "cloud", "tier": "cloud", "cpus": 4, "memory": "16GiB",
-                 "hardware": {"class": "server", "relative_speed": 2.0 * pace}, "price": "$0.33/h"},
+                 "hardware": {"class": "server", "relative_speed": 2.0 * speed}, "price": "$0.33/h"},
             ],
             "links": [
-                {"from": "device", "to": "edge", "bandwidth": "40Mbit/s", "round_trip": "10ms"},
-                {"from": "edge", "to": "cloud", "bandwidth": "60Mbit/s", "round_trip": "30ms", "price": "$0.05/GB"},
+                {"from": "device", "to": "edge", "bandwidth": f"{40 / slower:g}Mbit/s",
+                 "round_trip": f"{10 * slower:g}ms"},
+                {"from": "edge", "to": "cloud", "bandwidth": f"{60 / slower:g}Mbit/s",
+                 "round_trip": f"{30 * slower:g}ms", "price": f"${0.05 * slower:g}/GB"},
             ],
         }
     )  # fmt: skip
 
 
 def specification(
-    rate_factor: float = 1.0, copies: float = 1, count: int | None = None, *, pace: float = 1.0
+    rate_factor: float = 1.0, copies: float = 1, count: int | None = None, *, tempo: Tempo = Tempo()
 ) -> Specification:
     """The examples' queries with their latency and accuracy objectives, from one place.
 
@@ -94,10 +111,11 @@ def specification(
         rate_factor: times the examples' rates.
         copies: how many there are of each; of a last part of one, the first of both pipelines.
         count: of queries that are taken before copying; None: all 24.
-        pace: see `pace_of`.
+        tempo: of pools, links and latency objectives; rates are times the examples' as they are.
     """
     meeting, documents = (load_specification([EXAMPLES / name]) for name in ("meeting", "documents"))
-    every = _in_turns(_moved(meeting, rate_factor), _moved(documents, rate_factor))[:count]
+    moved = [_moved(example, rate_factor, tempo.slower) for example in (meeting, documents)]
+    every = _in_turns(*moved)[:count]
     whole = round(copies * len(every))
     queries = tuple(
         query if number < len(every) else query.model_copy(update={"name": f"{query.name}-{number // len(every) + 1}"})
@@ -107,7 +125,7 @@ def specification(
     pipelines = {name: _narrowed(every_pipeline[name], knobs) for name, knobs in _KNOBS.items()}
     return Specification(
         pipelines=pipelines,
-        infrastructure=infrastructure(pace),
+        infrastructure=infrastructure(tempo),
         queries=queries,
         module_paths=(*meeting.module_paths, *documents.module_paths),
     )
@@ -142,19 +160,25 @@ def _narrowed(pipeline: Pipeline, knobs: Mapping[str, Mapping[str, tuple[Scalar,
     return pipeline.model_copy(update={"operators": tuple(operators), "dataset": dataset})
 
 
-def _moved(example: Specification, rate_factor: float) -> list[Query]:
+def _moved(example: Specification, rate_factor: float, slower: float) -> list[Query]:
     return [
         query.model_copy(
             update={
                 "pipeline": _ONE_PIPELINE[query.pipeline],
                 "source": SOURCE,
                 "rate_per_s": query.rate_per_s * rate_factor,
-                "slos": query.slos.model_copy(update={"cost": None}),
+                "slos": query.slos.model_copy(update={"cost": None, "latency": _later(query.slos.latency, slower)}),
             }
         )
         for query in example.queries
         if query.name not in _IMPOSSIBLE
     ]
+
+
+def _later(objective: LatencySlo | None, slower: float) -> LatencySlo | None:
+    if objective is None:
+        return None
+    return objective.model_copy(update={"limit_s": objective.limit_s * slower})
 
 
 def _in_turns(first: Sequence[Query], second: Sequence[Query]) -> list[Query]:

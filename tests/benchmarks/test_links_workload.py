@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.links_workload import SOURCE, specification, without_links
+from benchmarks.links_workload import SOURCE, Tempo, specification, without_links
 
 from circinus.spec import Network
 
@@ -41,3 +41,23 @@ def test_a_planner_that_ignores_links_sees_none_that_takes_time() -> None:
     path = Network(free.infrastructure).path("device", "cloud")
     assert path is not None
     assert sum(link.one_way_s + 1e6 / link.bandwidth_bytes_per_s for link in path) < 1e-5
+
+
+def test_in_slow_motion_everything_takes_as_many_times_as_long() -> None:
+    usual, slow = specification(0.5), specification(0.25, tempo=Tempo(slower=2.0))
+    assert usual.infrastructure is not None
+    assert slow.infrastructure is not None
+    for once, twice in zip(usual.infrastructure.pools, slow.infrastructure.pools, strict=True):
+        assert twice.hardware.relative_speed == pytest.approx(once.hardware.relative_speed / 2)
+        assert twice.price_usd_per_h == once.price_usd_per_h
+    for link, slower in zip(usual.infrastructure.links, slow.infrastructure.links, strict=True):
+        assert slower.bandwidth_bytes_per_s == pytest.approx(link.bandwidth_bytes_per_s / 2)
+        assert slower.round_trip_s == pytest.approx(2 * link.round_trip_s)
+        # Half the bytes an hour for the same money.
+        assert slower.price_usd_per_gb == pytest.approx(2 * link.price_usd_per_gb)
+    for query, later in zip(usual.queries, slow.queries, strict=True):
+        assert later.rate_per_s == pytest.approx(query.rate_per_s / 2)
+        assert query.slos.latency is not None
+        assert later.slos.latency is not None
+        assert later.slos.latency.limit_s == pytest.approx(2 * query.slos.latency.limit_s)
+        assert later.slos.accuracy == query.slos.accuracy
