@@ -56,17 +56,30 @@ def test_requests_that_would_be_late_for_a_moment_are_reason_enough() -> None:
     assert ladder_step(0.0, LadderState(0, 0), [_view(0.5, 3.2), _view(0.3)], SETTINGS).state.rung == 1
 
 
-def test_a_queue_that_grows_while_more_comes_than_can_be_done_is_reason_enough_at_once() -> None:
-    grows = _view(0.5, 0.4, 1.4)  # of 0.9 s that a request may wait
+def test_requests_that_would_be_late_in_a_moment_are_reason_enough_at_once() -> None:
+    grows = _view(0.5, 0.4, 2.4)  # by 0.7 s in half a second
     step = ladder_step(0.0, LadderState(0, 0), [grows, _view(0.3, recent=1.2), _view(0.2, recent=0.6)], SETTINGS)
     assert step.state.rung == 2, "the one between could not do with what came in the last moments either"
-    assert step.reason == "overloaded: utilisation 1.40, a request that comes now takes 0.5 s of 1 s"
+    assert step.reason == "about to be late: utilisation 2.40, a request that comes now takes 0.5 s of 1 s"
     below = _view(0.3)
-    few_wait, through_soon = _view(0.5, 0.2, 1.4), _view(0.5, 0.4, 0.9)
-    for stays in (few_wait, through_soon):
+    in_time, nobody_waits, keeps_up = _view(0.5, 0.4, 1.9), _view(0.5, 0.0, 9.0), _view(0.5, 0.88, 0.9)
+    for stays in (in_time, nobody_waits, keeps_up):
         assert ladder_step(0.0, LadderState(0, 0), [stays, below], SETTINGS).state.rung == 0
     no_limit = replace(SETTINGS, limit_s=None)
     assert ladder_step(0.0, LadderState(0, 0), [grows, below], no_limit).state.rung == 0
+
+
+def test_what_the_last_moments_say_counts_where_nothing_serves() -> None:
+    burst = _view(0.5, 0.4, 3.0)  # by the last second it has hardly begun
+    rungs = [burst, _view(0.32, recent=1.5), _view(0.31, recent=1.0), _view(0.3, recent=1.2)]
+    assert ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 2
+    # What all rungs share is the busiest for a moment: no rung is better, and none is taken.
+    assert (
+        ladder_step(0.0, LadderState(0, 0), [_view(0.5, 0.95, 0.97), _view(0.3, 0.1, 0.97)], SETTINGS).state.rung == 0
+    )
+    # Who has no limit does not mind queues, on whichever rung.
+    rungs = [_view(1.8), _view(0.5, recent=1.2), _view(0.3)]
+    assert ladder_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 1
 
 
 def test_a_rung_with_room_to_spare_is_better_than_one_that_just_serves() -> None:

@@ -51,6 +51,33 @@ def test_a_counter_that_begins_anew_is_no_negative_rate() -> None:
     assert bounds.likely_per_s == pytest.approx(10.0)
 
 
+def test_what_came_in_the_last_moments() -> None:
+    meter = RateMeter()
+    found = [meter.read(look / 8, 10 * look if look < 11 else 150) for look in range(12)]
+    assert found[7] is None, "too early"
+    before, last = found[10], found[11]
+    assert before is not None
+    assert last is not None
+    assert (before.recent_s, before.recent_requests) == (0.25, 20)
+    assert (last.recent_s, last.recent_requests) == (0.25, 60)
+    rare = meter.read(3.0, 400)
+    assert rare is not None
+    assert rare.recent_requests == 0, "those are no moments"
+
+
+def test_a_look_that_took_long_makes_no_burst() -> None:
+    """What it found may be as old as its begin, and the next look then finds what came since."""
+    meter, per_s = RateMeter(), 40
+    for look in range(20):
+        meter.read(look / 4, look * per_s // 4)
+    late = meter.read(7.0, 5 * per_s, began_s=5.0)  # as things were when it began
+    after = [meter.read(now_s, int(now_s * per_s)) for now_s in (7.1, 7.4, 7.65)]
+    for bounds in (late, *after):
+        assert bounds is not None
+        assert bounds.least_per_s <= per_s
+        assert bounds.recent_requests / bounds.recent_s <= 1.05 * per_s
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 5.0), st.integers(0, 100)), min_size=1, max_size=100))
 def test_whatever_is_read_bounds_are_in_order(readings: list[tuple[float, int]]) -> None:
     meter, now_s, count = RateMeter(), 0.0, 0

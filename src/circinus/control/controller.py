@@ -143,9 +143,10 @@ class Controller:
             LeaseLostError: another controller took over.
             ServingError: the engine does not answer, or what was decided cannot be kept.
         """
+        began_s = self._clock()
         status = await self._status()
         now_s = self._clock()
-        self._step(now_s, status)
+        self._step(began_s, now_s, status)
         if self._on_status is not None:
             self._on_status(status, self.controlled, self.ladders)
         ended = self._collect()
@@ -268,10 +269,10 @@ class Controller:
             with suppress(ServingError):
                 await asyncio.to_thread(self._engine_lease.release, self._engine_lease_number)
 
-    def _step(self, now_s: float, status: EngineStatus) -> None:
+    def _step(self, began_s: float, now_s: float, status: EngineStatus) -> None:
         """Down or up ladders, unless the deployments of the plans are about to come."""
         control = self._plans.control
-        control.read(now_s, status)
+        control.read(now_s, status, began_s)
         if self._arriving and self._applying.failures == 0 and status.state != self._plans.desired()[1]:
             return
         ladders, events = control.decide(now_s, self._wall_clock(), self.ladders, status)

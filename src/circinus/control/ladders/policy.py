@@ -23,7 +23,8 @@ class RungView:
     strain: float
     """The same as a share of what the deployment may be busy by plan, of that where it is greatest."""
     recent_utilization: float
-    """Of the busiest deployment, surely at least, by what all queries asked of it in the last quarter of a second."""
+    """Of the busiest deployment, by what all queries asked of it in the last moments, less what chance may have
+    brought together."""
     ready: bool
     """Whether all its deployments have a replica that serves."""
 
@@ -76,9 +77,11 @@ class LadderSettings:
         return self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
 
     def surges(self, rung: RungView) -> bool:
-        """Whether queues have begun to grow that will be too long: more comes than can be done, and already so many
-        wait that it is not calm."""
-        return self.limit_s is not None and rung.recent_utilization > self.most_utilization and self._waits(rung)
+        """Whether requests would be late in a moment if more came than can be done for so long."""
+        if self.limit_s is None or rung.backlog_s <= 0 or rung.recent_utilization <= self.most_utilization:
+            return False
+        grows_s = (rung.recent_utilization - 1.0) * self.late_for_s
+        return rung.alone_s + rung.backlog_s + grows_s > self.limit_s
 
     def overloaded(self, rung: RungView) -> bool:
         """Whether it can surely not go on so, even if nobody is late yet."""
@@ -87,18 +90,20 @@ class LadderSettings:
 
     def serves(self, rung: RungView) -> bool:
         """Whether requests that came now, and those that come soon, would be in time."""
-        surge = rung.recent_utilization > self.most_utilization
-        return not self.overloaded(rung) and not self.late(rung) and not surge
+        return not self.overloaded(rung) and not self.late(rung) and self.load(rung) <= self.most_utilization
+
+    def load(self, rung: RungView) -> float:
+        """Utilisation, surely at least; where latency matters, in the last moments, too."""
+        if self.limit_s is None:
+            return rung.least_utilization
+        return max(rung.least_utilization, rung.recent_utilization)
 
     def calm(self, rung: RungView) -> bool:
         """Whether a rung does with room to spare."""
         busy = rung.likely_utilization > self.calm_utilization or rung.strain > self.calm_strain
         if not rung.ready or busy:
             return False
-        return not self._waits(rung)
-
-    def _waits(self, rung: RungView) -> bool:
-        return self.limit_s is not None and rung.backlog_s > self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
+        return self.limit_s is None or rung.backlog_s <= self.calm_backlog * max(0.0, self.limit_s - rung.alone_s)
 
     def waits_s(self, state: LadderState) -> float:
         """How long it must be calm, or a step up must hold, by now."""
@@ -117,12 +122,12 @@ class LadderStep:
 def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
     """The next state of a query.
 
-    Down at once where a rung is overloaded, or a queue grows and more comes than can be done, and after a moment where
-    requests would be late: a burst does not wait. It
-    goes to the first rung below that would be calm, or else that serves, or else to the least loaded of those that have
-    replicas. Up to the next rung above that has replicas, when it has been calm there for the dwell time; what counts
-    as calm is well below what counts as overloaded, and a step up that had to be taken back doubles the time before the
-    next, so that a constant load ends in a constant rung. Up also where no rung below is any better, but one above is.
+    Down at once where a rung is overloaded or about to be late, and after a moment where requests would be late: a
+    burst does not wait. It goes to the first rung below that would be calm, or else that serves, or else to the least
+    loaded of those that have replicas. Up to the next rung above that has replicas, when it has been calm there for the
+    dwell time; what counts as calm is well below what counts as overloaded, and a step up that had to be taken back
+    doubles the time before the next, so that a constant load ends in a constant rung. Up also where no rung below is
+    any better, but one above is.
 
     Args:
         now_s: not before the last call.
@@ -171,7 +176,7 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
     if not current.ready or current.least_utilization > settings.most_utilization:
         kind, utilization = "overloaded", current.least_utilization
     elif settings.surges(current):
-        kind, utilization = "overloaded", current.recent_utilization
+        kind, utilization = "about to be late", current.recent_utilization
     where = ", and no rung below is any better" if target < state.rung else ""
     return LadderStep(away, f"{kind}{where}: {_words(current, utilization, settings)}")
 
@@ -183,8 +188,8 @@ def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettin
     if serve:
         return next((rung for rung in serve if settings.calm(rungs[rung])), serve[0])
     # Where everything is overloaded, a plan that asks for less still drains sooner.
-    better = [rung for rung in below if not current.ready or rungs[rung].least_utilization < current.least_utilization]
-    return min(better, key=lambda rung: rungs[rung].least_utilization, default=None)
+    better = [rung for rung in below if not current.ready or settings.load(rungs[rung]) < settings.load(current)]
+    return min(better, key=lambda rung: settings.load(rungs[rung]), default=None)
 
 
 def _above(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> int | None:

@@ -13,8 +13,8 @@ from circinus.estimation import Candidate
 from circinus.serving import DeploymentStatus
 from circinus.spec import Deployment, Query
 
-_SURE = 2.5
-"""Standard deviations of what was asked in the last moments; more than of a rate, as there are more such moments."""
+_SURE = 2.0
+"""Standard deviations by which what was asked in the last moments is surely more than chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,17 @@ class QueryLoad:
     """Of the plan in force."""
     rate: RateBounds
     dispersion: float = 1.0
-    """By plan: variance over mean of how many requests come in a quarter of a second; 1 where chance alone acts."""
+    """By plan: variance over mean of how many requests come in such moments; 1 where chance alone acts."""
+
+    @property
+    def recent_per_s(self) -> float:
+        """Requests in the last moments."""
+        return self.rate.recent_requests / self.rate.recent_s
+
+    @property
+    def variance_per_s2(self) -> float:
+        """Of that."""
+        return self.dispersion * self.rate.recent_requests / self.rate.recent_s**2
 
 
 class Loads:
@@ -61,7 +71,7 @@ class Loads:
         self._least: defaultdict[Deployment, float] = defaultdict(float)
         self._likely: defaultdict[Deployment, float] = defaultdict(float)
         self._recent: defaultdict[Deployment, float] = defaultdict(float)
-        self._recent_variance: defaultdict[Deployment, float] = defaultdict(float)
+        self._variance: defaultdict[Deployment, float] = defaultdict(float)
         for load in self._loads.values():
             self._add(load, 1.0)
 
@@ -88,8 +98,8 @@ class Loads:
         for deployment, busy in load.demand.busy.items():
             self._least[deployment] += sign * load.rate.least_per_s * busy
             self._likely[deployment] += sign * load.rate.likely_per_s * busy
-            self._recent[deployment] += sign * _recent(load, busy)
-            self._recent_variance[deployment] += sign * _recent_variance(load, busy)
+            self._recent[deployment] += sign * load.recent_per_s * busy
+            self._variance[deployment] += sign * load.variance_per_s2 * busy**2
 
     def _view(self, load: QueryLoad, rung: RungDemand) -> RungView:
         least = likely = strain = surge = backlog_s = 0.0
@@ -101,19 +111,10 @@ class Loads:
             least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
             here = (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas
             likely, strain = max(likely, here), max(strain, here / deployment.allocation.utilization_target)
-            recent = self._recent[deployment] + _recent(load, busy) - _recent(load, now)
-            variance = self._recent_variance[deployment] + _recent_variance(load, busy) - _recent_variance(load, now)
+            recent = self._recent[deployment] + load.recent_per_s * (busy - now)
+            variance = self._variance[deployment] + load.variance_per_s2 * (busy**2 - now**2)
             surge = max(surge, (recent - _SURE * math.sqrt(max(0.0, variance))) / replicas)
             # What waits is taken to be like this query's own; one batch of each replica goes together.
             together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
             backlog_s += max(0, status.queue_length - together) * busy / replicas
         return RungView(rung.alone_s, backlog_s, least, likely, strain, surge, ready=True)
-
-
-def _recent(load: QueryLoad, busy: float) -> float:
-    """Replicas that a query kept busy in the last moments, if a request a second keeps so many busy."""
-    return load.rate.recent_requests / load.rate.recent_s * busy
-
-
-def _recent_variance(load: QueryLoad, busy: float) -> float:
-    return load.dispersion * load.rate.recent_requests * (busy / load.rate.recent_s) ** 2

@@ -33,7 +33,11 @@ class LadderControl:
         known: Mapping[str, RateMeter] = {} if before is None else before._meters
         self._meters: dict[str, RateMeter] = {name: known.get(name) or RateMeter() for name in controlled.queries}
         self._rates: dict[str, RateBounds] = {}
-        self._dispersions = {name: _dispersion(query) for name, query in controlled.queries.items()}
+        planned = {} if before is None else {q: before._dispersions[n] for n, q in before._controlled.queries.items()}
+        self._dispersions: dict[str, float] = {
+            name: planned[query] if query in planned else dispersion(query)
+            for name, query in controlled.queries.items()
+        }
 
     @property
     def busier(self) -> frozenset[str]:
@@ -41,12 +45,12 @@ class LadderControl:
         queries = self._controlled.queries
         return frozenset(n for n, rate in self._rates.items() if rate.likely_per_s > _BUSIER * queries[n].rate_per_s)
 
-    def read(self, now_s: float, status: EngineStatus) -> None:
-        """Counters, at a time that never goes back."""
+    def read(self, now_s: float, status: EngineStatus, began_s: float | None = None) -> None:
+        """Counters, at a time that never goes back; `began_s`: when the look at them began."""
         counts = {query.query: query.entered for query in status.queries}
         self._rates = {}
         for name in counts.keys() & self._meters.keys():
-            rate = self._meters[name].read(now_s, counts[name])
+            rate = self._meters[name].read(now_s, counts[name], began_s)
             if rate is not None:
                 self._rates[name] = rate
 
@@ -81,6 +85,6 @@ class LadderControl:
         return found, events
 
 
-def _dispersion(query: Query) -> float:
+def dispersion(query: Query) -> float:
     """Of planned arrivals over the last moments; what comes more evenly than by chance counts as by chance."""
     return max(1.0, float(arrival_process(query).index_of_dispersion(np.array([RECENT_S]))[0]))
