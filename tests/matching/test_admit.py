@@ -146,7 +146,7 @@ def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_
 def test_the_load_with_one_more_is_that_of_all_together() -> None:
     """Also of deployments that the new query does not use, behind batches that it makes fuller."""
     admitted = grouped = 0
-    for seed in range(12):
+    for seed in range(8):
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
         ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)

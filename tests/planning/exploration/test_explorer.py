@@ -126,7 +126,7 @@ class _Breaker(SilentObserver):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("seed", "after"), [(0, 1), (1, 3), (2, 7), (4, 1)])
+@pytest.mark.parametrize(("seed", "after"), [(0, 1), (1, 3), (2, 7)])
 def test_who_is_ended_after_every_few_increments_measures_the_same(tmp_path: Path, seed: int, after: int) -> None:
     trace, specification = recorded(seed), two_queries()
     through, _ = _profile(trace, specification, tmp_path / "through", explored=True)
