@@ -57,7 +57,7 @@ def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
         asked = specification(factor, count=queries, tempo=tempo)
         return plan_all(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
-    least, most = _LEAST_FACTOR, _MOST_FACTOR
+    least, most = _LEAST_FACTOR / tempo.slower, _MOST_FACTOR / tempo.slower
     all_there_is = served(least)
     for _ in range(_STEPS):
         middle = (least * most) ** 0.5
