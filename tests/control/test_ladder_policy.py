@@ -73,10 +73,10 @@ def test_what_the_last_moments_say_counts_where_nothing_serves() -> None:
     burst = _view(0.5, 0.4, 3.0)  # by the last second it has hardly begun
     rungs = [burst, _view(0.32, recent=1.5), _view(0.31, recent=1.0), _view(0.3, recent=1.2)]
     assert ladder_step(0.0, LadderState(0, 0), rungs, SETTINGS).state.rung == 2
-    # What all rungs share is the busiest for a moment: no rung is better, and none is taken.
-    assert (
-        ladder_step(0.0, LadderState(0, 0), [_view(0.5, 0.95, 0.97), _view(0.3, 0.1, 0.97)], SETTINGS).state.rung == 0
-    )
+    # What all rungs share is the busiest for a moment: one that is not late is better all the same.
+    step = ladder_step(0.0, LadderState(0, 0), [_view(0.5, 0.95, 1.1), _view(0.3, 0.1, 1.1)], SETTINGS)
+    assert step.state.rung == 1
+    assert step.reason == "late: utilisation 0.50, a request that comes now takes 1.05 s of 1 s"
     # Who has no limit does not mind queues, on whichever rung.
     rungs = [_view(1.8), _view(0.5, recent=1.2), _view(0.3)]
     assert ladder_step(0.0, LadderState(0, 0), rungs, replace(SETTINGS, limit_s=None)).state.rung == 1

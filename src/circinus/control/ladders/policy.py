@@ -90,7 +90,11 @@ class LadderSettings:
 
     def serves(self, rung: RungView) -> bool:
         """Whether requests that came now, and those that come soon, would be in time."""
-        return not self.overloaded(rung) and not self.late(rung) and self.load(rung) <= self.most_utilization
+        return self.stands(rung) and self.load(rung) <= self.most_utilization
+
+    def stands(self, rung: RungView) -> bool:
+        """The same, whatever came in the last moments."""
+        return not self.overloaded(rung) and not self.late(rung)
 
     def load(self, rung: RungView) -> float:
         """Utilisation, surely at least; where latency matters, in the last moments, too."""
@@ -175,7 +179,7 @@ def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings:
     kind, utilization = "late", current.likely_utilization
     if not current.ready or current.least_utilization > settings.most_utilization:
         kind, utilization = "overloaded", current.least_utilization
-    elif settings.surges(current):
+    elif settings.surges(current) and not settings.late(current):
         kind, utilization = "about to be late", current.recent_utilization
     where = ", and no rung below is any better" if target < state.rung else ""
     return LadderStep(away, f"{kind}{where}: {_words(current, utilization, settings)}")
@@ -188,7 +192,8 @@ def _below(state: LadderState, rungs: Sequence[RungView], settings: LadderSettin
     if serve:
         return next((rung for rung in serve if settings.calm(rungs[rung])), serve[0])
     # Where everything is overloaded, a plan that asks for less still drains sooner.
-    better = [rung for rung in below if not current.ready or settings.load(rungs[rung]) < settings.load(current)]
+    least = math.inf if not current.ready else settings.load(current)
+    better = [rung for rung in below if settings.stands(rungs[rung]) or settings.load(rungs[rung]) < least]
     return min(better, key=lambda rung: settings.load(rungs[rung]), default=None)
 
 
