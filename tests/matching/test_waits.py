@@ -60,7 +60,7 @@ def test_bounds_grow_by_what_slower_servers_make_of_it(
             ).at(np.array([draw]))[0]
             for load in (before, now)
         ]
-        assert waits_s[1] - waits_s[0] <= found_s + 1e-9 * waits_s[1]
+        assert waits_s[1] - waits_s[0] <= found_s + 1e-9 * max(waits_s)
 
 
 def test_a_station_without_a_formula_is_not_followed_until_it_hardly_keeps_up() -> None:
