@@ -77,7 +77,7 @@ class LadderSettings:
         return self.limit_s is not None and rung.backlog_s > 0 and rung.alone_s + rung.backlog_s > self.limit_s
 
     def surges(self, rung: RungView) -> bool:
-        """Whether requests would be late in a moment if more came than can be done for so long."""
+        """Whether requests would be late after `late_for_s` more of what came in the last moments."""
         if self.limit_s is None or rung.backlog_s <= 0 or rung.recent_utilization <= self.most_utilization:
             return False
         grows_s = (rung.recent_utilization - 1.0) * self.late_for_s
@@ -159,7 +159,7 @@ def ladder_step(now_s: float, state: LadderState, rungs: Sequence[RungView], set
 
 
 def _away(now_s: float, state: LadderState, rungs: Sequence[RungView], settings: LadderSettings) -> LadderStep:
-    """From a rung that is overloaded."""
+    """From a rung that is overloaded or late, or about to be."""
     current = rungs[state.rung]
     target = _below(state, rungs, settings)
     if target is None:
