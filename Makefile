@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STARTED := $(shell date +%s)
+DAILY := $(BIN)/python -m pytest --ignore=tests/benchmarks -m "not models"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving bench-links docs clean
+.PHONY: help demo test test-quick test-thorough test-benchmarks test-ray lint format bench bench-profiling bench-search bench-matching bench-truth bench-serving bench-links docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,8 +22,17 @@ $(READY): pyproject.toml
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
 	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo
 
-test: $(READY)  ## the whole test suite, in two processes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(READY)  ## the daily test suite, in two processes
+	$(DAILY) --numprocesses 2 --dist worksteal
+
+test-quick: $(READY)  ## what a commit is held against: a tenth of the random cases, no slow tests
+	CIRCINUS_TEST_LEVEL=quick $(DAILY) --numprocesses 2 --dist worksteal
+
+test-thorough: $(READY)  ## every seed and example, and the tests of benchmarks and models
+	CIRCINUS_TEST_LEVEL=thorough $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-benchmarks: $(READY)  ## tests of the benchmarks and of the examples' models
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks tests/examples
 
 test-ray: $(READY)  ## all tests of the engine and of profiling on a Ray cluster on this machine, some minutes
 	CIRCINUS_TEST_RAY=1 $(BIN)/python -m pytest tests/serving/ray/test_ray_engine.py tests/cli/test_profile_on_ray.py

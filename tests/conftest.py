@@ -1,9 +1,21 @@
-"""For all tests."""
+"""Settings of all tests."""
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import settings
 
-# How long an example takes depends on the machine and on what else it does. Half as many as usual are enough for every
-# day; `pytest --hypothesis-profile=thorough` takes many.
-settings.register_profile("circinus", deadline=None, max_examples=50)
-settings.register_profile("thorough", deadline=None, max_examples=500)
+from budget import LEVEL, examples
+
+# No deadline: the time that an example takes depends on the machine.
+settings.register_profile("circinus", deadline=None, max_examples=examples(200))
 settings.load_profile("circinus")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `slow` at the level `quick`."""
+    if LEVEL == "quick":
+        skip = pytest.mark.skip(reason="slow: not at the level quick")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from circinus.control.controlled import Controlled
 from circinus.control.ladders.standby import standby
+from circinus.control.replanning.planner import for_nodes
 from circinus.matching import plan_all
 from circinus.profiling import PipelineProfile
 from circinus.serving import Mode
@@ -14,6 +16,7 @@ from specifications import random_specification
 Profiles = Mapping[str, PipelineProfile]
 
 
+@cache
 def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -> tuple[Controlled, Profiles]:
     """As `circinus serve` makes them of a plan file, with what was measured."""
     specification, profiles = random_specification(seed, queries=queries, cpus=32.0, nodes=nodes)
@@ -21,3 +24,16 @@ def planned(seed: int, peak: float = 1.0, *, queries: int = 4, nodes: int = 4) -
     assert specification.infrastructure is not None
     ready = standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
     return Controlled(matching, specification, ready, Mode.REAL, None, {}, peak=peak), profiles
+
+
+@cache
+def lossy_plans() -> tuple[Controlled, Profiles, str]:
+    """Plans that use two of three pools, and one of the two without which some queries can still be served."""
+    controlled, profiles = planned(19)
+    pool = "pool0"
+    used = {found.deployment.pool for found in controlled.deployments}
+    assert pool in used
+    assert len(used) == 2 < len(controlled.nodes)
+    left = for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
+    assert 1 < len(left.matching.assignments) < len(controlled.matching.assignments)
+    return controlled, profiles, pool

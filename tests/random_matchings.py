@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -43,12 +44,37 @@ from circinus.spec import (
 GIB = 2.0**30
 _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h")
 
+Answer = tuple[float, float, tuple[Candidate, ...]]
+"""(weight, cost, plans)"""
+
 
 @dataclass(frozen=True)
 class Instance:
     infrastructure: Infrastructure
     queries: tuple[Query, ...]
-    candidates: dict[str, tuple[Candidate, ...]]
+    candidates: Mapping[str, tuple[Candidate, ...]]
+
+    @cached_property
+    def demands(self) -> Mapping[Deployment, ReplicaDemand]:
+        """What a replica takes: the most that any plan expects of it."""
+        every: dict[Deployment, list[ReplicaDemand]] = {}
+        for found in self.candidates.values():
+            for used in (used for plan in found for used in plan.deployments):
+                every.setdefault(used.deployment, []).append(used.demand)
+        return {
+            deployed: ReplicaDemand(*(max(getattr(demand, name) for demand in demands) for name in _AMOUNTS))
+            for deployed, demands in every.items()
+        }
+
+    @cached_property
+    def links(self) -> tuple[DirectedLink, ...]:
+        """All directed links."""
+        return tuple(Network(self.infrastructure).links)
+
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """See `all_answers`."""
+        return tuple(_listed(self))
 
 
 def infrastructure(pools: list[tuple[str, int, float, float, float]], bandwidth_bytes_per_s: float = 1e6):
@@ -187,8 +213,12 @@ def reestimate(made: Candidate, conditions: Conditions) -> Candidate:
     return replace(made, estimate=estimate)
 
 
-def all_answers(instance: Instance) -> Iterator[tuple[float, float, tuple[Candidate, ...]]]:
-    """(weight, cost, plans) of every answer that keeps everything, by listing every combination."""
+def all_answers(instance: Instance) -> tuple[Answer, ...]:
+    """Every answer that keeps everything, by listing every combination; listed once for an instance."""
+    return instance.answers
+
+
+def _listed(instance: Instance) -> Iterator[Answer]:
     options = [(None, *instance.candidates[query.name]) for query in instance.queries]
     for combination in product(*options):
         plans = tuple(plan for plan in combination if plan is not None)
@@ -200,18 +230,12 @@ def all_answers(instance: Instance) -> Iterator[tuple[float, float, tuple[Candid
 
 def checked_cost(instance: Instance, plans: tuple[Candidate, ...]) -> float | None:
     """Total cost of plans side by side, None where something is not kept."""
-    for link in Network(instance.infrastructure).links:
+    for link in instance.links:
         volume = sum(crossed.bytes_per_s for plan in plans for crossed in plan.links if crossed.link == link)
         if volume > 0.7 * link.bandwidth_bytes_per_s * (1 + 1e-9):
             return None
     conditions = merge(plans)
-    every = [used for found in instance.candidates.values() for plan in found for used in plan.deployments]
-    price = {
-        deployed: ReplicaDemand(
-            *(max(getattr(used.demand, name) for used in every if used.deployment == deployed) for name in _AMOUNTS)
-        )
-        for deployed in conditions.deployments
-    }
+    price = instance.demands
     for pool in instance.infrastructure.pools:
         items = [
             (price[d].cpus / pool.cpus, price[d].memory_bytes / pool.memory_bytes)

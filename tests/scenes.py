@@ -15,6 +15,7 @@ from circinus.serving.ray.settings import RaySettings
 from circinus.serving.ray.switchboard import Switchboard
 from circinus.serving.ray.wire import Parcel, config_from_python, config_to_python
 from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem, WorkResult
+from virtual_time import run as in_virtual_time
 
 
 class Scene:
@@ -77,8 +78,10 @@ class Scene:
 
 
 def driven(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """In virtual time: where a test sleeps, everything that can go on has gone on before."""
+
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30.0))
+        in_virtual_time(test())
 
     run.__name__ = test.__name__
     return run

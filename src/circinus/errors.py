@@ -1,24 +1,66 @@
-"""The family of errors that Circinus raises on purpose.
+"""Errors that callers may handle: each has a code, a location and a hint.
 
-Every message says what was found, where, what was expected and what to do. The command line prints the message
-without a traceback and exits with the error's `exit_code`.
+The command line prints the message without a traceback and exits with the error's `exit_code`; with `--json` it prints
+`to_dict()`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 
 class CircinusError(Exception):
-    """Base of all errors that are part of the interface."""
+    """Base class of the errors that are part of the interface.
 
-    exit_code = 1
+    Args:
+        message: what is wrong, without the location and without a final full stop.
+        code: stable identifier `area.problem`, such as `query.pinned_infeasible`.
+        location: file, line, field or object that is wrong.
+        hint: the fix, as an imperative.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, code: str = "unspecified", location: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.location = location
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return `location: message. hint`."""
+        located = f"{self.location}: {self.message}" if self.location else self.message
+        return f"{located}. {self.hint}" if self.hint else located
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep all attributes when the error crosses a process boundary."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as a JSON document has it."""
+        return {
+            "type": type(self).__name__,
+            "code": self.code,
+            "message": str(self),
+            "location": self.location,
+            "hint": self.hint,
+            "diagnostics": [],
+        }
+
+
+def _rebuilt(cls: type[CircinusError], args: tuple[Any, ...], attributes: dict[str, Any]) -> CircinusError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong in what the user wrote: where it stands, what was found there and what was expected."""
+    """One problem of a specification: its location, the value found, and what was expected."""
 
     file: str
     line: int
@@ -26,21 +68,41 @@ class Fault:
     found: str
     expected: str
     hint: str = ""
+    code: str = "specification.invalid_value"
+
+    @property
+    def location(self) -> str:
+        """`file:line: field`."""
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.field}"
 
     def __str__(self) -> str:
         hint = f"; {self.hint}" if self.hint else ""
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{where}: {self.field}: found {self.found}, expected {self.expected}{hint}"
+        return f"{self.location}: found {self.found}, expected {self.expected}{hint}"
 
 
 class SpecError(CircinusError):
-    """The specification is wrong; carries every fault that was found, not only the first."""
+    """The specification is wrong. Carries every problem, not only the first.
+
+    Args:
+        faults: the problems, at least one.
+    """
 
     exit_code = 2
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = tuple(faults)
+        first = self.faults[0]
+        super().__init__("\n".join(str(fault) for fault in faults), code=first.code)
+        self.location, self.hint = first.location, first.hint
+
+    def __str__(self) -> str:
+        """Return one line for each problem."""
+        return self.message
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as a JSON document has it, with all problems in `diagnostics`."""
+        return {**super().to_dict(), "diagnostics": [asdict(fault) for fault in self.faults]}
 
 
 class OperatorError(CircinusError):
@@ -48,24 +110,24 @@ class OperatorError(CircinusError):
 
 
 class ProfileError(CircinusError):
-    """A profile is missing, of another schema, or contradicts what its declaration promises."""
+    """A profile is missing, has another schema, or contradicts its declaration."""
 
 
 class PlanningError(CircinusError):
-    """The planner was given a problem that has no meaning (not: a query that cannot be served)."""
+    """The planning problem is malformed. A query that cannot be served is a rejection, not an error."""
 
 
 class MissingFileError(PlanningError):
-    """A file that was named is not there: most likely it was typed wrongly."""
+    """A file that was named does not exist."""
 
     exit_code = 2
 
 
 class StalePlanError(CircinusError):
-    """A plan file no longer agrees with the specification or the code it was made from."""
+    """A plan file no longer agrees with the specification or the code that it was made from."""
 
     exit_code = 3
 
 
 class ServingError(CircinusError):
-    """An engine cannot do what it was asked: no room on this machine, not running, a replica that died."""
+    """An engine cannot do what was requested: no room on this machine, not running, a replica that ended."""

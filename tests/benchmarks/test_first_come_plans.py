@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, UTIL
 from benchmarks.first_come_plans import first_come, fixed, vulcan_style
 from benchmarks.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
 
+from budget import seeds
 from circinus.estimation import Estimator, merge
 from circinus.matching import Matching
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Query, Slos, Specification
 from specifications import random_specification
 
-SEEDS = range(12)
+SEEDS = seeds(12)
 
 
 def _network(specification: Specification) -> Network:
@@ -25,6 +27,7 @@ def _network(specification: Specification) -> Network:
     return Network(specification.infrastructure)
 
 
+@cache
 def _admitted(seed: int) -> list[tuple[Specification, dict[str, PipelineProfile], Matching]]:
     specification, profiles = random_specification(seed, queries=8, cpus=3.0)
     return [

@@ -9,13 +9,14 @@ from benchmarks.search_circinus import USUAL, Circinus
 from benchmarks.search_meter import Meter, judge
 from benchmarks.search_prefixes import PrefixTimes
 
+from budget import seeds
 from tiny_arenas import tiny_arena
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_answers_hold_and_are_near_the_optimum(direction: str) -> None:
     found = close = feasible = broken = infeasible = recognised = 0
-    for seed in range(4):
+    for seed in seeds(8):
         rng = np.random.default_rng(seed)
         arena = tiny_arena(rng, items=80, direction=direction).drawn(rng)
         for case in cases(arena, rng, 6):
@@ -36,7 +37,7 @@ def test_answers_hold_and_are_near_the_optimum(direction: str) -> None:
 def test_whoever_wants_less_measures_no_more_on_the_whole() -> None:
     seconds = {Circinus().name: 0.0, Circinus(stopping=USUAL).name: 0.0}
     assert len(seconds) == 2
-    for seed in range(3):
+    for seed in seeds(8):
         rng = np.random.default_rng(seed)
         arena = tiny_arena(rng, items=80).drawn(rng)
         for case in cases(arena, rng, 5):

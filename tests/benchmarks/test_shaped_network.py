@@ -10,10 +10,15 @@ from benchmarks.namespaces import process_in
 from benchmarks.shaped_network import ShapedNetwork, run, why_not
 from test_shaped_addresses import infrastructure
 
-missing = why_not()
-pytestmark = pytest.mark.skipif(bool(missing), reason=missing)
+pytestmark = pytest.mark.slow
 
 LINKS = [("near", "middle", 2e6, 0.02), ("middle", "far", 1e7, 0.0)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _privileges() -> None:
+    if missing := why_not():
+        pytest.skip(missing)
 
 
 def addresses() -> str:

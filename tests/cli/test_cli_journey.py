@@ -1,30 +1,18 @@
-"""A new user's journey through all verbs, in real processes, on the application that `init` writes."""
+"""A new user's journey through all verbs, on the application that `init` writes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from verbs import answer, run_circinus
 
 from circinus import __version__
 from circinus.profiling import Machine, load_trace, save_trace
-
-
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The starter application, profiled and planned."""
-    folder = tmp_path_factory.mktemp("application")
-    assert run_circinus("init", cwd=folder).returncode == 0
-    run = run_circinus("profile", "--budget", "30s", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    run = run_circinus("plan", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    yield folder
-    run_circinus("destroy", cwd=folder)
+from cli_runner import answer, in_one_line, run_circinus, run_process
+from prepared import Starter
 
 
 def test_init_refuses_to_overwrite(application: Path) -> None:
@@ -74,13 +62,13 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
     assert data["warnings"] == []
     recorded = load_trace(trace)
     save_trace(replace(recorded, machine=Machine("Another CPU", 3)), tmp_path / "far.trace")
-    (far,) = answer("profile", "--trace", "far.trace", cwd=tmp_path, kind="profile")
+    (far,) = answer("profile", "--trace", "far.trace", "--exhaustive", cwd=tmp_path, kind="profile")
     assert far["machine"] == {"cpu_model": "Another CPU", "cores": 3}
     assert "measured on Another CPU, 3 cores" in far["warning"]
     (warning,) = answer("plan", "--trace", "far.trace", cwd=tmp_path, kind="plan")["warnings"]
     assert warning == f"pipeline mend: {far['warning']}"
-    for verb in ("profile", "plan"):
-        run = run_circinus(verb, "--trace", "far.trace", cwd=tmp_path)
+    for verb in (("profile", "--exhaustive"), ("plan",)):
+        run = run_circinus(*verb, "--trace", "far.trace", cwd=tmp_path)
         assert run.returncode == 0
         assert "measured on Another CPU, 3 cores; this machine is" in " ".join(run.stdout.split())
     for arguments, message in (
@@ -101,7 +89,7 @@ def test_a_machine_is_calibrated_against_what_another_measured(application: Path
     trace, store = str(tmp_path / "far.trace"), ("--store", str(tmp_path / "far.sqlite"))
     answer("profile", "--show", "--record", trace, cwd=application, kind="profile")
     save_trace(replace(load_trace(Path(trace)), machine=Machine("Another CPU", 3)), Path(trace))
-    answer("profile", "--trace", trace, *store, cwd=application, kind="profile")
+    answer("profile", "--trace", trace, "--exhaustive", *store, cwd=application, kind="profile")
     (found,) = answer("profile", "--calibrate", "--trace", trace, *store, cwd=application, kind="calibration")
     assert found["recorded_on"] == {"cpu_model": "Another CPU", "cores": 3}
     assert 0 < found["speed"]["lower"] <= found["speed"]["value"] <= found["speed"]["upper"]
@@ -154,13 +142,10 @@ def test_an_impossible_query_is_told_what_would_be_served(application: Path, tmp
     text = (application / "queries.yaml").read_text(encoding="utf-8").replace("p95 <= 500ms", "p95 <= 50us")
     queries = application / "impossible.yaml"
     queries.write_text(text, encoding="utf-8")
-    try:
-        data = answer(
-            "plan", "pipeline.yaml", "infrastructure.yaml", "impossible.yaml", "-o", str(tmp_path / "impossible.json"),
-            cwd=application, kind="plan",
-        )  # fmt: skip
-    finally:
-        queries.unlink()
+    data = answer(
+        "plan", "pipeline.yaml", "infrastructure.yaml", "impossible.yaml", "-o", str(tmp_path / "impossible.json"),
+        cwd=application, kind="plan",
+    )  # fmt: skip
     (rejection,) = data["plan_set"]["matching"]["rejections"]
     assert rejection["query"] == "archive"
     assert rejection["binding"] == ["latency"]
@@ -173,18 +158,16 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
     queries = application / "hopeless.yaml"
     queries.write_text("\n".join(lines) + "\n", encoding="utf-8")
     plan_file = str(tmp_path / "hopeless.json")
-    try:
-        arguments = "plan", "pipeline.yaml", "infrastructure.yaml", "hopeless.yaml", "-o", plan_file
-        data = answer(*arguments, cwd=application, kind="plan", code=1)
-        assert not data["plan_set"]["matching"]["assignments"]
-        run = run_circinus("apply", plan_file, "--run-dir", str(tmp_path / "engine"), cwd=application)
-    finally:
-        queries.unlink()
+    arguments = "plan", "pipeline.yaml", "infrastructure.yaml", "hopeless.yaml", "-o", plan_file
+    data = answer(*arguments, cwd=application, kind="plan", code=1)
+    assert not data["plan_set"]["matching"]["assignments"]
+    run = run_circinus("apply", plan_file, "--run-dir", str(tmp_path / "engine"), cwd=application)
     assert run.returncode == 1
     assert "found no query that is served" in run.stderr
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["replay", "real"])
 def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path) -> None:
     run_dir = str(tmp_path / "engine")
@@ -196,8 +179,9 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
         assert applied["healthy"]
         assert applied["mode"] == mode
         report = answer(
-            "load", plan_file, "--duration", "4s", "--warm-up", "1s", "--run-dir", run_dir, cwd=application, kind="load"
-        )
+            "load", plan_file, "--duration", "2s", "--warm-up", "0.5s", "--run-dir", run_dir,
+            cwd=application, kind="load",
+        )  # fmt: skip
         assert report["mode"] == mode
         assert report["promises"] >= 1
         for query in report["queries"]:
@@ -210,6 +194,12 @@ def test_apply_load_status_destroy(application: Path, mode: str, tmp_path: Path)
         assert status["healthy"]
         assert all(deployment["startup_s"] > 0 for deployment in status["deployments"])
         assert sum(deployment["requests"] for deployment in status["deployments"]) > 0
+        if mode == "replay":
+            other = _plan_for_this_machine(application, tmp_path)
+            run = run_circinus("load", other, "--duration", "1s", "--run-dir", run_dir, cwd=application)
+            assert run.returncode == 1
+            assert "runs another plan" in run.stderr
+            assert "circinus apply" in run.stderr
     finally:
         assert answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
     assert not answer("destroy", "--run-dir", run_dir, cwd=application, kind="destroy")["ended"]
@@ -240,26 +230,10 @@ def _plan_for_this_machine(application: Path, folder: Path) -> str:
     return str(plan_file)
 
 
-def test_traffic_is_held_to_the_plan_that_runs(application: Path, tmp_path: Path) -> None:
-    run_dir = str(tmp_path / "engine")
-    answer("apply", "plan.json", "--mode", "replay", "--run-dir", run_dir, cwd=application, kind="apply")
-    try:
-        other = _plan_for_this_machine(application, tmp_path)
-        run = run_circinus("load", other, "--duration", "1s", "--run-dir", run_dir, cwd=application)
-    finally:
-        run_circinus("destroy", "--run-dir", run_dir, cwd=application)
-    assert run.returncode == 1
-    assert "runs another plan" in run.stderr
-    assert "circinus apply" in run.stderr
-
-
 def test_replay_without_the_profiles_is_refused(application: Path, tmp_path: Path) -> None:
     store = application / ".circinus" / "profiles.sqlite"
-    hidden = store.rename(tmp_path / "hidden.sqlite")
-    try:
-        run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
-    finally:
-        hidden.rename(store)
+    store.unlink()
+    run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
     assert run.returncode == 3
     assert "profile store" in run.stderr
 
@@ -292,10 +266,7 @@ def test_a_stale_plan_is_refused(application: Path, tmp_path: Path) -> None:
     queries = application / "queries.yaml"
     before = queries.read_text(encoding="utf-8")
     queries.write_text(before.replace("rate: 5/s", "rate: 6/s"), encoding="utf-8")
-    try:
-        run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
-    finally:
-        queries.write_text(before, encoding="utf-8")
+    run = run_circinus("apply", "plan.json", "--mode", "replay", "--run-dir", str(tmp_path / "e"), cwd=application)
     assert run.returncode == 3
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "e").exists()
@@ -305,10 +276,7 @@ def test_a_plan_is_stale_once_a_query_is_added_in_a_file_of_its_own(application:
     first = (application / "queries.yaml").read_text(encoding="utf-8").split("---")[0]
     further = application / "further.yaml"
     further.write_text(first.replace("typing-aid", "another"), encoding="utf-8")
-    try:
-        run = run_circinus("explain", cwd=application)
-    finally:
-        further.unlink()
+    run = run_circinus("explain", cwd=application)
     assert run.returncode == 3
     assert "query another is new" in " ".join(run.stderr.split())
 
@@ -336,17 +304,36 @@ def test_planning_without_profiles_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "plan.json").exists()
 
 
-def test_a_budget_plans_from_nothing_and_says_what_was_measured(tmp_path: Path) -> None:
-    assert run_circinus("init", cwd=tmp_path).returncode == 0
-    data = answer("plan", "--budget", "60s", cwd=tmp_path, kind="plan")
+def test_a_budget_plans_from_nothing_and_says_what_was_measured(starter: Starter, application: Path) -> None:
+    data = starter.planned
     assert len(data["plan_set"]["matching"]["assignments"]) == 2
     found = data["searches"]["mend"]
     assert found["measured"] + found["unmeasured"] == 8
     assert found["certificate"]["conclusive"]
-    run = run_circinus("plan", "--budget", "60s", cwd=tmp_path)
-    assert f"pipeline mend: {found['measured']} of 8 configurations were measured" in " ".join(run.stdout.split())
+    run = run_circinus("plan", "--budget", "60s", cwd=application)
+    assert f"pipeline mend: {found['measured']} of 8 configurations were measured" in in_one_line(run.stdout)
 
 
 def test_the_schema_is_json(tmp_path: Path) -> None:
     run = run_circinus("schema", cwd=tmp_path)
     assert json.loads(run.stdout)["$schema"].startswith("https://json-schema.org/draft/2020-12")
+
+
+@pytest.mark.slow
+def test_a_real_process_prints_the_same_and_ends_with_the_same_code(application: Path) -> None:
+    (application / "further").mkdir()
+    (application / "further" / "bad.yaml").write_text("kind: Nonsense\n", encoding="utf-8")
+    queries = application / "queries.yaml"
+    queries.write_text(queries.read_text(encoding="utf-8").replace("rate: 5/s", "rate: 6/s"), encoding="utf-8")
+    for code, arguments in (
+        (0, ("validate", "--json")),
+        (1, ("status",)),
+        (2, ("validate", "further")),
+        (2, ("validate", "--jsn")),
+        (3, ("explain",)),
+    ):
+        real, here = run_process(*arguments, cwd=application), run_circinus(*arguments, cwd=application)
+        assert real.returncode == here.returncode == code, real.stderr
+        assert real.stdout == here.stdout
+        # Usage begins with how the interpreter was started: by pytest here.
+        assert real.stderr == re.sub(r"python -m pytest\S*", "python -m circinus", here.stderr)

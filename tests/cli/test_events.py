@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from verbs import run_circinus
 
 from circinus.cli.events import EventKind, shown
 from circinus.control.records import KINDS, ControlRecords, Event
+from cli_runner import run_circinus
 
 
 def _add(records: ControlRecords, lease: int, *subjects: str, kind: str = "step") -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
-from verbs import run_circinus
+import pytest
+
+from budget import HANG_LIMIT_S
+from cli_runner import run_circinus, start_process
 
 
+@pytest.mark.slow
 def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
     assert run_circinus("init", cwd=tmp_path).returncode == 0
     begun = tmp_path / "begun"
@@ -17,12 +20,14 @@ def test_profile_says_that_what_was_measured_is_kept(tmp_path: Path) -> None:
     # The data set is built by the verb's own process, which is at work then.
     told = f"\nimport pathlib\nimport time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
     dataset.write_text(dataset.read_text(encoding="utf-8") + told, encoding="utf-8")
-    command = [sys.executable, "-m", "circinus", "profile"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        while not begun.exists() and process.poll() is None:
-            pass
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+    with start_process("profile", cwd=tmp_path) as process:
+        try:
+            while not begun.exists() and process.poll() is None:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=HANG_LIMIT_S)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "interrupted; what was measured is kept, the same command goes on from there" in said
     assert "Traceback" not in said

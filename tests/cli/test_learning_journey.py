@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from verbs import answer, run_circinus
 
 from circinus.profiling import Observation, load_observations, save_observations
+from cli_runner import answer, run_circinus
 
 PROMISED, EMULATED = 0.4, 0.5
 """Speeds of one class: the one that promises are made with, and that of the engine."""
 
 
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture
+def application(application: Path) -> Path:
     """The starter application, profiled; all in one pool that is faster than surely promised."""
-    folder = tmp_path_factory.mktemp("application")
-    assert run_circinus("init", cwd=folder).returncode == 0
-    (folder / "infrastructure.yaml").write_text(
+    (application / "infrastructure.yaml").write_text(
         "apiVersion: circinus/v1\nkind: Infrastructure\nmetadata: {name: shop}\nspec:\n  sites: [shop]\n  pools:\n"
         "    - name: shop\n      site: shop\n      tier: edge\n      nodes: 2\n      cpus: 8\n      memory: 32GiB\n"
         f"      hardware: {{class: server, relative_speed: {EMULATED}, relative_speed_bounds: [{PROMISED}, 0.6]}}\n"
         "      price: $0.40/h\n",
         encoding="utf-8",
     )
-    queries = folder / "queries.yaml"
+    queries = application / "queries.yaml"
     text = queries.read_text(encoding="utf-8").replace("source: till", "source: shop")
     text = text.replace("source: backroom", "source: shop").replace("rate: 5/s", "rate: 20/s")
     queries.write_text("\n".join(line for line in text.splitlines() if "cost" not in line) + "\n", encoding="utf-8")
-    run = run_circinus("profile", "--budget", "30s", cwd=folder)
+    run = run_circinus("profile", cwd=application)  # goes on for the other objectives
     assert run.returncode == 0, run.stderr
-    yield folder
-    run_circinus("destroy", cwd=folder)
+    return application
 
 
 def replayed(application: Path, *options: str) -> Any:
@@ -60,6 +56,7 @@ def means_s(plan_set: Any) -> dict[tuple[str, str], float]:
     }
 
 
+@pytest.mark.slow
 def test_traffic_corrects_later_plans_and_corrections_do_not_compound(application: Path) -> None:
     store = application / ".circinus" / "profiles.sqlite"
     plain = plan(application)

@@ -8,29 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verbs import answer, run_circinus
+
+from cli_runner import answer, run_circinus
 
 QUERY = """apiVersion: circinus/v1
 kind: Query
 metadata: {{name: {name}}}
 spec: {{pipeline: mend, source: {source}, rate: {rate}/s, slos: [latency p95 <= {latency}, accuracy >= 0.7]}}
 """
-
-
-@pytest.fixture(scope="module")
-def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter application, profiled and planned."""
-    folder = tmp_path_factory.mktemp("profiled")
-    for verb in (("init",), ("profile", "--budget", "30s"), ("plan",)):
-        run = run_circinus(*verb, cwd=folder)
-        assert run.returncode == 0, run.stderr
-    return folder
-
-
-@pytest.fixture
-def application(profiled: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
-    return Path(shutil.copytree(profiled, tmp_path / "application"))
 
 
 def add(application: Path, name: str, *, source: str = "till", rate: float = 1, latency: str = "500ms") -> None:

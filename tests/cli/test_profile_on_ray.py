@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from verbs import answer, run_circinus
 
+from budget import HANG_LIMIT_S
 from circinus.profiling import this_machine
 from circinus.profiling.class_times import class_machines
 from circinus.profiling.store import ProfileStore
 from circinus.spec import Pool
 from circinus.spec.writing import to_yaml
+from cli_runner import answer, answered, run_circinus, run_process, start_process
 from pool_application import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 all_of_them = pytest.mark.skipif("CIRCINUS_TEST_RAY" not in os.environ, reason="all of them: make test-ray")
 
 HERE, FAR = pool("here", hardware("local"), price=1.0), pool("far", hardware("slow", 1.0))
@@ -91,6 +91,11 @@ def _written(folder: Path, *pools: Pool) -> Path:
     return folder
 
 
+def _profiled(folder: Path, *options: str) -> Any:
+    """What a process of its own, which is a driver of the cluster, measured."""
+    return answered(run_process("profile", *options, "--json", cwd=folder), "profile")
+
+
 def _speeds(profile: Any) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for configuration in profile["configurations"]:
@@ -101,8 +106,7 @@ def _speeds(profile: Any) -> dict[str, list[float]]:
 
 def _begun(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess.Popen[str], str]:
     """A verb that measures on a node of the pool `far`, and which node that is."""
-    arguments = [sys.executable, "-m", "circinus", "profile", "--exhaustive", *nodes.options]
-    run = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = start_process("profile", "--exhaustive", *nodes.options, cwd=folder)
     reached = gate.with_suffix(".reached")
     while not reached.exists() or not reached.read_text():
         assert run.poll() is None, run.communicate()
@@ -113,7 +117,7 @@ def _begun(folder: Path, nodes: Nodes, gate: Path) -> tuple[subprocess.Popen[str
 def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_path: Path) -> None:
     nodes.add("far", **_far())
     folder = _written(tmp_path, HERE, FAR)
-    (profile,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     (report,) = profile["classes"]
     assert (report["class"], report["missing"], report["failed"]) == ("slow", 0, [])
     assert report["machine"]["cores"] == this_machine().cores
@@ -131,7 +135,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     for deployment in plan["matching"]["deployments"]:
         operator = deployment["deployment"]["operator"]
         assert deployment["relative_speed"] == pytest.approx(1 / SLOWNESS[operator], rel=0.4)
-    (again,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    (again,) = _profiled(folder, "--exhaustive", *nodes.options)
     assert again["classes"][0]["ran_s"] == 0.0
     assert again["profiled_s"] == profile["profiled_s"]
     assert "Speed on other hardware" in run_circinus("profile", "--show", cwd=folder).stdout
@@ -139,13 +143,13 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
 
 def test_a_class_without_a_node_is_told_unless_its_declared_speed_may_stand(nodes: Nodes, tmp_path: Path) -> None:
     folder = _written(tmp_path, HERE, FAR)
-    run = run_circinus("profile", *nodes.options, cwd=folder)
+    run = run_process("profile", *nodes.options, cwd=folder)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert "hardware class slow (pools far): found no living node" in run.stderr
     assert "nodes by pool: here 1" in run.stderr
     assert "pool:far or the label circinus/pool=far" in run.stderr
-    (profile,) = answer("profile", *nodes.options, "--declared-speeds", cwd=folder, kind="profile")
+    (profile,) = _profiled(folder, *nodes.options, "--declared-speeds")
     assert profile["classes"] == [{"class": "slow", "machine": None, "ran_s": 0.0, "missing": 0, "failed": []}]
     assert profile["configurations"]
 
@@ -167,12 +171,12 @@ def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Pa
     nodes.add("far", **_far(POOL_GATE=str(gate)))
     run, where = _begun(folder, nodes, gate)
     nodes.lose(where)
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=HANG_LIMIT_S)
     assert run.returncode == 1, said
     assert "Traceback" not in said
     assert "hardware class slow (pools far): found no living node" in said
     nodes.add("far", **_far())
-    (profile,) = answer("profile", "--exhaustive", *nodes.options, cwd=folder, kind="profile")
+    (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     assert profile["classes"][0]["missing"] == 0
     assert set(_speeds(profile)) == set(SLOWNESS)
 
@@ -185,7 +189,7 @@ def test_another_node_of_the_class_goes_on(nodes: Nodes, tmp_path: Path) -> None
     run, where = _begun(folder, nodes, gate)
     nodes.lose(where)
     gate.touch()
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=HANG_LIMIT_S)
     assert run.returncode == 0, said
     (profile,) = answer("profile", "--show", cwd=folder, kind="profile")
     assert set(_speeds(profile)) == set(SLOWNESS)

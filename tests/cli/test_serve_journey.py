@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,12 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from verbs import answer, run_circinus
+
+from budget import HANG_LIMIT_S
+from circinus.control.records import ControlRecords
+from cli_runner import answer, in_one_line, run_circinus, start_process
+
+pytestmark = pytest.mark.slow
 
 SECOND_QUERY = """
 ---
@@ -35,39 +38,20 @@ spec:
 """
 
 
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The starter application, profiled and planned."""
-    folder = tmp_path_factory.mktemp("served")
-    assert run_circinus("init", cwd=folder).returncode == 0
-    run = run_circinus("profile", "--budget", "20s", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    run = run_circinus("plan", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    yield folder
-    run_circinus("destroy", cwd=folder)
-
-
 class Controller:
     """`circinus serve` as a process of its own."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "circinus", "serve", "--mode", "replay", "--json", *options],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = start_process("serve", "--mode", "replay", "--json", *options, cwd=folder)
 
-    def until(self, kind: str) -> dict[str, Any]:
-        """The next event of a kind."""
+    def until(self, kind: str, subject: str | None = None) -> dict[str, Any]:
+        """The next event of a kind, and of a subject."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line == "{\n":
                 raise AssertionError(f"no event {kind}: {line}{self.process.stdout.read()}")
             event: dict[str, Any] = json.loads(line)
-            if event["kind"] == kind:
+            if event["kind"] == kind and subject in (None, event["subject"]):
                 return event
         assert self.process.stderr is not None
         raise AssertionError(f"no event {kind}: {self.process.stderr.read()}")
@@ -75,21 +59,35 @@ class Controller:
     def end(self, number: int) -> int:
         """Send it a signal and wait until it has ended."""
         self.process.send_signal(number)
-        code = self.process.wait(60)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-        return code
+        try:
+            self.process.communicate(timeout=HANG_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self.process.returncode
 
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[Controller]:
     controller = Controller(folder, *options)
-    try:
-        yield controller
-    finally:
-        if controller.process.poll() is None:
-            controller.end(signal.SIGTERM)  # it gives its lease back
+    with controller.process:
+        try:
+            yield controller
+        finally:
+            if controller.process.poll() is None:
+                controller.end(signal.SIGTERM)  # it gives its lease back
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def metrics(port: int) -> str:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_LIMIT_S) as page:
+        return str(page.read().decode())
 
 
 def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(application: Path) -> None:
@@ -105,17 +103,13 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
     answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
     before = answer("status", cwd=application, kind="status")
     assert sum(d["requests"] for d in before["deployments"]) > 0
-    for _ in range(40):  # until nobody has renewed the lease for long enough
-        second = Controller(application)
-        try:
-            event = second.until("began")
-            break
-        except AssertionError:
-            second.end(signal.SIGKILL)
-    else:
-        pytest.fail("the lease of one that was killed does not end")
-    assert event["reason"] == "goes on where it was"
-    assert second.end(signal.SIGTERM) == 0
+    records = ControlRecords.existing(application / ".circinus" / "engine-control.sqlite")
+    while records.holder(time.time()):  # nobody renews the lease
+        time.sleep(0.05)
+    records.close()
+    with serving(application) as second:
+        assert second.until("began")["reason"] == "goes on where it was"
+        assert second.end(signal.SIGTERM) == 0
     after = answer("status", cwd=application, kind="status")
     assert after["state"] == before["state"]
     # Deployments that were replaced would count anew.
@@ -126,28 +120,20 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
 
 
 def test_what_was_ended_is_brought_back(application: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with serving(application, "--metrics", str(port)) as controller:
-        controller.until("began")
-        if answer("status", cwd=application, kind="status")["state"] == "":
-            controller.until("applied")
+        controller.until("applied")
         ended = run_circinus("destroy", cwd=application)
         assert ended.returncode == 0
         assert f"process {controller.process.pid} on" in ended.stderr
-        assert "brings back what it decided; end it first" in " ".join(ended.stderr.split())
-        while controller.until("failed")["subject"] != "engine":
-            pass
+        assert "brings back what it decided; end it first" in in_one_line(ended.stderr)
+        controller.until("failed", "engine")
         controller.until("applied")
         assert answer("status", cwd=application, kind="status")["healthy"]
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-            text = page.read().decode()
-        assert 'circinus_events_total{kind="failed",why=""}' in text
+        assert 'circinus_events_total{kind="failed",why=""}' in metrics(port)
 
 
 def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
-    run_circinus("destroy", cwd=application)
     answer("apply", "--mode", "replay", cwd=application, kind="apply")
     before = answer("status", cwd=application, kind="status")["state"]
     # Whoever waits for bursts lets in more: another state, whether there is a lower rung or not.
@@ -165,21 +151,19 @@ def test_a_dry_run_says_and_does_nothing(application: Path) -> None:
     assert answer("status", cwd=application, kind="status")["state"] == before
 
 
-def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "faster"
-    shutil.copytree(application, folder, ignore=shutil.ignore_patterns("engine*"))
-    infrastructure = folder / "infrastructure.yaml"
+def test_what_this_machine_can_never_be_ends_it_at_the_start(application: Path) -> None:
+    infrastructure = application / "infrastructure.yaml"
     infrastructure.write_text(re.sub(r"relative_speed: [\d.]+", "relative_speed: 1.1", infrastructure.read_text()))
-    assert run_circinus("plan", cwd=folder).returncode == 0
+    assert run_circinus("plan", cwd=application).returncode == 0
     for options in ((), ("--standby", "3x")):
-        refused = run_circinus("serve", *options, cwd=folder)
+        refused = run_circinus("serve", *options, cwd=application)
         assert refused.returncode == 1
         assert "has hardware 1.1 times as fast" in refused.stderr
         assert refused.stdout == ""
-    assert "no engine runs" in run_circinus("status", cwd=folder).stderr
+    assert "no engine runs" in run_circinus("status", cwd=application).stderr
 
 
-def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -> None:
+def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(application: Path) -> None:
     specification = application / "queries.yaml"
     before = specification.read_text()
     with serving(application) as controller:
@@ -192,40 +176,13 @@ def test_what_is_written_over_is_planned_for_and_taken_over(application: Path) -
         found = answer("status", cwd=application, kind="status")
         assert "second" in found["routes"]
         specification.write_text("kind: Nonsense")
-        failed = controller.until("failed")
-        assert failed["subject"] == "plan"
-        assert specification.name in failed["reason"]
+        assert specification.name in controller.until("failed", "plan")["reason"]
         assert answer("status", cwd=application, kind="status")["state"] == found["state"]
         specification.write_text(before)
         assert run_circinus("plan", cwd=application).returncode == 0
         assert controller.until("replan")["details"]["removed"] == ["second"]
         controller.until("applied")
         assert "second" not in answer("status", cwd=application, kind="status")["routes"]
-
-
-def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(application: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with serving(application, "--audit", "100%", "--metrics", str(port)) as controller:
-        controller.until("began")
-        controller.until("applied")
-        answer("load", "--duration", "3s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")
-        for _ in range(240):
-            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-                text = page.read().decode()
-            if 'circinus_audited_score{query="archive"}' in text:
-                break
-            time.sleep(0.25)
-        assert 'circinus_audits_total{against="truth",query="archive"}' in text
-        assert 'circinus_audits_total{against="answer",query="archive"}' not in text
-        assert 'circinus_audited_score{query="archive"}' in text
-        assert controller.end(signal.SIGTERM) == 0
-    run = run_circinus("events", "--kind", "failed", "--json", cwd=application)
-    assert "audit" not in {json.loads(line)["subject"] for line in run.stdout.splitlines()}
-
-
-def test_events_are_shown_to_who_asks_later(application: Path) -> None:
     run = run_circinus("events", "--kind", "replan", cwd=application)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
@@ -236,3 +193,18 @@ def test_events_are_shown_to_who_asks_later(application: Path) -> None:
     assert absent.returncode == 1
     assert "nowhere.sqlite: found no records of a controller" in absent.stderr
     assert not (application / "nowhere.sqlite").exists()
+
+
+def test_answers_to_items_of_the_data_set_are_audited_against_their_truths(application: Path) -> None:
+    port = free_port()
+    with serving(application, "--audit", "100%", "--metrics", str(port)) as controller:
+        controller.until("began")
+        controller.until("applied")
+        answer("load", "--duration", "3s", "--warm-up", "0s", "--controlled", cwd=application, kind="load")
+        while 'circinus_audited_score{query="archive"}' not in (text := metrics(port)):
+            time.sleep(0.1)
+        assert 'circinus_audits_total{against="truth",query="archive"}' in text
+        assert 'circinus_audits_total{against="answer",query="archive"}' not in text
+        assert controller.end(signal.SIGTERM) == 0
+    run = run_circinus("events", "--kind", "failed", "--json", cwd=application)
+    assert "audit" not in {json.loads(line)["subject"] for line in run.stdout.splitlines()}

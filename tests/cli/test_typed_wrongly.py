@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from verbs import run_circinus
 
 from circinus.cli.app import app
 from circinus.cli.options import duration_option, hours_option, price_option, times_option
+from cli_runner import run_circinus
 
 
 @pytest.mark.parametrize(

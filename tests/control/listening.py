@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from circinus.control.drift.truths import Truth
 from circinus.operators import Item
-from circinus.profiling import PipelineProfile, profile_pipeline
+from circinus.profiling import OperatorProfile, PipelineProfile, profile_pipeline
 from circinus.spec import (
     Allocation,
     Configuration,
@@ -126,6 +128,21 @@ def specification(folder: Path, **slos: Any) -> Specification:
         ),
         module_paths=(folder,),
     )
+
+
+def steady(profile: PipelineProfile) -> PipelineProfile:
+    """The same on a machine that nothing else keeps busy: which calls it makes wait is a matter of chance."""
+
+    def quiet(found: OperatorProfile) -> OperatorProfile:
+        service_s = 2e-6 * np.random.default_rng(0).lognormal(0.0, 0.1, len(found.service_s))
+        ratios = {pair: 1.0 + 0.1 * (pair[1] - 1) for pair in found.batch_ratio}
+        return replace(found, service_s=service_s, batch_ratio=ratios)
+
+    configurations = (
+        replace(one, operators={name: quiet(found) for name, found in one.operators.items()})
+        for one in profile.configurations
+    )
+    return replace(profile, configurations=tuple(configurations))
 
 
 class KnownTruths:

@@ -193,11 +193,11 @@ def test_expected_agreements_are_those_of_recorded_answers(listening: Listening)
     assert len(found[pairs[0]]) == 40
 
 
-def test_recorded_measurements_are_those_that_were_recorded(listening: Listening) -> None:
-    recorded = RecordedAnswers(listening.specification, listening.store)
-    came = _quiet(listening, 5)
+def test_recorded_measurements_are_those_that_were_recorded(measured_listening: Listening) -> None:
+    recorded = RecordedAnswers(measured_listening.specification, measured_listening.store)
+    came = _quiet(measured_listening, 5)
     found = recorded.measure("listen", configuration("small"), came)
-    known = next(c for c in listening.profile.configurations if c.configuration == configuration("small"))
+    known = next(c for c in measured_listening.profile.configurations if c.configuration == configuration("small"))
     for number in range(5):
         place = int(np.flatnonzero(known.items == number)[0])
         assert found.scores[number] == known.scores[place]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from budget import seeds
 from circinus.control.records import ControlRecords, Event
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
@@ -112,23 +113,25 @@ while True:
     except LeaseHeldError:
         time.sleep(0.02)
 count = int(records.state() or 0)
-print("holds", flush=True)
 while True:
     count += 1
     records.commit(lease, str(count), [Event(time.time(), "step", "q", "counted", {"count": count})])
+    print(count, flush=True)
     records.renew(lease, time.time(), 0.3)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Path) -> None:
-    rng = random.Random(0)
-    for number in range(6):
+    rng, told = random.Random(0), 0
+    for number in seeds(12):
         writer = subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(path), f"writer {number}"], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
-        assert writer.stdout.readline() == "holds\n"
-        time.sleep(rng.uniform(0.0, 0.05))
+        for _ in range(rng.randint(1, 20)):
+            told = int(writer.stdout.readline())
+        time.sleep(rng.uniform(0.0, 0.005))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
@@ -136,4 +139,4 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Pa
     counts = [event.details["count"] for event in records.events(most=10**6)]
     assert counts == list(range(1, len(counts) + 1))
     assert json.loads(records.state() or "0") == len(counts)
-    assert len(counts) > 0
+    assert len(counts) >= told, "what a writer was told is kept"

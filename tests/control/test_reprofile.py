@@ -265,14 +265,14 @@ def test_times_of_another_machine_are_not_mixed_in(listening: Listening, compute
     assert "another" in found.waits[0]
 
 
-def test_in_a_replay_recordings_of_the_new_items_are_taken(listening: Listening) -> None:
-    pipeline = listening.specification.pipelines["listen"]
-    came = load_dataset(pipeline, listening.specification.module_paths).items[20:32]
+def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: Listening) -> None:
+    pipeline = measured_listening.specification.pipelines["listen"]
+    came = load_dataset(pipeline, measured_listening.specification.module_paths).items[20:32]
     live = LiveItems()
     live.add(LiveItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
-    recorded = RecordedAnswers(listening.specification, listening.store)
-    profile = _reprofile([ACCURACY], listening, recorded, live).profiles["listen"]
-    small, before = _of(profile, SMALL), _of(listening.profile, SMALL)
+    recorded = RecordedAnswers(measured_listening.specification, measured_listening.store)
+    profile = _reprofile([ACCURACY], measured_listening, recorded, live).profiles["listen"]
+    small, before = _of(profile, SMALL), _of(measured_listening.profile, SMALL)
     places = [int(np.flatnonzero(before.items == number)[0]) for number in range(20, 32)]
     hear, recorded_s = small.operators["hear"], before.operators["hear"].service_s[places]
     found = sorted(zip(hear.service_s.tolist(), small.scores.tolist(), strict=True))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from circinus.serving.local.run_folder import RunFolder
+from cli_runner import run_circinus
+from prepared import prepared_starter
 
 PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")[1:]}
@@ -19,14 +21,7 @@ SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## 
 
 def circinus(folder: Path, *arguments: str) -> str:
     """Everything that a command prints, in one line."""
-    run = subprocess.run(
-        [sys.executable, "-m", "circinus", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = run_circinus(*arguments, cwd=folder)
     assert "Traceback" not in run.stderr
     return " ".join((run.stdout + run.stderr).split())
 
@@ -77,6 +72,16 @@ def small_machine(folder: Path) -> str:
     return circinus(folder, "apply", "--mode", "real")
 
 
+def kill(engine: RunFolder) -> None:
+    """End an engine, and wait until it has ended."""
+    process = engine.process()
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    while (connection := engine.connect()) is not None:
+        connection.close()
+        time.sleep(0.02)
+
+
 def engine_left_over(folder: Path) -> str:
     circinus(folder, "apply", "--mode", "replay")
     engine = folder / ".circinus" / "engine"
@@ -85,7 +90,7 @@ def engine_left_over(folder: Path) -> str:
         (folder / "queries.yaml").write_text(queries.partition("---")[0], encoding="utf-8")
         circinus(folder, "plan")
         said = circinus(folder, "load", "--duration", "1s")
-        os.kill(int((engine / "circinus-engine.lock").read_text(encoding="utf-8")), signal.SIGKILL)
+        kill(RunFolder(engine))
         said += circinus(folder, "status")
     finally:
         circinus(folder, "destroy")
@@ -102,24 +107,14 @@ CASES: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter application with a profile and a plan, to be copied."""
-    folder = tmp_path_factory.mktemp("planned")
-    for verb in ("init", "profile", "plan"):
-        circinus(folder, verb)
-    assert (folder / "plan.json").exists()
-    return folder
-
-
 def test_every_section_is_checked() -> None:
     assert list(SECTIONS) == list(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", CASES)
-def test_every_quoted_message_is_printed(title: str, planned: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "application"
-    shutil.copytree(planned, folder)
+def test_every_quoted_message_is_printed(title: str, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    folder = prepared_starter(tmp_path_factory).copy(tmp_path / "application")
     said = CASES[title](folder)
     quoted = [
         line for block in re.findall(r"```text\n(.*?)```", SECTIONS[title], re.DOTALL) for line in block.splitlines()

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.estimation import NO_CORRECTIONS, Correction, learn_corrections
 from circinus.estimation.corrections import (
     GREATEST_FACTOR,
@@ -92,6 +93,7 @@ def test_a_greater_ratio_never_makes_a_smaller_factor(seen: list[Observation], w
         assert after.factor.value >= before.factor.value * (1 - 1e-12)
 
 
+@settings(max_examples=examples(40))
 @given(st.floats(-0.6, 1.3), st.floats(0, 0.5))
 def test_many_runs_are_believed(log_ratio: float, error: float) -> None:
     found = factor([replace(SEEN, log_ratio=log_ratio, standard_error=error)] * 20_000)

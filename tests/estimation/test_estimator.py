@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate, Estimator, Traffic, merge
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
@@ -233,7 +234,7 @@ def test_a_batch_is_charged_as_full_and_takes_as_long_as_it_is_full() -> None:
     assert candidate.deployments[0].fill_ratios == pytest.approx((1.0, 4 / 3, 5 / 3, 2.0))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(40))
 def test_more_replicas_never_wait_longer_and_bounds_stay(seed: int) -> None:
     instance = random_instance(seed)
     profile = instance.profile.configurations[0]

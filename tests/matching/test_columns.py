@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from circinus.matching import match
+from budget import HANG_LIMIT_S, share_of
+from circinus.matching import MatchSettings, match
 from circinus.matching.columns import plan_prices, with_priced
 from circinus.matching.compilation import compile_problem
 from circinus.matching.profiled_plans import ProfiledPlans
@@ -16,7 +17,8 @@ from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import SearchSettings
 from specifications import random_specification
 
-SEEDS = tuple(range(12))
+SEEDS = (10, 1, 0, 4, 2, 3, 5, 6, 7, 8, 9, 11)[: share_of(12)]
+"""In the first, what enters lifts the bound and is chosen."""
 
 
 def _planned(seed: int, max_plans: int) -> tuple[ProfiledPlans, dict[str, Frontier], partial]:
@@ -77,11 +79,18 @@ def test_a_matching_may_choose_what_no_frontier_listed() -> None:
         specification, _ = random_specification(seed, queries=12, cpus=4.0, nodes=1)
         assert specification.infrastructure is not None
         found, plain = (
-            match(frontiers, specification.infrastructure, plans.reestimate, promise=promise)
+            match(
+                frontiers,
+                specification.infrastructure,
+                plans.reestimate,
+                promise=promise,
+                settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
+            )
             for promise in (plans.promised, None)
         )
-        if plain.optimal and found.optimal:
-            assert found.satisfied_weight >= plain.satisfied_weight - 1e-9
+        assert plain.optimal
+        assert found.optimal
+        assert found.satisfied_weight >= plain.satisfied_weight - 1e-9
         listed = {c.plan for frontier in frontiers.values() for c in frontier.candidates}
         chosen += any(assignment.chosen.plan not in listed for assignment in found.assignments)
     assert chosen

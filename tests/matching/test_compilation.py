@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Candidate
 from circinus.matching.compilation import compile_problem
@@ -64,7 +65,7 @@ def test_capacity_rows_know_that_replicas_are_not_divided() -> None:
     assert most == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_no_capacity_row_forbids_what_packs(seed: int) -> None:
     instance = random_instance(seed, queries=4)
     problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)

@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.matching.compilation import compile_problem
 from circinus.matching.cuts import sizing_cut
 from circinus.matching.packing import pack_pools
@@ -34,7 +35,7 @@ def fits(problem: Problem, replicas: np.ndarray) -> bool:
     return packs([items[d] for d, count in enumerate(replicas) for _ in range(count)], int(problem.nodes[0]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     kinds=st.lists(_KIND, min_size=1, max_size=4),
     nodes=st.integers(1, 3),

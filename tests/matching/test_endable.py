@@ -6,10 +6,14 @@ import math
 import os
 
 import numpy as np
+import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.matching.endable import EndableSolver
 from circinus.matching.highs import minimise
 from circinus.matching.linear import LinearProgramme
+
+pytestmark = pytest.mark.slow
 
 
 def _knapsack(size: int, seed: int) -> tuple[LinearProgramme, np.ndarray]:
@@ -32,8 +36,10 @@ def test_it_answers_as_the_solver_does() -> None:
     solver = EndableSolver()
     try:
         for _ in range(2):
-            values, bound = solver.minimise(programme, objective, np.zeros(4), time_limit_s=10.0, gap=0.0, seed=0)
-            expected, least = minimise(programme, objective, np.zeros(4), time_limit_s=10.0, gap=0.0, seed=0)
+            values, bound = solver.minimise(
+                programme, objective, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0
+            )
+            expected, least = minimise(programme, objective, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0)
             assert values is not None
             assert expected is not None
             np.testing.assert_allclose(values, expected)
@@ -54,9 +60,9 @@ def test_one_that_does_not_come_to_an_end_is_ended_and_the_next_one_answers() ->
         assert values is None
         assert bound == -math.inf
         assert process.poll() is not None
-        solver._grace_s = 10.0
+        solver._grace_s = HANG_LIMIT_S
         easy, worth = _easy()
-        assert solver.minimise(easy, worth, np.zeros(4), time_limit_s=10.0, gap=0.0, seed=0)[0] is not None
+        assert solver.minimise(easy, worth, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0)[0] is not None
     finally:
         solver.close()
 
@@ -69,6 +75,6 @@ def test_a_killed_process_is_no_answer() -> None:
     os.kill(process.pid, 9)
     process.wait()
     easy, worth = _easy()
-    assert solver.minimise(easy, worth, np.zeros(4), time_limit_s=10.0, gap=0.0, seed=0)[0] is not None
+    assert solver.minimise(easy, worth, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0)[0] is not None
     solver.close()
     solver.close()

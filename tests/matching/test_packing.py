@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.matching.packing import pack, packed_share
 from random_matchings import packs
 
 _AMOUNT = st.sampled_from([0.0, 0.1, 0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.51, 0.6, 0.7, 1.0])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(800))
 @given(
     kinds=st.lists(st.tuples(_AMOUNT, _AMOUNT, st.integers(0, 4)), min_size=1, max_size=4),
     nodes=st.integers(0, 4),

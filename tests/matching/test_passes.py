@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from budget import HANG_LIMIT_S, seeds
 from circinus.matching import match
 from circinus.matching.choice import Choice
 from circinus.matching.compilation import compile_problem
@@ -88,11 +89,11 @@ def test_when_time_runs_out_queries_are_taken_out_until_the_rest_holds() -> None
     assert {r.query: r.binding for r in found.rejections} == {"q0": ("cost",), "q2": ("cost",)}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
     instance = random_instance(seed, queries=5, candidates=5, cost_slos=0.9)
     problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-    choice = ExactSolver().choose(problem, [], 30.0)
+    choice = ExactSolver().choose(problem, [], HANG_LIMIT_S)
     usage = problem.usage_of(choice.safe)
     assert problem.fits(usage)
     for query, chosen in problem.served(choice.safe):

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from prices_alone import prices_alone
 
+from budget import HANG_LIMIT_S, seeds
 from circinus.matching import MatchSettings, match
 from circinus.matching.compilation import compile_problem
 from circinus.matching.exact import ExactSolver
@@ -23,22 +25,27 @@ def _problem(instance: Instance) -> Problem:
     return compile_problem(instance.queries, instance.candidates, instance.infrastructure)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", seeds(120))
 def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
     """Whole replicas, nodes, shares of cost and final latencies included."""
     instance = random_instance(seed, queries=4)
-    found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=PriceSolver())
+    found = match(
+        frontiers_of(instance),
+        instance.infrastructure,
+        reestimate,
+        solver=PriceSolver(),
+        settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
+    )
     weight, cost = best_answer(instance)
     assert found.satisfied_weight == pytest.approx(weight)
     assert found.cost_usd_per_h == pytest.approx(cost)
     assert found.weight_bound >= weight - 1e-9
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(12))
 def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
-    found = PriceSolver().choose(problem, (), 60.0)
-    exact = ExactSolver().choose(problem, (), 60.0)
+    found, exact = (solver.choose(problem, (), HANG_LIMIT_S) for solver in (PriceSolver(), ExactSolver()))
     assert keeps_all(problem, found.safe, ())
     assert Standing(problem, found.chosen).goodness >= Standing(problem, greedy(problem)).goodness
     if exact.optimal:
@@ -50,11 +57,11 @@ def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) ->
             )
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_many_queries_are_served_better_than_greedily_within_the_time(seed: int) -> None:
-    problem = _problem(larger(random_instance(seed, queries=150, candidates=6), 10))
+@pytest.mark.parametrize("seed", seeds(8))
+def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int) -> None:
+    problem = _problem(larger(random_instance(seed, queries=100, candidates=6), 7))
     quick = greedy(problem)
-    found = PriceSolver().choose(problem, (), 3.0)
+    found = prices_alone().choose(problem, (), HANG_LIMIT_S)
     assert keeps_all(problem, found.chosen, ())
     assert problem.weight_of(found.chosen) > problem.weight_of(quick)
     assert problem.weight_of(found.chosen) <= found.weight_bound + 1e-9
@@ -88,7 +95,7 @@ def test_queries_that_are_alike_are_one_class() -> None:
 
 
 def test_the_fluid_view_takes_what_the_problem_takes() -> None:
-    for seed in range(20):
+    for seed in seeds(20):
         problem = _problem(random_instance(seed, queries=5))
         view = FluidView.of(problem, np.ones(len(problem.candidates), dtype=bool))
         fluid = view.stretched(np.ones(len(problem.deployments)))
@@ -114,10 +121,11 @@ def test_loads_are_stretched_to_whole_replicas() -> None:
     assert (found[~usage.used] == 7.0).all()
 
 
+@pytest.mark.slow
 def test_more_queries_than_the_exact_solver_takes_go_by_prices() -> None:
-    """From frontiers to packed and sized deployments, with solvers in another process."""
+    """From frontiers to packed and sized deployments, with solvers in another process; what holds after any time."""
     instance = larger(random_instance(5, queries=44, candidates=4, cost_slos=0.0), 4)
-    found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=MatchSettings(time_limit_s=4.0))
+    found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=MatchSettings(time_limit_s=2.0))
     assert 0 < found.satisfied_weight <= found.weight_bound <= found.total_weight
     assert 0 < found.cost_bound_usd_per_h <= found.cost_usd_per_h
     served = {assignment.query for assignment in found.assignments}

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prices_alone import prices_alone
 
+from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching import MatchSettings, match
 from circinus.matching.choice import Choice
@@ -22,6 +24,10 @@ from circinus.matching.problem import Problem
 from circinus.matching.ranks import Ranks
 from circinus.spec import Query, Tenant
 from random_matchings import Instance, all_answers, frontiers_of, larger, random_instance, reestimate
+
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+COSTLY = (0, 19, 20, 29, 39, 60, 65, 72, 92, 95, 97)
+"""Seeds of instances in which what tenants were promised costs weight."""
 
 
 def query(number: int, weight: float = 1.0, priority: int = 0) -> Query:
@@ -99,9 +105,9 @@ def test_more_ranks_than_numbers_can_hold_are_refused() -> None:
 @pytest.mark.parametrize("solver", [None, PriceSolver()], ids=["exact", "by prices"])
 @pytest.mark.parametrize("block", range(6))
 def test_priorities_are_strict(solver: PriceSolver | None, block: int) -> None:
-    for seed in range(block * 8, block * 8 + 8):
+    for seed in range(block * 8, block * 8 + share_of(8)):
         instance = with_priorities(random_instance(seed, queries=4), seed)
-        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver)
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver, settings=PATIENT)
         best = max(
             (by_priority(instance.queries, {plan.query for plan in plans}), -round(cost, 7))
             for _, cost, plans in all_answers(instance)
@@ -113,21 +119,21 @@ def test_priorities_are_strict(solver: PriceSolver | None, block: int) -> None:
         assert found.satisfied_weight <= found.weight_bound + 1e-9 <= found.total_weight + 2e-9
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_solver(seed: int) -> None:
     instance = with_priorities(larger(random_instance(seed, queries=24, candidates=6), 2), seed)
     problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-    exact, found = (solver.choose(problem, (), 60.0) for solver in (ExactSolver(), PriceSolver()))
+    exact, found = (solver.choose(problem, (), HANG_LIMIT_S) for solver in (ExactSolver(), PriceSolver()))
     assert exact.optimal
     assert _served(problem, found.chosen) == pytest.approx(_served(problem, exact.chosen))
     assert found.weight_bound >= problem.weight_of(exact.chosen) * (1 - 1e-12)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_of_many_queries_no_answer_is_worse_than_the_greedy_one_in_the_order_of_priorities(seed: int) -> None:
-    instance = with_priorities(larger(random_instance(seed, queries=90, candidates=6), 6), seed)
+    instance = with_priorities(larger(random_instance(seed, queries=60, candidates=6), 4), seed)
     problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-    found = PriceSolver().choose(problem, (), 2.0)
+    found = prices_alone().choose(problem, (), HANG_LIMIT_S)
     assert keeps_all(problem, found.chosen, ())
     assert _served(problem, found.chosen) >= _served(problem, greedy(problem))
 
@@ -151,10 +157,9 @@ def _changed(instance: Instance, changes: dict[str, dict[str, object]], tenants:
     return Instance(instance.infrastructure.model_copy(update={"tenants": tenants}), queries, instance.candidates)
 
 
-@pytest.mark.parametrize("block", range(5))
-def test_pinned_queries_are_served_or_those_that_conflict_are_named(block: int) -> None:
-    refused = 0
-    for seed in range(block * 12, block * 12 + 12):
+def test_pinned_queries_are_served_or_those_that_conflict_are_named() -> None:
+    served = refused = 0
+    for seed in seeds(60):
         drawn = random_instance(seed, queries=4)
         rng = np.random.default_rng(seed)
         pinned = {q.name for q in drawn.queries if rng.random() < 0.6}
@@ -162,17 +167,19 @@ def test_pinned_queries_are_served_or_those_that_conflict_are_named(block: int) 
         answers = _answers(instance)
         possible = [answer for answer in answers if pinned <= answer[0]]
         if possible:
-            found = match(frontiers_of(instance), instance.infrastructure, reestimate)
+            served += 1
+            found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=PATIENT)
             assert pinned <= {assignment.query for assignment in found.assignments}
             assert found.satisfied_weight == pytest.approx(max(weight for _, weight, _ in possible))
             continue
         refused += 1
         with pytest.raises(PlanningError, match="must be served") as error:
-            match(frontiers_of(instance), instance.infrastructure, reestimate)
+            match(frontiers_of(instance), instance.infrastructure, reestimate, settings=PATIENT)
         named = {name for name in pinned if name in str(error.value).partition(":")[0].replace(",", " ").split()}
         assert named
         assert not any(named <= served for served, _, _ in answers)
         assert all(any(named - {name} <= served for served, _, _ in answers) for name in named)
+    assert served
     assert refused
 
 
@@ -201,9 +208,10 @@ def _with_tenants(seed: int) -> Instance:
 def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
     """And where that costs weight, mostly no more than it has to: who is held is found in a few tries."""
     costly, best = 0, 0
-    for seed in range(100):
+    relevant = COSTLY[: share_of(len(COSTLY))]
+    for seed in sorted({*relevant, *seeds(100)}):
         instance = _with_tenants(seed)
-        found = match(frontiers_of(instance), instance.infrastructure, reestimate)
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate, settings=PATIENT)
         served = frozenset(assignment.query for assignment in found.assignments)
         weights = {q.name: q.weight for q in instance.queries}
         answers = [
@@ -218,7 +226,7 @@ def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
         if most_weight > min(weight for _, weight in answers):
             costly += 1
             best += _missing(instance, served) == least_missing and found.satisfied_weight >= -most_weight - 1e-9
-    assert costly >= 10
+    assert costly >= len(relevant)
     assert best >= 0.9 * costly
 
 
@@ -241,8 +249,8 @@ class Forgetful:
 
 def test_pins_that_were_missed_for_want_of_time_are_served_all_the_same() -> None:
     """First by themselves, then with whoever fits beside them."""
-    served = more = 0
-    for seed in range(40):
+    more = 0
+    for seed in seeds(40):
         drawn = random_instance(seed, queries=4)
         pinned = [q.name for q in drawn.queries[:2]]
         instance = _changed(drawn, {name: {"pin": ()} for name in pinned})
@@ -250,12 +258,11 @@ def test_pins_that_were_missed_for_want_of_time_are_served_all_the_same() -> Non
             continue
         if not all(instance.candidates[q.name] for q in instance.queries):
             continue
-        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=Forgetful())
+        found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=Forgetful(), settings=PATIENT)
         there = {assignment.query for assignment in found.assignments}
         assert set(pinned) <= there
         assert not found.optimal
-        served, more = served + 1, more + (len(there) > 2)
-    assert served >= 5
+        more += len(there) > 2
     assert more
 
 

@@ -6,20 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from circinus.matching import Matching, match, plan_all
+from budget import HANG_LIMIT_S, share_of
+from circinus.matching import Matching, MatchSettings, match, plan_all
 from circinus.matching.relaxation import relaxed
 from circinus.planning import Frontier, SingleRelaxation
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 from specifications import random_specification
 
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+SEEDS = (15, 5, 10, 7, 13, 0, 1, 2, 3, 4, 6, 8, 9, 11, 12, 14)
+RELAXED = SEEDS[:6]
+"""Of whose specifications some query is relaxed: one without room in the first, ones without plans in the others."""
 
-@pytest.mark.parametrize("seed", range(16))
+
+@pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
 def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=6)
-    found, frontiers = plan_all(specification, profiles)
+    found, frontiers = plan_all(specification, profiles, settings=PATIENT)
     slos = {query.name: query.slos for query in specification.queries}
+    relaxed_with_plans = {bool(frontiers[r.query].candidates) for r in found.rejections if r.relaxation is not None}
+    assert relaxed_with_plans >= ({True} if seed == SEEDS[0] else {False} if seed in RELAXED else set())
     for rejection in found.rejections:
+        if frontiers[rejection.query].candidates:
+            assert "fits beside" in rejection.reason
         if rejection.relaxation is None:
             continue
         now = rejection.relaxation.slos
@@ -32,23 +42,9 @@ def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -
             query.model_copy(update={"slos": now}) if query.name == rejection.query else query
             for query in specification.queries
         )
-        again, _ = plan_all(replace(specification, queries=queries), profiles)
+        again, _ = plan_all(replace(specification, queries=queries), profiles, settings=PATIENT)
         assert rejection.query in [assignment.query for assignment in again.assignments]
         assert not frontiers[rejection.query].candidates or found.optimal
-
-
-def test_the_random_specifications_have_rejections_for_want_of_room_and_of_plans() -> None:
-    without_room = without_plans = 0
-    for seed in range(16):
-        found, frontiers = plan_all(*random_specification(seed, queries=6))
-        for rejection in found.rejections:
-            if frontiers[rejection.query].candidates:
-                without_room += 1
-                assert "fits beside" in rejection.reason
-            else:
-                without_plans += 1
-    assert without_room >= 3
-    assert without_plans >= 3
 
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.matching.compilation import compile_problem
 from circinus.matching.greedy import greedy
 from circinus.matching.prices import Objective, bound
@@ -30,7 +31,7 @@ def _most_weight(problem: Problem) -> float:
     return bound(fluid, objective, search.sharpened(objective, search.most_worth(objective)))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_a_wider_pool_brings_what_its_prices_say(seed: int) -> None:
     problem = _problem(seed, 4)
     before, share = _most_weight(problem), 0.02
@@ -70,7 +71,7 @@ def test_without_any_plan_there_are_no_prices() -> None:
     assert (found.prices, found.weight_bound, found.cost_bound_usd_per_h) == ((), 0.0, 0.0)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60))
 def test_its_bounds_hold_for_whole_replicas(seed: int) -> None:
     instance = random_instance(seed, queries=4)
     problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)

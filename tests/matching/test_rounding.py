@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.matching.problem import whole_replicas
 from circinus.matching.rounding import Load, rounding_cut
 
@@ -19,7 +20,7 @@ def load_of(fluid: list[list[float]]) -> Load:
     return Load(0, np.arange(1, len(flat) + 1), np.array(flat), np.array(query_of))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(600))
 @given(
     fluid=st.lists(st.lists(_FLUID, min_size=1, max_size=2), min_size=1, max_size=4),
     shares=st.lists(st.floats(0, 1), min_size=8, max_size=8),

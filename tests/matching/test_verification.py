@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
+from budget import HANG_LIMIT_S, share_of
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching import Matching, matcher, plan_all
+from circinus.matching import Matching, MatchSettings, matcher, plan_all
 from circinus.matching.planned import planned_queries
 from circinus.matching.profiled_plans import ProfiledPlans
 from circinus.matching.too_slow import without
@@ -21,7 +23,10 @@ from circinus.simulation.plans import model_of
 from circinus.spec import BurstyArrivals, HardwareClass, LatencySlo, Network, Plan, Specification
 from specifications import random_specification
 
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
+
+@cache
 def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
     """Queries with mild bursts, that something can be promised for."""
     specification, profiles = random_specification(seed, queries=4)
@@ -32,7 +37,7 @@ def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Match
     pools = tuple(pool.model_copy(update={"hardware": _known(pool.hardware)}) for pool in infrastructure.pools)
     infrastructure = infrastructure.model_copy(update={"pools": pools})
     specification = replace(specification, queries=queries, infrastructure=infrastructure)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all(specification, profiles, settings=PATIENT)
     return specification, dict(profiles), matching
 
 
@@ -41,39 +46,35 @@ def _known(hardware: HardwareClass) -> HardwareClass:
     return hardware.model_copy(update={"relative_speed_bounds": None})
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", (3, 5, 6, 0, 1, 2, 4, 7)[: share_of(8)])
 def test_what_formulas_doubt_is_simulated_and_kept(seed: int) -> None:
     specification, profiles, matching = _bursty(seed)
     assert specification.infrastructure is not None
     slos = {query.name: query.slos for query in specification.queries}
     planned = planned_queries(specification, profiles, matching)
+    assert any(assignment.chosen.estimate.simulated for assignment in matching.assignments)
     for assignment in matching.assignments:
         estimate = assignment.chosen.estimate
         assert estimate.doubts
         if estimate.simulated:
             assert "latency" not in estimate.violations(slos[assignment.query])
-    if planned:
-        report = simulate(
-            planned,
-            {sized.deployment: sized.replicas for sized in matching.deployments},
-            Network(specification.infrastructure),
-            duration_s=5000.0,
-            seed=seed + 100,
-        )
-        simulated = {query.query: query for query in report.queries}
-        for assignment in matching.assignments:
-            if assignment.chosen.estimate.simulated:
-                again = simulated[assignment.query].at_percentile_s.value
-                assert assignment.chosen.estimate.latency_s.value == pytest.approx(again, rel=0.25)
-
-
-def test_some_are_simulated() -> None:
-    assert any(a.chosen.estimate.simulated for seed in range(8) for a in _bursty(seed)[2].assignments)
+    report = simulate(
+        planned,
+        {sized.deployment: sized.replicas for sized in matching.deployments},
+        Network(specification.infrastructure),
+        duration_s=5000.0,
+        seed=seed + 100,
+    )
+    simulated = {query.query: query for query in report.queries}
+    for assignment in matching.assignments:
+        if assignment.chosen.estimate.simulated:
+            again = simulated[assignment.query].at_percentile_s.value
+            assert assignment.chosen.estimate.latency_s.value == pytest.approx(again, rel=0.25)
 
 
 def test_without_doubts_nothing_changes() -> None:
     specification, profiles = random_specification(1, queries=4)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all(specification, profiles, settings=PATIENT)
     assert specification.infrastructure is not None
     calm = replace(
         matching,
@@ -89,9 +90,7 @@ def test_without_doubts_nothing_changes() -> None:
 
 
 def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offered() -> None:
-    specification, profiles, matching = next(
-        found for found in map(_bursty, range(8)) if any(a.chosen.estimate.simulated for a in found[2].assignments)
-    )
+    specification, profiles, matching = _bursty(3)
     assert specification.infrastructure is not None
     first = next(a for a in matching.assignments if a.chosen.estimate.simulated)
     least = LatencySlo(percentile=95.0, limit_s=first.chosen.estimate.latency_s.value / 2)
@@ -133,7 +132,7 @@ def _with_slow_plans(
         return Verified(matching, missed)
 
     monkeypatch.setattr(matcher, "verified", simulated)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all(specification, profiles, settings=PATIENT)
     return specification, matching, rounds
 
 

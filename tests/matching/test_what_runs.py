@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import HANG_LIMIT_S, examples, seeds
 from circinus.errors import PlanningError
 from circinus.matching import Changes, Matching, MatchSettings, Running, match, plan_all
 from circinus.matching.price_solver import PriceSolver
@@ -18,7 +19,8 @@ from specifications import random_specification
 
 Plans = dict[str, Plan]
 SEEDS = st.integers(0, 10**6)
-CALM = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=examples(100))
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
 def matched(instance: Instance, running: Running | None = None, *, by_prices: bool = False) -> Matching:
@@ -27,7 +29,7 @@ def matched(instance: Instance, running: Running | None = None, *, by_prices: bo
         instance.infrastructure,
         reestimate,
         solver=PriceSolver() if by_prices else None,
-        settings=MatchSettings(time_limit_s=60.0),
+        settings=PATIENT,
         running=running,
     )
 
@@ -58,7 +60,7 @@ def best(instance: Instance, before: Plans, change_usd_per_h: float, most: int |
     return weight, -counted
 
 
-@CALM
+@FEW
 @given(seed=SEEDS, change_usd_per_h=st.sampled_from([0.0, 0.02, 0.1, 0.5, 3.0]))
 def test_cost_and_changes_are_least_over_all_answers_of_most_weight(seed: int, change_usd_per_h: float) -> None:
     instance = random_instance(seed)
@@ -74,7 +76,7 @@ def test_cost_and_changes_are_least_over_all_answers_of_most_weight(seed: int, c
     ) + 1e-6  # fmt: skip
 
 
-@CALM
+@FEW
 @given(seed=SEEDS)
 def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
     instance = random_instance(seed)
@@ -89,7 +91,7 @@ def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
     assert changes(before, plans_of(found)) <= fewest
 
 
-@CALM
+@FEW
 @given(seed=SEEDS, most=st.integers(0, 3), by_prices=st.booleans())
 def test_no_more_changes_than_allowed_and_the_best_with_so_many(seed: int, most: int, by_prices: bool) -> None:
     instance = random_instance(seed)
@@ -103,9 +105,12 @@ def test_no_more_changes_than_allowed_and_the_best_with_so_many(seed: int, most:
         assert found.cost_usd_per_h == pytest.approx(counted, abs=1e-5)
 
 
-@CALM
+@FEW
 @given(
-    seed=SEEDS, time_limit_s=st.sampled_from([0.0, 60.0]), by_prices=st.booleans(), most=st.none() | st.integers(0, 2)
+    seed=SEEDS,
+    time_limit_s=st.sampled_from([0.0, HANG_LIMIT_S]),
+    by_prices=st.booleans(),
+    most=st.none() | st.integers(0, 2),
 )
 def test_the_answer_is_never_worse_than_keeping_what_runs(
     seed: int, time_limit_s: float, by_prices: bool, most: int | None
@@ -131,7 +136,7 @@ def test_the_answer_is_never_worse_than_keeping_what_runs(
         assert found.cost_usd_per_h + 0.05 * changed <= cost + 1e-5
 
 
-@CALM
+@FEW
 @given(seed=SEEDS, by_prices=st.booleans())
 def test_nothing_changes_where_nothing_changed(seed: int, by_prices: bool) -> None:
     instance = random_instance(seed, queries=5)
@@ -142,7 +147,7 @@ def test_nothing_changes_where_nothing_changed(seed: int, by_prices: bool) -> No
 
 
 def test_a_plan_that_is_possible_no_more_does_not_count() -> None:
-    for seed in range(40):
+    for seed in seeds(40):
         instance = random_instance(seed)
         before = some_answer(instance, seed)
         if not before:
@@ -158,7 +163,7 @@ def test_a_plan_that_is_possible_no_more_does_not_count() -> None:
 def test_what_cannot_stay_together_may_change_beside_the_bound() -> None:
     """A node is gone: who has to go goes, and the others stay."""
     shrunk = 0
-    for seed in range(60):
+    for seed in seeds(60):
         instance = random_instance(seed, queries=4)
         before = plans_of(matched(instance))
         pools = tuple(pool.model_copy(update={"nodes": 1}) for pool in instance.infrastructure.pools)
@@ -176,9 +181,9 @@ def test_what_cannot_stay_together_may_change_beside_the_bound() -> None:
 
 def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
     stayed = 0
-    for seed in range(12):
+    for seed in seeds(12):
         specification, profiles = random_specification(seed)
-        first, frontiers = plan_all(specification, profiles)
+        first, frontiers = plan_all(specification, profiles, settings=PATIENT)
         for assignment in first.assignments:
             others = [c.plan for c in frontiers[assignment.query].plans]
             # Beaten by the plan it has: the same at other utilisation targets.
@@ -186,7 +191,7 @@ def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
             if plan is None:
                 continue
             running = Running({assignment.query: plan}, change_usd_per_h=1e6)
-            again, _ = plan_all(specification, profiles, running=running)
+            again, _ = plan_all(specification, profiles, running=running, settings=PATIENT)
             if plans_of(again).get(assignment.query) == plan:
                 stayed += 1
     assert stayed
@@ -194,7 +199,7 @@ def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
 
 def test_what_a_change_does_not_save_enough_for_is_said() -> None:
     said = set()
-    for seed in range(60):
+    for seed in seeds(60):
         instance = random_instance(seed, cost_slos=0.0)
         before = some_answer(instance, seed)
         found = matched(instance, Running(before, change_usd_per_h=5.0))
@@ -229,7 +234,7 @@ def test_changes_are_counted_and_named() -> None:
 
 
 def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:
-    for seed in range(40):
+    for seed in seeds(40):
         instance = random_instance(seed)
         before = some_answer(instance, seed)
         found = matched(instance, Running(before, most_changes=0))

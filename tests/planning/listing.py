@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from itertools import count, islice
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from instances import Instance, all_plans, random_instance
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, margin_tolerance=0.0, max_margin_plans=10**9, near_misses=10**6)
 """Settings under which nothing may be lost."""
+
+MOST_PLANS = 400
 
 _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
 
@@ -48,27 +51,11 @@ class Listed:
         return self.candidate.estimate.accuracy.lower
 
 
-def count_plans(instance: Instance) -> int:
-    """How many plans `listed` would look at."""
-    return sum(1 for _ in all_plans(instance, EXACT))
-
-
-@lru_cache(maxsize=1000)
-def small_seeds(count: int, most_plans: int) -> tuple[int, ...]:
-    """The first `count` seeds whose instance has at most `most_plans` plans."""
-    found: list[int] = []
-    seed = 0
-    while len(found) < count:
-        if count_plans(random_instance(seed)) <= most_plans:
-            found.append(seed)
-        seed += 1
-    return tuple(found)
-
-
-@lru_cache(maxsize=4)
-def listed(seed: int) -> tuple[Listed, ...]:
-    """All plans of `random_instance(seed)` that the query could have by itself."""
-    return list_plans(random_instance(seed))
+@cache
+def small_instance(seed: int) -> Instance:
+    """The first of `random_instance(seed)`, `random_instance(seed + 1000)`, ... with at most `MOST_PLANS` plans."""
+    drawn = (random_instance(number) for number in count(seed, 1000))
+    return next(i for i in drawn if len(list(islice(all_plans(i, EXACT), MOST_PLANS + 1))) <= MOST_PLANS)
 
 
 def list_plans(instance: Instance) -> tuple[Listed, ...]:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from budget import examples
 from circinus.planning.dominance import Archive, nondominated
 
 amounts = st.integers(0, 4).map(float)
@@ -51,7 +52,7 @@ def test_the_relation_is_transitive_and_antisymmetric_on_distinct_points(values:
     assert not ((beats.astype(int) @ beats.astype(int) > 0) & ~beats).any()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(80))
 @given(st.integers(0, 2**32 - 1), st.integers(1, 1500), st.integers(2, 6))
 def test_many_points_in_several_blocks(seed: int, count: int, columns: int) -> None:
     values = np.random.default_rng(seed).random((count, columns)).round(2)

@@ -6,12 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from listing import EXACT, Listed, listed, small_seeds
+from listing import EXACT, Listed, list_plans, small_instance
 
+from budget import seeds
 from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs, unlikely_count
-from instances import Instance, random_instance
-
-SEEDS = small_seeds(60, 400)
+from instances import Instance
 
 
 def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
@@ -26,18 +25,20 @@ def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:
     return np.array(costs)
 
 
-def _of_configurations(seed: int) -> tuple[Instance, list[list[Listed]]]:
+@pytest.fixture(scope="module", params=seeds(60))
+def plans_by_configuration(request: pytest.FixtureRequest) -> tuple[Instance, list[list[Listed]]]:
     """For each configuration its plans that keep the latency and cost objectives."""
-    instance = random_instance(seed)
+    instance = small_instance(request.param)
     slos = instance.query.slos.model_copy(update={"accuracy": None})
-    kept = [plan for plan in listed(seed) if not plan.violations(slos)]
+    kept = [plan for plan in list_plans(instance) if not plan.violations(slos)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     return instance, [[p for p in kept if p.candidate.plan.configuration == c] for c in configurations]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(seed: int) -> None:
-    instance, plans = _of_configurations(seed)
+def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
+    plans_by_configuration: tuple[Instance, list[list[Listed]]],
+) -> None:
+    instance, plans = plans_by_configuration
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
@@ -53,9 +54,8 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(seed: int) -> None
         np.testing.assert_allclose(found[number], expected, rtol=1e-7)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_no_plan_costs_less_than_the_least(seed: int) -> None:
-    instance, plans = _of_configurations(seed)
+def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instance, list[list[Listed]]]) -> None:
+    instance, plans = plans_by_configuration
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     (found,) = least_costs(

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from listing import EXACT, point_of, small_seeds
+from listing import EXACT, point_of, small_instance
 
+from budget import seeds
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
 from circinus.planning import plan_query
@@ -18,9 +19,7 @@ from circinus.planning.placements import CHEAPEST, FASTEST, PlacementSearch
 from circinus.planning.profile_arrays import compile_profile
 from circinus.planning.space import SearchSpace, compile_query
 from circinus.spec import Network
-from instances import Instance, random_instance
-
-SEEDS = small_seeds(80, 400)
+from instances import Instance
 
 
 def _space(instance: Instance) -> SearchSpace:
@@ -28,9 +27,9 @@ def _space(instance: Instance) -> SearchSpace:
     return compile_query(instance.query, instance.network, arrays, EXACT)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(80))
 def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -> None:
-    instance = random_instance(seed)
+    instance = small_instance(seed)
     space = _space(instance)
     configurations = np.arange(len(space.arrays.configurations))
     limits = Limits.of(space, latency=False, cost=False)
@@ -54,9 +53,9 @@ def test_latency_and_resources_of_labels_are_those_of_the_estimator(seed: int) -
         assert plans.resources[index, space.columns.alone_cost] == pytest.approx(cost.upper)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(80))
 def test_a_placement_lies_between_its_extremes(seed: int) -> None:
-    space = _space(random_instance(seed))
+    space = _space(small_instance(seed))
     configurations = np.arange(len(space.arrays.configurations))
     limits = Limits.of(space, latency=False, cost=False)
     cells = PlacementSearch(space, configurations).run(limits, 10**6, Counter())
@@ -69,9 +68,9 @@ def test_a_placement_lies_between_its_extremes(seed: int) -> None:
             assert (cells.least[cell] <= plans.resources * (1 + 1e-9) + 1e-12).all()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(80))
 def test_a_looser_limit_or_more_nodes_lose_no_plan(seed: int) -> None:
-    instance = random_instance(seed)
+    instance = small_instance(seed)
     query, network = instance.query, instance.network
     slos = query.slos
     looser = slos.model_copy(

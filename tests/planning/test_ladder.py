@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listing import EXACT, small_seeds
+from listing import EXACT, small_instance
 
+from budget import examples, seeds
 from circinus.estimation import Candidate
 from circinus.planning import Ladder, ladder, plan_query
 from circinus.planning.steps import Steps
 from circinus.spec import AccuracySlo, LatencySlo, Query, Slos
-from instances import random_instance
 from random_matchings import candidate, deployment, infrastructure, use
 
 INFRA = infrastructure([("near", 4, 8.0, 64.0, 0.5), ("far", 4, 8.0, 64.0, 2.0)])
@@ -59,7 +59,7 @@ def _assert_is_a_ladder(found: Ladder, query: Query, plans: list[Candidate], cho
         assert not rung.candidate.estimate.violations(query.slos)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(300))
 @given(_plans, st.data())
 def test_no_other_chain_has_smaller_steps(drawn: list[tuple], data: st.DataObject) -> None:
     plans = [_made(plan) for plan in drawn]
@@ -91,7 +91,6 @@ def test_no_other_chain_has_smaller_steps(drawn: list[tuple], data: st.DataObjec
     assert _length(steps, chain) == pytest.approx(best)
 
 
-@settings(max_examples=60, deadline=None)
 @given(_plans)
 def test_a_dearer_plan_does_not_hide_the_steps_below_the_chosen_one(drawn: list[tuple]) -> None:
     """Whoever has a plan below has a ladder that reaches it."""
@@ -106,9 +105,9 @@ def test_a_dearer_plan_does_not_hide_the_steps_below_the_chosen_one(drawn: list[
         assert (found.chosen < len(found.rungs) - 1) == bool(possible.down[0].any())
 
 
-@pytest.mark.parametrize("seed", small_seeds(320, 400)[:60])
+@pytest.mark.parametrize("seed", seeds(60))
 def test_ladders_of_frontiers(seed: int) -> None:
-    instance = random_instance(seed)
+    instance = small_instance(seed)
     frontier = plan_query(instance.query, instance.pipeline, instance.profile, instance.network, EXACT)
     for chosen in frontier.candidates[:3]:
         found = ladder(instance.query, frontier.plans, chosen)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds, share_of
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
 from circinus.planning.options import OptionTable, option_table
@@ -15,6 +16,9 @@ from circinus.spec import Allocation, AnyArrivals, BurstyArrivals, PeriodicArriv
 from instances import Instance, all_plans, corrected, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
+
+ONE_OPERATOR_SEEDS = (65, 58, 60, 25, 29, 12, 11, 3, 2, 36, 44, 30)
+"""Instances of one operator; those of odd seeds wait for batches to fill."""
 
 
 def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, ResourceColumns, list[OptionTable]]:
@@ -34,7 +38,7 @@ def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, Resource
     return arrays, columns, tables
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
     instance = random_instance(seed)
     _, everything, tables = _tables(instance, slack_s=0.0)
@@ -51,7 +55,7 @@ def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
     assert everything.count == 8 * len(everything.pools) + 2
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_when_latency_does_not_matter_no_option_beats_another_in_resources(seed: int) -> None:
     for table in _tables(random_instance(seed), slack_s=np.inf)[2]:
         for row, pool in np.argwhere(table.usable):
@@ -60,7 +64,7 @@ def test_when_latency_does_not_matter_no_option_beats_another_in_resources(seed:
             assert beats.sum() == len(taken)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(30))
 def test_the_extremes_bound_every_option(seed: int) -> None:
     for table in _tables(random_instance(seed), slack_s=0.0)[2]:
         for row, pool, option in np.argwhere(table.available):
@@ -76,20 +80,19 @@ ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burs
 
 @pytest.mark.parametrize("arrivals", ARRIVALS, ids=lambda arrivals: arrivals.kind)
 @pytest.mark.parametrize("known", ["declared", "corrected", "measured"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
 def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals: AnyArrivals) -> None:
     """A pipeline of one operator at its source has no other time and no other resources."""
     instance = random_instance(seed)
     if known != "declared":
         instance = corrected(instance) if known == "corrected" else measured_there(instance)
-    if len(instance.pipeline.operators) > 1:
-        return
     (operator,) = instance.pipeline.operators
     pipeline = instance.pipeline.model_copy(
         update={"operators": (operator.model_copy(update={"batch_wait_s": 0.1 * (seed % 2)}),)}
     )
     instance = replace(instance, pipeline=pipeline, query=instance.query.model_copy(update={"arrivals": arrivals}))
     arrays, columns, (table,) = _tables(instance, slack_s=NOBODY_BEATS)
+    compared = 0
     for plan in all_plans(instance, SETTINGS):
         (_, pool_name), (_, allocation) = plan.placement[0], plan.allocations[0]
         pool = next(i for i, pool in enumerate(columns.pools) if pool.name == pool_name)
@@ -106,6 +109,8 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
         cost = estimator.candidate(plan).estimate.cost_usd_per_h
         assert table.resources[row, pool, option, columns.shared_cost] == pytest.approx(cost.lower)
         assert table.resources[row, pool, option, columns.alone_cost] == pytest.approx(cost.upper)
+        compared += 1
+    assert compared
 
 
 def _row_of(arrays: ProfileArrays, plan: Plan) -> tuple[int, int]:

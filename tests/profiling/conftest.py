@@ -1,12 +1,15 @@
-"""The sample application, written afresh for every test."""
+"""The sample application, written afresh for every test, and replicas without processes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
+from inline_replica import InlineReplica
 from sample_application import SOURCES, Application
 
 
@@ -21,3 +24,9 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
         found.write(module, source)
     yield found
     found.forget()
+
+
+@pytest.fixture
+def inline_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local runners load operators into this process: no process is started, whatever is measured."""
+    monkeypatch.setattr("circinus.profiling.local_runner.Replica", partial(InlineReplica, count()))

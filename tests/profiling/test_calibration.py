@@ -15,6 +15,8 @@ from circinus.profiling.calibration import median_bounds
 from circinus.profiling.machine import Machine, this_machine
 from random_traces import random_trace, specification_of, trace_pipeline
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 PIPELINE = trace_pipeline()
 SPECIFICATION = specification_of(PIPELINE)
 THERE, HERE = Machine("A CPU", 8), Machine("Another CPU", 2)

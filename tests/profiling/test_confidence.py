@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from budget import share_of
 from circinus.profiling.confidence import Confidence, Sides
 from circinus.spec import AccuracySlo, MetricSpec
 
@@ -51,7 +52,6 @@ def _as_good(confidence: Confidence, first: np.ndarray, second: np.ndarray) -> n
 
 
 @given(seed=seeds, drawn=st.integers(0, SIZE), direction=st.sampled_from(["maximize", "minimize"]))
-@settings(max_examples=60, deadline=None)
 def test_sides_are_what_the_bounds_say(seed: int, drawn: int, direction: str) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, SIZE)
@@ -97,7 +97,6 @@ def test_all_items_decide_everything_by_their_mean() -> None:
 
 
 @given(seed=seeds, drawn=st.lists(st.integers(0, 20), max_size=5))
-@settings(max_examples=40, deadline=None)
 def test_what_is_kept_up_is_what_is_computed_at_once(seed: int, drawn: list[int]) -> None:
     rng = np.random.default_rng(seed)
     scores, labels = rng.choice([0.0, 0.4, 1.0], (2, SIZE)), rng.integers(0, 3, SIZE)
@@ -115,7 +114,6 @@ def test_what_is_kept_up_is_what_is_computed_at_once(seed: int, drawn: list[int]
 
 
 @given(seed=seeds, size=st.integers(1, 40), direction=st.sampled_from(["maximize", "minimize"]))
-@settings(max_examples=60, deadline=None)
 def test_on_all_items_as_good_is_as_good(seed: int, size: int, direction: str) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, 5, (2, 6, size)) / 4
@@ -175,14 +173,15 @@ def test_nothing_said_in_a_whole_run_is_wrong_more_often_than_promised(direction
 
     What was ever said is still said after all items but one, as sequences forget nothing.
     """
-    runs, promised, count = 250, 0.3, 6
+    runs, promised, count = share_of(250), 0.3, 6
     rng = np.random.default_rng(7)
-    labels = np.arange(SIZE) % 3
-    common = rng.random(SIZE)
+    size = 40
+    labels = np.arange(size) % 3
+    common = rng.random(size)
     scores = {
-        "coins": (rng.random((count, SIZE)) < np.linspace(0.3, 0.7, count)[:, None]).astype(float),
-        "strata": np.clip(0.3 * labels + 0.2 * common + rng.normal(0.1, 0.05, (count, SIZE)), 0, 1),
-        "nearly perfect": (rng.random((count, SIZE)) < 0.94).astype(float),
+        "coins": (rng.random((count, size)) < np.linspace(0.3, 0.7, count)[:, None]).astype(float),
+        "strata": np.clip(0.3 * labels + 0.2 * common + rng.normal(0.1, 0.05, (count, size)), 0, 1),
+        "nearly perfect": (rng.random((count, size)) < 0.94).astype(float),
     }[shape]
     means, sign = scores.mean(axis=1), 1.0 if direction == "maximize" else -1.0
     comparison = ">=" if direction == "maximize" else "<="
@@ -193,7 +192,7 @@ def test_nothing_said_in_a_whole_run_is_wrong_more_often_than_promised(direction
     truly_as_good = sign * (means[partners] - means) >= -1e-12
     wrong = said = 0
     for _ in range(runs):
-        order = rng.permutation(SIZE)
+        order = rng.permutation(size)
         drawn = scores[:, order[:-1]]
         confidence = Confidence.of_run(_metric(direction), _strata(labels[order]), promised, count)
         sides = _sides(confidence, drawn, objectives)

@@ -15,6 +15,8 @@ from circinus.profiling.stored import StoredReplica, read_dataset
 from circinus.profiling.writer import Writer
 from circinus.spec import Configuration, DatasetSpec, MetricSpec, OperatorSpec, Pipeline, configurations
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 OTHERS = """
 def others(count=10):
     return [Item(f"o{i:02d}", {"key": f"o{i:02d}", "x": i / 50}, i / 50) for i in range(count)]

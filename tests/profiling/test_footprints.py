@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_standings import random_footprints
 
@@ -64,7 +64,6 @@ def _total_s(found: Footprints, number: int) -> float:
 
 
 @given(seed=seeds, count=st.integers(1, 9))
-@settings(max_examples=80, deadline=None)
 def test_what_stands_in_takes_hardly_more_of_anything(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
     everything = np.arange(count)
@@ -77,7 +76,6 @@ def test_what_stands_in_takes_hardly_more_of_anything(seed: int, count: int) -> 
 
 
 @given(seed=seeds, count=st.integers(1, 9))
-@settings(max_examples=80, deadline=None)
 def test_one_order_says_which_of_two_comes_before(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
     before = found.before(np.arange(count), np.arange(count))
@@ -90,7 +88,6 @@ def test_one_order_says_which_of_two_comes_before(seed: int, count: int) -> None
 
 
 @given(seed=seeds, count=st.integers(1, 12))
-@settings(max_examples=80, deadline=None)
 def test_partners_are_the_most_alike_and_of_those_the_costliest(seed: int, count: int) -> None:
     found = random_footprints(np.random.default_rng(seed), count)
     everything = np.arange(count)
@@ -107,7 +104,6 @@ def test_partners_are_the_most_alike_and_of_those_the_costliest(seed: int, count
 
 
 @given(seed=seeds, count=st.integers(1, 12))
-@settings(max_examples=80, deadline=None)
 def test_whoever_goes_from_partner_to_partner_comes_to_an_end(seed: int, count: int) -> None:
     partners = random_footprints(np.random.default_rng(seed), count).partners()
     for number in range(count):

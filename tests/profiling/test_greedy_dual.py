@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.profiling.greedy_dual import GreedyDualSize
 
 COSTS = st.sampled_from([0.0, 0.25, 1.0, 3.0, 8.0])  # exact in binary, so that equal credits are equal
@@ -12,7 +13,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.tuples(st.i
 
 
 @given(steps=STEPS, limit=st.integers(0, 24))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(800))
 def test_it_gives_up_the_least_credit(steps: list[tuple[str, tuple[int, float] | None]], limit: int) -> None:
     kept: GreedyDualSize[str] = GreedyDualSize(limit)
     age, model = 0.0, dict[str, tuple[float, int, int, float]]()  # key -> credit, when, size, cost

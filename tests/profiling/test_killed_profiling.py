@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from benchmarks.profiling_kills import KILLED_AT_A_STEP
 
+from budget import seeds
 from circinus.profiling import PipelineProfile, TraceSource, load_profile, profile_pipeline, save_trace
 from circinus.profiling.store import ProfileStore
 from random_traces import random_trace, specification_of, trace_pipeline
+
+pytestmark = pytest.mark.slow  # starts processes
 
 ITEMS = 80
 KILLS = 10
@@ -80,7 +83,7 @@ def _assert_same(one: PipelineProfile, other: PipelineProfile) -> None:
             np.testing.assert_array_equal(operator.output_bytes, its.operators[name].output_bytes)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", seeds(4))
 def test_killed_again_and_again_it_ends_as_if_it_had_never_been(tmp_path: Path, seed: int) -> None:
     pipeline = trace_pipeline()
     trace = random_trace(pipeline, ITEMS, seed=seed)

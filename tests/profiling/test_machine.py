@@ -10,6 +10,8 @@ from circinus.profiling import load_profile, profile_pipeline
 from circinus.profiling.addresses import Addresses, pipeline_code
 from circinus.profiling.machine import Machine, elsewhere, this_machine
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 OTHER = Machine("Another CPU @ 9 GHz", 3)
 
 

@@ -99,6 +99,7 @@ def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPa
     assert _tables(first) != before
 
 
+@pytest.mark.slow
 def test_killed_between_two_steps_it_goes_on_at_the_next_opening(tmp_path: Path) -> None:
     """Of every number of steps that were done."""
     for done in range(1, SCHEMA_VERSION + 1):
@@ -124,6 +125,7 @@ def test_killed_between_two_steps_it_goes_on_at_the_next_opening(tmp_path: Path)
             assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
 
 
+@pytest.mark.slow
 def test_many_may_migrate_at_once(first: Path) -> None:
     program = "import sys; from pathlib import Path; from circinus.profiling.store import ProfileStore; "
     program += "ProfileStore(Path(sys.argv[1])).close()"

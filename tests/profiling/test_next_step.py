@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
+from budget import examples
 from circinus.profiling.looks import looks
 from circinus.profiling.next_step import LEAST_SHARE, Evidence, Step, expected_items, next_step
 from circinus.profiling.verdicts import Decisions, Standing, decide
@@ -76,7 +77,7 @@ def _random(seed: int, count: int, objectives: int) -> Case:
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(0, 4), within_s=budgets)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(400))
 def test_it_ends_where_nothing_is_open_and_goes_to_the_next_look(
     seed: int, count: int, objectives: int, within_s: float
 ) -> None:
@@ -92,7 +93,7 @@ def test_it_ends_where_nothing_is_open_and_goes_to_the_next_look(
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4), within_s=budgets)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(400))
 def test_which_configuration_is_listed_first_makes_no_difference(
     seed: int, count: int, objectives: int, within_s: float
 ) -> None:
@@ -132,7 +133,7 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4), within_s=budgets)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(400))
 def test_the_greatest_weight_per_second_comes_first_of_what_the_budget_settles(
     seed: int, count: int, objectives: int, within_s: float
 ) -> None:
@@ -218,7 +219,6 @@ def test_of_equals_the_first_listed() -> None:
     variance=st.floats(0.001, 0.25),
     items=st.integers(1, ALL_ITEMS - 1),
 )
-@settings(max_examples=100, deadline=None)
 def test_items_expected_grow_as_the_margin_falls_and_never_beyond_all(
     margin: float, variance: float, items: int
 ) -> None:

@@ -6,16 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from budget import seeds, share_of
 from circinus.profiling.order import measuring_order, stratified_order
 
 CONDITIONS = st.dictionaries(st.sampled_from(["noise", "room"]), st.sampled_from("abc"), max_size=2)
 
 
 @given(strata=st.lists(CONDITIONS, max_size=40), seed=st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
 def test_it_is_a_permutation_that_the_seed_decides(strata: list[dict[str, str]], seed: int) -> None:
     order = stratified_order(strata, np.random.default_rng(seed))
     assert sorted(order.tolist()) == list(range(len(strata)))
@@ -23,7 +23,6 @@ def test_it_is_a_permutation_that_the_seed_decides(strata: list[dict[str, str]],
 
 
 @given(values=st.lists(st.sampled_from("aaaabbbccd"), min_size=2, max_size=80), seed=st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
 def test_every_beginning_holds_every_stratum_in_proportion(values: list[str], seed: int) -> None:
     assume(len(set(values)) <= len(values) // 2)
     order = stratified_order([{"noise": value} for value in values], np.random.default_rng(seed))
@@ -57,7 +56,6 @@ def test_a_name_of_its_own_for_every_item_is_no_stratum() -> None:
 
 
 @given(strata=st.lists(CONDITIONS, min_size=1, max_size=40), share=st.floats(0, 0.5), seed=st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
 def test_the_order_of_measuring_is_a_permutation_that_the_seed_decides(
     strata: list[dict[str, str]], share: float, seed: int
 ) -> None:
@@ -68,7 +66,6 @@ def test_the_order_of_measuring_is_a_permutation_that_the_seed_decides(
 
 
 @given(values=st.lists(st.sampled_from("aaaabbbccd"), min_size=4, max_size=80), seed=st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
 def test_held_out_items_hold_every_stratum_in_proportion(values: list[str], seed: int) -> None:
     assume(len(set(values)) <= len(values) // 2)
     held_out = len(values) // 4
@@ -82,7 +79,7 @@ def test_what_may_be_profiled_comes_in_uniformly_random_order() -> None:
     """Every order of the four items is as likely as any other, strata or not, whichever item is held out."""
     strata = [{"noise": "ab"[i % 2]} for i in range(5)]
     counts: Counter[tuple[int, ...]] = Counter()
-    runs = 4800
+    runs = share_of(4800)
     for seed in range(runs):
         order = measuring_order(strata, 1, np.random.default_rng(seed))
         ranks = np.argsort(np.argsort(order[:4]))
@@ -100,9 +97,8 @@ def test_what_may_be_profiled_comes_in_uniformly_random_order() -> None:
 def test_the_first_items_are_not_balanced() -> None:
     """Balance would take the proof from the bounds: of two strata the first items may well be of one."""
     strata = [{"noise": str(i % 2)} for i in range(40)]
-    firsts = [
-        sum(i % 2 for i in measuring_order(strata, 8, np.random.default_rng(seed))[:4].tolist()) for seed in range(2000)
-    ]
+    runs = seeds(2000)
+    firsts = [sum(i % 2 for i in measuring_order(strata, 8, np.random.default_rng(seed))[:4].tolist()) for seed in runs]
     share = np.mean([count in (0, 4) for count in firsts])
     hypergeometric = 2 * (16 * 15 * 14 * 13) / (32 * 31 * 30 * 29)
-    assert share == pytest.approx(hypergeometric, abs=4 * np.sqrt(hypergeometric / 2000))
+    assert share == pytest.approx(hypergeometric, abs=4 * np.sqrt(hypergeometric / len(runs)))

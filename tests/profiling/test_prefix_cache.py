@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sample_application import sample_pipeline
 
@@ -16,7 +16,6 @@ STEPS = st.lists(st.tuples(KEYS, st.none() | st.tuples(st.integers(0, 12), st.in
 
 
 @given(steps=STEPS, limit=st.integers(0, 20), spill=st.integers(0, 20))
-@settings(max_examples=100, deadline=None)
 def test_it_is_bounded_gives_what_was_put_last_and_counts(
     steps: list[tuple[tuple[str, str], tuple[int, int] | None]], limit: int, spill: int
 ) -> None:

@@ -12,6 +12,8 @@ from circinus.profiling.batch_ratios import batch_ratios, measured_allocations
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 
 @pytest.fixture
 def measured(application: Application) -> PipelineProfile:

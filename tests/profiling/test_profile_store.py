@@ -154,6 +154,7 @@ def test_another_program_that_writes_is_waited_for_too(path: Path, store: Profil
     other.close()
 
 
+@pytest.mark.slow
 def test_many_processes_make_and_write_it_at_once(path: Path) -> None:
     program = textwrap.dedent(f"""
         import sys
@@ -174,6 +175,7 @@ def test_many_processes_make_and_write_it_at_once(path: Path) -> None:
         assert store.rows("SELECT count(*) FROM address") == [(5 * 20,)]
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None:
     program = textwrap.dedent(f"""
         import os, signal

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sample_application import Application, accuracy_query, first_keys, sample_pipeline
 
+from budget import HANG_LIMIT_S
 from circinus.errors import OperatorError, ProfileError
 from circinus.profiling import (
     FailedConfiguration,
@@ -27,6 +28,8 @@ from circinus.profiling.bounded import Bounded
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.store import ProfileStore
 from circinus.spec import DatasetSpec, MetricSpec
+
+INLINE = pytest.mark.usefixtures("inline_replicas")
 
 OPERATORS = ("prepare", "left", "right", "joined")
 
@@ -46,6 +49,7 @@ class Failures:
         self.found.append(failure)
 
 
+@pytest.mark.slow
 def test_the_profile_has_what_was_measured(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("circinus.profiling.local_runner.usable_cpus", lambda: 2.0)
     application.queries = (accuracy_query(0.75).model_copy(update={"risk": 0.1}),)
@@ -104,6 +108,7 @@ def _score(configuration: object, item: int) -> float:
     return float(max(0.0, 1.0 - abs(x - item / 100)))
 
 
+@INLINE
 def test_a_second_call_measures_nothing(application: Application) -> None:
     first = _profile(application)
     application.clear_calls()
@@ -116,6 +121,7 @@ def test_a_second_call_measures_nothing(application: Application) -> None:
         )
 
 
+@INLINE
 def test_more_queries_need_more_items_and_only_those(application: Application) -> None:
     application.pipeline = sample_pipeline(
         dataset=DatasetSpec(uses="sample_data:items", arguments={"count": 120}, held_out=0.0)
@@ -129,6 +135,7 @@ def test_more_queries_need_more_items_and_only_those(application: Application) -
     assert first.isdisjoint(key for name in ("left-high", "joined", "right") for key in application.calls_of(name))
 
 
+@pytest.mark.slow
 def test_one_bad_configuration_does_not_end_it(application: Application) -> None:
     """The crash takes its process with it."""
     application.edit("sample_second", 'self.quality == "high"', '(self.quality == "high" or os.abort())')
@@ -144,6 +151,7 @@ def test_one_bad_configuration_does_not_end_it(application: Application) -> None
         assert "operator left (sample_second:Left): its process was ended by SIGABRT" in failure.reason
 
 
+@INLINE
 def test_a_failure_is_tried_again_and_forgotten_when_it_goes_well(application: Application) -> None:
     marker = application.folder / "broken"
     marker.touch()
@@ -161,6 +169,7 @@ def test_a_failure_is_tried_again_and_forgotten_when_it_goes_well(application: A
     assert len(healed.configurations) == 4
 
 
+@INLINE
 def test_an_edit_invalidates_what_it_can_have_changed(application: Application) -> None:
     application.score_alike()
     before = _profile(application)
@@ -179,6 +188,7 @@ def test_an_edit_invalidates_what_it_can_have_changed(application: Application) 
     assert set(application.calls()) == {"dataset -"}  # back to the first version: it is all there still
 
 
+@INLINE
 def test_another_metric_scores_the_stored_outputs(application: Application) -> None:
     application.score_alike()
     before = _profile(application)
@@ -189,6 +199,7 @@ def test_another_metric_scores_the_stored_outputs(application: Application) -> N
     np.testing.assert_allclose(1 - after.configurations[0].scores, (1 - before.configurations[0].scores) / 2)
 
 
+@INLINE
 def test_a_new_item_leaves_the_others_measured(application: Application) -> None:
     application.score_alike()
     _profile(application)
@@ -201,6 +212,7 @@ def test_a_new_item_leaves_the_others_measured(application: Application) -> None
     assert set(application.calls_of("joined")) == {"i24"}
 
 
+@INLINE
 def test_equal_beginnings_of_pipelines_are_measured_once(application: Application) -> None:
     _profile(application)
     application.clear_calls()
@@ -209,6 +221,7 @@ def test_equal_beginnings_of_pipelines_are_measured_once(application: Applicatio
     assert set(application.calls()) == {"dataset -"}
 
 
+@INLINE
 def test_a_score_outside_the_range_ends_it_with_an_error(application: Application) -> None:
     application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:close", range=(0.0, 0.5)))
     with pytest.raises(ProfileError, match=r"found the score .* expected a number within its range \[0, 0.5\]"):
@@ -222,6 +235,7 @@ def test_what_is_not_found_is_told_before_anything_is_written(application: Appli
     assert not application.store.exists()
 
 
+@INLINE
 def test_the_budget_is_kept_on_the_given_clock(application: Application) -> None:
     """Every look at the clock takes a second; the first round needs more looks than the budget has."""
     now_s = iter(range(10_000))
@@ -230,7 +244,6 @@ def test_the_budget_is_kept_on_the_given_clock(application: Application) -> None
     assert next(now_s) < 100
 
 
-SLOW = "for value in values:\n            time.sleep(0.05)"
 PROGRAM = """
 import signal, sys
 from pathlib import Path
@@ -263,7 +276,7 @@ def _wait_for_scores(application: Application, process: subprocess.Popen[str], c
                         return
             except ProfileError:
                 pass  # it is being made
-        time.sleep(0.02)
+        time.sleep(0.01)
     raise AssertionError(f"it ended early: {process.communicate()}")
 
 
@@ -278,14 +291,19 @@ def _known(application: Application) -> set[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Application, how: signal.Signals) -> None:
     application.score_alike()
-    application.edit("sample_second", "for value in values:", SLOW)
+    # Nobody gets beyond the second look at some configuration before the gate is open.
+    gate, last = application.folder / "gate", first_keys(application, 16)[-1]
+    waits = f"while value['key'] == {last!r} and not os.path.exists({str(gate)!r}):\n                time.sleep(0.01)"
+    application.edit("sample_second", "for value in values:", f"for value in values:\n            {waits}")
     application.edit("sample_second", "import os", "import os, time")
     process = _start(application)
     _wait_for_scores(application, process, 16)
     process.send_signal(how)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=HANG_LIMIT_S)
+    gate.touch()
     known = _known(application)
     assert 16 <= len(known) < 4 * 24
     if how is signal.SIGINT:
@@ -295,7 +313,7 @@ def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Applica
         assert process.returncode == -signal.SIGKILL
     application.clear_calls()
     process = _start(application)
-    said, errors = process.communicate(timeout=120)
+    said, errors = process.communicate(timeout=HANG_LIMIT_S)
     assert said.split() == ["complete", str(4 * 24)], errors
     assert _known(application) > known
     fresh = 4 * 24 - len(known)
@@ -303,15 +321,17 @@ def test_ended_in_the_middle_it_goes_on_and_repeats_nothing(application: Applica
     assert sum(application.calls_of("joined").values()) == fresh + warm_ups
 
 
+@pytest.mark.slow
 def test_two_at_once_share_one_store(application: Application) -> None:
     application.score_alike()
     processes = [_start(application) for _ in range(2)]
     for process in processes:
-        said, errors = process.communicate(timeout=120)
+        said, errors = process.communicate(timeout=HANG_LIMIT_S)
         assert said.split() == ["complete", str(4 * 24)], errors
     assert len(_known(application)) == 4 * 24
 
 
+@INLINE
 def test_held_out_items_are_never_profiled(application: Application) -> None:
     """Not even when a replay has recorded them before, so that the store knows the whole data set."""
     application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", held_out=0.25))

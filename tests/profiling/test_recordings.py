@@ -21,6 +21,8 @@ from circinus.profiling import (
 from circinus.profiling.observer import ProfileProgress
 from circinus.spec import Configuration, DatasetSpec, prefix
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 
 class Listener:
     def __init__(self) -> None:

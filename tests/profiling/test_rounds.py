@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sample_application import Application, sample_pipeline
 from sample_application import accuracy_query as bare_accuracy_query
 
+from budget import examples
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import load_profile
@@ -311,7 +312,7 @@ def test_with_little_time_one_configuration_is_made_sure_for_each_objective(larg
     load_s=st.sampled_from([0.0, 3.0]),
     seconds=st.lists(st.sampled_from([0.01, 0.2, 1.5]), min_size=4, max_size=4),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_budget_is_exceeded_by_at_most_one_increment(
     large: Application, budget_s: float, load_s: float, seconds: list[float]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples, share_of
 from circinus.profiling.confidence import Confidence
 from circinus.profiling.footprints import DEFAULT_TOLERANCE, Footprints
 from circinus.profiling.looks import looks
@@ -140,7 +141,6 @@ def test_one_looks_again_after_some_items_more() -> None:
 
 
 @given(items=st.integers(1, 5000))
-@settings(max_examples=50, deadline=None)
 def test_looks_grow_by_at_most_a_fifth_or_eight_items_and_end_with_all(items: int) -> None:
     found = np.array(looks(items))
     assert found[-1] == items
@@ -150,7 +150,7 @@ def test_looks_grow_by_at_most_a_fifth_or_eight_items_and_end_with_all(items: in
 
 
 @given(seed=st.integers(0, 10_000), direction=st.sampled_from(["maximize", "minimize"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(40))
 def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) -> None:
     rng = np.random.default_rng(seed)
     case = _random(rng, thresholds=[(0.5,), (None, 0.6), (0.45, 0.6, 0.75), ()][seed % 4], direction=direction)
@@ -167,9 +167,10 @@ def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) ->
         assert judgement.reason
 
 
+@pytest.mark.slow
 def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None:
     """Orders are all that is random; thresholds just beside means are the ones that are misjudged."""
-    runs, promised = 200, 0.2
+    runs, promised = share_of(200), 0.2
     rng = np.random.default_rng(12)
     truth_of = _random(np.random.default_rng(2), count=5, items=64, risk=promised)
     means = truth_of.scores.mean(axis=1)
@@ -210,7 +211,7 @@ def _keeps_the_cheapest(case: Case, standings: Standings) -> bool:
 
 
 @given(seed=st.integers(0, 10_000), closeness=st.sampled_from([0.01, 0.1, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(80))
 def test_what_is_dropped_never_costs_more_than_the_tolerance(seed: int, closeness: float) -> None:
     """Cost is one number here; many configurations lie within the tolerance, and many scores are equal.
 
@@ -227,7 +228,7 @@ def test_what_is_dropped_never_costs_more_than_the_tolerance(seed: int, closenes
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(32))
 def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
     case = _random(rng, thresholds=(0.45, None, 0.7))
@@ -256,7 +257,7 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), stopped=st.lists(st.integers(1, 6), min_size=1, max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(32))
 def test_who_stops_and_begins_again_ends_the_same(seed: int, stopped: list[int]) -> None:
     case = _random(np.random.default_rng(seed))
     through = case.begin(case.first())

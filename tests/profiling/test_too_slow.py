@@ -7,7 +7,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.profiling.too_slow import critical_path_s, surely_too_slow
@@ -34,7 +34,6 @@ def test_the_risk_is_kept_over_all_draws(population: int, percentile: float, dra
 
 
 @given(seed=st.integers(0, 10_000), population=st.integers(1, 60), percentile=st.floats(1.0, 99.5))
-@settings(max_examples=100, deadline=None)
 def test_slower_items_and_less_caution_say_it_sooner(seed: int, population: int, percentile: float) -> None:
     rng = np.random.default_rng(seed)
     times_s = rng.uniform(0.5, 1.5, int(rng.integers(1, population + 1)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import ProfileError
@@ -35,7 +35,6 @@ def _change(path: Path, header: dict[str, object] | None = None, **arrays: np.nd
 
 
 @given(seed=st.integers(0, 1000), items=st.integers(1, 6))
-@settings(max_examples=25, deadline=None)
 def test_what_is_written_comes_back(seed: int, items: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("trace") / "deep" / "some.trace"
     trace = random_trace(PIPELINE, items, seed=seed)

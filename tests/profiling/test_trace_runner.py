@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling.machine import Machine
@@ -107,7 +108,7 @@ class _Account:
         st.tuples(st.integers(0, 7), st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)), max_size=12
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(300))
 def test_the_account_of_seconds_is_exact(seed: int, cache_bytes: int, steps: list[tuple[int, list[int]]]) -> None:
     trace = random_trace(PIPELINE, 6, seed=seed)
     runner, clock = _runner(trace, cache_bytes=cache_bytes)

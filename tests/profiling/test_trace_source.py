@@ -28,6 +28,8 @@ from circinus.profiling.machine import Machine, this_machine
 from circinus.spec import Pipeline, prefix
 from random_traces import random_trace, specification_of, trace_pipeline
 
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
 
 def _profile(
     trace: Trace, pipeline: Pipeline, store: Path, budget_s: float | None = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from sample_application import Application
 
 from circinus.profiling import profile_pipeline
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.variants import read_scored, read_variants, scored_configurations
+
+pytestmark = pytest.mark.usefixtures("inline_replicas")
 
 
 def test_scored_configurations_are_those_of_the_pipeline_as_it_is_now(application: Application) -> None:

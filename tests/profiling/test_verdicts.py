@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
+from budget import examples
 from circinus.profiling.footprints import Footprints
 from circinus.profiling.objectives import Objective
 from circinus.profiling.verdicts import Decisions, Judgement, Standing, Verdict, decide, judge
@@ -65,7 +66,7 @@ def _brute(standing: Standing, footprints: Footprints) -> Decisions:
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(600))
 def test_decisions_are_what_the_definitions_say(seed: int, count: int, objectives: int) -> None:
     standing, footprints = _random(seed, count, objectives)
     found, expected = decide(standing, footprints), _brute(standing, footprints)
@@ -75,7 +76,7 @@ def test_decisions_are_what_the_definitions_say(seed: int, count: int, objective
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(800))
 def test_no_objective_loses_its_last_configuration(seed: int, count: int, objectives: int) -> None:
     """Two that stand in for each other, or one that is outdone by one that waits for it, are not both dropped."""
     standing, footprints = _random(seed, count, objectives)
@@ -94,7 +95,7 @@ def test_no_objective_loses_its_last_configuration(seed: int, count: int, object
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(0, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(600))
 def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) -> None:
     standing, footprints = _random(seed, count, objectives)
     decisions = decide(standing, footprints)

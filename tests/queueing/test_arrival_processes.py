@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples, share_of
 from circinus.errors import PlanningError
 from circinus.queueing.arrivals import (
     ArrivalProcess,
@@ -44,7 +47,7 @@ def test_counts_have_the_mean_and_the_dispersion_that_they_should(name: str) -> 
 
     The bounds are six standard errors wide, that of the variance from the fourth moment of the counts.
     """
-    process, draws, duration_s = PROCESSES[name], 3000, 13.7
+    process, draws, duration_s = PROCESSES[name], share_of(6000), 13.7
     rng = np.random.default_rng(11)
     counts = np.empty((2, draws, len(WINDOWS_S)))
     for draw in range(draws):
@@ -75,7 +78,7 @@ def test_the_seed_fixes_what_is_drawn(name: str) -> None:
     window_s=st.floats(0.001, 20),
     share=st.floats(0, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(120))
 def test_periodic_index_is_the_variance_summed_over_phases(rate_per_s: float, window_s: float, share: float) -> None:
     """Brute force: the probability of every arrival to fall into the window, over a fine grid of phases."""
     process = Periodic(rate_per_s, share / 2 / rate_per_s)
@@ -87,12 +90,19 @@ def test_periodic_index_is_the_variance_summed_over_phases(rate_per_s: float, wi
     assert process.index_of_dispersion(np.array([window_s]))[0] == pytest.approx(variance / periods, abs=3e-3 / periods)
 
 
+@cache
+def _gauss() -> tuple[np.ndarray, np.ndarray]:
+    """(nodes, weights) of the rule of Gauss on -1 to 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    return nodes, weights
+
+
 @given(
     rates=st.tuples(st.floats(0, 100), st.floats(0.1, 100)),
     durations=st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)),
     window_s=st.floats(1e-6, 1e4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(240))
 def test_index_of_bursts_is_the_integral_of_their_covariance(
     rates: tuple[float, float], durations: tuple[float, float], window_s: float
 ) -> None:
@@ -105,7 +115,7 @@ def test_index_of_bursts_is_the_integral_of_their_covariance(
     mean = shares @ np.array(rates)
     covariance = shares @ np.array(rates) ** 2 - mean**2
     # The rule of Gauss is exact enough where the covariance is spent well before the window ends or changes little.
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _gauss()
     reach_s = min(window_s, 40 / forgets)
     lags_s = reach_s * (nodes + 1) / 2
     integral = reach_s / 2 * weights @ ((window_s - lags_s) * covariance * np.exp(-forgets * lags_s))
@@ -114,7 +124,7 @@ def test_index_of_bursts_is_the_integral_of_their_covariance(
 
 
 @given(moments=st.lists(st.floats(0, 0.999), min_size=1, max_size=12), window_s=st.floats(0.01, 3.5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(240))
 def test_index_of_a_recording_is_that_over_all_beginnings(moments: list[float], window_s: float) -> None:
     process = Recorded(tuple(sorted(moments)), 1.0)
     looped = np.concatenate([np.array(process.moments_s) + turn for turn in range(6)])
@@ -144,7 +154,7 @@ def test_the_loop_of_a_recording_closes_with_the_mean_gap() -> None:
 
 @pytest.mark.parametrize("name", PROCESSES)
 @given(factor=st.floats(0.01, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(80))
 def test_scaling_keeps_the_shape(name: str, factor: float) -> None:
     process = PROCESSES[name]
     scaled = process.scaled(factor)
@@ -175,7 +185,7 @@ def test_a_query_gets_the_process_that_it_asks_for() -> None:
 @given(
     rate_per_s=st.floats(1e-3, 1e4), burst_s=st.floats(1e-3, 1e3), share=st.floats(0.001, 0.99), part=st.floats(0.01, 1)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(240))
 def test_bursts_leave_the_rate_of_the_query_as_it_is(
     rate_per_s: float, burst_s: float, share: float, part: float
 ) -> None:

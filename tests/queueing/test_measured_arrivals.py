@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples, share_of
 from circinus.errors import PlanningError
 from circinus.queueing.arrivals import (
     DispersionTest,
@@ -57,8 +58,8 @@ def test_dispersion_is_the_variance_of_counts_over_their_mean() -> None:
 @pytest.mark.parametrize("arrivals", [60, 200, 3000])
 @pytest.mark.parametrize("known", [True, False])
 def test_poisson_arrivals_are_not_taken_for_others_more_often_than_said(arrivals: int, known: bool) -> None:
-    """At a risk of 5 %: in more of 1,500 draws only with probability 1e-6 if the risk were just kept."""
-    rng, draws, risk = np.random.default_rng(arrivals), 1500, 0.05
+    """At a risk of 5 %: in more of the draws only with probability 1e-6 if the risk were just kept."""
+    rng, draws, risk = np.random.default_rng(arrivals), share_of(3000), 0.05
     duration_s = arrivals / 3.0
     wrong = 0
     for _ in range(draws):
@@ -142,7 +143,7 @@ def test_few_arrivals_tell_nothing() -> None:
     gaps=st.lists(st.sampled_from([0.0, 1e-9, 0.01, 0.1, 1.0, 1.0, 50.0]), min_size=50, max_size=400),
     rest_s=st.floats(0, 1e3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(120))
 def test_whatever_was_seen_gives_a_process_of_its_rate(gaps: list[float], rest_s: float) -> None:
     times_s = np.cumsum([*gaps, 1.0])
     duration_s = float(times_s[-1]) + rest_s

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.errors import PlanningError
 from circinus.queueing import recursion
 from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
@@ -80,7 +81,7 @@ def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utiliza
 
 
 @given(st.lists(st.floats(1.0, 1.5), min_size=2, max_size=8), st.floats(0.3, 0.8), st.floats(0.0, 0.5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(60))
 def test_rounding_changes_little(steps: list[float], utilization: float, scv: float) -> None:
     """The same path of requests without any rounding, for batches of which larger ones take no less."""
     ratios, spread = tuple(np.cumprod(steps).tolist()), np.log1p(scv) ** 0.5
@@ -123,7 +124,7 @@ def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: fl
     calm = (every_s - peak * burst_s) / (every_s - burst_s)
     come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, every_s - burst_s))
     bursty = StationLoad(**{**vars(load), "modulation": come})
-    simulated_s = _simulated_s(bursty, come, 2_000_000)
+    simulated_s = _simulated_s(bursty, come, 1_000_000)
     assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.33)
     assert np.quantile(_estimated_s(bursty), 0.95) > np.quantile(_estimated_s(load), 0.95)
     assert any("bursts" in doubt for doubt in bursty.doubts())

@@ -8,9 +8,10 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from budget import HANG_LIMIT_S
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.framing import BlockingFrames, FrameReader, encode
 
@@ -23,7 +24,6 @@ FRAMES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(FRAMES, st.integers(1, 50))
 def test_frames_survive_being_cut_anywhere(frames: list[tuple[Any, list[bytes]]], step: int) -> None:
     stream = b"".join(bytes(part) for header, payloads in frames for part in encode(header, payloads))
@@ -61,12 +61,12 @@ def test_large_frames_pass_between_a_loop_and_a_process_that_blocks() -> None:
         connection = Connection(asyncio.get_running_loop(), ours, on_frame, lambda: None)
         for header, payloads in sent:
             connection.send(header, payloads)
-        await asyncio.wait_for(complete.wait(), 30)
+        await asyncio.wait_for(complete.wait(), HANG_LIMIT_S)
         connection.close()
         return received
 
     assert asyncio.run(body()) == sent
-    thread.join(30)
+    thread.join(HANG_LIMIT_S)
     assert not thread.is_alive()
 
 
@@ -80,8 +80,7 @@ def test_what_was_sent_leaves_before_a_connection_closes() -> None:
         connection.send("last words", [bytes(3_000_000)])  # more than the system buffers
         connection.close()
         thread.start()
-        while thread.is_alive():
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.to_thread(thread.join), HANG_LIMIT_S)
 
     asyncio.run(body())
     (header, payloads) = found[0]
@@ -94,15 +93,20 @@ def test_lost_connection_is_told_once() -> None:
 
     async def body() -> list[str]:
         told: list[str] = []
-        connection = Connection(
-            asyncio.get_running_loop(), ours, lambda header, payloads: told.append(header), lambda: told.append("lost")
-        )
+        lost = asyncio.Event()
+
+        def on_lost() -> None:
+            told.append("lost")
+            lost.set()
+
+        connection = Connection(asyncio.get_running_loop(), ours, lambda header, payloads: told.append(header), on_lost)
         BlockingFrames(theirs).send("first")
         theirs.close()
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(lost.wait(), HANG_LIMIT_S)
         connection.send("into nothing")
         connection.close()
-        await asyncio.sleep(0.05)
+        for _ in range(10):  # whatever either of them scheduled
+            await asyncio.sleep(0)
         return told
 
     assert asyncio.run(body()) == ["first", "lost"]

@@ -332,6 +332,7 @@ def test_senseless_traffic_is_refused() -> None:
         Traffic(duration_s=1.0, rate_factor=-1.0)
 
 
+@pytest.mark.slow
 def test_real_engine_under_traffic() -> None:
     """Deployed from a matching, loaded in real time: all arrives, is right, and took at least its links' time."""
     delayed = infrastructure().links[0].model_copy(update={"round_trip_s": 0.02})

@@ -16,12 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
-from circinus.serving.conformance import EngineConformance, ask, lives
+from circinus.serving.conformance import EngineConformance, ask, lives, until
 from circinus.serving.conformance_states import Step, chain
 from circinus.serving.engine import EngineStatus
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
 from circinus.serving.local.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
 
 WHO = chain("q", Step("who", "process_id", replicas=2))
 
@@ -30,6 +33,12 @@ class TestLocalEngineClient(EngineConformance):
     @pytest.fixture
     def engine(self, tmp_path_factory: pytest.TempPathFactory) -> LocalEngineClient:
         return start_daemon(tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(autouse=True)
+def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("client._START_S", "client._END_S", "run_folder._END_S"):
+        monkeypatch.setattr(f"circinus.serving.local.{limit}", HANG_LIMIT_S)
 
 
 @pytest.fixture
@@ -62,7 +71,7 @@ async def status(client: LocalEngineClient) -> EngineStatus:
 
 
 def wait_until(condition: Any) -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + HANG_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
@@ -77,7 +86,7 @@ def test_engine_outlives_its_client(folder: Path) -> None:
         "    await client.apply(chain('q', Step('who', 'process_id')))\n"
         "asyncio.run(main())"
     )
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=HANG_LIMIT_S)
     found, process = in_session(connect(folder), status, lambda client: ask(client, 0))
     assert found.healthy
     assert lives(process)
@@ -105,7 +114,7 @@ def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_LIMIT_S)
     assert len(found) == 3
     assert len(set(found)) == 1
 
@@ -156,10 +165,16 @@ def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
 
 
 def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+
+    async def under_way() -> bool:
+        return any(here.iterdir())
+
     async def kill_meanwhile(client: LocalEngineClient) -> None:
         await client.apply(chain("q", Step("meet", "Meet")))
-        task = asyncio.create_task(ask(client, {"folder": str(tmp_path), "parties": 1000}))
-        await asyncio.sleep(0.05)
+        task = asyncio.create_task(ask(client, {"folder": str(here), "parties": 1000}))
+        await until(under_way)
         engine = RunFolder(folder).process()
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
@@ -220,11 +235,15 @@ def test_start_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
     """An apply whose client is gone is given up, and the state before stays in force."""
+    loading = tmp_path / "loading"
     (tmp_path / "slow_to_load.py").write_text(
-        "import time\nfrom circinus.operators import operator\n"
-        "@operator\nclass Slow:\n    def __init__(self):\n        time.sleep(60)\n"
-        "    def process(self, values):\n        return values\n"
+        "import pathlib, time\nfrom circinus.operators import operator\n"
+        f"@operator\nclass Slow:\n    def __init__(self):\n        pathlib.Path({str(loading)!r}).touch()\n"
+        "        time.sleep(600)\n    def process(self, values):\n        return values\n"
     )
+
+    async def loads() -> bool:
+        return loading.exists()
 
     async def give_up(client: LocalEngineClient) -> None:
         state = chain("q", Step("slow", "unused"))
@@ -232,7 +251,7 @@ def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
         slow = {**vars(state), "module_paths": (tmp_path,)}
         slow["deployments"] = (type(wanted)(**{**vars(wanted), "uses": "slow_to_load:Slow"}),)
         task = asyncio.create_task(client.apply(type(state)(**slow)))
-        await asyncio.sleep(0.3)
+        await until(loads)
         task.cancel()
 
     (process, _) = in_session(start_daemon(folder), deploy, give_up)

@@ -24,6 +24,8 @@ from circinus.serving.local.replica import Replica
 from circinus.serving.replicas.messages import ReplicaSpec
 from circinus.spec import Link
 
+pytestmark = pytest.mark.slow
+
 OPERATORS = """
 import os, subprocess, sys, time
 from circinus.operators import operator
@@ -277,16 +279,22 @@ def test_closed_engine_starts_nothing() -> None:
 
 
 def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
+    loading = tmp_path / "loading"
+
     async def close_meanwhile(engine: LocalEngine) -> None:
         (tmp_path / "never_loaded.py").write_text(
-            "import time\nfrom circinus.operators import operator\n"
-            "@operator\nclass Slow:\n    def __init__(self):\n        time.sleep(600)\n"
-            "    def process(self, values):\n        return values\n"
+            "import pathlib, time\nfrom circinus.operators import operator\n"
+            f"@operator\nclass Slow:\n    def __init__(self):\n        pathlib.Path({str(loading)!r}).touch()\n"
+            "        time.sleep(600)\n    def process(self, values):\n        return values\n"
         )
         state = chain("q", Step("first", "unused"))
         wanted = replace(state.deployments[0], uses="never_loaded:Slow")
         task = asyncio.create_task(engine.apply(replace(state, deployments=(wanted,), module_paths=(tmp_path,))))
-        await asyncio.sleep(0.1)
+
+        async def loads() -> bool:
+            return loading.exists()
+
+        await until(loads)
         await engine.close()
         with pytest.raises(ServingError):
             await task

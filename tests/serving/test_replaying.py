@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circinus.serving.replicas import replaying
 from circinus.serving.replicas.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
 from circinus.serving.replicas.replaying import ReplayingResponder, batch_ratio
+
+
+class Clock:
+    """Moves on only where somebody sleeps."""
+
+    now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(replaying, "time", found)
+    return found
 
 
 def responder(speed: float = 1.0) -> ReplayingResponder:
@@ -23,38 +42,36 @@ def responder(speed: float = 1.0) -> ReplayingResponder:
     return replica
 
 
-def batch(*items: tuple[str, int]) -> Batch:
-    return Batch(time.monotonic(), tuple(WorkItem(key, 0, recording) for key, recording in items))
+def batch(begin_s: float, *items: tuple[str, int]) -> Batch:
+    return Batch(begin_s, tuple(WorkItem(key, 0, recording) for key, recording in items))
 
 
-def test_batch_takes_its_recorded_time_and_gives_the_recorded_outputs() -> None:
-    begin_s = time.monotonic()
-    given = batch(("a", 1), ("b", 1))
-    (end_s, results, _), outputs = responder().answer(given, [])
+def test_batch_takes_its_recorded_time_and_gives_the_recorded_outputs(clock: Clock) -> None:
+    (end_s, results, _), outputs = responder().answer(batch(1000.0, ("a", 1), ("b", 1)), [])
     expected_s = 0.03 * 1.5  # of two items, between 1.0 for one and 2.5 for four
-    assert time.monotonic() - begin_s >= expected_s
-    assert end_s == pytest.approx(given.begin_s + expected_s)
+    assert end_s == pytest.approx(1000.0 + expected_s)
+    assert clock.now_s == pytest.approx(end_s)
     assert [result.service_s for result in results] == pytest.approx([expected_s] * 2)
     assert [result.busy_s for result in results] == pytest.approx([expected_s / 2] * 2)
     assert [result.output_bytes for result in results] == [10.0, 20.0]
     assert outputs == [b"A", b"B"]
 
 
-def test_time_that_passed_before_it_was_noticed_is_made_up_for() -> None:
-    late = Batch(time.monotonic() - 60.0, batch(("a", 1)).items)
-    begin_s = time.monotonic()
-    (end_s, _, _), _ = responder().answer(late, [])
-    assert end_s == late.begin_s + 0.02
-    assert time.monotonic() - begin_s < 30.0
+def test_time_that_passed_before_it_was_noticed_is_made_up_for(clock: Clock) -> None:
+    for begin_s, awake_s in ((940.0, 1000.0), (999.99, 1000.01)):
+        clock.now_s = 1000.0
+        (end_s, _, _), _ = responder().answer(batch(begin_s, ("a", 1)), [])
+        assert end_s == begin_s + 0.02
+        assert clock.now_s == pytest.approx(awake_s)
 
 
-def test_hardware_is_as_fast_as_it_is() -> None:
-    (_, results, _), _ = responder(speed=4.0).answer(batch(("a", 1)), [])
+def test_hardware_is_as_fast_as_it_is(clock: Clock) -> None:
+    (_, results, _), _ = responder(speed=4.0).answer(batch(clock.now_s, ("a", 1)), [])
     assert results[0].service_s == pytest.approx(0.005)
 
 
-def test_what_was_not_recorded_fails_alone() -> None:
-    (_, results, _), outputs = responder().answer(batch(("a", 2), ("unheard", 1)), [])
+def test_what_was_not_recorded_fails_alone(clock: Clock) -> None:
+    (_, results, _), outputs = responder().answer(batch(clock.now_s, ("a", 2), ("unheard", 1)), [])
     assert [bool(result.error) for result in results] == [False, True]
     assert "unheard" in results[1].error
     assert results[0].service_s == pytest.approx(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -67,14 +66,14 @@ def test_sockets_are_reached_whatever_the_length_of_their_path(tmp_path: Path, l
         pass
 
 
-def test_clearing_waits_for_an_engine_that_is_about_to_end(folder: RunFolder) -> None:
+def test_clearing_waits_for_an_engine_that_is_about_to_end(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = folder.try_lock()
     assert lock is not None
-    timer = threading.Timer(0.1, lock.close)
-    timer.start()
+    waits = iter([lambda: None, lock.close])
+    monkeypatch.setattr("circinus.serving.local.run_folder.time.sleep", lambda seconds: next(waits)())
     assert folder.clear()
     assert not folder.path.exists()
-    timer.join()
+    assert next(waits, None) is None
 
 
 def test_clearing_nothing_is_no_fault(tmp_path: Path) -> None:

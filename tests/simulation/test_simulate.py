@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, merge
 from circinus.estimation.transfer import INPUT
@@ -61,7 +62,7 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(120))
 def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None:
     instance = random_instance(seed)
     if seed % 2:
@@ -76,7 +77,7 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
     np.testing.assert_allclose(simulation.runs[0].latency_s, _alone_s(planned, instance.network), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(48))
 def test_the_report_says_what_happened(seed: int) -> None:
     instance = random_instance(seed)
     planned, replicas = _planned(instance)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.queueing.station import Station
 from circinus.simulation.entries import Exits
 from circinus.simulation.groups import station_groups
@@ -79,7 +80,6 @@ BATCHES = tuple(
 )
 
 
-@settings(deadline=None)
 @given(chains, st.integers(0, 100), st.lists(st.floats(0.1, 30.0), max_size=4))
 def test_windows_of_time_change_nothing(chains: list[list[int]], seed: int, ends: list[float]) -> None:
     """Chains may come back to stations, within a query or over several, so that stations are simulated together."""
@@ -96,7 +96,6 @@ def test_windows_of_time_change_nothing(chains: list[list[int]], seed: int, ends
 
 
 @pytest.mark.parametrize("stations", [FIVE, BATCHES], ids=["one with batches", "all with batches"])
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Station, ...], seed: int) -> None:
     """A query that nobody sends, whose visits go backwards, makes all stations one group."""
@@ -112,7 +111,7 @@ def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Statio
         np.testing.assert_allclose(one.latency_s, other.latency_s, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(400))
 @given(st.integers(0, 1000), st.lists(st.integers(1, 40), max_size=8))
 def test_what_happens_at_the_same_time_happens_in_one_order(seed: int, ends: list[int]) -> None:
     """In windows or at once, event by event or station by station."""

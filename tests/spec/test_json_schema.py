@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from strategies import specifications
 
 import circinus.cli
+from budget import examples
 from circinus.spec import Specification, parse_specification
 from circinus.spec.schema import json_schema
 from circinus.spec.yaml_reader import read_yaml
@@ -58,7 +59,7 @@ def test_every_document_of_the_reference_is_accepted(text: str) -> None:
     assert _complaints(text.partition("```")[0]) == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(specifications())
 def test_everything_that_is_written_is_accepted(specification: Specification) -> None:
     assert _complaints(specification.to_yaml()) == []

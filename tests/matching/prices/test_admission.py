@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.errors import PlanningError
 from circinus.matching.prices import FluidProblem, solve_fluid
 from circinus.matching.prices.admission import Admissions, Admitted, Applicant, Refused
@@ -20,6 +21,7 @@ def _applicants(problem: FluidProblem) -> list[Applicant]:
     ]
 
 
+@settings(max_examples=examples(80))
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 100.0]))
 def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
     rng = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.matching_small import best_of_all, small
 
+from budget import HANG_LIMIT_S, seeds
 from circinus.matching.highs import minimise
 from circinus.matching.prices import FluidProblem, Objective, Prices
 from circinus.matching.prices.ambiguous import settle
@@ -30,7 +31,7 @@ def _one_plan_each(amounts: list[float], weights: list[float]) -> FluidProblem:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", seeds(300))
 def test_from_any_choice_it_proves_the_best_of_all(seed: int) -> None:
     """Bounds here are those of the model, before anything raises them to what was found."""
     rng = np.random.default_rng(seed)
@@ -41,7 +42,7 @@ def test_from_any_choice_it_proves_the_best_of_all(seed: int) -> None:
     anything = np.array([rng.choice([-1, *np.flatnonzero(options[row])]) for row in members.class_of], dtype=np.int64)
     begun = ease(members, regrets, anything)
     distance = bound(problem, WEIGHT, prices) - members.worth(begun, WEIGHT) + 1e-9
-    found = settle(members, regrets, begun, WEIGHT, distance, minimise, most=1000, time_limit_s=60.0)
+    found = settle(members, regrets, begun, WEIGHT, distance, minimise, most=1000, time_limit_s=HANG_LIMIT_S)
     weight, _ = best_of_all(problem)
     assert members.usage(found.chosen).max(initial=0.0) <= 1.0 + 1e-6
     assert members.weight(found.chosen) == pytest.approx(weight)
@@ -54,7 +55,7 @@ def test_queries_that_are_not_in_doubt_may_not_have_their_best_yet() -> None:
     members, regrets = _at(problem, 2.0)
     begun = np.array([0, -1, 0])
     distance = 2.0 + 3 * 0.0 + 2.0 - 2.0  # the bound of 2 (price) + 2 (regret of the second), less what is served
-    found = settle(members, regrets, begun, WEIGHT, distance, minimise, most=10, time_limit_s=10.0, unit=1.0)
+    found = settle(members, regrets, begun, WEIGHT, distance, minimise, most=10, time_limit_s=HANG_LIMIT_S, unit=1.0)
     assert members.weight(found.chosen) == 4.0
     assert found.bound == pytest.approx(4.0)
 
@@ -64,7 +65,9 @@ def test_where_nobody_is_in_doubt_the_best_of_all_is_taken_if_it_fits(
     amount: float, expected: list[int], proved: float
 ) -> None:
     members, regrets = _at(_one_plan_each([amount], [1.0]), 0.3)
-    found = settle(members, regrets, np.array([-1]), WEIGHT, 0.0, minimise, most=10, time_limit_s=10.0, unit=1.0)
+    found = settle(
+        members, regrets, np.array([-1]), WEIGHT, 0.0, minimise, most=10, time_limit_s=HANG_LIMIT_S, unit=1.0
+    )
     assert found.chosen.tolist() == expected
     assert found.bound == proved
 
@@ -75,7 +78,7 @@ def test_what_is_left_out_is_not_proved() -> None:
     members = Members.of(problem)
     regrets = Regrets.at(problem, WEIGHT, PriceSearch(problem, rng).most_worth(WEIGHT))
     begun = fill(members, regrets, np.full(30, -1, dtype=np.int64))
-    found = settle(members, regrets, begun, WEIGHT, 5.0, minimise, most=4, time_limit_s=10.0)
+    found = settle(members, regrets, begun, WEIGHT, 5.0, minimise, most=4, time_limit_s=HANG_LIMIT_S)
     assert members.weight(found.chosen) >= members.weight(begun)
     assert found.bound == np.inf
 
@@ -87,6 +90,6 @@ def test_a_weight_that_must_be_kept_is_kept() -> None:
     begun = np.array([0, 0, -1])
     for least, served in ((2.0, 2), (1.0, 1), (None, 0)):
         found = settle(
-            members, regrets, begun, cheaply, 100.0, minimise, most=10, time_limit_s=10.0, least_weight=least
+            members, regrets, begun, cheaply, 100.0, minimise, most=10, time_limit_s=HANG_LIMIT_S, least_weight=least
         )
         assert (found.chosen >= 0).sum() == served

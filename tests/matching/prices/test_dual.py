@@ -11,6 +11,7 @@ from benchmarks.matching_small import best_of_all, small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from budget import seeds
 from circinus.matching.prices.dual import Objective, Prices, bound, smoothed
 from circinus.matching.prices.fluid import FluidProblem
 from circinus.matching.prices.search import PriceSearch
@@ -96,7 +97,7 @@ def test_sites_are_nothing_but_a_shorter_way_to_write_it(seed: int) -> None:
     np.testing.assert_allclose(np.append(here.local_slope.reshape(-1), here.common_slope), there.common_slope)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 @pytest.mark.parametrize(("sites", "local"), [(1, 0), (4, 2)])
 @pytest.mark.parametrize("load", [0.3, 3.0])
 def test_prices_reach_the_optimum_of_the_linear_programme(seed: int, sites: int, local: int, load: float) -> None:

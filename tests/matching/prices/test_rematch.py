@@ -10,6 +10,7 @@ from benchmarks.matching_small import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import HANG_LIMIT_S, examples, seeds
 from circinus.errors import PlanningError
 from circinus.matching.highs import minimise
 from circinus.matching.prices import FluidProblem, solve_fluid
@@ -29,7 +30,7 @@ def _without_plans(problem: FluidProblem, gone: np.ndarray) -> FluidProblem:
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(32))
 @given(SEEDS)
 def test_where_nothing_changes_nothing_changes(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
@@ -40,7 +41,7 @@ def test_where_nothing_changes_nothing_changes(seed: int) -> None:
     assert found.answer.weight_bound >= found.answer.weight
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(32))
 @given(SEEDS)
 def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
     problem = crowd(np.random.default_rng(seed), 400, load=3.0, **EVERYTHING)
@@ -51,7 +52,7 @@ def test_a_lost_site_concerns_its_own_queries_alone(seed: int) -> None:
     assert set(problem.site[np.flatnonzero((found.chosen != answer.chosen) & (answer.chosen >= 0))]) <= {3}
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(32))
 @given(SEEDS, st.sampled_from([0.0, 0.5, 10.0]))
 def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, churn: float) -> None:
     """All that come together bring more than what those lose that make room, and their price."""
@@ -68,6 +69,7 @@ def test_running_queries_change_for_more_than_the_churn_price_only(seed: int, ch
         assert not len(found.changed)
 
 
+@settings(max_examples=examples(64))
 @given(SEEDS)
 def test_queries_that_leave_make_room_for_others(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -80,11 +82,11 @@ def test_queries_that_leave_make_room_for_others(seed: int) -> None:
     assert found.answer.weight_gap < 0.05
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", seeds(200))
 def test_its_bounds_hold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = small(rng)
-    answer = solve_fluid(problem, minimise=minimise)
+    answer = solve_fluid(problem, minimise=minimise, time_limit_s=HANG_LIMIT_S)
     changed = replace(problem, amounts=problem.amounts * rng.choice([0.7, 1.0, 1.5], problem.amounts.shape[2]))
     found = rematch(answer, changed, np.arange(len(answer.chosen))).answer
     weight, cost = best_of_all(changed)

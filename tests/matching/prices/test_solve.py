@@ -10,6 +10,7 @@ from benchmarks.matching_small import best_of_all, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching.highs import minimise
 from circinus.matching.prices import FluidAnswer, FluidProblem, solve_fluid
@@ -33,10 +34,10 @@ def _fits(answer: FluidAnswer) -> bool:
 
 @pytest.mark.parametrize("block", range(10))
 def test_small_answers_are_the_best_of_all(block: int) -> None:
-    """Thousands of them: most weight, and the least cost of that."""
-    for seed in range(200 * block, 200 * (block + 1)):
+    """Most weight, and the least cost of that; thousands of them at night."""
+    for seed in range(200 * block, 200 * block + share_of(200)):
         problem = small(np.random.default_rng(seed))
-        answer = solve_fluid(problem, minimise=minimise, time_limit_s=60.0)
+        answer = solve_fluid(problem, minimise=minimise, time_limit_s=HANG_LIMIT_S)
         weight, cost = best_of_all(problem)
         assert _fits(answer), seed
         assert answer.weight == pytest.approx(weight), seed
@@ -58,7 +59,7 @@ def test_without_an_exact_model_it_fits_and_the_bounds_hold(seed: int, single: b
         assert answer.cost_bound_usd_per_h <= cost + 1e-6
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(36))
 @given(SEEDS, st.sampled_from([0.3, 1.0, 3.0, 8.0]), st.sampled_from([(1, 0), (6, 2)]))
 def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, where: tuple[int, int]) -> None:
     problem = crowd(np.random.default_rng(seed), 3000, load=load, sites=where[0], local=where[1])
@@ -71,6 +72,7 @@ def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, wh
         assert answer.cost_gap < 0.01
 
 
+@settings(max_examples=examples(64))
 @given(SEEDS)
 def test_a_class_is_its_queries(seed: int) -> None:
     """Dual prices of classes are those of their single queries, and so is what is served, about."""
@@ -124,7 +126,7 @@ def _alike(seed: int) -> FluidProblem:
 
 
 @pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(8))
 def test_queries_that_are_alike_are_divided_over_plans(
     seed: int, linear: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +209,7 @@ def test_a_resource_that_is_full_to_rounding_keeps_nobody_from_others() -> None:
 
 
 def test_bounds_of_single_precision_hold_where_everybody_fits() -> None:
-    for seed in range(20):
+    for seed in seeds(20):
         rng = np.random.default_rng(seed)
         amounts = rng.uniform(0.5, 1.0, (100, 1, 3)).astype(np.float32)
         amounts /= amounts.sum(axis=0) * np.float32(1.0000001)

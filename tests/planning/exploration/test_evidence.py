@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.exploration.evidence import evidence_of
@@ -22,7 +22,6 @@ def _table(rng: np.random.Generator, count: int, rest: float) -> tuple[np.ndarra
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 6))
-@settings(max_examples=50, deadline=None)
 def test_equally_many_items_give_plain_means(seed: int, count: int) -> None:
     scores, _ = _table(np.random.default_rng(seed), count, 0.1)
     found = evidence_of(list(scores[:, :30]), POPULATION, 1.0)
@@ -30,7 +29,6 @@ def test_equally_many_items_give_plain_means(seed: int, count: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
 def test_where_parts_add_up_few_items_tell_as_much_as_many(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores, own = _table(rng, 4, 0.0)
@@ -68,7 +66,6 @@ def test_differences_of_configurations_known_on_equally_many_items_are_as_uncert
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
 def test_the_order_of_configurations_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores, _ = _table(rng, 5, 0.1)

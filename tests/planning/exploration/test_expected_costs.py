@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from budget import seeds
 from circinus.planning.exploration.expected_costs import Expected, ExpectedCosts
 from circinus.planning.exploration.knob_cover import covering_choices
 from circinus.planning.exploration.knob_space import KnobSpace
@@ -27,7 +28,7 @@ SPACE = KnobSpace.of(PIPELINE)
 FEW = 8
 
 
-@pytest.fixture(scope="module", params=range(3))
+@pytest.fixture(scope="module", params=seeds(3))
 def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
     """All configurations on all items, whose work varies."""
     trace = recorded(request.param)

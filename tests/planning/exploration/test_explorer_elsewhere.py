@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,12 @@ from circinus.planning import plan_queries
 from circinus.planning.exploration import explorer_of
 from circinus.profiling import (
     PipelineProfile,
-    ProfileProgress,
-    SilentObserver,
-    SimulatedClock,
     Trace,
     TraceSource,
     load_profile,
-    profile_pipeline,
 )
 from circinus.spec import Specification
-from planning.exploration.two_operators import PIPELINE, recorded, two_queries
+from planning.exploration.two_operators import PIPELINE, Breaker, Whole, measured, recorded, two_queries
 
 
 def earlier(seed: int, *, misleading: bool) -> Trace:
@@ -43,29 +40,14 @@ def earlier(seed: int, *, misleading: bool) -> Trace:
     )
 
 
-def measured(
-    trace: Trace, specification: Specification, store: Path, observer: SilentObserver | None = None
-) -> tuple[PipelineProfile, float]:
-    clock = SimulatedClock()
-    found = profile_pipeline(
-        specification,
-        PIPELINE.name,
-        store,
-        observer=observer,
-        source=TraceSource(trace, clock),
-        explorer=explorer_of(specification, PIPELINE.name),
-    )
-    return found, clock()
-
-
 def least_cost(specification: Specification, profile: PipelineProfile) -> float:
     plans = plan_queries(specification, {PIPELINE.name: profile})
     return sum(min(c.estimate.cost_usd_per_h.upper for c in found.candidates) for found in plans.values())
 
 
-def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path) -> None:
+def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
     trace, specification = recorded(1), two_queries()
-    cold, _ = measured(trace, specification, tmp_path / "cold")
+    cold = whole(1).profile
     measured(earlier(1, misleading=False), specification, tmp_path / "warm")
     warm, _ = measured(trace, specification, tmp_path / "warm")
     assert warm.certificate is not None
@@ -77,9 +59,9 @@ def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path) -> None:
     assert least_cost(specification, warm) <= 1.06 * least_cost(specification, cold)
 
 
-def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path) -> None:
+def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
     trace, specification = recorded(1), two_queries()
-    cold, _ = measured(trace, specification, tmp_path / "cold")
+    cold = whole(1).profile
     measured(earlier(1, misleading=True), specification, tmp_path / "warm")
     warm, _ = measured(trace, specification, tmp_path / "warm")
     assert warm.certificate is not None
@@ -98,25 +80,13 @@ def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path) -> 
     assert (again.judgements, again.certificate) == (warm.judgements, warm.certificate)
 
 
-class _Breaker(SilentObserver):
-    """Ends a measurement after some increments, as Ctrl-C does."""
-
-    def __init__(self, after: int) -> None:
-        self._left = after
-
-    def progressed(self, progress: ProfileProgress) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise KeyboardInterrupt
-
-
 def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path) -> None:
     trace, specification = recorded(3), two_queries()
     measured(earlier(3, misleading=False), specification, tmp_path / "through")
     shutil.copy(tmp_path / "through", tmp_path / "broken")
     through, _ = measured(trace, specification, tmp_path / "through")
     for _ in range(200):
-        broken, _ = measured(trace, specification, tmp_path / "broken", _Breaker(6))
+        broken, _ = measured(trace, specification, tmp_path / "broken", observer=Breaker(6))
         if not broken.interrupted:
             break
     assert [(c.configuration, len(c.items)) for c in broken.configurations] == [

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.planning.exploration.gaussian_process import Inputs, Observations, minus_log_likelihood
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
@@ -16,7 +17,7 @@ from planning.exploration.spaces import CASCADE, chain
 SPACES = [CASCADE, chain([5, 3], [-4], [2]), chain([1, -1], [3])]
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(120))
 @given(st.sampled_from(SPACES), st.booleans(), st.integers(0, 2**32 - 1))
 def test_it_is_symmetric_and_positive_whatever_the_sharpness(space: KnobSpace, additive: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)

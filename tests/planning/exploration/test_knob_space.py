@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples
 from circinus.planning.exploration.knob_space import ABSENT, KnobSpace
 from circinus.spec import (
     Configuration,
@@ -23,7 +24,7 @@ from planning.exploration.spaces import CASCADE, one_operator, pipeline_of, smal
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(120))
 @given(small_pipelines())
 def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> None:
     space = KnobSpace.of(pipeline)
@@ -35,7 +36,7 @@ def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> 
     assert space.valid(codes).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(120))
 @given(small_pipelines(), seeds)
 def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
     space = KnobSpace.of(pipeline)
@@ -44,7 +45,7 @@ def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
     assert set(space.decode(codes)) <= set(configurations(pipeline))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(120))
 @given(small_pipelines(), seeds)
 def test_neighbours_are_all_that_are_one_change_away(pipeline: Pipeline, seed: int) -> None:
     space = KnobSpace.of(pipeline)

@@ -16,7 +16,8 @@ from circinus.spec import Configuration, KnobValues, configurations, prefix
 from instances import Instance, random_instance
 from planning.exploration.spaces import chain_of, knob
 
-SEEDS = [s for s in range(60) if 2 < len(random_instance(s).profile.configurations) <= 30][:25]
+SEEDS = (9, 10, 15, 18, 21, 23, 33, 39, 45, 48, 49, 51, 56)
+"""Random instances of at least three configurations."""
 
 
 def _known(instance: Instance, share: float, seed: int = 0) -> PipelineProfile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
@@ -35,7 +35,6 @@ def _gain(prospects: Prospects, number: int, plan: float, usd_per_s: float) -> f
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=150, deadline=None)
 def test_by_brute_force(seed: int) -> None:
     one = _random(seed)
     prospects = Prospects(one.keeps, one.sure, one.begun, one.usd_per_h, one.look_s, np.full(6, one.settle_s))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budget import examples, share_of
 from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations, covariance
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel
@@ -30,7 +31,7 @@ def some(rng: np.random.Generator, space: KnobSpace, count: int) -> IntArray:
     return space.everything()[rng.permutation(space.size)[:count]]
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(60))
 @given(seeds, st.booleans(), st.integers(1, 25))
 def test_what_was_measured_exactly_is_known_exactly(seed: int, additive: bool, count: int) -> None:
     codes = some(np.random.default_rng(seed), SPACE, count)
@@ -39,7 +40,7 @@ def test_what_was_measured_exactly_is_known_exactly(seed: int, additive: bool, c
     assert belief.deviation.max() < 2e-3
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(60))
 @given(seeds, st.booleans(), st.integers(1, 25))
 def test_no_belief_is_wider_than_before(seed: int, additive: bool, count: int) -> None:
     rng = np.random.default_rng(seed)
@@ -95,7 +96,7 @@ def test_a_dead_knob_is_found_dead(additive: bool) -> None:
     assert np.ptp(belief.mean) < 0.005
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(40))
 @given(seeds, st.booleans())
 def test_the_order_of_measurements_does_not_matter(seed: int, additive: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -118,7 +119,7 @@ def test_the_truth_lies_in_its_intervals_as_often_as_it_should(count: int, addit
     kernel = KnobKernel.of(SPACE, additive=additive)
     expected = Hyperparameters.expected(kernel, about_prior=False)
     inside = []
-    for _ in range(30):
+    for _ in range(max(10, share_of(30))):
         drawn = expected.at(expected.parameters + expected.spread * rng.normal(size=len(expected.parameters)))
         codes = some(rng, SPACE, count + 40)
         inputs = Inputs(kernel.slots(codes), np.ones((len(codes), 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.exploration.knob_space import KnobSpace
@@ -63,7 +63,7 @@ def test_a_source_that_ranks_alike_helps_though_its_level_is_another(count: int)
     assert ours < 0.6 * without
 
 
-def dropped(kind: str, seed: int) -> list[bool]:
+def dropped(kind: str, seed: int) -> bool:
     """Whether a misleading source is dropped after three to six measurements."""
     rng = np.random.default_rng(seed)
     truth = landscape(rng)
@@ -74,24 +74,21 @@ def dropped(kind: str, seed: int) -> list[bool]:
     }[kind]
     rows = rng.permutation(len(truth))[:6]
     means = truth[rows] + rng.normal(0, NOISE, len(rows))
-    found = []
+    source = source_of("there", there)
     for count in range(3, 7):
         variances = np.full(count, NOISE**2)
-        prior = best_prior(
-            SPACE, [source_of("there", there)], EVERYTHING[rows[:count]], means[:count], variances, EVERYTHING
-        )
-        found.append(prior.name is None)
+        prior = best_prior(SPACE, [source], EVERYTHING[rows[:count]], means[:count], variances, EVERYTHING)
         if prior.name is None:
             assert prior.candidates is prior.observed is None
             assert prior.reason.startswith("dropped scores of there: they make ")
-    return found
+            return True
+    return False
 
 
 @pytest.mark.parametrize(("kind", "least"), [("reversed", 14), ("shuffled", 12), ("random", 12)])
 def test_a_misleading_source_is_dropped_within_six_measurements(kind: str, least: int) -> None:
     """Six scores may agree with a source by chance: of 40 shuffles, one correlates above 0.81."""
-    found = np.array([dropped(kind, seed) for seed in range(14)])
-    assert int(found.any(axis=1).sum()) >= least
+    assert sum(dropped(kind, seed) for seed in range(14)) >= least
 
 
 def test_of_several_the_better_one_is_taken() -> None:
@@ -172,7 +169,6 @@ def test_a_source_that_shares_nothing_is_none() -> None:
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
 def test_errors_of_the_prior_mean_are_told_from_those_of_measurements(seed: int, count: int) -> None:
     """Against the normal distribution of everything together, conditioned at once."""
     rng = np.random.default_rng(seed)
@@ -196,12 +192,12 @@ def test_errors_of_the_prior_mean_are_told_from_those_of_measurements(seed: int,
 
 
 def test_beliefs_about_a_noisy_source_are_as_wide_as_they_are_wrong() -> None:
-    """A source measured on few items, of half the configurations: it helps, and not by more than it knows."""
+    """A source measured on few items, of a quarter of the configurations: it helps, and not by more than it knows."""
     squares, errors = [], []
     for seed in range(10):
         rng = np.random.default_rng(seed)
         truth = landscape(rng)
-        known = rng.permutation(len(truth))[: len(truth) // 2]
+        known = rng.permutation(len(truth))[: len(truth) // 4]
         there = truth[known] + 0.1 + rng.normal(0, 0.08, len(known))
         configurations = SPACE.decode(EVERYTHING[known])
         source = Source.of("few", SPACE, configurations, there, variances=np.full(len(known), 0.08**2))

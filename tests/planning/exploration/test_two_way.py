@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.planning.exploration import two_way
@@ -12,7 +12,6 @@ from circinus.planning.exploration.two_way import row_means
 
 
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
 def test_means_and_their_errors_are_those_of_least_squares(seed: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
     columns = int(rng.integers(3, 9))

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from circinus.profiling import Trace
+from circinus.planning.exploration import explorer_of
+from circinus.profiling import (
+    PipelineProfile,
+    ProfileProgress,
+    SilentObserver,
+    SimulatedClock,
+    Trace,
+    TraceSource,
+    profile_pipeline,
+)
 from circinus.spec import (
     AccuracySlo,
     Configuration,
@@ -27,7 +37,7 @@ from circinus.spec import (
 from random_traces import random_trace
 
 CHOICES = 5
-ITEMS = 120
+ITEMS = 80
 PIPELINE = Pipeline(
     name="two",
     operators=(
@@ -104,3 +114,49 @@ def two_queries(thresholds: tuple[float, ...] = (0.7, 0.8)) -> Specification:
         for threshold in thresholds
     )
     return Specification({PIPELINE.name: PIPELINE}, infrastructure, queries)
+
+
+def measured(
+    trace: Trace,
+    specification: Specification,
+    store: Path,
+    *,
+    explored: bool = True,
+    budget_s: float | None = None,
+    observer: SilentObserver | None = None,
+) -> tuple[PipelineProfile, float]:
+    """The profile with or without an explorer, and the simulated seconds that it took."""
+    clock = SimulatedClock()
+    found = profile_pipeline(
+        specification,
+        PIPELINE.name,
+        store,
+        budget_s=budget_s,
+        observer=observer,
+        source=TraceSource(trace, clock),
+        explorer=explorer_of(specification, PIPELINE.name) if explored else None,
+        exhaustive=not explored,
+    )
+    return found, clock()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A measurement with an explorer that nothing broke off."""
+
+    profile: PipelineProfile
+    seconds: float
+    store: Path
+    """Only to be read."""
+
+
+class Breaker(SilentObserver):
+    """Ends a measurement after some increments, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def progressed(self, progress: ProfileProgress) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt

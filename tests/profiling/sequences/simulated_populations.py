@@ -10,8 +10,14 @@ from circinus.profiling.bounded import Bounded
 
 RISK = 0.1
 RUNS = 300
-ALLOWED = RISK + 3 * np.sqrt(RISK * (1 - RISK) / RUNS)
-"""Misses above which a promise of RISK is broken with hardly a doubt (three standard deviations of a binomial)."""
+
+
+def allowed(runs: int) -> float:
+    """Misses above which a promise of RISK is broken with hardly a doubt (three standard deviations of a binomial)."""
+    return float(RISK + 3 * np.sqrt(RISK * (1 - RISK) / runs))
+
+
+ALLOWED = allowed(RUNS)
 
 
 def _populations() -> dict[str, np.ndarray]:

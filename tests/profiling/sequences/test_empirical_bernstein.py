@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from simulated_populations import ALLOWED, POPULATIONS, RISK, misses, random_orders
 
@@ -23,7 +23,6 @@ def test_each_side_fails_at_most_as_often_as_promised_however_often_one_looks(na
 
 
 @given(scores=st.lists(st.floats(0, 1), min_size=2, max_size=30), more=st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_bounds_only_tighten_mirror_and_end_in_the_mean(scores: list[float], more: int) -> None:
     values = np.array(scores)[None]
     population = len(scores) + more

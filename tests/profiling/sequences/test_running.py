@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.profiling.sequences import Covariates, RunningVerdicts, indicators, threshold_verdicts
@@ -18,7 +18,6 @@ THRESHOLDS = np.array([-0.1, 0.0, 0.2, 0.5, 0.52, 0.8, 1.0, 1.2])
     steps=st.lists(st.integers(0, 40), max_size=6),
     with_covariates=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
 def test_in_any_steps_they_are_those_of_all_items_at_once(
     seed: int, population: int, steps: list[int], with_covariates: bool
 ) -> None:

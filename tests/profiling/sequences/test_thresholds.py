@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from simulated_populations import ALLOWED, POPULATIONS, RISK, random_orders
 
@@ -16,7 +16,6 @@ THRESHOLDS = np.array([-0.5, 0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0, 1.5])
 @given(
     scores=st.lists(st.floats(0, 1), min_size=0, max_size=30), more=st.integers(1, 40), with_covariates=st.booleans()
 )
-@settings(max_examples=80, deadline=None)
 def test_verdicts_are_what_the_bounds_say(scores: list[float], more: int, with_covariates: bool) -> None:
     values = np.array(scores).reshape(1, -1)
     population = values.shape[1] + more

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
 from circinus.serving.ray.asking import ask
 
@@ -25,7 +26,7 @@ def test_calls_that_never_end_are_given_up_and_hold_up_nothing_else() -> None:
         stuck = await asyncio.gather(*(ask(ends.wait, patience_s=0.05) for _ in range(50)), return_exceptions=True)
         assert {str(one) for one in stuck} == {"the cluster does not answer within 0.05 s"}
         assert {type(one) for one in stuck} == {ServingError}
-        assert await asyncio.wait_for(asyncio.to_thread(divmod, 7, 2), 30.0) == (3, 1)
+        assert await asyncio.wait_for(asyncio.to_thread(divmod, 7, 2), HANG_LIMIT_S) == (3, 1)
         ends.set()
         assert await ask(divmod, 7, 2) == (3, 1), "threads are free again"
 

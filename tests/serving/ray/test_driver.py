@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import socket
 import threading
@@ -59,7 +58,7 @@ def test_a_process_keeps_what_it_does_on_sigterm() -> None:
         thread = threading.Thread(target=connect)
         thread.start()
         thread.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)

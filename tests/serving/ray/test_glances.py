@@ -136,4 +136,4 @@ def test_what_cannot_start_for_want_of_nodes_is_not_waited_for() -> None:
         with pytest.raises(ServingError, match="the last node of its pool is gone"):
             await RayEngine()._running(set(view.apps), cast(Cluster, Losing()), 600.0)
 
-    asyncio.run(asyncio.wait_for(run(), 60.0))
+    in_virtual_time(run())

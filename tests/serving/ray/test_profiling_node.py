@@ -46,6 +46,7 @@ def _refused(answer: object) -> Refused:
     return found
 
 
+@pytest.mark.slow
 def test_a_node_answers_as_this_machine_does(order: NodeOrder) -> None:
     node, items = ProfilingNode(order), _items(order)
     assert isinstance(node.open(), NodeFacts)
@@ -70,11 +71,13 @@ def test_a_node_answers_as_this_machine_does(order: NodeOrder) -> None:
         }
         alone = node.measure_allocations(configuration, keys, [], "ahead", [(1.0, 1)])
         assert not isinstance(alone, Refused)
-        assert alone.ratios[1.0, 1] == pytest.approx(1.0, rel=0.5)
+        assert alone.ratios.keys() == {(1.0, 1)}
+        assert alone.ratios[1.0, 1] > 0
     finally:
         node.close()
 
 
+@pytest.mark.slow
 def test_failures_travel_as_what_they_were(order: NodeOrder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_BROKEN", "2")
     node, (item, *_) = ProfilingNode(order), _items(order)

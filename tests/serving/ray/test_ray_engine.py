@@ -1,17 +1,20 @@
 """The engine on a Ray cluster of two nodes on this machine.
 
-Starting processes takes most of the time: `make test` takes some of the conformance test's tests, `make test-ray` all.
+Starting processes takes most of the time: `make test` takes some of the conformance test's tests, `make test-ray` and
+the level `thorough` all. Of the tests below, those that only need something to run leave it running for the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from budget import HANG_LIMIT_S, LEVEL
 from circinus.control.controlled import Controlled
 from circinus.control.controller import Controller
 from circinus.control.records import APPLIED, BEGAN, FAILED, REPLAN, ControlRecords, Event
@@ -34,16 +38,21 @@ from circinus.serving import Mode, Request
 from circinus.serving.conformance import EngineConformance
 from circinus.serving.conformance_states import Step, chain, route, state
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
+from circinus.serving.ray import applications as applications_module
 from circinus.serving.ray import cluster as cluster_module
+from circinus.serving.ray import engine as engine_module
+from circinus.serving.ray import lease as lease_module
+from circinus.serving.ray.asking import ask
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
+from circinus.serving.ray.router_calls import RouterCalls
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 from pool_application import hardware, pool, pool_specification
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
-PORT = 18_123
+ALL = LEVEL == "thorough" or bool(os.environ.get("CIRCINUS_TEST_RAY"))
 SOME = {
     "test_fork_and_join_keep_the_order_of_inputs",
     "test_large_values_pass_whole",
@@ -62,10 +71,16 @@ class Nodes:
 
     cluster: Any
     far: Any
+    port: int
+    """That Ray Serve listens on for HTTP."""
+
+    @property
+    def settings(self) -> RaySettings:
+        return RaySettings(address=self.cluster.address, http=("127.0.0.1", self.port))
 
     @property
     def engine(self) -> RayEngine:
-        return RayEngine(RaySettings(address=self.cluster.address, http=("127.0.0.1", PORT)))
+        return RayEngine(self.settings)
 
     def add_far(self) -> None:
         with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
@@ -76,46 +91,87 @@ _NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Of one worker of pytest at a time: two clusters at once would be twice as slow."""
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster
 
-    with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                **_NODE,
-                "resources": {"pool:near": 1000},
-                "include_dashboard": False,
-                "_system_config": dict(HEAD_SETTINGS),
-            },
-        )
-    found = Nodes(cluster, None)
-    found.add_far()
-    yield found
-    serve.shutdown()
-    ray.shutdown()
-    cluster.shutdown()
+    with (tmp_path_factory.getbasetemp().parent / "ray-cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with mock.patch.dict(os.environ, SERVE_ENVIRONMENT):
+            cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    **_NODE,
+                    "resources": {"pool:near": 1000},
+                    "include_dashboard": False,
+                    # A node that ended is noticed as soon, one that is slow is not taken for it.
+                    "_system_config": {**HEAD_SETTINGS, "health_check_timeout_ms": int(1e3 * HANG_LIMIT_S)},
+                },
+            )
+        found = Nodes(cluster, None, _free_port())
+        found.add_far()
+        cluster_module.Cluster(found.settings).start()  # no test's time limit is about that
+        yield found
+        serve.shutdown()
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken for gone because it is slow."""
+    for module, limits in (
+        (applications_module, ("HEALTH_CHECK_TIMEOUT_S", "ROUTER_TIMEOUT_S")),
+        (cluster_module, ("_ANSWER_S", "_ACCEPT_S")),
+        (engine_module, ("_GLANCE_S",)),
+        (lease_module, ("_ANSWER_S",)),
+    ):
+        for limit in limits:
+            monkeypatch.setattr(module, limit, HANG_LIMIT_S)
+    for call in (ask, RouterCalls.call):
+        monkeypatch.setitem(call.__kwdefaults__, "patience_s", HANG_LIMIT_S)
 
 
 @pytest.fixture
 def engine(nodes: Nodes) -> RayEngine:
+    asyncio.run(nodes.engine.close())  # of what a test below left
     return nodes.engine
 
 
 class TestRayEngine(EngineConformance):
     @pytest.fixture(autouse=True)
     def _only_some(self, request: pytest.FixtureRequest) -> None:
-        if request.node.name not in SOME and not os.environ.get("CIRCINUS_TEST_RAY"):
+        if request.node.name not in SOME and not ALL:
             pytest.skip("all of them: make test-ray")
 
 
-def _post(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+SERVED = chain("q", Step("first", "add"))
+"""What tests leave running."""
+
+
+def _run(body: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(body, HANG_LIMIT_S))
+
+
+async def _until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """As long as it takes: whoever calls has a time limit."""
+    while not await condition():
+        await asyncio.sleep(0.05)
+
+
+def _post(nodes: Nodes, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    asked = HttpRequest(f"http://127.0.0.1:{PORT}{path}", body, named, method="POST")
+    asked = HttpRequest(f"http://127.0.0.1:{nodes.port}{path}", body, named, method="POST")
     try:
-        with urlopen(asked, timeout=30) as answer:
+        with urlopen(asked, timeout=HANG_LIMIT_S) as answer:
             return answer.status, json.loads(answer.read())
     except HTTPError as error:
         return error.code, json.loads(error.read())
@@ -140,8 +196,7 @@ asyncio.run(run())
 
 def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: Nodes) -> None:
     async def run() -> None:
-        engine = nodes.engine
-        await engine.apply(chain("q", Step("one", "add")))
+        await nodes.engine.apply(SERVED)
         command = (sys.executable, "-c", _CONNECTS, nodes.cluster.address)
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
@@ -150,24 +205,21 @@ def test_a_process_that_connects_says_nothing_of_ray_and_ends_when_told(nodes: N
         process.send_signal(signal.SIGTERM)
         said, complained = await process.communicate()
         assert (process.returncode, said, complained) == (0, b"ended\n", b"")
-        await engine.close()
 
-    asyncio.run(run())
+    _run(run())
 
 
 def test_another_entry_than_ray_serve_listens_on_is_refused(nodes: Nodes) -> None:
     async def run() -> None:
-        desired, address = chain("q", Step("one", "add")), nodes.cluster.address
-        await nodes.engine.apply(desired)
-        other = RayEngine(RaySettings(address, http=("127.0.0.1", PORT + 1)))
-        message = f"Ray Serve listening on 127.0.0.1:{PORT} for HTTP, expected 127.0.0.1:{PORT + 1}"
+        address, port = nodes.cluster.address, nodes.port
+        await nodes.engine.apply(SERVED)
+        other = RayEngine(RaySettings(address, http=("127.0.0.1", port + 1)))
+        message = f"Ray Serve listening on 127.0.0.1:{port} for HTTP, expected 127.0.0.1:{port + 1}"
         with pytest.raises(ServingError, match=message):
-            await other.apply(desired)
-        wherever = RayEngine(RaySettings(address))
-        await wherever.apply(desired)
-        await wherever.close()
+            await other.apply(SERVED)
+        await RayEngine(RaySettings(address)).apply(SERVED)
 
-    asyncio.run(run())
+    _run(run())
 
 
 _ENDS_SERVE = """
@@ -180,36 +232,38 @@ serve.shutdown()
 
 def test_ray_serve_that_somebody_ended_is_started_again(nodes: Nodes) -> None:
     async def run() -> None:
-        engine, desired = nodes.engine, chain("q", Step("one", "add"))
-        await engine.apply(desired)
+        engine = nodes.engine
+        await engine.apply(SERVED)
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", _ENDS_SERVE, nodes.cluster.address)
         assert await process.wait() == 0
         with pytest.raises(ServingError, match="Ray Serve was ended"):
             await engine.status()
         assert (await engine.status()).routes == ()
-        await engine.apply(desired)
+        await engine.apply(SERVED)
         assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
-        await engine.close()
 
-    asyncio.run(run())
+    _run(run())
+
+
+LEASE_S = 10 * HANG_LIMIT_S
 
 
 def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> None:
     settings = RaySettings(address=nodes.cluster.address)
     first, second = ClusterLease(settings), ClusterLease(settings)
-    number = first.acquire("one on here", 0.0, 60.0)
+    number = first.acquire("one on here", 0.0, LEASE_S)
     assert second.held_by() == "one on here"
     with pytest.raises(LeaseHeldError, match="one on here controls this"):
-        second.acquire("two on there", 0.0, 60.0)
-    first.renew(number, 0.0, 60.0)
+        second.acquire("two on there", 0.0, LEASE_S)
+    first.renew(number, 0.0, LEASE_S)
     first.release(number)
-    later = second.acquire("two on there", 0.0, 60.0)
+    later = second.acquire("two on there", 0.0, LEASE_S)
     assert later > number
     with pytest.raises(LeaseLostError, match="now two on there controls this"):
-        first.renew(number, 0.0, 60.0)
+        first.renew(number, 0.0, LEASE_S)
     first.release(number)  # of what it has no more
     with pytest.raises(LeaseHeldError):
-        first.acquire("one on here", 0.0, 60.0)
+        first.acquire("one on here", 0.0, LEASE_S)
     second.release(later)
     assert first.held_by() == ""
 
@@ -229,12 +283,12 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
             bound = serve.deployment(Mine, name="router").bind()  # called as one of the engine's
             handle = await asyncio.to_thread(serve.run, bound, name="others", route_prefix="/others")
             headers = {"content_type": "application/json"}
-            assert await asyncio.to_thread(_post, "/home/q", b"40", **headers) == (200, 42)
-            status, body = await asyncio.to_thread(_post, "/home/nobody", b"1", **headers)
+            assert await asyncio.to_thread(_post, nodes, "/home/q", b"40", **headers) == (200, 42)
+            status, body = await asyncio.to_thread(_post, nodes, "/home/nobody", b"1", **headers)
             assert status == 404
             assert "queries with a route: q" in body["error"]
             await engine.apply(chain("q", first))
-            assert await asyncio.to_thread(_post, "/home/q", b"40", **headers) == (200, 41)
+            assert await asyncio.to_thread(_post, nodes, "/home/q", b"40", **headers) == (200, 41)
             other = nodes.engine  # knows only what the cluster tells it
             assert (await other.submit(Request("q", "item", 1, 10.0))).output == 2
         finally:
@@ -243,7 +297,7 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
         assert await handle.remote() == "mine"
         await asyncio.to_thread(serve.delete, "others")
 
-    asyncio.run(asyncio.wait_for(run(), 200.0))
+    _run(run())
 
 
 def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
@@ -257,12 +311,11 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
             process = (await engine.submit(Request("here", "item", 1, 10.0))).output
             assert (await engine.status()).nodes == {"near": 1, "far": 1}
             await asyncio.to_thread(nodes.cluster.remove_node, nodes.far, allow_graceful=False)
-            for _ in range(200):
-                status = await engine.status()
-                if status.nodes == {"near": 1}:
-                    break
-                await asyncio.sleep(0.1)
-            assert status.nodes == {"near": 1}
+
+            async def left() -> bool:
+                return (await engine.status()).nodes == {"near": 1}
+
+            await _until(left)
             assert (await engine.submit(Request("here", "item", 1, 10.0))).output == process
             with pytest.raises(ServingError, match="no node of pool far"):
                 await engine.apply(both)
@@ -278,39 +331,40 @@ def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
         finally:
             await nodes.engine.close()
 
-    asyncio.run(asyncio.wait_for(run(), 280.0))
+    _run(run())
 
 
-@pytest.mark.skipif(not os.environ.get("CIRCINUS_TEST_RAY"), reason="waits for what does not answer: make test-ray")
+@pytest.mark.skipif(not ALL, reason="waits for what does not answer: make test-ray")
 def test_a_controller_of_ray_serve_that_is_silent_holds_nobody_up_for_long(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
-    monkeypatch.setattr(cluster_module, "_ANSWER_S", 1.0)
-
     async def run() -> None:
         engine = nodes.engine
+        await engine.apply(SERVED)
+        controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", "serve")
+        process = await controller.get_pid.remote()
+        os.kill(process, signal.SIGSTOP)
         try:
-            await engine.apply(chain("q", Step("first", "add")))
-            controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", "serve")
-            process = await controller.get_pid.remote()
-            os.kill(process, signal.SIGSTOP)
-            try:
+            with monkeypatch.context() as patched:
+                patched.setattr(cluster_module, "_ANSWER_S", 1.0)
                 for _ in range(10):
                     with pytest.raises(ServingError, match="does not answer within 1 s"):
                         await engine.status()
-                assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
-            finally:
-                os.kill(process, signal.SIGCONT)
-            assert (await engine.status()).healthy
+            assert (await engine.submit(Request("q", "item", 1, 10.0))).output == 2
         finally:
-            await nodes.engine.close()
+            os.kill(process, signal.SIGCONT)
 
-    asyncio.run(asyncio.wait_for(run(), 200.0))
+        async def healthy() -> bool:
+            return (await engine.status()).healthy
+
+        await _until(healthy)
+
+    _run(run())
 
 
-@pytest.mark.skipif(not os.environ.get("CIRCINUS_TEST_RAY"), reason="takes more than half a minute: make test-ray")
+@pytest.mark.skipif(not ALL, reason="takes more than half a minute: make test-ray")
 def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes, tmp_path: Path) -> None:
     machine = hardware("machine", 1.0)
     specification = pool_specification(tmp_path, pool("far", machine, price=0.01), pool("near", machine, price=1.0))
@@ -321,15 +375,15 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
     events: list[Event] = []
 
     async def answered(engine: RayEngine, pools: set[str]) -> None:
-        for _ in range(200):
+        async def condition() -> bool:
             with suppress(ServingError, TimeoutError):  # it is being brought about
                 asked = engine.submit(Request("q", "item", 1, 10.0))
-                assert (await asyncio.wait_for(asked, 1.0)).output in (2, 3)
+                assert (await asyncio.wait_for(asked, 5.0)).output in (2, 3)
                 status = await engine.status()
-                if status.healthy and {found.deployment.pool for found in status.deployments} == pools:
-                    return
-            await asyncio.sleep(0.1)
-        raise AssertionError(f"no answer from {pools}: {events}")
+                return status.healthy and {found.deployment.pool for found in status.deployments} == pools
+            return False
+
+        await _until(condition)
 
     async def run() -> None:
         engine, stop = nodes.engine, asyncio.Event()
@@ -350,8 +404,11 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
             await answered(engine, {"far"})
             await asyncio.to_thread(nodes.cluster.remove_node, nodes.far, allow_graceful=False)
             await answered(engine, {"near"})
-            while [event.kind for event in events].count(APPLIED) < 2:  # told once what ran before is gone, too
-                await asyncio.sleep(0.05)
+
+            async def applied() -> bool:  # told once what ran before is gone, too
+                return [event.kind for event in events].count(APPLIED) == 2
+
+            await _until(applied)
         finally:
             stop.set()
             await controlling
@@ -361,4 +418,4 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
         assert kinds == [BEGAN, APPLIED, REPLAN, APPLIED]
         assert "far has 0 of 1 nodes" in next(event.reason for event in events if event.kind == REPLAN)
 
-    asyncio.run(asyncio.wait_for(run(), 200.0))
+    _run(run())

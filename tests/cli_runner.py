@@ -1,0 +1,109 @@
+"""The command line: in this process, as if it was one of its own, or in a real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from budget import HANG_LIMIT_S
+
+
+def run_circinus(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`circinus` in this process: its exit code, and what it printed.
+
+    An error that a real process would show as a traceback is raised.
+    """
+    from circinus.cli import main
+
+    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
+    with _as_a_new_process(arguments, cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+def start_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """`circinus` as a process of its own, whose output is read."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "circinus", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_interruptible,
+    )
+
+
+def _interruptible() -> None:
+    """Take interrupts, though the shell that started the tests in the background had them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def run_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `run_circinus`, in a process of its own."""
+    with start_process(*arguments, cwd=cwd) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=HANG_LIMIT_S)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def answer(*arguments: str, cwd: Path, kind: str, code: int = 0) -> Any:
+    """The data of the document that a verb prints with `--json`."""
+    return answered(run_circinus(*arguments, "--json", cwd=cwd), kind, code)
+
+
+def answered(run: subprocess.CompletedProcess[str], kind: str, code: int = 0) -> Any:
+    """The data of the document that a verb printed."""
+    assert run.returncode == code, run.stderr + run.stdout
+    document = json.loads(run.stdout)
+    assert document["schema_version"] == 1
+    assert document["kind"] == kind
+    return document["data"]
+
+
+def in_one_line(text: str) -> str:
+    """What was printed, without its line breaks and frames."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@contextmanager
+def _as_a_new_process(arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
+    """Everything that a verb finds and leaves in the interpreter: working folder, arguments, search path, modules."""
+    cwd = cwd.resolve()
+    hidden = _modules_named_as_in(cwd)
+    for name in hidden:
+        del sys.modules[name]
+    excepthook = sys.excepthook
+    try:
+        with (
+            chdir(cwd),
+            patch.object(sys, "argv", ["circinus", *arguments]),
+            patch.object(sys, "path", [str(cwd), *sys.path]),
+        ):
+            yield
+    finally:
+        sys.excepthook = excepthook  # typer sets its own
+        for name in _modules_named_as_in(cwd):
+            del sys.modules[name]
+        sys.modules.update(hidden)
+        for entry in [entry for entry in sys.path_importer_cache if not os.path.isabs(entry)]:
+            del sys.path_importer_cache[entry]  # of a working folder that is not that of the next call
+
+
+def _modules_named_as_in(folder: Path) -> dict[str, Any]:
+    """What is loaded under the names of the modules in a folder, whichever folder it comes from."""
+    names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
