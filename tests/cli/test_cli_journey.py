@@ -45,6 +45,7 @@ def test_profile_shows_what_is_known_without_measuring(application: Path) -> Non
         assert configuration["operators"]["correct"]["service_s"] > 0
 
 
+@pytest.mark.slow
 def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application: Path, tmp_path: Path) -> None:
     trace = tmp_path / "words.trace"
     (known,) = answer("profile", "--show", "--record", str(trace), cwd=application, kind="profile")
@@ -82,6 +83,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
         assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_a_machine_is_calibrated_against_what_another_measured(application: Path, tmp_path: Path) -> None:
     run = run_circinus("profile", "--calibrate", cwd=application)
     assert run.returncode == 1

@@ -1,4 +1,4 @@
-"""From traffic to corrected plans, in real processes. A replay sleeps computed times, however fast the machine is."""
+"""From traffic to corrected plans, by a real engine. A replay sleeps computed times, however fast the machine is."""
 
 from __future__ import annotations
 

@@ -28,11 +28,13 @@ pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 all_of_them = pytest.mark.skipif("CIRCINUS_TEST_RAY" not in os.environ, reason="all of them: make test-ray")
 
+SPEED_TOLERANCE = 0.6
+"""On a busy machine naps end late; what is left is far from the declared speed, which is 1."""
 HERE, FAR = pool("here", hardware("local"), price=1.0), pool("far", hardware("slow", 1.0))
 
 
 class Nodes:
-    """A head without pools, and nodes that come and go."""
+    """A head, which is the pool `here`, and nodes that come and go."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -42,7 +44,9 @@ class Nodes:
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 1,
+                "num_cpus": 2,
+                "resources": {"pool:here": 1000},
+                "env_vars": {"POOL_NODE": "here"},
                 "object_store_memory": 100 * 2**20,
                 "include_dashboard": False,
                 "_system_config": dict(HEAD_SETTINGS),
@@ -66,7 +70,6 @@ class Nodes:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
     found = Nodes()
-    found.add("here", {}, resources={"pool:here": 1000})
     yield found
     found.cluster.shutdown()
 
@@ -75,7 +78,7 @@ def cluster() -> Iterator[Nodes]:
 def nodes(cluster: Nodes) -> Iterator[Nodes]:
     """With the nodes that a test adds gone afterwards."""
     yield cluster
-    for name in [name for name in cluster.nodes if name != "here"]:
+    for name in list(cluster.nodes):
         cluster.lose(name)
 
 
@@ -122,7 +125,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     assert (report["class"], report["missing"], report["failed"]) == ("slow", 0, [])
     assert report["machine"]["cores"] == this_machine().cores
     for name, speeds in _speeds(profile).items():
-        assert speeds == pytest.approx([1 / SLOWNESS[name]] * len(speeds), rel=0.4)
+        assert speeds == pytest.approx([1 / SLOWNESS[name]] * len(speeds), rel=SPEED_TOLERANCE)
     assert {configuration["items"] for configuration in profile["configurations"]} == {ITEMS}
     with ProfileStore(folder / ".circinus" / "profiles.sqlite") as store:
         assert class_machines(store) == {"slow": (this_machine(),)}
@@ -134,10 +137,7 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
         assert stage["service_s"] >= 0.7 * SLOWNESS[stage["operator"]] * NAP_S
     for deployment in plan["matching"]["deployments"]:
         operator = deployment["deployment"]["operator"]
-        assert deployment["relative_speed"] == pytest.approx(1 / SLOWNESS[operator], rel=0.4)
-    (again,) = _profiled(folder, "--exhaustive", *nodes.options)
-    assert again["classes"][0]["ran_s"] == 0.0
-    assert again["profiled_s"] == profile["profiled_s"]
+        assert deployment["relative_speed"] == pytest.approx(1 / SLOWNESS[operator], rel=SPEED_TOLERANCE)
     assert "Speed on other hardware" in run_circinus("profile", "--show", cwd=folder).stdout
 
 
@@ -179,6 +179,9 @@ def test_a_lost_node_is_told_and_the_next_run_goes_on(nodes: Nodes, tmp_path: Pa
     (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     assert profile["classes"][0]["missing"] == 0
     assert set(_speeds(profile)) == set(SLOWNESS)
+    (again,) = _profiled(folder, "--exhaustive", *nodes.options)
+    assert again["classes"][0]["ran_s"] == 0.0
+    assert again["profiled_s"] == profile["profiled_s"]
 
 
 @all_of_them

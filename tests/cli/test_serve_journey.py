@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -103,20 +103,18 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
     answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
     before = answer("status", cwd=application, kind="status")
     assert sum(d["requests"] for d in before["deployments"]) > 0
-    records = ControlRecords.existing(application / ".circinus" / "engine-control.sqlite")
-    while records.holder(time.time()):  # nobody renews the lease
-        time.sleep(0.05)
-    records.close()
-    with serving(application) as second:
-        assert second.until("began")["reason"] == "goes on where it was"
-        assert second.end(signal.SIGTERM) == 0
+    with closing(ControlRecords.existing(application / ".circinus" / "engine-control.sqlite")) as records:
+        while records.holder(time.time()):  # nobody renews the lease
+            time.sleep(0.05)
+        with serving(application) as second:
+            assert second.until("began")["reason"] == "goes on where it was"
+            assert records.holder(time.time()) == f"process {second.process.pid} on {socket.gethostname()}"
+            assert second.end(signal.SIGINT) == 0
+        assert records.holder(time.time()) == "", "it gives its lease back"
     after = answer("status", cwd=application, kind="status")
     assert after["state"] == before["state"]
     # Deployments that were replaced would count anew.
     assert [d["requests"] for d in after["deployments"]] == [d["requests"] for d in before["deployments"]]
-    with serving(application) as third:  # the second gave the lease back
-        third.until("began")
-        assert third.end(signal.SIGINT) == 0
 
 
 def test_what_was_ended_is_brought_back(application: Path) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
 from listening import Listening, item
 
 from circinus.control.controlled import Controlled
@@ -152,6 +153,7 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
     assert again == [], "other plans, and nothing that was not told"
 
 
+@pytest.mark.slow
 def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(listening: Listening) -> None:
     controlled, rng, now_s = _controlled(listening), random.Random(1), 0.0
     sent = _Sent()

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.metrics import ControlMetrics
 from circinus.control.records import REPLAN, Event
@@ -30,7 +31,7 @@ def port() -> int:
 
 
 def _page(port: int) -> str:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as opened:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_LIMIT_S) as opened:
         return str(opened.read().decode())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from budget import seeds
+from budget import seeds, share_of
 from circinus.control.adopted import from_document, to_document
 from circinus.control.controlled import Controlled
 from circinus.control.replanning.planner import for_nodes
@@ -18,14 +18,16 @@ from circinus.profiling import Bounded
 from circinus.spec import RecordedArrivals
 from controlled_plans import Profiles, lossy_plans, planned
 
+STEPPED_SEEDS = (2, 5, 7, 0)
+"""Seeds of plans whose last rungs run and are not those chosen."""
+
 
 def _pools_used(controlled: Controlled) -> set[str]:
     return {found.deployment.pool for found in controlled.deployments}
 
 
 def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> None:
-    stepped = 0
-    for seed in seeds(8):
+    for seed in STEPPED_SEEDS[: share_of(4)]:
         controlled, profiles = planned(seed, peak=2.0, queries=3)
         running = {found.deployment for found in controlled.deployments}
         ladders = {
@@ -33,17 +35,16 @@ def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> No
             for name, state in controlled.at_first().items()
             if running >= controlled.rungs[name][-1].busy.keys()
         }
-        if all(ladders[name].rung == ladders[name].chosen for name in ladders):
-            continue
         # As if what was measured again asked for more replicas than there is room for.
         found = for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
         taken = found.taken_over(ladders, controlled)
+        stepped = 0
         for name, state in ladders.items():
             plans = [[rung.candidate.plan for rung in plan.rungs[name]] for plan in (controlled, found)]
             if plans[0] == plans[1] and controlled.at_first()[name] == found.at_first()[name]:
                 assert taken[name].rung == state.rung
                 stepped += state.rung > state.chosen
-    assert stepped
+        assert stepped, seed
 
 
 def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:

@@ -21,6 +21,8 @@ from circinus.profiling import Observation, OperatorProfile, PipelineProfile
 from circinus.simulation.model import Requests
 from controlled_plans import Profiles, planned
 
+pytestmark = pytest.mark.slow
+
 UNTIL_S = 600.0
 ALLOCATIONS = {(1.0, 1)}
 TIMES = 2.5

@@ -169,6 +169,7 @@ def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
     assert shares[True] > shares[False] + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.8, 1.0])
 def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
     bursty: tuple[Controlled, Profiles], tmp_path: Path, load: float

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.errors import PlanningError, StalePlanError
-from circinus.matching import check_fresh, load_plan_set, make_plan_set, plan_all, save_plan_set
+from circinus.matching import MatchSettings, check_fresh, load_plan_set, make_plan_set, plan_all, save_plan_set
 from circinus.matching.plan_set import PlanSet
 from circinus.operators import resolve_operator
 from circinus.spec import CostSlo, LatencySlo, Query, Slos, Specification
@@ -250,9 +251,10 @@ def test_all_queries_as_sized_are_estimated_with_corrections(specification: Spec
     assert specification.infrastructure is not None
     profile = random_profile(np.random.default_rng(6), pipeline)
     corrections = everywhere(pipeline, specification.infrastructure, 2.0)
-    plain, _ = plan_all(specification, {pipeline.name: profile})
-    found, _ = plan_all(specification, {pipeline.name: corrections.applied_to(profile, pipeline)})
-    expected, _ = plan_all(specification, {pipeline.name: slower(profile, 2.0)})
+    plain, found, expected = (
+        plan_all(specification, {pipeline.name: one}, settings=MatchSettings(time_limit_s=HANG_LIMIT_S))[0]
+        for one in (profile, corrections.applied_to(profile, pipeline), slower(profile, 2.0))
+    )
     assert [a.chosen.plan for a in found.assignments] == [a.chosen.plan for a in expected.assignments]
     assert [d.nodes for d in found.deployments] == [d.nodes for d in expected.deployments]
     for one, other in zip(found.assignments, expected.assignments, strict=True):

@@ -266,6 +266,7 @@ def test_pins_that_were_missed_for_want_of_time_are_served_all_the_same() -> Non
     assert more
 
 
+@pytest.mark.slow
 def test_of_many_queries_pins_are_served_within_a_short_time_or_refused_in_words() -> None:
     drawn = larger(random_instance(14, queries=45, candidates=6), 3)
     names = [q.name for q in drawn.queries if drawn.candidates[q.name]][::3]

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from budget import HANG_LIMIT_S
 from circinus.estimation import ReplicaDemand
-from circinus.matching import Matching, SizedDeployment, plan_all
+from circinus.matching import Matching, MatchSettings, SizedDeployment, plan_all
 from circinus.matching.admit import admit_query
 from circinus.matching.start_ups import with_start_ups
 from circinus.profiling import Bounded, MeasuredSpeed, PipelineProfile, Speeds
 from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from specifications import random_specification
 
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)
 
 
@@ -79,7 +81,7 @@ def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> No
     speeds: set[float] = set()
     for seed in range(3):
         specification, profile, start_ups_s = _planned(seed)
-        matching, _ = plan_all(specification, {profile.pipeline: profile})
+        matching, _ = plan_all(specification, {profile.pipeline: profile}, settings=PATIENT)
         _check(specification, matching, start_ups_s)
         speeds |= {s.startup_s / start_ups_s[s.deployment.operator] for s in matching.deployments if s.startup_s}
     assert len(speeds) > 1
@@ -90,7 +92,8 @@ def test_so_do_deployments_once_another_query_was_let_in() -> None:
     for seed in range(4):
         specification, profile, start_ups_s = _planned(seed)
         *others, last = specification.queries
-        ran, _ = plan_all(replace(specification, queries=tuple(others)), {profile.pipeline: profile})
+        without_last = replace(specification, queries=tuple(others))
+        ran, _ = plan_all(without_last, {profile.pipeline: profile}, settings=PATIENT)
         if not ran.assignments:
             continue
         before = replace(ran, deployments=tuple(replace(sized, startup_s=None) for sized in ran.deployments))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget import HANG_LIMIT_S, examples, seeds
+from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching import Changes, Matching, MatchSettings, Running, match, plan_all
 from circinus.matching.price_solver import PriceSolver
@@ -19,7 +19,7 @@ from specifications import random_specification
 
 Plans = dict[str, Plan]
 SEEDS = st.integers(0, 10**6)
-FEW = settings(max_examples=examples(100))
+FEW = settings(max_examples=examples(80))
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
@@ -136,7 +136,7 @@ def test_the_answer_is_never_worse_than_keeping_what_runs(
         assert found.cost_usd_per_h + 0.05 * changed <= cost + 1e-5
 
 
-@FEW
+@settings(max_examples=examples(48))
 @given(seed=SEEDS, by_prices=st.booleans())
 def test_nothing_changes_where_nothing_changed(seed: int, by_prices: bool) -> None:
     instance = random_instance(seed, queries=5)
@@ -181,7 +181,7 @@ def test_what_cannot_stay_together_may_change_beside_the_bound() -> None:
 
 def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
     stayed = 0
-    for seed in seeds(12):
+    for seed in (2, 5, 3, 11, 8, 9, 10, 1, 4, 7, 6, 0)[: share_of(12)]:
         specification, profiles = random_specification(seed)
         first, frontiers = plan_all(specification, profiles, settings=PATIENT)
         for assignment in first.assignments:

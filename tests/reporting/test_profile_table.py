@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from printed import printed
@@ -14,12 +13,13 @@ from circinus.reporting.profile_table import profile_table
 from random_traces import random_trace, specification_of, trace_pipeline
 
 
-@pytest.fixture
-def profile(tmp_path: Path) -> PipelineProfile:
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
     pipeline = trace_pipeline(held_out=0.25)
     trace = replace(random_trace(pipeline, 40, seed=0), machine=Machine("A CPU", 8))
     specification = specification_of(pipeline)
-    return profile_pipeline(specification, pipeline.name, tmp_path / "s", budget_s=200.0, source=TraceSource(trace))
+    store = tmp_path_factory.mktemp("profile") / "store"
+    return profile_pipeline(specification, pipeline.name, store, budget_s=200.0, source=TraceSource(trace))
 
 
 def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfile) -> None:
