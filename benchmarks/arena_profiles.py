@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.search_arena import Arena
 from benchmarks.speech_trace import KNOBS
-from circinus.profiling import PipelineProfile, SimulatedClock, Trace, TraceSource, profile_pipeline
+from circinus.profiling import MeasurementTrace, PipelineProfile, SimulatedClock, TraceBackend, profile_pipeline
 from circinus.profiling.trace import TraceOperator, TraceReplica, prefix_rows
 from circinus.spec import Pipeline, Specification
 
@@ -60,7 +60,7 @@ def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
     """
     dataset = arena.space.pipeline.dataset.model_copy(update={"held_out": 0.0})
     pipeline = arena.space.pipeline.model_copy(update={"name": name, "dataset": dataset})
-    source = TraceSource(_trace(arena, pipeline), SimulatedClock())
+    source = TraceBackend(_trace(arena, pipeline), SimulatedClock())
     with tempfile.TemporaryDirectory(prefix="circinus-load-") as folder:
         profile = profile_pipeline(
             Specification({name: pipeline}, None, ()),
@@ -72,10 +72,10 @@ def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
     return pipeline, profile
 
 
-def _trace(arena: Arena, pipeline: Pipeline) -> Trace:
+def _trace(arena: Arena, pipeline: Pipeline) -> MeasurementTrace:
     space, items = arena.space, arena.space.items
     names = [operator.name for operator in pipeline.topological_order()]
-    return Trace(
+    return MeasurementTrace(
         pipeline=pipeline.name,
         operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
         configurations=space.configurations,

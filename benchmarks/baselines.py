@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Estimator, ReplicaDemand, merge, replicas_for
+from circinus.estimation import Estimator, MergedLoad, PlanCandidate, ReplicaDemand, merge_loads, replicas_for
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.spec import Allocation, Deployment, Infrastructure, Network, Pipeline, Plan, Query, Specification
+from circinus.spec import Allocation, Deployment, Infrastructure, Network, Pipeline, Query, QueryPlan, Specification
 
 UTILIZATION_TARGET = 0.7
 
@@ -56,7 +56,7 @@ def fixed_matching(
     assert specification.infrastructure is not None
     network = Network(specification.infrastructure)
     nodes = Nodes(specification.infrastructure)
-    admitted: list[tuple[Query, Candidate, Estimator]] = []
+    admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     demands: dict[Deployment, ReplicaDemand] = {}
     for query in specification.queries:
@@ -81,7 +81,7 @@ def fixed_matching(
 
 def fixed_plan(
     query: Query, pipeline: Pipeline, profile: ConfigurationProfile, network: Network, nearest: bool
-) -> Plan:
+) -> QueryPlan:
     """A configuration with every operator on the nearest, or farthest, tier that it may use."""
     infrastructure = network.infrastructure
     pools = sorted(network.pools_for(query.source), key=lambda pool: infrastructure.tiers.index(pool.tier))
@@ -90,7 +90,7 @@ def fixed_plan(
         allowed = [pool for pool in pools if operator.allowed_tiers is None or pool.tier in operator.allowed_tiers]
         placement.append((operator.name, (allowed[0] if nearest else allowed[-1]).name))
         allocations.append((operator.name, Allocation(min(operator.cpus), 1, UTILIZATION_TARGET)))
-    return Plan(pipeline.name, profile.configuration, tuple(placement), tuple(allocations))
+    return QueryPlan(pipeline.name, profile.configuration, tuple(placement), tuple(allocations))
 
 
 class Nodes:
@@ -131,7 +131,7 @@ class Nodes:
         return False
 
 
-def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, ReplicaDemand], nodes: Nodes) -> None:
+def _fill_up(candidates: Sequence[PlanCandidate], demands: Mapping[Deployment, ReplicaDemand], nodes: Nodes) -> None:
     busy: dict[Deployment, float] = {}
     for candidate in candidates:
         for use in candidate.deployments:
@@ -145,7 +145,7 @@ def _fill_up(candidates: Sequence[Candidate], demands: Mapping[Deployment, Repli
 
 
 def as_matching(
-    admitted: Sequence[tuple[Query, Candidate, Estimator]],
+    admitted: Sequence[tuple[Query, PlanCandidate, Estimator]],
     rejections: Sequence[Rejection],
     demands: Mapping[Deployment, ReplicaDemand],
     nodes: Nodes,
@@ -161,9 +161,9 @@ def as_matching(
         total_weight: of all queries.
     """
     replicas = {deployment: len(nodes.placed[deployment]) for deployment in demands}
-    conditions: Conditions | None
+    conditions: MergedLoad | None
     try:
-        conditions = merge([candidate for _, candidate, _ in admitted], replicas)
+        conditions = merge_loads([candidate for _, candidate, _ in admitted], replicas)
     except PlanningError:  # overloaded: there is no steady state to predict, what was promised alone is all there is
         conditions = None
     assignments, busy = [], dict.fromkeys(demands, 0.0)

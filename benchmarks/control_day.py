@@ -21,21 +21,21 @@ from rich.table import Table
 
 from benchmarks.matching_workloads import MIXED, workloads
 from benchmarks.results import Figure
-from circinus.control.controlled import Controlled
-from circinus.control.drift.answers import RecordedAnswers
-from circinus.control.drift.drifting import DriftTools
-from circinus.control.ladders.standby import standby
-from circinus.control.records import ControlRecords, Event
-from circinus.control.replanning.planner import Planner
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.answers import ReplayReferenceRunner
+from circinus.control.drift.drifting import DriftDependencies
+from circinus.control.ladders.standby import plan_standby
+from circinus.control.records import ControlStateStore, Event
+from circinus.control.replanning.planner import ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
-from circinus.control.simulated.run import Happening, run_controlled
-from circinus.matching import plan_all
+from circinus.control.simulated.run import ScheduledEvent, run_controlled
+from circinus.matching import plan_all_queries
 from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.serving import Mode
 from circinus.simulation.model import Requests
 from circinus.spec import Query
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 FloatArray = NDArray[np.float64]
 Profiles = Mapping[str, PipelineProfile]
@@ -81,7 +81,7 @@ class DayOptions:
 class Day:
     """What is asked, and what happens."""
 
-    controlled: Controlled
+    controlled: ManagedPlans
     profiles: Profiles
     requests: Mapping[str, Requests]
     until_s: float
@@ -92,12 +92,12 @@ class Day:
     drifts: tuple[str, str]
     """(pipeline, operator) that has most to do."""
 
-    def happenings(self) -> list[Happening]:
+    def happenings(self) -> list[ScheduledEvent]:
         """A site that is lost and comes back, and an operator that takes longer."""
         happenings = [
-            Happening(_LOST_S, lambda engine: engine.lose(self.lost)),
-            Happening(_BACK_S, lambda engine: engine.bring_back(self.lost)),
-            Happening(_DRIFT_S, lambda engine: engine.drift(self.slower())),
+            ScheduledEvent(_LOST_S, lambda engine: engine.fail_nodes(self.lost)),
+            ScheduledEvent(_BACK_S, lambda engine: engine.restore_nodes(self.lost)),
+            ScheduledEvent(_DRIFT_S, lambda engine: engine.drift(self.slower())),
         ]
         return [one for one in happenings if one.time_s < self.until_s]
 
@@ -141,9 +141,9 @@ def _day(options: DayOptions) -> Day:
         one for one in workloads(options.traces, options.seed, kinds=24, busier=options.busier) if one.name == MIXED
     )
     specification, _ = workload.queries(options.queries, options.seed)
-    matching, _ = plan_all(specification, workload.profiles)
-    ready = standby(matching, workload.infrastructure, options.standby_times)
-    controlled = Controlled(
+    matching, _ = plan_all_queries(specification, workload.profiles)
+    ready = plan_standby(matching, workload.infrastructure, options.standby_times)
+    controlled = ManagedPlans(
         matching, specification, ready.deployments, Mode.REPLAY, Path(), {}, peak=options.standby_times
     )
     until_s, rng = options.hours * _HOUR_S, np.random.default_rng(options.seed)
@@ -191,15 +191,17 @@ def _requests(
 def _run(name: str, engine: SimulatedEngine, made: Day, options: DayOptions) -> list[Event]:
     settings = ControlSettings(interval_s=options.interval_s)
     with tempfile.TemporaryDirectory() as folder:
-        records = ControlRecords(Path(folder) / "control.sqlite")
+        records = ControlStateStore(Path(folder) / "control.sqlite")
         controlled = made.controlled
         if name == "plans as they are":  # ladders of one rung each: nothing to step to
             still = tuple(replace(one, ladder=None) for one in controlled.matching.assignments)
             controlled = replace(controlled, matching=replace(controlled.matching, assignments=still))
         planner = drift = None
         if name == "controlled":
-            planner = Planner(lambda plans: made.profiles)
-            drift = DriftTools(lambda specification: RecordedAnswers(specification, Path()), lambda spec, pairs: {})
+            planner = ReplanDependencies(lambda plans: made.profiles)
+            drift = DriftDependencies(
+                lambda specification: ReplayReferenceRunner(specification, Path()), lambda spec, pairs: {}
+            )
         try:
             return run_controlled(
                 engine,
@@ -270,7 +272,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         shares = [row["requests_in_time"], *(row[f"goodput_{p.replace(' ', '_')}"] for p in PARTS)]
         words = ["" if share is None else f"{100 * share:.2f} %" for share in shares]
-        table.add_row(row["way"], *words, str(row["steps"]), str(row["replans"]), duration(row["wall_s"]))
+        table.add_row(row["way"], *words, str(row["steps"]), str(row["replans"]), format_duration(row["wall_s"]))
     return table
 
 

@@ -25,21 +25,21 @@ from rich.console import Console
 from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, fixed_matching
 from benchmarks.demo_report import comparison, row
 from benchmarks.results import FOLDER, Figure, print_figures, write_results
-from circinus.cli.traffic_items import items_seen, items_to_send
-from circinus.matching import Matching, plan_all
-from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, record_held_out
+from circinus.cli.traffic_items import count_profiled_items, select_traffic_items
+from circinus.matching import Matching, plan_all_queries
+from circinus.profiling import PipelineProfile, load_profile, profile_pipeline, record_for_replay
 from circinus.reporting.plan_table import plan_table
 from circinus.reporting.profile_table import profile_table
 from circinus.reporting.progress import load_bar, profile_bar
 from circinus.serving import Mode
-from circinus.serving.deploy import desired_state
-from circinus.serving.load import Traffic, run_load
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.load import LoadSpec, run_load_test
 from circinus.serving.local.client import start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
 from circinus.spec import Specification
 from circinus.spec.document import load_specification
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
@@ -89,7 +89,7 @@ def main() -> None:
         more_s -= slice_s
         profiles, matching, planning_s = _planned(specification, store)
     console.print(plan_table(matching, {query.name: query for query in specification.queries}))
-    console.print(f"planned {len(specification.queries)} queries in {duration(planning_s)}", highlight=False)
+    console.print(f"planned {len(specification.queries)} queries in {format_duration(planning_s)}", highlight=False)
     strategies = {
         OURS: matching,
         **{
@@ -189,7 +189,7 @@ def _planned(specification: Specification, store: Path) -> tuple[dict[str, Pipel
     """What is measured, the plans, and the seconds it took to read the one and make the others."""
     began = perf_counter()
     profiles = {name: load_profile(specification, name, store) for name in specification.pipelines}
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles)
     return profiles, matching, perf_counter() - began
 
 
@@ -215,7 +215,7 @@ def _record(
         chosen = list(dict.fromkeys(plan.configuration for plan in plans if plan.pipeline == name))
         if chosen:
             with profile_bar(console, name) as bar:
-                record_held_out(
+                record_for_replay(
                     specification, name, store, configurations=chosen, items_count=options.items, observer=bar
                 )
         console.print(f"{name}: {len(chosen)} configurations recorded on {options.items} items each", highlight=False)
@@ -229,27 +229,27 @@ async def _serve(
     console: Console,
 ) -> dict[str, LoadReport]:
     """All strategies at the same time, each on an engine of its own, under the same arrivals."""
-    traffic = Traffic(
+    traffic = LoadSpec(
         duration_s=options.duration_s,
         warm_up_s=options.warm_up_s,
         rate_factor=options.rate_factor,
         seed=options.seed,
-        stragglers_s=10.0,
+        drain_timeout_s=10.0,
     )
     with tempfile.TemporaryDirectory(prefix="circinus-demo-") as folder:
         clients = {}
         try:
             for index, (name, matching) in enumerate(strategies.items()):
                 clients[name] = start_daemon(Path(folder) / str(index))
-                await clients[name].apply(desired_state(matching, specification, Mode.REPLAY, store.resolve()))
+                await clients[name].apply(build_desired_state(matching, specification, Mode.REPLAY, store.resolve()))
             with load_bar(console) as bar:
                 reports = await asyncio.gather(
                     *(
-                        run_load(
+                        run_load_test(
                             clients[name],
                             specification,
                             matching,
-                            items_to_send(specification, matching, store, options.items, Mode.REPLAY, seed=0),
+                            select_traffic_items(specification, matching, store, options.items, Mode.REPLAY, seed=0),
                             traffic,
                             bar if name == OURS else None,
                         )
@@ -274,8 +274,8 @@ def _figures(
 ) -> list[Figure]:
     ours = reports[OURS]
     ours_matching = strategies[OURS]
-    sent = items_to_send(specification, ours_matching, store, items, Mode.REPLAY, seed=0)
-    seen = items_seen(specification, ours_matching, store, sent, seed=0)
+    sent = select_traffic_items(specification, ours_matching, store, items, Mode.REPLAY, seed=0)
+    seen = count_profiled_items(specification, ours_matching, store, sent, seed=0)
     figures = [
         Figure(
             "items sent that planning had seen",

@@ -10,7 +10,7 @@ from rich.table import Table
 from circinus.matching import Matching
 from circinus.reporting.plan_text import plan_text
 from circinus.serving.measurement import LoadReport, QueryMeasurement
-from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_score, format_usd_per_h
 
 
 def comparison(strategies: Mapping[str, Matching], reports: Mapping[str, LoadReport]) -> Table:
@@ -63,7 +63,7 @@ def row(strategy: str, matching: Matching, query: QueryMeasurement) -> dict[str,
         "measured_accuracy": query.score,
         "predicted_cost_usd_per_h": estimate.cost_usd_per_h.value if estimate is not None else None,
         "measured_cost_usd_per_h": query.cost_usd_per_h,
-        "held": dict(query.held or {}),
+        "held": dict(query.slos_met or {}),
         "satisfied": query.satisfied,
     }
 
@@ -72,7 +72,7 @@ def _sums(matching: Matching, report: LoadReport) -> str:
     return (
         f"[bold]{report.goodput:g} of {report.total_weight:g}[/bold]\n"
         f"{report.promises_kept} of {report.promises} served\n"
-        f"{usd_per_h(matching.cost_usd_per_h)}"
+        f"{format_usd_per_h(matching.cost_usd_per_h)}"
     )
 
 
@@ -81,9 +81,9 @@ def _beside_the_prediction(query: QueryMeasurement) -> str:
     if not query.served or estimate is None:
         return "[red]no[/red]: no plan"
     predicted = (
-        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}",
-        f"accuracy {score(estimate.accuracy.value)}",
-        usd_per_h(estimate.cost_usd_per_h.value),
+        f"p{estimate.percentile:g} {format_duration(estimate.latency_s.value)}",
+        f"accuracy {format_score(estimate.accuracy.value)}",
+        format_usd_per_h(estimate.cost_usd_per_h.value),
     )
     lines = [f"{before} → {after}" for before, after in zip(predicted, _values(query), strict=True)]
     return "\n".join((*lines, _met(query)))
@@ -100,14 +100,14 @@ def _values(query: QueryMeasurement) -> tuple[str, str, str]:
     """Latency at the objective's percentile, accuracy and cost, as measured."""
     measured_s = query.latency_s.at_percentile_s if query.latency_s is not None else None
     return (
-        "no answer" if measured_s is None else duration(measured_s),
-        "unknown" if query.score is None else score(query.score),
-        "unknown" if query.cost_usd_per_h is None else usd_per_h(query.cost_usd_per_h),
+        "no answer" if measured_s is None else format_duration(measured_s),
+        "unknown" if query.score is None else format_score(query.score),
+        "unknown" if query.cost_usd_per_h is None else format_usd_per_h(query.cost_usd_per_h),
     )
 
 
 def _met(query: QueryMeasurement) -> str:
     if query.satisfied:
         return "[green]yes[/green]: all SLOs met"
-    broken = ", ".join(name for name, held in (query.held or {}).items() if not held)
+    broken = ", ".join(name for name, held in (query.slos_met or {}).items() if not held)
     return f"[red]no[/red]: missed {broken}" if broken else "[red]no[/red]: requests lost"

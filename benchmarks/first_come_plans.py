@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from benchmarks.baselines import UTILIZATION_TARGET, FixedChoice, Nodes, as_matching, fixed_plan
 from benchmarks.vulcan_plans import vulcan_plan
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Estimator, ReplicaDemand, replicas_for
+from circinus.estimation import Estimator, PlanCandidate, ReplicaDemand, replicas_for
 from circinus.matching import Matching, Rejection
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.profiling import PipelineProfile
-from circinus.spec import Deployment, DirectedLink, Network, Plan, Query, Specification
+from circinus.spec import Deployment, DirectedLink, Network, Query, QueryPlan, Specification
 
-PlanOf = Callable[[Query], Plan | None]
+PlanOf = Callable[[Query], QueryPlan | None]
 """The one plan of a query; None: it has none."""
 
 
@@ -24,7 +24,7 @@ def fixed(specification: Specification, profiles: Mapping[str, PipelineProfile],
     network = Network(specification.infrastructure)
     chosen = {name: choice.configuration(specification.pipelines[name], found) for name, found in profiles.items()}
 
-    def plan_of(query: Query) -> Plan:
+    def plan_of(query: Query) -> QueryPlan:
         pipeline = specification.pipelines[query.pipeline]
         return fixed_plan(query, pipeline, chosen[query.pipeline], network, choice.nearest_first)
 
@@ -54,7 +54,7 @@ def first_come(specification: Specification, profiles: Mapping[str, PipelineProf
     infrastructure = specification.infrastructure
     assert infrastructure is not None, "plans need machines"
     network, room = Network(infrastructure), _Room(Nodes(infrastructure))
-    admitted: list[tuple[Query, Candidate, Estimator]] = []
+    admitted: list[tuple[Query, PlanCandidate, Estimator]] = []
     rejections = []
     for query in specification.queries:
         plan = plan_of(query)
@@ -86,7 +86,7 @@ class _Room:
         self._busy: defaultdict[Deployment, float] = defaultdict(float)
         self._sent_per_s: defaultdict[DirectedLink, float] = defaultdict(float)
 
-    def let_in(self, candidate: Candidate) -> bool:
+    def let_in(self, candidate: PlanCandidate) -> bool:
         """Make room for one more, or change nothing."""
         share = DEFAULT_SETTINGS.usable_link_share
         for crossing in candidate.links:

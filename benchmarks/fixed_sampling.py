@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.sequences import sequence_risk
+from circinus.profiling.sequences import per_sequence_alpha
 
 FloatArray = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def sizes_with_known_margins(means: FloatArray, thresholds: FloatArray, populati
     """
     margins = np.abs(means[:, None] - thresholds[None, :]).min(axis=1)
     sizes = np.arange(1, population + 1)
-    log = math.log(1 / sequence_risk(risk, len(means)))
+    log = math.log(1 / per_sequence_alpha(risk, len(means)))
     radii = np.sqrt((1 - (sizes - 1) / population) * log / (2 * sizes))
     found = np.array([np.argmax(radii <= margin) + 1 if (radii <= margin).any() else population for margin in margins])
     return found.astype(np.float64)
@@ -47,6 +47,6 @@ def sizes_by_normal_intervals(scores: FloatArray, thresholds: FloatArray, risk: 
     """
     population = scores.shape[1]
     margins = np.abs(scores.mean(axis=1)[:, None] - thresholds[None, :]).min(axis=1)
-    quantile = NormalDist().inv_cdf(1 - sequence_risk(risk, len(scores)))
+    quantile = NormalDist().inv_cdf(1 - per_sequence_alpha(risk, len(scores)))
     needed = (quantile * scores.std(axis=1) / margins) ** 2
     return np.asarray(np.ceil(needed / (1 + needed / population)))

@@ -46,11 +46,11 @@ from benchmarks.links_workload import Tempo, infrastructure, pace_of, specificat
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.shaped_network import ended_by_signals, why_not
 from circinus.matching import Matching
-from circinus.profiling import profile_pipeline, record_held_out
+from circinus.profiling import profile_pipeline, record_for_replay
 from circinus.reporting.progress import profile_bar
-from circinus.serving.load import Traffic
+from circinus.serving.load import LoadSpec
 from circinus.spec import Specification
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 _SHARES = {"meeting": 0.25, "documents": 0.75}
@@ -100,7 +100,7 @@ def main() -> None:
     print_figures(figures, console)
     wall_s = perf_counter() - began_s
     path = write_results("links", figures=figures, rows=rows, seeds=[options.seed], wall_s=wall_s)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(wall_s)}", highlight=False)
+    console.print(f"written to {path.relative_to(ROOT)} in {format_duration(wall_s)}", highlight=False)
 
 
 def _options() -> Options:
@@ -182,7 +182,7 @@ def _record(plans: list[Planned], store: Path, options: Options, console: Consol
         configurations = list(dict.fromkeys(plan.configuration for plan in chosen if plan.pipeline == name))
         if configurations:
             with profile_bar(console, name) as bar:
-                record_held_out(
+                record_for_replay(
                     plans[0].asked, name, store, configurations=configurations, items_count=options.items, observer=bar
                 )
         console.print(f"{name}: {len(configurations)} configurations on {options.items} items each", highlight=False)
@@ -228,7 +228,7 @@ def _run(opened: Sites, one: Planned, profiles: Profiles, options: Options, *, s
         return Run(one.strategy, one.load, shaped, matching, None, 0.0, {}, {})
     deploy_s = opened.deploy(one.asked, matching)
     before = opened.sent_bytes()
-    traffic = Traffic(options.seconds, options.warm_up_s, seed=options.seed, stragglers_s=10.0 * options.slower)
+    traffic = LoadSpec(options.seconds, options.warm_up_s, seed=options.seed, drain_timeout_s=10.0 * options.slower)
     loaded = opened.load(one.asked, matching, traffic)
     sent = {link: float(count - before[link]) for link, count in opened.sent_bytes().items()}
     ignoring = as_if_without_links(one.asked, profiles, matching) if one.strategy == OURS else {}

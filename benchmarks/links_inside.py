@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from circinus.cli.traffic_items import items_to_send
+from circinus.cli.traffic_items import select_traffic_items
 from circinus.errors import ServingError
 from circinus.matching import Matching
 from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
-from circinus.serving.deploy import desired_state
-from circinus.serving.load import Traffic, run_load
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.load import LoadSpec, run_load_test
 from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
 from circinus.spec import Specification
@@ -111,7 +111,7 @@ def deploy(specification: Specification, matching: Matching, store: Path) -> flo
     Raises:
         ServingError: of the last attempt.
     """
-    desired = desired_state(matching, specification, Mode.REPLAY, store.resolve())
+    desired = build_desired_state(matching, specification, Mode.REPLAY, store.resolve())
     inside = _inside[0]
     began_s = perf_counter()
     for _ in range(_ATTEMPTS - 1):
@@ -122,12 +122,12 @@ def deploy(specification: Specification, matching: Matching, store: Path) -> flo
     return perf_counter() - began_s
 
 
-def load(specification: Specification, matching: Matching, store: Path, items: int, traffic: Traffic) -> Loaded:
+def load(specification: Specification, matching: Matching, store: Path, items: int, traffic: LoadSpec) -> Loaded:
     """Send traffic to what runs."""
     inside = _inside[0]
     counting = _CountingLinks(inside.engine)
-    sent = items_to_send(specification, matching, store, items, Mode.REPLAY, seed=0)
-    report = inside.runner.run(run_load(counting, specification, matching, sent, traffic))
+    sent = select_traffic_items(specification, matching, store, items, Mode.REPLAY, seed=0)
+    report = inside.runner.run(run_load_test(counting, specification, matching, sent, traffic))
     return Loaded(report, counting.a_request())
 
 

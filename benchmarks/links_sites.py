@@ -16,7 +16,7 @@ from benchmarks.namespaces import process_in
 from benchmarks.ray_sites import ray_sites
 from benchmarks.shaped_network import ShapedNetwork, end_processes, run
 from circinus.matching import Matching
-from circinus.serving.load import Traffic
+from circinus.serving.load import LoadSpec
 from circinus.spec import Infrastructure, Specification
 
 
@@ -34,7 +34,7 @@ class Sites:
         """See `links_inside.deploy`."""
         return self.inside.submit(links_inside.deploy, specification, matching, self.store).result()
 
-    def load(self, specification: Specification, matching: Matching, traffic: Traffic) -> Loaded:
+    def load(self, specification: Specification, matching: Matching, traffic: LoadSpec) -> Loaded:
         """See `links_inside.load`."""
         asked = self.inside.submit(links_inside.load, specification, matching, self.store, self.items, traffic)
         return asked.result()

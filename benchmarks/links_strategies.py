@@ -8,9 +8,9 @@ from dataclasses import replace
 from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE
 from benchmarks.first_come_plans import first_come, fixed, vulcan_style
 from benchmarks.links_workload import Tempo, specification, without_links
-from circinus.estimation import merge
-from circinus.matching import Matching, plan_all
-from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.estimation import merge_loads
+from circinus.matching import Matching, plan_all_queries
+from circinus.matching.profiled_plans import PlanEstimates
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Specification
@@ -26,7 +26,7 @@ Profiles = Mapping[str, PipelineProfile]
 
 def ours(asked: Specification, profiles: Profiles) -> Matching:
     """All queries planned together."""
-    return plan_all(asked, profiles)[0]
+    return plan_all_queries(asked, profiles)[0]
 
 
 def planned(asked: Specification, profiles: Profiles, strategy: str) -> Matching:
@@ -55,7 +55,7 @@ def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
 
     def served(factor: float) -> float:
         asked = specification(factor, count=queries, tempo=tempo)
-        return plan_all(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
+        return plan_all_queries(asked, profiles, search=_UNEXPLAINED)[0].satisfied_weight
 
     least, most = _LEAST_FACTOR / tempo.slower, _MOST_FACTOR / tempo.slower
     all_there_is = served(least)
@@ -71,9 +71,9 @@ def saturation(profiles: Profiles, queries: int | None, tempo: Tempo) -> float:
 def as_if_without_links(asked: Specification, profiles: Profiles, matching: Matching) -> Mapping[str, float]:
     """Query -> seconds that its plan would be promised by who ignores links."""
     free = without_links(asked)
-    plans = ProfiledPlans(free, profiles, DEFAULT_SETTINGS.usable_link_share)
-    alone = [plans.promise_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
-    conditions = merge(alone, {sized.deployment: sized.replicas for sized in matching.deployments})
+    plans = PlanEstimates(free, profiles, DEFAULT_SETTINGS.usable_link_share)
+    alone = [plans.estimate_of(assignment.query, assignment.chosen.plan) for assignment in matching.assignments]
+    conditions = merge_loads(alone, {sized.deployment: sized.replicas for sized in matching.deployments})
     return {one.query: plans.reestimate(one, conditions).estimate.latency_s.value for one in alone}
 
 

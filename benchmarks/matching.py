@@ -17,7 +17,7 @@ from benchmarks.matching_sizes import SIZES, sizes
 from benchmarks.matching_small import equal_share
 from benchmarks.results import Figure, print_figures, write_results
 from benchmarks.speech_trace import TracesAbsentError
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 Part = tuple[list[Figure], list[dict[str, Any]]]
@@ -56,7 +56,9 @@ def main() -> None:
         figures, rows, wall_s = [*figures, *found], [*rows, *listed], wall_s + kept.wall_s
         path = write_results("matching", figures=figures, rows=rows, seeds=[0, chosen.seeds - 1], wall_s=wall_s)
     print_figures(figures, console)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began_s)}", highlight=False)
+    console.print(
+        f"written to {path.relative_to(ROOT)} in {format_duration(perf_counter() - began_s)}", highlight=False
+    )
 
 
 def _small(count: int) -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.matching.prices import FluidProblem
+from circinus.matching.prices import RelaxedProblem
 
 PLANS = 20
 FloatArray = NDArray[np.float64]
@@ -19,7 +19,7 @@ CROWDED = 8.0
 """Load at which about half of the weight can be served."""
 
 
-def on_shared_pools(queries: int, seed: int, load: float = CROWDED) -> FluidProblem:
+def on_shared_pools(queries: int, seed: int, load: float = CROWDED) -> RelaxedProblem:
     """Four pools (CPUs and memory) and the links to them: twelve resources that all queries share.
 
     Args:
@@ -40,7 +40,7 @@ def on_shared_pools(queries: int, seed: int, load: float = CROWDED) -> FluidProb
         cost += _USD_PER_H[pool] * work * rng.uniform(0.8, 1.2, (queries, PLANS))
     mean = amounts.mean(axis=1, dtype=np.float64).sum(axis=0)
     amounts /= (mean / load * rng.uniform(0.7, 1.3, 12)).astype(np.float32)
-    return FluidProblem(
+    return RelaxedProblem(
         multiplicity=np.ones(queries),
         weight=rng.choice(_WEIGHTS, queries),
         cost_usd_per_h=cost,
@@ -55,7 +55,7 @@ OWN = 5
 """Resources of a site: CPUs and memory of its devices and of its edge server, and its uplink."""
 
 
-def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> FluidProblem:
+def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> RelaxedProblem:
     """Every site has devices, an edge server and an uplink of its own; two clouds and a backbone are shared."""
     rng = np.random.default_rng([seed, queries, sites])
     amounts = np.zeros((queries, PLANS, 10), dtype=np.float32)
@@ -78,7 +78,7 @@ def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> Flu
     own = np.maximum(own, 1e-3) / load * rng.uniform(0.7, 1.3, (sites, OWN))
     amounts[:, :, :OWN] /= own[site][:, None, :].astype(np.float32)
     amounts[:, :, OWN:] /= (mean[:, OWN:].sum(axis=0) / load).astype(np.float32)
-    return FluidProblem(
+    return RelaxedProblem(
         multiplicity=np.ones(queries),
         weight=rng.choice(_WEIGHTS, queries),
         cost_usd_per_h=cost,
@@ -89,9 +89,11 @@ def on_many_sites(queries: int, sites: int, seed: int, load: float = 4.0) -> Flu
     )
 
 
-def without_site(problem: FluidProblem, site: int) -> FluidProblem:
+def without_site(problem: RelaxedProblem, site: int) -> RelaxedProblem:
     """The same where a site's devices and edge server are lost: its queries keep their plans in the clouds alone."""
     lost = (problem.site == site)[:, None] & (problem.amounts[:, :, : OWN - 1] > 0).any(axis=2)
     cost, amounts = problem.cost_usd_per_h.copy(), problem.amounts.copy()
     cost[lost], amounts[lost] = np.inf, 0.0
-    return FluidProblem(problem.multiplicity, problem.weight, cost, amounts, problem.site, problem.sites, problem.local)
+    return RelaxedProblem(
+        problem.multiplicity, problem.weight, cost, amounts, problem.site, problem.sites, problem.local
+    )

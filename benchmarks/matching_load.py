@@ -35,11 +35,11 @@ from benchmarks.matching_workloads import SEARCH, FluidWorkload, Workload, workl
 from benchmarks.results import Figure
 from benchmarks.speech_trace import traces_folder
 from circinus.matching import match
-from circinus.matching.compilation import compile_problem
-from circinus.matching.prices import FluidProblem, Objective, solve_fluid
-from circinus.matching.prices.dual import bound
-from circinus.matching.prices.linear_optimum import solve_linear
-from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.compilation import build_problem
+from circinus.matching.prices import DualObjective, RelaxedProblem, solve_relaxed
+from circinus.matching.prices.dual import dual_bound
+from circinus.matching.prices.linear_optimum import solve_lp_prices
+from circinus.matching.profiled_plans import PlanEstimates
 
 LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
 LOADS_DEPLOYED = 1.0, 2.0, 4.0
@@ -89,7 +89,7 @@ def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS
         queries = ceil(load * capacity)
         problem = fluid.with_queries(*workload.drawn(queries, seed))
         began_s = perf_counter()
-        answer = solve_fluid(problem)
+        answer = solve_relaxed(problem)
         wall_s = perf_counter() - began_s
         ours = LoadRun(
             IN_SHARES, workload.name, load, seed, queries, OURS, problem.total_weight, answer.weight,
@@ -113,15 +113,15 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
     for load in loads:
         queries = ceil(load * capacity)
         specification, frontiers = workload.queries(queries, seed)
-        plans = ProfiledPlans(specification, workload.profiles, SEARCH.usable_link_share)
+        plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
         began_s = perf_counter()
         matching = match(
             frontiers,
             workload.infrastructure,
             plans.reestimate,
-            compose=plans.composed,
-            promise=plans.promised,
-            estimated=True,
+            compose=plans.on_deployments,
+            promise=plans.feasible_estimate,
+            monotone_waits=True,
         )
         ours = LoadRun(
             DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
@@ -129,7 +129,7 @@ def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_
         )  # fmt: skip
         found.append(ours)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        problem = compile_problem(
+        problem = build_problem(
             specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
         slos = [query.slos for query in specification.queries]
@@ -159,9 +159,9 @@ def queries_at_capacity(fluid: FluidWorkload) -> int:
     return least
 
 
-def linear_bound(problem: FluidProblem) -> float:
+def linear_bound(problem: RelaxedProblem) -> float:
     """The weight that is served at most if queries may be divided: the dual at the prices of the linear programme."""
-    objective = Objective(1.0, 0.0)
-    found = solve_linear(problem, objective, time_limit_s=_LINEAR_S)
+    objective = DualObjective(1.0, 0.0)
+    found = solve_lp_prices(problem, objective, time_limit_s=_LINEAR_S)
     assert found is not None, f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
-    return min(bound(problem, objective, found.prices), problem.total_weight)
+    return min(dual_bound(problem, objective, found.prices), problem.total_weight)

@@ -13,8 +13,8 @@ from rich.progress import track
 from benchmarks.matching_instances import on_many_sites, on_shared_pools, without_site
 from benchmarks.matching_sizes import SITES
 from benchmarks.results import Figure
-from circinus.matching.prices import FluidProblem, solve_fluid
-from circinus.matching.prices.admission import Admissions, Admitted, Applicant
+from circinus.matching.prices import RelaxedProblem, solve_relaxed
+from circinus.matching.prices.admission import AdmissionRequest, Admitted, OnlineAdmission
 from circinus.matching.prices.rematch import rematch
 
 RUNNING = 100_000
@@ -33,13 +33,13 @@ def online(running: int, console: Console) -> tuple[list[Figure], Rows]:
 
 def _asking(running: int, console: Console) -> tuple[list[Figure], Rows]:
     whole = on_shared_pools(running + ASKING, seed=0)
-    answer = solve_fluid(whole.part(np.arange(running)))
-    admissions = Admissions(answer)
+    answer = solve_relaxed(whole.part(np.arange(running)))
+    admissions = OnlineAdmission(answer)
     took_s, outcomes = [], Counter[str]()
     for row in track(range(running, running + ASKING), "queries that ask", console=console):
-        applicant = Applicant(float(whole.weight[row]), whole.cost_usd_per_h[row], whole.amounts[row], 0)
+        applicant = AdmissionRequest(float(whole.weight[row]), whole.cost_usd_per_h[row], whole.amounts[row], 0)
         began_s = perf_counter()
-        decision = admissions.ask(applicant)
+        decision = admissions.admit(applicant)
         took_s.append(perf_counter() - began_s)
         if isinstance(decision, Admitted):
             outcomes["in, another one makes room" if decision.moved else "in"] += 1
@@ -55,7 +55,7 @@ def _asking(running: int, console: Console) -> tuple[list[Figure], Rows]:
 
 def _losing_sites(running: int, console: Console) -> tuple[list[Figure], Rows]:
     problem = on_many_sites(running, SITES, seed=0)
-    answer = solve_fluid(problem)
+    answer = solve_relaxed(problem)
     rows: Rows = []
     for site in track(range(LOST), "sites that are lost", console=console):
         after = without_site(problem, site)
@@ -74,5 +74,5 @@ def _losing_sites(running: int, console: Console) -> tuple[list[Figure], Rows]:
     ], rows  # fmt: skip
 
 
-def _touched(problem: FluidProblem, site: int, changed: np.ndarray) -> dict[str, int]:
+def _touched(problem: RelaxedProblem, site: int, changed: np.ndarray) -> dict[str, int]:
     return {"changed": len(changed), "elsewhere": int((problem.site[changed] != site).sum())}

@@ -20,12 +20,12 @@ from benchmarks.matching_baselines import BASELINES
 from benchmarks.matching_instances import on_many_sites, on_shared_pools
 from benchmarks.results import Figure
 from benchmarks.synthetic_runs import peak_mib
-from circinus.matching.endable import EndableSolver
-from circinus.matching.prices import Objective, solve_fluid
-from circinus.matching.prices.ambiguous import settle
-from circinus.matching.prices.answer import NOT_SERVED, Members
-from circinus.matching.prices.rounding import Regrets
-from circinus.matching.prices.search import PriceSearch
+from circinus.matching.endable import SubprocessSolver
+from circinus.matching.prices import DualObjective, solve_relaxed
+from circinus.matching.prices.ambiguous import solve_restricted
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
+from circinus.matching.prices.rounding import ReducedProfits
+from circinus.matching.prices.search import DualSolver
 
 OURS, MIP = "Circinus", "HiGHS alone"
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
@@ -86,11 +86,11 @@ def _runs(wanted: tuple[int, int, int]) -> list[SizeRun]:
     began_s = perf_counter()
     limit_s = _LIMIT_S.get(queries)
     if limit_s is None:
-        answer = solve_fluid(problem)
+        answer = solve_relaxed(problem)
     else:
-        solver = EndableSolver()
-        solver.warm()
-        answer = solve_fluid(problem, minimise=solver.minimise, time_limit_s=limit_s)
+        solver = SubprocessSolver()
+        solver.start()
+        answer = solve_relaxed(problem, minimise=solver.minimise, time_limit_s=limit_s)
         solver.close()
     wall_s = perf_counter() - began_s
     ours = SizeRun(
@@ -121,14 +121,14 @@ def _runs(wanted: tuple[int, int, int]) -> list[SizeRun]:
     return found
 
 
-def _highs_alone(members: Members) -> np.ndarray:
+def _highs_alone(members: ExpandedQueries) -> np.ndarray:
     """The whole mixed-integer programme for a minute, with nothing known beforehand."""
-    problem, objective = members.problem, Objective(1.0, 0.0)
-    prices = PriceSearch(problem, np.random.default_rng(0)).most_worth(objective)
-    regrets = Regrets.at(problem, objective, prices)
+    problem, objective = members.problem, DualObjective(1.0, 0.0)
+    prices = DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
+    regrets = ReducedProfits.at(problem, objective, prices)
     nothing = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
-    solver = EndableSolver()
-    found = settle(
+    solver = SubprocessSolver()
+    found = solve_restricted(
         members, regrets, nothing, objective, inf, solver.minimise, most=len(nothing), time_limit_s=_MIP_S
     ).chosen
     solver.close()

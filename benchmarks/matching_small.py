@@ -7,15 +7,15 @@ from itertools import product
 
 import numpy as np
 
-from circinus.matching.highs import minimise
-from circinus.matching.prices import FluidProblem, solve_fluid
-from circinus.matching.prices.answer import Members
+from circinus.matching.highs import solve_milp
+from circinus.matching.prices import RelaxedProblem, solve_relaxed
+from circinus.matching.prices.answer import ExpandedQueries
 
 _TIME_S = 60.0
 _SAME = 1e-6
 
 
-def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> FluidProblem:
+def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> RelaxedProblem:
     """A few classes, some of several queries, on up to three sites; some plans fit nowhere, some are missing."""
     count, most = int(rng.integers(1, classes + 1)), int(rng.integers(1, plans + 1))
     local = int(rng.integers(0, 3))
@@ -26,7 +26,7 @@ def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> Flui
     cost = rng.choice([0.0, 1.0, 2.0, 3.5], (count, most))
     cost[rng.random((count, most)) < 0.15] = np.inf
     amounts[np.isinf(cost)] = 0.0
-    return FluidProblem(
+    return RelaxedProblem(
         multiplicity=rng.choice([1, 1, 1, 2], count).astype(np.float64),
         weight=rng.choice([1.0, 2.0, 0.5, 3.0], count),
         cost_usd_per_h=cost,
@@ -37,9 +37,9 @@ def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> Flui
     )
 
 
-def best_of_all(problem: FluidProblem) -> tuple[float, float]:
+def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
     """(most weight, least cost of it) over all choices, one by one."""
-    members = Members.of(problem)
+    members = ExpandedQueries.of(problem)
     best = (0.0, 0.0)
     options = [
         [-1, *np.flatnonzero(np.isfinite(problem.cost_usd_per_h[row])).tolist()] for row in members.class_of.tolist()
@@ -57,7 +57,7 @@ def equal_share(seeds: Sequence[int]) -> float:
     equal = 0
     for seed in seeds:
         problem = small(np.random.default_rng(seed))
-        answer = solve_fluid(problem, minimise=minimise, time_limit_s=_TIME_S)
+        answer = solve_relaxed(problem, minimise=solve_milp, time_limit_s=_TIME_S)
         weight, cost = best_of_all(problem)
         equal += abs(answer.weight - weight) <= _SAME and abs(answer.cost_usd_per_h - cost) <= _SAME
     return equal / len(seeds)

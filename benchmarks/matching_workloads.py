@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from benchmarks.arena_profiles import profiled, without_dead_knob
 from benchmarks.matching_places import PLACES, infrastructure
 from benchmarks.search_traces import read_arenas
-from circinus.estimation import Candidate
-from circinus.matching.compilation import compile_problem
-from circinus.matching.prices import FluidProblem
-from circinus.matching.prices.of_problem import FluidView
+from circinus.estimation import PlanCandidate
+from circinus.matching.compilation import build_problem
+from circinus.matching.prices import RelaxedProblem
+from circinus.matching.prices.of_problem import RelaxedView
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.profiling import PipelineProfile
@@ -83,7 +83,7 @@ class Workload:
 class FluidWorkload:
     """All kinds with all weights as classes of a fluid matching."""
 
-    problem: FluidProblem
+    problem: RelaxedProblem
     class_of: IntArray
     """(kinds, weights)"""
 
@@ -91,12 +91,12 @@ class FluidWorkload:
     def of(cls, workload: Workload) -> FluidWorkload:
         """Compiled by the product."""
         queries = [frontier.query for frontier in workload.frontiers]
-        candidates: dict[str, Sequence[Candidate]] = {f.query.name: f.candidates for f in workload.frontiers}
-        problem = compile_problem(
+        candidates: dict[str, Sequence[PlanCandidate]] = {f.query.name: f.candidates for f in workload.frontiers}
+        problem = build_problem(
             queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
-        view = FluidView.of(problem, np.ones(len(problem.candidates), dtype=bool))
-        single = view.stretched(np.ones(len(problem.deployments)))
+        view = RelaxedView.of(problem, np.ones(len(problem.candidates), dtype=bool))
+        single = view.scaled(np.ones(len(problem.deployments)))
         weights = len(WEIGHTS)
         class_of = np.empty(len(queries), dtype=np.int64)
         for number, members in enumerate(view.queries):
@@ -105,13 +105,13 @@ class FluidWorkload:
         whole = replace(every, weight=np.tile(WEIGHTS, single.classes))
         return cls(whole, class_of[:, None] * weights + np.arange(weights))
 
-    def with_queries(self, kinds: IntArray, weights: IntArray) -> FluidProblem:
+    def with_queries(self, kinds: IntArray, weights: IntArray) -> RelaxedProblem:
         """Where so many queries of each class are drawn."""
         times = np.bincount(self.class_of[kinds, weights], minlength=self.problem.classes)
         kept = np.flatnonzero(times)
         return replace(self.problem.part(kept), multiplicity=times[kept].astype(np.float64))
 
-    def on_average(self, queries: float) -> FluidProblem:
+    def on_average(self, queries: float) -> RelaxedProblem:
         """Where as many queries of each class come as do on average; these are fractions."""
         times = np.bincount(self.class_of.reshape(-1), minlength=self.problem.classes)
         return replace(self.problem, multiplicity=np.asarray(times * (queries / self.class_of.size)))

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Figure
-from circinus.profiling import Bounded
-from circinus.profiling.sequences import Covariates, betting_bounds, empirical_bernstein_bounds, indicators
+from circinus.profiling import Interval
+from circinus.profiling.sequences import Covariates, betting_bounds, empirical_bernstein_bounds, one_hot_strata
 
 FloatArray = NDArray[np.float64]
 RISK = 0.05
@@ -70,7 +70,7 @@ def _populations() -> dict[str, tuple[FloatArray, list[dict[str, str]]]]:
 
 
 def _with_strata(seen: FloatArray, orders: NDArray[np.int64], strata: list[dict[str, str]], mean: float) -> float:
-    columns = indicators(strata)
+    columns = one_hot_strata(strata)
     found = [
         betting_bounds(row[None], ITEMS, risk=RISK, covariates=Covariates.of(columns[order]))[0]
         for row, order in zip(seen, orders, strict=True)
@@ -78,7 +78,7 @@ def _with_strata(seen: FloatArray, orders: NDArray[np.int64], strata: list[dict[
     return _misses(tuple(found), mean)
 
 
-def _misses(bounds: tuple[Bounded, ...], mean: float) -> float:
+def _misses(bounds: tuple[Interval, ...], mean: float) -> float:
     below = np.mean([b.lower > mean + 1e-9 for b in bounds])
     above = np.mean([b.upper < mean - 1e-9 for b in bounds])
     return float(max(below, above))

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from benchmarks.results import Figure
 from benchmarks.speech_trace import read_speech_trace, traces_folder
-from circinus.profiling import PipelineProfile, TraceSource, profile_pipeline, save_trace
+from circinus.profiling import PipelineProfile, TraceBackend, profile_pipeline, save_trace
 from circinus.profiling.store import ProfileStore
 from circinus.spec import AccuracySlo, Query, Slos, Specification
 
@@ -91,7 +91,7 @@ def kills(count: int, console: Console) -> tuple[list[Figure], list[dict[str, An
     with tempfile.TemporaryDirectory(prefix="circinus-kills-") as folder:
         store, file = Path(folder) / "profiles.sqlite", Path(folder) / "trace.npz"
         save_trace(trace, file)
-        whole = profile_pipeline(specification, "speech", Path(folder) / "whole.sqlite", source=TraceSource(trace))
+        whole = profile_pipeline(specification, "speech", Path(folder) / "whole.sqlite", source=TraceBackend(trace))
         steps = _run(Path(folder) / "counted.sqlite", file, 0)
         assert steps is not None
         rng, before = np.random.default_rng(0), 0
@@ -105,7 +105,7 @@ def kills(count: int, console: Console) -> tuple[list[Figure], list[dict[str, An
             lost += scores < before
             broken += not whole_increments
             before = scores
-        ended = profile_pipeline(specification, "speech", store, source=TraceSource(trace))
+        ended = profile_pipeline(specification, "speech", store, source=TraceBackend(trace))
     same = _same(ended, whole)
     note = f"{killed} of {count} runs killed, at seeded steps of the store's engine"
     row = {"part": "kills", "killed": killed, "lost": lost, "half_written": broken, "same_end": same}
@@ -149,6 +149,6 @@ def _same(one: PipelineProfile, other: PipelineProfile) -> bool:
         mine.accuracy == its.accuracy
         and np.array_equal(mine.items, its.items)
         and np.array_equal(mine.scores, its.scores)
-        and one.judgements[mine.configuration] == other.judgements[mine.configuration]
+        and one.verdicts[mine.configuration] == other.verdicts[mine.configuration]
         for mine, its in zip(one.configurations, other.configurations, strict=True)
     )

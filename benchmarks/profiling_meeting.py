@@ -12,21 +12,21 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.results import Figure
-from circinus.matching import Matching, plan_all
-from circinus.planning.exploration import explorer_of
+from circinus.matching import Matching, plan_all_queries
+from circinus.planning.exploration import make_sampler
 from circinus.profiling import (
+    MeasurementTrace,
     PipelineProfile,
     SimulatedClock,
-    Trace,
-    TraceSource,
+    TraceBackend,
+    export_trace,
     load_profile,
     profile_pipeline,
-    record_trace,
 )
 from circinus.reporting.progress import profile_bar
 from circinus.spec import Query, Slos, Specification
 from circinus.spec.document import load_specification
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "meeting"
@@ -54,10 +54,10 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
         everything = profile_pipeline(specification, PIPELINE, store, exhaustive=True, observer=bar)
     if everything.interrupted:
         raise KeyboardInterrupt
-    trace = record_trace(specification, PIPELINE, store)
+    trace = export_trace(specification, PIPELINE, store)
     with tempfile.TemporaryDirectory(prefix="circinus-meeting-") as folder:
-        all_s, whole = _profiled(specification, TraceSource(trace, clock := SimulatedClock()), clock, folder, True)
-        our_s, ours = _profiled(specification, TraceSource(trace, clock := SimulatedClock()), clock, folder, False)
+        all_s, whole = _profiled(specification, TraceBackend(trace, clock := SimulatedClock()), clock, folder, True)
+        our_s, ours = _profiled(specification, TraceBackend(trace, clock := SimulatedClock()), clock, folder, False)
     plans, full_plans = _plans(specification, ours), _plans(specification, whole)
     same = sum(plans[name] == full_plans[name] for name in full_plans)
     naive_s = sum(
@@ -69,8 +69,8 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
         {"part": "meeting", "way": "everything, no shared beginnings", "seconds": naive_s, "items": _items(whole)},
     ]
     for row in rows:
-        console.print(f"{row['way']}: {duration(row['seconds'])}, {row['items']} items", highlight=False)
-    note = f"{duration(all_s)} with shared beginnings, {duration(naive_s)} without; recorded seconds of one real run"
+        console.print(f"{row['way']}: {format_duration(row['seconds'])}, {row['items']} items", highlight=False)
+    note = f"{format_duration(all_s)} with shared beginnings, {format_duration(naive_s)} without; recorded seconds of one real run"
     return [
         Figure("meeting: everything over settled", all_s / our_s, 10.0, "higher", "times", note),
         Figure("meeting: everything without shared beginnings over settled", naive_s / our_s, None, "higher", "times",
@@ -83,7 +83,7 @@ def meeting(state: Path, console: Console) -> tuple[list[Figure], list[dict[str,
     ], rows  # fmt: skip
 
 
-def _queries_figures(specification: Specification, trace: Trace, rows: list[dict[str, Any]]) -> list[Figure]:
+def _queries_figures(specification: Specification, trace: MeasurementTrace, rows: list[dict[str, Any]]) -> list[Figure]:
     """What profiling for 10 and 100 queries with objectives at random costs over one."""
     mean_s: dict[int, float] = {}
     for count, seeds in QUERIES.items():
@@ -93,7 +93,7 @@ def _queries_figures(specification: Specification, trace: Trace, rows: list[dict
             asked = replace(specification, queries=queries)
             with tempfile.TemporaryDirectory(prefix="circinus-meeting-") as folder:
                 clock = SimulatedClock()
-                seconds.append(_profiled(asked, TraceSource(trace, clock), clock, folder, False)[0])
+                seconds.append(_profiled(asked, TraceBackend(trace, clock), clock, folder, False)[0])
         mean_s[count] = float(np.mean(seconds))
         rows.append({"part": "meeting queries", "queries": count, "runs": seeds, "seconds": mean_s[count]})
     note = (
@@ -118,18 +118,18 @@ def queries_at_random(like: Sequence[Query], rng: np.random.Generator, count: in
 
 
 def _profiled(
-    specification: Specification, source: TraceSource, clock: SimulatedClock, folder: str, exhaustive: bool
+    specification: Specification, source: TraceBackend, clock: SimulatedClock, folder: str, exhaustive: bool
 ) -> tuple[float, PipelineProfile]:
     """(recorded seconds, profile) from nothing."""
     store = Path(folder) / f"{'everything' if exhaustive else 'settled'}.sqlite"
     began_s = clock()
-    explorer = None if exhaustive else explorer_of(specification, PIPELINE)
+    explorer = None if exhaustive else make_sampler(specification, PIPELINE)
     profile_pipeline(specification, PIPELINE, store, source=source, exhaustive=exhaustive, explorer=explorer)
     return clock() - began_s, load_profile(specification, PIPELINE, store, source=source, judged=True)
 
 
 def _matching(specification: Specification, profile: PipelineProfile) -> Matching:
-    return plan_all(specification, {PIPELINE: profile})[0]
+    return plan_all_queries(specification, {PIPELINE: profile})[0]
 
 
 def _plans(specification: Specification, profile: PipelineProfile) -> dict[str, str]:

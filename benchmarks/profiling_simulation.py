@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling import Trace
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.footprints import Footprints, IntArray
-from circinus.profiling.objectives import Objective, Objectives
-from circinus.profiling.sequences import Covariates, indicators
-from circinus.profiling.standings import Standings
+from circinus.profiling import MeasurementTrace
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.footprints import IntArray, ResourceUsage
+from circinus.profiling.objectives import PipelineSlos, SloRequirement
+from circinus.profiling.sequences import Covariates, one_hot_strata
+from circinus.profiling.standings import ConfigurationRace
 from circinus.spec import AccuracySlo, MetricSpec
 
 FloatArray = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Population:
     strata: tuple[dict[str, str], ...]
 
     @classmethod
-    def draw(cls, trace: Trace, items: int, rng: np.random.Generator) -> Population:
+    def draw(cls, trace: MeasurementTrace, items: int, rng: np.random.Generator) -> Population:
         """`items` of the trace's items, all in a uniformly random order."""
         chosen = rng.permutation(trace.scores.shape[1])[:items]
         return cls(trace.scores[:, chosen], tuple(dict(trace.strata[index]) for index in chosen))
@@ -69,14 +69,14 @@ class Outcome:
     """Items -> share of the thresholds whose recommended plan was right when so many had been measured."""
 
 
-class _Unpaired(Footprints):
+class _Unpaired(ResourceUsage):
     """Nothing is compared with anything."""
 
-    def partners(self) -> IntArray:
+    def references(self) -> IntArray:
         return np.full(len(self.items), -1, dtype=np.int64)
 
 
-def footprints_of(trace: Trace, variant: Variant) -> Footprints:
+def footprints_of(trace: MeasurementTrace, variant: Variant) -> ResourceUsage:
     """What each configuration of a trace takes on its first items."""
     cpus = np.array([operator.cpus for operator in trace.operators])
     memory = np.array(
@@ -89,18 +89,18 @@ def footprints_of(trace: Trace, variant: Variant) -> Footprints:
     changes = np.array(
         [[values.setdefault((o.name, c[o.name]), len(values)) for o in trace.operators] for c in trace.configurations]
     )
-    kind = Footprints if variant.pairing else _Unpaired
+    kind = ResourceUsage if variant.pairing else _Unpaired
     return kind(
         cpu_s=np.asarray(trace.service_s[trace.rows][:, :, :FIRST_LOOK]) * cpus[None, :, None],
         output_bytes=np.asarray(trace.output_bytes[trace.rows][:, :, :FIRST_LOOK]),
         memory_bytes=memory,
         items=np.full(len(trace.configurations), FIRST_LOOK),
-        changes=changes,
+        knob_ids=changes,
     )
 
 
 def simulate(
-    trace: Trace,
+    trace: MeasurementTrace,
     metric: MetricSpec,
     thresholds: Sequence[float],
     variant: Variant,
@@ -121,10 +121,10 @@ def simulate(
     scores, count = population.scores, len(trace.configurations)
     comparison = ">=" if metric.direction == "maximize" else "<="
     asked = tuple(AccuracySlo(threshold=threshold, comparison=comparison) for threshold in thresholds)
-    standings = Standings(
+    standings = ConfigurationRace(
         trace.configurations,
         _confidence(metric, population, variant, count),
-        Objectives(tuple(map(Objective, asked)), (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
+        PipelineSlos(tuple(map(SloRequirement, asked)), (1.0,) * len(asked), RISK, LATENCY_ITEMS, LATENCY_ITEMS),
     )
     known = np.zeros(count, dtype=np.int64)
     seconds_of = _Seconds(trace)
@@ -132,14 +132,14 @@ def simulate(
 
     def learn(number: int, items: int) -> None:
         known[number] = items
-        standings.learn(trace.configurations[number], scores[number, :items])
+        standings.update_scores(trace.configurations[number], scores[number, :items])
 
     if variant.partner is not None:
         learn(variant.partner, scores.shape[1])
     for number in range(count):
         learn(number, max(FIRST_LOOK, int(known[number])))
     if variant.pruning:
-        standings.weigh(footprints_of(trace, variant))
+        standings.update_usage(footprints_of(trace, variant))
     number_of = {configuration: number for number, configuration in enumerate(trace.configurations)}
     while True:
         judge.look(standings, int(known.sum()))
@@ -159,19 +159,19 @@ def simulate(
     )
 
 
-def _confidence(metric: MetricSpec, population: Population, variant: Variant, configurations: int) -> Confidence:
+def _confidence(metric: MetricSpec, population: Population, variant: Variant, configurations: int) -> RunConfidence:
     strata = population.strata if variant.strata else tuple({} for _ in population.strata)
-    confidence = Confidence.of_run(metric, strata, RISK, configurations)
+    confidence = RunConfidence.of_run(metric, strata, RISK, configurations)
     if variant.partner is None:
         return confidence
-    columns = np.column_stack([indicators(strata), population.scores[variant.partner]])
+    columns = np.column_stack([one_hot_strata(strata), population.scores[variant.partner]])
     return replace(confidence, covariates=Covariates.of(columns))
 
 
 class _Seconds:
     """Seconds of processing, each prefix once an item."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: MeasurementTrace) -> None:
         self._rows = trace.rows
         self._row_s = np.asarray(trace.service_s).mean(axis=1)
         self.total_s: FloatArray = self._row_s[trace.rows].sum(axis=1)
@@ -213,9 +213,9 @@ class _Judge:
         self.right: BoolArray = np.zeros(len(limits[0]), dtype=bool)
         self.right_since = np.inf
 
-    def look(self, standings: Standings, items: int) -> None:
+    def look(self, standings: ConfigurationRace, items: int) -> None:
         """See which recommended plans are right after so many items, and whether what is sure is true."""
-        meets, fails = standings.sure
+        meets, fails = standings.decided
         self._wrong |= bool((meets & ~self._keeps).any() or (fails & self._keeps).any())
         for better, worse in standings.surely_as_accurate():
             self._wrong |= bool(self._sign * (self._means[better] - self._means[worse]) < -1e-12)

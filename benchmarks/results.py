@@ -15,7 +15,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from circinus.spec.spoken import duration, percentage, usd_per_h
+from circinus.spec.spoken import format_duration, format_percentage, format_usd_per_h
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -84,10 +84,10 @@ def print_figures(figures: Sequence[Figure], console: Console) -> None:
 def _in_words(value: float, unit: str) -> str:
     """Seconds, dollars an hour and shares (`of plans`) as people read them; other units as they are."""
     if unit == "s":
-        return duration(value)
+        return format_duration(value)
     if unit == "$/h":
-        return usd_per_h(value)
-    return f"{percentage(value)} {unit}" if unit.startswith("of ") else f"{value:.4g} {unit}"
+        return format_usd_per_h(value)
+    return f"{format_percentage(value)} {unit}" if unit.startswith("of ") else f"{value:.4g} {unit}"
 
 
 def commit() -> str:

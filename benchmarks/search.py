@@ -32,7 +32,7 @@ from benchmarks.search_traces import read_arenas
 from benchmarks.search_transfer import transfer_figures
 from benchmarks.speech_trace import TracesAbsentError, traces_folder
 from benchmarks.synthetic_families import EXPONENTS
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 OURS, OURS_WARM, VULCAN = "Circinus", "Circinus, transfer", "Vulcan-style"
@@ -89,7 +89,9 @@ def main() -> None:
         path = write_results("search", figures=figures, rows=rows, seeds=[seeds[0], seeds[-1]], wall_s=wall_s)
     print_figures(figures, console)
     if figures:
-        console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began)}", highlight=False)
+        console.print(
+            f"written to {path.relative_to(ROOT)} in {format_duration(perf_counter() - began)}", highlight=False
+        )
 
 
 def race_part(seeds: Sequence[int], cases: int, jobs: int, console: Console) -> Part:

@@ -20,22 +20,22 @@ from benchmarks.search_meter import Answer, Meter
 from benchmarks.search_prefixes import PrefixTimes
 from benchmarks.search_race import SIMILAR
 from benchmarks.search_times import Times
-from circinus.planning.exploration import Stopping
-from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.evidence import Evidence, evidence_of
-from circinus.planning.exploration.keeping import keeps
-from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
-from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration import StoppingRule
+from circinus.planning.exploration.cover import covering_design
+from circinus.planning.exploration.evidence import MeanScoreEstimates, estimate_mean_scores
+from circinus.planning.exploration.keeping import feasibility_probability
+from circinus.planning.exploration.knob_space import ConfigurationSpace
+from circinus.planning.exploration.pursuit import CandidateBeliefs, expected_items_to_decide, select_by_reservation_cost
+from circinus.planning.exploration.sources import SourceTask
 from circinus.planning.exploration.surrogate import Belief
-from circinus.planning.exploration.transfer import Prior, best_prior
-from circinus.profiling.looks import looks
-from circinus.profiling.sequences import Covariates, RunningVerdicts, indicators, sequence_risk
+from circinus.planning.exploration.transfer import MeanPrior, select_prior
+from circinus.profiling.looks import look_schedule
+from circinus.profiling.sequences import Covariates, SequentialThresholdTest, one_hot_strata, per_sequence_alpha
 
 RISK = 0.05
-NEAR = Stopping(saving=0.01, probability=0.05)
+NEAR = StoppingRule(saving=0.01, probability=0.05)
 """The aim is a plan within 1 % of the least cost."""
-USUAL = Stopping()
+USUAL = StoppingRule()
 BEGINNING_ITEMS = 100
 """Items that beginning a configuration counts as besides those measured: it is spared where others tell as much."""
 _DRAWS = 32
@@ -56,7 +56,7 @@ class Circinus:
 
     earlier: Arena | None = None
     """The same pipeline on other data, all of it measured; None: there was none."""
-    stopping: Stopping = field(default=NEAR)
+    stopping: StoppingRule = field(default=NEAR)
     reuse_prefixes: bool = True
 
     @property
@@ -76,7 +76,7 @@ class Circinus:
 class WarmCircinus:
     """Ours after the same pipeline was measured on similar data; that is not charged again."""
 
-    stopping: Stopping = field(default=NEAR)
+    stopping: StoppingRule = field(default=NEAR)
 
     def __call__(self, name: str, drawn: Mapping[str, Arena]) -> Circinus | None:
         """Where there is similar data."""
@@ -88,7 +88,7 @@ class _Prepared:
     """What does not depend on the case. Configurations are numbered among those that fit somewhere."""
 
     numbers: IntArray
-    knobs: KnobSpace
+    knobs: ConfigurationSpace
     codes: IntArray
     beginning: tuple[int, ...]
     """Places of a cover."""
@@ -98,7 +98,7 @@ class _Prepared:
     items: PrefixTimes
     earlier: FloatArray | None
     """Means elsewhere."""
-    sources: tuple[Source, ...]
+    sources: tuple[SourceTask, ...]
     draws: FloatArray
     """(draws, configurations, operators) of a distribution with median 0."""
 
@@ -107,16 +107,16 @@ class _Prepared:
 def _prepared(space: PlanSpace, earlier: Arena | None) -> _Prepared:
     numbers = np.flatnonzero(space.fits.any(axis=1))
     listed = tuple(space.configurations[n] for n in numbers)
-    knobs = KnobSpace.of(space.pipeline)
+    knobs = ConfigurationSpace.of(space.pipeline)
     means = None if earlier is None else earlier.means[numbers]
-    source = None if means is None else Source.of("earlier", knobs, listed, means, space.pipeline.metric.range)
+    source = None if means is None else SourceTask.of("earlier", knobs, listed, means, space.pipeline.metric.range)
     shape = (_DRAWS, len(numbers), space.rows.shape[1])
     return _Prepared(
         numbers=numbers,
         knobs=knobs,
         codes=knobs.encode(listed),
-        beginning=tuple(listed.index(configuration) for configuration in covering(listed)),
-        covariates=Covariates.of(indicators(space.strata)),
+        beginning=tuple(listed.index(configuration) for configuration in covering_design(listed)),
+        covariates=Covariates.of(one_hot_strata(space.strata)),
         service=PrefixTimes(space, numbers, None if earlier is None else earlier.service_s),
         sizes=PrefixTimes(space, numbers, None if earlier is None else earlier.output_bytes),
         items=PrefixTimes(space, numbers, None if earlier is None else earlier.item_s),
@@ -129,17 +129,17 @@ def _prepared(space: PlanSpace, earlier: Arena | None) -> _Prepared:
 class _Run:
     """One search."""
 
-    def __init__(self, case: Case, meter: Meter, earlier: Arena | None, stopping: Stopping) -> None:
+    def __init__(self, case: Case, meter: Meter, earlier: Arena | None, stopping: StoppingRule) -> None:
         self._case, self._meter, self._stopping = case, meter, stopping
         self._space = meter.space
         self._known = _prepared(meter.space, earlier)
         self._metric = meter.space.pipeline.metric
-        self._looks = looks(meter.space.items)
+        self._looks = look_schedule(meter.space.items)
         count = len(self._known.numbers)
-        self._risk = sequence_risk(RISK, count, sides=1)
-        self._verdicts: dict[int, RunningVerdicts] = {}
+        self._risk = per_sequence_alpha(RISK, count, sides=1)
+        self._verdicts: dict[int, SequentialThresholdTest] = {}
         self._sure, self._decided = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-        self._prior: Prior | None = None
+        self._prior: MeanPrior | None = None
         operators = meter.space.rows.shape[1]
         self._learnt: list[list[Times | None]] = [[None] * operators for _ in range(3)]
         self._predicted: tuple[bytes, FloatArray, FloatArray] | None = None
@@ -150,7 +150,7 @@ class _Run:
         while True:
             prospects = self._prospects()
             saving_s = float(np.median(self._item_s()[self._items > 0])) * self._space.items
-            found = pursue(prospects, self._stopping, saving_s).configuration
+            found = select_by_reservation_cost(prospects, self._stopping, saving_s).configuration
             if found is None:
                 return
             self._measure(found, next(look for look in self._looks if look > self._items[found]))
@@ -185,7 +185,7 @@ class _Run:
         if place not in self._verdicts:
             low, high = self._metric.range
             thresholds = np.array([self._case.threshold])
-            self._verdicts[place] = RunningVerdicts(
+            self._verdicts[place] = SequentialThresholdTest(
                 self._space.items, thresholds, risk=self._risk, low=low, high=high, covariates=self._known.covariates
             )
         self._verdicts[place].extend(new)
@@ -193,21 +193,23 @@ class _Run:
         self._sure[place] = (found.at_least if self._case.sign > 0 else found.at_most)[0, 0]
         self._decided[place] = found.exhausted
 
-    def _prospects(self) -> Prospects:
+    def _prospects(self) -> CandidateBeliefs:
         places = np.flatnonzero(self._items)
         low, high = self._metric.range
         scores = [self._meter.scores(int(self._known.numbers[place])) for place in places]
-        evidence = evidence_of(scores, self._space.items, high - low, self._known.covariates)
+        evidence = estimate_mean_scores(scores, self._space.items, high - low, self._known.covariates)
         belief = self._believe(places, evidence)
-        kept = keeps(belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0)
+        kept = feasibility_probability(
+            belief.mean, belief.deviation, self._case.threshold, at_least=self._case.sign > 0
+        )
         kept[self._decided] = 0.0
-        squares = np.array([self._verdicts[int(place)].residual_squares for place in places])
+        squares = np.array([self._verdicts[int(place)].residual_sum_of_squares for place in places])
         variance = np.median((squares + (_PSEUDO_REST * (high - low)) ** 2) / (self._items[places] + 1))
-        settled = settling_items(
+        settled = expected_items_to_decide(
             belief, kept, self._case.threshold, float(variance), high - low, self._risk, self._space.items
         )
         first, item_s = self._looks[0], self._item_s()
-        return Prospects(
+        return CandidateBeliefs(
             keeps=kept,
             sure=self._sure,
             begun=self._items > 0,
@@ -216,9 +218,9 @@ class _Run:
             settle_s=item_s * np.maximum(settled - np.maximum(self._items, first), first),
         )
 
-    def _believe(self, places: IntArray, evidence: Evidence) -> Belief:
+    def _believe(self, places: IntArray, evidence: MeanScoreEstimates) -> Belief:
         codes = self._known.codes
-        self._prior = best_prior(
+        self._prior = select_prior(
             self._known.knobs, self._known.sources, codes[places], evidence.means, evidence.variances, codes,
             earlier=self._prior, score_range=self._metric.range, shared=evidence.shared,
         )  # fmt: skip

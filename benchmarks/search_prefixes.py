@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.search_arena import FloatArray, IntArray, PlanSpace
 from benchmarks.search_times import OperatorTimes, Times
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace
 
 
 class PrefixTimes:
@@ -22,7 +22,7 @@ class PrefixTimes:
             numbers: (m,) of the configurations.
             elsewhere: (r,) the same, measured on other data; None: nothing is known of other data.
         """
-        knobs = KnobSpace.of(space.pipeline)
+        knobs = ConfigurationSpace.of(space.pipeline)
         codes = knobs.encode([space.configurations[n] for n in numbers])
         operators = np.array([column.operator for column in knobs.columns])
         self._rows = space.rows[numbers]

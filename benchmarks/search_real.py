@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.results import Figure
-from circinus.estimation import Candidate
-from circinus.matching import plan_all
+from circinus.estimation import PlanCandidate
+from circinus.matching import plan_all_queries
 from circinus.planning import plan_queries
-from circinus.planning.exploration import explorer_of
-from circinus.profiling import PipelineProfile, SimulatedClock, Trace, TraceSource, profile_pipeline, record_trace
+from circinus.planning.exploration import make_sampler
+from circinus.profiling import (
+    MeasurementTrace,
+    PipelineProfile,
+    SimulatedClock,
+    TraceBackend,
+    export_trace,
+    profile_pipeline,
+)
 from circinus.reporting.progress import profile_bar
 from circinus.spec import Specification
 from circinus.spec.document import load_specification
@@ -60,13 +67,15 @@ def real(state: Path, console: Console) -> tuple[list[Figure], list[dict[str, An
             everything = profile_pipeline(specification, one.pipeline, store, exhaustive=True, observer=bar)
         if everything.interrupted:
             raise KeyboardInterrupt
-        of_one, row = compare(specification, one.pipeline, record_trace(specification, one.pipeline, store))
+        of_one, row = compare(specification, one.pipeline, export_trace(specification, one.pipeline, store))
         figures += of_one
         rows.append(row)
     return figures, rows
 
 
-def compare(specification: Specification, pipeline: str, trace: Trace) -> tuple[list[Figure], dict[str, Any]]:
+def compare(
+    specification: Specification, pipeline: str, trace: MeasurementTrace
+) -> tuple[list[Figure], dict[str, Any]]:
     """What exploring finds of the frontiers of a recorded pipeline, and in which part of the time."""
     ours, our_s = _profiled(specification, pipeline, trace, exhaustive=False)
     whole, whole_s = _profiled(specification, pipeline, trace, exhaustive=True)
@@ -112,7 +121,7 @@ def compare(specification: Specification, pipeline: str, trace: Trace) -> tuple[
     ], row  # fmt: skip
 
 
-def factors_to(found: Sequence[Candidate], wanted: Sequence[Candidate]) -> FloatArray:
+def factors_to(found: Sequence[PlanCandidate], wanted: Sequence[PlanCandidate]) -> FloatArray:
     """(w,) for each plan wanted the least factor by which some found plan takes more of anything.
 
     The multiplicative epsilon indicator, plan by plan (Zitzler et al., Performance assessment of multiobjective
@@ -127,12 +136,12 @@ def factors_to(found: Sequence[Candidate], wanted: Sequence[Candidate]) -> Float
     return np.asarray(ratios.max(axis=2).min(axis=1))
 
 
-def taken(candidate: Candidate) -> dict[str, float]:
+def taken(candidate: PlanCandidate) -> dict[str, float]:
     """What a plan takes: fully shared CPUs and memory of each pool, bytes a second of each link, cost both ways."""
     found: defaultdict[str, float] = defaultdict(float)
     for use in candidate.deployments:
-        found[f"cpus {use.deployment.pool}"] += use.fluid_replicas * use.demand.cpus
-        found[f"memory {use.deployment.pool}"] += use.fluid_replicas * use.demand.memory_bytes
+        found[f"cpus {use.deployment.pool}"] += use.fractional_replicas * use.demand.cpus
+        found[f"memory {use.deployment.pool}"] += use.fractional_replicas * use.demand.memory_bytes
     for link in candidate.links:
         found[f"bytes {link.link}"] += link.bytes_per_s
     cost = candidate.estimate.cost_usd_per_h
@@ -151,7 +160,7 @@ def _specification(one: Real) -> Specification:
 
 
 def _profiled(
-    specification: Specification, pipeline: str, trace: Trace, *, exhaustive: bool
+    specification: Specification, pipeline: str, trace: MeasurementTrace, *, exhaustive: bool
 ) -> tuple[PipelineProfile, float]:
     """(profile, recorded seconds) from nothing."""
     clock = SimulatedClock()
@@ -160,19 +169,19 @@ def _profiled(
             specification,
             pipeline,
             Path(folder) / "store.sqlite",
-            source=TraceSource(trace, clock),
-            explorer=None if exhaustive else explorer_of(specification, pipeline),
+            source=TraceBackend(trace, clock),
+            explorer=None if exhaustive else make_sampler(specification, pipeline),
             exhaustive=exhaustive,
         )
     return profile, clock()
 
 
-def _cheapest(candidates: Sequence[Candidate]) -> float:
+def _cheapest(candidates: Sequence[PlanCandidate]) -> float:
     return min((candidate.estimate.cost_usd_per_h.upper for candidate in candidates), default=np.inf)
 
 
 def _matched(specification: Specification, pipeline: str, profile: PipelineProfile) -> tuple[float, float]:
     """Weight served and US dollars per hour of all queries together."""
-    matching, _ = plan_all(specification, {pipeline: profile})
+    matching, _ = plan_all_queries(specification, {pipeline: profile})
     weights = {query.name: query.weight for query in specification.queries}
     return sum(weights[assignment.query] for assignment in matching.assignments), matching.cost_usd_per_h

@@ -18,16 +18,16 @@ from benchmarks.synthetic_baselines import suggested
 from benchmarks.synthetic_families import FAMILIES, SyntheticCase, synthetic_case
 from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import true_profile
-from circinus.planning.exploration import PlanExplorer, Stopping
-from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.joint_pursuit import Common, QueryOutlook, pursue_together
-from circinus.planning.exploration.keeping import keeps
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration import PlanCostSampler, StoppingRule
+from circinus.planning.exploration.evidence import estimate_mean_scores
+from circinus.planning.exploration.joint_pursuit import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.exploration.keeping import feasibility_probability
+from circinus.planning.exploration.knob_space import ConfigurationSpace
 from circinus.planning.exploration.surrogate import Surrogate
 from circinus.profiling import ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.known_seconds import known_seconds
-from circinus.profiling.listing import most_measured
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.known_seconds import measurement_cost_model
+from circinus.profiling.listing import max_measured_configurations
 from circinus.spec import Configuration
 
 ROOT = Path(__file__).parent.parent
@@ -102,12 +102,12 @@ class Measured:
         """Nothing yet."""
         self.case = case
         self._rng, self._items = rng, {}  # type: ignore[var-annotated]
-        self._space = KnobSpace.of(case.model.pipeline)
+        self._space = ConfigurationSpace.of(case.model.pipeline)
         dataset = SyntheticSource(case.model).dataset(case.model.pipeline, 0)
-        self._order = np.array(dataset.profiled)
-        strata = [dataset.items[index].strata for index in dataset.profiled]
-        metric, count = case.model.pipeline.metric, most_measured(case.model.pipeline)
-        self._confidence = Confidence.of_run(metric, strata, case.query.risk, count)
+        self._order = np.array(dataset.profiling_items)
+        strata = [dataset.items[index].strata for index in dataset.profiling_items]
+        metric, count = case.model.pipeline.metric, max_measured_configurations(case.model.pipeline)
+        self._confidence = RunConfidence.of_run(metric, strata, case.query.risk, count)
         self._profiles: dict[tuple[Configuration, int], ConfigurationProfile] = {}
 
     def add(self, configurations: Sequence[Configuration]) -> None:
@@ -168,10 +168,10 @@ def _beginning(operator: OperatorProfile, chosen: np.ndarray[Any, np.dtype[np.in
 
 def _growing(case: SyntheticCase, repeats: int) -> list[PipelineProfile]:
     """What is known in one step after the other, about `MEASURED` configurations."""
-    explorer = PlanExplorer(case.specification, case.model.pipeline.name)
+    explorer = PlanCostSampler(case.specification, case.model.pipeline.name)
     measured = Measured(case, np.random.default_rng(0))
-    measured.add(explorer.cover())
-    measured.add_some(MEASURED - len(explorer.cover()))
+    measured.add(explorer.initial_design())
+    measured.add_some(MEASURED - len(explorer.initial_design()))
     found = [measured.profile()]
     for step in range(repeats):
         if step % 2:
@@ -185,12 +185,12 @@ def _growing(case: SyntheticCase, repeats: int) -> list[PipelineProfile]:
 
 def _assessments(name: str, case: SyntheticCase, repeats: int) -> Times:
     """The explorer's, who has seen what was known one step before."""
-    explorer = PlanExplorer(case.specification, case.model.pipeline.name)
-    explorer.cover()
+    explorer = PlanCostSampler(case.specification, case.model.pipeline.name)
+    explorer.initial_design()
     first, *steps = _growing(case, repeats)
 
     def assess(known: PipelineProfile) -> object:
-        return explorer.assess(known, known_seconds(case.model.pipeline, known))
+        return explorer.suggest(known, measurement_cost_model(case.model.pipeline, known))
 
     assess(first)
     return Times.of(name, [lambda known=known: assess(known) for known in steps])  # type: ignore[misc]
@@ -198,27 +198,29 @@ def _assessments(name: str, case: SyntheticCase, repeats: int) -> Times:
 
 def _surrogate(name: str, case: SyntheticCase, repeats: int, *, warm: bool) -> Times:
     """Learning from all that was measured, predicting everything, choosing by given costs."""
-    space, slo = KnobSpace.of(case.model.pipeline), case.query.slos.accuracy
+    space, slo = ConfigurationSpace.of(case.model.pipeline), case.query.slos.accuracy
     assert slo is not None
-    everything, rng = space.everything(case.configurations), np.random.default_rng(0)
+    everything, rng = space.enumerate(case.configurations), np.random.default_rng(0)
     costs = rng.lognormal(size=(len(everything), 2))
     places = {configuration: place for place, configuration in enumerate(space.decode(everything))}
     last: Surrogate | None = None
 
     def suggest(known: PipelineProfile) -> None:
         nonlocal last
-        evidence = evidence_of([found.scores for found in known.configurations], known.dataset_items, 1.0)
+        evidence = estimate_mean_scores([found.scores for found in known.configurations], known.dataset_items, 1.0)
         codes = space.encode([found.configuration for found in known.configurations])
         last = Surrogate.fit(space, codes, evidence.means, evidence.variances, warm=last if warm else None)
         belief = last.predict(everything)
         measured = np.zeros(len(everything), dtype=bool)
         measured[[places[found.configuration] for found in known.configurations]] = True
-        probability = keeps(belief.mean, belief.deviation, slo.threshold, at_least=True)
+        probability = feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=True)
         sure = measured & (probability > 0.95)
         seconds = np.ones(len(everything))
         exact = np.where(sure[:, None], costs, np.inf)
-        outlook = QueryOutlook(probability, sure, costs, 0 * costs, exact, settle_s=seconds, weight=1.0)
-        pursue_together([outlook], Common(measured, 0.1 * ~measured, seconds), Stopping(), saving_s=1.0)
+        outlook = QueryBelief(probability, sure, costs, 0 * costs, exact, decision_s=seconds, weight=1.0)
+        select_next_configuration(
+            [outlook], SharedInputs(measured, 0.1 * ~measured, seconds), StoppingRule(), saving_s=1.0
+        )
 
     first, *steps = _growing(case, repeats)
     suggest(first)

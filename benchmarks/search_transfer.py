@@ -16,11 +16,11 @@ import numpy as np
 from benchmarks.results import Figure
 from benchmarks.search_arena import Arena, FloatArray, IntArray
 from benchmarks.search_race import SIMILAR
-from circinus.planning.exploration.evidence import evidence_of
-from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.sources import Source
-from circinus.planning.exploration.transfer import best_prior
-from circinus.planning.exploration.two_way import row_means
+from circinus.planning.exploration.evidence import estimate_mean_scores
+from circinus.planning.exploration.knob_space import ConfigurationSpace
+from circinus.planning.exploration.sources import SourceTask
+from circinus.planning.exploration.transfer import select_prior
+from circinus.planning.exploration.two_way import two_way_row_means
 
 ITEMS = 8
 """Of the first look at a configuration."""
@@ -55,7 +55,7 @@ def _verdicts(here: Arena, there: Arena, seed: int) -> dict[str, tuple[bool, ...
     """For each kind of source whether it is rightly used or dropped after one, two, ... measurements."""
     rng = np.random.default_rng(seed)
     target, other = here.drawn(rng), there.drawn(rng)
-    space = KnobSpace.of(here.space.pipeline)
+    space = ConfigurationSpace.of(here.space.pipeline)
     codes = space.encode(here.space.configurations)
     order = rng.permutation(len(codes))[:MOST]
     beginnings = [order[: count + 1] for count in range(MOST)]
@@ -65,28 +65,28 @@ def _verdicts(here: Arena, there: Arena, seed: int) -> dict[str, tuple[bool, ...
     }
 
 
-def _sources(space: KnobSpace, other: Arena, rng: np.random.Generator) -> list[Source]:
+def _sources(space: ConfigurationSpace, other: Arena, rng: np.random.Generator) -> list[SourceTask]:
     low, high = other.space.pipeline.metric.range
     configurations, means = other.space.configurations, other.means
     chosen = rng.permutation(len(means))[:FEW_CONFIGURATIONS]
-    few = row_means(other.scores[chosen, :FEW_ITEMS], (high - low) ** 2 / 16)
+    few = two_way_row_means(other.scores[chosen, :FEW_ITEMS], (high - low) ** 2 / 16)
     every = {
         "as published": means,
         "another level": low + 0.3 * (high - low) + 0.7 * (means - low),
         "shuffled": rng.permutation(means),
         "reversed": means.max() + means.min() - means,
     }
-    found = [Source.of(kind, space, configurations, scores, (low, high)) for kind, scores in every.items()]
+    found = [SourceTask.of(kind, space, configurations, scores, (low, high)) for kind, scores in every.items()]
     sparse = [configurations[row] for row in chosen]
-    found.append(Source.of("sparse", space, sparse, few.means, (low, high), variances=few.variances))
+    found.append(SourceTask.of("sparse", space, sparse, few.means, (low, high), variances=few.variances))
     return [source for source in found if source is not None]
 
 
-def _used(space: KnobSpace, source: Source, target: Arena, codes: IntArray, rows: IntArray) -> bool:
+def _used(space: ConfigurationSpace, source: SourceTask, target: Arena, codes: IntArray, rows: IntArray) -> bool:
     low, high = target.space.pipeline.metric.range
     scores: list[FloatArray] = [target.scores[row, :ITEMS] for row in rows]
-    evidence = evidence_of(scores, target.space.items, high - low)
-    prior = best_prior(
+    evidence = estimate_mean_scores(scores, target.space.items, high - low)
+    prior = select_prior(
         space, [source], codes[rows], evidence.means, evidence.variances, codes[rows], score_range=(low, high)
     )
     return prior.name is not None

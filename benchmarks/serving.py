@@ -25,7 +25,7 @@ from benchmarks.serving_kills import kills
 from benchmarks.serving_lost_node import lost_nodes
 from benchmarks.serving_scene import Scene, prepared
 from benchmarks.speech_trace import TracesAbsentError, traces_folder
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("hops", "changes", "bursts", "kills", "lost-node", "drift", "day")
@@ -55,7 +55,9 @@ def main() -> None:
             figures, rows, wall_s = [*figures, *more], [*rows, *more_rows], wall_s + kept.wall_s
             write_results("serving", figures=figures, rows=rows, seeds=[chosen.seed], wall_s=wall_s)
     print_figures(figures, console)
-    console.print(f"benchmarks/results/serving.json written in {duration(perf_counter() - began_s)}", highlight=False)
+    console.print(
+        f"benchmarks/results/serving.json written in {format_duration(perf_counter() - began_s)}", highlight=False
+    )
 
 
 def _parts(chosen: argparse.Namespace, scene: Callable[[], Scene], console: Console) -> dict[str, Callable[[], Found]]:

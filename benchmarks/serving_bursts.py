@@ -17,15 +17,15 @@ from benchmarks.results import Figure
 from benchmarks.serving_scene import APPLIED, PEAK, PIPELINE, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
 from circinus.control.controller import Controller
-from circinus.control.ladders.standby import Standby
-from circinus.control.records import ControlRecords, Event
+from circinus.control.ladders.standby import StandbyReplicas
+from circinus.control.records import ControlStateStore, Event
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.open_loop import OpenLoop, RequestOutcome
 from circinus.serving.scoring import measure_queries
 from circinus.spec import Infrastructure
-from circinus.spec.spoken import usd_per_h
+from circinus.spec.spoken import format_usd_per_h
 
 BURST_S = 20.0
 AFTER_S = 10.0
@@ -57,7 +57,7 @@ class Burst:
     """What each query got from the begin of the burst until some seconds after it."""
 
 
-def same_cost(matching: Matching, infrastructure: Infrastructure, usd_per_h: float) -> Standby:
+def same_cost(matching: Matching, infrastructure: Infrastructure, usd_per_h: float) -> StandbyReplicas:
     """More replicas of what a matching deploys, for as much money and as far as there is room.
 
     One after the other, of the busiest deployment for which there is still money and room: what somebody without
@@ -81,7 +81,7 @@ def same_cost(matching: Matching, infrastructure: Infrastructure, usd_per_h: flo
         for found in matching.deployments
     )
     extra = {found.deployment: len(replicas[found.deployment]) - found.replicas for found in matching.deployments}
-    return Standby(deployments, {deployment: more for deployment, more in extra.items() if more}, (), spent)
+    return StandbyReplicas(deployments, {deployment: more for deployment, more in extra.items() if more}, (), spent)
 
 
 def _busy(sized: SizedDeployment, replicas: int) -> float:
@@ -119,7 +119,7 @@ def bursts(scene: Scene, repeats: int, console: Console) -> tuple[list[Figure], 
         for one in found[-3:]:
             console.print(
                 f"burst to {PEAK:g}x, {one.way}: {one.share_in_burst:.1%} in time, {one.steps} steps, "
-                f"{usd_per_h(one.cost_usd_per_h)}",
+                f"{format_usd_per_h(one.cost_usd_per_h)}",
                 highlight=False,
             )
     return burst_figures(found), [{"part": "bursts", **vars(one)} for one in found]
@@ -129,7 +129,7 @@ async def _repeat(scene: Scene, repeat: int) -> list[Burst]:
     matching, infrastructure = scene.opened.plan_set.matching, scene.opened.specification.infrastructure
     assert infrastructure is not None
     alike = same_cost(matching, infrastructure, scene.ready.cost_usd_per_h)
-    planned = Standby(matching.deployments, {}, (), 0.0)
+    planned = StandbyReplicas(matching.deployments, {}, (), 0.0)
     folders = {way: scene.folder / f"engine-{number}" for number, way in enumerate((LADDER, PLAIN, SAME_COST))}
     engines = {way: start_daemon(folder) for way, folder in folders.items()}
     try:
@@ -153,11 +153,11 @@ async def _repeat(scene: Scene, repeat: int) -> list[Burst]:
     ]
 
 
-def _cost_usd_per_h(what_runs: Standby) -> float:
+def _cost_usd_per_h(what_runs: StandbyReplicas) -> float:
     return sum(found.demand.cost_usd_per_h * found.replicas for found in what_runs.deployments)
 
 
-async def _sent(engine: LocalEngineClient, scene: Scene, repeat: int) -> list[Answer]:
+async def _sent(engine: LocalEngineClient, scene: Scene, repeat: int) -> list[RequestOutcome]:
     arrivals = phased_arrivals(scene.rates_per_s, PHASES, repeat)
     requests = recorded_requests(arrivals, scene.items, repeat)
     return await OpenLoop(engine, _STRAGGLERS_S).send(arrivals, requests)
@@ -170,7 +170,7 @@ class _Ladder:
         self._events: list[Event] = []
         self._ready, self._stop = asyncio.Event(), asyncio.Event()
         self._client = LocalEngineClient(folder)
-        self._records = ControlRecords(scene.folder / f"control-{repeat}.sqlite")
+        self._records = ControlStateStore(scene.folder / f"control-{repeat}.sqlite")
         self._controller = Controller(
             self._client,
             scene.controlled(dwell_s=10.0),
@@ -189,7 +189,7 @@ class _Ladder:
 
     async def begin(self) -> None:
         """Returns when the engine runs what it shall."""
-        self._controller.begin()
+        self._controller.start()
         self._task = asyncio.create_task(self._controller.run(self._stop))
         await asyncio.wait_for(self._ready.wait(), 60.0)
 
@@ -211,7 +211,7 @@ def burst_of(
     scene: Scene,
     way: str,
     repeat: int,
-    answers: Sequence[Answer],
+    answers: Sequence[RequestOutcome],
     steps: Sequence[Event],
     began_s: float,
     cost_usd_per_h: float,
@@ -249,7 +249,7 @@ def burst_figures(found: Sequence[Burst]) -> list[Figure]:
     by_way = {way: [one for one in found if one.way == way] for way in (LADDER, PLAIN, SAME_COST)}
     figures = []
     for way, ones in by_way.items():
-        aim, cost = (0.95 if way == LADDER else None), usd_per_h(ones[0].cost_usd_per_h)
+        aim, cost = (0.95 if way == LADDER else None), format_usd_per_h(ones[0].cost_usd_per_h)
         share, overall = (
             float(np.median([getattr(one, name) for one in ones])) for name in ("share_in_burst", "share_overall")
         )

@@ -17,13 +17,13 @@ from benchmarks.results import Figure
 from benchmarks.serving_hops import ray_cluster
 from circinus.errors import ServingError
 from circinus.serving import Engine, Request
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.fine_timers import new_event_loop
 
-_OLD = Step("first", "add", knobs=(("amount", 1),))
-_NEW = Step("first", "add", knobs=(("amount", 10),), pool="far")
+_OLD = StageSpec("first", "add", knobs=(("amount", 1),))
+_NEW = StageSpec("first", "add", knobs=(("amount", 10),), pool="far")
 _NEW_ANSWER = 10
 _ALONE = "alone"
 """A query whose replica is started while nothing else is asked."""

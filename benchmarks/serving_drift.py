@@ -34,7 +34,7 @@ from circinus.operators import Item
 from circinus.serving.arrivals import Arrival, poisson_arrivals
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.open_loop import OpenLoop, RequestOutcome
 from circinus.serving.scoring import measure_queries
 
 TRUTHS, ANSWERS, PLAIN = "truths arrive", "audited against another plan", "nobody looks"
@@ -81,7 +81,7 @@ class Watched:
     """What one way did."""
 
     way: str
-    answers: Sequence[Answer]
+    answers: Sequence[RequestOutcome]
     events: Sequence[Event]
     """With seconds since the begin of the traffic."""
 
@@ -273,7 +273,7 @@ def _rows(
 
 
 def _held(
-    scene: DriftScene, answers: Sequence[Answer], items: Sequence[Item], begin_s: float, end_s: float
+    scene: DriftScene, answers: Sequence[RequestOutcome], items: Sequence[Item], begin_s: float, end_s: float
 ) -> dict[str, Any]:
     """Share of the weight of queries all of whose objectives held, by the true scores of their answers."""
     its = within(answers, begin_s, end_s)
@@ -293,7 +293,7 @@ def _held(
         "failed": lost(its),
         "queries": {
             query.query: {
-                "held": dict(query.held or {}),
+                "held": dict(query.slos_met or {}),
                 "accuracy": query.score,
                 "p95_s": None if query.latency_s is None else query.latency_s.p95_s,
             }

@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.results import Figure
-from circinus.cli.opened_plan import OpenedPlan
-from circinus.control.controlled import Controlled
-from circinus.control.drift.answers import RecordedAnswers
-from circinus.control.drift.detector import Placed
-from circinus.control.drift.drifting import DriftTools
-from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late
+from circinus.cli.opened_plan import LoadedPlan
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.answers import ReplayReferenceRunner
+from circinus.control.drift.detector import ScaledObservation
+from circinus.control.drift.drifting import DriftDependencies
+from circinus.control.drift.references import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
 from circinus.control.drift.watches import (
-    AccuracyWatch,
+    AccuracyMonitor,
     DriftSettings,
     DriftState,
-    GoodputWatch,
-    Seen,
-    ServiceWatch,
+    LatencySloMonitor,
+    MonitorSample,
+    ServiceTimeMonitor,
     Watch,
-    forgotten,
-    look,
+    reset_monitors,
+    update_monitors,
 )
-from circinus.control.records import DRIFT, REPLAN, ControlRecords
-from circinus.control.replanning.planner import Planner
+from circinus.control.records import DRIFT, REPLAN, ControlStateStore
+from circinus.control.replanning.planner import ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import run_controlled
@@ -63,7 +63,7 @@ _WANDER = (0.86, 1.16, 600.0)
 """Means go down and up to so many times what they were, and stay there for so many seconds."""
 _LOAD, _INTERVAL_S, _STARTUP_S = 0.8, 2.0, 1.0
 
-Values = Mapping[Watch, Callable[[float], Placed]]
+Values = Mapping[Watch, Callable[[float], ScaledObservation]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class QuietRun:
 
 
 def false_alarms(
-    opened: OpenedPlan, options: QuietOptions, console: Console
+    opened: LoadedPlan, options: QuietOptions, console: Console
 ) -> tuple[list[Figure], list[dict[str, Any]]]:
     """Watches alone, for long; and the controller with a simulated engine."""
     count = max(1, round(options.days / _DAYS_A_RUN))
@@ -113,40 +113,42 @@ def quiet_run(promised_every_s: float, look_s: float, days: float, seed: int) ->
     state, alarms = DriftState(), []
     for number in range(round(days * DAY_S / look_s)):
         now_s = number * look_s
-        state, moved = look(state, [Seen(w, now_s, value(now_s)) for w, value in values.items()], now_s, settings)
+        state, moved = update_monitors(
+            state, [MonitorSample(w, now_s, value(now_s)) for w, value in values.items()], now_s, settings
+        )
         if moved:
             told = {one.watch for one in moved}
             alarms += [str(watch) for watch in told]
-            state = forgotten(state, {watch: watch not in told for watch in values})
+            state = reset_monitors(state, {watch: watch not in told for watch in values})
     return QuietRun(promised_every_s, look_s, days, seed, len(values), alarms)
 
 
 def quiet_values(rng: np.random.Generator, settings: DriftSettings) -> Values:
     """What each watch sees at a moment: services profiled on few and on many items, accuracies, late requests."""
     risk = settings.reference_risk / (2 * (len(_ITEMS) + 2))
-    values: dict[Watch, Callable[[float], Placed]] = {}
+    values: dict[Watch, Callable[[float], ScaledObservation]] = {}
     for number, (items, spread) in enumerate(zip(_ITEMS, _SPREADS, strict=True)):
         prefix = Configuration.of({"read": KnobValues.of({"size": number})})
-        values[ServiceWatch("codes", "read", prefix, "local")] = _service(rng, items, spread, settings, risk)
+        values[ServiceTimeMonitor("codes", "read", prefix, "local")] = _service(rng, items, spread, settings, risk)
     for query, items in (("few", 30), ("many", 200)):
-        values[AccuracyWatch(query, "codes")] = _scores(rng, items, settings, risk)
-        values[GoodputWatch(query)] = lambda now_s: placed_late(rng.binomial(20, 0.05) / 20, 95.0)
+        values[AccuracyMonitor(query, "codes")] = _scores(rng, items, settings, risk)
+        values[LatencySloMonitor(query)] = lambda now_s: scaled_late_share(rng.binomial(20, 0.05) / 20, 95.0)
     return values
 
 
 def _service(
     rng: np.random.Generator, items: int, spread: float, settings: DriftSettings, risk: float
-) -> Callable[[float], Placed]:
+) -> Callable[[float], ScaledObservation]:
     service_s = 0.02 * np.exp(spread * rng.standard_normal(items))
     ratios = {(1.0, 1): 1.0}
     profile = OperatorProfile("read", Configuration.of({}), service_s, service_s, 1.0, 1.0, ratios, frozenset(ratios))
-    reference = ServiceReference.of(
+    reference = ServiceTimeBaseline.of(
         profile, HardwareClass(name="local"), tolerance=settings.service_tolerance, risk=risk
     )
     assert reference is not None, "enough items"
     faster, slower, stays_s = _WANDER
 
-    def value(now_s: float) -> Placed:
+    def value(now_s: float) -> ScaledObservation:
         times = slower if now_s // stays_s % 2 else faster
         seconds = 0.02 * times * float(np.exp(spread * rng.standard_normal()))
         placed = reference.placed(ServedBatch(seconds, 1, "", 9), _ALONE)
@@ -156,16 +158,18 @@ def _service(
     return value
 
 
-def _scores(rng: np.random.Generator, items: int, settings: DriftSettings, risk: float) -> Callable[[float], Placed]:
+def _scores(
+    rng: np.random.Generator, items: int, settings: DriftSettings, risk: float
+) -> Callable[[float], ScaledObservation]:
     profiled = rng.binomial(4, 0.9, items) / 4
-    reference = AccuracyReference.of_scores(profiled, _METRIC, tolerance=settings.accuracy_tolerance, risk=risk)
+    reference = AccuracyBaseline.of_scores(profiled, _METRIC, tolerance=settings.accuracy_tolerance, risk=risk)
     return lambda now_s: reference.placed(rng.binomial(4, 0.9 + 0.015 * (1 if now_s // 600 % 2 else -1)) / 4)
 
 
-def simulated_quiet(opened: OpenedPlan, options: QuietOptions) -> dict[str, Any]:
+def simulated_quiet(opened: LoadedPlan, options: QuietOptions) -> dict[str, Any]:
     """The controller on a simulated engine that serves as was profiled."""
     matching, until_s = opened.plan_set.matching, options.simulated_hours * 3600.0
-    controlled = Controlled(
+    controlled = ManagedPlans(
         matching, opened.specification, matching.deployments, Mode.REPLAY, opened.store, opened.plan_set.code_versions
     )
     profiles, rng = opened.profiles(), np.random.default_rng(options.seed)
@@ -173,13 +177,13 @@ def simulated_quiet(opened: OpenedPlan, options: QuietOptions) -> dict[str, Any]
     for name, query in controlled.queries.items():
         arrival_s = np.sort(rng.uniform(0.0, until_s, rng.poisson(_LOAD * query.rate_per_s * until_s)))
         requests[name] = Requests(arrival_s, rng.integers(10_000, size=len(arrival_s)))
-    tools = DriftTools(
-        answers=lambda specification: RecordedAnswers(specification, opened.store),
+    tools = DriftDependencies(
+        answers=lambda specification: ReplayReferenceRunner(specification, opened.store),
         agreements=lambda specification, pairs: {},
     )
     began_s = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        records = ControlRecords(Path(folder) / "control.sqlite")
+        records = ControlStateStore(Path(folder) / "control.sqlite")
         try:
             events = run_controlled(
                 SimulatedEngine(controlled, profiles, requests, startup_s=_STARTUP_S),
@@ -187,7 +191,7 @@ def simulated_quiet(opened: OpenedPlan, options: QuietOptions) -> dict[str, Any]
                 records,
                 until_s=until_s,
                 settings=ControlSettings(interval_s=_INTERVAL_S),
-                planner=Planner(lambda plans: profiles),
+                planner=ReplanDependencies(lambda plans: profiles),
                 drift=tools,
             )
         finally:

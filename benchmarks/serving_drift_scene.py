@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.serving_codes import NOISY, QUIET, SLOWER, pictures
 from benchmarks.serving_scene import INFRASTRUCTURE
-from circinus.cli.opened_plan import OpenedPlan, open_plan
+from circinus.cli.opened_plan import LoadedPlan, load_plan
 from circinus.operators import Item
-from circinus.profiling import wire_bytes
+from circinus.profiling import pickled_bytes
 from circinus.serving import Request
 from circinus.serving.arrivals import Arrival
 
@@ -71,7 +71,7 @@ class DriftScene:
     """A plan file."""
 
     folder: Path
-    opened: OpenedPlan
+    opened: LoadedPlan
 
     @property
     def rates_per_s(self) -> Mapping[str, float]:
@@ -100,7 +100,7 @@ def prepared(folder: Path) -> DriftScene:
         (scene / f"{name}.yaml").write_text(text, encoding="utf-8")
     circinus(scene, "profile", "--budget", "60s")
     circinus(scene, "plan")
-    opened = open_plan(scene / "plan.json", needs_store=True)
+    opened = load_plan(scene / "plan.json", needs_store=True)
     if opened.plan_set.matching.rejections:
         raise RuntimeError(f"found queries that are not served: {opened.plan_set.matching.rejections}")
     return DriftScene(folder, opened)
@@ -116,7 +116,7 @@ def sent_items(arrivals: Sequence[Arrival], noisy_from_s: float, seed: int) -> l
 def requests_of(arrivals: Sequence[Arrival], items: Sequence[Item]) -> list[Request]:
     """As a computing engine takes them."""
     return [
-        Request(arrival.query, item.key, item.value, float(wire_bytes(item.value)))
+        Request(arrival.query, item.key, item.value, float(pickled_bytes(item.value)))
         for arrival, item in zip(arrivals, items, strict=True)
     ]
 

@@ -19,13 +19,13 @@ from rich.console import Console
 from benchmarks.results import Figure
 from circinus.serving import Engine, Request
 from circinus.serving.conformance_operators import add
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.fine_timers import new_event_loop
 
 HOPS = 3
 _STEPS = tuple(
-    Step(name, "add", after=after, knobs=(("amount", 1),))
+    StageSpec(name, "add", after=after, knobs=(("amount", 1),))
     for name, after in (("first", ()), ("second", ("first",)), ("third", ("second",)))
 )
 _CPUS = 0.5

@@ -27,12 +27,12 @@ from benchmarks.serving_replica_kills import replica_kills
 from benchmarks.serving_scene import BEGAN, PEAK, STEP, Scene
 from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests
 from benchmarks.serving_written_plans import BroughtAbout, WrittenPlans
-from circinus.control.records import REPLAN, ROLLBACK, ControlRecords, Event
+from circinus.control.records import REPLAN, ROLLBACK, ControlStateStore, Event
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.local.run_folder import RunFolder
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.open_loop import OpenLoop, RequestOutcome
 
 _CYCLE = (Phase(4.0, PEAK), Phase(22.0, 0.8))
 """Again and again: down the ladders, and long enough calm to come up again."""
@@ -58,7 +58,7 @@ class _Seen:
     """Seconds since 1970."""
     when: list[str] = field(default_factory=list)
     """`ANY`, `STEPPING` or `ROLLING`, of each."""
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[RequestOutcome] = field(default_factory=list)
     orphans: int = 0
     same: bool = False
     """Whether the engine runs at the end what is kept."""
@@ -176,7 +176,7 @@ async def _controller_kills(
     controllers = _Controllers(scene, run_folder, records_file)
     try:
         await controllers.start()
-        records = ControlRecords.existing(records_file)
+        records = ControlStateStore.open_existing(records_file)
         first = {name: state.rung for name, state in written.in_force(records).ladders.items()}
         await _calm(engine, written, records)
         load = asyncio.create_task(_keep_sending(engine, scene, seen, stop))
@@ -186,7 +186,7 @@ async def _controller_kills(
         await _calm(engine, written, records)
         await controllers.end(signal.SIGTERM)
         status = await engine.status()
-        seen.brought = BroughtAbout.of(RunFolder(run_folder.absolute()).log.read_text(encoding="utf-8"))
+        seen.brought = BroughtAbout.of(RunDirectory(run_folder.absolute()).log.read_text(encoding="utf-8"))
         last, events = written.in_force(records), records.events(most=100_000)
         records.close()
     finally:
@@ -205,7 +205,7 @@ async def _controller_kills(
 async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, stop: asyncio.Event) -> None:
     """One cycle after the other, whether or not the last one's requests are all answered."""
     cycle_s = sum(phase.duration_s for phase in _CYCLE)
-    tasks: list[asyncio.Task[list[Answer]]] = []
+    tasks: list[asyncio.Task[list[RequestOutcome]]] = []
     while not stop.is_set():
         arrivals = phased_arrivals(scene.rates_per_s, _CYCLE, len(tasks))
         requests = recorded_requests(arrivals, scene.items, len(tasks))
@@ -220,7 +220,7 @@ async def _keep_killing(
     engine: LocalEngineClient,
     written: WrittenPlans,
     controllers: _Controllers,
-    records: ControlRecords,
+    records: ControlStateStore,
     seen: _Seen,
     count: int,
     rng: np.random.Generator,
@@ -242,7 +242,7 @@ async def _keep_killing(
         seen.orphans += await _left(engine, written, records)
 
 
-async def _left(engine: LocalEngineClient, written: WrittenPlans, records: ControlRecords) -> int:
+async def _left(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> int:
     """Deployments that are orphans, or missing, when a controller has had its time to go on."""
     deadline_s = time.monotonic() + _PATIENCE_S
     while True:  # deployments are the same on every rung of some plans
@@ -252,7 +252,7 @@ async def _left(engine: LocalEngineClient, written: WrittenPlans, records: Contr
         await asyncio.sleep(_LOOK_S)
 
 
-async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: ControlRecords) -> None:
+async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> None:
     """Wait until every query is on its plan, and the engine runs that, or it took too long."""
     deadline_s = time.monotonic() + _QUIET_S
     while time.monotonic() < deadline_s:

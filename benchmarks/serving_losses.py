@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.results import Figure
 from benchmarks.serving_traffic import in_time, lost, within
-from circinus.serving.open_loop import Answer
+from circinus.serving.open_loop import RequestOutcome
 
 _WINDOW_S, _SHARE = 0.5, 0.95
 
@@ -31,7 +31,9 @@ class NodeLoss:
     """Until from then on nearly all requests are answered in time; as long as it was watched where they never are."""
 
 
-def back_after_s(answers: Sequence[Answer], killed_s: float, until_s: float, limits_s: Mapping[str, float]) -> float:
+def back_after_s(
+    answers: Sequence[RequestOutcome], killed_s: float, until_s: float, limits_s: Mapping[str, float]
+) -> float:
     """Seconds from a moment until in every half second nearly all requests (95 % and one) are answered in time.
 
     Args:
@@ -51,7 +53,7 @@ def back_after_s(answers: Sequence[Answer], killed_s: float, until_s: float, lim
 
 def node_loss(
     what: str,
-    answers: Sequence[Answer],
+    answers: Sequence[RequestOutcome],
     killed_s: float,
     until_s: float,
     limits_s: Mapping[str, float],
@@ -72,8 +74,8 @@ def node_loss(
         replicas_lost=replicas_lost,
         requests=len(answers),
         failed=lost(answers),
-        in_flight=len([a for a in answers if a.due_s <= killed_s < a.due_s + a.latency_s]),
-        failed_beyond=lost([answer for answer in answers if answer.due_s > killed_s]),
+        in_flight=len([a for a in answers if a.scheduled_s <= killed_s < a.scheduled_s + a.latency_s]),
+        failed_beyond=lost([answer for answer in answers if answer.scheduled_s > killed_s]),
         back_s=back_after_s(answers, killed_s, until_s, limits_s),
     )
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.serving_losses import NodeLoss, node_loss
 from benchmarks.serving_lost_scene import CLOUD, EDGE, HEAD, LIMIT_S, QUERY, lost_scene
 from benchmarks.serving_ray_nodes import RayNodes, ray_nodes
-from circinus.cli.served_plans import ServedPlans
+from circinus.cli.served_plans import PlanFileSource
 from circinus.control.controller import Controller
-from circinus.control.records import ControlRecords, Event
+from circinus.control.records import ControlStateStore, Event
 from circinus.serving import DesiredState, Engine, EngineStatus, Request, Response
 from circinus.serving.arrivals import Arrival
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.open_loop import OpenLoop, RequestOutcome
 
 if TYPE_CHECKING:
     from circinus.serving.ray.cluster import Cluster
@@ -104,7 +104,7 @@ def controlled_loss(folder: Path, case: LossCase) -> tuple[NodeLoss, list[Moment
         return asyncio.run(_controlled(plans, case, nodes))
 
 
-async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> tuple[NodeLoss, list[Moment]]:
+async def _controlled(plans: PlanFileSource, case: LossCase, nodes: RayNodes) -> tuple[NodeLoss, list[Moment]]:
     from circinus.serving.ray.cluster import Cluster
     from circinus.serving.ray.engine import RayEngine
     from circinus.serving.ray.lease import ClusterLease
@@ -112,7 +112,7 @@ async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> tu
     clients, watched = RayEngine(nodes.settings), _Watched(RayEngine(nodes.settings))
     events: list[tuple[float, Event]] = []
     controlled, _ = plans.open()
-    records = ControlRecords(Path(":memory:"))
+    records = ControlStateStore(Path(":memory:"))
     controller = Controller(
         watched,
         controlled,
@@ -125,7 +125,7 @@ async def _controlled(plans: ServedPlans, case: LossCase, nodes: RayNodes) -> tu
         engine_lease=ClusterLease(nodes.settings),
     )
     stop, gone = asyncio.Event(), asyncio.Event()
-    controller.begin()
+    controller.start()
     controlling = asyncio.create_task(controller.run(stop))
     try:
         await asyncio.wait_for(_in_force(clients), _READY_S)
@@ -192,7 +192,7 @@ def _moments(watched: _Watched, events: Sequence[tuple[float, Event]], killed_s:
     return moments
 
 
-def _answered(answers: Sequence[Answer], killed_s: float) -> list[Moment]:
+def _answered(answers: Sequence[RequestOutcome], killed_s: float) -> list[Moment]:
     """When answers came again, of requests that came after the kill."""
-    ends = [a.due_s + a.latency_s for a in answers if a.response is not None and a.due_s > killed_s]
+    ends = [a.scheduled_s + a.latency_s for a in answers if a.response is not None and a.scheduled_s > killed_s]
     return [Moment(min(ends) - killed_s, "first answer to a request that came afterwards")] if ends else []

@@ -17,7 +17,7 @@ from benchmarks.serving_operators import with_pauses
 from benchmarks.serving_ray_nodes import RayNodes, ray_nodes
 from circinus.serving import DesiredState, Request
 from circinus.serving.arrivals import Arrival
-from circinus.serving.conformance_states import Step, route, state
+from circinus.serving.conformance_states import StageSpec, route, state
 from circinus.serving.open_loop import OpenLoop
 
 _PAUSE_S = 0.1
@@ -59,7 +59,7 @@ def lost_nodes(repeats: int, console: Console) -> tuple[list[Figure], list[dict[
 
 
 def _desired() -> DesiredState:
-    step = Step("slow", "pause", knobs=(("seconds", _PAUSE_S),), pool="far", replicas=_REPLICAS)
+    step = StageSpec("slow", "pause", knobs=(("seconds", _PAUSE_S),), pool="far", replicas=_REPLICAS)
     return with_pauses(state([route(_QUERY, step)], [step]), [step], cpus=0.5)
 
 

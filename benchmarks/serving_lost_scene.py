@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from circinus.cli.served_plans import ServedPlans
+from circinus.cli.served_plans import PlanFileSource
 from circinus.serving import Mode
 
 QUERY, LIMIT_S = "q", 1.0
@@ -77,7 +77,7 @@ spec:
 """
 
 
-def lost_scene(folder: Path, edge_nodes: int) -> ServedPlans:
+def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
     """Profile and plan in a folder, and have the plans as `circinus serve` has them.
 
     Args:
@@ -96,7 +96,7 @@ def lost_scene(folder: Path, edge_nodes: int) -> ServedPlans:
         )
         if run.returncode:
             raise RuntimeError(f"circinus {verb[0]} failed: {run.stderr.strip() or run.stdout.strip()}")
-    plans = ServedPlans(folder / "plan.json", Mode.REAL, peak=1.0, dwell_s=10.0)
+    plans = PlanFileSource(folder / "plan.json", Mode.REAL, peak=1.0, dwell_s=10.0)
     controlled, _ = plans.open()
     pools = {found.deployment.pool for found in controlled.deployments}
     if pools != {EDGE}:

@@ -11,7 +11,7 @@ from typing import Any
 
 from circinus.operators import operator
 from circinus.serving import DesiredState
-from circinus.serving.conformance_states import Step
+from circinus.serving.conformance_states import StageSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +23,7 @@ def pause(value: Any, *, seconds: float) -> int:
     return os.getpid()
 
 
-def with_pauses(desired: DesiredState, steps: Sequence[Step], cpus: float) -> DesiredState:
+def with_pauses(desired: DesiredState, steps: Sequence[StageSpec], cpus: float) -> DesiredState:
     """A state whose `steps` take their time, each replica with so many CPUs."""
     slow = {step.deployment for step in steps}
     return replace(

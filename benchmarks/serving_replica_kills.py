@@ -17,10 +17,10 @@ from benchmarks.serving_operators import with_pauses
 from benchmarks.serving_traffic import lost
 from circinus.serving import Request
 from circinus.serving.arrivals import poisson_arrivals
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.open_loop import Answer, OpenLoop
+from circinus.serving.open_loop import OpenLoop, RequestOutcome
 
 _PAUSE_S = 0.02
 _REPLICAS = 3
@@ -53,8 +53,8 @@ def replica_kills(folder: Path, count: int, seed: int, console: Console) -> tupl
     return figures, [{"part": "replica kills", "number": n, "back_s": seconds} for n, seconds in enumerate(back_s)]
 
 
-async def _killed(folder: Path, count: int, rng: np.random.Generator) -> tuple[list[Answer], list[float]]:
-    step = Step("slow", "pause", knobs=(("seconds", _PAUSE_S),), replicas=_REPLICAS)
+async def _killed(folder: Path, count: int, rng: np.random.Generator) -> tuple[list[RequestOutcome], list[float]]:
+    step = StageSpec("slow", "pause", knobs=(("seconds", _PAUSE_S),), replicas=_REPLICAS)
     pauses_s = rng.uniform(*_APART_S, count)
     engine = start_daemon(folder)
     try:
@@ -69,7 +69,7 @@ async def _killed(folder: Path, count: int, rng: np.random.Generator) -> tuple[l
         await engine.close()
 
 
-async def _sent(engine: LocalEngineClient, duration_s: float) -> list[Answer]:
+async def _sent(engine: LocalEngineClient, duration_s: float) -> list[RequestOutcome]:
     arrivals = poisson_arrivals({_QUERY: _RATE_PER_S}, duration_s, seed=0)
     requests = [Request(_QUERY, str(number), number, 100.0) for number in range(len(arrivals))]
     return await OpenLoop(engine, stragglers_s=30.0).send(arrivals, requests)

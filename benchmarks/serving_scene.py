@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circinus.cli.opened_plan import OpenedPlan, open_plan
-from circinus.cli.traffic_items import items_to_send
-from circinus.control.controlled import Controlled
-from circinus.control.ladders.standby import Standby, standby
+from circinus.cli.opened_plan import LoadedPlan, load_plan
+from circinus.cli.traffic_items import select_traffic_items
+from circinus.control.controlled import ManagedPlans
+from circinus.control.ladders.standby import StandbyReplicas, plan_standby
 from circinus.operators import Item
-from circinus.profiling import record_held_out
+from circinus.profiling import record_for_replay
 from circinus.serving import DesiredState, Mode
-from circinus.serving.deploy import desired_state
+from circinus.serving.deploy import build_desired_state
 from circinus.spec import configurations
 
 STEP, APPLIED, BEGAN = "step", "applied", "began"
@@ -94,8 +94,8 @@ class Scene:
     """A plan file, and recordings of all configurations."""
 
     folder: Path
-    opened: OpenedPlan
-    ready: Standby
+    opened: LoadedPlan
+    ready: StandbyReplicas
     items: Sequence[Item]
 
     @property
@@ -114,10 +114,10 @@ class Scene:
         found = {query.name: query.slos.latency for query in self.opened.specification.queries}
         return {name: slo.limit_s for name, slo in found.items() if slo is not None}
 
-    def controlled(self, dwell_s: float) -> Controlled:
+    def controlled(self, dwell_s: float) -> ManagedPlans:
         """As `circinus serve --standby` makes it of the plan file."""
         opened = self.opened
-        return Controlled(
+        return ManagedPlans(
             matching=opened.plan_set.matching,
             specification=opened.specification,
             deployments=self.ready.deployments,
@@ -128,10 +128,10 @@ class Scene:
             peak=PEAK,
         )
 
-    def planned(self, extra: Standby | None = None) -> DesiredState:
+    def planned(self, extra: StandbyReplicas | None = None) -> DesiredState:
         """What `circinus apply` brings about, or the same plans with other replicas."""
         opened = self.opened
-        return desired_state(
+        return build_desired_state(
             opened.plan_set.matching,
             opened.specification,
             Mode.REPLAY,
@@ -154,15 +154,15 @@ def prepared(folder: Path) -> Scene:
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     _circinus(folder, "profile", "--budget", "60s")
     _circinus(folder, "plan")
-    opened = open_plan(folder / "plan.json", needs_store=True)
+    opened = load_plan(folder / "plan.json", needs_store=True)
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
     assert specification.infrastructure is not None, "a plan has one"
-    ready = standby(matching, specification.infrastructure, PEAK)
-    if not ready.extra or ready.without:
+    ready = plan_standby(matching, specification.infrastructure, PEAK)
+    if not ready.extra or ready.queries_without_room:
         raise RuntimeError(f"found plans without a ladder to step down ({ready}), expected some with one")
     every = list(configurations(specification.pipelines[PIPELINE]))
-    record_held_out(specification, PIPELINE, opened.store, configurations=every, items_count=_ITEMS, seed=seed)
-    items = items_to_send(specification, matching, opened.store, _ITEMS, Mode.REPLAY, seed)
+    record_for_replay(specification, PIPELINE, opened.store, configurations=every, items_count=_ITEMS, seed=seed)
+    items = select_traffic_items(specification, matching, opened.store, _ITEMS, Mode.REPLAY, seed)
     return Scene(folder, opened, ready, items[PIPELINE])
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.operators import Item
-from circinus.profiling import wire_bytes
+from circinus.profiling import pickled_bytes
 from circinus.serving import Request
 from circinus.serving.arrivals import Arrival, poisson_arrivals, query_rng
-from circinus.serving.open_loop import Answer
+from circinus.serving.open_loop import RequestOutcome
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def phased_arrivals(rates_per_s: Mapping[str, float], phases: Sequence[Phase], s
 def recorded_requests(arrivals: Sequence[Arrival], items: Sequence[Item], seed: int) -> list[Request]:
     """A request for each arrival, as a replaying engine takes it: items in turns of one random order a query."""
     turns: dict[str, Iterator[Item]] = {}
-    sizes = {item.key: float(wire_bytes(item.value)) for item in items}
+    sizes = {item.key: float(pickled_bytes(item.value)) for item in items}
     requests = []
     for arrival in arrivals:
         if arrival.query not in turns:
@@ -55,23 +55,23 @@ def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
             yield items[index]
 
 
-def within(answers: Sequence[Answer], begin_s: float, end_s: float) -> list[Answer]:
+def within(answers: Sequence[RequestOutcome], begin_s: float, end_s: float) -> list[RequestOutcome]:
     """Those that were due in a span of time."""
-    return [answer for answer in answers if begin_s <= answer.due_s < end_s]
+    return [answer for answer in answers if begin_s <= answer.scheduled_s < end_s]
 
 
-def share_in_time(answers: Sequence[Answer], limits_s: Mapping[str, float]) -> float:
+def share_in_time(answers: Sequence[RequestOutcome], limits_s: Mapping[str, float]) -> float:
     """Share of requests that were answered within their query's limit; what failed was not. NaN of none."""
     if not answers:
         return math.nan
     return sum(in_time(answer, limits_s) for answer in answers) / len(answers)
 
 
-def in_time(answer: Answer, limits_s: Mapping[str, float]) -> bool:
+def in_time(answer: RequestOutcome, limits_s: Mapping[str, float]) -> bool:
     """Whether an answer came, and soon enough."""
     return answer.response is not None and answer.latency_s <= limits_s[answer.query]
 
 
-def lost(answers: Sequence[Answer]) -> int:
+def lost(answers: Sequence[RequestOutcome]) -> int:
     """Requests that failed or were never answered."""
     return sum(answer.response is None for answer in answers)

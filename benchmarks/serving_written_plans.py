@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.serving_scene import PEAK, Scene
-from circinus.cli.served_plans import ServedPlans
-from circinus.control.controlled import Controlled
-from circinus.control.in_force import InForce
-from circinus.control.records import ControlRecords
+from circinus.cli.served_plans import PlanFileSource
+from circinus.control.controlled import ManagedPlans
+from circinus.control.in_force import ActivePlans
+from circinus.control.records import ControlStateStore
 from circinus.serving import Mode
 
 _UTILIZATION = re.compile(r'("utilization_target": )0\.7\b')
@@ -49,18 +49,18 @@ class WrittenPlans:
         unfinished.write_text(self._texts[0], encoding="utf-8")
         os.replace(unfinished, self._file)
 
-    def in_force(self, records: ControlRecords) -> InForce:
+    def in_force(self, records: ControlStateStore) -> ActivePlans:
         """What shall run, as a controller kept it."""
-        plans = InForce.of(self._bases[0])
-        return plans.taken_up(records) or plans
+        plans = ActivePlans.of(self._bases[0])
+        return plans.restored(records) or plans
 
 
-def _controlled(folder: Path, text: str, dwell_s: float) -> Controlled:
+def _controlled(folder: Path, text: str, dwell_s: float) -> ManagedPlans:
     """As `circinus serve --standby` makes it of a plan file."""
     file = folder / "read.json"
     file.write_text(text, encoding="utf-8")
     try:
-        return ServedPlans(file, Mode.REPLAY, PEAK, dwell_s).open()[0]
+        return PlanFileSource(file, Mode.REPLAY, PEAK, dwell_s).open()[0]
     finally:
         file.unlink()
 

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from circinus.errors import CircinusError
-from circinus.profiling import Trace
+from circinus.profiling import MeasurementTrace
 from circinus.profiling.listing import prefix_order
 from circinus.profiling.profile import FloatArray
 from circinus.profiling.trace import TraceOperator, TraceReplica, prefix_rows
@@ -43,7 +43,7 @@ class SpeechTrace:
     """What planners are compared on."""
 
     pipeline: Pipeline
-    trace: Trace
+    trace: MeasurementTrace
 
     def specification(self, queries: Sequence[Query] = ()) -> Specification:
         """The pipeline with queries on it; none of its code exists."""
@@ -98,7 +98,7 @@ def read_speech_trace(folder: Path, *, mask_widths: Sequence[int] | None = None,
         for (name, _), group in zip(owners, alike, strict=True)
     ]
     scores = np.stack([per_item[_name(configuration)] for configuration in configurations]).astype(np.float64)
-    trace = Trace(
+    trace = MeasurementTrace(
         pipeline=pipeline.name,
         operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
         configurations=configurations,

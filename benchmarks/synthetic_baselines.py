@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.synthetic_families import SyntheticCase
 from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import cheapest_plan
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.profiling import SimulatedClock
 from circinus.spec import Configuration, Knob, KnobValues, Query, Slos, knob_values
 
@@ -28,7 +28,7 @@ class Trial:
     configuration: Configuration
     ended_s: float
     """On the simulated clock."""
-    plan: Candidate
+    plan: PlanCandidate
     """The cheapest that keeps the latency objective, where there is one; else the cheapest."""
     beyond: tuple[float, float, float]
     """By how much it exceeds accuracy, latency and cost objectives; kept where at most 0."""

@@ -162,7 +162,7 @@ class _Search:
     def _costs(self, spec: OperatorSpec, group: _Group, pool: Pool, scale: float) -> FloatArray:
         """(values,) USD per hour of the cheapest allocation, fully shared; infinite where memory does not suffice."""
         model = self._model.operators[spec.name]
-        busy = self._query.rate_per_s * model.service_s * scale * group.time / pool.hardware.promised_speed
+        busy = self._query.rate_per_s * model.service_s * scale * group.time / pool.hardware.guaranteed_speed
         least = np.full(len(busy), np.inf)
         for cpus, batch in allowed_allocations(spec):
             share = np.maximum(cpus / pool.cpus, group.memory_bytes / pool.memory_bytes)

@@ -16,9 +16,9 @@ from benchmarks.synthetic_families import SyntheticCase
 from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import cheapest_of, judged
 from circinus.planning import plan_queries
-from circinus.planning.exploration import explorer_of
+from circinus.planning.exploration import make_sampler
 from circinus.profiling import ProfileProgress, SilentObserver, profile_pipeline
-from circinus.spec import Plan
+from circinus.spec import QueryPlan
 
 OURS = "Circinus"
 PATIENCE_S = 900.0
@@ -86,7 +86,7 @@ def run_product(case: SyntheticCase, seed: int) -> SyntheticRun:
             seed=seed,
             observer=steps,
             source=source,
-            explorer=explorer_of(case.specification, name),
+            explorer=make_sampler(case.specification, name),
         )
     answer = cheapest_of(plan_queries(case.specification, {name: profile})[case.query.name].candidates)
     wall_s, cpu_s, peak = perf_counter() - began_s, process_time() - began_cpu_s, peak_mib()
@@ -133,7 +133,7 @@ def _row(
     case: SyntheticCase,
     method: str,
     seed: int,
-    plan: Plan | None,
+    plan: QueryPlan | None,
     *,
     touched: int,
     items: int,

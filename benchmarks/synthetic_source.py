@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from benchmarks.synthetic_model import SyntheticModel
 from circinus.operators import Item
 from circinus.profiling import Dataset, Machine, SimulatedClock
-from circinus.profiling.addresses import Addresses, PipelineCode
+from circinus.profiling.addresses import CodeVersions, MeasurementKeys
 from circinus.profiling.greedy_dual import GreedyDualSize
-from circinus.profiling.order import measuring_order
+from circinus.profiling.order import measurement_order
 from circinus.profiling.prefix_cache import operators_to_run
-from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaFacts, Runner
+from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats, Runner
 from circinus.profiling.scorer import ItemScorer
 from circinus.spec import Configuration, KnobValues, OperatorSpec, Pipeline
 
@@ -48,11 +48,11 @@ class SyntheticSource:
         """See `Source.machine`."""
         return None
 
-    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
         """See `Source.addresses`."""
         version = f"synthetic {self.model.seed}"
         operators = {operator.uses: version for operator in pipeline.operators}
-        return Addresses(pipeline, PipelineCode(operators, version, version), machine=machine, origin=version)
+        return MeasurementKeys(pipeline, CodeVersions(operators, version, version), machine=machine, origin=version)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
         """See `Source.dataset`: items without values."""
@@ -62,7 +62,7 @@ class SyntheticSource:
         name = f"{pipeline.name} {self.model.seed}"
         return Dataset(
             items=tuple(Item(key, None, None, dict(found)) for key, found in zip(keys, items.strata, strict=True)),
-            order=tuple(measuring_order(items.strata, held_out, np.random.default_rng(seed)).tolist()),
+            order=tuple(measurement_order(items.strata, held_out, np.random.default_rng(seed)).tolist()),
             held_out_items=held_out,
             seed=seed,
             fingerprint=hashlib.sha256(name.encode()).hexdigest(),
@@ -74,7 +74,7 @@ class SyntheticSource:
         """See `Source.scorer`."""
         return SyntheticRunner(self.model, self.addresses(pipeline, self.machine), self._clock)
 
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `Source.runner`."""
         self.runners.append(SyntheticRunner(self.model, addresses, self._clock))
         return self.runners[-1]
@@ -84,7 +84,7 @@ class SyntheticRunner:
     """A `Runner` that charges what `LocalRunner` would take: every prefix once an item as long as the cache holds its
     output, every load of an operator with its knobs and CPUs once."""
 
-    def __init__(self, model: SyntheticModel, addresses: Addresses, clock: SimulatedClock) -> None:
+    def __init__(self, model: SyntheticModel, addresses: MeasurementKeys, clock: SimulatedClock) -> None:
         """Begin with nothing loaded and nothing kept."""
         self.items: dict[Configuration, int] = {}
         """Items that were measured of each configuration."""
@@ -128,7 +128,7 @@ class SyntheticRunner:
                 for spec in self._topological
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
-            ran_s=ran_s,
+            compute_s=ran_s,
             saved_s=max(0.0, whole_s - ran_s),
         )
 
@@ -164,7 +164,7 @@ class SyntheticRunner:
         for item in items:
 
             def holds(operator: str, item: Item = item) -> bool:
-                return self._cache.ask((self._addresses.output(operator, configuration), item.key))
+                return self._cache.touch((self._addresses.output(operator, configuration), item.key))
 
             for name in operators_to_run(self._topological, wanted, holds):
                 missing[name].append(item)
@@ -192,11 +192,11 @@ class SyntheticRunner:
         if cpus == min(spec.cpus):
             self._loads[key] = load_s
 
-    def _facts(self, operator: str, configuration: Configuration) -> ReplicaFacts:
+    def _facts(self, operator: str, configuration: Configuration) -> ReplicaStats:
         values = configuration[operator]
         load_s = self._loads.pop((operator, values), None)
         loads_s = () if load_s is None else (load_s,)
-        return ReplicaFacts(loads_s, loads_s, self._model.memory_bytes(operator, values))
+        return ReplicaStats(loads_s, loads_s, self._model.memory_bytes(operator, values))
 
     def _service_s(self, operator: str, configuration: Configuration, items: Sequence[Item]) -> FloatArray:
         return np.asarray(self._model.service_s(operator, configuration)[self._places(items)])

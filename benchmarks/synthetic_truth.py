@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.synthetic_model import SyntheticModel
-from circinus.estimation import Candidate, Estimator
+from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import plan_query
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
 from circinus.profiling.batch_ratios import allowed_allocations
-from circinus.spec import Configuration, Network, Plan, Query, prefix
+from circinus.spec import Configuration, Network, Query, QueryPlan, prefix_configuration
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def true_profile(model: SyntheticModel, configurations: Sequence[Configuration])
 
 def cheapest_plan(
     model: SyntheticModel, query: Query, network: Network, configurations: Sequence[Configuration]
-) -> Candidate | None:
+) -> PlanCandidate | None:
     """The plan of any of these configurations that keeps the objectives at the least cost, fully shared."""
     if not configurations:
         return None
@@ -51,19 +51,19 @@ def cheapest_plan(
     return cheapest_of(frontier.candidates)
 
 
-def cheapest_of(candidates: Sequence[Candidate]) -> Candidate | None:
+def cheapest_of(candidates: Sequence[PlanCandidate]) -> PlanCandidate | None:
     """Fully shared; None of none."""
     return min(candidates, key=lambda candidate: candidate.estimate.cost_usd_per_h.lower, default=None)
 
 
-def judged(model: SyntheticModel, query: Query, network: Network, plan: Plan) -> TrueVerdict:
+def judged(model: SyntheticModel, query: Query, network: Network, plan: QueryPlan) -> TrueVerdict:
     """Whether a plan does what it is to do."""
     profile = _configuration(model, plan.configuration)
     estimate = Estimator(query, model.pipeline, profile, network).candidate(plan).estimate
     slos, cost = query.slos, estimate.cost_usd_per_h.lower
     kept = (
         (slos.latency is None or estimate.latency_s.value <= slos.latency.limit_s)
-        and (slos.accuracy is None or slos.accuracy.holds_for(estimate.accuracy.value))
+        and (slos.accuracy is None or slos.accuracy.is_met_by(estimate.accuracy.value))
         and (slos.cost is None or cost <= slos.cost.limit_usd_per_h)
     )
     return TrueVerdict(kept, cost)
@@ -75,7 +75,7 @@ def _configuration(model: SyntheticModel, configuration: Configuration) -> Confi
         configuration=configuration,
         items=np.arange(len(model.items.work)),
         scores=model.scores(configuration),
-        accuracy=Bounded(mean, mean, mean),
+        accuracy=Interval(mean, mean, mean),
         input_bytes=model.items.sizes(model.input_bytes),
         operators={name: _operator(model, name, configuration) for name in configuration},
     )
@@ -86,7 +86,7 @@ def _operator(model: SyntheticModel, name: str, configuration: Configuration) ->
     values = configuration[name]
     return OperatorProfile(
         operator=name,
-        prefix=prefix(model.pipeline, configuration, name),
+        prefix=prefix_configuration(model.pipeline, configuration, name),
         service_s=model.service_s(name, configuration),
         output_bytes=model.output_bytes(name, configuration),
         peak_memory_bytes=float(model.memory_bytes(name, values)),

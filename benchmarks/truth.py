@@ -18,7 +18,7 @@ from benchmarks.truth_grid import grid
 from benchmarks.truth_real import add_arguments, options_of, real_part, rows_table
 from benchmarks.truth_real_scatter import draw_scatter
 from benchmarks.truth_speed import speed
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 Part = tuple[list[Figure], list[dict[str, Any]]]
@@ -57,7 +57,9 @@ def main() -> None:
             draw_scatter(listed, FOLDER / "truth.svg")
         path = write_results("truth", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
     print_figures(figures, console)
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(perf_counter() - began_s)}", highlight=False)
+    console.print(
+        f"written to {path.relative_to(ROOT)} in {format_duration(perf_counter() - began_s)}", highlight=False
+    )
 
 
 if __name__ == "__main__":

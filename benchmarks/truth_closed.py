@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Figure
-from circinus.queueing.discipline import serve
-from circinus.queueing.formulas import erlang_c, waiting
+from circinus.queueing.discipline import serve_fcfs
+from circinus.queueing.formulas import erlang_c, gi_g_c_wait
 from circinus.queueing.station import Station
 from circinus.simulation.intervals import percentile_interval, student_t
 
@@ -135,9 +135,9 @@ def closed_forms(requests: int, console: Console) -> tuple[list[Figure], list[di
         for utilization in UTILIZATIONS:
             rng = np.random.default_rng([number, round(100 * utilization)])
             arrival_s = np.cumsum(rng.exponential(1 / (utilization * queue.servers), requests))
-            served = serve(Station("", queue.servers), [0.0] * queue.servers, arrival_s, queue.draw(rng, requests))
+            served = serve_fcfs(Station("", queue.servers), [0.0] * queue.servers, arrival_s, queue.draw(rng, requests))
             wait_s = (served.start_s - arrival_s)[requests // 20 :]
-            formula = waiting(queue.servers, utilization, 1.0, queue.scv, service_skew=queue.skew)
+            formula = gi_g_c_wait(queue.servers, utilization, 1.0, queue.scv, service_skew=queue.skew)
             rows += [_row(queue, utilization, what, wait_s, formula) for what in ("mean", "p95", "p99")]
     console.print(_table(rows))
     return _figures(rows, requests), rows

@@ -14,8 +14,8 @@ from rich.table import Table
 from benchmarks.results import Figure
 from benchmarks.truth_plans import RandomPlan, random_plan
 from circinus.estimation import Estimator
-from circinus.matching.verification import EXECUTIONS, long_enough_s
-from circinus.simulation.plans import model_of
+from circinus.matching.verification import EXECUTIONS, simulation_horizon_s
+from circinus.simulation.plans import build_model
 from circinus.simulation.simulation import Simulation
 from circinus.spec import (
     AnyArrivals,
@@ -97,15 +97,15 @@ def _estimates(plan: RandomPlan) -> tuple[list[float], tuple[str, ...]]:
         estimator = Estimator(query, plan.planned.pipeline, plan.planned.profile, plan.network, usable_link_share=0.95)
         estimate = estimator.candidate(plan.planned.plan, plan.conditions).estimate
         found.append(estimate.latency_s.value)
-        doubts = estimate.doubts
+        doubts = estimate.caveats
     return found, doubts
 
 
 def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]:
     """The percentiles over so many requests; None: over as many as when planning."""
-    model = model_of([plan.planned], plan.replicas, plan.network)
+    model = build_model([plan.planned], plan.replicas, plan.network)
     if requests is None:
-        duration_s = long_enough_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
+        duration_s = simulation_horizon_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
     else:
         duration_s = requests / plan.planned.query.rate_per_s
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
@@ -117,7 +117,7 @@ def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]
 
 def _without_queues(plan: RandomPlan) -> list[float]:
     """What requests take that never meet another one."""
-    model = model_of([plan.planned], plan.replicas, plan.network)
+    model = build_model([plan.planned], plan.replicas, plan.network)
     (query,) = model.queries
     rare = replace(query, arrivals=_Rare(query.items))
     simulation = Simulation(model.stations, [rare], duration_s=1.0, seed=0)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.estimation import Conditions, Estimator, merge
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile
+from circinus.estimation import Estimator, MergedLoad, merge_loads
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.simulation.plans import PlannedQuery
 from circinus.spec import (
@@ -26,12 +26,12 @@ from circinus.spec import (
     Network,
     OperatorSpec,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
-    prefix,
+    prefix_configuration,
 )
 
 SHAPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -57,7 +57,7 @@ class RandomPlan:
     planned: PlannedQuery
     replicas: Mapping[Deployment, int]
     network: Network
-    conditions: Conditions
+    conditions: MergedLoad
 
 
 def random_plan(
@@ -96,7 +96,7 @@ def random_plan(
         mean_s = share * utilization * count[name] * batch[name] / (rate_per_s * ratio[1.0, batch[name]])
         operators[name] = OperatorProfile(
             operator=name,
-            prefix=prefix(pipeline, configuration, name),
+            prefix=prefix_configuration(pipeline, configuration, name),
             service_s=_seconds(rng, mean_s, common),
             output_bytes=np.full(_ITEMS, 1e4),
             peak_memory_bytes=_GIB,
@@ -110,7 +110,7 @@ def random_plan(
         configuration=configuration,
         items=np.arange(_ITEMS),
         scores=np.full(_ITEMS, 0.9),
-        accuracy=Bounded(0.9, 0.85, 0.95),
+        accuracy=Interval(0.9, 0.85, 0.95),
         input_bytes=input_bytes,
         operators=operators,
     )
@@ -119,7 +119,7 @@ def random_plan(
     for name, after in names.items():
         if any(pools[parent] == "edge" for parent in after):
             pools[name] = "edge"
-    plan = Plan(
+    plan = QueryPlan(
         pipeline="p",
         configuration=configuration,
         placement=tuple(sorted(pools.items())),
@@ -135,7 +135,7 @@ def random_plan(
     )
     estimator = Estimator(query, pipeline, profile, network, usable_link_share=0.95)
     replicas = {plan.deployment_of(name): count[name] for name in names}
-    conditions = merge([estimator.candidate(plan)], replicas)
+    conditions = merge_loads([estimator.candidate(plan)], replicas)
     planned = PlannedQuery(query, pipeline, plan, profile, arrival_process(query))
     return RandomPlan(shape, utilization, planned, replicas, network, conditions)
 

@@ -19,8 +19,8 @@ from benchmarks.truth_real_plans import CHOICES, Choice, real_plan
 from benchmarks.truth_real_profiles import CONFIGURATIONS, measure
 from benchmarks.truth_real_replay import ReplayOptions, replayed
 from benchmarks.truth_real_scatter import draw_scatter
-from circinus.serving.local.capacity import Machine
-from circinus.spec.spoken import duration
+from circinus.serving.local.capacity import MachineCapacity
+from circinus.spec.spoken import format_duration
 
 ROOT = Path(__file__).parent.parent
 CAPACITY_PER_S = 50.0
@@ -57,7 +57,7 @@ def real_part(options: RealOptions, state: Path, console: Console) -> tuple[list
         rows = replayed(plans, options.replay, state, console)
         figures = replay_figures(rows)
     if options.computed_plans:
-        machine = Machine.here()
+        machine = MachineCapacity.here()
         few = _spread(COMPUTED, options.computed_plans)
         plans = [computed_plan(c, measured[c.example].split(n), machine) for n, c in enumerate(few)]
         of_computing = computed(plans, options.computing, state, console)
@@ -134,7 +134,7 @@ def main() -> None:
     wall_s = perf_counter() - began_s
     path = write_results("truth-real", figures=figures, rows=rows, seeds=[0], wall_s=wall_s)
     draw_scatter(rows, FOLDER / "truth.svg")
-    console.print(f"written to {path.relative_to(ROOT)} in {duration(wall_s)}", highlight=False)
+    console.print(f"written to {path.relative_to(ROOT)} in {format_duration(wall_s)}", highlight=False)
 
 
 def _spread(all_of: Sequence[Choice], count: int) -> list[Choice]:

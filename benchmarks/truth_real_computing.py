@@ -20,14 +20,14 @@ from benchmarks.truth_real_predictions import prediction, service_s, without_que
 from benchmarks.truth_real_profiles import Measured
 from benchmarks.truth_real_replay import LEVELS, description, measured_plan
 from circinus.estimation import learn_corrections
-from circinus.profiling import ConfigurationProfile, load_expected_services
+from circinus.profiling import ConfigurationProfile, load_predicted_service_times
 from circinus.reporting.progress import load_bar
 from circinus.serving import Mode
-from circinus.serving.deploy import desired_state
+from circinus.serving.deploy import build_desired_state
 from circinus.serving.engine import Engine
-from circinus.serving.learning import Expected
-from circinus.serving.load import Traffic, run_load
-from circinus.serving.local.capacity import Machine
+from circinus.serving.learning import PredictionsAtRun
+from circinus.serving.load import LoadSpec, run_load_test
+from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.client import start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
@@ -54,7 +54,7 @@ class ComputingOptions:
     seed: int
 
 
-def computed_plan(choice: Choice, measured: Measured, machine: Machine) -> RealPlan:
+def computed_plan(choice: Choice, measured: Measured, machine: MachineCapacity) -> RealPlan:
     """A plan at an edge that is this machine; requests come to it over a link."""
     plan, replicas = plan_of(choice, measured)
     device, edge = SITES[0], SITES[1]
@@ -72,7 +72,7 @@ def computed_plan(choice: Choice, measured: Measured, machine: Machine) -> RealP
     alone = taken(plan, measured, Network(infrastructure))
     busiest = max(
         *(use.busy_replicas / replicas[use.deployment] for use in alone.deployments),
-        *(use.traffic.busy for use in alone.links),
+        *(use.traffic.offered_load for use in alone.links),
     )
     return RealPlan(f"computing {name_of(choice)}", measured, plan, replicas, infrastructure, 1.0 / busiest)
 
@@ -99,7 +99,7 @@ async def _run(real: RealPlan, options: ComputingOptions, console: Console) -> l
         try:
             first = prediction(real, real.query(min(LEVELS)), profile)
             assert first is not None, "the level leaves time to every deployment and link"
-            await client.apply(desired_state(first.matching, real.specification(first.planned.query), Mode.REAL))
+            await client.apply(build_desired_state(first.matching, real.specification(first.planned.query), Mode.REAL))
             for level in LEVELS:
                 reports[level] = await _loaded(real, level, client, options, console)
         finally:
@@ -116,12 +116,12 @@ async def _loaded(
     predicted = prediction(real, query, profile)
     assert predicted is not None, "the level leaves time to every deployment and link"
     specification, name = real.specification(query), real.pipeline.name
-    services = load_expected_services(specification, name, real.measured.store, [real.plan.configuration])
-    traffic = Traffic(options.duration_s, options.warm_up_s, seed=options.seed)
+    services = load_predicted_service_times(specification, name, real.measured.store, [real.plan.configuration])
+    traffic = LoadSpec(options.duration_s, options.warm_up_s, seed=options.seed)
     items = {name: real.measured.items}
     with load_bar(console) as bar:
-        expected = Expected({name: services}, datetime.now(UTC))
-        return await run_load(engine, specification, predicted.matching, items, traffic, bar, expected)
+        expected = PredictionsAtRun({name: services}, datetime.now(UTC))
+        return await run_load_test(engine, specification, predicted.matching, items, traffic, bar, expected)
 
 
 def _corrected(real: RealPlan, report: LoadReport) -> ConfigurationProfile:

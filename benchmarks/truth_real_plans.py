@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchmarks.truth_real_profiles import Measured
-from circinus.estimation import Candidate, Estimator
+from circinus.estimation import Estimator, PlanCandidate
 from circinus.spec import (
     Allocation,
     Deployment,
@@ -16,9 +16,9 @@ from circinus.spec import (
     Link,
     Network,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Specification,
 )
@@ -86,7 +86,7 @@ class RealPlan:
 
     name: str
     measured: Measured
-    plan: Plan
+    plan: QueryPlan
     replicas: Mapping[Deployment, int]
     infrastructure: Infrastructure
     capacity_per_s: float
@@ -143,7 +143,7 @@ def real_plan(choice: Choice, measured: Measured, capacity_per_s: float) -> Real
     )
 
 
-def plan_of(choice: Choice, measured: Measured) -> tuple[Plan, Mapping[Deployment, int]]:
+def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Deployment, int]]:
     """(plan, replicas)"""
     pipeline = measured.pipeline
     order = [operator.name for operator in pipeline.topological_order()]
@@ -153,7 +153,7 @@ def plan_of(choice: Choice, measured: Measured) -> tuple[Plan, Mapping[Deploymen
         operator = pipeline.operator(name)
         size = max(operator.batch_sizes) if name == choice.batched else 1
         allocations[name] = Allocation(operator.cpus[0], size, _MOST_BUSY)
-    plan = Plan(
+    plan = QueryPlan(
         pipeline=pipeline.name,
         configuration=measured.configurations[choice.configuration],
         placement=tuple(sorted(pools.items())),
@@ -162,7 +162,7 @@ def plan_of(choice: Choice, measured: Measured) -> tuple[Plan, Mapping[Deploymen
     return plan, {plan.deployment_of(name): count for name, count in zip(order, choice.replicas, strict=True)}
 
 
-def taken(plan: Plan, measured: Measured, network: Network) -> Candidate:
+def taken(plan: QueryPlan, measured: Measured, network: Network) -> PlanCandidate:
     """What one request a second takes of deployments and links."""
     query = Query.model_validate({"name": "q", "pipeline": plan.pipeline, "source": SITES[0], "rate": 1.0})
     estimator = Estimator(query, measured.pipeline, measured.of(plan.configuration), network, usable_link_share=0.99)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from benchmarks.truth_real_plans import RealPlan
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Estimate, Estimator, merge
+from circinus.estimation import Estimate, Estimator, MergedLoad, PlanCandidate, merge_loads
 from circinus.matching import Matching, SizedDeployment
 from circinus.matching.plan_set import Assignment
-from circinus.matching.verification import verified
+from circinus.matching.verification import check_by_simulation
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.simulation import PlannedQuery
@@ -48,21 +48,21 @@ def prediction(real: RealPlan, query: Query, profile: ConfigurationProfile) -> P
     estimator = Estimator(query, real.pipeline, profile, real.network, usable_link_share=_MOST_LINK_SHARE)
     try:
         alone = estimator.candidate(real.plan)
-        conditions = merge([alone], real.replicas)
+        conditions = merge_loads([alone], real.replicas)
     except PlanningError:
         return None
     matching = _matching(real, estimator.candidate(real.plan, conditions), conditions)
     planned = planned_query(real, query, profile)
     busy = [load.utilization for load in conditions.deployments.values()]
-    utilization = max(*busy, *(traffic.busy for traffic in conditions.links.values()))
-    return Prediction(verified(matching, [planned], real.network).matching, planned, utilization)
+    utilization = max(*busy, *(traffic.offered_load for traffic in conditions.links.values()))
+    return Prediction(check_by_simulation(matching, [planned], real.network).matching, planned, utilization)
 
 
 def without_queueing_s(real: RealPlan, query: Query, profile: ConfigurationProfile) -> float:
     """The same percentile of service and transfers alone: what a request takes to which nobody else comes."""
     rare = query.model_copy(update={"rate_per_s": query.rate_per_s * _HARDLY_EVER})
     estimator = Estimator(rare, real.pipeline, profile, real.network)
-    conditions = merge([estimator.candidate(real.plan)], real.replicas)
+    conditions = merge_loads([estimator.candidate(real.plan)], real.replicas)
     return estimator.candidate(real.plan, conditions).estimate.latency_s.value
 
 
@@ -80,7 +80,7 @@ def planned_query(real: RealPlan, query: Query, profile: ConfigurationProfile) -
     return PlannedQuery(query, real.pipeline, real.plan, profile, arrival_process(query))
 
 
-def _matching(real: RealPlan, chosen: Candidate, conditions: Conditions) -> Matching:
+def _matching(real: RealPlan, chosen: PlanCandidate, conditions: MergedLoad) -> Matching:
     sized = tuple(
         SizedDeployment(
             deployment=use.deployment,

@@ -24,7 +24,7 @@ from circinus.profiling import (
     profile_pipeline,
 )
 from circinus.reporting.progress import profile_bar
-from circinus.spec import Configuration, KnobValues, OperatorSpec, Pipeline, Specification, prefix
+from circinus.spec import Configuration, KnobValues, OperatorSpec, Pipeline, Specification, prefix_configuration
 from circinus.spec.document import load_specification
 from circinus.spec.model import Scalar
 
@@ -147,7 +147,9 @@ def measure(example: str, state: Path, console: Console) -> Measured:
             f"{store}: found configurations of {example} that were measured and are not known on all items, expected "
             "none to fail; see what fails with `circinus profile`"
         )
-    prefixes = [prefix(pipeline, c, operator.name) for c in configurations for operator in pipeline.operators]
+    prefixes = [
+        prefix_configuration(pipeline, c, operator.name) for c in configurations for operator in pipeline.operators
+    ]
     return Measured(
         specification=specification,
         pipeline=pipeline,

@@ -20,8 +20,8 @@ from benchmarks.truth_real_predictions import Prediction, planned_query, predict
 from benchmarks.truth_real_trace import IntArray, sent, traced_s
 from circinus.reporting.progress import load_bar
 from circinus.serving import Mode
-from circinus.serving.deploy import desired_state
-from circinus.serving.load import Traffic, run_load
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.load import LoadSpec, run_load_test
 from circinus.serving.local.client import LocalEngineClient, start_daemon
 from circinus.serving.local.fine_timers import new_event_loop
 from circinus.serving.measurement import LoadReport
@@ -84,18 +84,18 @@ async def _wave(plans: Sequence[RealPlan], options: ReplayOptions, console: Cons
                 clients.append(start_daemon(Path(folder) / str(number)))
                 store = load.real.measured.store.resolve()
                 specification = load.real.specification(load.predicted.planned.query)
-                await clients[-1].apply(desired_state(load.predicted.matching, specification, Mode.REPLAY, store))
+                await clients[-1].apply(build_desired_state(load.predicted.matching, specification, Mode.REPLAY, store))
             for seed, (level, share) in enumerate(LEVELS.items(), options.seed):
-                traffic = Traffic(
+                traffic = LoadSpec(
                     duration_s=options.duration_s * share,
                     warm_up_s=options.warm_up_s,
                     seed=seed,
-                    stragglers_s=10.0,
+                    drain_timeout_s=10.0,
                 )
                 with load_bar(console) as bar:
                     reports = await asyncio.gather(
                         *(
-                            run_load(
+                            run_load_test(
                                 client,
                                 load.real.specification(load.predicted.planned.query),
                                 load.predicted.matching,
@@ -121,7 +121,7 @@ def _load(real: RealPlan, level: float) -> _Load:
     return _Load(real, level, predicted, without_queueing_s(real, query, profile))
 
 
-def _row(load: _Load, traffic: Traffic, report: LoadReport) -> dict[str, Any]:
+def _row(load: _Load, traffic: LoadSpec, report: LoadReport) -> dict[str, Any]:
     real, query, items = load.real, load.predicted.planned.query, load.real.measured.items
     of_traffic = real.measured.of_traffic(real.plan.configuration, [item.key for item in items])
     same_items = prediction(real, query, of_traffic)
@@ -178,5 +178,5 @@ def description(real: RealPlan, level: float, predicted: Prediction) -> dict[str
         "utilization": predicted.utilization,
         "rate_per_s": predicted.planned.query.rate_per_s,
         "simulated": estimate.simulated,
-        "doubts": list(estimate.doubts),
+        "doubts": list(estimate.caveats),
     }

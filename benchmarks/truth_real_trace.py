@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.queueing.arrivals import arrival_process
-from circinus.serving.arrivals import drawn_arrivals, query_rng
-from circinus.serving.load import Traffic
+from circinus.serving.arrivals import query_rng, sample_arrivals
+from circinus.serving.load import LoadSpec
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import model_of
+from circinus.simulation.plans import build_model
 from circinus.simulation.simulation import Simulation
 from circinus.spec import Deployment, Network, Query
 
@@ -31,7 +31,7 @@ class Sent:
     """(n,) which of the items it carries."""
 
 
-def sent(query: Query, items: int, traffic: Traffic) -> Sent:
+def sent(query: Query, items: int, traffic: LoadSpec) -> Sent:
     """What `run_load` sends to the only query it serves: its arrivals, and items in turns of random order.
 
     Args:
@@ -40,7 +40,7 @@ def sent(query: Query, items: int, traffic: Traffic) -> Sent:
         traffic: without a trace.
     """
     process = arrival_process(query).scaled(traffic.rate_factor)
-    drawn = drawn_arrivals({query.name: process}, traffic.warm_up_s + traffic.duration_s, traffic.seed)
+    drawn = sample_arrivals({query.name: process}, traffic.warm_up_s + traffic.duration_s, traffic.seed)
     rng = query_rng(traffic.seed, query.name, "items")
     turns = [rng.permutation(items) for _ in range(-(-len(drawn) // items))]
     return Sent(
@@ -61,7 +61,7 @@ def traced_s(
         requests: what is sent.
         warm_up_s: what comes before is simulated and left out.
     """
-    model = model_of([planned], replicas, network)
+    model = build_model([planned], replicas, network)
     simulation = Simulation(
         model.stations,
         model.queries,

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.results import Figure
 from circinus.queueing.arrivals import Poisson
 from circinus.queueing.station import Station
-from circinus.simulation.model import SimulatedQuery, Visit
+from circinus.simulation.model import QueryModel, Visit
 from circinus.simulation.simulation import Simulation
 
 _REPEATS = 3
@@ -57,7 +57,7 @@ def _seconds(servers: list[int], batch: int, way: list[int], requests: int, seed
     for index, station in enumerate(way):
         mean_s = _UTILIZATION * servers[station] * batch / ratios[-1] / _RATE_PER_S / way.count(station)
         visits.append(Visit(station, (index - 1,) if index else (), alone * mean_s))
-    query = SimulatedQuery("q", Poisson(_RATE_PER_S), len(alone), tuple(visits), (len(way) - 1,))
+    query = QueryModel("q", Poisson(_RATE_PER_S), len(alone), tuple(visits), (len(way) - 1,))
     began_s = process_time()
     Simulation(stations, [query], duration_s=requests / _RATE_PER_S, seed=seed).run()
     return process_time() - began_s

@@ -13,7 +13,7 @@ from itertools import product
 
 from benchmarks.baselines import UTILIZATION_TARGET
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.spec import Allocation, Network, Pipeline, Plan, Pool, Query
+from circinus.spec import Allocation, Network, Pipeline, Pool, Query, QueryPlan
 
 _LEAST = 1e-12
 _SECONDS_PER_H, _BYTES_PER_GB = 3600.0, 1e9
@@ -22,7 +22,7 @@ Placement = Mapping[str, Pool]
 """Operator -> where it runs."""
 
 
-def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network) -> Plan | None:
+def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network) -> QueryPlan | None:
     """The plan of greatest utility for one query; None: none keeps its objectives as far as that can tell.
 
     Args:
@@ -31,7 +31,7 @@ def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, netw
         profile: of it.
         network: where it may run.
     """
-    best: tuple[float, Plan] | None = None
+    best: tuple[float, QueryPlan] | None = None
     for configuration in profile.usable:
         for placement in placements(query, pipeline, network):
             found = utility(query, pipeline, configuration, placement, network)
@@ -119,9 +119,9 @@ def _cost_usd_per_h(
     return cost
 
 
-def _plan(pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement) -> Plan:
+def _plan(pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement) -> QueryPlan:
     operators = sorted(pipeline.operators, key=lambda operator: operator.name)
-    return Plan(
+    return QueryPlan(
         pipeline=pipeline.name,
         configuration=configuration.configuration,
         placement=tuple((operator.name, placement[operator.name].name) for operator in operators),

@@ -11,8 +11,8 @@ import numpy as np
 from circinus.estimation import Correction, Corrections
 from circinus.planning import SearchSettings
 from circinus.profiling import (
-    Bounded,
     ConfigurationProfile,
+    Interval,
     MeasuredSpeed,
     OperatorProfile,
     PipelineProfile,
@@ -34,14 +34,14 @@ from circinus.spec import (
     Network,
     OperatorSpec,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
     configurations,
     knob_values,
-    prefix,
+    prefix_configuration,
 )
 
 GIB = 2.0**30
@@ -63,9 +63,9 @@ def corrected(instance: Instance) -> Instance:
     rng = np.random.default_rng(len(instance.profile.configurations))
     operators = tuple(o.model_copy(update={"uses": f"tests:{o.name}"}) for o in instance.pipeline.operators)
     pipeline = instance.pipeline.model_copy(update={"operators": operators})
-    places = {(p.hardware.name, p.hardware.promised_speed) for p in instance.network.infrastructure.pools}
+    places = {(p.hardware.name, p.hardware.guaranteed_speed) for p in instance.network.infrastructure.pools}
     entries = [
-        Correction(*where, o.uses, "", None, knobs, Bounded.exactly(float(rng.uniform(0.5, 3.0))), 1, 100)
+        Correction(*where, o.uses, "", None, knobs, Interval.exact(float(rng.uniform(0.5, 3.0))), 1, 100)
         for where, o in product(sorted(places), operators)
         for knobs in (None, *knob_values(o)[1:])
         if rng.random() < 0.8
@@ -87,10 +87,10 @@ def measured_there(instance: Instance, *, factor: float | None = None) -> Instan
 
     def speed(hardware: HardwareClass) -> MeasuredSpeed:
         if factor is not None:
-            lower, value = factor * hardware.promised_speed, factor * hardware.speed
+            lower, value = factor * hardware.guaranteed_speed, factor * hardware.speed
         else:
             lower, value = sorted(rng.uniform(0.3, 3.0, size=2).tolist())
-        return MeasuredSpeed(Bounded(value, lower, 1.1 * value), 24, None if rng.random() < 0.5 else 1.5)
+        return MeasuredSpeed(Interval(value, lower, 1.1 * value), 24, None if rng.random() < 0.5 else 1.5)
 
     def told(operator: OperatorProfile) -> OperatorProfile:
         own = operator.operator, operator.prefix[operator.operator]
@@ -128,10 +128,10 @@ def slower(profile: PipelineProfile, factor: float) -> PipelineProfile:
 
 def everywhere(pipeline: Pipeline, infrastructure: Infrastructure, factor: float) -> Corrections:
     """One factor for all operators in all pools."""
-    places = sorted({(p.hardware.name, p.hardware.promised_speed) for p in infrastructure.pools})
+    places = sorted({(p.hardware.name, p.hardware.guaranteed_speed) for p in infrastructure.pools})
     return Corrections(
         tuple(
-            Correction(*where, uses, "", None, None, Bounded.exactly(factor), 1, 100)
+            Correction(*where, uses, "", None, None, Interval.exact(factor), 1, 100)
             for where in places
             for uses in sorted({o.uses for o in pipeline.operators})
         )
@@ -198,7 +198,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
             values = configuration[operator.name].as_dict()
             size = int(values.get("size", 0))
             level += size
-            key = prefix(pipeline, configuration, operator.name)
+            key = prefix_configuration(pipeline, configuration, operator.name)
             if key not in operators:
                 operators[key] = _operator_profile(
                     rng, operator, key, scale_s[operator.name] * 2.0**size * difficulty, size_bytes[operator.name]
@@ -211,7 +211,7 @@ def random_profile(rng: np.random.Generator, pipeline: Pipeline, *, items: int =
                 configuration=configuration,
                 items=np.arange(items),
                 scores=scores,
-                accuracy=Bounded(mean, max(0.0, mean - 0.05), min(1.0, mean + 0.05)),
+                accuracy=Interval(mean, max(0.0, mean - 0.05), min(1.0, mean + 0.05)),
                 input_bytes=input_bytes,
                 operators=profiles,
             )
@@ -336,7 +336,7 @@ def random_instance(seed: int) -> Instance:
     return Instance(query, pipeline, profile, Network(infrastructure))
 
 
-def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[Plan]:
+def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[QueryPlan]:
     """Every plan there is: pools open to the query and allowed for the operator, whatever they promise."""
     pools = instance.network.pools_for(instance.query.source)
     names = [operator.name for operator in instance.pipeline.operators]
@@ -350,7 +350,7 @@ def all_plans(instance: Instance, settings: SearchSettings) -> Iterator[Plan]:
         choices.append([(pool.name, allocation) for pool in allowed for allocation in allocations])
     for profile in instance.profile.configurations:
         for choice in product(*choices):
-            yield Plan(
+            yield QueryPlan(
                 pipeline=instance.pipeline.name,
                 configuration=profile.configuration,
                 placement=tuple(sorted((name, pool) for name, (pool, _) in zip(names, choice, strict=True))),

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.answer import Members
-from circinus.matching.prices.fluid import FluidProblem
+from circinus.matching.prices.answer import ExpandedQueries
+from circinus.matching.prices.fluid import RelaxedProblem
 
 
 def crowd(
@@ -19,7 +19,7 @@ def crowd(
     shared: int = 4,
     sites: int = 1,
     load: float = 2.0,
-) -> FluidProblem:
+) -> RelaxedProblem:
     """Many single queries; `load` times what there is would be taken if everybody took an average plan."""
     shape = (queries, plans, local + shared)
     size = rng.lognormal(0, 0.7, (queries, 1, 1))
@@ -30,7 +30,7 @@ def crowd(
     np.add.at(capacity, site, mean)
     capacity[:, local:] = capacity[:, local:].sum(axis=0)
     amounts /= np.maximum(capacity / load, 1e-6)[site][:, None, :]
-    return FluidProblem(
+    return RelaxedProblem(
         multiplicity=np.ones(queries),
         weight=rng.choice([1.0, 2.0, 3.0], queries),
         cost_usd_per_h=size[:, :, 0] * rng.lognormal(0, 0.5, (queries, plans)),
@@ -41,9 +41,9 @@ def crowd(
     )
 
 
-def on_one_site(problem: FluidProblem) -> FluidProblem:
+def on_one_site(problem: RelaxedProblem) -> RelaxedProblem:
     """The same problem with the resources of all sites shared by all."""
-    members = Members.of(problem)
+    members = ExpandedQueries.of(problem)
     count, plans, slots = problem.amounts.shape
     amounts = np.zeros((count, plans, members.capacities))
     rows = np.arange(count)

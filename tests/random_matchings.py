@@ -10,18 +10,18 @@ from itertools import product
 import numpy as np
 
 from circinus.estimation import (
-    Candidate,
-    Conditions,
     DeploymentUse,
     Estimate,
     LinkUse,
+    MergedLoad,
+    PlanCandidate,
     ReplicaDemand,
+    RequestStream,
     StageEstimate,
-    Traffic,
-    merge,
+    merge_loads,
 )
 from circinus.planning import Frontier
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import (
     Allocation,
     Configuration,
@@ -34,9 +34,9 @@ from circinus.spec import (
     LatencySlo,
     Link,
     Network,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
 )
@@ -44,7 +44,7 @@ from circinus.spec import (
 GIB = 2.0**30
 _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes", "cost_usd_per_h")
 
-Answer = tuple[float, float, tuple[Candidate, ...]]
+Answer = tuple[float, float, tuple[PlanCandidate, ...]]
 """(weight, cost, plans)"""
 
 
@@ -52,7 +52,7 @@ Answer = tuple[float, float, tuple[Candidate, ...]]
 class Instance:
     infrastructure: Infrastructure
     queries: tuple[Query, ...]
-    candidates: Mapping[str, tuple[Candidate, ...]]
+    candidates: Mapping[str, tuple[PlanCandidate, ...]]
 
     @cached_property
     def demands(self) -> Mapping[Deployment, ReplicaDemand]:
@@ -116,13 +116,13 @@ def use(deployed: Deployment, fluid: float, infra: Infrastructure, memory_gib: f
         deployed,
         ReplicaDemand(cpus, memory_gib * GIB, 0.0, 0.0, pool.price_usd_per_h * share),
         busy,
-        Traffic(rate_per_s, mean_s, 2 * mean_s**2),
+        RequestStream(rate_per_s, mean_s, 2 * mean_s**2),
     )
 
 
 def crossing(link: DirectedLink, bytes_per_s: float) -> LinkUse:
     seconds = bytes_per_s / link.bandwidth_bytes_per_s
-    return LinkUse(link, bytes_per_s, Traffic(1.0, seconds, seconds**2))
+    return LinkUse(link, bytes_per_s, RequestStream(1.0, seconds, seconds**2))
 
 
 def candidate(
@@ -132,25 +132,25 @@ def candidate(
     transfer: float = 0.0,
     latency_s: float = 0.5,
     accuracy: float = 0.9,
-) -> Candidate:
+) -> PlanCandidate:
     operators = {u.deployment.operator: u.deployment for u in uses}
-    plan = Plan(
+    plan = QueryPlan(
         pipeline=uses[0].deployment.pipeline,
         configuration=Configuration.of({name: d.knobs for name, d in operators.items()}),
         placement=tuple(sorted((name, d.pool) for name, d in operators.items())),
         allocations=tuple(sorted((name, d.allocation) for name, d in operators.items())),
     )
-    shared = transfer + sum(u.fluid_replicas * u.demand.cost_usd_per_h for u in uses)
-    alone = transfer + sum(max(1, np.ceil(u.fluid_replicas - 1e-9)) * u.demand.cost_usd_per_h for u in uses)
+    shared = transfer + sum(u.fractional_replicas * u.demand.cost_usd_per_h for u in uses)
+    alone = transfer + sum(max(1, np.ceil(u.fractional_replicas - 1e-9)) * u.demand.cost_usd_per_h for u in uses)
     estimate = Estimate(
         percentile=95.0,
-        latency_s=Bounded(latency_s, latency_s * 0.9, latency_s * 1.1),
-        accuracy=Bounded(accuracy, accuracy - 0.02, accuracy + 0.02),
-        cost_usd_per_h=Bounded(alone, min(shared, alone), alone),
+        latency_s=Interval(latency_s, latency_s * 0.9, latency_s * 1.1),
+        accuracy=Interval(accuracy, accuracy - 0.02, accuracy + 0.02),
+        cost_usd_per_h=Interval(alone, min(shared, alone), alone),
         stages=tuple(StageEstimate(name, d.pool, 0.0, 0.0, latency_s) for name, d in operators.items()),
         return_s=0.0,
     )
-    return Candidate(query, plan, estimate, tuple(uses), tuple(links), transfer)
+    return PlanCandidate(query, plan, estimate, tuple(uses), tuple(links), transfer)
 
 
 def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_slos: float = 0.3) -> Instance:
@@ -162,11 +162,11 @@ def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_sl
     infra = infrastructure(pools, bandwidth_bytes_per_s=float(rng.choice([2e5, 1e6])))
     links = {link.target: link for link in Network(infra).links if link.source == "home"}
     weights = (1.0, 1.0, 2.0, 0.5, 1 / 3)
-    found: dict[str, tuple[Candidate, ...]] = {}
+    found: dict[str, tuple[PlanCandidate, ...]] = {}
     asked = []
     for number in range(queries):
         name = f"q{number}"
-        plans: dict[Plan, Candidate] = {}
+        plans: dict[QueryPlan, PlanCandidate] = {}
         for _ in range(int(rng.integers(0 if rng.random() < 0.1 else 1, candidates + 1))):
             uses, crossed = [], []
             for operator in ("a", "b")[: int(rng.integers(1, 3))]:
@@ -195,20 +195,20 @@ def random_instance(seed: int, *, queries: int = 3, candidates: int = 4, cost_sl
     return Instance(infra, tuple(asked), found)
 
 
-def reestimate(made: Candidate, conditions: Conditions) -> Candidate:
+def reestimate(made: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
     """The share by busy seconds; latency grows where the requests of others are much longer than one's own."""
     share = made.transfer_cost_usd_per_h
     factor = 1.0
     for used in made.deployments:
         load = conditions.deployments[used.deployment]
-        share += used.demand.cost_usd_per_h * load.replicas * used.traffic.busy / load.traffic.busy
+        share += used.demand.cost_usd_per_h * load.replicas * used.traffic.offered_load / load.traffic.offered_load
         factor = max(factor, load.traffic.mean_s / used.traffic.mean_s / 1.3)
     latency = made.estimate.latency_s
     cost = made.estimate.cost_usd_per_h
     estimate = replace(
         made.estimate,
-        latency_s=Bounded(latency.value * factor, latency.lower * factor, latency.upper * factor),
-        cost_usd_per_h=Bounded(share, min(cost.lower, share), max(cost.upper, share)),
+        latency_s=Interval(latency.value * factor, latency.lower * factor, latency.upper * factor),
+        cost_usd_per_h=Interval(share, min(cost.lower, share), max(cost.upper, share)),
     )
     return replace(made, estimate=estimate)
 
@@ -228,13 +228,13 @@ def _listed(instance: Instance) -> Iterator[Answer]:
             yield weight, cost, plans
 
 
-def checked_cost(instance: Instance, plans: tuple[Candidate, ...]) -> float | None:
+def checked_cost(instance: Instance, plans: tuple[PlanCandidate, ...]) -> float | None:
     """Total cost of plans side by side, None where something is not kept."""
     for link in instance.links:
         volume = sum(crossed.bytes_per_s for plan in plans for crossed in plan.links if crossed.link == link)
         if volume > 0.7 * link.bandwidth_bytes_per_s * (1 + 1e-9):
             return None
-    conditions = merge(plans)
+    conditions = merge_loads(plans)
     price = instance.demands
     for pool in instance.infrastructure.pools:
         items = [

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.listing import prefix_order
-from circinus.profiling.trace import Trace, TraceOperator, TraceReplica, prefix_rows
-from circinus.profiling.trace_source import TraceSource
+from circinus.profiling.trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.trace_source import TraceBackend
 from circinus.spec import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Specification
 
 
@@ -38,7 +38,7 @@ def trace_pipeline(held_out: float = 0.0) -> Pipeline:
 
 def random_trace(
     pipeline: Pipeline, items: int, *, seed: int, configurations: Sequence[Configuration] | None = None
-) -> Trace:
+) -> MeasurementTrace:
     """Seconds in sixteenths, so that sums are exact; scores that differ by configuration and item."""
     rng = np.random.default_rng(seed)
     wanted = tuple(prefix_order(pipeline) if configurations is None else configurations)
@@ -46,7 +46,7 @@ def random_trace(
     levels = rng.uniform(0.2, 0.9, (len(wanted), 1))
     loads_s = {(name, c[name]): float(rng.integers(1, 9)) / 4 for c in wanted for name in c}
     replicas = {key: TraceReplica(load_s, 2**20, startup_s=load_s + 0.5) for key, load_s in loads_s.items()}
-    return Trace(
+    return MeasurementTrace(
         pipeline=pipeline.name,
         operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
         configurations=wanted,
@@ -65,8 +65,8 @@ def random_trace(
     )
 
 
-def addresses_of(trace: Trace, pipeline: Pipeline) -> Addresses:
-    return TraceSource(trace).addresses(pipeline, trace.machine)
+def addresses_of(trace: MeasurementTrace, pipeline: Pipeline) -> MeasurementKeys:
+    return TraceBackend(trace).addresses(pipeline, trace.machine)
 
 
 def specification_of(pipeline: Pipeline) -> Specification:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.wire import pickle_value, unpickle_value
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.applications import applications_of, site_configs
+from circinus.serving.ray.applications import build_applications, build_router_configs
 from circinus.serving.ray.dispatching import ReplicaLostError
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.switchboard import Switchboard
-from circinus.serving.ray.wire import Parcel, config_from_python, config_to_python
-from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem, WorkResult
+from circinus.serving.ray.switchboard import SiteRouterCore
+from circinus.serving.ray.wire import RouterMessage, config_from_dict, config_to_dict
+from circinus.serving.replicas.messages import BatchItem, BatchResult, ItemResult, Payload
 from virtual_time import run as in_virtual_time
 
 
@@ -27,17 +27,17 @@ class Scene:
         self.most_at_once = 0
         self.hold = asyncio.Event()
         self.hold.set()
-        self.lose: Callable[[Sequence[WorkItem]], bool] = lambda items: False
+        self.lose: Callable[[Sequence[BatchItem]], bool] = lambda items: False
         self.unreachable: set[str] = set()
         self.crossings: list[tuple[str, str]] = []
-        self.boards: dict[str, Switchboard] = {}
-        self.applications = applications_of(desired, RaySettings())
-        for site, config in site_configs(desired, self.applications).items():
-            board = self.boards[site] = Switchboard(site, site, self, self, asyncio.get_running_loop())
-            board.configure(config_from_python(config_to_python(config)))
+        self.boards: dict[str, SiteRouterCore] = {}
+        self.applications = build_applications(desired, RaySettings())
+        for site, config in build_router_configs(desired, self.applications).items():
+            board = self.boards[site] = SiteRouterCore(site, site, self, self, asyncio.get_running_loop())
+            board.configure(config_from_dict(config_to_dict(config)))
 
     async def process(
-        self, application: str, items: Sequence[WorkItem], payloads: Sequence[Payload]
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
         self.batches.append((application, len(items)))
         self.under_way += 1
@@ -50,18 +50,18 @@ class Scene:
             remaining = iter(payloads)
             results, outputs = [], []
             for item in items:
-                values = [unpacked(next(remaining)) for _ in range(item.inputs)]
+                values = [unpickle_value(next(remaining)) for _ in range(item.inputs)]
                 if values == [-1]:
-                    results.append(WorkResult("ValueError: -1 is negative", 0.0, 0.0, 0.0, has_payload=False))
+                    results.append(ItemResult("ValueError: -1 is negative", 0.0, 0.0, 0.0, has_payload=False))
                     continue
-                output = packed(values[0] + 1 if len(values) == 1 else values)
+                output = pickle_value(values[0] + 1 if len(values) == 1 else values)
                 outputs.append(output)
-                results.append(WorkResult("", 0.5, 0.5 / len(items), len(output), has_payload=True))
+                results.append(ItemResult("", 0.5, 0.5 / len(items), len(output), has_payload=True))
             return BatchResult(0.0, results), outputs
         finally:
             self.under_way -= 1
 
-    async def deliver(self, site: str, parcel: Parcel) -> None:
+    async def deliver(self, site: str, parcel: RouterMessage) -> None:
         await asyncio.sleep(0)
         if site in self.unreachable:
             raise ServingError("it was unplugged")
@@ -72,8 +72,8 @@ class Scene:
         self.boards[site].fail(number, reason)
 
     async def ask(self, value: Any, query: str = "q", left_s: float | None = None) -> Any:
-        found = await self.boards["home"].submit(query, "item", packed(value), 100.0, left_s)
-        outputs = {sink: unpacked(output) for sink, output in found.outputs.items()}
+        found = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)
+        outputs = {sink: unpickle_value(output) for sink, output in found.outputs.items()}
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from benchmarks.matching_baselines.first_come import insert
 from benchmarks.matching_baselines.greedy import dominant_shares
-from circinus.matching.prices.answer import NOT_SERVED, Members
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
 from circinus.matching.prices.fluid import FloatArray, IntArray
 
 _ROUNDS = 4
 _COST_COUNTS = 1e-3
 
 
-def query_plan_bipartite(members: Members) -> IntArray:
+def query_plan_bipartite(members: ExpandedQueries) -> IntArray:
     """(N,) matched in some rounds."""
     problem = members.problem
     shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(members), np.inf)
@@ -45,7 +45,7 @@ def query_plan_bipartite(members: Members) -> IntArray:
 
 
 def _matched(
-    members: Members, waiting: IntArray, best: IntArray, size: FloatArray, usage: FloatArray
+    members: ExpandedQueries, waiting: IntArray, best: IntArray, size: FloatArray, usage: FloatArray
 ) -> list[tuple[int, int]]:
     """(query, slot) pairs by an auction: who is worth most chooses first among the places that are left."""
     problem = members.problem

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.matching.prices.answer import NOT_SERVED, Members
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
 from circinus.matching.prices.fluid import FloatArray, IntArray
 
 
-def first_come_first_served(members: Members) -> IntArray:
+def first_come_first_served(members: ExpandedQueries) -> IntArray:
     """(N,) for each query, in a random order, the plan that costs it least; refused where that lacks room."""
     return _in_order(members, choices=1)
 
 
-def first_come_next_best(members: Members) -> IntArray:
+def first_come_next_best(members: ExpandedQueries) -> IntArray:
     """(N,) the same where each query takes the cheapest of its plans that still fits."""
     return _in_order(members, choices=members.problem.cost_usd_per_h.shape[1])
 
 
-def _in_order(members: Members, choices: int) -> IntArray:
+def _in_order(members: ExpandedQueries, choices: int) -> IntArray:
     order = np.argsort(members.problem.cost_usd_per_h, axis=1, kind="stable")[:, :choices]
     chosen = np.full(len(members.class_of), NOT_SERVED, dtype=np.int64)
     usage = np.zeros(members.capacities)
@@ -29,7 +29,7 @@ def _in_order(members: Members, choices: int) -> IntArray:
     return chosen
 
 
-def insert(members: Members, chosen: IntArray, usage: FloatArray, query: int, plan: int) -> bool:
+def insert(members: ExpandedQueries, chosen: IntArray, usage: FloatArray, query: int, plan: int) -> bool:
     """Give a query a plan if that fits, in place; whether it did."""
     row = members.class_of[query]
     resources = members.resources[row]

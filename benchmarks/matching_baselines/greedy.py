@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.matching_baselines.first_come import insert
-from circinus.matching.prices.answer import NOT_SERVED, Members
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
 from circinus.matching.prices.fluid import FloatArray, IntArray
 
 
-def weight_per_dominant_resource(members: Members) -> IntArray:
+def weight_per_dominant_resource(members: ExpandedQueries) -> IntArray:
     """(N,) all plans of all queries by weight over dominant share; each query takes the first that fits."""
     problem = members.problem
     dominant = dominant_shares(members)
@@ -28,6 +28,6 @@ def weight_per_dominant_resource(members: Members) -> IntArray:
     return chosen
 
 
-def dominant_shares(members: Members) -> FloatArray:
+def dominant_shares(members: ExpandedQueries) -> FloatArray:
     """(C, P) the largest share of any capacity that each plan takes."""
     return np.asarray(members.problem.amounts.max(axis=2), dtype=np.float64)

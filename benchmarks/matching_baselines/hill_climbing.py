@@ -11,14 +11,14 @@ import numpy as np
 
 from benchmarks.matching_baselines.first_come import insert
 from benchmarks.matching_baselines.greedy import dominant_shares
-from circinus.matching.prices.answer import NOT_SERVED, Members
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
 from circinus.matching.prices.fluid import IntArray
 
 _STEPS = 20_000
 """Exchanges that are tried at most."""
 
 
-def utility_hill_climbing(members: Members) -> IntArray:
+def utility_hill_climbing(members: ExpandedQueries) -> IntArray:
     """(N,) each query stays with its smallest plan; the climb decides who is served."""
     problem = members.problem
     shares = np.where(np.isfinite(problem.cost_usd_per_h), dominant_shares(members), np.inf)

@@ -10,7 +10,7 @@ from circinus.matching.packing import pack_pools
 from circinus.matching.prices.answer import NOT_SERVED
 from circinus.matching.prices.fluid import FloatArray, IntArray
 from circinus.matching.problem import Problem
-from circinus.matching.sizing import Reestimate, size
+from circinus.matching.sizing import Reestimate, evaluate_sizing
 from circinus.spec import Slos
 
 
@@ -51,7 +51,7 @@ def _broken(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate
     """The last query whose objectives are broken, as long as there is one; `chosen` changes meanwhile."""
     while True:
         usage = problem.usage_of(chosen)
-        broken = size(problem, chosen, usage, slos, reestimate).broken
+        broken = evaluate_sizing(problem, chosen, usage, slos, reestimate).broken
         if not broken:
             return
         yield max(found.query for found in broken)
@@ -59,7 +59,7 @@ def _broken(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate
 
 def _shared_costs(problem: Problem) -> FloatArray:
     """(P,) US dollars per hour of each candidate's busy share of replicas at their target, and transfers."""
-    candidate, deployment, load = problem.fluid.entries(0, len(problem.candidates))
+    candidate, deployment, load = problem.fractional_load.entries(0, len(problem.candidates))
     found = problem.transfer_cost_usd_per_h.copy()
     np.add.at(found, candidate, load * problem.price_usd_per_h[deployment])
     return found

@@ -25,7 +25,7 @@ from benchmarks.search_baselines.knob_positions import knob_positions
 from benchmarks.search_baselines.measured_plans import cheapest_plan, mean_scores, placeable
 from benchmarks.search_cases import Case
 from benchmarks.search_meter import Answer, Meter
-from circinus.profiling.sequences import indicators
+from circinus.profiling.sequences import one_hot_strata
 
 _KEPT = 2.0
 """Utility of keeping the SLOs for nothing; violations begin at 0, keeping them at the cost limit is worth 1."""
@@ -79,7 +79,7 @@ class PaperStyle:
 
     def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
         """See `Searcher`."""
-        meter.arrange(clustered_order(indicators(meter.space.strata), self.clusters, rng))
+        meter.arrange(clustered_order(one_hot_strata(meter.space.strata), self.clusters, rng))
         process = GridProcess(knob_positions(meter.space))
         candidates = placeable(meter)
         seen = self._first(candidates, rng)

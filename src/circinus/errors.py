@@ -59,7 +59,7 @@ def _rebuilt(cls: type[CircinusError], args: tuple[Any, ...], attributes: dict[s
 
 
 @dataclass(frozen=True)
-class Fault:
+class Diagnostic:
     """One problem of a specification: its location, the value found, and what was expected."""
 
     file: str
@@ -90,7 +90,7 @@ class SpecError(CircinusError):
 
     exit_code = 2
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Diagnostic]) -> None:
         self.faults = tuple(faults)
         first = self.faults[0]
         super().__init__("\n".join(str(fault) for fault in faults), code=first.code)

@@ -10,15 +10,15 @@ from benchmarks.truth_real_profiles import CONFIGURATIONS, Measured, benchmark_s
 
 from circinus.operators import Item
 from circinus.profiling import (
-    Bounded,
     ConfigurationProfile,
     Dataset,
+    Interval,
     OperatorProfile,
     PipelineProfile,
     RecordedRun,
     Recordings,
 )
-from circinus.spec import Configuration, prefix
+from circinus.spec import Configuration, prefix_configuration
 
 ITEMS = 40
 
@@ -44,7 +44,7 @@ def measured_example(
     for number, configuration in enumerate(configurations):
         operators = {}
         for operator in pipeline.operators:
-            of = prefix(pipeline, configuration, operator.name)
+            of = prefix_configuration(pipeline, configuration, operator.name)
             if of not in known:
                 known[of] = OperatorProfile(
                     operator=operator.name,
@@ -58,7 +58,7 @@ def measured_example(
             operators[operator.name] = known[of]
         profiles.append(
             ConfigurationProfile(
-                configuration, np.arange(ITEMS), np.ones(ITEMS), Bounded(1.0, 0.9, 1.0), input_bytes, operators
+                configuration, np.arange(ITEMS), np.ones(ITEMS), Interval(1.0, 0.9, 1.0), input_bytes, operators
             )
         )
     profile = PipelineProfile(example, "", 2 * ITEMS, ITEMS, "local", 0.05, tuple(profiles), 0, 0.0, 0.0)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from circinus.matching import Matching, match
 from circinus.planning import Frontier
-from circinus.serving.measurement import GeneratorLateness, LatencySummary, LoadReport, QueryMeasurement
+from circinus.serving.measurement import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
 from circinus.spec import Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
@@ -40,7 +40,7 @@ def _report(matching: Matching, *, missed: bool) -> LoadReport:
         latency_s=LatencySummary(0.1, 0.2, 1.203, 1.5, 95.0, 1.203),
         score=0.754,
         cost_usd_per_h=0.000735,
-        held={"latency": not missed, "accuracy": not missed, "cost": True},
+        slos_met={"latency": not missed, "accuracy": not missed, "cost": True},
         satisfied=not missed,
         predicted=assignment.chosen.estimate,
     )
@@ -51,8 +51,11 @@ def _report(matching: Matching, *, missed: bool) -> LoadReport:
         rate_factor=1.0,
         warm_up_s=1.0,
         duration_s=10.0,
-        queries=(measured, replace(measured, query="huddle-live-dubbing", served=False, held=None, satisfied=False)),
-        lateness=GeneratorLateness(0.0, 0.0, 0.0, late=False),
+        queries=(
+            measured,
+            replace(measured, query="huddle-live-dubbing", served=False, slos_met=None, satisfied=False),
+        ),
+        lateness=GeneratorLag(0.0, 0.0, 0.0, late=False),
         deployments_cost_usd_per_h=0.5,
         goodput=float(not missed),
         total_weight=2.0,

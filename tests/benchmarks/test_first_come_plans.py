@@ -13,7 +13,7 @@ from benchmarks.first_come_plans import first_come, fixed, vulcan_style
 from benchmarks.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
 
 from budget import seeds
-from circinus.estimation import Estimator, merge
+from circinus.estimation import Estimator, merge_loads
 from circinus.matching import Matching
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Query, Slos, Specification
@@ -120,6 +120,6 @@ def test_its_latency_is_that_of_the_estimator_where_nobody_waits(seed: int) -> N
     assert plan is not None
     placement = {name: network.infrastructure.pool(pool) for name, pool in plan.placement}
     estimator = Estimator(query, pipeline, alike, network)
-    alone = merge([estimator.candidate(plan)])
+    alone = merge_loads([estimator.candidate(plan)])
     expected_s = estimator.candidate(plan, alone).estimate.latency_s.value
     assert mean_latency_s(query, pipeline, alike, placement, network) == pytest.approx(expected_s, rel=0.01)

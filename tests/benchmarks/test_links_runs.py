@@ -9,7 +9,7 @@ from benchmarks.links_strategies import CLOUD, DEVICE, OURS, VULCAN
 from benchmarks.results import Figure
 
 from circinus.matching import Matching
-from circinus.serving.measurement import GeneratorLateness, LoadReport, QueryMeasurement
+from circinus.serving.measurement import GeneratorLag, LoadReport, QueryMeasurement
 from circinus.spec import Slos
 
 OFFERED = 40
@@ -22,7 +22,7 @@ def run(strategy: str, load: float, kept: int, cost: float = 1.0, *, shaped: boo
         QueryMeasurement(f"q{number}", "p", 1.0, Slos(), True, requests=10, satisfied=number < kept)
         for number in range(OFFERED)
     )
-    lateness = GeneratorLateness(0.0, 0.0, 0.0, late=False)
+    lateness = GeneratorLag(0.0, 0.0, 0.0, late=False)
     report = LoadReport(
         "replay", "poisson", 0, 1.0, 0.0, 10.0, queries, lateness, cost, float(kept), float(OFFERED), kept, OFFERED
     )

@@ -17,10 +17,10 @@ from benchmarks.matching_workloads import MIXED, SEARCH, FluidWorkload, Workload
 from benchmarks.search_traces import read_arenas
 from benchmarks.speech_trace import TracesAbsentError, traces_folder
 
-from circinus.matching.compilation import compile_problem
+from circinus.matching.compilation import build_problem
 from circinus.matching.packing import pack_pools
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.sizing import size
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.sizing import evaluate_sizing
 
 LOADS = 1.0, 3.0
 BUSIER = 40.0
@@ -77,7 +77,7 @@ def test_classes_take_what_single_queries_would(tiny: Sequence[Workload]) -> Non
     for workload in tiny:
         specification, frontiers = workload.queries(30, seed=1)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        single = compile_problem(
+        single = build_problem(
             specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
         fluid = FluidWorkload.of(workload).with_queries(*workload.drawn(30, seed=1))
@@ -110,17 +110,17 @@ def test_whole_replicas_that_come_first_fit_pack_and_keep_what_is_promised(tiny:
     for workload in tiny:
         specification, frontiers = workload.queries(25, seed=2)
         candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
-        problem = compile_problem(
+        problem = build_problem(
             specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
         )
-        plans = ProfiledPlans(specification, workload.profiles, SEARCH.usable_link_share)
+        plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
         slos = [query.slos for query in specification.queries]
         for next_best in (False, True):
             chosen = whole_first_come(problem, slos, plans.reestimate, next_best=next_best)
             usage = problem.usage_of(chosen)
             assert problem.fits(usage)
             assert not pack_pools(problem, usage, widely=True)[1]
-            assert not size(problem, chosen, usage, slos, plans.reestimate).broken
+            assert not evaluate_sizing(problem, chosen, usage, slos, plans.reestimate).broken
             for query, candidate in problem.served(chosen):
                 assert candidate in problem.candidates_of(query)
                 if not next_best:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.serving_bursts import LADDER, PLAIN, SAME_COST, Burst, burst_figures, same_cost
 
 from budget import seeds
-from circinus.matching import Matching, plan_all
+from circinus.matching import Matching, plan_all_queries
 from circinus.spec import Infrastructure
 from specifications import random_specification
 
@@ -18,7 +18,7 @@ def matchings() -> list[tuple[Matching, Infrastructure]]:
     found = []
     for seed in seeds(8):
         specification, profiles = random_specification(seed, queries=4, cpus=6.0, nodes=3)
-        matching, _ = plan_all(specification, profiles)
+        matching, _ = plan_all_queries(specification, profiles)
         assert specification.infrastructure is not None
         if matching.deployments:
             found.append((matching, specification.infrastructure))

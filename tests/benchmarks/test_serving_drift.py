@@ -22,7 +22,7 @@ from benchmarks.serving_drift import (
 from benchmarks.serving_drift_quiet import DAY_S, QuietRun, quiet_figures, quiet_run
 
 from circinus.control.records import APPLIED, DRIFT, REPLAN, Event
-from circinus.serving.open_loop import Answer
+from circinus.serving.open_loop import RequestOutcome
 
 CHANGE = Change(DATA, 30.0, 100.0, (ANSWERS,))
 MOVED = {"since_s": 0.0, "now": 0.7, "before": 0.9, "values": 40}
@@ -63,7 +63,7 @@ def test_where_nothing_was_noticed_all_is_until_other_plans() -> None:
 
 def test_failures_count_also_in_spans_too_short_for_a_goodput() -> None:
     assert "between" not in spans(CHANGE, 0.5)
-    answers = [Answer("a", "key", due_s, error="gone") for due_s in (10.0, 30.5, 50.0)]
+    answers = [RequestOutcome("a", "key", due_s, error="gone") for due_s in (10.0, 30.5, 50.0)]
     assert told(Watched(ANSWERS, answers, [_replan(30.2, ("a",)), Event(30.5, APPLIED, "engine", "")]), CHANGE) == {
         "part": "drift",
         "what": DATA,

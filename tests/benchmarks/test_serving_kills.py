@@ -11,9 +11,9 @@ from benchmarks.serving_written_plans import BroughtAbout
 
 from circinus.control.records import Event
 from circinus.serving import DeploymentStatus, EngineStatus
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.local.client import start_daemon
-from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.local.run_folder import RunDirectory
 
 
 def _step(number: int, query: str, begin: int, end: int) -> Event:
@@ -44,10 +44,10 @@ def test_every_kill_waits_for_the_next_beginning() -> None:
 
 
 def test_what_runs_and_shall_not_and_the_other_way_round() -> None:
-    kept, other, gone = Step("a", "add", replicas=2), Step("b", "add"), Step("c", "add")
+    kept, other, gone = StageSpec("a", "add", replicas=2), StageSpec("b", "add"), StageSpec("c", "add")
     desired = chain("q", kept, other)
 
-    def status(*steps: Step) -> EngineStatus:
+    def status(*steps: StageSpec) -> EngineStatus:
         found = (DeploymentStatus(step.deployment, step.replicas, step.replicas, 0, 0, 0) for step in steps)
         return EngineStatus(desired.mode, tuple(found), ("q",))
 
@@ -79,9 +79,9 @@ def test_an_engine_in_the_background_writes_down_what_is_in_force(tmp_path: Path
         engine, states = start_daemon(tmp_path / "run"), []
         try:
             for amount in (1, 2, 2):
-                await engine.apply(chain("q", Step("a", "add", knobs=(("amount", amount),))))
+                await engine.apply(chain("q", StageSpec("a", "add", knobs=(("amount", amount),))))
                 states.append((await engine.status()).state)
-            return BroughtAbout.of(RunFolder(tmp_path / "run").log.read_text(encoding="utf-8")), states
+            return BroughtAbout.of(RunDirectory(tmp_path / "run").log.read_text(encoding="utf-8")), states
         finally:
             await engine.close()
 

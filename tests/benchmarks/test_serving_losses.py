@@ -9,14 +9,14 @@ import pytest
 from benchmarks.serving_losses import back_after_s, loss_figures, node_loss
 
 from circinus.serving import Response
-from circinus.serving.open_loop import Answer
+from circinus.serving.open_loop import RequestOutcome
 
 ANSWERED = Response(None, 0.1, {}, {}, {})
 RATE_PER_S = 32.0
 KILLED_S = 5.0
 
 
-def _answers(latency_s: Callable[[float], float | None]) -> list[Answer]:
+def _answers(latency_s: Callable[[float], float | None]) -> list[RequestOutcome]:
     """Over 30 s; None: it failed after half a second."""
     found = []
     for number in range(int(30 * RATE_PER_S)):
@@ -24,7 +24,7 @@ def _answers(latency_s: Callable[[float], float | None]) -> list[Answer]:
         seconds = latency_s(due_s)
         answered = seconds is not None
         found.append(
-            Answer(
+            RequestOutcome(
                 "q",
                 "item",
                 due_s,

@@ -9,7 +9,7 @@ from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_re
 
 from circinus.operators import Item
 from circinus.serving import Response
-from circinus.serving.open_loop import Answer
+from circinus.serving.open_loop import RequestOutcome
 
 ANSWERED = Response(None, 0.1, {}, {}, {})
 
@@ -51,11 +51,11 @@ def test_items_come_in_turns_for_each_query() -> None:
 
 def test_what_is_late_or_lost_is_not_in_time() -> None:
     answers = [
-        Answer("a", "0", 0.0, 0.5, ANSWERED),
-        Answer("a", "0", 1.0, 1.5, ANSWERED),
-        Answer("b", "0", 2.0, 1.5, ANSWERED),
-        Answer("b", "0", 3.0, 0.1, None, "it failed"),
-        Answer("b", "0", 4.0),
+        RequestOutcome("a", "0", 0.0, 0.5, ANSWERED),
+        RequestOutcome("a", "0", 1.0, 1.5, ANSWERED),
+        RequestOutcome("b", "0", 2.0, 1.5, ANSWERED),
+        RequestOutcome("b", "0", 3.0, 0.1, None, "it failed"),
+        RequestOutcome("b", "0", 4.0),
     ]
     limits_s = {"a": 1.0, "b": 2.0}
     assert share_in_time(answers, limits_s) == 2 / 5

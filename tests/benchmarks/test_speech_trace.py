@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.speech_trace import SpeechTrace, TracesAbsentError, read_speech_trace, traces_folder
 
-from circinus.profiling import SimulatedClock, TraceSource, profile_pipeline
+from circinus.profiling import SimulatedClock, TraceBackend, profile_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_profiling_spends_published_seconds(speech: SpeechTrace, folder: Path, t
         "speech",
         tmp_path / "store",
         budget_s=60.0,
-        source=TraceSource(narrow.trace, clock),
+        source=TraceBackend(narrow.trace, clock),
     )
     assert 30.0 < clock() < 70.0
     assert profile.profiled_s == pytest.approx(clock())

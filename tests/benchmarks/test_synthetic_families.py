@@ -94,7 +94,7 @@ def test_what_a_family_promises() -> None:
     needle = synthetic_case(by_name["needle"], 3, 0)
     threshold = needle.query.slos.accuracy
     assert threshold is not None
-    good = [c for c in _all(needle) if threshold.holds_for(needle.model.mean_score(c))]
+    good = [c for c in _all(needle) if threshold.is_met_by(needle.model.mean_score(c))]
     assert len({tuple(c[name].as_dict()["variant"] for name in ("find", "hear", "answer")) for c in good}) == 1
     for joint in synthetic_case(by_name["interacting"], 3, 0).model.joints:
         assert joint.losses[0, 0] + joint.losses[0, 1] == joint.losses[1, 0] + joint.losses[1, 1]

@@ -12,7 +12,7 @@ from benchmarks.synthetic_source import SyntheticSource
 from benchmarks.synthetic_truth import cheapest_of, judged, true_profile
 
 from circinus.planning import plan_queries
-from circinus.planning.exploration import explorer_of
+from circinus.planning.exploration import make_sampler
 from circinus.profiling import SimulatedClock, profile_pipeline
 from circinus.spec import configurations
 
@@ -40,8 +40,8 @@ def test_what_the_runner_gives_is_what_is_true_and_prefixes_are_charged_once(cas
     clock = SimulatedClock()
     source, pipeline = SyntheticSource(case.model, clock), case.model.pipeline
     addresses, dataset = source.addresses(pipeline, None), source.dataset(pipeline, 0)
-    items = [dataset.items[index] for index in dataset.profiled[:20]]
-    places = list(dataset.profiled[:20])
+    items = [dataset.items[index] for index in dataset.profiling_items[:20]]
+    places = list(dataset.profiling_items[:20])
     first, *_, last = configurations(pipeline)
     shared = type(first).of({**dict(first.operators), "answer": last["answer"]})
     with source.runner(addresses, timeout_s=60.0) as runner:
@@ -55,7 +55,7 @@ def test_what_the_runner_gives_is_what_is_true_and_prefixes_are_charged_once(cas
                 np.testing.assert_array_equal(found.runs[name].output_bytes, profile.output_bytes[places])
             expected_s = sum(float(truth.operators[name].service_s[places].sum()) for name in ran)
             loads_s = sum(case.model.operators[name].load_s for name in ran)
-            assert found.ran_s == pytest.approx(expected_s)
+            assert found.compute_s == pytest.approx(expected_s)
             assert clock() - before_s == pytest.approx(expected_s + loads_s)
         before_s = clock()
         ratios = runner.measure_allocations(first, "find", ((2.0, 1),), items[:2]).ratios
@@ -66,7 +66,7 @@ def test_what_the_runner_gives_is_what_is_true_and_prefixes_are_charged_once(cas
 def test_the_product_finds_a_plan_in_a_pipeline_of_functions(tmp_path: Path) -> None:
     case = synthetic_case(dataclasses.replace(FAMILIES[0], choices={0: everywhere(2, 1, 1)}), 0, seed=0)
     name, source = case.model.pipeline.name, SyntheticSource(case.model)
-    explorer = explorer_of(case.specification, name)
+    explorer = make_sampler(case.specification, name)
     profile = profile_pipeline(case.specification, name, tmp_path / "store", source=source, explorer=explorer)
     found = cheapest_of(plan_queries(case.specification, {name: profile})["query"].candidates)
     assert found is not None

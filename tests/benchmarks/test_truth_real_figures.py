@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measured_examples import ITEMS, measured_example
 
-from circinus.serving.load import Traffic, run_load
+from circinus.serving.load import LoadSpec, run_load_test
 from serving.served_queries import ITEMS as SENT_ITEMS
 from serving.served_queries import ObedientEngine, matching, query, specification
 from virtual_time import run
@@ -99,8 +99,8 @@ def test_the_picture_is_whole_and_always_the_same(tmp_path: Path) -> None:
 
 def test_the_same_requests_are_simulated_that_traffic_sends() -> None:
     engine, asked = ObedientEngine(("q",)), query("q", rate_per_s=7.0)
-    traffic = Traffic(duration_s=20.0, warm_up_s=3.0, seed=5)
-    run(run_load(engine, specification(asked), matching(["q"]), {"p": SENT_ITEMS}, traffic))
+    traffic = LoadSpec(duration_s=20.0, warm_up_s=3.0, seed=5)
+    run(run_load_test(engine, specification(asked), matching(["q"]), {"p": SENT_ITEMS}, traffic))
     found = sent(asked, len(SENT_ITEMS), traffic)
     assert len(found.items) > 2 * len(SENT_ITEMS)
     np.testing.assert_allclose([time_s for time_s, _ in engine.received], found.time_s, atol=1e-9)
@@ -114,7 +114,7 @@ def test_simulated_requests_wait_for_those_before_them() -> None:
     )
     real = real_plan(Choice("meeting", 0, "dddd", (1, 1, 1, 1)), measured, 50.0)
     asked = real.query(0.8)
-    requests = sent(asked, ITEMS, Traffic(duration_s=4.0, seed=1))
+    requests = sent(asked, ITEMS, LoadSpec(duration_s=4.0, seed=1))
     profile = measured.of(real.plan.configuration)
     found = traced_s(planned_query(real, asked, profile), real.replicas, real.network, requests, 1.0)
     service_s = profile.operators["speech_to_text"].service_s / real.infrastructure.pool("device").hardware.speed
@@ -128,6 +128,6 @@ def test_simulated_requests_wait_for_those_before_them() -> None:
 
 
 def test_nobody_sends_no_items() -> None:
-    nothing = sent(query("q", rate_per_s=0.001), 3, Traffic(duration_s=0.01))
+    nothing = sent(query("q", rate_per_s=0.001), 3, LoadSpec(duration_s=0.01))
     assert isinstance(nothing, Sent)
     assert len(nothing.time_s) == len(nothing.items) == 0

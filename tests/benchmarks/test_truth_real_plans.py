@@ -19,9 +19,9 @@ from budget import LEVEL
 from circinus.operators import Item
 from circinus.profiling import Dataset
 from circinus.serving import Mode
-from circinus.serving.deploy import desired_state
-from circinus.serving.local.capacity import Machine, check_machine
-from circinus.serving.state_check import check_state
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.local.capacity import MachineCapacity, require_capacity
+from circinus.serving.state_check import validate_state
 from circinus.spec.configurations import configuration_count, has_knob_values, knob_values
 
 _measured = cache(measured_example)
@@ -59,10 +59,10 @@ def test_the_busiest_is_as_busy_as_its_level_says(choice: Choice) -> None:
         assert found is not None
         assert found.utilization == pytest.approx(level, rel=1e-6)
         assert found.planned.query.rate_per_s == pytest.approx(50.0 * level)
-        state = desired_state(
+        state = build_desired_state(
             found.matching, real.specification(found.planned.query), Mode.REPLAY, measured.store / "store"
         )
-        check_state(state)
+        validate_state(state)
         assert {d.deployment: d.replicas for d in state.deployments} == real.replicas
     assert prediction(real, real.query(1.1), measured.of(real.plan.configuration)) is None
 
@@ -137,12 +137,12 @@ def test_a_profile_of_some_items_has_those_alone() -> None:
 
 @pytest.mark.parametrize("choice", COMPUTED, ids=name_of)
 def test_what_computes_fits_on_two_cpus(choice: Choice) -> None:
-    machine = Machine(cpus=2.0, memory_bytes=4 * 2.0**30, gpus=0)
+    machine = MachineCapacity(cpus=2.0, memory_bytes=4 * 2.0**30, gpus=0)
     measured = _measured(choice.example)
     real: RealPlan = computed_plan(choice, measured, machine)
     for level in LEVELS:
         found = prediction(real, real.query(level), measured.of(real.plan.configuration))
         assert found is not None
         assert found.utilization == pytest.approx(level, rel=1e-6)
-        state = desired_state(found.matching, real.specification(found.planned.query), Mode.REAL)
-        check_machine(state, machine)
+        state = build_desired_state(found.matching, real.specification(found.planned.query), Mode.REAL)
+        require_capacity(state, machine)

@@ -8,12 +8,12 @@ from typing import get_args
 
 import pytest
 
-from circinus.cli.events import EventKind, shown
-from circinus.control.records import KINDS, ControlRecords, Event
+from circinus.cli.events import EventKind, select_events
+from circinus.control.records import KINDS, ControlStateStore, Event
 from cli_runner import run_circinus
 
 
-def _add(records: ControlRecords, lease: int, *subjects: str, kind: str = "step") -> None:
+def _add(records: ControlStateStore, lease: int, *subjects: str, kind: str = "step") -> None:
     records.commit(lease, "", [Event(1.0, kind, subject, "why") for subject in subjects])
 
 
@@ -28,11 +28,11 @@ def test_what_happens_while_the_last_ones_are_told_follows(
         assert len(pauses) == 1, "nothing more is told, though something came"
 
     monkeypatch.setattr("time.sleep", waits)
-    records = ControlRecords(tmp_path / "control.sqlite")
+    records = ControlStateStore(tmp_path / "control.sqlite")
     lease = records.acquire("one", 0.0, 100.0)
     _add(records, lease, "a", "b")
     _add(records, lease, "other", kind="replan")
-    told = shown(records, 20, kind, follow=True)
+    told = select_events(records, 20, kind, follow=True)
     assert next(told).subject == "a"
     _add(records, lease, "c")
     before = 3 if kind is None else 2
@@ -43,11 +43,11 @@ def test_what_happens_while_the_last_ones_are_told_follows(
 
 
 def test_none_of_those_that_were_where_none_are_asked_for(tmp_path: Path) -> None:
-    records = ControlRecords(tmp_path / "control.sqlite")
+    records = ControlStateStore(tmp_path / "control.sqlite")
     lease = records.acquire("one", 0.0, 100.0)
     _add(records, lease, "a", "b")
-    assert list(shown(records, 0, None, follow=False)) == []
-    assert [event.subject for event in shown(records, 1, None, follow=False)] == ["b"]
+    assert list(select_events(records, 0, None, follow=False)) == []
+    assert [event.subject for event in select_events(records, 1, None, follow=False)] == ["b"]
     records.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from circinus.profiling import Observation, load_observations, save_observations
+from circinus.profiling import ServiceTimeObservation, load_observations, save_observations
 from cli_runner import answer, run_circinus
 
 PROMISED, EMULATED = 0.4, 0.5
@@ -75,7 +75,7 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
     versions = plain["code_versions"]
     (profile,) = answer("profile", "--show", cwd=application, kind="profile")
     seen_really = [
-        Observation(
+        ServiceTimeObservation(
             at=datetime.now(UTC).isoformat(),
             mode="real",
             plan="",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.profiling import this_machine
+from circinus.profiling import current_machine
 from circinus.profiling.class_times import class_machines
 from circinus.profiling.store import ProfileStore
 from circinus.spec import Pool
@@ -123,12 +123,12 @@ def test_plans_are_made_with_the_times_of_the_real_hardware(nodes: Nodes, tmp_pa
     (profile,) = _profiled(folder, "--exhaustive", *nodes.options)
     (report,) = profile["classes"]
     assert (report["class"], report["missing"], report["failed"]) == ("slow", 0, [])
-    assert report["machine"]["cores"] == this_machine().cores
+    assert report["machine"]["cores"] == current_machine().cores
     for name, speeds in _speeds(profile).items():
         assert speeds == pytest.approx([1 / SLOWNESS[name]] * len(speeds), rel=SPEED_TOLERANCE)
     assert {configuration["items"] for configuration in profile["configurations"]} == {ITEMS}
     with ProfileStore(folder / ".circinus" / "profiles.sqlite") as store:
-        assert class_machines(store) == {"slow": (this_machine(),)}
+        assert class_machines(store) == {"slow": (current_machine(),)}
     plan = answer("plan", cwd=folder, kind="plan")["plan_set"]
     (assignment,) = plan["matching"]["assignments"]
     for stage in assignment["chosen"]["estimate"]["stages"]:

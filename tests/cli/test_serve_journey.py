@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.control.records import ControlRecords
+from circinus.control.records import ControlStateStore
 from cli_runner import answer, in_one_line, run_circinus, start_process
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ def test_it_brings_the_plan_about_and_goes_on_where_one_that_was_killed_was(appl
     answer("load", "--duration", "2s", "--warm-up", "0s", cwd=application, kind="load")
     before = answer("status", cwd=application, kind="status")
     assert sum(d["requests"] for d in before["deployments"]) > 0
-    with closing(ControlRecords.existing(application / ".circinus" / "engine-control.sqlite")) as records:
+    with closing(ControlStateStore.open_existing(application / ".circinus" / "engine-control.sqlite")) as records:
         while records.holder(time.time()):  # nobody renews the lease
             time.sleep(0.05)
         with serving(application) as second:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from circinus.cli.served_plans import ServedPlans
+from circinus.cli.served_plans import PlanFileSource
 from circinus.serving import Mode
 
 
@@ -21,7 +21,7 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
         plan_set=SimpleNamespace(matching=SimpleNamespace(assignments=("one",))),
     )
     monkeypatch.setattr("circinus.cli.opened_plan.open_plan", lambda file, needs_store: said)
-    monkeypatch.setattr(ServedPlans, "_controlled", lambda self, opened: (opened, None))
+    monkeypatch.setattr(PlanFileSource, "_controlled", lambda self, opened: (opened, None))
     file = tmp_path / "plan.json"
 
     def write(time_s: int) -> None:
@@ -29,7 +29,7 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
         os.utime(file, (time_s, time_s))
 
     write(1)
-    plans = ServedPlans(file, Mode.REAL, peak=1.0, dwell_s=10.0)
+    plans = PlanFileSource(file, Mode.REAL, peak=1.0, dwell_s=10.0)
     plans.open()
     planner = plans.planner()
     assert not any(planner.changed() for _ in range(3))
@@ -39,8 +39,8 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
     assert planner.changed(), "what follows may fail, and is then tried again"
     planner.latest(said)
     write(3)
-    planner.took()
+    planner.acknowledge()
     assert [planner.changed() for _ in range(2)] == [False, True], "written over after it was read"
     planner.latest(said)
-    planner.took()
+    planner.acknowledge()
     assert not any(planner.changed() for _ in range(3))

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from circinus.cli.app import app
-from circinus.cli.options import duration_option, hours_option, price_option, times_option
+from circinus.cli.options import duration_option, factor_option, hours_option, price_option
 from cli_runner import run_circinus
 
 
@@ -36,7 +36,7 @@ def test_it_is_said_as_all_faults_are(typed: tuple[str, ...], message: str, tmp_
     assert "Input should" not in words
 
 
-READ = {"DURATION": duration_option, "HOURS": hours_option, "PRICE": price_option, "TIMES": times_option}
+READ = {"DURATION": duration_option, "HOURS": hours_option, "PRICE": price_option, "TIMES": factor_option}
 
 
 def test_defaults_are_shown_as_they_would_be_typed() -> None:

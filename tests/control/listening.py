@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.drift.truths import Truth
+from circinus.control.drift.truths import GroundTruth
 from circinus.operators import Item
 from circinus.profiling import OperatorProfile, PipelineProfile, profile_pipeline
 from circinus.spec import (
@@ -25,9 +25,9 @@ from circinus.spec import (
     MetricSpec,
     OperatorSpec,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
     Specification,
@@ -68,10 +68,10 @@ def configuration(model: str, strength: int = 1) -> Configuration:
     return Configuration.of({"denoise": KnobValues.of({"strength": strength}), "hear": KnobValues.of({"model": model})})
 
 
-def plan(model: str, strength: int = 1, pool: str = "edge", batch_size: int = 1) -> Plan:
+def plan(model: str, strength: int = 1, pool: str = "edge", batch_size: int = 1) -> QueryPlan:
     """With everything in one pool."""
     allocation = Allocation(1.0, batch_size, 0.5)
-    return Plan(
+    return QueryPlan(
         "listen",
         configuration(model, strength),
         (("denoise", pool), ("hear", pool)),
@@ -149,9 +149,9 @@ class KnownTruths:
     """Of some items of the pipeline."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self._known = {one.key: Truth(one.truth) for one in items}
+        self._known = {one.key: GroundTruth(one.truth) for one in items}
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """As `Truths.find`."""
         return self._known.get(item_key) if pipeline == "listen" else None
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from listening import KnownTruths, Listening, configuration, item
 
-from circinus.control.drift.answers import Answers, ComputedAnswers, RecordedAnswers
+from circinus.control.drift.answers import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.control.drift.audit import MOST_WAITING, Auditor, expected_agreements
 from circinus.control.drift.audit_scores import most_accurate
-from circinus.control.drift.live_items import LiveItem, LiveItems
+from circinus.control.drift.live_items import AuditedItem, RecentItems
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling import Bounded, Machine
+from circinus.profiling import Interval, Machine
 from circinus.profiling.runner import Measurement
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.wire import pickle_value, unpickle_value
 from circinus.serving import AuditSample
-from circinus.serving.labels import label_of
+from circinus.serving.labels import configuration_hash
 from circinus.spec import Configuration, MetricSpec
 
 SMALL, BEST = configuration("small"), configuration("large", 2)
@@ -27,11 +27,11 @@ QUIET, NOISY = item(14, 0.225), item(500, 0.5)
 
 
 @pytest.fixture(params=["computed", "recorded"])
-def answers(request: pytest.FixtureRequest, listening: Listening) -> Iterator[Answers]:
+def answers(request: pytest.FixtureRequest, listening: Listening) -> Iterator[ReferenceRunner]:
     if request.param == "recorded":
-        yield RecordedAnswers(listening.specification, listening.store)
+        yield ReplayReferenceRunner(listening.specification, listening.store)
         return
-    with ComputedAnswers(listening.specification) as computed:
+    with LiveReferenceRunner(listening.specification) as computed:
         yield computed
 
 
@@ -39,7 +39,7 @@ def answers(request: pytest.FixtureRequest, listening: Listening) -> Iterator[An
 class Counting:
     """Answers as others do, and says how often."""
 
-    others: Answers
+    others: ReferenceRunner
     asked: int = 0
 
     @property
@@ -57,8 +57,8 @@ class Counting:
 
 
 def _sample(came: Item, output: int, by: Configuration = SMALL, *, value: bool = True) -> AuditSample:
-    outputs = {"hear": packed(output)}
-    return AuditSample("one", came.key, label_of(by), packed(came.value) if value else None, outputs)
+    outputs = {"hear": pickle_value(output)}
+    return AuditSample("one", came.key, configuration_hash(by), pickle_value(came.value) if value else None, outputs)
 
 
 def _quiet(listening: Listening, count: int) -> list[Item]:
@@ -72,7 +72,7 @@ def test_the_most_accurate_is_surely_so(listening: Listening) -> None:
     metric = listening.specification.pipelines["listen"].metric
     assert most_accurate(listening.profile, metric) in (BEST, configuration("large"))
     few = [
-        replace(found, accuracy=Bounded(1.0, 0.1, 1.0) if found.configuration == BEST else Bounded(0.8, 0.5, 0.9))
+        replace(found, accuracy=Interval(1.0, 0.1, 1.0) if found.configuration == BEST else Interval(0.8, 0.5, 0.9))
         for found in listening.profile.configurations
     ]
     assert most_accurate(replace(listening.profile, configurations=tuple(few)), metric) != BEST
@@ -82,19 +82,21 @@ def test_the_most_accurate_is_surely_so(listening: Listening) -> None:
         most_accurate(replace(listening.profile, configurations=()), metric)
 
 
-def test_answers_are_scored_against_what_the_most_accurate_plan_says(listening: Listening, answers: Answers) -> None:
+def test_answers_are_scored_against_what_the_most_accurate_plan_says(
+    listening: Listening, answers: ReferenceRunner
+) -> None:
     came = _quiet(listening, 6)
     auditor = Auditor(listening.specification, listening.profiles, answers)
     served = [c.truth if number % 2 else -1 for number, c in enumerate(came)]
-    computed = isinstance(answers, ComputedAnswers)
-    auditor.take([_sample(c, output, value=computed) for c, output in zip(came, served, strict=True)], 100.0)
+    computed = isinstance(answers, LiveReferenceRunner)
+    auditor.drain([_sample(c, output, value=computed) for c, output in zip(came, served, strict=True)], 100.0)
     found = auditor.score(101.0)
     reference = auditor.reference("listen", configuration("small"))
     assert found.failures == ()
     assert [score.score for score in found.scores] == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
-    assert {score.against for score in found.scores} == {reference}
+    assert {score.reference for score in found.scores} == {reference}
     assert {(s.query, s.pipeline, s.configuration, s.time_s) for s in found.scores} == {
-        ("one", "listen", label_of(configuration("small")), 101.0)
+        ("one", "listen", configuration_hash(configuration("small")), 101.0)
     }
     assert [live.truth for live in found.items] == [c.truth for c in came]
     assert [live.item.key for live in found.items] == [c.key for c in came]
@@ -102,40 +104,40 @@ def test_answers_are_scored_against_what_the_most_accurate_plan_says(listening: 
 
 
 def test_truths_that_arrive_are_preferred_and_waited_for(listening: Listening) -> None:
-    with ComputedAnswers(listening.specification) as computed:
+    with LiveReferenceRunner(listening.specification) as computed:
         answers = Counting(computed)
         truths = KnownTruths([QUIET])
         auditor = Auditor(listening.specification, listening.profiles, answers, truths, truth_patience_s=60.0)
-        auditor.take([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
+        auditor.drain([_sample(QUIET, 14), _sample(NOISY, -1)], 100.0)
         first = auditor.score(101.0)
-        assert [(s.item_key, s.score, s.against) for s in first.scores] == [(QUIET.key, 1.0, None)]
+        assert [(s.item_key, s.score, s.reference) for s in first.scores] == [(QUIET.key, 1.0, None)]
         assert answers.asked == 0
         assert auditor.score(159.0).scores == ()
         (late,) = auditor.score(160.0).scores
         assert (late.item_key, late.score) == (NOISY.key, 0.0)
-        assert late.against is not None
+        assert late.reference is not None
         assert answers.asked == 1
         assert auditor.score(1e9).scores == (), "nothing waits any more"
 
 
 def test_the_most_accurate_plans_answers_are_held_against_the_next_ones(listening: Listening) -> None:
-    with ComputedAnswers(listening.specification) as answers:
+    with LiveReferenceRunner(listening.specification) as answers:
         auditor = Auditor(listening.specification, listening.profiles, answers)
         first = auditor.reference("listen", configuration("small"))
         assert first is not None
         second = auditor.reference("listen", first)
         assert second not in (None, first)
-        auditor.take([_sample(QUIET, 14, first)], 0.0)
+        auditor.drain([_sample(QUIET, 14, first)], 0.0)
         (score,) = auditor.score(1.0).scores
-        assert score.against == second
+        assert score.reference == second
 
 
 def test_no_more_are_rerun_at_a_time_than_may_be_and_none_is_lost(listening: Listening) -> None:
-    with ComputedAnswers(listening.specification) as computed:
+    with LiveReferenceRunner(listening.specification) as computed:
         answers = Counting(computed)
         auditor = Auditor(listening.specification, listening.profiles, answers)
         came = [item(number, 0.1) for number in range(7)]
-        auditor.take([_sample(c, c.truth) for c in came], 0.0)
+        auditor.drain([_sample(c, c.truth) for c in came], 0.0)
         keys = []
         for expected in (3, 6, 7):
             keys += [score.item_key for score in auditor.score(1.0, most=3).scores]
@@ -144,10 +146,10 @@ def test_no_more_are_rerun_at_a_time_than_may_be_and_none_is_lost(listening: Lis
 
 
 def test_what_cannot_be_run_is_said_and_harms_no_other(listening: Listening) -> None:
-    with ComputedAnswers(listening.specification) as answers:
+    with LiveReferenceRunner(listening.specification) as answers:
         auditor = Auditor(listening.specification, listening.profiles, answers)
         bad = Item("bad", {"word": -5, "noise": 0.1}, 0)
-        auditor.take([_sample(bad, 1), _sample(QUIET, 14)], 0.0)
+        auditor.drain([_sample(bad, 1), _sample(QUIET, 14)], 0.0)
         found = auditor.score(1.0)
     assert [score.item_key for score in found.scores] == [QUIET.key]
     (failure,) = found.failures
@@ -156,9 +158,9 @@ def test_what_cannot_be_run_is_said_and_harms_no_other(listening: Listening) -> 
 
 def test_what_was_not_recorded_is_said(listening: Listening) -> None:
     auditor = Auditor(
-        listening.specification, listening.profiles, RecordedAnswers(listening.specification, listening.store)
+        listening.specification, listening.profiles, ReplayReferenceRunner(listening.specification, listening.store)
     )
-    auditor.take([_sample(NOISY, 1, value=False)], 0.0)
+    auditor.drain([_sample(NOISY, 1, value=False)], 0.0)
     (failure,) = auditor.score(1.0).failures
     assert NOISY.key in failure
     assert "record" in failure
@@ -166,17 +168,17 @@ def test_what_was_not_recorded_is_said(listening: Listening) -> None:
 
 def test_of_plans_and_queries_that_nobody_knows_nothing_is_said(listening: Listening) -> None:
     truths = KnownTruths([QUIET])
-    recorded = RecordedAnswers(listening.specification, listening.store)
+    recorded = ReplayReferenceRunner(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truths)
-    auditor.take([replace(_sample(QUIET, 14), configuration="other"), replace(_sample(QUIET, 14), query="gone")], 0.0)
+    auditor.drain([replace(_sample(QUIET, 14), configuration="other"), replace(_sample(QUIET, 14), query="gone")], 0.0)
     found = auditor.score(1.0)
     assert (found.scores, found.failures) == ((), ())
 
 
 def test_too_many_are_given_up_and_counted(listening: Listening) -> None:
-    recorded = RecordedAnswers(listening.specification, listening.store)
+    recorded = ReplayReferenceRunner(listening.specification, listening.store)
     auditor = Auditor(listening.specification, listening.profiles, recorded, truth_patience_s=1e9)
-    auditor.take([_sample(item(number, 0.1), 0) for number in range(MOST_WAITING + 3)], 0.0)
+    auditor.drain([_sample(item(number, 0.1), 0) for number in range(MOST_WAITING + 3)], 0.0)
     (failure,) = auditor.score(1.0).failures
     assert failure.startswith("3 audited answers were given up")
 
@@ -194,7 +196,7 @@ def test_expected_agreements_are_those_of_recorded_answers(listening: Listening)
 
 
 def test_recorded_measurements_are_those_that_were_recorded(measured_listening: Listening) -> None:
-    recorded = RecordedAnswers(measured_listening.specification, measured_listening.store)
+    recorded = ReplayReferenceRunner(measured_listening.specification, measured_listening.store)
     came = _quiet(measured_listening, 5)
     found = recorded.measure("listen", configuration("small"), came)
     known = next(c for c in measured_listening.profile.configurations if c.configuration == configuration("small"))
@@ -207,18 +209,18 @@ def test_recorded_measurements_are_those_that_were_recorded(measured_listening: 
 
 
 def test_computed_measurements_are_scored_against_the_given_truth(listening: Listening) -> None:
-    with ComputedAnswers(listening.specification) as answers:
+    with LiveReferenceRunner(listening.specification) as answers:
         found = answers.measure("listen", configuration("large"), [QUIET, replace(QUIET, truth=-7)])
         assert found.scores == (1.0, 0.0)
-        assert [unpacked(one) for one in found.outputs["hear"]] == [14, 14]
+        assert [unpickle_value(one) for one in found.outputs["hear"]] == [14, 14]
 
 
-def _live(key: str, time_s: float, size: int = 10) -> LiveItem:
-    return LiveItem("listen", key, b"v" * size, None, None, time_s)
+def _live(key: str, time_s: float, size: int = 10) -> AuditedItem:
+    return AuditedItem("listen", key, b"v" * size, None, None, time_s)
 
 
 def test_live_items_are_the_last_ones_each_once() -> None:
-    items = LiveItems(most_items=3, most_bytes=100)
+    items = RecentItems(most_items=3, most_bytes=100)
     items.add([_live("a", 1.0), _live("b", 2.0), _live("a", 3.0)])
     assert [(one.key, one.time_s) for one in items.since("listen", 0.0)] == [("b", 2.0), ("a", 3.0)]
     items.add([_live("c", 4.0), _live("d", 5.0)])

@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, seeds
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.dry import DryEngine
-from circinus.control.ladders.standby import standby
-from circinus.control.records import ControlRecords, Event, RecordsError
+from circinus.control.dry import DryRunEngine
+from circinus.control.ladders.standby import plan_standby
+from circinus.control.records import ControlStateStore, Event, StateStoreError
 from circinus.control.settings import ControlSettings
 from circinus.errors import ServingError
-from circinus.matching import plan_all
+from circinus.matching import plan_all_queries
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
-from circinus.serving.state_file import desired_fingerprint, state_from_json
+from circinus.serving.state_file import state_fingerprint, state_from_json
 from circinus.spec import Deployment
 from specifications import random_specification
 from virtual_time import run as in_virtual_time
@@ -74,7 +74,7 @@ class NumbersEngine:
     def _fingerprint(self, state: DesiredState) -> str:
         """Taken once of every state: it costs more than all else in a look."""
         if self.fingerprint[0] is not state:
-            self.fingerprint = state, desired_fingerprint(state)
+            self.fingerprint = state, state_fingerprint(state)
         return self.fingerprint[1]
 
 
@@ -82,8 +82,8 @@ class NumbersEngine:
 class World:
     """A controller of an engine, and the time."""
 
-    controlled: Controlled
-    records: ControlRecords
+    controlled: ManagedPlans
+    records: ControlStateStore
     engine: NumbersEngine = field(default_factory=NumbersEngine)
     now_s: float = 0.0
     seen: list[Event] = field(default_factory=list)
@@ -105,7 +105,7 @@ class World:
     async def until_applied(
         self,
         settings: ControlSettings,
-        records: ControlRecords | None = None,
+        records: ControlStateStore | None = None,
         revive: Callable[[], None] | None = None,
         engine_lease: Lease | None = None,
     ) -> None:
@@ -126,10 +126,10 @@ class World:
             wall_clock=clock,
             settings=settings,
             on_event=noted,
-            revive=revive,
+            restart_engine=revive,
             engine_lease=engine_lease,
         )
-        controller.begin()
+        controller.start()
         async with asyncio.timeout(HANG_LIMIT_S):
             await controller.run(stop)
         self.now_s = clock()
@@ -143,16 +143,16 @@ class World:
                 self.engine.entered[name] = self.engine.entered.get(name, 0) + int(due)
                 self.left[name] = due - int(due)
             self.now_s += 0.25
-            await controller.tick()
+            await controller.reconcile()
 
     def steps(self) -> Sequence[Event]:
         return [event for event in self.seen if event.kind == "step"]
 
 
-def _overloads(controlled: Controlled, times: float) -> bool:
+def _overloads(controlled: ManagedPlans, times: float) -> bool:
     """Whether so many times the rates are too much for some query that has a rung to go down to."""
     replicas = {found.deployment: found.replicas for found in controlled.deployments}
-    at_first = controlled.at_first()
+    at_first = controlled.initial_ladder_states()
     busy: dict[Deployment, float] = {}
     for name, query in controlled.queries.items():
         for deployment, seconds in controlled.rungs[name][at_first[name].rung].busy.items():
@@ -165,37 +165,37 @@ def _overloads(controlled: Controlled, times: float) -> bool:
 
 
 @cache
-def _controlled() -> Controlled:
+def _controlled() -> ManagedPlans:
     """Plans for which a burst is too much, and some query has a rung that is kept ready."""
     specification, profiles = random_specification(8, queries=4, cpus=32.0, nodes=4)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles)
     assert specification.infrastructure is not None
-    ready = standby(matching, specification.infrastructure, 3.0)
-    found = Controlled(matching, specification, ready.deployments, Mode.REAL, None, {})
+    ready = plan_standby(matching, specification.infrastructure, 3.0)
+    found = ManagedPlans(matching, specification, ready.deployments, Mode.REAL, None, {})
     assert ready.extra
-    assert not ready.without
+    assert not ready.queries_without_room
     assert _overloads(found, 3.0)
     return found
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(_controlled(), ControlRecords(tmp_path / "control.sqlite"))
+    return World(_controlled(), ControlStateStore(tmp_path / "control.sqlite"))
 
 
 def test_what_runs_is_brought_to_the_plan_and_then_left_alone(world: World) -> None:
     controller = world.controller()
-    controller.begin()
+    controller.start()
     in_virtual_time(world.goes_on(controller, 30.0, times=0.9))
     assert len(world.engine.applied) == 1
-    assert world.engine.applied[0] == world.controlled.desired(world.controlled.at_first())
+    assert world.engine.applied[0] == world.controlled.desired_state(world.controlled.initial_ladder_states())
     assert world.steps() == []
     assert tuple(world.seen) == world.records.events(), "who is told at once is told the same, numbers and all"
 
 
 def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world: World) -> None:
     controller = world.controller()
-    controller.begin()
+    controller.start()
     in_virtual_time(world.goes_on(controller, 20.0, times=0.9))
     in_virtual_time(world.goes_on(controller, 20.0, times=2.9))
     down = world.steps()
@@ -210,51 +210,51 @@ def test_a_burst_is_stepped_down_from_within_seconds_and_up_again_after_it(world
     assert controller.ladders == {
         name: state for name, state in controller.ladders.items() if state.rung == state.chosen
     }
-    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+    assert world.engine.state == world.controlled.desired_state(world.controlled.initial_ladder_states())
 
 
 def test_one_that_is_killed_is_followed_by_one_that_knows_what_it_decided(world: World) -> None:
     first = world.controller("first")
-    first.begin()
+    first.start()
     in_virtual_time(world.goes_on(first, 20.0, times=0.9))
     in_virtual_time(world.goes_on(first, 5.0, times=2.9))
     assert world.steps()
     rungs = {name: state.rung for name, state in first.ladders.items()}
     second = world.controller("second")
     with pytest.raises(LeaseHeldError, match="first controls this"):
-        second.begin()
+        second.start()
     applied = len(world.engine.applied)
     world.now_s += 6.0  # nobody renewed the lease
-    second.begin()
+    second.start()
     assert {name: state.rung for name, state in second.ladders.items()} == rungs
     known = json.loads(world.records.document("states") or "")
     assert [state_from_json(text) for text in known] == world.engine.applied[:-3:-1], "with the routes of the rungs"
-    in_virtual_time(second.tick())
+    in_virtual_time(second.reconcile())
     assert len(world.engine.applied) == applied, "what is there already is not done again"
     world.engine.state = None
     with pytest.raises(LeaseLostError):
-        in_virtual_time(first.tick())
+        in_virtual_time(first.reconcile())
     assert len(world.engine.applied) == applied, "who lost the lease overwrites nothing"
 
 
 def test_under_another_plan_it_begins_with_the_plan(world: World) -> None:
     first = world.controller()
-    first.begin()
+    first.start()
     in_virtual_time(world.goes_on(first, 20.0, times=0.9))
     in_virtual_time(world.goes_on(first, 5.0, times=2.9))
     without_standby = replace(world.controlled, deployments=world.controlled.matching.deployments)
     other = World(without_standby, world.records, now_s=1000.0)
     assert other.controlled.fingerprint != world.controlled.fingerprint
     controller = other.controller("other")
-    controller.begin()
-    assert controller.ladders == other.controlled.at_first()
+    controller.start()
+    assert controller.ladders == other.controlled.initial_ladder_states()
     assert world.seen[0].reason == "begins with the plans as they are"
     assert "decided before was for another plan file or other options" in other.seen[0].reason
 
 
 def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     controller = world.controller()
-    controller.begin()
+    controller.start()
     moved = [Event(1e9, "drift", "p/o on edge", "2 s now, 1 s when profiled")]
 
     async def look(*_: object) -> list[Event]:
@@ -268,14 +268,14 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
         kinds = failing & {event.kind for event in events}
         if kinds:
             failing.difference_update(kinds)
-            raise RecordsError("the disk is full")
+            raise StateStoreError("the disk is full")
         return commit(lease, content, events, documents)
 
     monkeypatch.setattr(world.records, "commit", fails_once)
     for _ in range(2):
-        with pytest.raises(RecordsError):
+        with pytest.raises(StateStoreError):
             in_virtual_time(world.goes_on(controller, 0.25, times=0.9))
-    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+    assert world.engine.state == world.controlled.desired_state(world.controlled.initial_ladder_states())
     in_virtual_time(world.goes_on(controller, 1.0, times=0.9))
     assert [event.kind for event in world.seen] == ["began", "drift", "applied"]
     assert world.records.last(10) == tuple(world.seen)
@@ -283,7 +283,7 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
 
 def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: World) -> None:
     controller = world.controller()
-    controller.begin()
+    controller.start()
     world.engine.fails = True
     in_virtual_time(world.goes_on(controller, 60.0, times=0.9))
     failures = [event for event in world.seen if event.kind == "failed"]
@@ -291,7 +291,7 @@ def test_what_cannot_be_brought_about_is_tried_again_ever_more_rarely(world: Wor
     assert "its model is missing; tried again in 1 s" in failures[0].reason
     world.engine.fails = False
     in_virtual_time(world.goes_on(controller, 70.0, times=0.9))
-    assert world.engine.state == world.controlled.desired(world.controlled.at_first())
+    assert world.engine.state == world.controlled.desired_state(world.controlled.initial_ladder_states())
 
 
 def test_an_engine_that_does_not_answer_is_started_again_and_brought_to_the_plan(world: World) -> None:
@@ -353,7 +353,7 @@ def test_the_lease_is_kept_and_the_engine_looked_at_while_replicas_start(world: 
             return await super().status()
 
     world.engine = Slow()
-    in_virtual_time(world.until_applied(ControlSettings(interval_s=0.1, lease_s=1.5, patience_s=0.01)))
+    in_virtual_time(world.until_applied(ControlSettings(interval_s=0.1, lease_s=1.5, apply_wait_s=0.01)))
     assert len(world.engine.applied) == 1
 
 
@@ -370,7 +370,7 @@ def test_a_step_during_an_apply_is_no_want_of_room(world: World) -> None:
 
     async def run() -> None:
         controller = world.controller()
-        controller.begin()
+        controller.start()
         await world.goes_on(controller, 20.0, times=0.9)
         engine.held, engine.state = asyncio.Event(), engine.applied[0]
         engine.state = replace(engine.state, routes=engine.state.routes[1:])  # somebody else changed it
@@ -409,9 +409,9 @@ def test_stopped_while_replicas_start_it_gives_up_at_once(world: World) -> None:
             holder="one",
             clock=clock,
             wall_clock=clock,
-            settings=ControlSettings(interval_s=0.01, patience_s=0.01),
+            settings=ControlSettings(interval_s=0.01, apply_wait_s=0.01),
         )
-        controller.begin()
+        controller.start()
         running = asyncio.create_task(controller.run(stop))
         await begun.wait()
         await asyncio.sleep(0.2)
@@ -429,11 +429,11 @@ def test_standby_takes_no_more_than_there_is() -> None:
     checked = lacking = 0
     for seed in seeds(25):
         specification, profiles = random_specification(seed, queries=5, cpus=4.0, nodes=2)
-        matching, _ = plan_all(specification, profiles)
+        matching, _ = plan_all_queries(specification, profiles)
         infrastructure = specification.infrastructure
         assert infrastructure is not None
-        ready = standby(matching, infrastructure, 3.0)
-        lacking += bool(ready.without)
+        ready = plan_standby(matching, infrastructure, 3.0)
+        lacking += bool(ready.queries_without_room)
         before = {d.deployment: d.replicas for d in matching.deployments}
         for pool in infrastructure.pools:
             used = np.zeros((pool.nodes, 2))
@@ -444,7 +444,7 @@ def test_standby_takes_no_more_than_there_is() -> None:
             assert (used <= np.array([pool.cpus, pool.memory_bytes]) * (1 + 1e-9)).all()
         for assignment in matching.assignments:
             ladder = assignment.ladder
-            if ladder is not None and assignment.query not in ready.without:
+            if ladder is not None and assignment.query not in ready.queries_without_room:
                 there = {d.deployment: d.replicas for d in ready.deployments}
                 for use in ladder.rungs[-1].candidate.deployments:
                     if ladder.chosen < len(ladder.rungs) - 1:
@@ -464,7 +464,7 @@ class SteppingEngine(NumbersEngine):
 
     goes_on = asyncio.Event()
 
-    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+    async def apply_fenced(self, desired: DesiredState, guard: Guard) -> None:
         await guard()
         await self.goes_on.wait()
         await guard()
@@ -475,13 +475,13 @@ def test_whoever_loses_the_lease_in_the_middle_of_a_change_does_not_go_on(world:
     lease, engine = ForgottenLease(), SteppingEngine()
     world.engine = engine
     controller = world.controller(engine_lease=lease)
-    controller.begin()
+    controller.start()
 
     async def run() -> None:
-        await controller.tick()
+        await controller.reconcile()
         lease.other = "one elsewhere"
         engine.goes_on.set()
-        await controller.tick()
+        await controller.reconcile()
 
     with pytest.raises(LeaseLostError, match="one elsewhere"):
         in_virtual_time(run())
@@ -491,23 +491,23 @@ def test_whoever_loses_the_lease_in_the_middle_of_a_change_does_not_go_on(world:
 def test_standby_stays_where_replicas_can_run(world: World) -> None:
     matching, infrastructure = world.controlled.matching, world.controlled.specification.infrastructure
     assert infrastructure is not None
-    anywhere = standby(matching, infrastructure, 3.0)
+    anywhere = plan_standby(matching, infrastructure, 3.0)
     everywhere = {pool.name for pool in infrastructure.pools}
-    assert standby(matching, infrastructure, 3.0, pools=everywhere).extra == anywhere.extra
+    assert plan_standby(matching, infrastructure, 3.0, pools=everywhere).extra == anywhere.extra
     for barred in {deployment.pool for deployment in anywhere.extra}:
-        ready = standby(matching, infrastructure, 3.0, pools=everywhere - {barred})
+        ready = plan_standby(matching, infrastructure, 3.0, pools=everywhere - {barred})
         assert barred not in {deployment.pool for deployment in ready.extra}
-        assert ready.extra or ready.without, "a higher rung is ready instead, or it is said that none is"
+        assert ready.extra or ready.queries_without_room, "a higher rung is ready instead, or it is said that none is"
 
 
 def test_a_dry_run_says_what_differs(world: World) -> None:
     plain, kept = world.controlled.matching, world.controlled
     unaudited = replace(kept, audited_share=0.0)
 
-    async def why(runs: Controlled | None) -> str:
-        world.engine.state = None if runs is None else runs.desired(runs.at_first())
-        dry = DryEngine(world.engine)
-        await dry.apply(replace(kept, audited_share=0.01).desired(kept.at_first()))
+    async def why(runs: ManagedPlans | None) -> str:
+        world.engine.state = None if runs is None else runs.desired_state(runs.initial_ladder_states())
+        dry = DryRunEngine(world.engine)
+        await dry.apply(replace(kept, audited_share=0.01).desired_state(kept.initial_ladder_states()))
         return dry.why
 
     assert in_virtual_time(why(None)) == "it runs nothing"
@@ -543,7 +543,7 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     lease = ForgottenLease()
 
     first = world.controller(engine_lease=lease)
-    first.begin()
+    first.start()
     in_virtual_time(world.goes_on(first, 1.0, times=0.9))
     assert len(world.engine.applied) == 1
     lease.other, world.engine.state = "nobody", None
@@ -558,17 +558,17 @@ def test_whoever_loses_the_lease_of_the_engine_changes_nothing_there(world: Worl
     assert len(world.engine.applied) == 2
     world.now_s += 6.0
     with pytest.raises(LeaseHeldError, match="one elsewhere"):
-        world.controller(engine_lease=lease).begin()
+        world.controller(engine_lease=lease).start()
     lease.other = ""
-    world.controller(engine_lease=lease).begin()  # the lease of the records was given back by the one that was refused
+    world.controller(engine_lease=lease).start()  # the lease of the records was given back by the one that was refused
 
 
 def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> None:
     lease = ForgottenLease()
     with sqlite3.connect(world.records.path) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-    with pytest.raises(RecordsError, match="disk is full"):
-        world.controller(engine_lease=lease).begin()
+    with pytest.raises(StateStoreError, match="disk is full"):
+        world.controller(engine_lease=lease).start()
     assert lease.released == [7]
     world.records.acquire("next", 1e9, 1.0)
 
@@ -576,7 +576,7 @@ def test_a_controller_that_cannot_begin_gives_both_leases_back(world: World) -> 
 def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(world: World) -> None:
     renewed, enough = 0, threading.Event()
 
-    class Counting(ControlRecords):
+    class Counting(ControlStateStore):
         def renew(self, lease: int, now_s: float, lasts_s: float) -> None:
             nonlocal renewed
             super().renew(lease, now_s, lasts_s)
@@ -592,7 +592,7 @@ def test_the_records_are_kept_while_the_lease_of_the_engine_does_not_answer(worl
 
     lease = Silent()
 
-    settings = ControlSettings(interval_s=0.05, lease_s=0.3, patience_s=0.01)
+    settings = ControlSettings(interval_s=0.05, lease_s=0.3, apply_wait_s=0.01)
     asyncio.run(world.until_applied(settings, Counting(world.records.path), engine_lease=lease))
     assert lease.answered
     assert len(world.engine.applied) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from budget import seeds
-from circinus.control.drift.detector import DOWN, UP, Detector, Placed
+from circinus.control.drift.detector import DOWN, UP, Detector, ScaledObservation
 
 Values = Callable[[np.random.Generator], Iterator[float]]
 
@@ -16,12 +16,12 @@ Values = Callable[[np.random.Generator], Iterator[float]]
 def _alarms(values: Values, least: float, most: float, *, seed: int, count: int, threshold: float) -> int:
     """How many alarms come of so many values, each of which allows a stake of 1."""
     rng = np.random.default_rng(seed)
-    source, detector, alarms = values(rng), Detector.fresh(), 0
+    source, detector, alarms = values(rng), Detector.initial(), 0
     for number in range(count):
         value = next(source)
-        detector = detector.after(Placed.within(value, least, most, value, 0.0), float(number), (0.5, 0.5))
+        detector = detector.updated(ScaledObservation.within(value, least, most, value, 0.0), float(number), (0.5, 0.5))
         if detector.change(threshold) is not None:
-            detector, alarms = Detector.fresh(), alarms + 1
+            detector, alarms = Detector.initial(), alarms + 1
     return alarms
 
 
@@ -85,10 +85,12 @@ def test_a_change_is_noticed_soon_with_when_it_was_and_to_what(mean: float, side
     """About as soon as can be: log(1000 / 0.01) over the divergence of what comes from what is allowed."""
     delays, begins, means = [], [], []
     for seed in range(20):
-        rng, detector = np.random.default_rng(seed), Detector.fresh()
+        rng, detector = np.random.default_rng(seed), Detector.initial()
         for number in range(5000):
             value = float(rng.random() < (0.2 if number < 300 else mean))
-            detector = detector.after(Placed.within(value, 0.15, 0.25, value, 0.2), float(number), (0.01, 0.01))
+            detector = detector.updated(
+                ScaledObservation.within(value, 0.15, 0.25, value, 0.2), float(number), (0.01, 0.01)
+            )
             change = detector.change(1000.0)
             if change is not None:
                 assert change.side == side
@@ -107,20 +109,22 @@ def test_what_was_owned_before_a_change_does_not_hold_it_up() -> None:
     """However long it was quiet, new bets are begun all the time."""
     delays = []
     for quiet in (100, 3000):
-        rng, detector = np.random.default_rng(1), Detector.fresh()
+        rng, detector = np.random.default_rng(1), Detector.initial()
         number = 0
         while detector.change(1000.0) is None:
             value = float(rng.random() < (0.1 if number < quiet else 0.6))
-            detector = detector.after(Placed.within(value, 0.1, 0.1, value, 0.1), float(number), (0.01, 0.01))
+            detector = detector.updated(
+                ScaledObservation.within(value, 0.1, 0.1, value, 0.1), float(number), (0.01, 0.01)
+            )
             number += 1
         delays.append(number - quiet)
     assert abs(delays[0] - delays[1]) < 30
 
 
 def test_where_nothing_is_allowed_nothing_alarms_by_itself() -> None:
-    detector = Detector.fresh()
+    detector = Detector.initial()
     for number in range(100):
-        detector = detector.after(Placed.within(0.0, 0.0, 0.0, 0.0, 0.0), float(number), (1.0, 0.0))
+        detector = detector.updated(ScaledObservation.within(0.0, 0.0, 0.0, 0.0, 0.0), float(number), (1.0, 0.0))
     assert detector.change(1000.0) is None
-    detector = detector.after(Placed.within(1.0, 0.0, 0.0, 1.0, 0.0), 100.0, (1.0, 0.0))
+    detector = detector.updated(ScaledObservation.within(1.0, 0.0, 0.0, 1.0, 0.0), 100.0, (1.0, 0.0))
     assert detector.change(1000.0) is not None

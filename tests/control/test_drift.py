@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from budget import seeds
-from circinus.control.drift.detector import Placed
-from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late
+from circinus.control.drift.detector import ScaledObservation
+from circinus.control.drift.references import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
 from circinus.control.drift.watches import (
-    AccuracyWatch,
+    AccuracyMonitor,
+    DriftAlarm,
     DriftSettings,
     DriftState,
-    GoodputWatch,
-    Moved,
-    Seen,
-    ServiceWatch,
+    LatencySloMonitor,
+    MonitorSample,
+    ServiceTimeMonitor,
     Watch,
-    forgotten,
-    look,
+    reset_monitors,
+    update_monitors,
 )
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
@@ -32,48 +32,48 @@ ALONE = Allocation(1.0, 1, 0.5)
 PREFIX = Configuration.of({"denoise": KnobValues.of({"strength": 2})})
 
 
-def _service(number: int = 0) -> ServiceWatch:
-    return ServiceWatch(f"p{number}", "denoise", PREFIX, "edge")
+def _service(number: int = 0) -> ServiceTimeMonitor:
+    return ServiceTimeMonitor(f"p{number}", "denoise", PREFIX, "edge")
 
 
-def _reference(rng: np.random.Generator, items: int, spread: float, risk: float = 0.001) -> ServiceReference:
+def _reference(rng: np.random.Generator, items: int, spread: float, risk: float = 0.001) -> ServiceTimeBaseline:
     service_s = 0.02 * np.exp(spread * rng.standard_normal(items))
     ratios = {(1.0, 1): 1.0}
     profile = OperatorProfile("denoise", PREFIX, service_s, service_s, 1.0, 1.0, ratios, frozenset(ratios))
-    found = ServiceReference.of(profile, HardwareClass(name="local"), tolerance=0.2, risk=risk)
+    found = ServiceTimeBaseline.of(profile, HardwareClass(name="local"), tolerance=0.2, risk=risk)
     assert found is not None
     return found
 
 
 def _run(
-    values: dict[Watch, Callable[[float], Placed]],
+    values: dict[Watch, Callable[[float], ScaledObservation]],
     *,
     seconds: float,
     every_s: float,
     settings: DriftSettings,
     state: DriftState | None = None,
-) -> tuple[DriftState, list[tuple[float, Moved]]]:
+) -> tuple[DriftState, list[tuple[float, DriftAlarm]]]:
     """Looks at a value of everything again and again, and measures again whatever is said to have moved."""
     state, moved = state or DriftState(), []
     for number in range(round(seconds / every_s)):
         now_s = number * every_s
-        seen = [Seen(watch, now_s, value(now_s)) for watch, value in values.items()]
-        state, found = look(state, seen, now_s, settings)
+        seen = [MonitorSample(watch, now_s, value(now_s)) for watch, value in values.items()]
+        state, found = update_monitors(state, seen, now_s, settings)
         moved += [(now_s, one) for one in found]
         if found:
             told = {one.watch for one in found}
-            state = forgotten(state, {watch: watch not in told for watch in values})
+            state = reset_monitors(state, {watch: watch not in told for watch in values})
     return state, moved
 
 
-def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], Placed]]:
+def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], ScaledObservation]]:
     """Services of few and of many items, that drift within what is tolerated, accuracies and late requests at the very
     limit."""
     services = {_service(i): _reference(rng, items, 0.3) for i, items in enumerate((8, 12, 60, 60))}
-    scores = AccuracyReference.of_scores((rng.random(200) < 0.8).astype(float), METRIC, tolerance=0.02, risk=0.001)
+    scores = AccuracyBaseline.of_scores((rng.random(200) < 0.8).astype(float), METRIC, tolerance=0.02, risk=0.001)
 
-    def served(reference: ServiceReference) -> Callable[[float], Placed]:
-        def value(now_s: float) -> Placed:
+    def served(reference: ServiceTimeBaseline) -> Callable[[float], ScaledObservation]:
+        def value(now_s: float) -> ScaledObservation:
             times = 1.15 if now_s // 300 % 2 else 0.88
             seconds = 0.02 * times * float(np.exp(0.3 * rng.standard_normal()))
             placed = reference.placed(ServedBatch(seconds, 1, "", 9), ALONE)
@@ -82,9 +82,9 @@ def _quiet(rng: np.random.Generator) -> dict[Watch, Callable[[float], Placed]]:
 
         return value
 
-    found: dict[Watch, Callable[[float], Placed]] = {w: served(r) for w, r in services.items()}
-    found[AccuracyWatch("one", "p0")] = lambda now_s: scores.placed(float(rng.random() < 0.8))
-    found[GoodputWatch("one")] = lambda now_s: placed_late(rng.binomial(20, 0.1) / 20, 90.0)
+    found: dict[Watch, Callable[[float], ScaledObservation]] = {w: served(r) for w, r in services.items()}
+    found[AccuracyMonitor("one", "p0")] = lambda now_s: scores.placed(float(rng.random() < 0.8))
+    found[LatencySloMonitor("one")] = lambda now_s: scaled_late_share(rng.binomial(20, 0.1) / 20, 90.0)
     return found
 
 
@@ -113,7 +113,9 @@ def test_a_profile_of_few_items_does_not_alarm_by_itself() -> None:
         rng = np.random.default_rng(seed)
         reference = _reference(rng, 8, 0.5)
 
-        def value(now_s: float, rng: np.random.Generator = rng, reference: ServiceReference = reference) -> Placed:
+        def value(
+            now_s: float, rng: np.random.Generator = rng, reference: ServiceTimeBaseline = reference
+        ) -> ScaledObservation:
             placed = reference.placed(ServedBatch(0.02 * float(np.exp(0.5 * rng.standard_normal())), 1, "", 9), ALONE)
             assert placed is not None
             return placed
@@ -132,9 +134,13 @@ def test_service_times_that_moved_are_found_within_some_dozens_of_batches(
     for seed in seeds(8):
         rng = np.random.default_rng(seed)
         reference = _reference(rng, 60, spread)
-        others = {_service(number): lambda now_s: Placed.within(0.5, 0.4, 0.6, 0.0, 0.0) for number in range(1, 12)}
+        others = {
+            _service(number): lambda now_s: ScaledObservation.within(0.5, 0.4, 0.6, 0.0, 0.0) for number in range(1, 12)
+        }
 
-        def value(now_s: float, rng: np.random.Generator = rng, reference: ServiceReference = reference) -> Placed:
+        def value(
+            now_s: float, rng: np.random.Generator = rng, reference: ServiceTimeBaseline = reference
+        ) -> ScaledObservation:
             factor = times if now_s >= 120.0 else 1.0
             seconds = 0.02 * factor * float(np.exp(spread * rng.standard_normal()))
             placed = reference.placed(ServedBatch(seconds, 1, "", 9), ALONE)
@@ -157,12 +163,14 @@ def test_data_that_moved_is_found_within_a_hundred_audits() -> None:
     for seed in seeds(8):
         rng = np.random.default_rng(seed)
         before = (rng.random(150) < 0.9).astype(float)
-        reference = AccuracyReference.of_scores(before, METRIC, tolerance=0.02, risk=0.001)
+        reference = AccuracyBaseline.of_scores(before, METRIC, tolerance=0.02, risk=0.001)
 
-        def value(now_s: float, rng: np.random.Generator = rng, reference: AccuracyReference = reference) -> Placed:
+        def value(
+            now_s: float, rng: np.random.Generator = rng, reference: AccuracyBaseline = reference
+        ) -> ScaledObservation:
             return reference.placed(float(rng.random() < (0.5 if now_s >= 300.0 else 0.9)))
 
-        watch = AccuracyWatch("one", "p")
+        watch = AccuracyMonitor("one", "p")
         moved = _run({watch: value}, seconds=900.0, every_s=2.0, settings=DriftSettings())[1]
         at_s, one = moved[0]
         assert at_s >= 300.0
@@ -172,11 +180,11 @@ def test_data_that_moved_is_found_within_a_hundred_audits() -> None:
 
 
 def test_late_requests_are_found_within_minutes_and_a_short_burst_is_none() -> None:
-    watch = GoodputWatch("one")
+    watch = LatencySloMonitor("one")
 
-    def late(from_s: float, to_s: float) -> list[tuple[float, Moved]]:
-        values: dict[Watch, Callable[[float], Placed]] = {
-            watch: lambda now_s: placed_late(0.4 if from_s <= now_s < to_s else 0.03, 95.0)
+    def late(from_s: float, to_s: float) -> list[tuple[float, DriftAlarm]]:
+        values: dict[Watch, Callable[[float], ScaledObservation]] = {
+            watch: lambda now_s: scaled_late_share(0.4 if from_s <= now_s < to_s else 0.03, 95.0)
         }
         return _run(values, seconds=1200.0, every_s=15.0, settings=DriftSettings())[1]
 
@@ -188,51 +196,53 @@ def test_late_requests_are_found_within_minutes_and_a_short_burst_is_none() -> N
 
 
 def test_fewer_late_requests_than_may_be_are_nothing_to_tell() -> None:
-    values: dict[Watch, Callable[[float], Placed]] = {GoodputWatch("one"): lambda now_s: placed_late(0.0, 50.0)}
+    values: dict[Watch, Callable[[float], ScaledObservation]] = {
+        LatencySloMonitor("one"): lambda now_s: scaled_late_share(0.0, 50.0)
+    }
     assert _run(values, seconds=5000.0, every_s=15.0, settings=DriftSettings())[1] == []
 
 
-def _bad(now_s: float) -> Placed:
-    return Placed.within(1.0, 0.1, 0.2, 0.0312, 0.0201)
+def _bad(now_s: float) -> ScaledObservation:
+    return ScaledObservation.within(1.0, 0.1, 0.2, 0.0312, 0.0201)
 
 
 def test_it_is_told_once_until_it_was_measured_again() -> None:
     watch, other, settings = _service(), _service(1), DriftSettings(false_alarm_every_s=100.0)
     state = DriftState()
-    moved: list[Moved] = []
+    moved: list[DriftAlarm] = []
     for number in range(40):
-        seen = [Seen(watch, float(number), _bad(0.0)), Seen(other, float(number), _bad(0.0))]
-        state, found = look(state, seen if number < 20 else seen[:1], float(number), settings)
+        seen = [MonitorSample(watch, float(number), _bad(0.0)), MonitorSample(other, float(number), _bad(0.0))]
+        state, found = update_monitors(state, seen if number < 20 else seen[:1], float(number), settings)
         moved += found
     assert [one.watch for one in moved] == [watch, other]
-    state = forgotten(state, {watch: False})
+    state = reset_monitors(state, {watch: False})
     assert set(state.watches) == {watch}
-    again: list[Moved] = []
+    again: list[DriftAlarm] = []
     for number in range(40, 80):
-        state, found = look(state, [Seen(watch, float(number), _bad(0.0))], float(number), settings)
+        state, found = update_monitors(state, [MonitorSample(watch, float(number), _bad(0.0))], float(number), settings)
         again += found
     assert [one.watch for one in again] == [watch]
 
 
 def test_looks_change_nothing_that_was_given() -> None:
     settings = DriftSettings()
-    state, _ = look(DriftState(), [Seen(_service(), 0.0, _bad(0.0))], 0.0, settings)
-    capital = state.watches[_service()].detector.capital.copy()
+    state, _ = update_monitors(DriftState(), [MonitorSample(_service(), 0.0, _bad(0.0))], 0.0, settings)
+    capital = state.watches[_service()].detector.wealth.copy()
     for _ in range(3):
-        look(state, [Seen(_service(), 9.0, _bad(0.0))], 9.0, settings)
-    assert (state.watches[_service()].detector.capital == capital).all()
+        update_monitors(state, [MonitorSample(_service(), 9.0, _bad(0.0))], 9.0, settings)
+    assert (state.watches[_service()].detector.wealth == capital).all()
 
 
 def test_a_long_pause_is_saved_up_for_no_more_than_a_minute() -> None:
     settings = DriftSettings()
-    state, _ = look(DriftState(), [Seen(_service(), 0.0, _bad(0.0))], 0.0, settings)
-    state, _ = look(state, [], 86_400.0, settings)
-    assert state.watches[_service()].earned_s == settings.saved_s
+    state, _ = update_monitors(DriftState(), [MonitorSample(_service(), 0.0, _bad(0.0))], 0.0, settings)
+    state, _ = update_monitors(state, [], 86_400.0, settings)
+    assert state.watches[_service()].alpha_budget_s == settings.max_alpha_budget_s
 
 
 def test_reasons_say_what_people_know() -> None:
     since_s = datetime(2026, 3, 4, 14, 3).timestamp()
-    moved = Moved(_service(), since_s, 0.0312, 0.0201, 40)
+    moved = DriftAlarm(_service(), since_s, 0.0312, 0.0201, 40)
     assert moved.reason == "p0/denoise(strength=2) on edge: 31.2 ms now, 20.1 ms when profiled, since about 14:03"
-    moved = Moved(AccuracyWatch("one", "p"), since_s, 0.612, 0.9, 40)
+    moved = DriftAlarm(AccuracyMonitor("one", "p"), since_s, 0.612, 0.9, 40)
     assert moved.reason == "accuracy of one: 0.612 now, 0.9 when profiled, since about 14:03"

@@ -10,20 +10,20 @@ from dataclasses import replace
 import pytest
 from listening import Listening, item
 
-from circinus.control.controlled import Controlled
-from circinus.control.drift.answers import ComputedAnswers
-from circinus.control.drift.drifting import Drifting, DriftTools, Remeasured
-from circinus.control.drift.reprofile import Reprofiled
-from circinus.control.drift.truths import Truth
-from circinus.control.drift.watches import AccuracyWatch, Moved
-from circinus.control.records import UNWATCHED, Event
-from circinus.matching import plan_all
-from circinus.profiling import Observation, PipelineProfile
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.answers import LiveReferenceRunner
+from circinus.control.drift.drifting import DriftDependencies, DriftMonitor, ReprofileOutcome
+from circinus.control.drift.reprofile import ReprofileResult
+from circinus.control.drift.truths import GroundTruth
+from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm
+from circinus.control.records import NOT_MONITORED, Event
+from circinus.matching import plan_all_queries
+from circinus.profiling import PipelineProfile, ServiceTimeObservation
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
-from circinus.serving.labels import label_of
-from circinus.serving.local.capacity import Machine
+from circinus.serving.labels import configuration_hash
+from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.engine import LocalEngine
-from circinus.spec import AccuracySlo, Slos, prefix
+from circinus.spec import AccuracySlo, Slos, prefix_configuration
 
 A_LOOK, MOST_LOOKS = 6, 200
 """Requests of each query from one look to the next, which is ten seconds later; and looks that all must be done in."""
@@ -33,20 +33,20 @@ class _Sent:
     """Truths of all that was sent by now."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Truth] = {}
+        self.known: dict[str, GroundTruth] = {}
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """As `Truths.find`."""
         return self.known.get(item_key)
 
 
-def _controlled(listening: Listening) -> Controlled:
+def _controlled(listening: Listening) -> ManagedPlans:
     slos = Slos(accuracy=AccuracySlo(threshold=0.3))
     queries = tuple(query.model_copy(update={"slos": slos}) for query in listening.specification.queries)
     specification = replace(listening.specification, queries=queries)
-    matching, _ = plan_all(specification, listening.profiles)
+    matching, _ = plan_all_queries(specification, listening.profiles)
     versions = listening.profile.code_versions
-    return Controlled(
+    return ManagedPlans(
         matching, specification, matching.deployments, Mode.REAL, None, versions, audited_share=0.5, peak=1.0
     )
 
@@ -54,37 +54,37 @@ def _controlled(listening: Listening) -> Controlled:
 def test_what_was_measured_is_not_measured_again_while_something_else_waits(listening: Listening) -> None:
     controlled = replace(_controlled(listening), audited_share=0.0)
     plan = controlled.matching.assignments[0].chosen.plan
-    before = prefix(listening.specification.pipelines["listen"], plan.configuration, "hear")
-    kept: list[Observation] = []
+    before = prefix_configuration(listening.specification.pipelines["listen"], plan.configuration, "hear")
+    kept: list[ServiceTimeObservation] = []
     now_s = 0.0
-    tools = DriftTools(
-        answers=ComputedAnswers, agreements=lambda specification, pairs: {}, keep=kept.extend, pause_s=30.0
+    tools = DriftDependencies(
+        answers=LiveReferenceRunner, agreements=lambda specification, pairs: {}, keep=kept.extend, pause_s=30.0
     )
-    drifting = Drifting(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
-    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+    drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
 
     async def look() -> None:
         """Half a second later, and a slow batch was served meanwhile."""
         nonlocal now_s
         now_s += 0.5
-        slow = ServedBatch(0.5, 1, label_of(before), 50)
+        slow = ServedBatch(0.5, 1, configuration_hash(before), 50)
         one = DeploymentStatus(
             plan.deployment_of("hear"), 1, 1, 0, 0, 0, batches=int(2 * now_s), recent_batches=(slow,)
         )
-        await drifting.look(engine, EngineStatus(Mode.REAL, (one,), ()), controlled)
+        await drifting.poll(engine, EngineStatus(Mode.REAL, (one,), ()), controlled)
         await drifting.wait()
 
     async def run() -> None:
         nonlocal now_s
-        while not drifting.due(now_s) and now_s < 1000.0:
+        while not drifting.reprofile_due(now_s) and now_s < 1000.0:
             await look()
-        found = drifting.remeasuring()()
+        found = drifting.reprofile_task()()
         (service,) = found.moved
-        data = Moved(AccuracyWatch("one", "listen"), now_s, 0.2, 0.6, 7)
-        few = replace(found.again, waits=("listen: found 7 items that came since, expected 8",))
-        drifting.took(replace(found, moved=(service, data), again=few))
+        data = DriftAlarm(AccuracyMonitor("one", "listen"), now_s, 0.2, 0.6, 7)
+        few = replace(found.again, pending_reasons=("listen: found 7 items that came since, expected 8",))
+        drifting.commit_reprofile(replace(found, moved=(service, data), again=few))
         now_s += 2 * tools.pause_s
-        assert not drifting.due(now_s), "service times are known by now"
+        assert not drifting.reprofile_due(now_s), "service times are known by now"
 
     asyncio.run(run())
     assert len(kept) == 1
@@ -95,30 +95,30 @@ def test_what_moved_in_a_pipeline_that_is_gone_keeps_nothing_else_from_being_mea
     pipelines = controlled.specification.pipelines
     both = {**pipelines, "gone": pipelines["listen"].model_copy(update={"name": "gone"})}
     before = replace(controlled, specification=replace(controlled.specification, pipelines=both))
-    tools = DriftTools(answers=ComputedAnswers, agreements=lambda specification, pairs: {})
+    tools = DriftDependencies(answers=LiveReferenceRunner, agreements=lambda specification, pairs: {})
 
-    def profiles(plans: Controlled) -> Mapping[str, PipelineProfile]:
+    def profiles(plans: ManagedPlans) -> Mapping[str, PipelineProfile]:
         return dict.fromkeys(plans.specification.pipelines, listening.profile)
 
-    drifting = Drifting(tools, profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
-    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
-    moved = tuple(Moved(AccuracyWatch("one", name), 0.0, 0.2, 0.6, 7) for name in both)
-    again = Reprofiled(profiles(before), data_moved=frozenset(both))
+    drifting = DriftMonitor(tools, profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
+    moved = tuple(DriftAlarm(AccuracyMonitor("one", name), 0.0, 0.2, 0.6, 7) for name in both)
+    again = ReprofileResult(profiles(before), pipelines_with_data_drift=frozenset(both))
 
-    async def looks(plans: Controlled) -> None:
+    async def looks(plans: ManagedPlans) -> None:
         nonlocal now_s
         for _ in range(4):
             now_s += 0.5
-            await drifting.look(engine, EngineStatus(Mode.REAL, (), ()), plans)
+            await drifting.poll(engine, EngineStatus(Mode.REAL, (), ()), plans)
             await drifting.wait()
 
     async def run() -> None:
         await looks(before)
-        drifting.took(Remeasured(moved, again, profiles(before), dict.fromkeys(both, 0)))
+        drifting.commit_reprofile(ReprofileOutcome(moved, again, profiles(before), dict.fromkeys(both, 0)))
         await looks(before)
-        assert drifting.remeasuring()().moved == moved, "on twice as many items"
+        assert drifting.reprofile_task()().moved == moved, "on twice as many items"
         await looks(controlled)
-        assert drifting.remeasuring()().moved == moved[:1]
+        assert drifting.reprofile_task()().moved == moved[:1]
 
     asyncio.run(run())
 
@@ -130,16 +130,16 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
     ]
     profiles = {"listen": replace(listening.profile, configurations=tuple(few))}
     controlled, now_s = replace(_controlled(listening), audited_share=0.0), 0.0
-    tools = DriftTools(answers=ComputedAnswers, agreements=lambda specification, pairs: {})
-    drifting = Drifting(tools, lambda _: profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
-    engine = LocalEngine(Machine(64.0, 2.0**40, 0))
+    tools = DriftDependencies(answers=LiveReferenceRunner, agreements=lambda specification, pairs: {})
+    drifting = DriftMonitor(tools, lambda _: profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+    engine = LocalEngine(MachineCapacity(64.0, 2.0**40, 0))
 
-    async def looks(controlled: Controlled) -> list[Event]:
+    async def looks(controlled: ManagedPlans) -> list[Event]:
         nonlocal now_s
         found = []
         for _ in range(5):
             now_s += 0.5
-            found += await drifting.look(engine, EngineStatus(Mode.REAL, (), ()), controlled)
+            found += await drifting.poll(engine, EngineStatus(Mode.REAL, (), ()), controlled)
             await drifting.wait()
         return found
 
@@ -147,7 +147,7 @@ def test_what_is_not_watched_is_told_once(listening: Listening) -> None:
         return await looks(controlled), await looks(replace(controlled))
 
     (told,), again = asyncio.run(run())
-    assert told.kind == UNWATCHED
+    assert told.kind == NOT_MONITORED
     assert "on local: it was profiled on 5 items only" in told.reason
     assert 0 < len(told.details["all"]) < 4 or told.reason.endswith("more")
     assert again == [], "other plans, and nothing that was not told"
@@ -160,35 +160,35 @@ def test_data_that_moved_is_measured_again_and_once_more_on_twice_as_many_items(
 
     async def run() -> list[int]:
         nonlocal now_s
-        engine, measured = LocalEngine(Machine(64.0, 2.0**40, 0)), []
-        tools = DriftTools(
-            answers=ComputedAnswers,
+        engine, measured = LocalEngine(MachineCapacity(64.0, 2.0**40, 0)), []
+        tools = DriftDependencies(
+            answers=LiveReferenceRunner,
             agreements=lambda specification, pairs: {},
             truths=sent,
             truth_patience_s=1e9,
         )
-        drifting = Drifting(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
+        drifting = DriftMonitor(tools, lambda _: listening.profiles, clock=lambda: now_s, wall_clock=lambda: now_s)
         try:
-            await engine.apply(controlled.desired(controlled.at_first()))
+            await engine.apply(controlled.desired_state(controlled.initial_ladder_states()))
             for number in range(MOST_LOOKS):
                 noise = (0.0, 0.5) if number < 20 else (0.62, 0.9)
                 came = [item(rng.randrange(10**9), rng.uniform(*noise)) for _ in range(A_LOOK)]
-                sent.known |= {one.key: Truth(one.truth) for one in came}
+                sent.known |= {one.key: GroundTruth(one.truth) for one in came}
                 for query in controlled.queries:
                     await asyncio.gather(*(engine.submit(Request(query, i.key, i.value, 10.0)) for i in came))
                 now_s += 10.0
-                await drifting.look(engine, await engine.status(), controlled)
+                await drifting.poll(engine, await engine.status(), controlled)
                 await drifting.wait()
-                if drifting.due(now_s):
-                    again = await asyncio.to_thread(drifting.remeasuring())
-                    drifting.took(again)
-                    profile = drifting.measured_again(listening.profiles).get("listen", listening.profile)
+                if drifting.reprofile_due(now_s):
+                    again = await asyncio.to_thread(drifting.reprofile_task())
+                    drifting.commit_reprofile(again)
+                    profile = drifting.profile_overrides(listening.profiles).get("listen", listening.profile)
                     if profile.dataset_fingerprint != listening.profile.dataset_fingerprint:
                         measured.append(len(profile.configurations[0].items))
                 if len(set(measured)) >= 3:
                     break
         finally:
-            await drifting.end(60.0)
+            await drifting.close(60.0)
             await engine.close()
         return measured
 

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 import pytest
 from listening import KnownTruths, Listening, configuration, item, plan
 
-from circinus.control.drift.answers import ComputedAnswers
+from circinus.control.drift.answers import LiveReferenceRunner
 from circinus.control.drift.audit import Auditor, expected_agreements
-from circinus.control.drift.live_items import LiveItems
-from circinus.control.drift.reprofile import Reprofiled, reprofile
-from circinus.control.drift.truths import Truths
-from circinus.control.drift.watches import AccuracyWatch, Moved
-from circinus.control.drift.watching import DriftWatch
+from circinus.control.drift.live_items import RecentItems
+from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.truths import GroundTruthSource
+from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm
+from circinus.control.drift.watching import MonitorSet
 from circinus.operators import Item
 from circinus.serving import DesiredState, Mode, Request
-from circinus.serving.deploy import route_of
+from circinus.serving.deploy import build_route
 from circinus.serving.engine import DesiredDeployment
-from circinus.serving.local.capacity import Machine
+from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.engine import LocalEngine
 
 PLANS = {"one": [plan("small")], "other": [plan("large")]}
-LARGE_MACHINE = Machine(64.0, 2.0**40, 0)
+LARGE_MACHINE = MachineCapacity(64.0, 2.0**40, 0)
 A_LOOK = 10
 """Requests of each query from one look to the next."""
 
@@ -34,7 +34,9 @@ def _desired(listening: Listening, share: float) -> DesiredState:
     assert specification.infrastructure is not None
     pipeline = specification.pipelines["listen"]
     deployments = {p.deployment_of(o.name): o.uses for its in PLANS.values() for p in its for o in pipeline.operators}
-    routes = [route_of(query, PLANS[query.name][0], pipeline, audited_share=share) for query in specification.queries]
+    routes = [
+        build_route(query, PLANS[query.name][0], pipeline, audited_share=share) for query in specification.queries
+    ]
     return DesiredState(
         Mode.REAL,
         specification.infrastructure,
@@ -55,10 +57,10 @@ class Loop:
     """What a controller does with audits and drift, a look every ten seconds."""
 
     listening: Listening
-    answers: ComputedAnswers
-    truths: Truths | None
-    live: LiveItems = field(default_factory=LiveItems)
-    moved: list[tuple[int, Moved]] = field(default_factory=list)
+    answers: LiveReferenceRunner
+    truths: GroundTruthSource | None
+    live: RecentItems = field(default_factory=RecentItems)
+    moved: list[tuple[int, DriftAlarm]] = field(default_factory=list)
     looks: int = 0
 
     def __post_init__(self) -> None:
@@ -66,22 +68,22 @@ class Loop:
         self.auditor = Auditor(specification, profiles, self.answers, self.truths)
         pairs = self.auditor.pairs({"listen": [configuration("small"), configuration("large")]})
         self.agreements = expected_agreements(specification, self.listening.store, pairs)
-        self.watch = DriftWatch(specification, PLANS, profiles, agreements=self.agreements)
+        self.watch = MonitorSet(specification, PLANS, profiles, agreements=self.agreements)
 
     async def look(self, engine: LocalEngine, items: list[Item]) -> None:
         """After some requests of each query. How long operators take is not asked: the machine is busy."""
         for query in PLANS:
             await asyncio.gather(*(engine.submit(Request(query, one.key, one.value, 10.0)) for one in items))
         now_s = 10.0 * self.looks
-        self.auditor.take((await engine.audits()).samples, now_s)
+        self.auditor.drain((await engine.drain_audits()).samples, now_s)
         audited = await asyncio.to_thread(self.auditor.score, now_s, most=2 * A_LOOK)
         assert audited.failures == ()
         self.live.add(audited.items)
         found = self.watch.look(now_s, now_s, await engine.status(), audited.scores)
-        self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyWatch)]
+        self.moved += [(self.looks, one) for one in found if isinstance(one.watch, AccuracyMonitor)]
         self.looks += 1
 
-    def measure_again(self) -> Reprofiled:
+    def measure_again(self) -> ReprofileResult:
         """As nothing else takes time, with a clock that stands still."""
         specification, moved = self.listening.specification, [one for _, one in self.moved]
         profiles, now_s = self.listening.profiles, 10.0 * self.looks
@@ -89,8 +91,10 @@ class Loop:
             moved, specification, PLANS, profiles, self.live, self.answers, time_s=now_s, clock=lambda: 0.0
         )
         profiles = {**profiles, **again.profiles}
-        self.auditor.replanned(profiles)
-        self.watch.replanned(specification, PLANS, profiles, again.over(self.agreements), again.without_truth)
+        self.auditor.update_profiles(profiles)
+        self.watch.rebuild(
+            specification, PLANS, profiles, again.merged_agreements(self.agreements), again.pipelines_without_truth
+        )
         return again
 
 
@@ -101,7 +105,7 @@ def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening
     quiet, noisy = ([_items(rng, noisy=noise) for _ in range(count)] for count, noise in ((30, False), (45, True)))
     truths = KnownTruths(one for its in (*quiet, *noisy) for one in its) if truthful else None
 
-    async def run(answers: ComputedAnswers) -> None:
+    async def run(answers: LiveReferenceRunner) -> None:
         loop, engine = Loop(listening, answers, truths), LocalEngine(LARGE_MACHINE)
         try:
             await engine.apply(_desired(listening, 0.5))
@@ -112,7 +116,7 @@ def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening
             while not loop.moved:
                 await loop.look(engine, next(coming))
             ((noticed, moved),) = loop.moved
-            assert moved.watch == AccuracyWatch("one", "listen"), "the large model hears all the same"
+            assert moved.watch == AccuracyMonitor("one", "listen"), "the large model hears all the same"
             assert noticed < 60
             assert moved.since_s == pytest.approx(300.0, abs=100.0)
             assert moved.before > 0.5 > moved.now
@@ -122,11 +126,11 @@ def test_noisy_data_is_noticed_by_audits_and_measured_again(listening: Listening
             assert len(loop.moved) == 1, "noise is what is usual now"
         finally:
             await engine.close()
-        assert again.without_truth == (frozenset() if truthful else {"listen"})
+        assert again.pipelines_without_truth == (frozenset() if truthful else {"listen"})
         scores = {found.configuration: found.scores for found in again.profiles["listen"].configurations}
         assert len(scores[configuration("small")]) >= 30
         assert scores[configuration("small")].mean() == pytest.approx(0.1, abs=0.1)
         assert scores[configuration("large")].mean() == 1.0
 
-    with ComputedAnswers(listening.specification) as answers:
+    with LiveReferenceRunner(listening.specification) as answers:
         asyncio.run(run(answers))

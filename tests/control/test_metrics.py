@@ -14,7 +14,7 @@ from circinus.control.metrics import ControlMetrics
 from circinus.control.records import REPLAN, Event
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
-from circinus.serving.query_counts import QueryCounts
+from circinus.serving.query_counts import RequestCounters
 from circinus.spec import LatencySlo, Slos
 from controlled_plans import planned
 
@@ -48,7 +48,7 @@ def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
             for query in controlled.specification.queries
         ),
     )
-    controlled, counts = replace(controlled, specification=specification), QueryCounts()
+    controlled, counts = replace(controlled, specification=specification), RequestCounters()
 
     def come(name: str, answered: int, failed: int) -> None:
         for _ in range(answered + failed):
@@ -59,7 +59,9 @@ def test_queries_whose_requests_fail_are_not_in_time(port: int) -> None:
             counts.failed(name)
 
     def told() -> dict[str, float]:
-        metrics.observe(EngineStatus(Mode.REAL, (), (), queries=counts.status()), controlled, controlled.at_first())
+        metrics.observe(
+            EngineStatus(Mode.REAL, (), (), queries=counts.status()), controlled, controlled.initial_ladder_states()
+        )
         lines = [line.rpartition(" ") for line in _page(port).splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 
@@ -95,7 +97,7 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> Non
     metrics.audited(
         [AuditScore(name, "p", "i", "c", score, None, 1.0) for name in (first, others[0]) for score in (0.5, 1.0)]
     )
-    metrics.observe(status, controlled, controlled.at_first())
+    metrics.observe(status, controlled, controlled.initial_ladder_states())
     metrics.event(Event(1.0, REPLAN, "plans", "edge has 0 of 4 nodes", {"why": "nodes"}))
     text = _page(port)
     assert f'circinus_audited_score{{query="{first}"}} 0.75' in text
@@ -107,7 +109,9 @@ def test_queries_and_deployments_that_are_gone_are_not_told_of(port: int) -> Non
     assert f'deployment="{gone}"' in text
     fewer = replace(controlled, matching=replace(controlled.matching, assignments=served[:1]))
     metrics.observe(
-        replace(status, queries=status.queries[:1], deployments=status.deployments[:-1]), fewer, fewer.at_first()
+        replace(status, queries=status.queries[:1], deployments=status.deployments[:-1]),
+        fewer,
+        fewer.initial_ladder_states(),
     )
     text = _page(port)
     assert f'query="{first}"' in text

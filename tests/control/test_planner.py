@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from budget import seeds, share_of
-from circinus.control.adopted import from_document, to_document
-from circinus.control.controlled import Controlled
-from circinus.control.replanning.planner import for_nodes
+from circinus.control.adopted import snapshot_from_json, snapshot_to_json
+from circinus.control.controlled import ManagedPlans
+from circinus.control.replanning.planner import replan_for_nodes
 from circinus.errors import PlanningError, ServingError
-from circinus.matching import plan_all
-from circinus.profiling import Bounded
+from circinus.matching import plan_all_queries
+from circinus.profiling import Interval
 from circinus.spec import RecordedArrivals
 from controlled_plans import Profiles, lossy_plans, planned
 
@@ -22,7 +22,7 @@ STEPPED_SEEDS = (2, 5, 7, 0)
 """Seeds of plans whose last rungs run and are not those chosen."""
 
 
-def _pools_used(controlled: Controlled) -> set[str]:
+def _pools_used(controlled: ManagedPlans) -> set[str]:
     return {found.deployment.pool for found in controlled.deployments}
 
 
@@ -32,16 +32,16 @@ def test_what_needs_more_room_than_there_is_keeps_the_rung_that_it_is_on() -> No
         running = {found.deployment for found in controlled.deployments}
         ladders = {
             name: replace(state, rung=len(controlled.rungs[name]) - 1)
-            for name, state in controlled.at_first().items()
+            for name, state in controlled.initial_ladder_states().items()
             if running >= controlled.rungs[name][-1].busy.keys()
         }
         # As if what was measured again asked for more replicas than there is room for.
-        found = for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
-        taken = found.taken_over(ladders, controlled)
+        found = replan_for_nodes(replace(controlled, peak=1000.0), controlled.nodes, profiles).controlled
+        taken = found.migrate_ladder_states(ladders, controlled)
         stepped = 0
         for name, state in ladders.items():
             plans = [[rung.candidate.plan for rung in plan.rungs[name]] for plan in (controlled, found)]
-            if plans[0] == plans[1] and controlled.at_first()[name] == found.at_first()[name]:
+            if plans[0] == plans[1] and controlled.initial_ladder_states()[name] == found.initial_ladder_states()[name]:
                 assert taken[name].rung == state.rung
                 stepped += state.rung > state.chosen
         assert stepped, seed
@@ -54,7 +54,7 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
         for pool in sorted(_pools_used(controlled)):
             left = {**controlled.nodes, pool: controlled.nodes[pool] // 2}
             try:
-                found = for_nodes(controlled, left, profiles).controlled
+                found = replan_for_nodes(controlled, left, profiles).controlled
             except PlanningError:
                 continue
             infrastructure = controlled.specification.infrastructure
@@ -67,8 +67,8 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
             assert not used[left[pool] :].any()
             assert (used <= np.array([node.cpus, node.memory_bytes]) * (1 + 1e-9)).all()
             assert found.nodes == left
-            assert found.runs_on(left)
-            assert found.runs_on(controlled.nodes)
+            assert found.fits_nodes(left)
+            assert found.fits_nodes(controlled.nodes)
             asked = {query.name for query in found.specification.queries}
             assert asked == {query.name for query in controlled.specification.queries}
             lost += len(found.matching.assignments) < len(controlled.matching.assignments)
@@ -78,15 +78,15 @@ def test_on_what_is_left_nothing_is_planned_for_what_is_gone() -> None:
 def test_queries_that_do_not_use_what_is_gone_stay_as_they_are_and_all_come_back_with_it() -> None:
     controlled, profiles, pool = lossy_plans()
     before = {a.query: a.chosen.plan for a in controlled.matching.assignments}
-    found = for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
-    assert not found.runs_on({**controlled.nodes, pool: -1}) or pool not in _pools_used(found)
+    found = replan_for_nodes(controlled, {**controlled.nodes, pool: 0}, profiles).controlled
+    assert not found.fits_nodes({**controlled.nodes, pool: -1}) or pool not in _pools_used(found)
     after = {a.query: a.chosen.plan for a in found.matching.assignments}
     for query, plan in before.items():
         if pool not in dict(plan.placement).values():
             assert after.get(query) == plan, "weight first, and then few changes"
-    back = for_nodes(found, controlled.nodes, profiles).controlled
+    back = replan_for_nodes(found, controlled.nodes, profiles).controlled
     assert back.matching.satisfied_weight >= controlled.matching.satisfied_weight * (1 - 1e-9)
-    assert not back.fewer_nodes
+    assert not back.node_overrides
 
 
 def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_others() -> None:
@@ -105,9 +105,9 @@ def test_a_query_that_is_pinned_to_what_is_gone_does_not_stand_in_the_way_of_oth
         for one in controlled.specification.queries
     )
     specification = replace(controlled.specification, queries=queries)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles)
     pinned = replace(controlled, specification=specification, matching=matching, deployments=matching.deployments)
-    found = for_nodes(pinned, {**controlled.nodes, pool: 0}, profiles)
+    found = replan_for_nodes(pinned, {**controlled.nodes, pool: 0}, profiles)
     assert found.unpinned == (query,)
     assert query not in {a.query for a in found.controlled.matching.assignments}
     assert found.controlled.matching.assignments
@@ -120,7 +120,7 @@ def _less_accurate(profiles: Profiles, by: float) -> Profiles:
             replace(
                 one,
                 scores=one.scores - by,
-                accuracy=Bounded(one.accuracy.value - by, one.accuracy.lower - by, one.accuracy.upper - by),
+                accuracy=Interval(one.accuracy.value - by, one.accuracy.lower - by, one.accuracy.upper - by),
             )
             for one in profile.configurations
         )
@@ -136,10 +136,12 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
             continue
         worse, ran = _less_accurate(profiles, 0.4), set(controlled.queries)
         try:
-            strict = {a.query for a in for_nodes(controlled, controlled.nodes, worse).controlled.matching.assignments}
+            strict = {
+                a.query for a in replan_for_nodes(controlled, controlled.nodes, worse).controlled.matching.assignments
+            }
         except PlanningError:
             strict = set()
-        found = for_nodes(controlled, controlled.nodes, worse, relax=worse)
+        found = replan_for_nodes(controlled, controlled.nodes, worse, relax=worse)
         served = {a.query for a in found.controlled.matching.assignments}
         assert strict <= served, "who can be promised what was asked for is served first"
         assert {words.partition(" ")[0] for words in found.relaxed} == served - strict
@@ -147,7 +149,7 @@ def test_where_data_moved_queries_go_on_that_no_plan_is_accurate_enough_for() ->
         assert found.controlled.specification == controlled.specification, "what was asked for stays asked for"
         stopped, lowered = stopped + len(ran - strict), lowered + len(found.relaxed)
         if strict:
-            assert for_nodes(controlled, controlled.nodes, worse, relax=()).relaxed == ()
+            assert replan_for_nodes(controlled, controlled.nodes, worse, relax=()).relaxed == ()
     assert lowered > 0.7 * stopped > 0
 
 
@@ -158,10 +160,10 @@ def test_a_plan_that_is_followed_is_stayed_on_only_where_it_runs() -> None:
         if not before.queries:
             continue
         for name, rungs in before.rungs.items():
-            first = before.at_first()[name]
+            first = before.initial_ladder_states()[name]
             for rung in range(first.chosen, len(rungs)):
-                ladders = {**before.at_first(), name: replace(first, rung=rung)}
-                found = before.taken_over(ladders, before)
+                ladders = {**before.initial_ladder_states(), name: replace(first, rung=rung)}
+                found = before.migrate_ladder_states(ladders, before)
                 runs = {sized.deployment for sized in before.deployments}
                 assert runs >= before.rungs[name][found[name].rung].busy.keys()
                 stayed += found[name].rung == rung
@@ -173,7 +175,7 @@ def test_a_plan_that_is_followed_is_stayed_on_only_where_it_runs() -> None:
 def test_where_nobody_can_be_served_that_is_said() -> None:
     controlled, profiles = planned(3)
     with pytest.raises(PlanningError, match="no query can be served on what is left"):
-        for_nodes(controlled, dict.fromkeys(controlled.nodes, 0), profiles)
+        replan_for_nodes(controlled, dict.fromkeys(controlled.nodes, 0), profiles)
 
 
 def test_plans_that_no_file_says_are_kept_exactly() -> None:
@@ -187,12 +189,12 @@ def test_plans_that_no_file_says_are_kept_exactly() -> None:
         queries=(recorded, *controlled.specification.queries[1:]),
         module_paths=(Path("/somewhere"),),
     )
-    found = for_nodes(
+    found = replan_for_nodes(
         replace(controlled, specification=specification, code_versions={"m:f": "1"}),
         {**controlled.nodes, pool: 0},
         profiles,
     ).controlled
-    read = from_document(to_document(found), controlled)
+    read = snapshot_from_json(snapshot_to_json(found), controlled)
     assert read.fingerprint == found.fingerprint
     assert read.specification == found.specification
     assert read.specification.module_paths == found.specification.module_paths
@@ -203,6 +205,6 @@ def test_plans_that_no_file_says_are_kept_exactly() -> None:
 def test_a_damaged_document_is_refused_with_a_reason() -> None:
     controlled, _ = planned(3)
     with pytest.raises(ServingError, match="the plans that were in force cannot be read"):
-        from_document(to_document(controlled)[:-10], controlled)
+        snapshot_from_json(snapshot_to_json(controlled)[:-10], controlled)
     with pytest.raises(ServingError, match="cannot be read"):
-        from_document('{"matching": 3}', controlled)
+        snapshot_from_json('{"matching": 3}', controlled)

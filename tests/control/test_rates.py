@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.ladders.rates import RateBounds, RateMeter
+from circinus.control.ladders.rates import RateBounds, RateEstimator
 
 
 def _read(arrivals_s: np.ndarray, until_s: float, every_s: float = 0.25) -> list[tuple[float, RateBounds]]:
-    meter, found = RateMeter(), []
+    meter, found = RateEstimator(), []
     for now_s in np.arange(0.0, until_s, every_s):
         bounds = meter.read(float(now_s), int(np.searchsorted(arrivals_s, now_s)))
         if bounds is not None:
@@ -42,7 +42,7 @@ def test_a_burst_is_seen_within_a_second_or_two_and_its_end_within_the_longest_w
 
 
 def test_a_counter_that_begins_anew_is_no_negative_rate() -> None:
-    meter = RateMeter()
+    meter = RateEstimator()
     for now_s in range(20):
         meter.read(float(now_s), 10 * now_s)
     assert meter.read(20.0, 3) is None
@@ -52,7 +52,7 @@ def test_a_counter_that_begins_anew_is_no_negative_rate() -> None:
 
 
 def test_what_came_in_the_last_moments() -> None:
-    meter = RateMeter()
+    meter = RateEstimator()
     found = [meter.read(look / 8, 10 * look if look < 11 else 150) for look in range(12)]
     assert found[7] is None, "too early"
     before, last = found[10], found[11]
@@ -67,7 +67,7 @@ def test_what_came_in_the_last_moments() -> None:
 
 def test_a_look_that_took_long_makes_no_burst() -> None:
     """What it found may be as old as its begin, and the next look then finds what came since."""
-    meter, per_s = RateMeter(), 40
+    meter, per_s = RateEstimator(), 40
     for look in range(20):
         meter.read(look / 4, look * per_s // 4)
     late = meter.read(7.0, 5 * per_s, began_s=5.0)  # as things were when it began
@@ -80,7 +80,7 @@ def test_a_look_that_took_long_makes_no_burst() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.01, 5.0), st.integers(0, 100)), min_size=1, max_size=100))
 def test_whatever_is_read_bounds_are_in_order(readings: list[tuple[float, int]]) -> None:
-    meter, now_s, count = RateMeter(), 0.0, 0
+    meter, now_s, count = RateEstimator(), 0.0, 0
     for gap_s, more in readings:
         now_s, count = now_s + gap_s, count + more
         bounds = meter.read(now_s, count)

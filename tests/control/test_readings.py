@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.drift.readings import BatchReader, LateReader
+from circinus.control.drift.readings import LateShareReader, NewBatchReader
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
 from circinus.spec import Allocation, Deployment, KnobValues
@@ -19,13 +19,13 @@ def _status(count: int, earlier: int = 100) -> DeploymentStatus:
     return DeploymentStatus(DEPLOYMENT, 1, 1, 0, count, 0, batches=count, recent_batches=recent)
 
 
-def _seconds(reader: BatchReader, status: DeploymentStatus) -> list[float]:
+def _seconds(reader: NewBatchReader, status: DeploymentStatus) -> list[float]:
     return [batch.service_s for batch in reader.read([status]).get(DEPLOYMENT, ())]
 
 
 @given(st.lists(st.integers(0, REMEMBERED), max_size=20), st.integers(0, 9))
 def test_every_batch_is_read_once_and_in_order(steps: list[int], before: int) -> None:
-    reader, count, seen = BatchReader(), before, []
+    reader, count, seen = NewBatchReader(), before, []
     assert _seconds(reader, _status(before)) == []
     for step in steps:
         count += step
@@ -34,20 +34,20 @@ def test_every_batch_is_read_once_and_in_order(steps: list[int], before: int) ->
 
 
 def test_where_more_came_than_are_remembered_the_last_are_read() -> None:
-    reader = BatchReader()
+    reader = NewBatchReader()
     reader.read([_status(0)])
     assert _seconds(reader, _status(9)) == [4.0, 5.0, 6.0, 7.0, 8.0]
 
 
 def test_after_the_engine_was_started_again_counting_begins_anew() -> None:
-    reader = BatchReader()
+    reader = NewBatchReader()
     reader.read([_status(9)])
     assert _seconds(reader, _status(2)) == [0.0, 1.0]
     assert _seconds(reader, _status(3)) == [2.0]
 
 
 def test_cold_replicas_say_nothing() -> None:
-    reader = BatchReader()
+    reader = NewBatchReader()
     reader.read([_status(0)])
     assert _seconds(reader, _status(2, earlier=2)) == []
     assert _seconds(reader, _status(3, earlier=3)) == [2.0]
@@ -58,7 +58,7 @@ def _query(answered: int, failed: int, latency_s: list[float]) -> QueryStatus:
 
 
 def test_shares_are_over_blocks_that_are_long_and_full_enough() -> None:
-    reader, limits_s = LateReader(10.0, 4), {"q": 1.0}
+    reader, limits_s = LateShareReader(10.0, 4), {"q": 1.0}
     assert reader.read(0.0, [_query(0, 0, [])], limits_s) == {}
     assert reader.read(5.0, [_query(3, 1, [0.5, 2.0, 0.5])], limits_s) == {}, "too short"
     assert reader.read(10.0, [_query(4, 1, [0.5, 2.0, 0.5, 0.5])], limits_s) == {"q": 2 / 5}
@@ -67,18 +67,18 @@ def test_shares_are_over_blocks_that_are_long_and_full_enough() -> None:
 
 
 def test_the_answers_that_are_remembered_stand_for_all() -> None:
-    reader = LateReader(1.0, 1)
+    reader = LateShareReader(1.0, 1)
     reader.read(0.0, [_query(0, 0, [])], {"q": 1.0})
     assert reader.read(1.0, [_query(100, 0, [0.5, 2.0])], {"q": 1.0}) == {"q": 0.5}
 
 
 def test_a_query_without_a_limit_is_not_read() -> None:
-    reader = LateReader(1.0, 1)
+    reader = LateShareReader(1.0, 1)
     reader.read(0.0, [_query(0, 0, [])], {})
     assert reader.read(9.0, [_query(9, 0, [2.0])], {}) == {}
 
 
 def test_late_requests_are_counted_anew_with_the_engine() -> None:
-    reader = LateReader(10.0, 1)
+    reader = LateShareReader(10.0, 1)
     reader.read(0.0, [_query(50, 3, [2.0] * 9)], {"q": 1.0})
     assert reader.read(10.0, [_query(2, 0, [0.5, 0.5])], {"q": 1.0}) == {"q": 0.0}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from budget import seeds
-from circinus.control.records import ControlRecords, Event
+from circinus.control.records import ControlStateStore, Event
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_one_controls_at_a_time_and_the_next_when_it_has_ended(path: Path) -> None:
-    one, other = ControlRecords(path), ControlRecords(path)
+    one, other = ControlStateStore(path), ControlStateStore(path)
     lease = one.acquire("one", 100.0, 5.0)
     with pytest.raises(LeaseHeldError, match=r"one controls this, for 2\.0 s more"):
         other.acquire("other", 103.0, 5.0)
@@ -38,7 +38,7 @@ def test_one_controls_at_a_time_and_the_next_when_it_has_ended(path: Path) -> No
 
 
 def test_who_lost_the_lease_changes_nothing_any_more(path: Path) -> None:
-    one, other = ControlRecords(path), ControlRecords(path)
+    one, other = ControlStateStore(path), ControlStateStore(path)
     old = one.acquire("one", 100.0, 5.0)
     one.commit(old, "first")
     new = other.acquire("other", 200.0, 5.0)
@@ -53,20 +53,20 @@ def test_who_lost_the_lease_changes_nothing_any_more(path: Path) -> None:
 
 
 def test_a_clock_that_was_set_back_locks_nobody_out(path: Path) -> None:
-    records = ControlRecords(path)
+    records = ControlStateStore(path)
     first = records.acquire("one", 10_000.0, 5.0)
     assert records.acquire("other", 100.0, 5.0) > first
 
 
 def test_given_back_it_is_free_at_once(path: Path) -> None:
-    records = ControlRecords(path)
+    records = ControlStateStore(path)
     first = records.acquire("one", 100.0, 5.0)
     records.release(first)
     assert records.acquire("other", 100.1, 5.0) > first
 
 
 def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
-    records = ControlRecords(path)
+    records = ControlStateStore(path)
     assert records.state() is None
     lease = records.acquire("one", 1.0, 5.0)
     records.commit(lease, "a", [Event(1.0, "step", "q", "overloaded", {"from": 0, "to": 2})])
@@ -74,7 +74,7 @@ def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
     kept = records.commit(lease, "b", more)
     assert records.commit(lease, "c") == ()
     records.close()
-    again = ControlRecords(path)
+    again = ControlStateStore(path)
     found = again.events()
     assert [(event.number, event.kind, event.subject) for event in found] == [
         (1, "step", "q"),
@@ -91,13 +91,13 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
     text = tmp_path / "text.sqlite"
     text.write_text("not a database, " * 100)
     with pytest.raises(ServingError, match=r"text\.sqlite: what was decided cannot be kept: file is not a database"):
-        ControlRecords(text)
+        ControlStateStore(text)
     assert text.read_text() == "not a database, " * 100
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE mine (x)")
     with pytest.raises(ServingError, match="of another kind"):
-        ControlRecords(foreign)
+        ControlStateStore(foreign)
 
 
 _WRITER = """
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Pa
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-    records = ControlRecords(path)
+    records = ControlStateStore(path)
     counts = [event.details["count"] for event in records.events(most=10**6)]
     assert counts == list(range(1, len(counts) + 1))
     assert json.loads(records.state() or "0") == len(counts)

@@ -7,8 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from circinus.control.drift.references import AccuracyReference, ServiceReference, placed_late, student_quantile
-from circinus.profiling import Bounded, OperatorProfile
+from circinus.control.drift.references import (
+    AccuracyBaseline,
+    ServiceTimeBaseline,
+    scaled_late_share,
+    student_t_quantile,
+)
+from circinus.profiling import Interval, OperatorProfile
 from circinus.profiling.speeds import MeasuredSpeed, Speeds
 from circinus.serving import ServedBatch
 from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
@@ -33,8 +38,8 @@ def _profile(service_s: np.ndarray, **changes: object) -> OperatorProfile:
     return OperatorProfile(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _reference(service_s: np.ndarray, hardware: HardwareClass = LOCAL, **changes: object) -> ServiceReference:
-    found = ServiceReference.of(_profile(service_s, **changes), hardware, tolerance=0.2, risk=0.01)
+def _reference(service_s: np.ndarray, hardware: HardwareClass = LOCAL, **changes: object) -> ServiceTimeBaseline:
+    found = ServiceTimeBaseline.of(_profile(service_s, **changes), hardware, tolerance=0.2, risk=0.01)
     assert found is not None
     return found
 
@@ -54,7 +59,7 @@ def _reference(service_s: np.ndarray, hardware: HardwareClass = LOCAL, **changes
 )
 def test_students_distribution(risk: float, freedom: int, expected: float) -> None:
     """Against tables (and scipy's `t.isf`)."""
-    assert student_quantile(risk, freedom) == pytest.approx(expected, rel=2e-5)
+    assert student_t_quantile(risk, freedom) == pytest.approx(expected, rel=2e-5)
 
 
 @pytest.mark.parametrize(("items", "spread"), [(8, 0.2), (8, 0.8), (30, 0.05), (60, 0.6)])
@@ -75,7 +80,7 @@ def test_from_a_few_items_less_is_concluded() -> None:
     service_s = 0.02 * np.exp(0.2 * rng.standard_normal(256))
     fair = [_reference(service_s[:n]).fair[0] for n in (8, 30, 256)]
     assert fair[0] > fair[1] > fair[2]
-    assert ServiceReference.of(_profile(service_s[:7]), LOCAL, tolerance=0.2, risk=0.01) is None
+    assert ServiceTimeBaseline.of(_profile(service_s[:7]), LOCAL, tolerance=0.2, risk=0.01) is None
 
 
 def test_so_many_seconds_are_allowed_of_the_shortest_times_and_hardly_any_of_long_ones() -> None:
@@ -83,7 +88,7 @@ def test_so_many_seconds_are_allowed_of_the_shortest_times_and_hardly_any_of_lon
 
     def moved(usual_s: float, now_s: float) -> tuple[bool, bool]:
         profile = _profile(usual_s * spread)
-        found = ServiceReference.of(profile, LOCAL, tolerance=0.2, risk=0.01, least_s=least_s)
+        found = ServiceTimeBaseline.of(profile, LOCAL, tolerance=0.2, risk=0.01, least_s=least_s)
         assert found is not None
         placed = [found.placed(ServedBatch(float(s), 1, "", 9), ALONE) for s in now_s * spread]
         worth = np.mean([one.worth for one in placed if one is not None], axis=0)
@@ -148,7 +153,7 @@ def test_what_takes_twice_or_half_as_long_is_outside(times: float, side: int) ->
 def test_accuracy_is_as_sure_as_its_scores_and_in_the_units_of_the_metric() -> None:
     rng = np.random.default_rng(6)
     scores = rng.uniform(0.2, 0.4, 400)
-    reference = AccuracyReference.of_scores(scores, ERRORS, tolerance=0.05, risk=0.01)
+    reference = AccuracyBaseline.of_scores(scores, ERRORS, tolerance=0.05, risk=0.01)
     least, most = (2.0 * side for side in (reference.least, reference.most))
     assert least < 0.3 - 0.1
     assert most > 0.3 + 0.1  # a twentieth of the range
@@ -156,7 +161,7 @@ def test_accuracy_is_as_sure_as_its_scores_and_in_the_units_of_the_metric() -> N
     placed = reference.placed(0.5)
     assert placed.worth == pytest.approx((0.25, 0.75))
     assert (placed.shown, placed.expected) == (0.5, pytest.approx(scores.mean()))
-    few = AccuracyReference.of_scores(scores[:8], ERRORS, tolerance=0.05, risk=0.01)
+    few = AccuracyBaseline.of_scores(scores[:8], ERRORS, tolerance=0.05, risk=0.01)
     assert few.most > reference.most
 
 
@@ -164,13 +169,13 @@ def test_through_anothers_answers_less_is_known() -> None:
     """Errors of 30 % against the truth are between 20 % and 40 % against answers that are themselves 10 % off."""
     rng = np.random.default_rng(7)
     scores, others = rng.uniform(0.25, 0.35, 4000), rng.uniform(0.05, 0.15, 4000)
-    found = AccuracyReference.through(scores, others, ERRORS, tolerance=0.0, risk=0.01)
+    found = AccuracyBaseline.through(scores, others, ERRORS, tolerance=0.0, risk=0.01)
     assert 2 * found.least == pytest.approx(0.2, abs=0.03)
     assert 2 * found.most == pytest.approx(0.4, abs=0.03)
 
 
 def test_as_many_may_be_late_as_the_objective_says() -> None:
-    placed = placed_late(0.3, 95.0)
+    placed = scaled_late_share(0.3, 95.0)
     assert placed.fair[0] == pytest.approx(0.05)
     assert placed.worth[0] == 0.3
     assert math.isclose(placed.expected, 0.05)
@@ -179,7 +184,7 @@ def test_as_many_may_be_late_as_the_objective_says() -> None:
 def test_what_is_measured_on_a_class_goes_before_what_is_declared_of_it() -> None:
     service_s = np.random.default_rng(2).lognormal(-3.0, 0.2, 60)
     server = HardwareClass(name="server", relative_speed=2.0)
-    speeds = Speeds({"server": MeasuredSpeed(Bounded(1.0, 0.95, 1.1), 24)})
+    speeds = Speeds({"server": MeasuredSpeed(Interval(1.0, 0.95, 1.1), 24)})
     found = _reference(service_s, server, speeds=speeds)
     assert found.expected_s == pytest.approx(float(service_s.mean()) / 0.95)
     declared = _reference(service_s, server)

@@ -13,29 +13,29 @@ from typing import Any
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.drift.drifting import Remeasured
-from circinus.control.drift.reprofile import Reprofiled
+from circinus.control.drift.drifting import ReprofileOutcome
+from circinus.control.drift.reprofile import ReprofileResult
 from circinus.control.ladders.policy import LadderState
-from circinus.control.records import ControlRecords, Event
+from circinus.control.records import ControlStateStore, Event
 from circinus.control.replanning.nodes import NodeSettings
-from circinus.control.replanning.planner import Planner
-from circinus.control.replanning.replanning import NewPlans, Replanning, ReplanSettings
-from circinus.control.replanning.rolling import Room
+from circinus.control.replanning.planner import ReplanDependencies
+from circinus.control.replanning.replanning import Replanner, ReplanReady, ReplanSettings
+from circinus.control.replanning.rolling import ClusterCapacity
 from circinus.control.settings import ControlSettings
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.engine import DesiredDeployment, QueryStatus
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 from circinus.spec import Deployment
 from controlled_plans import Profiles, lossy_plans
 from virtual_time import run as in_virtual_time
 
 TICK_S = 0.25
 SETTINGS = ControlSettings(
-    patience_s=0.001,
+    apply_wait_s=0.001,
     lease_s=5.0,
     replanning=ReplanSettings(NodeSettings(lost_after_s=1.0, back_after_s=10.0), files_every_s=0.5),
 )
@@ -86,7 +86,7 @@ class NodesEngine:
     def _fingerprint(self) -> str:
         """Of the state, taken once: it costs more than all else in a look."""
         if self.fingerprint[0] is not self.state:
-            self.fingerprint = self.state, "" if self.state is None else desired_fingerprint(self.state)
+            self.fingerprint = self.state, "" if self.state is None else state_fingerprint(self.state)
         return self.fingerprint[1]
 
 
@@ -94,15 +94,15 @@ class NodesEngine:
 class World:
     """A controller of an engine, what its plans come from, and the time."""
 
-    controlled: Controlled
+    controlled: ManagedPlans
     profiles: Profiles
-    records: ControlRecords
+    records: ControlStateStore
     now_s: float = 0.0
     seen: list[Event] = field(default_factory=list)
     left: dict[str, float] = field(default_factory=dict)
     failing: set[str] = field(default_factory=set)
     """Queries none of whose requests are answered."""
-    files: Controlled | str | None = None
+    files: ManagedPlans | str | None = None
     """What files say that were written over: plans, or why they cannot be read."""
     preparing: int = 0
     cannot_prepare: list[Exception] = field(default_factory=list)
@@ -110,10 +110,10 @@ class World:
     def __post_init__(self) -> None:
         self.engine = NodesEngine(dict(self.controlled.nodes))
 
-    def known(self, plans: Controlled) -> Profiles:
+    def known(self, plans: ManagedPlans) -> Profiles:
         return self.profiles
 
-    def latest(self, now: Controlled) -> Controlled:
+    def latest(self, now: ManagedPlans) -> ManagedPlans:
         if isinstance(self.files, str):
             raise PlanningError(self.files)
         assert self.files is not None
@@ -122,12 +122,12 @@ class World:
     def took(self) -> None:
         self.files = None
 
-    def prepare(self, controlled: Controlled) -> None:
+    def prepare(self, controlled: ManagedPlans) -> None:
         self.preparing += 1
         if self.cannot_prepare:
             raise self.cannot_prepare.pop()
 
-    def controller(self, holder: str = "one", controlled: Controlled | None = None) -> Controller:
+    def controller(self, holder: str = "one", controlled: ManagedPlans | None = None) -> Controller:
         made = Controller(
             self.engine,
             controlled or self.controlled,
@@ -137,15 +137,15 @@ class World:
             wall_clock=lambda: 1e9 + self.now_s,
             settings=SETTINGS,
             on_event=self.seen.append,
-            planner=Planner(
+            planner=ReplanDependencies(
                 lambda plans: self.known(plans),
                 lambda: self.files is not None,
                 self.latest,
                 self.prepare,
-                took=self.took,
+                acknowledge=self.took,
             ),
         )
-        made.begin()
+        made.start()
         return made
 
     async def goes_on(self, controller: Controller, duration_s: float, *, planning: bool = True) -> None:
@@ -159,9 +159,9 @@ class World:
                 if name in self.failing:
                     self.engine.failed[name] = self.engine.failed.get(name, 0) + int(due)
             self.now_s += TICK_S
-            await controller.tick()
+            await controller.reconcile()
             if planning:
-                await controller.planned()
+                await controller.wait_idle()
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.seen]
@@ -181,7 +181,7 @@ def _pools(state: DesiredState | None) -> set[str]:
 @pytest.fixture
 def lossy(tmp_path: Path) -> tuple[World, str]:
     controlled, profiles, pool = lossy_plans()
-    return World(controlled, profiles, ControlRecords(tmp_path / "control.sqlite")), pool
+    return World(controlled, profiles, ControlStateStore(tmp_path / "control.sqlite")), pool
 
 
 def test_a_pool_is_lost_and_comes_back(lossy: tuple[World, str]) -> None:
@@ -337,13 +337,13 @@ def test_where_nobody_could_be_served_the_last_plans_stay_and_it_is_tried_again(
     assert world.of_kind("replan") == []
 
 
-def _without(controlled: Controlled, profiles: Profiles, query: str) -> Controlled:
+def _without(controlled: ManagedPlans, profiles: Profiles, query: str) -> ManagedPlans:
     """What `circinus plan` makes of the specification without a query."""
-    from circinus.matching import Running, plan_all
+    from circinus.matching import Incumbent, plan_all_queries
 
     queries = tuple(one for one in controlled.specification.queries if one.name != query)
     specification = replace(controlled.specification, queries=queries)
-    matching, _ = plan_all(specification, profiles, running=Running.of(controlled.matching))
+    matching, _ = plan_all_queries(specification, profiles, incumbent=Incumbent.of(controlled.matching))
     return replace(controlled, specification=specification, matching=matching, deployments=matching.deployments)
 
 
@@ -417,9 +417,9 @@ def test_plans_made_from_what_was_taken_back_meanwhile_are_made_anew(lossy: tupl
     gone, *others = [a.query for a in world.controlled.matching.assignments]
     world.files = newer = _without(world.controlled, world.profiles, gone)
     going, let = threading.Event(), threading.Event()
-    made_from: list[Controlled] = []
+    made_from: list[ManagedPlans] = []
 
-    def profiles(plans: Controlled) -> Profiles:
+    def profiles(plans: ManagedPlans) -> Profiles:
         made_from.append(plans)
         if len(made_from) == 1:  # for the first one only, until it was taken back
             going.set()
@@ -456,8 +456,8 @@ def test_new_plans_that_cannot_be_brought_about_are_given_up_after_some_attempts
     asyncio.run(world.goes_on(controller, 5.0))
     before = world.engine.state
     world.files = newer = _without(world.controlled, world.profiles, world.controlled.matching.assignments[0].query)
-    wanted = desired_fingerprint(newer.desired(newer.at_first()))
-    world.engine.refuses = lambda desired: desired_fingerprint(desired) == wanted
+    wanted = state_fingerprint(newer.desired_state(newer.initial_ladder_states()))
+    world.engine.refuses = lambda desired: state_fingerprint(desired) == wanted
     asyncio.run(world.goes_on(controller, 20.0))
     assert world.kinds()[-4:] == ["replan", "failed", "failed", "rollback"]
     assert world.engine.state == before
@@ -492,33 +492,33 @@ def test_queries_stay_on_the_rung_that_they_are_on_when_plans_follow(lossy: tupl
     }
     name = next(iter(stepped))
     below = {**controller.ladders, name: replace(stepped[name], rung=stepped[name].rung + 1)}
-    taken = world.controlled.taken_over(below, world.controlled)
+    taken = world.controlled.migrate_ladder_states(below, world.controlled)
     assert taken[name].rung == stepped[name].rung + 1
     only = replace(world.controlled, deployments=tuple(d for d in sized.values() if d.deployment in running))
     gone = not running >= world.controlled.rungs[name][below[name].rung].busy.keys()
-    assert (only.taken_over(below, world.controlled)[name].rung == stepped[name].rung) == gone
+    assert (only.migrate_ladder_states(below, world.controlled)[name].rung == stepped[name].rung) == gone
     other = next(a for a in world.controlled.matching.assignments if a.query != name)
     newer = _without(world.controlled, world.profiles, other.query)
-    found = newer.taken_over(below, world.controlled)
+    found = newer.migrate_ladder_states(below, world.controlled)
     assert other.query not in found
     plan = world.controlled.rungs[name][below[name].rung].candidate.plan
     known = [rung.candidate.plan for rung in newer.rungs[name]]
     there = {sized.deployment for sized in newer.deployments} >= world.controlled.rungs[name][
         below[name].rung
     ].busy.keys()
-    if there and plan in known[newer.at_first()[name].rung :]:
+    if there and plan in known[newer.initial_ladder_states()[name].rung :]:
         assert newer.rungs[name][found[name].rung].candidate.plan == plan
     else:
-        assert found[name] == newer.at_first()[name]
+        assert found[name] == newer.initial_ladder_states()[name]
 
 
 def test_one_that_is_killed_on_the_way_is_followed_by_one_that_goes_on_from_there(tmp_path: Path) -> None:
     before, profiles, _ = lossy_plans()
-    after, room = _other_replicas(_tight(before)), Room(_tight(before).specification.infrastructure, {})
+    after, room = _other_replicas(_tight(before)), ClusterCapacity(_tight(before).specification.infrastructure, {})
     before = _tight(before)
     nodes = dict(before.nodes)
-    room = Room(room.infrastructure, nodes)
-    world = World(before, profiles, ControlRecords(tmp_path / "control.sqlite"))
+    room = ClusterCapacity(room.infrastructure, nodes)
+    world = World(before, profiles, ControlStateStore(tmp_path / "control.sqlite"))
 
     def no_room(desired: DesiredState) -> bool:
         now = world.engine.state
@@ -527,21 +527,21 @@ def test_one_that_is_killed_on_the_way_is_followed_by_one_that_goes_on_from_ther
     world.engine.refuses = no_room
     first = world.controller("first")
     asyncio.run(world.goes_on(first, 20.0))
-    wanted = after.desired(after.at_first())
+    wanted = after.desired_state(after.initial_ladder_states())
     assert no_room(wanted)
     world.files = after
     applied = len(world.engine.applied)
     while len(world.engine.applied) < applied + 2:
         assert world.now_s < 60.0
         asyncio.run(world.goes_on(first, TICK_S))
-    assert world.engine.state not in (before.desired(before.at_first()), wanted)
+    assert world.engine.state not in (before.desired_state(before.initial_ladder_states()), wanted)
     world.now_s += 6.0
     second = world.controller("second", after)
     asyncio.run(world.goes_on(second, 20.0))
     assert world.engine.state == wanted
 
 
-def _tight(controlled: Controlled) -> Controlled:
+def _tight(controlled: ManagedPlans) -> ManagedPlans:
     """The same where pools have little more room than it takes."""
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None
@@ -558,11 +558,11 @@ def _tight(controlled: Controlled) -> Controlled:
     return replace(controlled, specification=specification, matching=matching, deployments=one)
 
 
-class _OtherReplicas(Controlled):
+class _OtherReplicas(ManagedPlans):
     """With replicas none of which can take the place of one before."""
 
-    def desired(self, ladders: Mapping[str, LadderState]) -> DesiredState:
-        state = super().desired(ladders)
+    def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:
+        state = super().desired_state(ladders)
         return replace(
             state,
             deployments=tuple(replace(wanted, deployment=_other(wanted.deployment)) for wanted in state.deployments),
@@ -581,7 +581,7 @@ def _other(deployment: Deployment) -> Deployment:
     )
 
 
-def _other_replicas(controlled: Controlled) -> Controlled:
+def _other_replicas(controlled: ManagedPlans) -> ManagedPlans:
     return _OtherReplicas(**{one.name: getattr(controlled, one.name) for one in fields(controlled)})
 
 
@@ -681,10 +681,10 @@ def test_after_going_back_to_plans_for_another_infrastructure_nothing_is_planned
 def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tuple[World, str]) -> None:
     world, pool = lossy
     going, let = threading.Event(), threading.Event()
-    again = Remeasured((), Reprofiled(world.profiles, notes=("it takes longer",)), world.profiles, {})
-    took: list[Remeasured] = []
+    again = ReprofileOutcome((), ReprofileResult(world.profiles, notes=("it takes longer",)), world.profiles, {})
+    took: list[ReprofileOutcome] = []
 
-    def remeasure() -> Remeasured:
+    def remeasure() -> ReprofileOutcome:
         going.set()
         assert let.wait(HANG_LIMIT_S)
         return again
@@ -696,34 +696,34 @@ def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tu
         document=lambda more: None if more is None else "measured",
         took=took.append,
     )
-    planner = Planner(world.known)
+    planner = ReplanDependencies(world.known)
     controlled, nodes = world.controlled, dict(world.controlled.nodes)
-    replanning = Replanning(planner, controlled, controlled.fingerprint, SETTINGS.replanning, drifting)
+    replanning = Replanner(planner, controlled, controlled.fingerprint, SETTINGS.replanning, drifting)
 
-    async def plans(controlled: Controlled) -> NewPlans:
+    async def plans(controlled: ManagedPlans) -> ReplanReady:
         async with asyncio.timeout(HANG_LIMIT_S):
-            while not isinstance(found := replanning.found(world.now_s), NewPlans):
+            while not isinstance(found := replanning.poll(world.now_s), ReplanReady):
                 world.now_s += TICK_S
-                replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+                replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
                 await asyncio.sleep(0.001)
         return found
 
     async def run() -> None:
-        replanning.look(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
+        replanning.schedule(world.now_s, EngineStatus(Mode.REAL, (), (), nodes=nodes), controlled)
         assert await asyncio.to_thread(going.wait, HANG_LIMIT_S)
         nodes[pool] = 0
         for_less = await plans(controlled)
         assert for_less.why == "nodes"
-        assert replanning.measured() is None
-        replanning.taken(for_less)
+        assert replanning.pending_overrides() is None
+        replanning.commit(for_less)
         assert took == [], "no plans were made from it"
         let.set()
         for_what_moved = await plans(for_less.controlled)
         assert for_what_moved.why == "drift"
         assert for_what_moved.reason.startswith("it takes longer")
         assert for_what_moved.controlled.nodes == nodes
-        assert replanning.measured() == "measured"
-        replanning.taken(for_what_moved)
+        assert replanning.pending_overrides() == "measured"
+        replanning.commit(for_what_moved)
         assert took == [again]
 
     asyncio.run(run())
@@ -761,10 +761,10 @@ def test_an_engine_that_hangs_is_noticed_and_the_loop_survives_what_it_raises(lo
             holder="one",
             clock=asyncio.get_running_loop().time,
             wall_clock=lambda: 1e9,
-            settings=replace(SETTINGS, interval_s=0.01, answer_s=0.1),
+            settings=replace(SETTINGS, interval_s=0.01, status_timeout_s=0.1),
             on_event=lambda event: (world.seen.append(event), event.kind == "applied" and stop.set()),
         )
-        controller.begin()
+        controller.start()
         await asyncio.wait_for(controller.run(stop), HANG_LIMIT_S)
 
     in_virtual_time(run())

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from listening import Listening, configuration, item, plan
 
-from circinus.control.drift.answers import ComputedAnswers, RecordedAnswers
-from circinus.control.drift.live_items import LiveItem, LiveItems
-from circinus.control.drift.references import ServiceReference
-from circinus.control.drift.remeasuring import Remeasured, remeasured
-from circinus.control.drift.reprofile import Reprofiled, reprofile
-from circinus.control.drift.watches import AccuracyWatch, GoodputWatch, Moved, ServiceWatch
+from circinus.control.drift.answers import LiveReferenceRunner, ReplayReferenceRunner
+from circinus.control.drift.live_items import AuditedItem, RecentItems
+from circinus.control.drift.references import ServiceTimeBaseline
+from circinus.control.drift.remeasuring import PipelineReprofile, reprofile_pipeline
+from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm, LatencySloMonitor, ServiceTimeMonitor
 from circinus.estimation.corrections import LEAST_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
-from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
-from circinus.profiling.wire import packed
-from circinus.spec import AccuracySlo, Configuration, Network, Slos, prefix
+from circinus.profiling import MIN_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
+from circinus.profiling.wire import pickle_value
+from circinus.spec import AccuracySlo, Configuration, Network, Slos, prefix_configuration
 
 PLANS = {"one": [plan("small"), plan("large")], "other": [plan("small", pool="slow")]}
 SMALL, LARGE = configuration("small"), configuration("large")
@@ -30,15 +30,15 @@ NOISY = [item(100 + number, 0.25 + number / 64) for number in range(24)]
 
 
 @pytest.fixture(scope="module")
-def computed(listening: Listening) -> Iterator[ComputedAnswers]:
-    with ComputedAnswers(listening.specification) as answers:
+def computed(listening: Listening) -> Iterator[LiveReferenceRunner]:
+    with LiveReferenceRunner(listening.specification) as answers:
         yield answers
 
 
-def _live(items: Iterable[Item], *, truthful: bool, time_s: float = NOW_S) -> LiveItems:
-    found = LiveItems()
+def _live(items: Iterable[Item], *, truthful: bool, time_s: float = NOW_S) -> RecentItems:
+    found = RecentItems()
     against = None if truthful else LARGE
-    found.add(LiveItem("listen", i.key, packed(i.value), i.truth, against, time_s) for i in items)
+    found.add(AuditedItem("listen", i.key, pickle_value(i.value), i.truth, against, time_s) for i in items)
     return found
 
 
@@ -61,17 +61,20 @@ def _smaller_is_quicker(profile: PipelineProfile) -> PipelineProfile:
     return replace(profile, configurations=tuple(quiet(one) for one in profile.configurations))
 
 
-def _service(listening: Listening, wanted: Configuration, times: float, hardware: str = "local") -> Moved:
+def _service(listening: Listening, wanted: Configuration, times: float, hardware: str = "local") -> DriftAlarm:
     pipeline = listening.specification.pipelines["listen"]
     speed = {"local": 1.0, "half": 0.45}[hardware]
     before_s = float(_of(listening.profile, wanted).operators["hear"].service_s.mean()) / speed
-    watch = ServiceWatch("listen", "hear", prefix(pipeline, wanted, "hear"), hardware)
-    return Moved(watch, NOW_S - 60.0, times * before_s, before_s, 400)
+    watch = ServiceTimeMonitor("listen", "hear", prefix_configuration(pipeline, wanted, "hear"), hardware)
+    return DriftAlarm(watch, NOW_S - 60.0, times * before_s, before_s, 400)
 
 
 def _reprofile(
-    moved: Sequence[Moved], listening: Listening, answers: ComputedAnswers | RecordedAnswers, live: LiveItems
-) -> Reprofiled:
+    moved: Sequence[DriftAlarm],
+    listening: Listening,
+    answers: LiveReferenceRunner | ReplayReferenceRunner,
+    live: RecentItems,
+) -> ReprofileResult:
     clock = iter(range(10**6))
     return reprofile(
         moved,
@@ -85,13 +88,13 @@ def _reprofile(
     )
 
 
-ACCURACY = Moved(AccuracyWatch("one", "listen"), NOW_S - 60.0, 0.2, 0.6, 50)
+ACCURACY = DriftAlarm(AccuracyMonitor("one", "listen"), NOW_S - 60.0, 0.2, 0.6, 50)
 
 
 def test_times_that_moved_become_factors_of_that_operator_there(
-    listening: Listening, computed: ComputedAnswers
+    listening: Listening, computed: LiveReferenceRunner
 ) -> None:
-    found = _reprofile([_service(listening, SMALL, 3.0)], listening, computed, LiveItems())
+    found = _reprofile([_service(listening, SMALL, 3.0)], listening, computed, RecentItems())
     profile = found.profiles["listen"]
     local, half = (listening.specification.infrastructure.pool(name).hardware for name in ("edge", "slow"))  # type: ignore[union-attr]
     hear, before = _of(profile, SMALL).operators["hear"], _of(listening.profile, SMALL).operators["hear"]
@@ -105,22 +108,22 @@ def test_times_that_moved_become_factors_of_that_operator_there(
     (observation,) = found.observations
     assert (observation.operator, observation.hardware_class, observation.mode) == ("hear", "local", "real")
     assert np.exp(observation.log_ratio) == pytest.approx(3.0)
-    assert found.waits == ()
+    assert found.pending_reasons == ()
     assert "3 times" in found.notes[0]
 
 
-def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: ComputedAnswers) -> None:
+def test_then_what_was_seen_is_what_is_expected(listening: Listening, computed: LiveReferenceRunner) -> None:
     infrastructure = listening.specification.infrastructure
     assert infrastructure is not None
     hardware = infrastructure.pool("slow").hardware
     moved = _service(listening, SMALL, 2.5, "half")
-    profile = _reprofile([moved], listening, computed, LiveItems()).profiles["listen"]
-    again = ServiceReference.of(_of(profile, SMALL).operators["hear"], hardware, tolerance=0.2, risk=0.01)
+    profile = _reprofile([moved], listening, computed, RecentItems()).profiles["listen"]
+    again = ServiceTimeBaseline.of(_of(profile, SMALL).operators["hear"], hardware, tolerance=0.2, risk=0.01)
     assert again is not None
     assert again.expected_s == pytest.approx(moved.now, rel=0.1)
 
 
-def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, computed: ComputedAnswers) -> None:
+def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, computed: LiveReferenceRunner) -> None:
     corrected = [
         replace(
             found,
@@ -133,7 +136,7 @@ def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, com
     ]
     profile = replace(listening.profile, configurations=tuple(corrected))
     moved = _service(listening, SMALL, 0.6)  # of the seconds as profiled, whatever was expected
-    found = _reprofile([moved], replace(listening, profile=profile), computed, LiveItems()).profiles["listen"]
+    found = _reprofile([moved], replace(listening, profile=profile), computed, RecentItems()).profiles["listen"]
     corrections = _of(found, SMALL).operators["hear"].corrections
     assert corrections["local", 1.0] == pytest.approx(max(0.6, LEAST_FACTOR), rel=0.1)
     assert corrections["other", 1.0] == 1.7
@@ -141,7 +144,7 @@ def test_what_was_learnt_before_counts_no_longer_there(listening: Listening, com
 
 
 def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
-    listening: Listening, computed: ComputedAnswers
+    listening: Listening, computed: LiveReferenceRunner
 ) -> None:
     live = _live(NOISY, truthful=True)
     live.add(_live([item(7, 0.1)], truthful=True, time_s=NOW_S - 3600.0).since("listen", 0.0))
@@ -160,22 +163,22 @@ def test_data_that_moved_is_measured_on_what_came_since_and_on_nothing_else(
     assert len(profile.usable) == 4
     for one in profile.configurations:
         before = _of(listening.profile, one.configuration)
-        assert sorted(one.input_bytes) == sorted(len(packed(i.value)) for i in NOISY)
+        assert sorted(one.input_bytes) == sorted(len(pickle_value(i.value)) for i in NOISY)
         for name, operator in one.operators.items():
             assert operator.service_s.shape == operator.output_bytes.shape == (24,)
             assert (operator.service_s > 0).all()
             assert operator.batch_ratio == before.operators[name].batch_ratio
             assert operator.load_s == before.operators[name].load_s
     assert found.observations == ()
-    assert found.without_truth == frozenset()
+    assert found.pipelines_without_truth == frozenset()
     before_s = {("listen", SMALL, LARGE): np.ones(40), ("elsewhere", SMALL, LARGE): np.ones(3)}
-    expected = found.over(before_s)
+    expected = found.merged_agreements(before_s)
     assert expected["elsewhere", SMALL, LARGE].sum() == 3
     assert sorted(expected["listen", SMALL, LARGE]) == [0.0] * 19 + [1.0] * 5, "both do not hear the last one"
     assert "4 configurations on 24 items" in found.notes[0]
 
 
-def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: ComputedAnswers) -> None:
+def test_plans_are_made_on_what_was_measured_again(listening: Listening, computed: LiveReferenceRunner) -> None:
     profile = _reprofile([ACCURACY], listening, computed, _live(NOISY, truthful=True)).profiles["listen"]
     slos = Slos(accuracy=AccuracySlo(threshold=0.4))
     query = listening.specification.queries[0].model_copy(update={"slos": slos})
@@ -190,55 +193,57 @@ def test_plans_are_made_on_what_was_measured_again(listening: Listening, compute
 
 
 def test_without_truths_answers_of_the_most_accurate_stand_for_them(
-    listening: Listening, computed: ComputedAnswers
+    listening: Listening, computed: LiveReferenceRunner
 ) -> None:
     wrong = [replace(i, truth=-99) for i in NOISY]  # what stood for the truth when they were audited is not used
     again = _reprofile([ACCURACY], listening, computed, _live(wrong, truthful=False))
     profile = again.profiles["listen"]
-    assert again.without_truth == {"listen"}
+    assert again.pipelines_without_truth == {"listen"}
     assert again.agreements["listen", SMALL, LARGE].tolist() == _of(profile, SMALL).scores.tolist()
     assert _of(profile, SMALL).scores.mean() == pytest.approx(5 / 24), "and what both do not hear they agree on"
     assert _of(profile, LARGE).scores.mean() == 1.0
 
 
-def test_too_few_items_are_waited_for(listening: Listening, computed: ComputedAnswers) -> None:
+def test_too_few_items_are_waited_for(listening: Listening, computed: LiveReferenceRunner) -> None:
     found = _reprofile([ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
     assert found.profiles == {}
-    assert found.data_moved == frozenset()
-    assert found.waits == ("listen: found 7 items that came since, expected 8",)
+    assert found.pipelines_with_data_drift == frozenset()
+    assert found.pending_reasons == ("listen: found 7 items that came since, expected 8",)
 
 
-def test_what_is_measured_while_something_else_waits_is_done(listening: Listening, computed: ComputedAnswers) -> None:
+def test_what_is_measured_while_something_else_waits_is_done(
+    listening: Listening, computed: LiveReferenceRunner
+) -> None:
     slower = _service(listening, SMALL, 3.0)
     found = _reprofile([slower, ACCURACY], listening, computed, _live(NOISY[:7], truthful=True))
-    assert len(found.observations) == len(found.waits) == 1
-    assert found.left_of([slower, ACCURACY]) == (ACCURACY,)
+    assert len(found.observations) == len(found.pending_reasons) == 1
+    assert found.still_pending([slower, ACCURACY]) == (ACCURACY,)
     again = _reprofile([ACCURACY], listening, computed, _live(NOISY[:8], truthful=True))
-    assert again.left_of([ACCURACY]) == ()
+    assert again.still_pending([ACCURACY]) == ()
 
 
-def test_an_item_that_fails_is_left_out(listening: Listening, computed: ComputedAnswers) -> None:
+def test_an_item_that_fails_is_left_out(listening: Listening, computed: LiveReferenceRunner) -> None:
     bad = Item("bad", {"word": -1, "noise": 0.1}, 0)
     profile = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:9]], truthful=True)).profiles["listen"]
     assert _of(profile, SMALL).items.tolist() == _of(profile, LARGE).items.tolist()
     assert len(_of(profile, SMALL).items) == 9
     found = _reprofile([ACCURACY], listening, computed, _live([bad, *NOISY[:7]], truthful=True))
-    assert "no word" in found.waits[0]
+    assert "no word" in found.pending_reasons[0]
 
 
-def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, computed: ComputedAnswers) -> None:
+def test_a_budget_that_is_over_ends_it_with_enough_items(listening: Listening, computed: LiveReferenceRunner) -> None:
     pipeline, ticks = listening.specification.pipelines["listen"], iter(range(10**6))
     items = _live(NOISY, truthful=True).since("listen", 0.0)
-    found = remeasured(
+    found = reprofile_pipeline(
         listening.profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(ticks)), budget_s=0.5
     )
-    assert isinstance(found, Remeasured)
+    assert isinstance(found, PipelineReprofile)
     assert len(_of(found.profile, SMALL).items) == 8
     assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE}, "the most accurate as well"
 
 
 def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
-    listening: Listening, computed: ComputedAnswers
+    listening: Listening, computed: LiveReferenceRunner
 ) -> None:
     pipeline, items = listening.specification.pipelines["listen"], _live(NOISY, truthful=True).since("listen", 0.0)
     looks, unlikely = iter(range(10**6)), configuration("small", 2)
@@ -247,30 +252,32 @@ def test_others_are_measured_as_long_as_there_is_time_the_most_accurate_first(
         for one in listening.profile.configurations
     )
     profile = replace(listening.profile, configurations=tuple(configurations))
-    found = remeasured(profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(looks)), budget_s=24.0)
-    assert isinstance(found, Remeasured)
+    found = reprofile_pipeline(
+        profile, pipeline, [SMALL], items, computed, clock=lambda: float(next(looks)), budget_s=24.0
+    )
+    assert isinstance(found, PipelineReprofile)
     assert {one.configuration for one in found.profile.configurations} == {SMALL, LARGE, configuration("large", 2)}
     both = [len(_of(found.profile, one).items) for one in (SMALL, configuration("large", 2))]
     assert both[0] == 24
-    assert LEAST_ITEMS <= both[1] < 24
+    assert MIN_ITEMS <= both[1] < 24
     accurate = _of(found.profile, configuration("large", 2))
     assert accurate.scores.mean() == 1.0, "it hears what the others do not"
     assert len(found.agreements["listen", accurate.configuration, LARGE]) == len(accurate.items)
 
 
-def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: ComputedAnswers) -> None:
+def test_times_of_another_machine_are_not_mixed_in(listening: Listening, computed: LiveReferenceRunner) -> None:
     elsewhere = replace(listening.profile, machine=Machine("another", 128))
     found = _reprofile([ACCURACY], replace(listening, profile=elsewhere), computed, _live(NOISY, truthful=True))
     assert found.profiles == {}
-    assert "another" in found.waits[0]
+    assert "another" in found.pending_reasons[0]
 
 
 def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: Listening) -> None:
     pipeline = measured_listening.specification.pipelines["listen"]
     came = load_dataset(pipeline, measured_listening.specification.module_paths).items[20:32]
-    live = LiveItems()
-    live.add(LiveItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
-    recorded = RecordedAnswers(measured_listening.specification, measured_listening.store)
+    live = RecentItems()
+    live.add(AuditedItem("listen", i.key, None, i.truth, None, NOW_S) for i in came)
+    recorded = ReplayReferenceRunner(measured_listening.specification, measured_listening.store)
     profile = _reprofile([ACCURACY], measured_listening, recorded, live).profiles["listen"]
     small, before = _of(profile, SMALL), _of(measured_listening.profile, SMALL)
     places = [int(np.flatnonzero(before.items == number)[0]) for number in range(20, 32)]
@@ -279,6 +286,6 @@ def test_in_a_replay_recordings_of_the_new_items_are_taken(measured_listening: L
     assert found == sorted(zip(recorded_s.tolist(), before.scores[places].tolist(), strict=True))
 
 
-def test_of_late_requests_nothing_is_measured(listening: Listening, computed: ComputedAnswers) -> None:
-    moved = Moved(GoodputWatch("one"), NOW_S, 0.5, 0.1, 8)
-    assert _reprofile([moved], listening, computed, _live(NOISY, truthful=True)) == Reprofiled({})
+def test_of_late_requests_nothing_is_measured(listening: Listening, computed: LiveReferenceRunner) -> None:
+    moved = DriftAlarm(LatencySloMonitor("one"), NOW_S, 0.5, 0.1, 8)
+    assert _reprofile([moved], listening, computed, _live(NOISY, truthful=True)) == ReprofileResult({})

@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from circinus.control.replanning.rolling import Room, next_state
+from circinus.control.replanning.rolling import ClusterCapacity, next_intermediate_state
 from circinus.serving import DesiredState, Mode
 from circinus.serving.engine import DesiredDeployment, Route, RouteStage
-from circinus.serving.state_check import check_state
+from circinus.serving.state_check import validate_state
 from circinus.spec import Allocation, Configuration, Deployment, HardwareClass, Infrastructure, KnobValues, Pool, Site
 
 CPUS = 4.0
@@ -91,15 +91,18 @@ def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
     renewed: set[int],
 ) -> None:
     infrastructure = _infrastructure(nodes)
-    room = Room(infrastructure, {"x": nodes, "y": nodes})
+    room = ClusterCapacity(infrastructure, {"x": nodes, "y": nodes})
     before = _state(infrastructure, routes_before, replicas_before)
     after = _renewed(_state(infrastructure, routes_after, replicas_after), renewed)
     assume(room.fits(before.deployments) and room.fits(after.deployments))
-    assert room.fits(_largest(before, after)) == (next_state(before, after, room, QUERIES) == after) or before == after
+    assert (
+        room.fits(_largest(before, after)) == (next_intermediate_state(before, after, room, QUERIES) == after)
+        or before == after
+    )
     state, steps, stopped = before, 0, set[str]()
     while state != after:
-        following = next_state(state, after, room, QUERIES)
-        check_state(following)
+        following = next_intermediate_state(state, after, room, QUERIES)
+        validate_state(following)
         assert following != state
         assert room.fits(_largest(state, following))
         routed = {route.query for route in following.routes}
@@ -115,12 +118,12 @@ def test_every_step_fits_beside_the_one_before_and_the_last_is_what_shall_run(
 
 def test_queries_move_one_after_another_where_two_do_not_fit_at_once_and_nobody_is_stopped() -> None:
     infrastructure = _infrastructure(1)  # four CPUs in each pool
-    room = Room(infrastructure, {"x": 1, "y": 1})
+    room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})
     before = _state(infrastructure, {"a": [0], "b": [2]}, dict.fromkeys(range(8), 2))
     after = _state(infrastructure, {"a": [4], "b": [6]}, dict.fromkeys(range(8), 2))
     state, routed = before, []
     while state != after:
-        state = next_state(state, after, room, ("a", "b"))
+        state = next_intermediate_state(state, after, room, ("a", "b"))
         routed.append({route.query for route in state.routes})
     assert all(queries == {"a", "b"} for queries in routed), "fewer replicas for a moment, but never none"
     assert len(routed) > 1
@@ -128,12 +131,12 @@ def test_queries_move_one_after_another_where_two_do_not_fit_at_once_and_nobody_
 
 def test_new_code_takes_the_place_of_the_old_a_replica_at_a_time_where_both_do_not_fit_at_once() -> None:
     infrastructure = _infrastructure(1)
-    room = Room(infrastructure, {"x": 1, "y": 1})
+    room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})
     before = _state(infrastructure, {"a": [0], "b": [0]}, dict.fromkeys(range(8), 4))
     after = _renewed(before, [0])
     states = [before]
     while states[-1] != after:
-        states.append(next_state(states[-1], after, room, ("a", "b")))
+        states.append(next_intermediate_state(states[-1], after, room, ("a", "b")))
     assert all(state.routes == before.routes for state in states), "nobody is stopped"
     assert [(d.operator_version, d.replicas) for state in states for d in state.deployments] == [
         ("", 4), ("", 1), ("new", 1), ("new", 4),
@@ -142,7 +145,7 @@ def test_new_code_takes_the_place_of_the_old_a_replica_at_a_time_where_both_do_n
 
 def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment() -> None:
     infrastructure = _infrastructure(1)
-    room = Room(infrastructure, {"x": 1, "y": 1})
+    room = ClusterCapacity(infrastructure, {"x": 1, "y": 1})
     large = dict.fromkeys(range(8), 1)
     before = _state(infrastructure, {"a": [0], "b": [2]}, large)
     after = _state(infrastructure, {"a": [4], "b": [6]}, large)
@@ -151,17 +154,17 @@ def test_where_nothing_fits_beside_the_least_important_is_stopped_for_a_moment()
         return replace(state, deployments=tuple(replace(d, cpus=2.0) for d in state.deployments))
 
     before, after = grown(before), grown(after)
-    first = next_state(before, after, room, ("b", "a"))
+    first = next_intermediate_state(before, after, room, ("b", "a"))
     assert [route.query for route in first.routes] == ["a"]
     state = first
     while state != after:
-        state = next_state(state, after, room, ("b", "a"))
+        state = next_intermediate_state(state, after, room, ("b", "a"))
 
 
 def test_what_is_on_a_pool_without_nodes_takes_no_room() -> None:
     infrastructure = _infrastructure(1)
     before = _state(infrastructure, {"a": [0], "b": [1]}, dict.fromkeys(range(8), 4))
     after = _state(infrastructure, {"a": [3], "b": [1]}, {**dict.fromkeys(range(8), 4), 1: 1, 3: 3})
-    assert next_state(before, after, Room(infrastructure, {"x": 1, "y": 1}), QUERIES) != after
-    room = Room(infrastructure, {"x": 0, "y": 2})
-    assert next_state(before, after, room, QUERIES) == after
+    assert next_intermediate_state(before, after, ClusterCapacity(infrastructure, {"x": 1, "y": 1}), QUERIES) != after
+    room = ClusterCapacity(infrastructure, {"x": 0, "y": 2})
+    assert next_intermediate_state(before, after, room, QUERIES) == after

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import seeds
-from circinus.control.ladders.rates import RateBounds, RateMeter
-from circinus.control.ladders.rung_views import Loads, QueryLoad, RungDemand
-from circinus.control.ladders.steps import dispersion
+from circinus.control.ladders.rates import RateBounds, RateEstimator
+from circinus.control.ladders.rung_views import DeploymentLoads, QueryLoad, RungDemand
+from circinus.control.ladders.steps import planned_idc
 from circinus.serving import DeploymentStatus
 from circinus.spec import Allocation, Deployment, KnobValues, Query
 from circinus.spec.arrivals import Arrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals
@@ -48,17 +48,17 @@ def test_a_view_is_of_the_busiest_deployment_and_of_all_that_wait() -> None:
         "second": QueryLoad(_demand({LARGE: 0.05}), rates["second"]),
     }
     statuses = {LARGE: _status(LARGE, 2, 8), CROP: _status(CROP, 1, 3), SMALL: _status(SMALL, 0)}
-    found = Loads(loads, statuses)
-    view, gone = found.views("first", (loads["first"].demand, _demand({SMALL: 0.01})))
-    assert view.likely_utilization == pytest.approx(30 * 0.05 / 2)
-    assert view.least_utilization == pytest.approx(27 * 0.05 / 2)
-    assert view.strain == pytest.approx(30 * 0.05 / 2 / _TARGET)
+    found = DeploymentLoads(loads, statuses)
+    view, gone = found.rung_loads("first", (loads["first"].demand, _demand({SMALL: 0.01})))
+    assert view.expected_utilization == pytest.approx(30 * 0.05 / 2)
+    assert view.min_utilization == pytest.approx(27 * 0.05 / 2)
+    assert view.relative_utilization == pytest.approx(30 * 0.05 / 2 / _TARGET)
     assert view.backlog_s == pytest.approx(8 * 0.05 / 2 + 3 * 0.01)
     # 16 requests in a quarter of a second, each of 0.05 s; by chance alone give or take four of them.
     assert view.recent_utilization == pytest.approx((64 - 2 * 4 / 0.25) * 0.05 / 2)
     assert not gone.ready
-    below = found.views("second", (_demand({CROP: 0.02}),))[0]
-    assert below.likely_utilization == pytest.approx(10 * 0.01 + 20 * 0.02)
+    below = found.rung_loads("second", (_demand({CROP: 0.02}),))[0]
+    assert below.expected_utilization == pytest.approx(10 * 0.01 + 20 * 0.02)
     variance = 4 * (0.01 / 0.25) ** 2 + 12 * (0.02 / 0.25) ** 2
     assert below.recent_utilization == pytest.approx(16 * 0.01 + 48 * 0.02 - 2 * np.sqrt(variance))
 
@@ -68,7 +68,9 @@ def test_one_batch_of_each_replica_is_not_waited_for() -> None:
     load = QueryLoad(_demand({batched: 0.05}), _rate(10.0))
     waiting = {0: 0.0, 8: 0.0, 10: 2 * 0.05 / 2}
     for queue_length, backlog_s in waiting.items():
-        (view,) = Loads({"q": load}, {batched: _status(batched, 2, queue_length)}).views("q", (load.demand,))
+        (view,) = DeploymentLoads({"q": load}, {batched: _status(batched, 2, queue_length)}).rung_loads(
+            "q", (load.demand,)
+        )
         assert view.backlog_s == pytest.approx(backlog_s)
 
 
@@ -77,7 +79,7 @@ def test_bursts_that_were_planned_for_are_less_of_a_surprise() -> None:
     found = []
     for index in (1.0, 4.0):
         load = QueryLoad(demand, _rate(10.0, 25), index)
-        found.append(Loads({"q": load}, statuses).views("q", (demand,))[0].recent_utilization)
+        found.append(DeploymentLoads({"q": load}, statuses).rung_loads("q", (demand,))[0].recent_utilization)
     assert found == pytest.approx([(100 - 2 * 5 / 0.25) * 0.05, (100 - 2 * 10 / 0.25) * 0.05])
 
 
@@ -87,15 +89,17 @@ def test_moving_a_query_is_as_if_it_had_been_there(data: st.DataObject) -> None:
     demands = st.dictionaries(st.sampled_from((LARGE, SMALL, CROP)), BUSY, min_size=1).map(_demand)
     rates = st.builds(_rate, st.floats(0.1, 50.0), st.integers(0, 30))
     loads = {q: QueryLoad(data.draw(demands), data.draw(rates), data.draw(st.floats(1.0, 5.0))) for q in QUERIES}
-    moved, rung = Loads(loads, statuses), data.draw(demands)
-    foreseen = moved.views("first", (rung,))[0]
+    moved, rung = DeploymentLoads(loads, statuses), data.draw(demands)
+    foreseen = moved.rung_loads("first", (rung,))[0]
     moved.move("first", rung)
-    there = Loads({**loads, "first": QueryLoad(rung, loads["first"].rate, loads["first"].dispersion)}, statuses)
+    there = DeploymentLoads(
+        {**loads, "first": QueryLoad(rung, loads["first"].rate, loads["first"].dispersion)}, statuses
+    )
     for name in QUERIES:
         asked = (rung, loads[name].demand)
-        for one, other in zip(moved.views(name, asked), there.views(name, asked), strict=True):
+        for one, other in zip(moved.rung_loads(name, asked), there.rung_loads(name, asked), strict=True):
             assert vars(one) == pytest.approx(vars(other), rel=1e-6, abs=1e-6)
-    assert vars(foreseen) == pytest.approx(vars(there.views("first", (rung,))[0]), rel=1e-6, abs=1e-6)
+    assert vars(foreseen) == pytest.approx(vars(there.rung_loads("first", (rung,))[0]), rel=1e-6, abs=1e-6)
 
 
 def _recent_utilizations(factor: float, until_s: float, seed: int, every_s: float = 0.25) -> list[tuple[float, float]]:
@@ -103,14 +107,19 @@ def _recent_utilizations(factor: float, until_s: float, seed: int, every_s: floa
     rng, found = np.random.default_rng(seed), []
     rates_per_s = {name: factor * planned for name, planned in zip(QUERIES, (2.0, 4.5, 3.5), strict=True)}
     arrivals = {q: np.cumsum(rng.exponential(1 / per_s, int(2 * per_s * until_s))) for q, per_s in rates_per_s.items()}
-    meters = {name: RateMeter() for name in QUERIES}
+    meters = {name: RateEstimator() for name in QUERIES}
     for now_s in np.arange(-2.0, until_s, every_s):
         rates = {q: meters[q].read(now_s, int(np.searchsorted(arrivals[q], now_s))) for q in QUERIES}
         if now_s <= 0:
             continue
         demand = _demand({LARGE: 0.07})
         loads = {q: QueryLoad(demand, rate) for q, rate in rates.items() if rate is not None}
-        found.append((now_s, Loads(loads, {LARGE: _status(LARGE)}).views("first", (demand,))[0].recent_utilization))
+        found.append(
+            (
+                now_s,
+                DeploymentLoads(loads, {LARGE: _status(LARGE)}).rung_loads("first", (demand,))[0].recent_utilization,
+            )
+        )
     return found
 
 
@@ -138,4 +147,4 @@ def test_what_chance_brings_together_is_no_burst() -> None:
 )
 def test_chance_is_as_large_as_arrivals_are_bursty_by_plan(arrivals: Arrivals, least: float, most: float) -> None:
     query = Query.model_validate({"name": "q", "pipeline": "p", "source": "s", "rate": 5.0})
-    assert least <= dispersion(query.model_copy(update={"arrivals": arrivals})) <= most
+    assert least <= planned_idc(query.model_copy(update={"arrivals": arrivals})) <= most

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circinus.control.controlled import Controlled
-from circinus.control.drift.answers import RecordedAnswers
-from circinus.control.drift.drifting import DriftTools
-from circinus.control.records import ControlRecords, Event
-from circinus.control.replanning.planner import Planner
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.answers import ReplayReferenceRunner
+from circinus.control.drift.drifting import DriftDependencies
+from circinus.control.records import ControlStateStore, Event
+from circinus.control.replanning.planner import ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
-from circinus.control.simulated.run import Happening, run_controlled
-from circinus.profiling import Observation, OperatorProfile, PipelineProfile
+from circinus.control.simulated.run import ScheduledEvent, run_controlled
+from circinus.profiling import OperatorProfile, PipelineProfile, ServiceTimeObservation
 from circinus.simulation.model import Requests
 from controlled_plans import Profiles, planned
 
@@ -47,7 +47,7 @@ def slower(profiles: Profiles, operator: str, times: float) -> dict[str, Pipelin
     return found
 
 
-def _with_code_of_their_own(controlled: Controlled) -> Controlled:
+def _with_code_of_their_own(controlled: ManagedPlans) -> ManagedPlans:
     """What is learnt of an operator is learnt of its code, which all random ones share."""
     pipelines = {
         name: pipeline.model_copy(
@@ -77,7 +77,7 @@ def _slower(found: OperatorProfile, times: float) -> OperatorProfile:
     return replace(found, service_s=found.service_s * times)
 
 
-def _requests(controlled: Controlled, times: float = 0.7) -> Mapping[str, Requests]:
+def _requests(controlled: ManagedPlans, times: float = 0.7) -> Mapping[str, Requests]:
     rng, found = np.random.default_rng(1), {}
     for name, query in controlled.queries.items():
         arrival_s = np.sort(rng.uniform(0.0, UNTIL_S, rng.poisson(times * query.rate_per_s * UNTIL_S)))
@@ -86,33 +86,33 @@ def _requests(controlled: Controlled, times: float = 0.7) -> Mapping[str, Reques
 
 
 def _run(
-    controlled: Controlled,
+    controlled: ManagedPlans,
     profiles: Profiles,
     folder: Path,
-    happenings: list[Happening],
-    kept: list[Observation] | None = None,
+    happenings: list[ScheduledEvent],
+    kept: list[ServiceTimeObservation] | None = None,
 ) -> tuple[SimulatedEngine, list[Event]]:
     engine = SimulatedEngine(controlled, profiles, _requests(controlled), startup_s=5.0)
-    tools = DriftTools(
-        answers=lambda specification: RecordedAnswers(specification, folder / "profiles.sqlite"),
+    tools = DriftDependencies(
+        answers=lambda specification: ReplayReferenceRunner(specification, folder / "profiles.sqlite"),
         agreements=lambda specification, pairs: {},
         keep=lambda observations: None if kept is None else kept.extend(observations),
     )
     events = run_controlled(
         engine,
         controlled,
-        ControlRecords(folder / "control.sqlite"),
+        ControlStateStore(folder / "control.sqlite"),
         until_s=UNTIL_S,
         settings=ControlSettings(interval_s=1.0),
         happenings=happenings,
-        planner=Planner(lambda plans: profiles),
+        planner=ReplanDependencies(lambda plans: profiles),
         drift=tools,
     )
     return engine, events
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[Controlled, Profiles, str]:
+def scene() -> tuple[ManagedPlans, Profiles, str]:
     """Plans, and the operator that is asked for most often."""
     alike, random = planned(3, queries=4)
     controlled = _with_code_of_their_own(alike)
@@ -125,11 +125,11 @@ def scene() -> tuple[Controlled, Profiles, str]:
 
 
 def test_an_operator_that_takes_longer_is_noticed_measured_again_and_planned_for_once(
-    scene: tuple[Controlled, Profiles, str], tmp_path: Path
+    scene: tuple[ManagedPlans, Profiles, str], tmp_path: Path
 ) -> None:
     controlled, profiles, operator = scene
-    kept: list[Observation] = []
-    change = Happening(200.0, lambda engine: engine.drift(slower(profiles, operator, TIMES)))
+    kept: list[ServiceTimeObservation] = []
+    change = ScheduledEvent(200.0, lambda engine: engine.drift(slower(profiles, operator, TIMES)))
     _, events = _run(controlled, profiles, tmp_path, [change], kept)
     drift = [event for event in events if event.kind == "drift" and f"/{operator}" in event.subject]
     assert drift
@@ -148,14 +148,14 @@ def test_an_operator_that_takes_longer_is_noticed_measured_again_and_planned_for
     assert np.exp(np.mean(ratios)) == pytest.approx(TIMES, rel=0.25)
 
 
-def test_nothing_is_noticed_where_nothing_moves(scene: tuple[Controlled, Profiles, str], tmp_path: Path) -> None:
+def test_nothing_is_noticed_where_nothing_moves(scene: tuple[ManagedPlans, Profiles, str], tmp_path: Path) -> None:
     controlled, profiles, _ = scene
     _, events = _run(controlled, profiles, tmp_path, [])
     assert [event for event in events if event.kind in ("drift", "replan", "failed", "rollback")] == []
 
 
 def test_a_lost_pool_is_planned_around_until_it_comes_back(
-    scene: tuple[Controlled, Profiles, str], tmp_path: Path
+    scene: tuple[ManagedPlans, Profiles, str], tmp_path: Path
 ) -> None:
     controlled, profiles, _ = scene
     used: dict[str, float] = {}
@@ -167,8 +167,8 @@ def test_a_lost_pool_is_planned_around_until_it_comes_back(
         profiles,
         tmp_path,
         [
-            Happening(200.0, lambda simulated: simulated.lose(pool)),
-            Happening(400.0, lambda simulated: simulated.bring_back(pool)),
+            ScheduledEvent(200.0, lambda simulated: simulated.fail_nodes(pool)),
+            ScheduledEvent(400.0, lambda simulated: simulated.restore_nodes(pool)),
         ],
     )
     lost, back = [event for event in events if event.kind == "replan"]

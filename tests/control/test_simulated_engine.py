@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circinus.control.controlled import Controlled
-from circinus.control.ladders.standby import standby
-from circinus.control.records import ControlRecords
+from circinus.control.controlled import ManagedPlans
+from circinus.control.ladders.standby import plan_standby
+from circinus.control.records import ControlStateStore
 from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 from circinus.control.simulated.run import run_controlled
 from circinus.errors import ServingError
-from circinus.matching import plan_all
+from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import model_of
+from circinus.simulation.plans import build_model
 from circinus.simulation.simulation import Simulation
 from circinus.spec import Network, Specification
 from specifications import random_specification
@@ -31,17 +31,17 @@ from specifications import random_specification
 Profiles = Mapping[str, PipelineProfile]
 
 
-def _planned(seed: int, peak: float = 1.0, **options: int) -> tuple[Controlled, Specification, Profiles]:
+def _planned(seed: int, peak: float = 1.0, **options: int) -> tuple[ManagedPlans, Specification, Profiles]:
     specification, profiles = random_specification(seed, **({"queries": 4} | options), cpus=32.0)
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles)
     assert specification.infrastructure is not None
     deployments = (
-        standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
+        plan_standby(matching, specification.infrastructure, peak).deployments if peak > 1 else matching.deployments
     )
-    return Controlled(matching, specification, deployments, Mode.REPLAY, Path("s"), {}), specification, profiles
+    return ManagedPlans(matching, specification, deployments, Mode.REPLAY, Path("s"), {}), specification, profiles
 
 
-def _requests(controlled: Controlled, until_s: float, seed: int, times: float = 1.0) -> dict[str, Requests]:
+def _requests(controlled: ManagedPlans, until_s: float, seed: int, times: float = 1.0) -> dict[str, Requests]:
     """Poisson, so many times as often as planned in the second quarter."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -54,8 +54,8 @@ def _requests(controlled: Controlled, until_s: float, seed: int, times: float = 
     return found
 
 
-async def _looked_at(engine: SimulatedEngine, controlled: Controlled, rng: np.random.Generator) -> None:
-    await engine.apply(controlled.desired(controlled.at_first()))
+async def _looked_at(engine: SimulatedEngine, controlled: ManagedPlans, rng: np.random.Generator) -> None:
+    await engine.apply(controlled.desired_state(controlled.initial_ladder_states()))
     while engine.now_s < 200.0:
         engine.advance(engine.now_s + float(rng.exponential(1.0)))
         await engine.status()
@@ -75,7 +75,7 @@ def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation() -> 
             planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
         assert specification.infrastructure is not None
         replicas = {d.deployment: d.replicas for d in controlled.deployments}
-        model = model_of(planned, replicas, Network(specification.infrastructure))
+        model = build_model(planned, replicas, Network(specification.infrastructure))
         plain = Simulation(
             model.stations,
             model.queries,
@@ -92,18 +92,18 @@ def test_however_often_it_is_looked_at_latencies_are_those_of_a_simulation() -> 
 
 
 @pytest.fixture(scope="module")
-def bursty() -> tuple[Controlled, Profiles]:
+def bursty() -> tuple[ManagedPlans, Profiles]:
     """Plans for which a burst is too much, and whose ladders are kept ready for it."""
     controlled, _, profiles = _planned(28, peak=3.0, nodes=4)
     assert any(_relieved(controlled, name) for name in controlled.queries)
     return controlled, profiles
 
 
-def _relieved(controlled: Controlled, name: str) -> bool:
+def _relieved(controlled: ManagedPlans, name: str) -> bool:
     """Whether a burst is too much for the plan of a query, and not for its last rung."""
     query, rungs = controlled.queries[name], controlled.rungs[name]
     replicas = {found.deployment: found.replicas for found in controlled.deployments}
-    planned, last = rungs[controlled.at_first()[name].rung], rungs[-1]
+    planned, last = rungs[controlled.initial_ladder_states()[name].rung], rungs[-1]
     if last is planned or query.slos.latency is None or not last.busy.keys() <= replicas.keys():
         return False
     busy, then = (
@@ -112,20 +112,20 @@ def _relieved(controlled: Controlled, name: str) -> bool:
     return busy > 1.3 and then < 0.7
 
 
-def test_queues_are_those_who_came_and_are_not_served(bursty: tuple[Controlled, Profiles]) -> None:
+def test_queues_are_those_who_came_and_are_not_served(bursty: tuple[ManagedPlans, Profiles]) -> None:
     controlled, profiles = bursty
     engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0, times=6.0), startup_s=5.0)
 
     async def run() -> list[int]:
-        await engine.apply(controlled.desired(controlled.at_first()))
+        await engine.apply(controlled.desired_state(controlled.initial_ladder_states()))
         lengths = []
         for now_s in np.arange(1.0, 60.0):
             engine.advance(float(now_s))
             status = await engine.status()
             lengths.append(sum(found.queue_length for found in status.deployments))
             for query in status.queries:
-                assert query.under_way >= 0
-            under_way = sum(query.under_way for query in status.queries)
+                assert query.in_flight >= 0
+            under_way = sum(query.in_flight for query in status.queries)
             assert lengths[-1] <= under_way * 3  # a request may wait at two operators at once
         return lengths
 
@@ -133,7 +133,7 @@ def test_queues_are_those_who_came_and_are_not_served(bursty: tuple[Controlled, 
     assert max(lengths[:14]) < max(lengths[20:30])
 
 
-def _within(engine: SimulatedEngine, controlled: Controlled, begin_s: float, end_s: float) -> float:
+def _within(engine: SimulatedEngine, controlled: ManagedPlans, begin_s: float, end_s: float) -> float:
     """Share of the requests that came in a time which are within their limit."""
     good = total = 0
     for name, query in controlled.queries.items():
@@ -146,7 +146,7 @@ def _within(engine: SimulatedEngine, controlled: Controlled, begin_s: float, end
 
 
 def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
-    bursty: tuple[Controlled, Profiles], tmp_path: Path
+    bursty: tuple[ManagedPlans, Profiles], tmp_path: Path
 ) -> None:
     controlled, profiles = bursty
     asked = _requests(controlled, 240.0, 5, times=3.0)
@@ -154,15 +154,18 @@ def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
     for ladder in (True, False):
         engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
         if not ladder:
-            only = {name: (rungs[controlled.at_first()[name].rung],) for name, rungs in controlled.rungs.items()}
+            only = {
+                name: (rungs[controlled.initial_ladder_states()[name].rung],)
+                for name, rungs in controlled.rungs.items()
+            }
             kept = replace(controlled)
             kept.__dict__["rungs"] = only
             kept.__dict__["at_first"] = lambda: {
-                name: replace(s, rung=0, chosen=0) for name, s in controlled.at_first().items()
+                name: replace(s, rung=0, chosen=0) for name, s in controlled.initial_ladder_states().items()
             }
         else:
             kept = controlled
-        records = ControlRecords(tmp_path / f"{ladder}.sqlite")
+        records = ControlStateStore(tmp_path / f"{ladder}.sqlite")
         events = run_controlled(engine, kept, records, until_s=300.0, settings=ControlSettings(interval_s=0.5))
         shares[ladder] = _within(engine, controlled, 60.0, 120.0)
         assert any(event.kind == "step" for event in events) == ladder
@@ -172,7 +175,7 @@ def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [0.8, 1.0])
 def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
-    bursty: tuple[Controlled, Profiles], tmp_path: Path, load: float
+    bursty: tuple[ManagedPlans, Profiles], tmp_path: Path, load: float
 ) -> None:
     controlled, profiles = bursty
     until_s, rng = 900.0, np.random.default_rng(3)
@@ -181,13 +184,13 @@ def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
         arrival_s = np.sort(rng.uniform(0.0, until_s, rng.poisson(load * query.rate_per_s * until_s)))
         asked[name] = Requests(arrival_s, rng.integers(20, size=len(arrival_s)))
     engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
-    records = ControlRecords(tmp_path / "control.sqlite")
+    records = ControlStateStore(tmp_path / "control.sqlite")
     events = run_controlled(engine, controlled, records, until_s=until_s, settings=ControlSettings(interval_s=0.5))
     steps = [event for event in events if event.kind == "step"]
     assert len(steps) <= 2 * len(controlled.queries)
     away_s: float = 0.0
     since: dict[str, float] = {}
-    at_first = controlled.at_first()
+    at_first = controlled.initial_ladder_states()
     for event in steps:
         if event.details["from"] == at_first[event.subject].chosen:
             since[event.subject] = event.time_s
@@ -198,7 +201,7 @@ def test_at_the_planned_rate_nobody_leaves_the_plan_for_long(
 
 
 def test_after_a_burst_everybody_is_back_on_the_plan_at_the_planned_rate(
-    bursty: tuple[Controlled, Profiles], tmp_path: Path
+    bursty: tuple[ManagedPlans, Profiles], tmp_path: Path
 ) -> None:
     controlled, profiles = bursty
     rng, asked = np.random.default_rng(4), {}
@@ -208,9 +211,9 @@ def test_after_a_burst_everybody_is_back_on_the_plan_at_the_planned_rate(
         arrival_s = np.sort(np.concatenate([burst, calm]))
         asked[name] = Requests(arrival_s, rng.integers(20, size=len(arrival_s)))
     engine = SimulatedEngine(controlled, profiles, asked, startup_s=5.0)
-    records = ControlRecords(tmp_path / "control.sqlite")
+    records = ControlStateStore(tmp_path / "control.sqlite")
     events = run_controlled(engine, controlled, records, until_s=600.0, settings=ControlSettings(interval_s=0.5))
-    rungs = {name: state.rung for name, state in controlled.at_first().items()}
+    rungs = {name: state.rung for name, state in controlled.initial_ladder_states().items()}
     chosen = dict(rungs)
     down = 0
     for event in events:
@@ -221,16 +224,16 @@ def test_after_a_burst_everybody_is_back_on_the_plan_at_the_planned_rate(
     assert rungs == chosen
 
 
-def test_replicas_that_do_not_run_yet_take_their_time(bursty: tuple[Controlled, Profiles]) -> None:
+def test_replicas_that_do_not_run_yet_take_their_time(bursty: tuple[ManagedPlans, Profiles]) -> None:
     controlled, profiles = bursty
     without_standby = replace(controlled, deployments=controlled.matching.deployments)
     engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
 
     async def run() -> None:
-        await engine.apply(without_standby.desired(without_standby.at_first()))
+        await engine.apply(without_standby.desired_state(without_standby.initial_ladder_states()))
         engine.advance(10.0)
         before = (await engine.status()).state
-        applying = asyncio.create_task(engine.apply(controlled.desired(controlled.at_first())))
+        applying = asyncio.create_task(engine.apply(controlled.desired_state(controlled.initial_ladder_states())))
         for now_s, there in ((10.5, False), (14.9, False), (15.1, True)):
             await asyncio.sleep(0)
             engine.advance(now_s)
@@ -241,16 +244,16 @@ def test_replicas_that_do_not_run_yet_take_their_time(bursty: tuple[Controlled, 
     asyncio.run(run())
 
 
-def test_what_is_given_up_before_its_replicas_run_never_comes(bursty: tuple[Controlled, Profiles]) -> None:
+def test_what_is_given_up_before_its_replicas_run_never_comes(bursty: tuple[ManagedPlans, Profiles]) -> None:
     controlled, profiles = bursty
     without_standby = replace(controlled, deployments=controlled.matching.deployments)
     engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
 
     async def run() -> None:
-        await engine.apply(without_standby.desired(without_standby.at_first()))
+        await engine.apply(without_standby.desired_state(without_standby.initial_ladder_states()))
         engine.advance(10.0)
         before = (await engine.status()).state
-        applying = asyncio.create_task(engine.apply(controlled.desired(controlled.at_first())))
+        applying = asyncio.create_task(engine.apply(controlled.desired_state(controlled.initial_ladder_states())))
         await asyncio.sleep(0)
         engine.advance(12.0)
         applying.cancel()
@@ -262,16 +265,16 @@ def test_what_is_given_up_before_its_replicas_run_never_comes(bursty: tuple[Cont
     asyncio.run(run())
 
 
-def test_what_is_under_way_in_a_lost_pool_is_lost_and_what_comes_there(bursty: tuple[Controlled, Profiles]) -> None:
+def test_what_is_under_way_in_a_lost_pool_is_lost_and_what_comes_there(bursty: tuple[ManagedPlans, Profiles]) -> None:
     controlled, profiles = bursty
     engine = SimulatedEngine(controlled, profiles, _requests(controlled, 60.0, 0), startup_s=5.0)
 
     async def run() -> None:
-        desired = controlled.desired(controlled.at_first())
+        desired = controlled.desired_state(controlled.initial_ladder_states())
         await engine.apply(desired)
         engine.advance(10.0)
         lost = desired.routes[0].stages[0].deployment.pool
-        engine.lose(lost)
+        engine.fail_nodes(lost)
         engine.advance(20.0)
         status = await engine.status()
         assert sum(query.failed for query in status.queries) > 0
@@ -280,7 +283,7 @@ def test_what_is_under_way_in_a_lost_pool_is_lost_and_what_comes_there(bursty: t
         assert not status.healthy
         with pytest.raises(ServingError, match="has no node"):
             await engine.apply(desired)
-        engine.bring_back(lost)
+        engine.restore_nodes(lost)
         engine.advance(30.0)
         later = await engine.status()
         assert sum(q.failed for q in later.queries) == sum(q.failed for q in status.queries)

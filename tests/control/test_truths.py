@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from listening import MODULE, Listening
 
-from circinus.control.drift.truths import DatasetTruths, FirstTruths, Truth, TruthFile
+from circinus.control.drift.truths import ChainedGroundTruth, DatasetGroundTruth, GroundTruth, GroundTruthFile
 from circinus.errors import ServingError
 from circinus.spec import DatasetSpec, Specification
 
@@ -25,18 +25,18 @@ def _line(item: str, truth: object, pipeline: str = "p") -> str:
 
 def test_those_of_a_data_set_as_it_is_specified(listening: Listening) -> None:
     now = listening.specification
-    truths = DatasetTruths(lambda: now)
-    assert truths.find("listen", "0.175-2") == Truth(2)
+    truths = DatasetGroundTruth(lambda: now)
+    assert truths.find("listen", "0.175-2") == GroundTruth(2)
     assert truths.find("listen", "0.000-2") is None
     assert truths.find("", "0.175-2") is None
     now = _with_data(now, DatasetSpec(uses=f"{MODULE}:quiet", arguments={"count": 20}, held_out=0.0))
-    assert truths.find("listen", "0.350-2") == Truth(2)
+    assert truths.find("listen", "0.350-2") == GroundTruth(2)
     assert truths.find("listen", "0.175-2") is None
 
 
 def test_of_a_data_set_that_cannot_be_built_it_is_said_once(listening: Listening) -> None:
     faulty = _with_data(listening.specification, DatasetSpec(uses=f"{MODULE}:loud"))
-    truths = DatasetTruths(lambda: faulty)
+    truths = DatasetGroundTruth(lambda: faulty)
     with pytest.raises(ServingError, match=r"no truths of the data set of listen: .*loud"):
         truths.find("listen", "0.175-2")
     assert truths.find("listen", "0.175-2") is None
@@ -45,44 +45,44 @@ def test_of_a_data_set_that_cannot_be_built_it_is_said_once(listening: Listening
 def test_what_somebody_tells_goes_before_the_data_set(listening: Listening, tmp_path: Path) -> None:
     path = tmp_path / "truths.jsonl"
     path.write_text(_line("0.175-2", 17, "listen") + _line("b", None, "listen"))
-    truths = FirstTruths(TruthFile(path), DatasetTruths(lambda: listening.specification))
-    assert truths.find("listen", "0.175-2") == Truth(17)
-    assert truths.find("listen", "0.350-4") == Truth(4)
-    assert truths.find("listen", "b") == Truth(None), "None is a truth, too"
+    truths = ChainedGroundTruth(GroundTruthFile(path), DatasetGroundTruth(lambda: listening.specification))
+    assert truths.find("listen", "0.175-2") == GroundTruth(17)
+    assert truths.find("listen", "0.350-4") == GroundTruth(4)
+    assert truths.find("listen", "b") == GroundTruth(None), "None is a truth, too"
     assert truths.find("listen", "c") is None
 
 
 def test_a_file_that_grows(tmp_path: Path) -> None:
     path = tmp_path / "truths.jsonl"
-    truths = TruthFile(path)
+    truths = GroundTruthFile(path)
     assert truths.find("p", "a") is None
     path.write_text(_line("a", {"words": [1, 2]}))
-    assert truths.find("p", "a") == Truth({"words": [1, 2]})
+    assert truths.find("p", "a") == GroundTruth({"words": [1, 2]})
     with path.open("a") as file:
         file.write(_line("b", "two")[:-5])
         file.flush()
         assert truths.find("p", "b") is None, "it is still being written"
         file.write(_line("b", "two")[-5:] + _line("a", 3))
-    assert truths.find("p", "b") == Truth("two")
-    assert truths.find("p", "a") == Truth(3), "it was corrected"
+    assert truths.find("p", "b") == GroundTruth("two")
+    assert truths.find("p", "a") == GroundTruth(3), "it was corrected"
     path.write_text(_line("c", 4))
-    assert truths.find("p", "c") == Truth(4), "begun anew"
-    assert truths.find("p", "b") == Truth("two")
+    assert truths.find("p", "c") == GroundTruth(4), "begun anew"
+    assert truths.find("p", "b") == GroundTruth("two")
 
 
 @pytest.mark.parametrize("line", ["nonsense\n", "[1]\n", '{"pipeline": "p", "item": "a"}\n'])
 def test_a_faulty_line_is_named_once(tmp_path: Path, line: str) -> None:
     path = tmp_path / "truths.jsonl"
     path.write_text(line + _line("b", 1))
-    truths = TruthFile(path)
+    truths = GroundTruthFile(path)
     with pytest.raises(ServingError, match=r"truths\.jsonl.*expected a line"):
         truths.find("p", "b")
-    assert truths.find("p", "b") == Truth(1)
+    assert truths.find("p", "b") == GroundTruth(1)
 
 
 def test_no_more_are_kept_than_may_be(tmp_path: Path) -> None:
     path = tmp_path / "truths.jsonl"
     path.write_text("".join(_line(str(number), number) for number in range(5)))
-    truths = TruthFile(path, most=2)
-    assert truths.find("p", "4") == Truth(4)
+    truths = GroundTruthFile(path, most=2)
+    assert truths.find("p", "4") == GroundTruth(4)
     assert truths.find("p", "2") is None

@@ -10,13 +10,19 @@ import pytest
 from listening import Listening, configuration, plan
 
 from circinus.control.drift.audit_scores import AuditScore
-from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved, ServiceWatch
-from circinus.control.drift.watching import DriftWatch
+from circinus.control.drift.watches import (
+    AccuracyMonitor,
+    DriftAlarm,
+    DriftSettings,
+    LatencySloMonitor,
+    ServiceTimeMonitor,
+)
+from circinus.control.drift.watching import MonitorSet
 from circinus.profiling import PipelineProfile
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, ServedBatch
 from circinus.serving.engine import QueryStatus
-from circinus.serving.labels import label_of
-from circinus.spec import Plan, prefix
+from circinus.serving.labels import configuration_hash
+from circinus.spec import QueryPlan, prefix_configuration
 
 PLANS = {"one": [plan("large"), plan("small")], "other": [plan("small", 2, "slow", batch_size=4)]}
 SETTINGS = DriftSettings(service_least_s=0.0)
@@ -27,18 +33,20 @@ SETTINGS = DriftSettings(service_least_s=0.0)
 class World:
     """A watch, and what it is shown."""
 
-    watch: DriftWatch
+    watch: MonitorSet
     listening: Listening
     now_s: float = 0.0
     served: int = 0
     answered: int = 0
 
-    def look(self, batches: Sequence[tuple[Plan, str, float, int]], scores: Sequence[AuditScore] = ()) -> list[Moved]:
+    def look(
+        self, batches: Sequence[tuple[QueryPlan, str, float, int]], scores: Sequence[AuditScore] = ()
+    ) -> list[DriftAlarm]:
         """(plan, operator, seconds, items) of batches that were served since the last look, half a second ago."""
         pipeline = self.listening.specification.pipelines["listen"]
         deployments = []
         for its_plan, operator, seconds, items in batches:
-            before = label_of(prefix(pipeline, its_plan.configuration, operator))
+            before = configuration_hash(prefix_configuration(pipeline, its_plan.configuration, operator))
             batch = ServedBatch(seconds, items, before, 50)
             deployments.append(
                 DeploymentStatus(
@@ -56,12 +64,14 @@ class World:
 
     def score(self, value: float, model: str = "small", *, against: str | None = None) -> AuditScore:
         reference = None if against is None else configuration(against)
-        return AuditScore("one", "listen", "i", label_of(configuration(model)), value, reference, 1e9 + self.now_s)
+        return AuditScore(
+            "one", "listen", "i", configuration_hash(configuration(model)), value, reference, 1e9 + self.now_s
+        )
 
 
 @pytest.fixture
 def world(listening: Listening) -> World:
-    return World(DriftWatch(listening.specification, PLANS, listening.profiles, SETTINGS), listening)
+    return World(MonitorSet(listening.specification, PLANS, listening.profiles, SETTINGS), listening)
 
 
 def _expected_s(listening: Listening, model: str, strength: int, operator: str) -> float:
@@ -69,7 +79,7 @@ def _expected_s(listening: Listening, model: str, strength: int, operator: str) 
     return float(found.operators[operator].service_s.mean())
 
 
-def _while_nothing(look: Callable[[int], list[Moved]], most: int = 400) -> tuple[list[Moved], int]:
+def _while_nothing(look: Callable[[int], list[DriftAlarm]], most: int = 400) -> tuple[list[DriftAlarm], int]:
     for number in range(most):
         moved = look(number)
         if moved:
@@ -82,7 +92,7 @@ def test_a_slow_operator_is_named_with_its_hardware(world: World, listening: Lis
     rng = np.random.default_rng(1)
     usual_s = {name: _expected_s(listening, "large", 1, name) for name in ("denoise", "hear")}
 
-    def look(number: int) -> list[Moved]:
+    def look(number: int) -> list[DriftAlarm]:
         times = 4.0 if number >= 100 else 1.0
         return world.look(
             [
@@ -94,14 +104,16 @@ def test_a_slow_operator_is_named_with_its_hardware(world: World, listening: Lis
     (moved,), number = _while_nothing(look)
     assert 100 < number < 160
     pipeline = listening.specification.pipelines["listen"]
-    assert moved.watch == ServiceWatch("listen", "hear", prefix(pipeline, configuration("large"), "hear"), "local")
+    assert moved.watch == ServiceTimeMonitor(
+        "listen", "hear", prefix_configuration(pipeline, configuration("large"), "hear"), "local"
+    )
     assert moved.before == pytest.approx(usual_s["hear"])
     assert moved.now == pytest.approx(4.0 * usual_s["hear"], rel=0.2)
     assert "listen/hear(model=large) on local" in moved.reason
 
 
 def test_microseconds_are_nothing_to_tell(listening: Listening) -> None:
-    world = World(DriftWatch(listening.specification, PLANS, listening.profiles), listening)
+    world = World(MonitorSet(listening.specification, PLANS, listening.profiles), listening)
     first, usual_s = PLANS["one"][0], _expected_s(listening, "large", 1, "denoise")
     assert usual_s < 1e-4
     assert _while_nothing(lambda _: world.look([(first, "denoise", usual_s + 1e-4, 1)]))[0] == []
@@ -116,7 +128,7 @@ def test_batches_on_slower_hardware_are_held_against_what_they_take_there(world:
     usual_s = float(np.exp(np.log(hear.service_s).mean())) * hear.batch_ratio[1.0, 4] / 0.5
     assert _while_nothing(lambda _: world.look([(other, "hear", usual_s, 4)]), 300)[0] == []
     (moved,), _ = _while_nothing(lambda _: world.look([(other, "hear", 5.0 * usual_s, 4)]))
-    assert isinstance(moved.watch, ServiceWatch)
+    assert isinstance(moved.watch, ServiceTimeMonitor)
     assert moved.watch.hardware_class == "half"
 
 
@@ -129,23 +141,23 @@ def test_scores_are_held_against_those_of_the_configuration_that_answered(world:
     assert large > small + 0.2
     rng = np.random.default_rng(2)
 
-    def expected(number: int) -> list[Moved]:
+    def expected(number: int) -> list[DriftAlarm]:
         model, mean = ("small", small) if number % 100 < 50 else ("large", large)
         return world.look([], [world.score(float(rng.random() < mean), model)])
 
     assert _while_nothing(expected, 800)[0] == []
     (moved,), number = _while_nothing(lambda _: world.look([], [world.score(float(rng.random() < small - 0.5))]))
-    assert moved.watch == AccuracyWatch("one", "listen")
+    assert moved.watch == AccuracyMonitor("one", "listen")
     assert moved.now < moved.before
     assert number < 100
 
 
 def test_agreements_are_held_against_recorded_ones(listening: Listening) -> None:
     agreements = {("listen", configuration("small"), configuration("large")): np.tile([1.0, 0.0], 20)}
-    watch = DriftWatch(listening.specification, PLANS, listening.profiles, SETTINGS, agreements=agreements)
+    watch = MonitorSet(listening.specification, PLANS, listening.profiles, SETTINGS, agreements=agreements)
     world, rng = World(watch, listening), np.random.default_rng(3)
 
-    def look(mean: float) -> list[Moved]:
+    def look(mean: float) -> list[DriftAlarm]:
         return world.look([], [world.score(float(rng.random() < mean), against="large")])
 
     assert _while_nothing(lambda _: look(0.5), 500)[0] == []
@@ -154,7 +166,7 @@ def test_agreements_are_held_against_recorded_ones(listening: Listening) -> None
 
 
 def test_without_recorded_agreements_less_is_concluded(listening: Listening) -> None:
-    watch = DriftWatch(listening.specification, PLANS, listening.profiles, SETTINGS)
+    watch = MonitorSet(listening.specification, PLANS, listening.profiles, SETTINGS)
     world, rng = World(watch, listening), np.random.default_rng(4)
     small = next(c for c in listening.profile.configurations if c.configuration == configuration("small"))
     usual = float(small.scores.mean())
@@ -166,14 +178,14 @@ def test_without_recorded_agreements_less_is_concluded(listening: Listening) -> 
 def test_late_requests_of_a_query_are_noticed(world: World) -> None:
     late = replace(EngineStatus(Mode.REAL, (), ()))
 
-    def look(latency_s: float) -> list[Moved]:
+    def look(latency_s: float) -> list[DriftAlarm]:
         world.now_s += 1.0
         status = replace(late, queries=(world.query(latency_s),))
         return list(world.watch.look(world.now_s, 1e9 + world.now_s, status))
 
     assert _while_nothing(lambda _: look(0.09), 300)[0] == []
     (moved,), number = _while_nothing(lambda _: look(0.11))
-    assert moved.watch == GoodputWatch("one")
+    assert moved.watch == LatencySloMonitor("one")
     assert number < 150
 
 
@@ -197,17 +209,17 @@ def test_after_it_was_measured_again_what_moved_is_usual_and_the_rest_goes_on(
     first = PLANS["one"][0]
     usual_s = {name: _expected_s(listening, "large", 1, name) for name in ("denoise", "hear")}
 
-    def look(_: int = 0) -> list[Moved]:
+    def look(_: int = 0) -> list[DriftAlarm]:
         return world.look([(first, "denoise", usual_s["denoise"], 1), (first, "hear", 4.0 * usual_s["hear"], 1)])
 
     moved, _ = _while_nothing(look)
     assert len(moved) == 1
     assert _while_nothing(look, 100)[0] == [], "told once"
     before = {str(watch): known for watch, known in world.watch.state.watches.items()}
-    world.watch.replanned(listening.specification, PLANS, {"listen": _slower(listening.profile)})
+    world.watch.rebuild(listening.specification, PLANS, {"listen": _slower(listening.profile)})
     after = {str(watch): known for watch, known in world.watch.state.watches.items()}
     assert after["listen/denoise(strength=1) on local"] is before["listen/denoise(strength=1) on local"]
-    assert not after["listen/hear(model=large) on local"].told
+    assert not after["listen/hear(model=large) on local"].reported
     assert _while_nothing(look, 200)[0] == [], "as it was measured now"
     back = lambda _: world.look([(first, "hear", usual_s["hear"], 1)])  # noqa: E731
     (moved_back,), _ = _while_nothing(back)
@@ -218,9 +230,9 @@ def test_what_no_plan_uses_any_more_is_not_watched(world: World, listening: List
     first = PLANS["one"][0]
     world.look([(first, "hear", 1.0, 1)])
     world.look([(first, "hear", 1.0, 1)])
-    assert any(isinstance(watch, ServiceWatch) for watch in world.watch.state.watches)
-    world.watch.replanned(listening.specification, {"other": PLANS["other"]}, listening.profiles)
-    assert not any(isinstance(watch, ServiceWatch) for watch in world.watch.state.watches)
+    assert any(isinstance(watch, ServiceTimeMonitor) for watch in world.watch.state.watches)
+    world.watch.rebuild(listening.specification, {"other": PLANS["other"]}, listening.profiles)
+    assert not any(isinstance(watch, ServiceTimeMonitor) for watch in world.watch.state.watches)
     assert all(world.look([(first, "hear", 1.0, 1)]) == [] for _ in range(50))
 
 
@@ -230,6 +242,6 @@ def test_what_was_profiled_on_few_items_is_said_not_to_be_watched(listening: Lis
         for found in listening.profile.configurations
     ]
     profile = replace(listening.profile, configurations=tuple(few))
-    watch = DriftWatch(listening.specification, {"one": PLANS["one"][:1]}, {"listen": profile}, SETTINGS)
+    watch = MonitorSet(listening.specification, {"one": PLANS["one"][:1]}, {"listen": profile}, SETTINGS)
     assert len(watch.unwatched) == 2
     assert "5 items" in watch.unwatched[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.local.run_folder import RunDirectory
 from cli_runner import run_circinus
 from prepared import prepared_starter
 
@@ -72,7 +72,7 @@ def small_machine(folder: Path) -> str:
     return circinus(folder, "apply", "--mode", "real")
 
 
-def kill(engine: RunFolder) -> None:
+def kill(engine: RunDirectory) -> None:
     """End an engine, and wait until it has ended."""
     process = engine.process()
     assert process is not None
@@ -90,7 +90,7 @@ def engine_left_over(folder: Path) -> str:
         (folder / "queries.yaml").write_text(queries.partition("---")[0], encoding="utf-8")
         circinus(folder, "plan")
         said = circinus(folder, "load", "--duration", "1s")
-        kill(RunFolder(engine))
+        kill(RunDirectory(engine))
         said += circinus(folder, "status")
     finally:
         circinus(folder, "destroy")

@@ -21,13 +21,13 @@ from circinus.estimation.corrections import (
     OPERATOR_SPREAD,
     RUN_SPREAD,
 )
-from circinus.profiling import Machine, Observation
+from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.spec import HardwareClass, KnobValues
 from instances import random_instance
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 SMALL, LARGE = KnobValues.of({"size": 0}), KnobValues.of({"size": 1})
-SEEN = Observation(
+SEEN = ServiceTimeObservation(
     at=NOW.isoformat(),
     mode="real",
     plan="",
@@ -63,7 +63,7 @@ observations = st.builds(
 )
 
 
-def factor(seen: list[Observation], knobs: KnobValues | None = SMALL) -> Correction:
+def factor(seen: list[ServiceTimeObservation], knobs: KnobValues | None = SMALL) -> Correction:
     (found,) = [entry for entry in learn_corrections(seen, NOW).entries if entry.knobs == knobs]
     return found
 
@@ -77,7 +77,7 @@ def test_without_observations_nothing_is_corrected() -> None:
 
 
 @given(st.lists(observations, min_size=1, max_size=6))
-def test_factors_are_shrunk_towards_1_and_within_their_range(seen: list[Observation]) -> None:
+def test_factors_are_shrunk_towards_1_and_within_their_range(seen: list[ServiceTimeObservation]) -> None:
     least, greatest = min(o.log_ratio for o in seen), max(o.log_ratio for o in seen)
     for entry in learn_corrections(seen, NOW).entries:
         assert LEAST_FACTOR * (1 - 1e-12) <= entry.factor.lower <= entry.factor.value
@@ -86,7 +86,9 @@ def test_factors_are_shrunk_towards_1_and_within_their_range(seen: list[Observat
 
 
 @given(st.lists(observations, min_size=1, max_size=6), st.integers(0, 5), st.floats(0, 2))
-def test_a_greater_ratio_never_makes_a_smaller_factor(seen: list[Observation], which: int, more: float) -> None:
+def test_a_greater_ratio_never_makes_a_smaller_factor(
+    seen: list[ServiceTimeObservation], which: int, more: float
+) -> None:
     which %= len(seen)
     slower = [replace(o, log_ratio=o.log_ratio + more) if i == which else o for i, o in enumerate(seen)]
     for before, after in zip(learn_corrections(seen, NOW).entries, learn_corrections(slower, NOW).entries, strict=True):
@@ -208,5 +210,7 @@ def test_factors_apply_to_their_operator_version_machine_and_hardware_only() -> 
         assert learnt.applied_to(stranger, pipeline) is stranger
     pools = [p.model_copy(update={"hardware": edge}) for p in instance.network.infrastructure.pools]
     profiles = {pipeline.name: profile}
-    assert learnt.concerning({pipeline.name: pipeline}, profiles, pools) == learnt
-    assert learnt.concerning({pipeline.name: pipeline}, profiles, instance.network.infrastructure.pools).entries == ()
+    assert learnt.for_pipelines({pipeline.name: pipeline}, profiles, pools) == learnt
+    assert (
+        learnt.for_pipelines({pipeline.name: pipeline}, profiles, instance.network.infrastructure.pools).entries == ()
+    )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.estimation import replicas_for
-from circinus.estimation.conditions import whole_replicas
+from circinus.estimation.conditions import min_replicas_array
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.demand import replica_demand, replicas_per_node
 from circinus.spec import DirectedLink, HardwareClass, OperatorSpec, Pool
@@ -49,7 +49,7 @@ def test_whole_replicas_keep_the_target_and_are_the_fewest(busy: float, target: 
     assert replicas >= 1
     assert busy / replicas <= target * (1 + 1e-6)
     assert replicas == 1 or busy / (replicas - 1) > target * (1 - 1e-6)
-    assert whole_replicas([busy], target).tolist() == [replicas]
+    assert min_replicas_array([busy], target).tolist() == [replicas]
 
 
 def test_a_rounding_error_takes_no_further_replica() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from budget import seeds
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Estimator, Traffic, merge
+from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_loads
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile
 from circinus.spec import (
     Allocation,
     Configuration,
@@ -25,12 +25,12 @@ from circinus.spec import (
     Network,
     OperatorSpec,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
-    prefix,
+    prefix_configuration,
 )
 from instances import GIB, all_plans, random_instance
 
@@ -62,12 +62,12 @@ def _profile(
         configuration=configuration,
         items=np.arange(items),
         scores=np.full(items, 0.9),
-        accuracy=Bounded(0.9, 0.85, 0.95),
+        accuracy=Interval(0.9, 0.85, 0.95),
         input_bytes=np.full(items, input_bytes),
         operators={
             name: OperatorProfile(
                 operator=name,
-                prefix=prefix(pipeline, configuration, name),
+                prefix=prefix_configuration(pipeline, configuration, name),
                 service_s=service_s,
                 output_bytes=(sizes_bytes or {}).get(name, np.full(items, 1000.0)),
                 peak_memory_bytes=GIB,
@@ -116,8 +116,8 @@ def _query(rate: float = 1.0) -> Query:
     return Query(name="q", pipeline="p", source="device", rate=rate, slos=Slos(latency=LatencySlo(limit=1.0)))
 
 
-def _plan(profile: ConfigurationProfile, pools: Mapping[str, str], allocation: Allocation = ONE) -> Plan:
-    return Plan(
+def _plan(profile: ConfigurationProfile, pools: Mapping[str, str], allocation: Allocation = ONE) -> QueryPlan:
+    return QueryPlan(
         pipeline="p",
         configuration=profile.configuration,
         placement=tuple(sorted(pools.items())),
@@ -127,7 +127,7 @@ def _plan(profile: ConfigurationProfile, pools: Mapping[str, str], allocation: A
 
 def _estimate(
     after: Mapping[str, tuple[str, ...]], services_s: Mapping[str, float], pools: Mapping[str, str], **network: Any
-) -> tuple[Candidate, np.ndarray]:
+) -> tuple[PlanCandidate, np.ndarray]:
     pipeline = _pipeline(after)
     profile = _profile(pipeline, {name: np.full(10, seconds) for name, seconds in services_s.items()})
     estimator = Estimator(_query(), pipeline, profile, _network(**network))
@@ -246,8 +246,8 @@ def test_more_replicas_never_wait_longer_and_bounds_stay(seed: int) -> None:
         candidate = estimator.candidate(plan)
     except PlanningError:
         return
-    few = merge([candidate])
-    more = merge([candidate], {d: load.replicas + 1 for d, load in few.deployments.items()})
+    few = merge_loads([candidate])
+    more = merge_loads([candidate], {d: load.replicas + 1 for d, load in few.deployments.items()})
     assert (estimator.latency_s(plan, more) <= estimator.latency_s(plan, few) + 1e-9).all()
     assert (estimator.latency_s(plan, few) <= estimator.latency_s(plan) + 1e-9).all(), "a promise is the worst of loads"
     final = estimator.candidate(plan, few).estimate
@@ -264,7 +264,7 @@ def test_a_shared_deployment_is_paid_by_busy_seconds() -> None:
         query = _query(rate).model_copy(update={"name": name})
         estimators.append(Estimator(query, pipeline, profile, _network()))
         candidates.append(estimators[-1].candidate(_plan(profile, {"a": "device"})))
-    conditions = merge(candidates)
+    conditions = merge_loads(candidates)
     (load,) = conditions.deployments.values()
     assert load.replicas == 2  # 0.6 busy at a target of 0.4
     assert load.utilization == pytest.approx(0.3)
@@ -290,13 +290,13 @@ def test_shared_parts_do_not_change_an_estimate() -> None:
 def test_a_mixture_has_the_moments_of_its_parts() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.exponential(1.0, 3000), rng.exponential(0.2, 1000)
-    parts = [Traffic(len(x) / 100, float(x.mean()), float((x**2).mean())) for x in (one, two)]
+    parts = [RequestStream(len(x) / 100, float(x.mean()), float((x**2).mean())) for x in (one, two)]
     both = np.concatenate([one, two])
-    merged = Traffic.merged(parts)
+    merged = RequestStream.merged(parts)
     assert merged.rate_per_s == pytest.approx(40)
     assert merged.mean_s == pytest.approx(both.mean())
     assert merged.scv == pytest.approx(both.var() / both.mean() ** 2)
-    assert Traffic.merged([]) == Traffic(0.0, 0.0, 0.0)
+    assert RequestStream.merged([]) == RequestStream(0.0, 0.0, 0.0)
 
 
 def test_an_overloaded_deployment_or_link_is_an_error() -> None:
@@ -305,10 +305,10 @@ def test_an_overloaded_deployment_or_link_is_an_error() -> None:
     estimator = Estimator(_query(20.0), pipeline, profile, _network(bandwidth=1e7))
     candidate = estimator.candidate(_plan(profile, {"a": "device"}))
     with pytest.raises(PlanningError, match="found 2 replicas for 2 busy ones"):
-        merge([candidate], {candidate.deployments[0].deployment: 2})
+        merge_loads([candidate], {candidate.deployments[0].deployment: 2})
     remote = estimator.candidate(_plan(profile, {"a": "edge"}))
     with pytest.raises(PlanningError, match="link device->edge"):
-        merge([remote] * 6)
+        merge_loads([remote] * 6)
 
 
 def test_a_promise_beyond_the_usable_share_of_a_link_is_an_error() -> None:
@@ -334,7 +334,7 @@ def test_what_does_not_belong_together_is_an_error() -> None:
         estimator.candidate(replace(plan, allocations=(("a", Allocation(2.0, 1, 0.4)),)))
     there = estimator.candidate(_plan(profile, {"a": "edge"}))
     with pytest.raises(PlanningError, match="found no load for it"):
-        estimator.candidate(plan, merge([there]))
+        estimator.candidate(plan, merge_loads([there]))
 
 
 def test_the_estimate_is_near_a_simulated_chain() -> None:
@@ -348,7 +348,7 @@ def test_the_estimate_is_near_a_simulated_chain() -> None:
     estimator = Estimator(query, pipeline, profile, _network(bandwidth=5e6))
     plan = _plan(profile, {"a": "device", "b": "edge"}, Allocation(1.0, 1, 0.7))
     candidate = estimator.candidate(plan)
-    conditions = merge([candidate])
+    conditions = merge_loads([candidate])
     replicas = [conditions.deployments[use.deployment].replicas for use in candidate.deployments]
     predicted = estimator.candidate(plan, conditions).estimate
 
@@ -374,13 +374,13 @@ def _served(ready: np.ndarray, service: np.ndarray, servers: int) -> np.ndarray:
     return end
 
 
-def _loaded_latency_s(service_s: np.ndarray, busy: float) -> Bounded:
+def _loaded_latency_s(service_s: np.ndarray, busy: float) -> Interval:
     """p95 of one replica that requests would keep so busy if each took a tenth of a second in the mean."""
     pipeline = _pipeline({"a": ()})
     profile, query = _profile(pipeline, {"a": service_s}), _query(busy / 0.1)
     estimator = Estimator(query, pipeline, profile, _network())
     plan = _plan(profile, {"a": "device"}, Allocation(1.0, 1, 0.95))
-    conditions = merge([estimator.candidate(plan)], {plan.deployment_of("a"): 1})
+    conditions = merge_loads([estimator.candidate(plan)], {plan.deployment_of("a"): 1})
     return estimator.candidate(plan, conditions).estimate.latency_s
 
 
@@ -420,11 +420,11 @@ def test_values_of_one_request_on_one_link_are_doubted() -> None:
         ({"a": "edge", "b": "edge", "c": "edge"}, False),
     ):
         plan = _plan(profile, pools)
-        estimate = estimator.candidate(plan, merge([estimator.candidate(plan)])).estimate
-        assert ("link device->edge: values of one request may wait for each other" in estimate.doubts) == doubted
+        estimate = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate
+        assert ("link device->edge: values of one request may wait for each other" in estimate.caveats) == doubted
 
 
-def _unsure_input(bandwidth: float, rate: float) -> Candidate:
+def _unsure_input(bandwidth: float, rate: float) -> PlanCandidate:
     """Inputs whose sizes vary widely cross a link to the edge."""
     pipeline = _pipeline({"a": ()})
     profile = replace(_profile(pipeline, {"a": np.full(16, 1e-4)}), input_bytes=np.tile([1e4, 1.9e5], 8))
@@ -452,8 +452,8 @@ def test_what_is_not_promised_is_not_said_to_be_likelier_than_what_is() -> None:
         query = _query(1.0).model_copy(update={"slos": slos})
         plan = _plan(profile, {"a": "device"}, Allocation(1.0, 1, 0.8))
         estimate = Estimator(query, pipeline, profile, _network()).candidate(plan).estimate
-        assert estimate.odds is not None
-        estimates[limit_s] = (estimate.violations(slos), estimate.odds.latency)
+        assert estimate.slo_probability is not None
+        estimates[limit_s] = (estimate.violations(slos), estimate.slo_probability.latency)
     assert any(missed for missed, _ in estimates.values())
     assert not all(missed for missed, _ in estimates.values())
     for missed, odds in estimates.values():

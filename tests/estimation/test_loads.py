@@ -10,11 +10,11 @@ import pytest
 
 from budget import seeds
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Estimator, Traffic, merge
-from circinus.estimation.transfer import narrowest
+from circinus.estimation import Estimator, MergedLoad, PlanCandidate, RequestStream, merge_loads
+from circinus.estimation.transfer import bottleneck_links
 from circinus.planning.settings import DEFAULT_SETTINGS
-from circinus.queueing.arrivals import MarkovModulated
-from circinus.queueing.response import mean_size
+from circinus.queueing.arrivals import MarkovModulatedPoisson
+from circinus.queueing.response import mean_batch_size
 from circinus.spec import (
     Allocation,
     AnyArrivals,
@@ -23,28 +23,28 @@ from circinus.spec import (
     LatencySlo,
     Network,
     PeriodicArrivals,
-    Plan,
     Query,
+    QueryPlan,
     Slos,
 )
 from instances import Instance, all_plans, random_infrastructure, random_instance, random_pipeline, random_profile
 
-BURSTS = MarkovModulated((8.0, 1.0), (2.0, 6.0))
+BURSTS = MarkovModulatedPoisson((8.0, 1.0), (2.0, 6.0))
 
 
 def test_one_bursty_stream_among_others_keeps_its_bursts_beside_their_rates() -> None:
-    plain, bursty = Traffic(4.0, 0.1, 0.01, 0.001), Traffic(2.75, 0.1, 0.01, 0.001, modulation=BURSTS)
-    merged = Traffic.merged([plain, bursty])
+    plain, bursty = RequestStream(4.0, 0.1, 0.01, 0.001), RequestStream(2.75, 0.1, 0.01, 0.001, modulation=BURSTS)
+    merged = RequestStream.merged([plain, bursty])
     assert merged.rate_per_s == pytest.approx(6.75)
-    assert merged.modulation == MarkovModulated((12.0, 5.0), (2.0, 6.0))
+    assert merged.modulation == MarkovModulatedPoisson((12.0, 5.0), (2.0, 6.0))
     assert merged.modulation is not None
     assert merged.modulation.rate_per_s == pytest.approx(merged.rate_per_s)
 
 
 def test_two_bursty_streams_are_one_whose_rate_varies_as_much_as_both() -> None:
-    mild = Traffic(1.5, 0.1, 0.01, modulation=MarkovModulated((2.0, 1.0), (2.0, 2.0)))
-    wild = Traffic(2.75, 0.1, 0.01, modulation=BURSTS)
-    found = Traffic.merged([mild, Traffic(3.0, 0.1, 0.01), wild]).modulation
+    mild = RequestStream(1.5, 0.1, 0.01, modulation=MarkovModulatedPoisson((2.0, 1.0), (2.0, 2.0)))
+    wild = RequestStream(2.75, 0.1, 0.01, modulation=BURSTS)
+    found = RequestStream.merged([mild, RequestStream(3.0, 0.1, 0.01), wild]).modulation
     assert found is not None
     assert found.rate_per_s == pytest.approx(7.25)
     assert found.variance == pytest.approx(0.25 + 7**2 * 3 / 16)
@@ -52,15 +52,15 @@ def test_two_bursty_streams_are_one_whose_rate_varies_as_much_as_both() -> None:
 
 
 def test_several_cameras_together_are_random_and_one_is_regular() -> None:
-    camera = Traffic(10.0, 0.01, 0.0001, jitter_s=0.0)
-    assert Traffic.merged([camera]).jitter_s == 0.0
-    assert Traffic.merged([camera, camera]).jitter_s is None
+    camera = RequestStream(10.0, 0.01, 0.0001, jitter_s=0.0)
+    assert RequestStream.merged([camera]).jitter_s == 0.0
+    assert RequestStream.merged([camera, camera]).jitter_s is None
 
 
 def test_another_rate_keeps_the_shape() -> None:
-    found = Traffic(2.75, 0.1, 0.01, jitter_s=0.2, modulation=BURSTS).among(5.5)
+    found = RequestStream(2.75, 0.1, 0.01, jitter_s=0.2, modulation=BURSTS).within(5.5)
     assert found.jitter_s == pytest.approx(0.1)
-    assert found.modulation == BURSTS.beside(2.75)
+    assert found.modulation == BURSTS.superpose_poisson(2.75)
     assert found.modulation is not None
     assert found.modulation.rate_per_s == pytest.approx(5.5)
 
@@ -71,7 +71,7 @@ def _instance(seed: int) -> Instance:
 
 
 @cache
-def _as_sized(seed: int, arrivals: AnyArrivals | None = None) -> list[tuple[Plan, Candidate, Conditions]]:
+def _as_sized(seed: int, arrivals: AnyArrivals | None = None) -> list[tuple[QueryPlan, PlanCandidate, MergedLoad]]:
     """Some plans of an instance, with the replicas they need alone."""
     instance = _instance(seed)
     query = instance.query if arrivals is None else instance.query.model_copy(update={"arrivals": arrivals})
@@ -81,7 +81,7 @@ def _as_sized(seed: int, arrivals: AnyArrivals | None = None) -> list[tuple[Plan
         plans = [p for p in all_plans(instance, DEFAULT_SETTINGS) if p.configuration == profile.configuration]
         for plan in plans[:: max(1, len(plans) // 5)]:
             try:
-                conditions = merge([estimator.candidate(plan)])
+                conditions = merge_loads([estimator.candidate(plan)])
             except PlanningError:  # a link that the query alone would fill
                 continue
             found.append((plan, estimator.candidate(plan, conditions), conditions))
@@ -93,7 +93,7 @@ def test_bursts_take_longer_than_independent_requests_and_are_doubted(seed: int)
     bursty = _as_sized(seed, BurstyArrivals(peak=3.0, burst_s=5.0, every_s=20.0))
     for (_, calm, _), (_, found, _) in zip(_as_sized(seed), bursty, strict=True):
         assert found.estimate.latency_s.upper >= calm.estimate.latency_s.upper * 0.9
-        assert any("bursts" in doubt for doubt in found.estimate.doubts)
+        assert any("bursts" in doubt for doubt in found.estimate.caveats)
 
 
 @pytest.mark.parametrize("seed", seeds(12))
@@ -116,14 +116,14 @@ def test_requests_come_as_those_before_them_let_them_go() -> None:
                 smoothed += load.arrival_scv < 0.99
                 before = [conditions.deployments[deployment] for deployment, share in use.after if share > 0]
                 if all(other.batch_size == 1 and other.groups == (1.0,) for other in before):
-                    assert mean_size(load.groups) == pytest.approx(1.0)
+                    assert mean_batch_size(load.groups) == pytest.approx(1.0)
                 else:
                     assert (
                         1.0
-                        <= mean_size(load.groups)
+                        <= mean_batch_size(load.groups)
                         <= max(max(other.batch_size, len(other.groups)) for other in before)
                     )
-                    grouped += mean_size(load.groups) > 1.01
+                    grouped += mean_batch_size(load.groups) > 1.01
     assert grouped
     assert smoothed
 
@@ -133,7 +133,7 @@ def test_a_promise_has_no_doubts() -> None:
     for plan, _, _ in _as_sized(1):
         profile = next(c for c in instance.profile.configurations if c.configuration == plan.configuration)
         assert (
-            not Estimator(instance.query, instance.pipeline, profile, instance.network).candidate(plan).estimate.doubts
+            not Estimator(instance.query, instance.pipeline, profile, instance.network).candidate(plan).estimate.caveats
         )
 
 
@@ -148,13 +148,15 @@ def test_busy_deployments_are_doubted() -> None:
             traffic = replace(load.traffic, rate_per_s=load.traffic.rate_per_s * factor)
             busy = {**conditions.deployments, busiest: replace(load, traffic=traffic)}
             estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
-            found = estimator.candidate(plan, Conditions(busy, conditions.links)).estimate
-            assert any(busiest.name in doubt and "90%" in doubt for doubt in found.doubts)
+            found = estimator.candidate(plan, MergedLoad(busy, conditions.links)).estimate
+            assert any(busiest.name in doubt and "90%" in doubt for doubt in found.caveats)
             assert np.isfinite(found.latency_s.value)
             assert candidate.estimate.latency_s.value <= found.latency_s.value * 1.05
 
 
-def _shared(seed: int, cpus: tuple[float, ...], batch_sizes: tuple[int, ...]) -> tuple[list[Estimator], list[Plan]]:
+def _shared(
+    seed: int, cpus: tuple[float, ...], batch_sizes: tuple[int, ...]
+) -> tuple[list[Estimator], list[QueryPlan]]:
     """Two queries with bursts whose plans share the second operator behind different knobs of the first."""
     rng = np.random.default_rng(seed)
     pipeline = random_pipeline(rng, knobs=(2, 1), chain=True, cpus=cpus, batch_sizes=batch_sizes)
@@ -171,7 +173,7 @@ def _shared(seed: int, cpus: tuple[float, ...], batch_sizes: tuple[int, ...]) ->
         allocation = Allocation(cpus[-1], batch_sizes[-1], 0.6)
         placement = tuple((operator.name, "pool0") for operator in pipeline.operators)
         plans.append(
-            Plan(pipeline.name, found.configuration, placement, tuple((name, allocation) for name, _ in placement))
+            QueryPlan(pipeline.name, found.configuration, placement, tuple((name, allocation) for name, _ in placement))
         )
     return estimators, plans
 
@@ -181,7 +183,7 @@ def test_a_query_takes_its_own_time_at_a_deployment_that_it_shares(seed: int) ->
     """More CPUs help each of them differently; who is named first does not matter."""
     estimators, plans = _shared(seed, (1.0, 2.0), (1,))
     alone = [estimator.candidate(plan) for estimator, plan in zip(estimators, plans, strict=True)]
-    one, other = merge(alone), merge(alone[::-1])
+    one, other = merge_loads(alone), merge_loads(alone[::-1])
     shared = alone[1].deployments[1].deployment
     assert shared == alone[0].deployments[1].deployment
     assert one.deployments[shared].fill_ratios != other.deployments[shared].fill_ratios
@@ -200,14 +202,14 @@ def test_links_behind_batches_are_doubted(wait_s: float) -> None:
     (found,) = random_profile(rng, pipeline).configurations
     network = Network(random_infrastructure(rng, sites=2, pools=2))
     allocation = Allocation(1.0, 4, 0.6)
-    plan = Plan(
+    plan = QueryPlan(
         pipeline.name,
         found.configuration,
         (("op0", "pool0"), ("op1", "pool1")),
         tuple((n, allocation) for n in ("op0", "op1")),
     )
     estimator = Estimator(Query(name="q", pipeline=pipeline.name, source="device", rate=2.0), pipeline, found, network)
-    doubts = estimator.candidate(plan, merge([estimator.candidate(plan)])).estimate.doubts
+    doubts = estimator.candidate(plan, merge_loads([estimator.candidate(plan)])).estimate.caveats
     said = [doubt for doubt in doubts if "values come in batches" in doubt]
     there, back = (link.name for link in (*network.path("device", "edge"), *network.path("edge", "device")))
     expected = [f"link {there}: values come in batches from op0", f"link {back}: values come in batches from op1"]
@@ -220,11 +222,11 @@ def test_values_wait_at_the_narrowest_of_links_that_all_of_them_cross() -> None:
         for source, target, bandwidth in (("a", "b", 1e6), ("b", "c", 8e5), ("c", "d", 1e6))
     )
 
-    def sending(link: DirectedLink, rate_per_s: float) -> Traffic:
+    def sending(link: DirectedLink, rate_per_s: float) -> RequestStream:
         seconds = 5e4 / link.bandwidth_bytes_per_s
-        return Traffic(rate_per_s, seconds, seconds**2)
+        return RequestStream(rate_per_s, seconds, seconds**2)
 
     loads = {first: sending(first, 10.0), second: sending(second, 10.0), other: sending(other, 12.0)}
-    assert narrowest((first, second, other), Conditions({}, loads)) == (second, other)
+    assert bottleneck_links((first, second, other), MergedLoad({}, loads)) == (second, other)
     loads[first] = sending(first, 11.0)
-    assert narrowest((first, second, other), Conditions({}, loads)) == (first, second, other)
+    assert bottleneck_links((first, second, other), MergedLoad({}, loads)) == (first, second, other)

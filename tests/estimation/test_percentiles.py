@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from circinus.estimation.percentiles import Percentile
+from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.scenarios import ScenarioGrid
 
 GRID = ScenarioGrid(5, 64)
-P95 = Percentile.at(95.0, 0.05)
+P95 = PercentileEstimator.at(95.0, 0.05)
 
 vectors = arrays(np.float64, GRID.count, elements=st.floats(0, 100))
 
 
 @given(vectors, st.sampled_from([1.0, 50.0, 90.0, 95.0, 99.0, 99.9]))
 def test_bounds_enclose_the_value(latency_s: np.ndarray, percentile: float) -> None:
-    wanted = Percentile.at(percentile, 0.05)
+    wanted = PercentileEstimator.at(percentile, 0.05)
     latency_s = np.resize(latency_s, wanted.grid.count)
     bounded = wanted.of(latency_s)
     assert bounded.lower <= bounded.value <= bounded.upper
@@ -50,7 +50,7 @@ def test_the_upper_bound_misses_the_truth_less_often_than_the_risk(percentile: f
         "two": lambda size: rng.normal(size=size) + 10 * (rng.random(size) < 0.06),
     }[shape]
     truth = np.quantile(draw(2_000_000), percentile / 100)
-    misses = np.mean(Percentile.at(percentile, 0.05).upper(draw((4000, GRID.count))) < truth)
+    misses = np.mean(PercentileEstimator.at(percentile, 0.05).upper(draw((4000, GRID.count))) < truth)
     assert misses <= 0.05
 
 

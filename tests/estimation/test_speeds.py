@@ -10,7 +10,7 @@ import pytest
 from budget import seeds
 from circinus.estimation import Estimator
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.profiling import Bounded, MeasuredSpeed, Speeds
+from circinus.profiling import Interval, MeasuredSpeed, Speeds
 from circinus.spec import Configuration, HardwareClass, Network
 from instances import Instance, all_plans, measured_there, random_instance
 
@@ -55,15 +55,15 @@ def test_measured_speeds_are_as_if_they_had_been_declared(seed: int, factor: flo
 
 
 def test_promises_are_made_with_the_lower_bound_and_what_was_not_measured_as_declared() -> None:
-    speeds = Speeds({"edge": MeasuredSpeed(Bounded(0.8, 0.7, 0.9), 24)})
-    assert (speeds.promised(UNSURE), speeds.likely(UNSURE)) == (0.7, 0.8)
+    speeds = Speeds({"edge": MeasuredSpeed(Interval(0.8, 0.7, 0.9), 24)})
+    assert (speeds.guaranteed(UNSURE), speeds.expected(UNSURE)) == (0.7, 0.8)
     other = UNSURE.model_copy(update={"name": "other"})
-    assert (speeds.promised(other), speeds.likely(other)) == (1.5, 2.0)
+    assert (speeds.guaranteed(other), speeds.expected(other)) == (1.5, 2.0)
 
 
 def test_what_traffic_taught_of_a_declared_speed_is_not_believed_of_a_measured_one() -> None:
     operator = next(iter(random_instance(0).profile.configurations[0].operators.values()))
     taught = replace(operator, corrections={("edge", 1.5): 2.0, ("edge", 0.7): 1.1})
-    assert taught.slowness(UNSURE) == 2.0 / 1.5
-    measured = replace(taught, speeds=Speeds({"edge": MeasuredSpeed(Bounded(0.8, 0.7, 0.9), 24)}))
-    assert measured.slowness(UNSURE) == 1.1 / 0.7
+    assert taught.slowdown(UNSURE) == 2.0 / 1.5
+    measured = replace(taught, speeds=Speeds({"edge": MeasuredSpeed(Interval(0.8, 0.7, 0.9), 24)}))
+    assert measured.slowdown(UNSURE) == 1.1 / 0.7

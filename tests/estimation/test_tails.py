@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.estimation.tails import UNBOUNDED, TailAllowance, tolerance_factor
+from circinus.estimation.tails import UNBOUNDED, SmallSampleInflation, tolerance_factor
 
-P95 = TailAllowance(95.0, 0.05)
+P95 = SmallSampleInflation(95.0, 0.05)
 
 SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
     "normal": lambda rng, size: np.maximum(1 + 0.2 * rng.standard_normal(size), 1e-3),
@@ -28,7 +28,7 @@ def test_the_stretched_maximum_reaches_the_percentile(shape: str, items: int) ->
     rng = np.random.default_rng(items)
     samples = SHAPES[shape](rng, (2000, items))
     truth = np.quantile(SHAPES[shape](rng, (1, 1_000_000)), 0.95)
-    bounds = np.array([P95.stretched(sample).max() for sample in samples])
+    bounds = np.array([P95.inflate(sample).max() for sample in samples])
     assert np.mean(bounds < truth) <= 0.065  # 0.05, and three standard errors of 2,000 draws
     if items == 8:
         assert np.mean(samples.max(axis=1) < truth) > 0.6, "without the allowance the bound would fail mostly"
@@ -58,7 +58,7 @@ def test_a_mean_of_one_item_has_no_bound_and_one_of_equal_items_needs_none() -> 
     assert P95.of_mean(np.ones(1)) == UNBOUNDED
     assert P95.of_mean(np.full(8, 0.3)) == 1.0
     assert P95.of_mean(np.zeros(8)) == 1.0
-    assert TailAllowance(95.0, 1 - 1e-9).of_mean(np.array([1.0, 2.0])) == 1.0
+    assert SmallSampleInflation(95.0, 1 - 1e-9).of_mean(np.array([1.0, 2.0])) == 1.0
 
 
 def test_known_tolerance_factors() -> None:
@@ -79,9 +79,9 @@ def test_the_factor_has_no_unit_and_is_at_least_one(items: int, scale: float, se
 def test_no_time_at_all_is_no_error() -> None:
     assert P95.of(np.zeros(8)) == 1.0
     assert P95.of(np.zeros(2)) == UNBOUNDED
-    assert np.isfinite(P95.stretched(np.zeros(2))).all()
+    assert np.isfinite(P95.inflate(np.zeros(2))).all()
 
 
 def test_two_very_different_kinds_of_items_are_no_error() -> None:
-    careful = TailAllowance(95.0, 1e-4)
+    careful = SmallSampleInflation(95.0, 1e-4)
     assert 1 < careful.of(np.array([1e-9] * 4 + [10.0] * 4)) <= UNBOUNDED

@@ -15,7 +15,7 @@ from documents.operators import FindLayout, Ocr, Preprocess, extract
 from documents.page import Box, Document, Layout, Page, Reading, TextLine
 from documents.templates import TEMPLATES
 
-from circinus.operators import Item, OperatorType
+from circinus.operators import Item, OperatorFactory
 
 _pages = cache(pages)
 
@@ -41,7 +41,7 @@ def _line(text: str, x: float, y: float) -> TextLine:
         (FindLayout, {"resolution": "odd"}),
     ],
 )
-def test_unknown_choices_are_refused(kind: OperatorType, knobs: Mapping[str, str | float]) -> None:
+def test_unknown_choices_are_refused(kind: OperatorFactory, knobs: Mapping[str, str | float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         kind.create(knobs, 1.0)
 

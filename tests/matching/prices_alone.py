@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
-from circinus.matching.linear import FloatArray, LinearProgramme
-from circinus.matching.price_solver import PriceSolver
+from circinus.matching.linear import FloatArray, LpModel
+from circinus.matching.price_solver import LagrangianSolver
 
 
-def prices_alone() -> PriceSolver:
+def prices_alone() -> LagrangianSolver:
     """No time passes, so that no limit ends anything early, and the exact model finds nothing."""
-    return PriceSolver(clock=lambda: 0.0, minimise=_finds_nothing)
+    return LagrangianSolver(clock=lambda: 0.0, minimise=_finds_nothing)
 
 
 def _finds_nothing(
-    programme: LinearProgramme,
+    programme: LpModel,
     objective: FloatArray,
     start: FloatArray,
     *,

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, seeds, share_of
-from circinus.estimation import merge
-from circinus.matching import Matching, MatchSettings, Rejection, match, plan_all
-from circinus.matching.admit import Admission, admit, admit_query, beside_matching, with_admitted
-from circinus.matching.beside_running import BesideRunning
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.verification import Verified
-from circinus.matching.waits import LongerWaits, queues
+from circinus.estimation import merge_loads
+from circinus.matching import Matching, MatchSettings, Rejection, match, plan_all_queries
+from circinus.matching.admit import Admission, add_admitted, admit, admit_query, running_state
+from circinus.matching.beside_running import AdmissionControl
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.verification import SimulationCheck
+from circinus.matching.waits import WaitIncreaseBound, queues_of
 from circinus.planning import plan_queries
 from circinus.planning.settings import DEFAULT_SETTINGS
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import BurstyArrivals, Specification, Tenant
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 from specifications import random_specification
@@ -30,7 +30,7 @@ LINK_SHARE = DEFAULT_SETTINGS.usable_link_share
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
-def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRunning]:
+def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, AdmissionControl]:
     """An instance whose last query is not served yet; the others have one plan each, or none."""
     instance = random_instance(seed, queries=queries)
     *others, last = instance.queries
@@ -41,7 +41,7 @@ def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, BesideRun
     ran = match(frontiers_of(replace(fewer, candidates=only)), instance.infrastructure, reestimate, settings=PATIENT)
     whole = replace(instance, candidates={**only, last.name: instance.candidates[last.name]})
     served = {a.query: plans[a.query] for a in ran.assignments}
-    beside = BesideRunning(
+    beside = AdmissionControl(
         [q for q in others if q.name in served],
         served,
         ran.deployments,
@@ -66,7 +66,7 @@ def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: in
         return
     assert found.rejection is None
     assert found.assignment is not None
-    after = with_admitted(beside, ran, found, instance.queries)
+    after = add_admitted(beside, ran, found, instance.queries)
     assert after.cost_usd_per_h == pytest.approx(min(cost for cost in costs if cost is not None), abs=1e-9)
     assert [a.query for a in after.assignments] == [*(a.query for a in ran.assignments), last.name]
     assert [a.chosen.plan for a in after.assignments[:-1]] == [a.chosen.plan for a in ran.assignments]
@@ -96,7 +96,7 @@ def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them
             continue
         admitted += 1
         after = {
-            sized.deployment: sized.nodes for sized in with_admitted(beside, ran, found, instance.queries).deployments
+            sized.deployment: sized.nodes for sized in add_admitted(beside, ran, found, instance.queries).deployments
         }
         stayed += all(set(sized.nodes) <= set(after[sized.deployment]) for sized in ran.deployments)
     assert stayed > 0.7 * admitted > 0
@@ -123,22 +123,24 @@ def test_a_refusal_names_what_binds_and_its_price() -> None:
 def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_does(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=7)
     *most, last = specification.queries
-    ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
-    plans = ProfiledPlans(specification, profiles, LINK_SHARE)
-    quick = beside_matching(specification, ran, plans, LINK_SHARE)
-    served = {a.query: plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments}
+    ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+    plans = PlanEstimates(specification, profiles, LINK_SHARE)
+    quick = running_state(specification, ran, plans, LINK_SHARE)
+    served = {a.query: plans.estimate_of(a.query, a.chosen.plan) for a in ran.assignments}
     queries = [q for q in specification.queries if q.name in served]
     assert specification.infrastructure is not None
-    slow = BesideRunning(queries, served, ran.deployments, specification.infrastructure, plans.reestimate, LINK_SHARE)
+    slow = AdmissionControl(
+        queries, served, ran.deployments, specification.infrastructure, plans.reestimate, LINK_SHARE
+    )
     frontier = plan_queries(specification, profiles)[last.name]
-    further = plans.composed(last, quick.deployments)
-    fast, thorough = (admit(beside, ran, frontier, further=further) for beside in (quick, slow))
+    further = plans.on_deployments(last, quick.deployments)
+    fast, thorough = (admit(beside, ran, frontier, extra_candidates=further) for beside in (quick, slow))
     assert (fast.assignment is None) == (thorough.assignment is None)
     if fast.assignment is None or thorough.assignment is None:
         assert fast.rejection == thorough.rejection
         return
     assert fast.assignment == thorough.assignment
-    after = with_admitted(quick, ran, fast, specification.queries)
+    after = add_admitted(quick, ran, fast, specification.queries)
     _check_bounds(quick, fast, ran)
     slos = {query.name: query.slos for query in specification.queries}
     for assignment in after.assignments:
@@ -151,20 +153,20 @@ def test_the_load_with_one_more_is_that_of_all_together() -> None:
     for seed in (6, 1, 2, 4, 3)[: share_of(5)]:
         specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
         *most, last = specification.queries
-        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
-        plans = ProfiledPlans(specification, profiles, LINK_SHARE)
-        beside = beside_matching(specification, ran, plans, LINK_SHARE)
+        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        plans = PlanEstimates(specification, profiles, LINK_SHARE)
+        beside = running_state(specification, ran, plans, LINK_SHARE)
         admission = admit(beside, ran, plan_queries(specification, profiles)[last.name])
-        assert admission.room is not None
-        _, found = admission.room
-        served = [plans.promise_of(a.query, a.chosen.plan) for a in ran.assignments]
-        expected = merge([*served, found.plan], {sized.deployment: sized.replicas for sized in found.deployments})
+        assert admission.fit is not None
+        _, found = admission.fit
+        served = [plans.estimate_of(a.query, a.chosen.plan) for a in ran.assignments]
+        expected = merge_loads([*served, found.plan], {sized.deployment: sized.replicas for sized in found.deployments})
         assert found.conditions.deployments.keys() == expected.deployments.keys()
         for deployment, load in found.conditions.deployments.items():
             other = expected.deployments[deployment]
             assert load.fill_ratios == other.fill_ratios
             assert load.groups == pytest.approx(other.groups, abs=1e-9)
-            assert load.traffic.busy == pytest.approx(other.traffic.busy)
+            assert load.traffic.offered_load == pytest.approx(other.traffic.offered_load)
             grouped += load.groups != (1.0,)
     assert grouped
 
@@ -180,7 +182,9 @@ def test_what_formulas_doubt_of_the_new_load_is_simulated() -> None:
     for seed in (6, 3, 2, 8)[: share_of(4)]:
         specification, profiles = random_specification(seed, queries=5)
         specification = _with_bursts(specification)
-        ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
+        ran, _ = plan_all_queries(
+            replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT
+        )
         admission, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
         assert admission.assignment in after.assignments
         before = {a.query: a.chosen for a in ran.assignments}
@@ -196,18 +200,18 @@ def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simul
 ) -> None:
     specification, profiles = random_specification(3, queries=5)
     specification = _with_bursts(specification)
-    ran, _ = plan_all(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
+    ran, _ = plan_all_queries(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
     (limit,) = [query.slos.latency for query in specification.queries if query.name == whose]
     assert limit is not None
     tried = []
 
-    def too_slow(matching: Matching, *_: object, only: Collection[str], **__: object) -> Verified:
+    def too_slow(matching: Matching, *_: object, only: Collection[str], **__: object) -> SimulationCheck:
         assert only >= {"q4", whose}
         plans = {a.query: a.chosen for a in matching.assignments}
         tried.append(plans["q4"].plan)
-        seen = Bounded.exactly(2 * limit.limit_s)
+        seen = Interval.exact(2 * limit.limit_s)
         slow = replace(plans[whose], estimate=replace(plans[whose].estimate, latency_s=seen))
-        return Verified(matching, {whose: slow})
+        return SimulationCheck(matching, {whose: slow})
 
     monkeypatch.setattr("circinus.matching.admit.verified", too_slow)
     admission, after = admit_query(specification, profiles, ran, "q4")
@@ -219,13 +223,13 @@ def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simul
     assert (admission.rejection.relaxation is not None) == (whose == "q4")
 
 
-def _check_bounds(beside: BesideRunning, admission: Admission, ran: Matching) -> None:
+def _check_bounds(beside: AdmissionControl, admission: Admission, ran: Matching) -> None:
     """No latency by formula is above what it was and what waits may have grown."""
-    assert admission.room is not None
-    _, found = admission.room
-    longer = LongerWaits(queues(found.plan), beside.conditions, found.conditions)
+    assert admission.fit is not None
+    _, found = admission.fit
+    longer = WaitIncreaseBound(queues_of(found.plan), beside.conditions, found.conditions)
     before = {a.query: a.chosen.estimate for a in ran.assignments}
-    for name, plan in beside.touched_by(found).items():
+    for name, plan in beside.affected_plans(found).items():
         if before[name].simulated:
             continue
         assert plan.estimate.latency_s.upper <= longer.latency_s(plan, before[name].latency_s.upper, 0.05)
@@ -238,7 +242,7 @@ def test_a_query_that_was_left_out_and_its_relaxation() -> None:
     for seed in (5, 11, 4, 10, 0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15)[: share_of(16)]:
         specification, profiles = random_specification(seed, queries=5, cpus=3.0, nodes=1)
         *most, last = specification.queries
-        ran, _ = plan_all(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
         admission, after = admit_query(specification, profiles, ran, last.name)
         if admission.assignment is not None:
             let_in += 1
@@ -272,7 +276,7 @@ def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> No
             continue
         admitted += 1
         queries = (*instance.queries[:-1], changed)
-        after = with_admitted(beside, known, found, queries)
+        after = add_admitted(beside, known, found, queries)
         weights = {query.name: query.weight for query in queries}
         assert after.satisfied_weight == pytest.approx(sum(weights[a.query] for a in after.assignments))
         assert after.satisfied_weight <= after.weight_bound + 1e-9 <= after.total_weight + 2e-9

@@ -10,7 +10,7 @@ from test_match import check_everything
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching import MatchSettings, match
-from circinus.matching.choice import Choice
+from circinus.matching.choice import Solution
 from circinus.matching.cuts import Cut
 from circinus.matching.problem import IntArray, Problem
 from random_matchings import Instance, checked_cost, frontiers_of, larger, random_instance, reestimate
@@ -20,19 +20,19 @@ from random_matchings import Instance, checked_cost, frontiers_of, larger, rando
 class Careless:
     """Serves only every third query that it can."""
 
-    def choose(
+    def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
-    ) -> Choice:
+    ) -> Solution:
         """Whatever else could be served is not."""
         chosen = np.full(len(problem.queries), -1, dtype=np.int64)
         for query in range(0, len(chosen), 3):
             for candidate in problem.candidates_of(query):
                 chosen[query] = candidate
                 usage = problem.usage_of(chosen)
-                if problem.fits(usage) and all(cut.holds(problem, chosen, usage) for cut in cuts):
+                if problem.fits(usage) and all(cut.is_satisfied(problem, chosen, usage) for cut in cuts):
                     break
                 chosen[query] = -1
-        return Choice(chosen, np.full(len(chosen), -1), float(problem.weight.sum()), 0.0, optimal=False)
+        return Solution(chosen, np.full(len(chosen), -1), float(problem.weight.sum()), 0.0, optimal=False)
 
 
 def _could_still_come_in(instance: Instance, served: dict[str, object]) -> bool:

@@ -9,10 +9,10 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.matching import MatchSettings, match
-from circinus.matching.columns import plan_prices, with_priced
-from circinus.matching.compilation import compile_problem
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.resource_prices import relaxed
+from circinus.matching.columns import dual_prices, generate_columns
+from circinus.matching.compilation import build_problem
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.resource_prices import shadow_prices
 from circinus.planning import Frontier, plan_queries
 from circinus.planning.settings import SearchSettings
 from specifications import random_specification
@@ -21,17 +21,17 @@ SEEDS = (10, 1, 0, 4, 2, 3, 5, 6, 7, 8, 9, 11)[: share_of(12)]
 """In the first, what enters lifts the bound and is chosen."""
 
 
-def _planned(seed: int, max_plans: int) -> tuple[ProfiledPlans, dict[str, Frontier], partial]:
+def _planned(seed: int, max_plans: int) -> tuple[PlanEstimates, dict[str, Frontier], partial]:
     specification, profiles = random_specification(seed, queries=12, cpus=4.0, nodes=1)
     settings = SearchSettings(max_plans=max_plans, near_misses=0, max_margin_plans=0, tolerance=0.0)
     frontiers = dict(plan_queries(specification, profiles, settings))
     assert specification.infrastructure is not None
-    compiled = partial(compile_problem, specification.queries, infrastructure=specification.infrastructure)
-    return ProfiledPlans(specification, profiles, settings.usable_link_share), frontiers, compiled
+    compiled = partial(build_problem, specification.queries, infrastructure=specification.infrastructure)
+    return PlanEstimates(specification, profiles, settings.usable_link_share), frontiers, compiled
 
 
 def _bound(compiled: partial, candidates: dict) -> float:
-    return relaxed(compiled(candidates), np.full(12, -1), 0).weight_bound
+    return shadow_prices(compiled(candidates), np.full(12, -1), 0).weight_bound
 
 
 def test_what_was_left_out_enters_where_it_is_worth_more() -> None:
@@ -39,7 +39,7 @@ def test_what_was_left_out_enters_where_it_is_worth_more() -> None:
     for seed in SEEDS:
         plans, frontiers, compiled = _planned(seed, 2)
         listed = {name: frontier.candidates for name, frontier in frontiers.items()}
-        priced = with_priced(listed, frontiers, plans.promised, compiled, enough=lambda: False, seed=0)
+        priced = generate_columns(listed, frontiers, plans.feasible_estimate, compiled, enough=lambda: False, seed=0)
         assert all(tuple(priced[name][: len(found)]) == found for name, found in listed.items())
         everything = {name: frontier.candidates for name, frontier in _planned(seed, 10_000)[1].items()}
         assert all({c.plan for c in priced[name]} <= {c.plan for c in everything[name]} for name in listed)
@@ -52,24 +52,24 @@ def test_what_was_left_out_enters_where_it_is_worth_more() -> None:
 @pytest.mark.parametrize("seed", SEEDS[:4])
 def test_a_plan_that_entered_pays_less_than_all_that_are_listed(seed: int) -> None:
     plans, frontiers, compiled = _planned(seed, 2)
-    prices = plan_prices(compiled({name: frontier.candidates for name, frontier in frontiers.items()}), 0)
+    prices = dual_prices(compiled({name: frontier.candidates for name, frontier in frontiers.items()}), 0)
     for frontier in frontiers.values():
-        left_out = frontier.left_out
+        left_out = frontier.unlisted
         if prices is None or left_out is None:
             continue
         paid = left_out.takes @ left_out._vector(prices)
-        for plan in left_out.best_at(prices, 3):
+        for plan in left_out.lowest_reduced_cost(prices, 3):
             assert plan not in {candidate.plan for candidate in frontier.candidates}
-            candidate = plans.promised(frontier.query, plan)
+            candidate = plans.feasible_estimate(frontier.query, plan)
             assert candidate is None or candidate.plan == plan
         count = int((paid[~left_out.listed] < paid[left_out.listed].min()).sum())
-        assert len(left_out.best_at(prices, 10_000)) == count
+        assert len(left_out.lowest_reduced_cost(prices, 10_000)) == count
 
 
 def test_nothing_enters_without_time() -> None:
     plans, frontiers, compiled = _planned(0, 2)
     listed = {name: frontier.candidates for name, frontier in frontiers.items()}
-    assert with_priced(listed, frontiers, plans.promised, compiled, enough=lambda: True, seed=0) == listed
+    assert generate_columns(listed, frontiers, plans.feasible_estimate, compiled, enough=lambda: True, seed=0) == listed
 
 
 def test_a_matching_may_choose_what_no_frontier_listed() -> None:
@@ -86,7 +86,7 @@ def test_a_matching_may_choose_what_no_frontier_listed() -> None:
                 promise=promise,
                 settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
             )
-            for promise in (plans.promised, None)
+            for promise in (plans.feasible_estimate, None)
         )
         assert plain.optimal
         assert found.optimal

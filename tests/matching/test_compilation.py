@@ -8,8 +8,8 @@ import pytest
 
 from budget import seeds
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate
-from circinus.matching.compilation import compile_problem
+from circinus.estimation import PlanCandidate
+from circinus.matching.compilation import build_problem
 from circinus.spec import CostSlo, LatencySlo, Network, Query, Slos
 from random_matchings import GIB, candidate, crossing, deployment, infrastructure, packs, random_instance, use
 
@@ -18,7 +18,7 @@ QUERY = Query(name="q", pipeline="p", source="home", rate_per_s=1.0, slos=Slos(l
 PLAN = candidate("q", [use(deployment("a", 0, "edge", cpus=3.0), 0.5, INFRA)])
 
 
-def changed(plan: Candidate, **changes: object) -> Candidate:
+def changed(plan: PlanCandidate, **changes: object) -> PlanCandidate:
     """The plan with its one deployment's use changed."""
     return replace(plan, deployments=(replace(plan.deployments[0], **changes),))
 
@@ -30,9 +30,9 @@ def test_arrays_say_what_was_given() -> None:
         [use(deployment("a", 0, "edge"), 0.5, INFRA), use(deployment("b", 0, "cloud"), 1.5, INFRA)],
         [crossing(link, 1e4), crossing(link, 2e4)],
     )
-    problem = compile_problem([QUERY], {"q": [plan]}, INFRA)
+    problem = build_problem([QUERY], {"q": [plan]}, INFRA)
     assert [d.operator for d in problem.deployments] == ["a", "b"]
-    assert problem.fluid.row(0)[1].tolist() == [0.5, 1.5]
+    assert problem.fractional_load.row(0)[1].tolist() == [0.5, 1.5]
     (at,), (volume,) = problem.traffic.row(0)
     assert problem.links[at] == "home->edge"
     assert volume == pytest.approx(3e4)
@@ -47,16 +47,16 @@ def test_a_replica_takes_the_most_that_any_of_its_queries_expects() -> None:
     larger = changed(PLAN, demand=replace(PLAN.deployments[0].demand, memory_bytes=5 * GIB, cost_usd_per_h=2.0))
     other = replace(larger, query="r")
     queries = [QUERY, QUERY.model_copy(update={"name": "r"})]
-    problem = compile_problem(queries, {"q": [PLAN], "r": [other]}, INFRA)
+    problem = build_problem(queries, {"q": [PLAN], "r": [other]}, INFRA)
     assert problem.demand.tolist() == [[3.0, 5 * GIB, 0.0, 0.0]]
     assert problem.price_usd_per_h.tolist() == [2.0]
-    alone = compile_problem([QUERY], {"q": [PLAN]}, INFRA, known={u.deployment: u.demand for u in larger.deployments})
+    alone = build_problem([QUERY], {"q": [PLAN]}, INFRA, known={u.deployment: u.demand for u in larger.deployments})
     assert alone.demand.tolist() == problem.demand.tolist()
 
 
 def test_capacity_rows_know_that_replicas_are_not_divided() -> None:
     """On 2 nodes of 4 CPUs at most 2 replicas of 3 CPUs go, though 8 / 3 is more."""
-    problem = compile_problem([QUERY], {"q": [PLAN]}, INFRA)
+    problem = build_problem([QUERY], {"q": [PLAN]}, INFRA)
     most = min(
         problem.rows.limit[row] / problem.rows.coefficients[row, 0]
         for row in range(len(problem.rows.limit))
@@ -68,7 +68,7 @@ def test_capacity_rows_know_that_replicas_are_not_divided() -> None:
 @pytest.mark.parametrize("seed", seeds(30))
 def test_no_capacity_row_forbids_what_packs(seed: int) -> None:
     instance = random_instance(seed, queries=4)
-    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
     if not problem.deployments:
         return
     rng = np.random.default_rng(seed)
@@ -106,40 +106,40 @@ def test_no_capacity_row_forbids_what_packs(seed: int) -> None:
         ),
     ],
 )
-def test_candidates_without_meaning_are_refused(plan: Candidate, message: str) -> None:
+def test_candidates_without_meaning_are_refused(plan: PlanCandidate, message: str) -> None:
     with pytest.raises(PlanningError, match=message):
-        compile_problem([QUERY], {"q": [plan]}, INFRA)
+        build_problem([QUERY], {"q": [plan]}, INFRA)
 
 
 def test_names_must_be_distinct_and_known() -> None:
     with pytest.raises(PlanningError, match="found the name q twice"):
-        compile_problem([QUERY, QUERY], {}, INFRA)
+        build_problem([QUERY, QUERY], {}, INFRA)
     with pytest.raises(PlanningError, match="found plans for stranger"):
-        compile_problem([QUERY], {"stranger": [PLAN]}, INFRA)
+        build_problem([QUERY], {"stranger": [PLAN]}, INFRA)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
 def test_weights_must_be_positive_numbers(weight: float) -> None:
     with pytest.raises(PlanningError, match="found weight"):
-        compile_problem([QUERY.model_copy(update={"weight": weight})], {}, INFRA)
+        build_problem([QUERY.model_copy(update={"weight": weight})], {}, INFRA)
 
 
 def test_pools_must_have_something_to_give() -> None:
     pools = (INFRA.pools[0].model_copy(update={"cpus": 0.0}), INFRA.pools[1])
     with pytest.raises(PlanningError, match="pool edge: found a node without cpus"):
-        compile_problem([QUERY], {"q": [PLAN]}, INFRA.model_copy(update={"pools": pools}))
+        build_problem([QUERY], {"q": [PLAN]}, INFRA.model_copy(update={"pools": pools}))
     with pytest.raises(PlanningError, match=r"usable share of links: found 1\.5"):
-        compile_problem([QUERY], {"q": [PLAN]}, INFRA, usable_link_share=1.5)
+        build_problem([QUERY], {"q": [PLAN]}, INFRA, usable_link_share=1.5)
 
 
 def test_links_must_exist() -> None:
     elsewhere = infrastructure([("moon", 1, 4.0, 8.0, 1.0)])
     plan = replace(PLAN, links=(crossing(Network(elsewhere).links[0], 1e3),))
     with pytest.raises(PlanningError, match="found link home->moon in a plan"):
-        compile_problem([QUERY], {"q": [plan]}, INFRA)
+        build_problem([QUERY], {"q": [plan]}, INFRA)
 
 
 def test_a_cost_objective_is_known_to_the_problem() -> None:
     slos = Slos(cost=CostSlo(limit_usd_per_h=3.0))
-    problem = compile_problem([QUERY, QUERY.model_copy(update={"name": "r", "slos": slos})], {}, INFRA)
+    problem = build_problem([QUERY, QUERY.model_copy(update={"name": "r", "slos": slos})], {}, INFRA)
     assert problem.cost_limit_usd_per_h.tolist() == [math.inf, 3.0]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.matching.compilation import compile_problem
+from circinus.matching.compilation import build_problem
 from circinus.matching.cuts import sizing_cut
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import Problem
@@ -27,7 +27,7 @@ def problem_of(kinds: list[tuple[float, float]], nodes: int, *, operators: int |
         queries.append(Query(name=name, pipeline="p", source="home", rate_per_s=1.0))
         number = index if operators is None else index % operators
         plans[name] = [candidate(name, [use(deployment("a", number, "edge", cpus), 0.5, infra, memory)])]
-    return compile_problem(queries, plans, infra)
+    return build_problem(queries, plans, infra)
 
 
 def fits(problem: Problem, replicas: np.ndarray) -> bool:
@@ -54,11 +54,11 @@ def test_a_packing_cut_removes_what_did_not_pack_and_nothing_that_does(
         assert {d: len(where) for d, where in found.items()} == {d: c for d, c in enumerate(replicas) if c}
         return
     (cut,) = cuts
-    assert cut.exact
-    assert not cut.holds(problem, chosen, usage)
+    assert cut.valid
+    assert not cut.is_satisfied(problem, chosen, usage)
     for other in product(range(4), repeat=len(problem.deployments)):
         candidate_usage = replace(usage, replicas=np.array(other))
-        if not cut.holds(problem, chosen, candidate_usage):
+        if not cut.is_satisfied(problem, chosen, candidate_usage):
             assert not fits(problem, np.array(other))
 
 
@@ -70,7 +70,7 @@ def test_a_packing_cut_covers_larger_replicas_too() -> None:
     chosen = np.full(4, -1)
     usage = replace(problem.usage_of(chosen), replicas=replicas, used=replicas > 0)
     _, (cut,) = pack_pools(problem, usage)
-    assert not cut.holds(problem, chosen, replace(usage, replicas=np.array([3 if k == 3 else 0 for k in order])))
+    assert not cut.is_satisfied(problem, chosen, replace(usage, replicas=np.array([3 if k == 3 else 0 for k in order])))
 
 
 def test_a_sizing_cut_holds_as_soon_as_the_neighbours_are_others() -> None:
@@ -80,20 +80,20 @@ def test_a_sizing_cut_holds_as_soon_as_the_neighbours_are_others() -> None:
     assert cut.present.tolist() == [2]
     assert cut.absent.tolist() == []
     usage = problem.usage_of(chosen)
-    assert not cut.holds(problem, chosen, usage)
-    assert not cut.holds(problem, np.array([0, -1, 2, 3]), usage), "strangers do not matter"
-    assert cut.holds(problem, np.array([0, 1, -1, -1]), usage)
-    assert cut.holds(problem, np.array([-1, 1, 2, -1]), usage)
+    assert not cut.is_satisfied(problem, chosen, usage)
+    assert not cut.is_satisfied(problem, np.array([0, -1, 2, 3]), usage), "strangers do not matter"
+    assert cut.is_satisfied(problem, np.array([0, 1, -1, -1]), usage)
+    assert cut.is_satisfied(problem, np.array([-1, 1, 2, -1]), usage)
     alone = sizing_cut(problem, np.array([0, 1, -1, -1]), 0, "too dear", exact=True)
     assert alone.absent.tolist() == [2]
-    assert not alone.holds(problem, np.array([0, -1, -1, -1]), usage)
-    assert alone.holds(problem, np.array([0, -1, 2, -1]), usage)
+    assert not alone.is_satisfied(problem, np.array([0, -1, -1, -1]), usage)
+    assert alone.is_satisfied(problem, np.array([0, -1, 2, -1]), usage)
 
 
 def test_a_plan_that_was_given_up_is_given_up_among_any_neighbours() -> None:
     problem = problem_of([(1.0, 0.5)] * 2, 4, operators=1)
     cut = sizing_cut(problem, np.array([0, 1]), 0, "too late", exact=False)
-    assert not cut.exact
+    assert not cut.valid
     usage = problem.usage_of(np.array([0, -1]))
-    assert not cut.holds(problem, np.array([0, -1]), usage)
-    assert cut.holds(problem, np.array([-1, 1]), usage)
+    assert not cut.is_satisfied(problem, np.array([0, -1]), usage)
+    assert cut.is_satisfied(problem, np.array([-1, 1]), usage)

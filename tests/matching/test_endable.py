@@ -9,37 +9,37 @@ import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.matching.endable import EndableSolver
-from circinus.matching.highs import minimise
-from circinus.matching.linear import LinearProgramme
+from circinus.matching.endable import SubprocessSolver
+from circinus.matching.highs import solve_milp
+from circinus.matching.linear import LpModel
 
 pytestmark = pytest.mark.slow
 
 
-def _knapsack(size: int, seed: int) -> tuple[LinearProgramme, np.ndarray]:
+def _knapsack(size: int, seed: int) -> tuple[LpModel, np.ndarray]:
     rng = np.random.default_rng(seed)
-    programme = LinearProgramme(upper=[1.0] * size)
+    programme = LpModel(upper=[1.0] * size)
     for _ in range(5):
         values = rng.integers(50, 100, size).astype(float)
         programme.add_row(np.arange(size), values, values.sum() // 2, values.sum() // 2)
     return programme, np.zeros(size)
 
 
-def _easy() -> tuple[LinearProgramme, np.ndarray]:
-    programme = LinearProgramme(upper=[1.0] * 4)
+def _easy() -> tuple[LpModel, np.ndarray]:
+    programme = LpModel(upper=[1.0] * 4)
     programme.add_row(np.arange(4), np.array([3.0, 2.0, 2.0, 1.0]), -np.inf, 5.0)
     return programme, np.array([-3.0, -2.0, -2.0, -1.5])
 
 
 def test_it_answers_as_the_solver_does() -> None:
     programme, objective = _easy()
-    solver = EndableSolver()
+    solver = SubprocessSolver()
     try:
         for _ in range(2):
             values, bound = solver.minimise(
                 programme, objective, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0
             )
-            expected, least = minimise(programme, objective, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0)
+            expected, least = solve_milp(programme, objective, np.zeros(4), time_limit_s=HANG_LIMIT_S, gap=0.0, seed=0)
             assert values is not None
             assert expected is not None
             np.testing.assert_allclose(values, expected)
@@ -51,9 +51,9 @@ def test_it_answers_as_the_solver_does() -> None:
 def test_one_that_does_not_come_to_an_end_is_ended_and_the_next_one_answers() -> None:
     # A market split problem of this size takes hours; the patience here ends a moment after it was asked.
     programme, objective = _knapsack(60, seed=0)
-    solver = EndableSolver(grace_s=-1.25 * 3600 + 1.0)
+    solver = SubprocessSolver(grace_s=-1.25 * 3600 + 1.0)
     try:
-        solver.warm()
+        solver.start()
         process = solver._process
         assert process is not None
         values, bound = solver.minimise(programme, objective, np.zeros(60), time_limit_s=3600.0, gap=0.0, seed=0)
@@ -68,8 +68,8 @@ def test_one_that_does_not_come_to_an_end_is_ended_and_the_next_one_answers() ->
 
 
 def test_a_killed_process_is_no_answer() -> None:
-    solver = EndableSolver()
-    solver.warm()
+    solver = SubprocessSolver()
+    solver.start()
     process = solver._process
     assert process is not None
     os.kill(process.pid, 9)

@@ -7,13 +7,13 @@ import pytest
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching import match
-from circinus.matching.choice import Choice
-from circinus.matching.compilation import compile_problem
+from circinus.matching.choice import Solution
+from circinus.matching.compilation import build_problem
 from circinus.matching.cuts import Cut
-from circinus.matching.exact import ExactSolver
+from circinus.matching.exact import MilpSolver
 from circinus.matching.passes import PASSES
 from circinus.matching.problem import IntArray, Problem
-from circinus.matching.whole_weights import WholeWeights
+from circinus.matching.whole_weights import IntegerWeights
 from circinus.spec import CostSlo, Query, Slos
 from random_matchings import (
     Instance,
@@ -30,11 +30,11 @@ from random_matchings import (
 class Blind:
     """Takes the first candidate of every query, whatever was learnt."""
 
-    def choose(
+    def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
-    ) -> Choice:
+    ) -> Solution:
         first = np.where(np.diff(problem.block) > 0, problem.block[:-1], -1)
-        return Choice(first, np.full_like(first, -1), float(problem.weight.sum()), 0.0, optimal=False)
+        return Solution(first, np.full_like(first, -1), float(problem.weight.sum()), 0.0, optimal=False)
 
 
 class Countdown:
@@ -92,14 +92,14 @@ def test_when_time_runs_out_queries_are_taken_out_until_the_rest_holds() -> None
 @pytest.mark.parametrize("seed", seeds(20))
 def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
     instance = random_instance(seed, queries=5, candidates=5, cost_slos=0.9)
-    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-    choice = ExactSolver().choose(problem, [], HANG_LIMIT_S)
-    usage = problem.usage_of(choice.safe)
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
+    choice = MilpSolver().solve(problem, [], HANG_LIMIT_S)
+    usage = problem.usage_of(choice.feasible_incumbent)
     assert problem.fits(usage)
-    for query, chosen in problem.served(choice.safe):
+    for query, chosen in problem.served(choice.feasible_incumbent):
         share = problem.cost_share_usd_per_h(chosen, usage)
         assert share <= problem.cost_limit_usd_per_h[query] * (1 + 1e-6) + 1e-12
-    assert problem.weight_of(choice.safe) <= choice.weight_bound + 1e-9
+    assert problem.weight_of(choice.feasible_incumbent) <= choice.weight_bound + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_exact_solver_says_which_choice_is_safe(seed: int) -> None:
     [([1.0, 2.0, 3.0], 1.0), ([0.1, 0.2, 0.7], 0.1), ([1 / 3, 0.5], 1 / 6), ([2.5], 2.5)],
 )
 def test_weights_with_a_common_unit_are_counted_exactly(weights: list[float], unit: float) -> None:
-    whole = WholeWeights.of(np.array(weights))
+    whole = IntegerWeights.of(np.array(weights))
     assert whole.unit == pytest.approx(unit)
     assert whole.rounding == 0.0
     assert whole.multiples.tolist() == [round(weight / unit) for weight in weights]
@@ -116,5 +116,5 @@ def test_weights_with_a_common_unit_are_counted_exactly(weights: list[float], un
 
 def test_weights_without_a_common_unit_say_how_far_they_are_rounded() -> None:
     weights = np.array([np.pi, np.e, 1.0])
-    whole = WholeWeights.of(weights)
+    whole = IntegerWeights.of(weights)
     assert np.abs(whole.multiples * whole.unit - weights).sum() <= whole.rounding <= 1e-4

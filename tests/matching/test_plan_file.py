@@ -12,8 +12,15 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.errors import PlanningError, StalePlanError
-from circinus.matching import MatchSettings, check_fresh, load_plan_set, make_plan_set, plan_all, save_plan_set
-from circinus.matching.plan_set import PlanSet
+from circinus.matching import (
+    MatchSettings,
+    load_plan_set,
+    make_plan_set,
+    plan_all_queries,
+    require_fresh,
+    save_plan_set,
+)
+from circinus.matching.plan_set import PlanFile
 from circinus.operators import resolve_operator
 from circinus.spec import CostSlo, LatencySlo, Query, Slos, Specification
 from instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
@@ -47,13 +54,13 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Specification:
 
 
 @pytest.fixture(scope="module")
-def plan_set(specification: Specification) -> PlanSet:
+def plan_set(specification: Specification) -> PlanFile:
     (pipeline,) = specification.pipelines.values()
     profile = random_profile(np.random.default_rng(6), pipeline)
     uses = pipeline.operators[0].uses
     version = resolve_operator(uses, specification.module_paths).version
     profiles = {pipeline.name: replace(profile, code_versions={uses: version})}
-    matching, _ = plan_all(specification, profiles)
+    matching, _ = plan_all_queries(specification, profiles)
     assert matching.assignments
     assert matching.rejections
     folder = specification.files[0].parent
@@ -69,12 +76,12 @@ def plan_set(specification: Specification) -> PlanSet:
     )
 
 
-def test_reads_back_exactly_what_was_written(plan_set: PlanSet, tmp_path: Path) -> None:
+def test_reads_back_exactly_what_was_written(plan_set: PlanFile, tmp_path: Path) -> None:
     save_plan_set(plan_set, tmp_path / "plan.json")
     assert load_plan_set(tmp_path / "plan.json") == plan_set
 
 
-def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanSet, tmp_path: Path) -> None:
+def test_plans_from_before_start_ups_were_told_are_read(plan_set: PlanFile, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     save_plan_set(plan_set, path)
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +112,7 @@ def _earlier(value: Any) -> Any:
     return [_earlier(part) for part in value] if isinstance(value, list) else value
 
 
-def test_plans_from_before_batches_and_bursts_were_told_are_read(plan_set: PlanSet, tmp_path: Path) -> None:
+def test_plans_from_before_batches_and_bursts_were_told_are_read(plan_set: PlanFile, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     save_plan_set(plan_set, file)
     written = json.loads(file.read_text(encoding="utf-8"))
@@ -113,27 +120,27 @@ def test_plans_from_before_batches_and_bursts_were_told_are_read(plan_set: PlanS
     file.write_text(json.dumps(_earlier(written)), encoding="utf-8")
     read = load_plan_set(file)
     assert [a.chosen.plan for a in read.matching.assignments] == [a.chosen.plan for a in plan_set.matching.assignments]
-    assert not any(a.chosen.estimate.doubts for a in read.matching.assignments)
+    assert not any(a.chosen.estimate.caveats for a in read.matching.assignments)
 
 
-def test_every_chosen_plan_is_a_rung_of_its_ladder(plan_set: PlanSet, tmp_path: Path) -> None:
+def test_every_chosen_plan_is_a_rung_of_its_ladder(plan_set: PlanFile, tmp_path: Path) -> None:
     save_plan_set(plan_set, tmp_path / "plan.json")
     for assignment in load_plan_set(tmp_path / "plan.json").matching.assignments:
         ladder = assignment.ladder
         assert ladder is not None
         assert ladder.rungs[ladder.chosen].candidate.plan == assignment.chosen.plan
-        assert all(rung.candidate.estimate.odds is not None for rung in ladder.rungs)
+        assert all(rung.candidate.estimate.slo_probability is not None for rung in ladder.rungs)
     assert any(len(a.ladder.rungs) > 1 for a in plan_set.matching.assignments if a.ladder is not None)
 
 
-def test_names_files_relative_to_the_plan(plan_set: PlanSet) -> None:
+def test_names_files_relative_to_the_plan(plan_set: PlanFile) -> None:
     assert plan_set.files == ("../all.yaml",)
     assert plan_set.profile_store == "../.circinus/profiles.sqlite"
     assert plan_set.hardware_class == "local"
 
 
 def test_a_plan_that_cannot_be_written_leaves_the_old_one(
-    plan_set: PlanSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan_set: PlanFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "plan.json"
     save_plan_set(plan_set, path)
@@ -149,7 +156,7 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
-def test_a_number_that_is_none_is_not_written(plan_set: PlanSet, tmp_path: Path) -> None:
+def test_a_number_that_is_none_is_not_written(plan_set: PlanFile, tmp_path: Path) -> None:
     with pytest.raises(PlanningError, match="not finite"):
         save_plan_set(replace(plan_set, planning_s=math.nan), tmp_path / "plan.json")
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +173,7 @@ def test_a_number_that_is_none_is_not_written(plan_set: PlanSet, tmp_path: Path)
         (lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "matching"}), "matching: "),
     ],
 )
-def test_what_is_no_plan_file_is_refused(plan_set: PlanSet, tmp_path: Path, damage, message: str) -> None:
+def test_what_is_no_plan_file_is_refused(plan_set: PlanFile, tmp_path: Path, damage, message: str) -> None:
     path = tmp_path / "plan.json"
     save_plan_set(plan_set, path)
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -183,54 +190,54 @@ def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
         load_plan_set(tmp_path / "plan.json")
 
 
-def test_a_plan_is_fresh_as_long_as_nothing_changed(plan_set: PlanSet, specification: Specification) -> None:
-    check_fresh(plan_set, specification)
+def test_a_plan_is_fresh_as_long_as_nothing_changed(plan_set: PlanFile, specification: Specification) -> None:
+    require_fresh(plan_set, specification)
     reordered = replace(specification, queries=tuple(reversed(specification.queries)))
-    check_fresh(plan_set, reordered)
+    require_fresh(plan_set, reordered)
 
 
 def _with_queries(specification: Specification, *queries: Query) -> Specification:
     return replace(specification, queries=queries)
 
 
-def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanSet, specification: Specification) -> None:
+def test_a_stale_plan_is_told_which_document_changed(plan_set: PlanFile, specification: Specification) -> None:
     first, *others = specification.queries
     faster = first.model_copy(update={"rate_per_s": first.rate_per_s * 2})
     with pytest.raises(StalePlanError, match=f"query {first.name} changed") as raised:
-        check_fresh(plan_set, _with_queries(specification, faster, *others))
+        require_fresh(plan_set, _with_queries(specification, faster, *others))
     assert others[0].name not in str(raised.value)
     with pytest.raises(StalePlanError, match=f"query {first.name} is gone"):
-        check_fresh(plan_set, _with_queries(specification, *others))
+        require_fresh(plan_set, _with_queries(specification, *others))
     more = first.model_copy(update={"name": "more"})
     with pytest.raises(StalePlanError, match="query more is new"):
-        check_fresh(plan_set, _with_queries(specification, first, more, *others))
+        require_fresh(plan_set, _with_queries(specification, first, more, *others))
     assert specification.infrastructure is not None
     pool = specification.infrastructure.pools[0]
     pools = (pool.model_copy(update={"nodes": pool.nodes + 1}), *specification.infrastructure.pools[1:])
     larger = specification.infrastructure.model_copy(update={"pools": pools})
     with pytest.raises(StalePlanError, match=f"infrastructure {larger.name} changed"):
-        check_fresh(plan_set, replace(specification, infrastructure=larger))
+        require_fresh(plan_set, replace(specification, infrastructure=larger))
 
 
-def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanSet, specification: Specification) -> None:
+def test_a_plan_is_stale_when_an_operators_code_is_another(plan_set: PlanFile, specification: Specification) -> None:
     (uses,) = plan_set.code_versions
     with pytest.raises(StalePlanError, match=f"the code of {uses} changed"):
-        check_fresh(replace(plan_set, code_versions={uses: "older"}), specification)
+        require_fresh(replace(plan_set, code_versions={uses: "older"}), specification)
     gone = {"plan_file_operators:lost": "1"}
     with pytest.raises(StalePlanError, match="the code of plan_file_operators:lost cannot be loaded"):
-        check_fresh(replace(plan_set, code_versions=gone), specification)
+        require_fresh(replace(plan_set, code_versions=gone), specification)
 
 
-def test_a_plan_is_stale_without_its_profiles(plan_set: PlanSet, specification: Specification, tmp_path: Path) -> None:
+def test_a_plan_is_stale_without_its_profiles(plan_set: PlanFile, specification: Specification, tmp_path: Path) -> None:
     store = tmp_path / "profiles.sqlite"
     with pytest.raises(StalePlanError, match=r"profile store .* is gone"):
-        check_fresh(plan_set, specification, profile_store=store)
+        require_fresh(plan_set, specification, profile_store=store)
     store.touch()
-    check_fresh(plan_set, specification, profile_store=store)
+    require_fresh(plan_set, specification, profile_store=store)
 
 
 def test_a_plan_keeps_the_corrections_that_it_was_made_with(
-    specification: Specification, plan_set: PlanSet, tmp_path: Path
+    specification: Specification, plan_set: PlanFile, tmp_path: Path
 ) -> None:
     (pipeline,) = specification.pipelines.values()
     assert specification.infrastructure is not None
@@ -238,7 +245,7 @@ def test_a_plan_keeps_the_corrections_that_it_was_made_with(
     save_plan_set(replace(plan_set, corrections=corrections), tmp_path / "plan.json")
     found = load_plan_set(tmp_path / "plan.json")
     assert found.corrections == corrections
-    check_fresh(found, specification)
+    require_fresh(found, specification)
     document = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
     del document["corrections"]  # as it was written before there were any
     (tmp_path / "plan.json").write_text(json.dumps(document), encoding="utf-8")
@@ -252,7 +259,7 @@ def test_all_queries_as_sized_are_estimated_with_corrections(specification: Spec
     profile = random_profile(np.random.default_rng(6), pipeline)
     corrections = everywhere(pipeline, specification.infrastructure, 2.0)
     plain, found, expected = (
-        plan_all(specification, {pipeline.name: one}, settings=MatchSettings(time_limit_s=HANG_LIMIT_S))[0]
+        plan_all_queries(specification, {pipeline.name: one}, settings=MatchSettings(time_limit_s=HANG_LIMIT_S))[0]
         for one in (profile, corrections.applied_to(profile, pipeline), slower(profile, 2.0))
     )
     assert [a.chosen.plan for a in found.assignments] == [a.chosen.plan for a in expected.assignments]

@@ -10,19 +10,19 @@ from prices_alone import prices_alone
 
 from budget import HANG_LIMIT_S, seeds
 from circinus.matching import MatchSettings, match
-from circinus.matching.compilation import compile_problem
-from circinus.matching.exact import ExactSolver
-from circinus.matching.greedy import greedy, keeps_all
-from circinus.matching.price_solver import PriceSolver
-from circinus.matching.prices.of_problem import FluidView, stretches
+from circinus.matching.compilation import build_problem
+from circinus.matching.exact import MilpSolver
+from circinus.matching.greedy import greedy, is_feasible
+from circinus.matching.price_solver import LagrangianSolver
+from circinus.matching.prices.of_problem import RelaxedView, replica_scaling
 from circinus.matching.problem import Problem
-from circinus.matching.programme import usable_candidates
-from circinus.matching.standing import Standing
+from circinus.matching.programme import viable_candidates
+from circinus.matching.standing import IncrementalSolution
 from random_matchings import Instance, best_answer, frontiers_of, larger, random_instance, reestimate
 
 
 def _problem(instance: Instance) -> Problem:
-    return compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    return build_problem(instance.queries, instance.candidates, instance.infrastructure)
 
 
 @pytest.mark.parametrize("seed", seeds(120))
@@ -33,7 +33,7 @@ def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
         frontiers_of(instance),
         instance.infrastructure,
         reestimate,
-        solver=PriceSolver(),
+        solver=LagrangianSolver(),
         settings=MatchSettings(time_limit_s=HANG_LIMIT_S),
     )
     weight, cost = best_answer(instance)
@@ -45,9 +45,9 @@ def test_small_matchings_are_as_good_as_the_best_of_all(seed: int) -> None:
 @pytest.mark.parametrize("seed", seeds(12))
 def test_it_is_no_worse_than_the_exact_solver_or_the_greedy_answer(seed: int) -> None:
     problem = _problem(larger(random_instance(seed, queries=24, candidates=6), 2))
-    found, exact = (solver.choose(problem, (), HANG_LIMIT_S) for solver in (PriceSolver(), ExactSolver()))
-    assert keeps_all(problem, found.safe, ())
-    assert Standing(problem, found.chosen).goodness >= Standing(problem, greedy(problem)).goodness
+    found, exact = (solver.solve(problem, (), HANG_LIMIT_S) for solver in (LagrangianSolver(), MilpSolver()))
+    assert is_feasible(problem, found.feasible_incumbent, ())
+    assert IncrementalSolution(problem, found.chosen).goodness >= IncrementalSolution(problem, greedy(problem)).goodness
     if exact.optimal:
         assert problem.weight_of(found.chosen) == pytest.approx(problem.weight_of(exact.chosen))
         assert found.weight_bound >= problem.weight_of(exact.chosen) - 1e-9
@@ -62,7 +62,7 @@ def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int)
     problem = _problem(larger(random_instance(seed, queries=100, candidates=6), 7))
     quick = greedy(problem)
     found = prices_alone().choose(problem, (), HANG_LIMIT_S)
-    assert keeps_all(problem, found.chosen, ())
+    assert is_feasible(problem, found.chosen, ())
     assert problem.weight_of(found.chosen) > problem.weight_of(quick)
     assert problem.weight_of(found.chosen) <= found.weight_bound + 1e-9
     assert 0 < found.cost_bound_usd_per_h <= problem.usage_of(found.chosen).cost_usd_per_h
@@ -70,8 +70,8 @@ def test_many_queries_are_served_better_by_prices_alone_than_greedily(seed: int)
 
 def test_without_time_there_is_an_answer() -> None:
     problem = _problem(larger(random_instance(1, queries=60), 4))
-    found = PriceSolver().choose(problem, (), 0.0)
-    assert keeps_all(problem, found.chosen, ())
+    found = LagrangianSolver().solve(problem, (), 0.0)
+    assert is_feasible(problem, found.chosen, ())
     assert 0 < problem.weight_of(found.chosen) <= found.weight_bound
 
 
@@ -87,21 +87,21 @@ def test_queries_that_are_alike_are_one_class() -> None:
                 type(made)(name, made.plan, made.estimate, made.deployments, made.links, made.transfer_cost_usd_per_h)
                 for made in instance.candidates[query.name]
             )
-    problem = compile_problem(queries, renamed, instance.infrastructure)
-    view = FluidView.of(problem, usable_candidates(problem, ()))
+    problem = build_problem(queries, renamed, instance.infrastructure)
+    view = RelaxedView.of(problem, viable_candidates(problem, ()))
     assert sorted(len(members) for members in view.queries) == [5] * len(view.queries)
-    fluid = view.stretched(np.ones(len(problem.deployments)))
+    fluid = view.scaled(np.ones(len(problem.deployments)))
     assert fluid.queries == sum(len(members) for members in view.queries)
 
 
 def test_the_fluid_view_takes_what_the_problem_takes() -> None:
     for seed in seeds(20):
         problem = _problem(random_instance(seed, queries=5))
-        view = FluidView.of(problem, np.ones(len(problem.candidates), dtype=bool))
-        fluid = view.stretched(np.ones(len(problem.deployments)))
+        view = RelaxedView.of(problem, np.ones(len(problem.candidates), dtype=bool))
+        fluid = view.scaled(np.ones(len(problem.deployments)))
         for row, queries in enumerate(view.queries):
             for position, candidate in enumerate(problem.candidates_of(int(queries[0]))):
-                columns, load = problem.fluid.row(candidate)
+                columns, load = problem.fractional_load.row(candidate)
                 links, volume = problem.traffic.row(candidate)
                 rows = problem.rows.coefficients[:, columns] @ load / problem.rows.limit
                 crossed = np.zeros(len(problem.links))
@@ -116,8 +116,8 @@ def test_the_fluid_view_takes_what_the_problem_takes() -> None:
 def test_loads_are_stretched_to_whole_replicas() -> None:
     problem = _problem(random_instance(0, queries=5))
     usage = problem.usage_of(greedy(problem))
-    found = stretches(problem, usage.fluid, usage.replicas, np.full(len(problem.deployments), 7.0))
-    np.testing.assert_allclose(found[usage.used] * usage.fluid[usage.used], usage.replicas[usage.used])
+    found = replica_scaling(problem, usage.fractional_load, usage.replicas, np.full(len(problem.deployments), 7.0))
+    np.testing.assert_allclose(found[usage.used] * usage.fractional_load[usage.used], usage.replicas[usage.used])
     assert (found[~usage.used] == 7.0).all()
 
 

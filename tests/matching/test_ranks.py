@@ -14,14 +14,14 @@ from prices_alone import prices_alone
 from budget import HANG_LIMIT_S, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching import MatchSettings, match
-from circinus.matching.choice import Choice
-from circinus.matching.compilation import compile_problem
+from circinus.matching.choice import Solution
+from circinus.matching.compilation import build_problem
 from circinus.matching.cuts import Cut
-from circinus.matching.exact import ExactSolver
-from circinus.matching.greedy import greedy, keeps_all
-from circinus.matching.price_solver import PriceSolver
+from circinus.matching.exact import MilpSolver
+from circinus.matching.greedy import greedy, is_feasible
+from circinus.matching.price_solver import LagrangianSolver
 from circinus.matching.problem import Problem
-from circinus.matching.ranks import Ranks
+from circinus.matching.ranks import PriorityLevels
 from circinus.spec import Query, Tenant
 from random_matchings import Instance, all_answers, frontiers_of, larger, random_instance, reestimate
 
@@ -57,7 +57,7 @@ def by_priority(queries: tuple[Query, ...], served: set[str]) -> tuple[float, ..
 )
 def test_sums_of_weights_compare_ranks_one_after_the_other(drawn: list[tuple[int, float, bool, bool]]) -> None:
     queries = [query(i, weight, priority) for i, (priority, weight, _, _) in enumerate(drawn)]
-    ranks = Ranks.of(queries)
+    ranks = PriorityLevels.of(queries)
     one, other = (np.array([0 if entry[2 + k] else -1 for entry in drawn]) for k in range(2))
     names = [{queries[i].name for i in np.flatnonzero(chosen >= 0)} for chosen in (one, other)]
     lexicographic = [by_priority(tuple(queries), served) for served in names]
@@ -66,7 +66,7 @@ def test_sums_of_weights_compare_ranks_one_after_the_other(drawn: list[tuple[int
     assert ranks.own_weight_of(one) == pytest.approx(sum(lexicographic[0]))
     # What is known of sums is known of each rank.
     most = ranks.own_bound(one, max(sums))
-    assert ranks.own_weight_of(one) - 1e-9 <= most <= float(ranks.own_weight.sum()) + 1e-9
+    assert ranks.own_weight_of(one) - 1e-9 <= most <= float(ranks.user_weight.sum()) + 1e-9
     if sums[0] >= sums[1]:
         assert most == pytest.approx(ranks.own_weight_of(one))
 
@@ -76,10 +76,10 @@ def test_nobody_who_serves_as_much_of_the_higher_ranks_has_more_than_the_bound(s
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 9))
     queries = [query(i, float(rng.choice([1.0, 2.0, 0.5])), int(rng.integers(3))) for i in range(count)]
-    ranks = Ranks.of(queries)
+    ranks = PriorityLevels.of(queries)
     one, other = (np.where(rng.random(count) < 0.5, 0, -1) for _ in range(2))
     theirs = [
-        [float(ranks.own_weight[of[chosen[of] >= 0]].sum()) for of in ranks.from_the_top] for chosen in (one, other)
+        [float(ranks.user_weight[of[chosen[of] >= 0]].sum()) for of in ranks.descending] for chosen in (one, other)
     ]
     bound = max(float(ranks.weight[chosen >= 0].sum()) for chosen in (one, other))
     if all(more >= less for less, more in zip(theirs[0][:-1], theirs[1][:-1], strict=True)):
@@ -88,7 +88,7 @@ def test_nobody_who_serves_as_much_of_the_higher_ranks_has_more_than_the_bound(s
 
 def test_many_ranks_of_many_queries_are_still_told_apart() -> None:
     queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 40) for i in range(400)]
-    ranks = Ranks.of(queries)
+    ranks = PriorityLevels.of(queries)
     everybody = np.zeros(400, dtype=np.int64)
     without = everybody.copy()
     without[0] = -1
@@ -99,12 +99,12 @@ def test_many_ranks_of_many_queries_are_still_told_apart() -> None:
 def test_more_ranks_than_numbers_can_hold_are_refused() -> None:
     queries = [query(i, weight=1.0 + i % 7 / 1000, priority=i % 400) for i in range(4000)]
     with pytest.raises(PlanningError, match=r"found 400 ranks .* of 4000 queries, expected fewer"):
-        Ranks.of(queries)
+        PriorityLevels.of(queries)
 
 
-@pytest.mark.parametrize("solver", [None, PriceSolver()], ids=["exact", "by prices"])
+@pytest.mark.parametrize("solver", [None, LagrangianSolver()], ids=["exact", "by prices"])
 @pytest.mark.parametrize("block", range(6))
-def test_priorities_are_strict(solver: PriceSolver | None, block: int) -> None:
+def test_priorities_are_strict(solver: LagrangianSolver | None, block: int) -> None:
     for seed in range(block * 8, block * 8 + share_of(8)):
         instance = with_priorities(random_instance(seed, queries=4), seed)
         found = match(frontiers_of(instance), instance.infrastructure, reestimate, solver=solver, settings=PATIENT)
@@ -122,8 +122,8 @@ def test_priorities_are_strict(solver: PriceSolver | None, block: int) -> None:
 @pytest.mark.parametrize("seed", seeds(3))
 def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_solver(seed: int) -> None:
     instance = with_priorities(larger(random_instance(seed, queries=24, candidates=6), 2), seed)
-    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
-    exact, found = (solver.choose(problem, (), HANG_LIMIT_S) for solver in (ExactSolver(), PriceSolver()))
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
+    exact, found = (solver.solve(problem, (), HANG_LIMIT_S) for solver in (MilpSolver(), LagrangianSolver()))
     assert exact.optimal
     assert _served(problem, found.chosen) == pytest.approx(_served(problem, exact.chosen))
     assert found.weight_bound >= problem.weight_of(exact.chosen) * (1 - 1e-12)
@@ -132,16 +132,16 @@ def test_of_many_queries_lower_priorities_are_chosen_as_well_as_by_the_exact_sol
 @pytest.mark.parametrize("seed", seeds(4))
 def test_of_many_queries_no_answer_is_worse_than_the_greedy_one_in_the_order_of_priorities(seed: int) -> None:
     instance = with_priorities(larger(random_instance(seed, queries=60, candidates=6), 4), seed)
-    problem = compile_problem(instance.queries, instance.candidates, instance.infrastructure)
+    problem = build_problem(instance.queries, instance.candidates, instance.infrastructure)
     found = prices_alone().choose(problem, (), HANG_LIMIT_S)
-    assert keeps_all(problem, found.chosen, ())
+    assert is_feasible(problem, found.chosen, ())
     assert _served(problem, found.chosen) >= _served(problem, greedy(problem))
 
 
 def _served(problem: Problem, chosen: np.ndarray) -> list[float]:
     """Satisfied weight of each rank, the highest first."""
-    ranks = problem.ranks
-    return [float(ranks.own_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.from_the_top]
+    ranks = problem.priority_levels
+    return [float(ranks.user_weight[queries[chosen[queries] >= 0]].sum()) for queries in ranks.descending]
 
 
 def _answers(instance: Instance) -> list[tuple[frozenset[str], float, float]]:
@@ -234,16 +234,16 @@ def test_tenants_get_what_they_were_promised_where_that_can_be() -> None:
 class Forgetful:
     """Serves nobody where all are asked for, and as much as can be where some are."""
 
-    exact: ExactSolver = field(default_factory=ExactSolver)
+    exact: MilpSolver = field(default_factory=MilpSolver)
 
-    def choose(
+    def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[np.ndarray] = ()
-    ) -> Choice:
+    ) -> Solution:
         """As if time had run out with many queries."""
-        found = self.exact.choose(problem, cuts, time_limit_s, starts)
+        found = self.exact.solve(problem, cuts, time_limit_s, starts)
         if (np.diff(problem.block) > 0).all():
             nobody = np.full(len(problem.queries), -1, dtype=np.int64)
-            return replace(found, chosen=nobody, safe=nobody, cost_bound_usd_per_h=0.0, optimal=False)
+            return replace(found, chosen=nobody, feasible_incumbent=nobody, cost_bound_usd_per_h=0.0, optimal=False)
         return found
 
 

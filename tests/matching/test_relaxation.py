@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from budget import HANG_LIMIT_S, share_of
-from circinus.matching import Matching, MatchSettings, match, plan_all
-from circinus.matching.relaxation import relaxed
+from circinus.matching import Matching, MatchSettings, match, plan_all_queries
+from circinus.matching.relaxation import relax_slo
 from circinus.planning import Frontier, SingleRelaxation
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
@@ -23,7 +23,7 @@ RELAXED = SEEDS[:6]
 @pytest.mark.parametrize("seed", SEEDS[: share_of(len(SEEDS))])
 def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -> None:
     specification, profiles = random_specification(seed, queries=6)
-    found, frontiers = plan_all(specification, profiles, settings=PATIENT)
+    found, frontiers = plan_all_queries(specification, profiles, settings=PATIENT)
     slos = {query.name: query.slos for query in specification.queries}
     relaxed_with_plans = {bool(frontiers[r.query].candidates) for r in found.rejections if r.relaxation is not None}
     assert relaxed_with_plans >= ({True} if seed == SEEDS[0] else {False} if seed in RELAXED else set())
@@ -42,7 +42,7 @@ def test_a_relaxed_query_is_served_when_everything_is_planned_again(seed: int) -
             query.model_copy(update={"slos": now}) if query.name == rejection.query else query
             for query in specification.queries
         )
-        again, _ = plan_all(replace(specification, queries=queries), profiles, settings=PATIENT)
+        again, _ = plan_all_queries(replace(specification, queries=queries), profiles, settings=PATIENT)
         assert rejection.query in [assignment.query for assignment in again.assignments]
         assert not frontiers[rejection.query].candidates or found.optimal
 
@@ -177,13 +177,13 @@ def test_relaxing_moves_a_limit_in_its_own_direction() -> None:
         accuracy=AccuracySlo(threshold=0.2, comparison="<="),
         cost=CostSlo(limit_usd_per_h=1.0),
     )
-    assert relaxed(slos, "latency", 0.5).latency == LatencySlo(percentile=99.0, limit_s=3.0)
-    accuracy = relaxed(slos, "accuracy", 0.5).accuracy
+    assert relax_slo(slos, "latency", 0.5).latency == LatencySlo(percentile=99.0, limit_s=3.0)
+    accuracy = relax_slo(slos, "accuracy", 0.5).accuracy
     assert accuracy is not None
     assert accuracy.threshold == pytest.approx(0.3)
     assert accuracy.comparison == "<="
-    assert relaxed(slos, "cost", 0.5).cost == CostSlo(limit_usd_per_h=1.5)
-    wide = relaxed(slos, "latency", None)
+    assert relax_slo(slos, "cost", 0.5).cost == CostSlo(limit_usd_per_h=1.5)
+    wide = relax_slo(slos, "latency", None)
     assert wide.latency is not None
     assert wide.latency.percentile == 99.0, "which percentile is meant does not change"
-    assert relaxed(slos, "cost", None) == slos.model_copy(update={"cost": None})
+    assert relax_slo(slos, "cost", None) == slos.model_copy(update={"cost": None})

@@ -10,7 +10,7 @@ from budget import HANG_LIMIT_S, share_of
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator
 from circinus.matching import Matching, MatchSettings, match
-from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.matching.profiled_plans import PlanEstimates
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Specification
@@ -55,13 +55,13 @@ def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_i
         specification, profiles = random_specification(seed)
         infrastructure = specification.infrastructure
         assert infrastructure is not None
-        plans = ProfiledPlans(specification, profiles, EXACT.usable_link_share)
+        plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
         frontiers = plan_queries(specification, profiles, EXACT)
         of_frontiers, reuse, everything = (
             goodness(match(offered, infrastructure, plans.reestimate, compose=compose, settings=PATIENT))
             for offered, compose in (
                 (frontiers, None),
-                (frontiers, plans.composed),
+                (frontiers, plans.on_deployments),
                 (all_frontiers(specification, profiles), None),
             )
         )
@@ -75,17 +75,17 @@ def test_most_matchings_of_frontiers_are_best_and_reuse_wins_back_half_of_what_i
 def test_composed_plans_use_running_deployments_and_keep_the_objectives() -> None:
     specification, profiles = random_specification(4)
     assert specification.infrastructure is not None
-    plans = ProfiledPlans(specification, profiles, EXACT.usable_link_share)
+    plans = PlanEstimates(specification, profiles, EXACT.usable_link_share)
     frontiers = plan_queries(specification, profiles, EXACT)
     running = {use.deployment for f in frontiers.values() for plan in f.candidates[:3] for use in plan.deployments}
     composed = 0
     for query in specification.queries:
-        for plan in plans.composed(query, sorted(running, key=lambda deployment: deployment.name)):
+        for plan in plans.on_deployments(query, sorted(running, key=lambda deployment: deployment.name)):
             composed += 1
             assert {use.deployment for use in plan.deployments} <= running
             assert not plan.estimate.violations(query.slos)
     assert composed
-    assert plans.composed(specification.queries[0], []) == []
+    assert plans.on_deployments(specification.queries[0], []) == []
 
 
 def test_composed_plans_respect_pins_and_pools_of_other_sites() -> None:
@@ -100,16 +100,16 @@ def test_composed_plans_respect_pins_and_pools_of_other_sites() -> None:
         update={"operators": tuple(o.model_copy(update={"allowed_tiers": ()}) for o in pipeline.operators)}
     )
     nowhere = replace(specification, pipelines={pipeline.name: pinned})
-    plans = ProfiledPlans(nowhere, profiles, EXACT.usable_link_share)
-    assert all(not plans.composed(query, running) for query in specification.queries)
+    plans = PlanEstimates(nowhere, profiles, EXACT.usable_link_share)
+    assert all(not plans.on_deployments(query, running) for query in specification.queries)
     infrastructure = specification.infrastructure
     assert infrastructure is not None
     pools = tuple(pool.model_copy(update={"private": pool.site != "device"}) for pool in infrastructure.pools)
     private = infrastructure.model_copy(update={"pools": pools})
-    alone = ProfiledPlans(replace(specification, infrastructure=private), profiles, EXACT.usable_link_share)
+    alone = PlanEstimates(replace(specification, infrastructure=private), profiles, EXACT.usable_link_share)
     at_home = {pool.name for pool in private.pools if pool.site == "device"}
     for query in specification.queries:
-        for plan in alone.composed(query, running):
+        for plan in alone.on_deployments(query, running):
             assert {pool for _, pool in plan.plan.placement} <= at_home
 
 

@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.matching.problem import whole_replicas
-from circinus.matching.rounding import Load, rounding_cut
+from circinus.matching.problem import round_up_replicas
+from circinus.matching.rounding import DeploymentColumns, mir_cut
 
 _FLUID = st.sampled_from([0.01, 0.2, 0.25, 1 / 3, 0.5, 0.7, 0.9, 1.0, 1.3, 1.5, 2.4])
 
 
-def load_of(fluid: list[list[float]]) -> Load:
+def load_of(fluid: list[list[float]]) -> DeploymentColumns:
     """Column 0 counts replicas, the others are the candidates, query by query."""
     flat = [value for query in fluid for value in query]
     query_of = [index for index, query in enumerate(fluid) for _ in query]
-    return Load(0, np.arange(1, len(flat) + 1), np.array(flat), np.array(query_of))
+    return DeploymentColumns(0, np.arange(1, len(flat) + 1), np.array(flat), np.array(query_of))
 
 
 @settings(max_examples=examples(600))
@@ -34,7 +34,7 @@ def test_no_cut_cuts_off_whole_replicas(fluid: list[list[float]], shares: list[f
         values[columns] = np.array(shares[: len(columns)]) / len(columns)
         shares = shares[len(columns) :]
     values[0] = load.fluid @ values[1:] + slack
-    cut = rounding_cut(load, values)
+    cut = mir_cut(load, values)
     if cut is None:
         return
     assert cut.values @ values[cut.columns] < cut.lower, "the relaxation's solution is cut off"
@@ -44,25 +44,25 @@ def test_no_cut_cuts_off_whole_replicas(fluid: list[list[float]], shares: list[f
             if position is not None:
                 point[load.candidates[load.query_of == query][position]] = 1.0
         total = np.array([load.fluid @ point[1:]])
-        point[0] = whole_replicas(total, total > 0)[0]
+        point[0] = round_up_replicas(total, total > 0)[0]
         assert cut.values @ point[cut.columns] >= cut.lower - 1e-9
 
 
 def test_two_queries_that_fill_one_replica_and_a_half_need_two() -> None:
     load = load_of([[0.75], [0.75]])
-    cut = rounding_cut(load, np.array([1.5, 1.0, 1.0]))
+    cut = mir_cut(load, np.array([1.5, 1.0, 1.0]))
     assert cut is not None
     assert cut.values @ np.array([2.0, 1.0, 1.0])[cut.columns] >= cut.lower - 1e-5
     assert cut.values @ np.array([1.99, 1.0, 1.0])[cut.columns] < cut.lower
 
 
 def test_nothing_to_cut_where_replicas_are_whole() -> None:
-    assert rounding_cut(load_of([[0.75], [0.75]]), np.array([2.0, 1.0, 1.0])) is None
-    assert rounding_cut(load_of([[0.75], [0.75]]), np.array([0.0, 0.0, 0.0])) is None
+    assert mir_cut(load_of([[0.75], [0.75]]), np.array([2.0, 1.0, 1.0])) is None
+    assert mir_cut(load_of([[0.75], [0.75]]), np.array([0.0, 0.0, 0.0])) is None
 
 
 def test_many_queries_on_one_deployment_are_cut_in_order_of_their_shares() -> None:
     load = load_of([[0.35]] * 15)
-    cut = rounding_cut(load, np.array([5.25, *[1.0] * 15]))
+    cut = mir_cut(load, np.array([5.25, *[1.0] * 15]))
     assert cut is not None
     assert cut.values @ np.array([6.0, *[1.0] * 15])[cut.columns] >= cut.lower - 1e-5

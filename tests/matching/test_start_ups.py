@@ -8,10 +8,10 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.estimation import ReplicaDemand
-from circinus.matching import Matching, MatchSettings, SizedDeployment, plan_all
+from circinus.matching import Matching, MatchSettings, SizedDeployment, plan_all_queries
 from circinus.matching.admit import admit_query
-from circinus.matching.start_ups import with_start_ups
-from circinus.profiling import Bounded, MeasuredSpeed, PipelineProfile, Speeds
+from circinus.matching.start_ups import add_startup_times
+from circinus.profiling import Interval, MeasuredSpeed, PipelineProfile, Speeds
 from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
 from specifications import random_specification
 
@@ -44,15 +44,15 @@ def _check(specification: Specification, matching: Matching, start_ups_s: dict[s
     assert matching.deployments
     for sized in matching.deployments:
         hardware = specification.infrastructure.pool(sized.deployment.pool).hardware
-        assert sized.startup_s == pytest.approx(start_ups_s[sized.deployment.operator] / hardware.promised_speed)
+        assert sized.startup_s == pytest.approx(start_ups_s[sized.deployment.operator] / hardware.guaranteed_speed)
 
 
 def test_what_was_measured_in_the_pool_goes_before_what_its_speed_says() -> None:
     specification, profile, start_ups_s = _planned(0)
     assert specification.infrastructure is not None
     pool = specification.infrastructure.pools[0]
-    speeds = Speeds({pool.hardware.name: MeasuredSpeed(Bounded(0.5, 0.4, 0.6), 24, 7.0)})
-    unseen = Speeds({pool.hardware.name: MeasuredSpeed(Bounded(0.5, 0.4, 0.6), 24, None)})
+    speeds = Speeds({pool.hardware.name: MeasuredSpeed(Interval(0.5, 0.4, 0.6), 24, 7.0)})
+    unseen = Speeds({pool.hardware.name: MeasuredSpeed(Interval(0.5, 0.4, 0.6), 24, None)})
     configuration = profile.configurations[0]
     for known, expected in ((speeds, lambda _: 7.0), (unseen, lambda name: start_ups_s[name] / 0.4)):
         operators = {name: replace(one, speeds=known) for name, one in configuration.operators.items()}
@@ -72,7 +72,7 @@ def test_what_was_measured_in_the_pool_goes_before_what_its_speed_says() -> None
             )
             for name, one in operators.items()
         ]
-        for found in with_start_ups(sized, {profile.pipeline: told}, specification.infrastructure):
+        for found in add_startup_times(sized, {profile.pipeline: told}, specification.infrastructure):
             assert found.startup_s == pytest.approx(expected(found.deployment.operator))
             assert found.relative_speed == 0.5
 
@@ -81,7 +81,7 @@ def test_every_deployment_of_a_plan_says_it_for_the_hardware_of_its_pool() -> No
     speeds: set[float] = set()
     for seed in range(3):
         specification, profile, start_ups_s = _planned(seed)
-        matching, _ = plan_all(specification, {profile.pipeline: profile}, settings=PATIENT)
+        matching, _ = plan_all_queries(specification, {profile.pipeline: profile}, settings=PATIENT)
         _check(specification, matching, start_ups_s)
         speeds |= {s.startup_s / start_ups_s[s.deployment.operator] for s in matching.deployments if s.startup_s}
     assert len(speeds) > 1
@@ -93,7 +93,7 @@ def test_so_do_deployments_once_another_query_was_let_in() -> None:
         specification, profile, start_ups_s = _planned(seed)
         *others, last = specification.queries
         without_last = replace(specification, queries=tuple(others))
-        ran, _ = plan_all(without_last, {profile.pipeline: profile}, settings=PATIENT)
+        ran, _ = plan_all_queries(without_last, {profile.pipeline: profile}, settings=PATIENT)
         if not ran.assignments:
             continue
         before = replace(ran, deployments=tuple(replace(sized, startup_s=None) for sized in ran.deployments))
@@ -119,7 +119,7 @@ def test_it_is_slower_where_the_hardware_may_be() -> None:
         replace(known, deployment=replace(known.deployment, pipeline="another"), startup_s=7.0),
         replace(known, deployment=replace(known.deployment, knobs=KnobValues.of({"no": "such"}))),
     ]
-    found = with_start_ups([known, *unknown], {profile.pipeline: profile}, infrastructure)
+    found = add_startup_times([known, *unknown], {profile.pipeline: profile}, infrastructure)
     assert [sized.startup_s for sized in found] == [2.0 / 0.25, 7.0, None]
     for before, after in zip((known, *unknown), found, strict=True):
         assert replace(after, startup_s=before.startup_s) == before
@@ -129,6 +129,6 @@ def test_where_it_was_not_profiled_nothing_is_said() -> None:
     specification, profiles = random_specification(0)
     ((name, profile),) = profiles.items()
     unknown = _with_start_ups_by_operator(profile, dict.fromkeys(profile.configurations[0].operators))
-    matching, _ = plan_all(specification, {name: unknown})
+    matching, _ = plan_all_queries(specification, {name: unknown})
     assert matching.deployments
     assert all(sized.startup_s is None for sized in matching.deployments)

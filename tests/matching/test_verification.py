@@ -10,17 +10,17 @@ import pytest
 
 from budget import HANG_LIMIT_S, share_of
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching import Matching, MatchSettings, matcher, plan_all
-from circinus.matching.planned import planned_queries
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.too_slow import without
-from circinus.matching.verification import Verified, long_enough_s, verified
+from circinus.matching import Matching, MatchSettings, matcher, plan_all_queries
+from circinus.matching.planned import simulation_inputs
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.too_slow import exclude_refuted
+from circinus.matching.verification import SimulationCheck, check_by_simulation, simulation_horizon_s
 from circinus.planning import plan_queries
-from circinus.profiling import Bounded, PipelineProfile
-from circinus.queueing.arrivals import MarkovModulated
+from circinus.profiling import Interval, PipelineProfile
+from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery, simulate
-from circinus.simulation.plans import model_of
-from circinus.spec import BurstyArrivals, HardwareClass, LatencySlo, Network, Plan, Specification
+from circinus.simulation.plans import build_model
+from circinus.spec import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Specification
 from specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
@@ -37,7 +37,7 @@ def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Match
     pools = tuple(pool.model_copy(update={"hardware": _known(pool.hardware)}) for pool in infrastructure.pools)
     infrastructure = infrastructure.model_copy(update={"pools": pools})
     specification = replace(specification, queries=queries, infrastructure=infrastructure)
-    matching, _ = plan_all(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     return specification, dict(profiles), matching
 
 
@@ -51,11 +51,11 @@ def test_what_formulas_doubt_is_simulated_and_kept(seed: int) -> None:
     specification, profiles, matching = _bursty(seed)
     assert specification.infrastructure is not None
     slos = {query.name: query.slos for query in specification.queries}
-    planned = planned_queries(specification, profiles, matching)
+    planned = simulation_inputs(specification, profiles, matching)
     assert any(assignment.chosen.estimate.simulated for assignment in matching.assignments)
     for assignment in matching.assignments:
         estimate = assignment.chosen.estimate
-        assert estimate.doubts
+        assert estimate.caveats
         if estimate.simulated:
             assert "latency" not in estimate.violations(slos[assignment.query])
     report = simulate(
@@ -74,19 +74,19 @@ def test_what_formulas_doubt_is_simulated_and_kept(seed: int) -> None:
 
 def test_without_doubts_nothing_changes() -> None:
     specification, profiles = random_specification(1, queries=4)
-    matching, _ = plan_all(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     assert specification.infrastructure is not None
     calm = replace(
         matching,
         assignments=tuple(
-            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, doubts=())))
+            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, caveats=())))
             for a in matching.assignments
         ),
     )
-    planned = planned_queries(specification, profiles, calm)
-    found = verified(calm, planned, Network(specification.infrastructure))
+    planned = simulation_inputs(specification, profiles, calm)
+    found = check_by_simulation(calm, planned, Network(specification.infrastructure))
     assert found.matching is calm
-    assert not found.missed
+    assert not found.violated
 
 
 def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offered() -> None:
@@ -98,13 +98,13 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
         q.model_copy(update={"slos": q.slos.model_copy(update={"latency": least})}) if q.name == first.query else q
         for q in specification.queries
     )
-    planned = planned_queries(replace(specification, queries=queries), profiles, matching)
-    found = verified(matching, planned, Network(specification.infrastructure))
-    assert {query: missed.plan for query, missed in found.missed.items()} == {first.query: first.chosen.plan}
-    slow = found.missed[first.query]
-    plans = ProfiledPlans(specification, profiles, USABLE_LINK_SHARE)
-    plans.refuse(first.query, first.chosen.plan)
-    left = without(plan_queries(specification, profiles)[first.query], slow, found.missed, plans)
+    planned = simulation_inputs(replace(specification, queries=queries), profiles, matching)
+    found = check_by_simulation(matching, planned, Network(specification.infrastructure))
+    assert {query: missed.plan for query, missed in found.violated.items()} == {first.query: first.chosen.plan}
+    slow = found.violated[first.query]
+    plans = PlanEstimates(specification, profiles, USABLE_LINK_SHARE)
+    plans.exclude(first.query, first.chosen.plan)
+    left = exclude_refuted(plan_queries(specification, profiles)[first.query], slow, found.violated, plans)
     assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
     assert left.near_misses[0].candidate == slow
     assert bool(left.candidates) != bool(left.relaxations)
@@ -112,27 +112,29 @@ def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offer
 
 def _with_slow_plans(
     monkeypatch: pytest.MonkeyPatch, slow: Callable[[str, int], bool], times: float
-) -> tuple[Specification, Matching, list[dict[str, Plan]]]:
+) -> tuple[Specification, Matching, list[dict[str, QueryPlan]]]:
     """Plans of which a simulation finds some `times` as slow as the limit: by query and how many were found before."""
     specification, profiles = random_specification(5, queries=4)
     slos = {query.name: query.slos for query in specification.queries}
-    rounds: list[dict[str, Plan]] = []
+    rounds: list[dict[str, QueryPlan]] = []
 
-    def simulated(matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0) -> Verified:
+    def simulated(
+        matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0
+    ) -> SimulationCheck:
         missed = {}
         for assignment in matching.assignments:
             name, latency = assignment.query, slos[assignment.query].latency
             assert latency is not None
             if slow(name, sum(name in found for found in rounds)):
-                seen = Bounded.exactly(latency.limit_s * times)
+                seen = Interval.exact(latency.limit_s * times)
                 missed[name] = replace(
                     assignment.chosen, estimate=replace(assignment.chosen.estimate, latency_s=seen, simulated=True)
                 )
         rounds.append({name: candidate.plan for name, candidate in missed.items()})
-        return Verified(matching, missed)
+        return SimulationCheck(matching, missed)
 
     monkeypatch.setattr(matcher, "verified", simulated)
-    matching, _ = plan_all(specification, profiles, settings=PATIENT)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
     return specification, matching, rounds
 
 
@@ -175,11 +177,13 @@ def test_hardware_is_simulated_as_fast_as_it_surely_is() -> None:
     specification, profiles, matching = _bursty(3)
     infrastructure = specification.infrastructure
     assert infrastructure is not None
-    planned = planned_queries(specification, profiles, matching)
+    planned = simulation_inputs(specification, profiles, matching)
     assert planned
     pools = tuple(pool.model_copy(update={"hardware": _surely(pool.hardware.speed)}) for pool in infrastructure.pools)
     faster = Network(infrastructure.model_copy(update={"pools": pools}))
-    assert verified(matching, planned, faster) == verified(matching, planned, Network(infrastructure))
+    assert check_by_simulation(matching, planned, faster) == check_by_simulation(
+        matching, planned, Network(infrastructure)
+    )
 
 
 def test_too_few_requests_for_a_far_percentile_leave_the_estimate_as_it_is() -> None:
@@ -192,23 +196,25 @@ def test_too_few_requests_for_a_far_percentile_leave_the_estimate_as_it_is() -> 
             for a in matching.assignments
         ),
     )
-    found = verified(far, planned_queries(specification, profiles, far), Network(specification.infrastructure))
-    assert found == Verified(far, {})
+    found = check_by_simulation(
+        far, simulation_inputs(specification, profiles, far), Network(specification.infrastructure)
+    )
+    assert found == SimulationCheck(far, {})
 
 
 def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
     """Once in a million seconds a request, and every tenth of a second a burst."""
     specification, profiles, matching = _bursty(3)
     assert specification.infrastructure is not None
-    planned = planned_queries(specification, profiles, matching)
+    planned = simulation_inputs(specification, profiles, matching)
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
-    model = model_of(planned, replicas, Network(specification.infrastructure))
+    model = build_model(planned, replicas, Network(specification.infrastructure))
     rare = [
         replace(
             one,
             query=one.query.model_copy(update={"rate_per_s": 1e-6}),
-            arrivals=MarkovModulated((2e-6, 1e-7), (0.05, 0.05)),
+            arrivals=MarkovModulatedPoisson((2e-6, 1e-7), (0.05, 0.05)),
         )
         for one in planned
     ]
-    assert long_enough_s(rare, model, 1e6) / 0.1 <= 1e6
+    assert simulation_horizon_s(rare, model, 1e6) / 0.1 <= 1e6

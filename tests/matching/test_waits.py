@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.matching.waits import _longer_s
-from circinus.queueing.formulas import waiting
-from circinus.queueing.load import StationLoad
+from circinus.queueing.formulas import gi_g_c_wait
+from circinus.queueing.load import LoadedStation
 
 LOADS = st.builds(
-    lambda servers, utilization, alone_s, scv: StationLoad(
+    lambda servers, utilization, alone_s, scv: LoadedStation(
         servers, (1.0,), 0.0, utilization * servers / alone_s, alone_s, scv, (1 + scv) * (1 + 2 * scv)
     ),
     st.integers(1, 9),
@@ -27,7 +27,9 @@ DRAWS = st.lists(st.floats(0.0, 8.0), min_size=1, max_size=30)
 
 
 @given(LOADS, LOADS, DRAWS)
-def test_no_draw_waits_longer_than_said_and_one_does(before: StationLoad, now: StationLoad, draws: list[float]) -> None:
+def test_no_draw_waits_longer_than_said_and_one_does(
+    before: LoadedStation, now: LoadedStation, draws: list[float]
+) -> None:
     longer_s = [
         float(now.wait(now.utilization).at(np.array([d]))[0] - before.wait(before.utilization).at(np.array([d]))[0])
         for d in draws
@@ -36,25 +38,25 @@ def test_no_draw_waits_longer_than_said_and_one_does(before: StationLoad, now: S
 
 
 def test_how_long_batches_take_is_not_bounded() -> None:
-    batches = StationLoad(1, (1.0, 1.5), 0.0, 1.0, 0.1, 0.0, 1.0)
+    batches = LoadedStation(1, (1.0, 1.5), 0.0, 1.0, 0.1, 0.0, 1.0)
     assert _longer_s(batches, batches, np.array([1.0])) == math.inf
 
 
 @given(LOADS, LOADS, DRAWS, st.floats(1.0, 1.5))
 def test_bounds_grow_by_what_slower_servers_make_of_it(
-    before: StationLoad, now: StationLoad, draws: list[float], factor: float
+    before: LoadedStation, now: LoadedStation, draws: list[float], factor: float
 ) -> None:
-    slow_before, slow_now = (replace(load, mean_factor=factor).slower() for load in (before, now))
+    slow_before, slow_now = (replace(load, mean_factor=factor).pessimistic() for load in (before, now))
     found_s = _longer_s(slow_before, slow_now, np.array(draws))
     if max(before.utilization, now.utilization) * factor >= 1:
         assert found_s == math.inf
         return
     for draw in draws:
         waits_s = [
-            waiting(
+            gi_g_c_wait(
                 load.servers,
                 load.utilization * factor,
-                load.alone_s * factor,
+                load.mean_service_s * factor,
                 load.service_scv,
                 service_skew=load.service_skew,
             ).at(np.array([draw]))[0]
@@ -64,7 +66,7 @@ def test_bounds_grow_by_what_slower_servers_make_of_it(
 
 
 def test_a_station_without_a_formula_is_not_followed_until_it_hardly_keeps_up() -> None:
-    regular = StationLoad(1, (1.0,), 0.0, 9.0, 0.1, 0.2, 1.3, jitter_s=0.0, mean_factor=1.04)
-    assert regular.slower() is not None
-    assert replace(regular, mean_factor=1.07).slower() is None
-    assert replace(regular, mean_factor=1.07, jitter_s=None).slower() is not None
+    regular = LoadedStation(1, (1.0,), 0.0, 9.0, 0.1, 0.2, 1.3, jitter_s=0.0, mean_factor=1.04)
+    assert regular.pessimistic() is not None
+    assert replace(regular, mean_factor=1.07).pessimistic() is None
+    assert replace(regular, mean_factor=1.07, jitter_s=None).pessimistic() is not None

@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
-from circinus.matching import Changes, Matching, MatchSettings, Running, match, plan_all
-from circinus.matching.price_solver import PriceSolver
-from circinus.spec import Plan
+from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
+from circinus.matching.price_solver import LagrangianSolver
+from circinus.spec import QueryPlan
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
 from specifications import random_specification
 
-Plans = dict[str, Plan]
+Plans = dict[str, QueryPlan]
 SEEDS = st.integers(0, 10**6)
 FEW = settings(max_examples=examples(80))
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 
 
-def matched(instance: Instance, running: Running | None = None, *, by_prices: bool = False) -> Matching:
+def matched(instance: Instance, running: Incumbent | None = None, *, by_prices: bool = False) -> Matching:
     return match(
         frontiers_of(instance),
         instance.infrastructure,
         reestimate,
-        solver=PriceSolver() if by_prices else None,
+        solver=LagrangianSolver() if by_prices else None,
         settings=PATIENT,
-        running=running,
+        incumbent=running,
     )
 
 
@@ -65,7 +65,7 @@ def best(instance: Instance, before: Plans, change_usd_per_h: float, most: int |
 def test_cost_and_changes_are_least_over_all_answers_of_most_weight(seed: int, change_usd_per_h: float) -> None:
     instance = random_instance(seed)
     before = some_answer(instance, seed)
-    found = matched(instance, Running(before, change_usd_per_h))
+    found = matched(instance, Incumbent(before, change_usd_per_h))
     weight, counted = best(instance, before, change_usd_per_h)
     assert found.optimal
     assert found.satisfied_weight == pytest.approx(weight, abs=1e-6)
@@ -81,7 +81,7 @@ def test_cost_and_changes_are_least_over_all_answers_of_most_weight(seed: int, c
 def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
     instance = random_instance(seed)
     before = some_answer(instance, seed)
-    found = matched(instance, Running(before))
+    found = matched(instance, Incumbent(before))
     weight, cost = best(instance, before, 0.0)
     fewest = min(
         changes(before, {plan.query: plan.plan for plan in plans})
@@ -96,7 +96,7 @@ def test_without_a_price_there_is_no_change_for_nothing(seed: int) -> None:
 def test_no_more_changes_than_allowed_and_the_best_with_so_many(seed: int, most: int, by_prices: bool) -> None:
     instance = random_instance(seed)
     before = some_answer(instance, seed)
-    found = matched(instance, Running(before, most_changes=most), by_prices=by_prices)
+    found = matched(instance, Incumbent(before, max_changes=most), by_prices=by_prices)
     assert changes(before, plans_of(found)) <= most
     weight, counted = best(instance, before, 0.0, most)
     assert found.satisfied_weight <= weight + 1e-6
@@ -124,9 +124,9 @@ def test_the_answer_is_never_worse_than_keeping_what_runs(
         frontiers_of(instance),
         instance.infrastructure,
         reestimate,
-        solver=PriceSolver() if by_prices else None,
+        solver=LagrangianSolver() if by_prices else None,
         settings=MatchSettings(time_limit_s=time_limit_s),
-        running=Running(before, 0.05, most),
+        incumbent=Incumbent(before, 0.05, most),
     )
     changed = changes(before, plans_of(found))
     weight = sum(query.weight for query in instance.queries if query.name in before)
@@ -141,7 +141,7 @@ def test_the_answer_is_never_worse_than_keeping_what_runs(
 def test_nothing_changes_where_nothing_changed(seed: int, by_prices: bool) -> None:
     instance = random_instance(seed, queries=5)
     first = matched(instance)
-    again = matched(instance, Running.of(first), by_prices=by_prices)
+    again = matched(instance, Incumbent.of(first), by_prices=by_prices)
     assert plans_of(again) == plans_of(first)
     assert again.cost_usd_per_h == pytest.approx(first.cost_usd_per_h)
 
@@ -155,7 +155,7 @@ def test_a_plan_that_is_possible_no_more_does_not_count() -> None:
         lost = min(before)
         left = {q: tuple(c for c in plans if c.plan != before.get(lost)) for q, plans in instance.candidates.items()}
         poorer = replace(instance, candidates=left)
-        found = matched(poorer, Running(before, most_changes=0))
+        found = matched(poorer, Incumbent(before, max_changes=0))
         after = plans_of(found)
         assert changes({q: plan for q, plan in before.items() if q != lost}, after) == 0
 
@@ -169,7 +169,7 @@ def test_what_cannot_stay_together_may_change_beside_the_bound() -> None:
         pools = tuple(pool.model_copy(update={"nodes": 1}) for pool in instance.infrastructure.pools)
         smaller = replace(instance, infrastructure=instance.infrastructure.model_copy(update={"pools": pools}))
         kept = tuple(c for plans in instance.candidates.values() for c in plans if before.get(c.query) == c.plan)
-        found = matched(smaller, Running(before, most_changes=0))
+        found = matched(smaller, Incumbent(before, max_changes=0))
         changed = changes(before, plans_of(found))
         if checked_cost(smaller, kept) is None:
             shrunk += 1
@@ -183,15 +183,15 @@ def test_a_plan_that_is_not_on_the_frontier_any_more_stays() -> None:
     stayed = 0
     for seed in (2, 5, 3, 11, 8, 9, 10, 1, 4, 7, 6, 0)[: share_of(12)]:
         specification, profiles = random_specification(seed)
-        first, frontiers = plan_all(specification, profiles, settings=PATIENT)
+        first, frontiers = plan_all_queries(specification, profiles, settings=PATIENT)
         for assignment in first.assignments:
             others = [c.plan for c in frontiers[assignment.query].plans]
             # Beaten by the plan it has: the same at other utilisation targets.
             plan = next((p for p in others if p != assignment.chosen.plan), None)
             if plan is None:
                 continue
-            running = Running({assignment.query: plan}, change_usd_per_h=1e6)
-            again, _ = plan_all(specification, profiles, running=running, settings=PATIENT)
+            running = Incumbent({assignment.query: plan}, churn_price_usd_per_h=1e6)
+            again, _ = plan_all_queries(specification, profiles, incumbent=running, settings=PATIENT)
             if plans_of(again).get(assignment.query) == plan:
                 stayed += 1
     assert stayed
@@ -202,7 +202,7 @@ def test_what_a_change_does_not_save_enough_for_is_said() -> None:
     for seed in seeds(60):
         instance = random_instance(seed, cost_slos=0.0)
         before = some_answer(instance, seed)
-        found = matched(instance, Running(before, change_usd_per_h=5.0))
+        found = matched(instance, Incumbent(before, churn_price_usd_per_h=5.0))
         for assignment in found.assignments:
             if before.get(assignment.query) == assignment.chosen.plan:
                 assert "runs already" in assignment.reason
@@ -216,7 +216,7 @@ def test_what_a_change_does_not_save_enough_for_is_said() -> None:
 )
 def test_numbers_without_meaning_are_refused(price: float, most: int | None, message: str) -> None:
     with pytest.raises(PlanningError, match=message):
-        Running({}, price, most)
+        Incumbent({}, price, most)
 
 
 def test_changes_are_counted_and_named() -> None:
@@ -228,7 +228,7 @@ def test_changes_are_counted_and_named() -> None:
     other = replace(before[names[0]], pipeline="another")
     ran = {**before, names[0]: other, "gone": other}
     del ran[names[1]]
-    said = Changes.between(ran, found)
+    said = PlanDiff.between(ran, found)
     assert (said.changed, said.new, said.removed, said.stopped) == ((names[0],), (names[1],), ("gone",), ())
     assert str(said) == f"1 of {len(names) - 1} running queries get another plan ({names[0]}), 1 new, 1 removed"
 
@@ -237,7 +237,7 @@ def test_with_few_changes_the_bounds_are_those_of_all_answers() -> None:
     for seed in seeds(40):
         instance = random_instance(seed)
         before = some_answer(instance, seed)
-        found = matched(instance, Running(before, most_changes=0))
+        found = matched(instance, Incumbent(before, max_changes=0))
         answers = [(weight, cost) for weight, cost, _ in all_answers(instance)]
         assert found.weight_bound >= max(weight for weight, _ in answers) - 1e-9
         as_much = [cost for weight, cost in answers if weight >= found.satisfied_weight - 1e-9]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.errors import Fault
+from circinus.errors import Diagnostic
 from circinus.operators.check import check_operators
 from circinus.spec import DatasetSpec, MetricSpec, OperatorSpec, Pipeline, Specification, load_specification
 
@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _faults(folder: Path, *changes: tuple[str, str]) -> tuple[Fault, ...]:
+def _faults(folder: Path, *changes: tuple[str, str]) -> tuple[Diagnostic, ...]:
     text = _PIPELINE
     for old, new in changes:
         assert old in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import OperatorError
-from circinus.operators import OperatorType, registry, resolve, resolve_operator
+from circinus.operators import OperatorFactory, registry, resolve, resolve_operator
 from circinus.operators.source_version import source_version
 
 SOURCE = """
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_module_and_attribute(folder: Path) -> None:
     found = resolve_operator("registry_sample:doubled", [folder])
-    assert isinstance(found, OperatorType)
+    assert isinstance(found, OperatorFactory)
     assert found.create({}, 1).process([1, 2]) == [2, 4]
     assert resolve("registry_sample:Metrics.equal", [folder])(1, 1) == 1.0
 

@@ -10,7 +10,7 @@ from itertools import count, islice
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Estimator, replicas_for
+from circinus.estimation import Estimator, PlanCandidate, replicas_for
 from circinus.planning import SearchSettings
 from circinus.spec import Slos
 from instances import Instance, all_plans, random_instance
@@ -27,7 +27,7 @@ _AMOUNTS = ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes")
 class Listed:
     """One plan that fits in the pools and links."""
 
-    candidate: Candidate
+    candidate: PlanCandidate
     point: tuple[float, ...]
     """Amounts of every pool (fully shared, alone), bytes a second of every link, cost (fully shared, alone)."""
 
@@ -76,7 +76,7 @@ def list_plans(instance: Instance) -> tuple[Listed, ...]:
     return tuple(found)
 
 
-def point_of(instance: Instance, candidate: Candidate) -> tuple[float, ...] | None:
+def point_of(instance: Instance, candidate: PlanCandidate) -> tuple[float, ...] | None:
     """What a plan takes; None where some pool cannot hold it."""
     infrastructure = instance.network.infrastructure
     amounts: dict[tuple[str, str, str], float] = defaultdict(float)
@@ -87,7 +87,7 @@ def point_of(instance: Instance, candidate: Candidate) -> tuple[float, ...] | No
             needed = getattr(use.demand, amount)
             if needed > 0 and replicas > pool.nodes * int(getattr(pool, amount) / needed + 1e-9):
                 return None  # a replica stands on one node
-            amounts[pool.name, amount, "shared"] += needed * use.fluid_replicas
+            amounts[pool.name, amount, "shared"] += needed * use.fractional_replicas
             amounts[pool.name, amount, "alone"] += needed * replicas
     for pool in infrastructure.pools:
         for amount in _AMOUNTS:
@@ -119,7 +119,7 @@ def unbeaten(points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return kept
 
 
-def roomy_point(candidate: Candidate, point: tuple[float, ...], slos: Slos) -> tuple[float, ...]:
+def roomy_point(candidate: PlanCandidate, point: tuple[float, ...], slos: Slos) -> tuple[float, ...]:
     """What a plan takes, and what it promises of latency and accuracy where there are objectives; less is better."""
     estimate = candidate.estimate
     latency_s = 0.0 if slos.latency is None else estimate.latency_s.upper

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.beginnings import Beginnings
+from circinus.planning.beginnings import PrefixTree
 
 tables = st.lists(st.tuples(st.just(0), *[st.integers(0, 2)] * 3), min_size=1, max_size=30, unique=True).map(
     lambda rows: np.array(sorted(rows))
@@ -13,7 +13,7 @@ tables = st.lists(st.tuples(st.just(0), *[st.integers(0, 2)] * 3), min_size=1, m
 
 @given(tables)
 def test_a_level_has_each_distinct_beginning_once(rows: np.ndarray) -> None:
-    tree = Beginnings.of_rows(rows)
+    tree = PrefixTree.of_rows(rows)
     for level in range(3):
         starts = [tuple(row[: level + 2]) for row in rows.tolist()]
         assert len(tree.first[level]) == len(set(starts))
@@ -23,7 +23,7 @@ def test_a_level_has_each_distinct_beginning_once(rows: np.ndarray) -> None:
 
 @given(tables)
 def test_the_children_of_a_level_are_all_beginnings_of_the_next(rows: np.ndarray) -> None:
-    tree = Beginnings.of_rows(rows)
+    tree = PrefixTree.of_rows(rows)
     for level in range(3):
         start, count = tree.children(level)
         children = [list(range(first, first + many)) for first, many in zip(start, count, strict=True)]
@@ -35,7 +35,7 @@ def test_the_children_of_a_level_are_all_beginnings_of_the_next(rows: np.ndarray
 
 
 def test_the_last_level_is_the_configurations() -> None:
-    tree = Beginnings.of_rows(np.array([[0, 0, 0], [0, 0, 1], [0, 1, 2]]))
+    tree = PrefixTree.of_rows(np.array([[0, 0, 0], [0, 0, 1], [0, 1, 2]]))
     assert tree.of[1].tolist() == [0, 1, 2]
     assert tree.rows_at(0, 1).tolist() == [0, 1]
     assert tree.rows_at(1, 2).tolist() == [0, 1, 2]

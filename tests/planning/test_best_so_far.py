@@ -9,9 +9,9 @@ import pytest
 from listing import EXACT, list_plans, small_instance
 
 from budget import seeds
-from circinus.estimation import Candidate, Estimator
+from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import Frontier, SearchSettings, plan_query
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import AccuracySlo, LatencySlo
 from instances import Instance
 
@@ -22,7 +22,7 @@ def _little_known(seed: int) -> Instance:
     """An instance of whose accuracies hardly anything is promised, as their bounds are wide and most items are left."""
     instance = small_instance(seed)
     wide = tuple(
-        replace(found, accuracy=Bounded(found.accuracy.value, 0.0, 1.0)) for found in instance.profile.configurations
+        replace(found, accuracy=Interval(found.accuracy.value, 0.0, 1.0)) for found in instance.profile.configurations
     )
     profile = replace(instance.profile, configurations=wide, dataset_items=POPULATION)
     slos = instance.query.slos
@@ -35,9 +35,9 @@ def _frontier(instance: Instance, settings: SearchSettings = EXACT) -> Frontier:
     return plan_query(instance.query, instance.pipeline, instance.profile, instance.network, settings)
 
 
-def _odds(candidate: Candidate) -> float:
-    assert candidate.estimate.odds is not None
-    return candidate.estimate.odds.together
+def _odds(candidate: PlanCandidate) -> float:
+    assert candidate.estimate.slo_probability is not None
+    return candidate.estimate.slo_probability.joint
 
 
 def _all_odds(instance: Instance) -> list[tuple[float, float]]:
@@ -64,11 +64,11 @@ def test_hardly_any_plan_is_likelier_than_the_best_so_far() -> None:
         assert not frontier.candidates
         everything = _all_odds(instance)
         best = max((odds for odds, _ in everything), default=0.0)
-        if frontier.best_so_far is None:
+        if frontier.best_effort is None:
             assert best < 0.02
             continue
         found += 1
-        shown = frontier.best_so_far
+        shown = frontier.best_effort
         assert shown.probability == _odds(shown.candidate)
         assert shown.probability >= best - instance.query.risk - 0.01
         assert (shown.items, shown.population) == (len(instance.profile.configurations[0].items), POPULATION)
@@ -81,18 +81,18 @@ def test_a_plan_that_surely_fails_is_none_to_speak_of() -> None:
     instance = small_instance(0)
     slos = instance.query.slos.model_copy(update={"latency": LatencySlo(limit=1e-6)})
     query = instance.query.model_copy(update={"slos": slos})
-    assert _frontier(replace(instance, query=query)).best_so_far is None
+    assert _frontier(replace(instance, query=query)).best_effort is None
 
 
 @pytest.mark.parametrize("seed", seeds(40))
 def test_what_is_promised_is_at_least_as_likely_as_promised_and_the_query_needs_no_other(seed: int) -> None:
     instance = small_instance(seed)
     frontier = _frontier(instance, SearchSettings())
-    assert not frontier.candidates or frontier.best_so_far is None
+    assert not frontier.candidates or frontier.best_effort is None
     for candidate in frontier.plans:
-        odds = candidate.estimate.odds
+        odds = candidate.estimate.slo_probability
         assert odds is not None
         assert min(odds.latency, odds.accuracy) >= 1 - instance.query.risk
         assert odds.cost == 1.0
-        assert odds.together == pytest.approx(odds.latency * odds.accuracy)
-        assert np.isfinite(odds.together)
+        assert odds.joint == pytest.approx(odds.latency * odds.accuracy)
+        assert np.isfinite(odds.joint)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circinus.estimation.coming import Coming
-from circinus.estimation.stages import promised_stations
+from circinus.estimation.coming import ArrivalModel
+from circinus.estimation.stages import stations_at_target
 from circinus.planning.space import utilization_targets
 from circinus.spec import AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
 
@@ -27,9 +27,9 @@ def test_bursts_may_be_given_as_much_room_as_others_have_all_the_time() -> None:
 
 def _promised_s(arrivals: AnyArrivals, rate_per_s: float, seconds: float) -> float:
     """The 95th percentile of the time at a replica, with others up to a utilisation of 0.4."""
-    coming = Coming.of(_query(arrivals, rate_per_s))
+    coming = ArrivalModel.of(_query(arrivals, rate_per_s))
     traffic = coming.traffic(rate_per_s, seconds, 1.1 * seconds**2, 1.3 * seconds**3, first=True)
-    (station,) = promised_stations(traffic.busy, traffic, (1.0,), 0.0, 0.4)
+    (station,) = stations_at_target(traffic.offered_load, traffic, (1.0,), 0.0, 0.4)
     added_s, factor = station.response().at(-np.log1p(-np.array([0.95])))
     return float(added_s[0] + factor[0] * seconds)
 

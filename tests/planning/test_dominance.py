@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from budget import examples
-from circinus.planning.dominance import Archive, nondominated
+from circinus.planning.dominance import ParetoArchive, nondominated
 
 amounts = st.integers(0, 4).map(float)
 points = st.tuples(st.integers(0, 40), st.integers(1, 5)).flatmap(
@@ -31,7 +31,7 @@ def test_what_is_kept_is_what_nobody_beats(values: np.ndarray) -> None:
 
 @given(points)
 def test_everybody_is_beaten_by_somebody_who_is_kept(values: np.ndarray) -> None:
-    assert Archive(values[nondominated(values)]).beats(values).all()
+    assert ParetoArchive(values[nondominated(values)]).beats(values).all()
 
 
 @given(points, st.randoms(use_true_random=False))
@@ -47,7 +47,7 @@ def test_the_relation_is_transitive_and_antisymmetric_on_distinct_points(values:
     distinct = np.unique(values, axis=0)
     beats = np.zeros((len(distinct), len(distinct)), dtype=bool)
     for index in range(len(distinct)):
-        beats[index] = Archive(distinct[[index]]).beats(distinct)
+        beats[index] = ParetoArchive(distinct[[index]]).beats(distinct)
     np.testing.assert_array_equal(beats & beats.T, np.eye(len(distinct), dtype=bool))
     assert not ((beats.astype(int) @ beats.astype(int) > 0) & ~beats).any()
 
@@ -70,9 +70,9 @@ def test_rounding_errors_make_no_difference() -> None:
 
 def test_nothing_beats_or_is_beaten_where_there_is_nothing() -> None:
     assert len(nondominated(np.zeros((0, 3)))) == 0
-    assert Archive(np.zeros((0, 3))).beats(np.ones((2, 3))).tolist() == [False, False]
-    assert Archive(np.ones((2, 3))).beats(np.zeros((0, 3))).tolist() == []
+    assert ParetoArchive(np.zeros((0, 3))).beats(np.ones((2, 3))).tolist() == [False, False]
+    assert ParetoArchive(np.ones((2, 3))).beats(np.zeros((0, 3))).tolist() == []
 
 
 def test_a_member_of_nothing_beats_everybody() -> None:
-    assert Archive(np.zeros((1, 3))).beats(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])).tolist() == [True, True]
+    assert ParetoArchive(np.zeros((1, 3))).beats(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])).tolist() == [True, True]

@@ -9,7 +9,7 @@ import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.exploration.plan_costs import KINDS, MeasuredCosts, least_costs, unlikely_count
+from circinus.planning.exploration.plan_costs import KINDS, PlanCostCache, hypergeometric_critical_count, min_plan_costs
 from instances import Instance
 
 
@@ -42,7 +42,7 @@ def test_costs_of_sure_ones_are_those_of_their_cheapest_plans(
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
     sure = np.arange(len(configurations))[:, None] % 3 != 2
-    costs = MeasuredCosts(instance.pipeline, [instance.query], instance.network, EXACT)
+    costs = PlanCostCache(instance.pipeline, [instance.query], instance.network, EXACT)
     half = sure & (np.arange(len(sure))[:, None] % 2 == 0)
     (first,) = costs.of(instance.profile, configurations, half)
     (found,) = costs.of(instance.profile, configurations, sure)
@@ -58,7 +58,7 @@ def test_no_plan_costs_less_than_the_least(plans_by_configuration: tuple[Instanc
     instance, plans = plans_by_configuration
     pools = [pool.name for pool in instance.network.pools_for(instance.query.source)]
     configurations = [profile.configuration for profile in instance.profile.configurations]
-    (found,) = least_costs(
+    (found,) = min_plan_costs(
         instance.pipeline, [instance.query], instance.profile, instance.network, configurations, EXACT
     )
     for number, its in enumerate(plans):
@@ -70,12 +70,12 @@ def test_no_more_slow_items_are_taken_out_than_chance_may_bring(percentile: floa
     population = 100
     slow = round((1 - percentile / 100) * population)
     for items in range(1, population + 1):
-        found = unlikely_count(items, percentile, population)
+        found = hypergeometric_critical_count(items, percentile, population)
         ways = [math.comb(slow, k) * math.comb(population - slow, items - k) for k in range(items + 1)]
         assert sum(ways[found:]) <= (0.05 + 1e-9) * math.comb(population, items)
         assert sum(ways[found - 1 :]) > (0.05 - 1e-9) * math.comb(population, items)
-    assert unlikely_count(population, percentile, population) == slow + 1  # nothing is left to chance
+    assert hypergeometric_critical_count(population, percentile, population) == slow + 1  # nothing is left to chance
 
 
 def test_many_items_can_be_counted() -> None:
-    assert 1_000 < unlikely_count(20_000, 95.0, 100_000) < 1_100
+    assert 1_000 < hypergeometric_critical_count(20_000, 95.0, 100_000) < 1_100

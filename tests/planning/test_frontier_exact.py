@@ -9,7 +9,7 @@ import pytest
 from listing import EXACT, Listed, list_plans, point_of, roomy_point, small_instance, unbeaten, undominated
 
 from budget import seeds, share_of
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
 from circinus.spec import Slos
@@ -81,7 +81,7 @@ def test_no_plan_that_has_more_margin_than_those_that_take_less_is_lost(everythi
     for point in unbeaten([roomy_point(plan.candidate, plan.point, slos) for plan in everything.promised()]):
         assert np.isclose(found, point, rtol=1e-7, atol=1e-12).all(axis=1).any()
     assert len({c.plan for c in frontier.plans}) == len(frontier.plans)
-    assert all(not c.estimate.violations(slos) for c in frontier.with_margin)
+    assert all(not c.estimate.violations(slos) for c in frontier.high_margin)
 
 
 def test_tolerance_loses_only_plans_near_the_limit(everything: Everything) -> None:
@@ -160,7 +160,7 @@ def test_the_cap_keeps_the_fastest_and_the_most_accurate_plan(seed: int) -> None
     slos, whole = instance.query.slos, _plan(instance)
     for max_plans in (2, 5):
         capped = _plan(instance, replace(EXACT, max_margin_plans=max_plans))
-        assert len(capped.with_margin) <= max_plans < len(whole.with_margin)
+        assert len(capped.high_margin) <= max_plans < len(whole.high_margin)
         assert capped.candidates == whole.candidates
         for place in (-2, -1):  # latency, accuracy
             best = min(roomy_point(c, (), slos)[place] for c in whole.plans)
@@ -199,7 +199,7 @@ def test_a_correction_is_as_if_all_had_been_measured_to_take_so_long(factor: flo
     assert changed
 
 
-def _said(candidate: Candidate) -> list[float]:
+def _said(candidate: PlanCandidate) -> list[float]:
     """What an estimate says of latency and cost, but for rounding."""
     latency_s, cost = candidate.estimate.latency_s, candidate.estimate.cost_usd_per_h
     return [latency_s.lower, latency_s.value, latency_s.upper, cost.lower, cost.value, cost.upper]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from listing import EXACT, small_instance
 
 from budget import examples, seeds
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.planning import Ladder, ladder, plan_query
-from circinus.planning.steps import Steps
+from circinus.planning.steps import LadderSteps
 from circinus.spec import AccuracySlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, use
 
@@ -31,25 +31,27 @@ _plan = st.tuples(_operator, _operator, st.sampled_from([0.2, 0.5, 1.0, 1.7]), s
 _plans = st.lists(_plan, min_size=1, max_size=9, unique_by=lambda plan: (plan[0][:2], plan[1][:2]))
 
 
-def _made(plan: tuple) -> Candidate:
+def _made(plan: tuple) -> PlanCandidate:
     (knob, pool, fluid), (other_knob, other, more), latency_s, accuracy = plan
     uses = [use(deployment("a", knob, pool), fluid, INFRA), use(deployment("b", other_knob, other), more, INFRA)]
     return candidate("q", uses, latency_s=latency_s, accuracy=accuracy)
 
 
-def _length(steps: Steps, chain: list[int]) -> float:
-    return float(sum(steps.jolt[one, other] for one, other in pairwise(chain)))
+def _length(steps: LadderSteps, chain: list[int]) -> float:
+    return float(sum(steps.step_size[one, other] for one, other in pairwise(chain)))
 
 
-def _assert_is_a_ladder(found: Ladder, query: Query, plans: list[Candidate], chosen: Candidate, most: int) -> None:
+def _assert_is_a_ladder(
+    found: Ladder, query: Query, plans: list[PlanCandidate], chosen: PlanCandidate, most: int
+) -> None:
     assert 1 <= len(found.rungs) <= most
     assert found.rungs[found.chosen].candidate == chosen
     assert not found.rungs[0].changes
     for upper, lower in pairwise(found.rungs):
         assert lower.candidate in plans or lower.candidate == chosen
-        assert lower.busy_cpu_s <= upper.busy_cpu_s * (1 + 1e-9)
+        assert lower.cpu_s_per_request <= upper.cpu_s_per_request * (1 + 1e-9)
         assert lower.shared_usd_per_h <= upper.shared_usd_per_h * (1 + 1e-9)
-        assert lower.busy_cpu_s < upper.busy_cpu_s or lower.shared_usd_per_h < upper.shared_usd_per_h
+        assert lower.cpu_s_per_request < upper.cpu_s_per_request or lower.shared_usd_per_h < upper.shared_usd_per_h
         if query.slos.accuracy is not None and query.slos.accuracy.comparison == ">=":
             assert lower.candidate.estimate.accuracy.value <= upper.candidate.estimate.accuracy.value
         changed = {change.operator for change in lower.changes}
@@ -70,7 +72,7 @@ def test_no_other_chain_has_smaller_steps(drawn: list[tuple], data: st.DataObjec
     assert found == ladder(QUERY, plans, chosen, most)
 
     ordered = [chosen, *(plan for plan in plans if plan != chosen)]
-    steps = Steps.of(QUERY, ordered)
+    steps = LadderSteps.of(QUERY, ordered)
     usable = [index for index in range(len(ordered)) if steps.efficient[index] or index == 0]
     chain = [ordered.index(rung.candidate) for rung in found.rungs]
     assert set(chain) <= set(usable)
@@ -96,7 +98,7 @@ def test_a_dearer_plan_does_not_hide_the_steps_below_the_chosen_one(drawn: list[
     """Whoever has a plan below has a ladder that reaches it."""
     plans = [_made(plan) for plan in drawn]
     for chosen in plans:
-        steps = Steps.of(QUERY, [chosen, *(plan for plan in plans if plan != chosen)])
+        steps = LadderSteps.of(QUERY, [chosen, *(plan for plan in plans if plan != chosen)])
         which = steps.efficient.copy()
         which[0] = True
         possible = steps.among(which)

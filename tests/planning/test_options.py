@@ -12,7 +12,7 @@ from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
-from circinus.spec import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, Plan, PoissonArrivals
+from circinus.spec import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, QueryPlan
 from instances import Instance, all_plans, corrected, measured_there, random_instance
 
 NOBODY_BEATS = -1e15
@@ -51,7 +51,7 @@ def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
                 and (table.node_s[row, pool, kept] <= table.node_s[row, pool, option] + 1e-12).all()
                 for kept in np.flatnonzero(table.available[row, pool])
             )
-        assert table.beaten == full.beaten + int((full.available & ~table.available).sum())
+        assert table.dominated == full.dominated + int((full.available & ~table.available).sum())
     assert everything.count == 8 * len(everything.pools) + 2
 
 
@@ -113,7 +113,7 @@ def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals
     assert compared
 
 
-def _row_of(arrays: ProfileArrays, plan: Plan) -> tuple[int, int]:
+def _row_of(arrays: ProfileArrays, plan: QueryPlan) -> tuple[int, int]:
     for position, profile in enumerate(arrays.configurations):
         if profile.configuration == plan.configuration:
             return position, int(arrays.rows[position, 1])

@@ -11,9 +11,9 @@ from listing import EXACT, Listed, list_plans, point_of, small_instance, undomin
 
 from budget import share_of
 from circinus.planning import plan_query
-from circinus.planning.exploration.keeping import decided
-from circinus.planning.exploration.plan_costs import least_costs
-from circinus.planning.pins import keeps_pins
+from circinus.planning.exploration.keeping import classify_feasibility
+from circinus.planning.exploration.plan_costs import min_plan_costs
+from circinus.planning.pins import matches_pins
 from circinus.spec import PinnedKnob, PinnedOperator
 from instances import Instance
 
@@ -40,7 +40,7 @@ def _pinned(seed: int) -> tuple[Instance, list[Listed]]:
 def _kept(instance: Instance, plan: Listed) -> bool:
     chosen = plan.candidate.plan
     pools = ((p.pool, chosen.pool_of(p.name)) for p in instance.query.pin or ())
-    return keeps_pins(instance.query, chosen.configuration) and all(pool in (None, has) for pool, has in pools)
+    return matches_pins(instance.query, chosen.configuration) and all(pool in (None, has) for pool, has in pools)
 
 
 @pytest.mark.parametrize("seed", [*KNOB_SEEDS[: share_of(len(KNOB_SEEDS))], *POOL_SEEDS[: share_of(len(POOL_SEEDS))]])
@@ -60,11 +60,11 @@ def test_the_frontier_is_that_of_all_plans_that_keep_the_pins(seed: int) -> None
 def test_configurations_that_the_pins_rule_out_are_not_worth_measuring_for_the_query(seed: int) -> None:
     instance, _ = _pinned(seed)
     listed = [found.configuration for found in instance.profile.configurations]
-    kept = np.array([keeps_pins(instance.query, configuration) for configuration in listed])
+    kept = np.array([matches_pins(instance.query, configuration) for configuration in listed])
     assert not kept.all()
-    (costs,) = least_costs(instance.pipeline, [instance.query], instance.profile, instance.network, listed)
+    (costs,) = min_plan_costs(instance.pipeline, [instance.query], instance.profile, instance.network, listed)
     assert not np.isfinite(costs[~kept]).any()
-    sure, out = decided([instance.query], listed, {}, population=100)
+    sure, out = classify_feasibility([instance.query], listed, {}, population=100)
     assert (out[:, 0] >= ~kept).all()
     assert not sure[~kept].any()
 
@@ -77,7 +77,7 @@ def test_says_what_was_not_measured_yet() -> None:
     value = next(iter(values))
     pin = (PinnedOperator(name=operator.name, knobs=(PinnedKnob(name=knob.name, value=value),)),)
     query = instance.query.model_copy(update={"pin": pin})
-    others = tuple(c for c in instance.profile.configurations if not keeps_pins(query, c.configuration))
+    others = tuple(c for c in instance.profile.configurations if not matches_pins(query, c.configuration))
     profile = replace(instance.profile, configurations=others)
     frontier = plan_query(query, instance.pipeline, profile, instance.network)
     assert not frontier.candidates

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, merge
+from circinus.estimation import Estimator, merge_loads
 from circinus.estimation.estimator import latency_percentile
-from circinus.matching import plan_all
+from circinus.matching import plan_all_queries
 from circinus.planning import SearchSettings, plan_queries, plan_query
-from circinus.profiling import Bounded, ConfigurationProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, Interval, PipelineProfile
 from circinus.spec import (
     AccuracySlo,
     CostSlo,
@@ -284,8 +284,8 @@ def test_less_than_eight_items_promise_nothing() -> None:
     nothing = plan_query(_query(), pipeline, alone, Network(_infrastructure()))
     assert not nothing.candidates
     assert "were measured on at most 7 items, and promises take 8" in nothing.reason
-    assert nothing.best_so_far is not None
-    assert (nothing.best_so_far.probability, nothing.best_so_far.items) == (1.0, 7)  # nobody asks for anything
+    assert nothing.best_effort is not None
+    assert (nothing.best_effort.probability, nothing.best_effort.items) == (1.0, 7)  # nobody asks for anything
 
 
 def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> None:
@@ -304,16 +304,16 @@ def test_a_pipeline_that_was_hardly_measured_does_not_hold_up_the_others() -> No
     assert "nothing can be promised on pipeline new yet: its configurations were measured on at most 5 items" in (
         found["q-new"].reason
     )
-    assert found["q-new"].best_so_far is not None
-    matching, _ = plan_all(specification, profiles)
+    assert found["q-new"].best_effort is not None
+    matching, _ = plan_all_queries(specification, profiles)
     assert [a.query for a in matching.assignments] == ["q-known"]
     (rejection,) = matching.rejections
     assert rejection.reason == found["q-new"].reason
     assert rejection.binding == ("measurements",)
-    assert rejection.best_so_far == found["q-new"].best_so_far
+    assert rejection.best_so_far == found["q-new"].best_effort
     profiles["new"] = replace(profiles["new"], configurations=())
     unknown = plan_queries(specification, profiles)["q-new"]
-    assert unknown.best_so_far is None
+    assert unknown.best_effort is None
     assert unknown.reason.endswith("on at most 0 items, and promises take 8; measure for longer (circinus profile)")
 
 
@@ -335,7 +335,7 @@ def test_a_rejected_query_is_told_that_few_items_may_be_the_reason() -> None:
     pipeline, profile = _chain()
     unsure = replace(
         profile,
-        configurations=tuple(replace(c, accuracy=Bounded(0.6, 0.4, 0.95)) for c in profile.configurations),
+        configurations=tuple(replace(c, accuracy=Interval(0.6, 0.4, 0.95)) for c in profile.configurations),
     )
     network = Network(_infrastructure())
     found = plan_query(_query(accuracy=AccuracySlo(threshold=0.9)), pipeline, unsure, network)
@@ -359,5 +359,5 @@ def test_batches_that_wait_to_fill_do_not_crowd_out_those_that_do_not() -> None:
         (cheapest, *_) = plan_query(query, pipeline, profile, network).candidates
         assert sum(allocation.batch_size > 1 for _, allocation in cheapest.plan.allocations) == batched
         estimator = Estimator(query, pipeline, profile.configurations[0], network)
-        as_sized = estimator.candidate(cheapest.plan, merge([cheapest])).estimate.latency_s
+        as_sized = estimator.candidate(cheapest.plan, merge_loads([cheapest])).estimate.latency_s
         assert as_sized.upper <= cheapest.estimate.latency_s.upper * 1.02

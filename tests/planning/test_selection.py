@@ -5,7 +5,7 @@ import pytest
 
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.resources import ResourceColumns
-from circinus.planning.selection import select
+from circinus.planning.selection import select_representatives
 from circinus.spec import DirectedLink, HardwareClass, Pool
 
 COLUMNS = ResourceColumns(
@@ -34,7 +34,7 @@ def _plans(count: int, seed: int) -> PlanArrays:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> None:
     plans = _plans(200, seed)
-    chosen = select(plans, COLUMNS, max_plans)
+    chosen = select_representatives(plans, COLUMNS, max_plans)
     assert len(chosen) == len(set(chosen.tolist())) == min(max_plans, 200)
     cost = plans.resources[chosen, COLUMNS.alone_cost]
     assert (np.diff(cost) >= 0).all()
@@ -43,7 +43,7 @@ def test_no_more_than_asked_for_each_once_by_cost(max_plans: int, seed: int) -> 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_extremes_stay(seed: int) -> None:
     plans = _plans(200, seed)
-    chosen = set(select(plans, COLUMNS, 40).tolist())
+    chosen = set(select_representatives(plans, COLUMNS, 40).tolist())
     assert int(plans.resources[:, COLUMNS.alone_cost].argmin()) in chosen
     assert int(plans.resources[:, COLUMNS.shared_cost].argmin()) in chosen
     for pool in range(3):
@@ -55,7 +55,7 @@ def test_the_extremes_stay(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_cheapest_of_each_placement_and_configuration_stay(seed: int) -> None:
     plans = _plans(400, seed)
-    chosen = select(plans, COLUMNS, 60)
+    chosen = select_representatives(plans, COLUMNS, 60)
     cost = plans.resources[:, COLUMNS.alone_cost]
     for configuration in range(6):
         alike = np.flatnonzero(plans.configuration == configuration)

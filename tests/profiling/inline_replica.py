@@ -7,7 +7,7 @@ from pathlib import Path
 
 from circinus.operators import resolve_operator
 from circinus.profiling import worker
-from circinus.profiling.replica import BatchRun, ReplicaError, ReplicaKey
+from circinus.profiling.replica import BatchRun, OperatorProcessError, OperatorProcessKey
 
 
 class InlineReplica:
@@ -22,7 +22,12 @@ class InlineReplica:
     peak_memory_bytes = 20_000_000
 
     def __init__(
-        self, batches: Iterator[int], key: ReplicaKey, version: str, module_paths: tuple[Path, ...], timeout_s: float
+        self,
+        batches: Iterator[int],
+        key: OperatorProcessKey,
+        version: str,
+        module_paths: tuple[Path, ...],
+        timeout_s: float,
     ) -> None:
         self.key = key
         self._batches = batches
@@ -32,7 +37,7 @@ class InlineReplica:
             assert operator_type.version == version
             self._operator = operator_type.create(key.knobs.as_dict(), key.cpus)
         except Exception as error:
-            raise ReplicaError(worker._reason(error)) from error
+            raise OperatorProcessError(worker._reason(error)) from error
 
     def process(self, batch: Sequence[Sequence[bytes]]) -> BatchRun:
         try:
@@ -41,7 +46,7 @@ class InlineReplica:
                 self._warm = True
             done = worker._process(self._operator, worker.ProcessRequest(batch))
         except Exception as error:
-            raise ReplicaError(worker._reason(error)) from error
+            raise OperatorProcessError(worker._reason(error)) from error
         return BatchRun(done.outputs, 1e-3 * len(batch) + 1e-9 * next(self._batches))
 
     def memory_bytes(self) -> int:

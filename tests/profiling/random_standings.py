@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.verdicts import Standing
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.verdicts import RaceSnapshot
 
 ALL_ITEMS = 40
 LATENCY_ITEMS = 16
 
 
-def random_footprints(rng: np.random.Generator, count: int, *, levels: int = 4) -> Footprints:
+def random_footprints(rng: np.random.Generator, count: int, *, levels: int = 4) -> ResourceUsage:
     """Of few levels a quarter of the tolerance apart, so that many configurations stand in for each other.
 
     Some have no item, others not all of them.
@@ -24,16 +24,16 @@ def random_footprints(rng: np.random.Generator, count: int, *, levels: int = 4) 
         cpu_s[:] = cpu_s[:, :, :1]
     unknown = np.arange(most)[None, None, :] >= items[:, None, None]
     memory_bytes = 1000.0 * (1 + rng.integers(0, levels, (count, operators)) * rng.choice([0.0, 0.02]))
-    return Footprints(
+    return ResourceUsage(
         cpu_s=np.where(unknown, np.nan, cpu_s),
         output_bytes=np.where(unknown, np.nan, output_bytes),
         memory_bytes=np.where((items == 0)[:, None] | (rng.random((count, operators)) < 0.05), np.nan, memory_bytes),
         items=items.astype(np.int64),
-        changes=rng.integers(0, 3, (count, operators)),
+        knob_ids=rng.integers(0, 3, (count, operators)),
     )
 
 
-def random_standing(rng: np.random.Generator, footprints: Footprints, objectives: int) -> Standing:
+def random_standing(rng: np.random.Generator, footprints: ResourceUsage, objectives: int) -> RaceSnapshot:
     """A standing that is right of some true scores: what is surely kept is kept, who outdoes is as accurate."""
     count = len(footprints.items)
     means, thresholds = rng.integers(0, 6, count), rng.integers(1, 6, objectives)
@@ -42,9 +42,9 @@ def random_standing(rng: np.random.Generator, footprints: Footprints, objectives
     told = known[:, None] & ((items == ALL_ITEMS)[:, None] | (rng.random((count, objectives)) < 0.5))
     late = told & (rng.random((count, objectives)) < 0.2)
     keeps = (means[:, None] >= thresholds[None, :]) & ~late
-    partners = footprints.partners()
+    partners = footprints.references()
     as_good = (partners >= 0) & (means[partners] >= means)
-    return Standing(
+    return RaceSnapshot(
         meets=told & keeps,
         fails=told & ~keeps,
         slow=late,

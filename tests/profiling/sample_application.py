@@ -11,7 +11,7 @@ from typing import Any
 
 from circinus.operators import resolve
 from circinus.profiling import load_dataset
-from circinus.profiling.addresses import Addresses, pipeline_code
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
 from circinus.profiling.local_runner import LocalRunner
 from circinus.spec import (
     AccuracySlo,
@@ -182,8 +182,8 @@ class Application:
         for name in SOURCES:
             sys.modules.pop(name, None)
 
-    def addresses(self) -> Addresses:
-        return Addresses(self.pipeline, pipeline_code(self.pipeline, [self.folder]))
+    def addresses(self) -> MeasurementKeys:
+        return MeasurementKeys(self.pipeline, pipeline_code(self.pipeline, [self.folder]))
 
     def runner(self, **arguments: Any) -> LocalRunner:
         return LocalRunner(self.addresses(), [self.folder], **arguments)

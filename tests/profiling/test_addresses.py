@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sample_application import Application, sample_pipeline
 
-from circinus.profiling.addresses import Addresses, dataset_source, pipeline_code
+from circinus.profiling.addresses import MeasurementKeys, dataset_key, pipeline_code
 from circinus.spec import Configuration, KnobValues, MetricSpec
 
 OPERATORS = ("prepare", "left", "right", "joined")
@@ -80,7 +80,7 @@ def test_cpus_change_times_but_not_outputs(application: Application) -> None:
 
 def test_hardware_changes_times_but_not_scores(application: Application) -> None:
     code = pipeline_code(application.pipeline, [application.folder])
-    here, there = Addresses(application.pipeline, code), Addresses(application.pipeline, code, "other")
+    here, there = MeasurementKeys(application.pipeline, code), MeasurementKeys(application.pipeline, code, "other")
     configuration = application.configuration(1, "high")
     assert here.service("left", configuration) != there.service("left", configuration)
     assert here.score(configuration) == there.score(configuration)
@@ -99,11 +99,11 @@ def test_the_metric_changes_scores_alone(application: Application) -> None:
 
 def test_data_sets_are_told_apart_by_code_and_arguments(application: Application) -> None:
     spec = application.pipeline.dataset
-    assert dataset_source(spec, "1") != dataset_source(spec, "2")
-    assert dataset_source(spec, "1") != dataset_source(spec.model_copy(update={"arguments": {"count": 3}}), "1")
-    sources = {dataset_source(spec.model_copy(update={"features": f}), "1") for f in ("plain", "none", "m:f")}
+    assert dataset_key(spec, "1") != dataset_key(spec, "2")
+    assert dataset_key(spec, "1") != dataset_key(spec.model_copy(update={"arguments": {"count": 3}}), "1")
+    sources = {dataset_key(spec.model_copy(update={"features": f}), "1") for f in ("plain", "none", "m:f")}
     assert len(sources) == 3
-    assert dataset_source(spec, "1") in sources
+    assert dataset_key(spec, "1") in sources
 
 
 def test_equal_knobs_of_different_kinds_differ(application: Application) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, least_ratio
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, min_batch_ratio
 from circinus.spec import OperatorSpec
 
 numbers = st.lists(st.integers(1, 16), min_size=1, max_size=3, unique=True).map(sorted)
@@ -16,11 +16,11 @@ def test_planning_uses_no_ratio_below_the_least(cpus: list[int], batch_sizes: li
     spec = OperatorSpec(name="o", uses="m:f", cpus=tuple(cpus), batch_sizes=tuple(batch_sizes))
     allowed = allowed_allocations(spec)
     measured = data.draw(st.dictionaries(st.sampled_from(allowed), st.floats(0.1, 20.0)))
-    assert least_ratio(spec, measured) <= min(batch_ratios(allowed, measured).values())
+    assert min_batch_ratio(spec, measured) <= min(batch_ratios(allowed, measured).values())
 
 
 def test_what_nobody_measured_may_gain_all_that_its_cpus_may() -> None:
     spec = OperatorSpec(name="o", uses="m:f", cpus=(1, 4))
-    assert least_ratio(spec, {}) == 0.25
-    assert least_ratio(spec, {(4.0, 1): 0.6}) == 0.6
-    assert least_ratio(OperatorSpec(name="o", uses="m:f"), {}) == 1.0
+    assert min_batch_ratio(spec, {}) == 0.25
+    assert min_batch_ratio(spec, {(4.0, 1): 0.6}) == 0.6
+    assert min_batch_ratio(OperatorSpec(name="o", uses="m:f"), {}) == 1.0

@@ -10,9 +10,16 @@ import pytest
 from sample_application import Application
 
 from circinus.errors import ProfileError
-from circinus.profiling import PipelineProfile, Trace, TraceSource, calibrate, load_profile, profile_pipeline
+from circinus.profiling import (
+    MeasurementTrace,
+    PipelineProfile,
+    TraceBackend,
+    calibrate,
+    load_profile,
+    profile_pipeline,
+)
 from circinus.profiling.calibration import median_bounds
-from circinus.profiling.machine import Machine, this_machine
+from circinus.profiling.machine import Machine, current_machine
 from random_traces import random_trace, specification_of, trace_pipeline
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -22,15 +29,15 @@ SPECIFICATION = specification_of(PIPELINE)
 THERE, HERE = Machine("A CPU", 8), Machine("Another CPU", 2)
 
 
-def _recorded(tmp_path: Path) -> tuple[Trace, PipelineProfile]:
+def _recorded(tmp_path: Path) -> tuple[MeasurementTrace, PipelineProfile]:
     trace = replace(random_trace(PIPELINE, 40, seed=0), machine=THERE)
-    return trace, profile_pipeline(SPECIFICATION, PIPELINE.name, tmp_path / "store", source=TraceSource(trace))
+    return trace, profile_pipeline(SPECIFICATION, PIPELINE.name, tmp_path / "store", source=TraceBackend(trace))
 
 
 def test_a_machine_twice_as_fast_is_found_to_be(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
     fast = replace(trace, service_s=trace.service_s / 2, machine=HERE)
-    found = calibrate(SPECIFICATION, profile, here=TraceSource(fast))
+    found = calibrate(SPECIFICATION, profile, here=TraceBackend(fast))
     assert (found.speed.value, found.speed.lower, found.speed.upper) == (2.0, 2.0, 2.0)
     assert (found.machine, found.recorded_on, found.items) == (HERE, THERE, 24)
     seconds = {p.configuration: sum(o.service_s.mean() for o in p.operators.values()) for p in profile.configurations}
@@ -42,7 +49,7 @@ def test_the_bounds_hold_every_operator(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
     service_s = trace.service_s.copy()
     service_s[trace.rows[:, 1]] /= 3
-    found = calibrate(SPECIFICATION, profile, here=TraceSource(replace(trace, service_s=service_s, machine=HERE)))
+    found = calibrate(SPECIFICATION, profile, here=TraceBackend(replace(trace, service_s=service_s, machine=HERE)))
     assert found.operators["second"].value == pytest.approx(3.0)
     assert found.operators["first"].value == 1.0
     assert 1.0 == found.speed.lower < found.speed.value < found.speed.upper == pytest.approx(3.0)
@@ -51,9 +58,9 @@ def test_the_bounds_hold_every_operator(tmp_path: Path) -> None:
 def test_other_data_compare_with_nothing(tmp_path: Path) -> None:
     trace, profile = _recorded(tmp_path)
     with pytest.raises(ProfileError, match="found version other, expected items 40"):
-        calibrate(SPECIFICATION, profile, here=TraceSource(replace(trace, dataset_fingerprint="other")))
+        calibrate(SPECIFICATION, profile, here=TraceBackend(replace(trace, dataset_fingerprint="other")))
     with pytest.raises(ProfileError, match="found no measured configuration to compare with"):
-        calibrate(SPECIFICATION, replace(profile, configurations=()), here=TraceSource(trace))
+        calibrate(SPECIFICATION, replace(profile, configurations=()), here=TraceBackend(trace))
 
 
 def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
@@ -62,10 +69,10 @@ def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
     with monkeypatch.context() as there:
         there.setattr("circinus.profiling.source.this_machine", lambda: THERE)
         profile_pipeline(application.specification, "sample", application.store)
-    recorded = load_profile(application.specification, "sample", application.store, of_others=True)
+    recorded = load_profile(application.specification, "sample", application.store, from_other_machines=True)
     application.clear_calls()
     found = calibrate(application.specification, recorded, items=5)
-    assert (found.machine, found.recorded_on, found.items) == (this_machine(), THERE, 5)
+    assert (found.machine, found.recorded_on, found.items) == (current_machine(), THERE, 5)
     assert 0 < found.speed.lower <= found.speed.value <= found.speed.upper
     assert len(application.calls_of("joined")) == 5
     assert load_profile(application.specification, "sample", application.store).machine == THERE
@@ -74,7 +81,7 @@ def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
 def test_what_this_machine_measured_can_be_left_out(application: Application) -> None:
     profile_pipeline(application.specification, "sample", application.store)
     with pytest.raises(ProfileError, match="of pipeline sample on another machine"):
-        load_profile(application.specification, "sample", application.store, of_others=True)
+        load_profile(application.specification, "sample", application.store, from_other_machines=True)
 
 
 @pytest.mark.parametrize(("n", "risk"), [(6, 0.1), (15, 0.05), (24, 0.0125), (40, 0.3)])

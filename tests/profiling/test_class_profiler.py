@@ -17,21 +17,21 @@ from sample_application import PASSES
 
 from circinus.operators import Item
 from circinus.profiling import (
-    ClassSource,
-    LocalSource,
+    HardwareClassBackend,
+    LocalBackend,
     Machine,
     PipelineProfile,
     Verdict,
-    load_expected_services,
+    current_machine,
+    load_predicted_service_times,
     load_profile,
-    profile_on_classes,
-    this_machine,
+    profile_on_hardware_classes,
 )
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.class_profiler import ClassesProfile
-from circinus.profiling.class_times import ClassTimes, class_machines
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.class_profiler import HeterogeneousProfile
+from circinus.profiling.class_times import HardwareClassTimes, class_machines
 from circinus.profiling.local_runner import LocalRunner
-from circinus.profiling.machine import elsewhere
+from circinus.profiling.machine import machine_mismatch
 from circinus.profiling.runner import NodeLostError, OperatorRunner, OperatorsMeasurement
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
@@ -56,7 +56,7 @@ class Elsewhere:
     """Operators of each item that it ran."""
 
     @contextmanager
-    def operator_runner(self, there: Addresses, *, timeout_s: float) -> Iterator[OperatorRunner]:
+    def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> Iterator[OperatorRunner]:
         with mock.patch.dict(os.environ, self.environment), LocalRunner(there, [self.folder]) as runner:
             self._runner = runner
             yield self
@@ -95,14 +95,14 @@ def _of_pools(folder: Path, *pools: Pool, limit_s: float | None = None) -> Speci
 
 
 def _profiled(
-    specification: Specification, classes: Mapping[str, ClassSource | None], **arguments: object
-) -> ClassesProfile:
+    specification: Specification, classes: Mapping[str, HardwareClassBackend | None], **arguments: object
+) -> HeterogeneousProfile:
     folder = specification.module_paths[0]
-    return profile_on_classes(
+    return profile_on_hardware_classes(
         specification,
         "naps",
         folder / "store",
-        reference=LocalSource([folder]),
+        reference=LocalBackend([folder]),
         classes=classes,
         **{"exhaustive": True, **arguments},  # type: ignore[arg-type]
     )
@@ -133,8 +133,8 @@ def test_operators_are_as_slow_there_as_they_are(folder: Path) -> None:
         for name, operator in configuration.operators.items():
             bounds = operator.speeds.measured["slow"].speed
             assert bounds.lower <= bounds.value <= bounds.upper
-            assert operator.slowness(slow) == 1 / bounds.lower
-            assert operator.slowness(slow) > 1.2  # and not the 1 that is declared
+            assert operator.slowdown(slow) == 1 / bounds.lower
+            assert operator.slowdown(slow) > 1.2  # and not the 1 that is declared
             # The start-up is what was measured there: nothing there makes processes slower.
             assert operator.startup_on(slow) == operator.speeds.measured["slow"].startup_s
             assert name in SLOWNESS
@@ -149,9 +149,9 @@ def test_what_is_known_is_not_measured_again_and_all_read_it(folder: Path) -> No
     assert after.reports[0].ran_s == 0.0
     read = load_profile(specification, "naps", folder / "store")
     assert _speeds(read) == _speeds(before.profile) == _speeds(after.profile)
-    assert read.machine == this_machine()
+    assert read.machine == current_machine()
     configurations = [found.configuration for found in read.configurations]
-    expected = load_expected_services(specification, "naps", folder / "store", configurations)
+    expected = load_predicted_service_times(specification, "naps", folder / "store", configurations)
     for found in read.configurations:
         for name, operator in found.operators.items():
             assert expected.services[name, found.configuration].speeds == operator.speeds
@@ -160,20 +160,20 @@ def test_what_is_known_is_not_measured_again_and_all_read_it(folder: Path) -> No
 def test_times_are_stored_as_those_of_the_class_and_machine(folder: Path) -> None:
     specification = _specification(folder)
     found = _profiled(specification, {"slow": Elsewhere(folder)})
-    here = LocalSource([folder]).addresses(specification.pipelines["naps"], this_machine())
+    here = LocalBackend([folder]).addresses(specification.pipelines["naps"], current_machine())
     listed = [one.configuration for one in found.profile.configurations]
     with ProfileStore(folder / "store") as store:
         assert class_machines(store) == {"slow": (SLOW,)}
         dataset = read_dataset(store, here.dataset(), 0)
         assert dataset is not None
-        times = ClassTimes(store, here.elsewhere("slow", SLOW), listed, dataset.numbers)
+        times = HardwareClassTimes(store, here.for_hardware_class("slow", SLOW), listed, dataset.numbers)
         for configuration in listed:
             there_s = times.service_s("ahead", configuration)
             effort = int(configuration["ahead"].as_dict()["effort"])
             assert len(there_s) == ITEMS
             assert there_s == pytest.approx(effort * NAP_S * SLOWNESS["ahead"])
-        for other in (here.elsewhere("slow", Machine("Other", 9)), here.elsewhere("other", SLOW)):
-            assert not ClassTimes(store, other, listed, dataset.numbers)
+        for other in (here.for_hardware_class("slow", Machine("Other", 9)), here.for_hardware_class("other", SLOW)):
+            assert not HardwareClassTimes(store, other, listed, dataset.numbers)
 
 
 def test_another_machine_of_the_class_is_measured_by_itself(folder: Path) -> None:
@@ -248,9 +248,9 @@ def test_where_it_is_allowed_the_declared_speed_stands_for_a_lost_node(folder: P
 def test_what_only_the_declared_speed_makes_too_slow_is_looked_at_again(folder: Path) -> None:
     specification = _specification(folder, speed=0.05, limit_s=20 * NAP_S)
     declared = _profiled(specification, {"slow": None}, exhaustive=False).profile
-    assert {found.verdict for found in declared.judgements.values()} == {Verdict.INFEASIBLE}
+    assert {found.verdict for found in declared.verdicts.values()} == {Verdict.INFEASIBLE}
     measured = _profiled(specification, {"slow": Elsewhere(folder, environment={})}, exhaustive=False).profile
-    assert Verdict.INFEASIBLE not in {found.verdict for found in measured.judgements.values()}
+    assert Verdict.INFEASIBLE not in {found.verdict for found in measured.verdicts.values()}
 
 
 def test_a_profile_made_on_a_pools_node_counts_until_this_machine_profiles_again(folder: Path) -> None:
@@ -261,8 +261,8 @@ def test_a_profile_made_on_a_pools_node_counts_until_this_machine_profiles_again
     assert (on_pool.machine, on_pool.on_pool) == (other, True)
     read = load_profile(specification, "naps", folder / "store")
     assert (read.machine, read.on_pool) == (other, True)
-    assert elsewhere(read.machine) is not None
+    assert machine_mismatch(read.machine) is not None
     _profiled(specification, {})
     read = load_profile(specification, "naps", folder / "store")
-    assert (read.machine, read.on_pool) == (this_machine(), False)
+    assert (read.machine, read.on_pool) == (current_machine(), False)
     assert np.isfinite([one.operators["ahead"].service_s.mean() for one in read.configurations]).all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import share_of
-from circinus.profiling.confidence import Confidence, Sides
+from circinus.profiling.confidence import RunConfidence, ThresholdVerdicts
 from circinus.spec import AccuracySlo, MetricSpec
 
 SIZE = 60
@@ -27,26 +27,28 @@ def _slos(*thresholds: float, comparison: str = ">=") -> list[AccuracySlo]:
     return [AccuracySlo(threshold=threshold, comparison=comparison) for threshold in thresholds]
 
 
-def _of_run(metric: MetricSpec, labels: np.ndarray, configurations: int = 3, risk: float = 0.05) -> Confidence:
-    return Confidence.of_run(metric, _strata(labels), risk, configurations)
+def _of_run(metric: MetricSpec, labels: np.ndarray, configurations: int = 3, risk: float = 0.05) -> RunConfidence:
+    return RunConfidence.of_run(metric, _strata(labels), risk, configurations)
 
 
-def _sides(confidence: Confidence, scores: np.ndarray, objectives: list[AccuracySlo]) -> Sides:
+def _sides(confidence: RunConfidence, scores: np.ndarray, objectives: list[AccuracySlo]) -> ThresholdVerdicts:
     """Of each row of scores."""
     found = []
     for row in scores:
-        running = confidence.running(objectives)
+        running = confidence.sequential_test(objectives)
         running.extend(row)
-        found.append(Sides.of(running.verdicts, objectives))
-    return Sides(*(np.concatenate([getattr(sides, side) for sides in found]) for side in ("meets", "fails")))
+        found.append(ThresholdVerdicts.of(running.verdicts, objectives))
+    return ThresholdVerdicts(
+        *(np.concatenate([getattr(sides, side) for sides in found]) for side in ("meets", "fails"))
+    )
 
 
-def _as_good(confidence: Confidence, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _as_good(confidence: RunConfidence, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Whether each row of the first is surely no worse than that of the second."""
     found = []
     for one, other in zip(first, second, strict=True):
-        comparison = confidence.running_comparison()
-        comparison.extend(confidence.advantages(one, other))
+        comparison = confidence.sequential_comparison()
+        comparison.extend(confidence.paired_differences(one, other))
         found.append(comparison.verdicts.at_least[0, 0])
     return np.array(found)
 
@@ -67,7 +69,7 @@ def test_sides_are_what_the_bounds_say(seed: int, drawn: int, direction: str) ->
         for column, slo in enumerate(objectives):
             if min(abs(bounded.lower - slo.threshold), abs(bounded.upper - slo.threshold)) < 1e-5:
                 continue
-            both = slo.holds_for(bounded.lower), slo.holds_for(bounded.upper)
+            both = slo.is_met_by(bounded.lower), slo.is_met_by(bounded.upper)
             assert found.meets[row, column] == all(both)
             assert found.fails[row, column] == (not any(both))
 
@@ -101,11 +103,11 @@ def test_what_is_kept_up_is_what_is_computed_at_once(seed: int, drawn: list[int]
     rng = np.random.default_rng(seed)
     scores, labels = rng.choice([0.0, 0.4, 1.0], (2, SIZE)), rng.integers(0, 3, SIZE)
     confidence, objectives = _of_run(_metric(), labels), _slos(0.1, 0.4, 0.6, 0.9)
-    running, comparison = confidence.running(objectives), confidence.running_comparison()
+    running, comparison = confidence.sequential_test(objectives), confidence.sequential_comparison()
     for step in [*drawn, SIZE]:
         new = slice(running.items, min(running.items + step, SIZE))
         running.extend(scores[0, new])
-        comparison.extend(confidence.advantages(scores[0, new], scores[1, new]))
+        comparison.extend(confidence.paired_differences(scores[0, new], scores[1, new]))
         sides = _sides(confidence, scores[:1, : new.stop], objectives)
         np.testing.assert_array_equal(running.verdicts.at_least, sides.meets)
         np.testing.assert_array_equal(running.verdicts.below, sides.fails)
@@ -142,7 +144,7 @@ def test_advantages_stay_in_their_range() -> None:
     first, second = np.array([high, low, 0.3]), np.array([low, high, 0.2])
     for direction, sign in (("maximize", 1.0), ("minimize", -1.0)):
         confidence = _of_run(_metric(direction, low, high), np.zeros(9))
-        found = confidence.advantages(first, second)
+        found = confidence.paired_differences(first, second)
         assert found == pytest.approx(sign * (first - second))
         assert np.abs(found).max() <= high - low
 
@@ -187,14 +189,14 @@ def test_nothing_said_in_a_whole_run_is_wrong_more_often_than_promised(direction
     comparison = ">=" if direction == "maximize" else "<="
     thresholds = np.unique(np.concatenate([means + offset for offset in (-0.1, -1e-6, 1e-6, 0.1)]))
     objectives = _slos(*thresholds[(thresholds >= 0) & (thresholds <= 1)], comparison=comparison)
-    truth = np.array([[slo.holds_for(mean) for slo in objectives] for mean in means])
+    truth = np.array([[slo.is_met_by(mean) for slo in objectives] for mean in means])
     partners = (np.arange(count) + 1) % count
     truly_as_good = sign * (means[partners] - means) >= -1e-12
     wrong = said = 0
     for _ in range(runs):
         order = rng.permutation(size)
         drawn = scores[:, order[:-1]]
-        confidence = Confidence.of_run(_metric(direction), _strata(labels[order]), promised, count)
+        confidence = RunConfidence.of_run(_metric(direction), _strata(labels[order]), promised, count)
         sides = _sides(confidence, drawn, objectives)
         as_good = _as_good(confidence, drawn[partners], drawn)
         wrong += bool((sides.meets & ~truth).any() or (sides.fails & truth).any() or (as_good & ~truly_as_good).any())

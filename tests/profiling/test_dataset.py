@@ -11,8 +11,8 @@ import pytest
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
-from circinus.profiling import Dataset, load_dataset, wire_bytes
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling import Dataset, load_dataset, pickled_bytes
+from circinus.profiling.wire import pickle_value, unpickle_value
 from circinus.spec import DatasetSpec, MetricSpec, OperatorSpec, Pipeline
 
 MODULE = "dataset_sample"
@@ -45,7 +45,7 @@ def test_items_and_their_order(load: Callable[..., Dataset]) -> None:
     data = load(GOOD)
     assert data.items[3] == Item("3", "xxx", 0, {"kind": "1"})
     assert sorted(data.order) == list(range(20))
-    assert data.input_bytes[3] == wire_bytes("xxx")
+    assert data.input_bytes[3] == pickled_bytes("xxx")
     assert len(set(data.addresses)) == 20
     assert data.order != load(GOOD, seed=1).order
     assert load(GOOD, count=7).order == load(GOOD, count=7).order
@@ -53,16 +53,16 @@ def test_items_and_their_order(load: Callable[..., Dataset]) -> None:
 
 def test_the_end_of_the_order_is_held_out(load: Callable[..., Dataset]) -> None:
     data = load(GOOD)
-    assert (data.held_out_items, data.profiled) == (4, data.order[:16])
-    assert data.for_traffic(3) == data.order[:-4:-1]
-    assert data.for_traffic(100) == data.order[:-5:-1]  # never more than are held out
-    assert data.for_traffic(0) == ()
+    assert (data.held_out_items, data.profiling_items) == (4, data.order[:16])
+    assert data.traffic_items(3) == data.order[:-4:-1]
+    assert data.traffic_items(100) == data.order[:-5:-1]  # never more than are held out
+    assert data.traffic_items(0) == ()
 
 
 def test_traffic_carries_profiled_items_where_none_is_held_out(load: Callable[..., Dataset]) -> None:
     data = load(GOOD, count=2)
-    assert (data.held_out_items, data.profiled) == (0, data.order)
-    assert data.for_traffic(100) == data.order[::-1]
+    assert (data.held_out_items, data.profiling_items) == (0, data.order)
+    assert data.traffic_items(100) == data.order[::-1]
 
 
 @pytest.mark.parametrize(
@@ -143,5 +143,5 @@ def test_a_failing_function_is_named(load: Callable[..., Dataset]) -> None:
 
 
 def test_the_wire_size_is_that_of_the_pickle() -> None:
-    assert wire_bytes(b"x" * 1000) == len(packed(b"x" * 1000))
-    assert unpacked(packed({"a": [1.5, None]})) == {"a": [1.5, None]}
+    assert pickled_bytes(b"x" * 1000) == len(pickle_value(b"x" * 1000))
+    assert unpickle_value(pickle_value({"a": [1.5, None]})) == {"a": [1.5, None]}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from sample_application import Application, sample_pipeline
 
-from circinus.profiling import Dataset, FailedConfiguration, Machine, load_dataset, profile_pipeline, this_machine
-from circinus.profiling.addresses import Addresses, pipeline_code
-from circinus.profiling.earlier import MOST_SOURCES, EarlierScores, earlier_scores
-from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaFacts
+from circinus.profiling import Dataset, FailedConfiguration, Machine, current_machine, load_dataset, profile_pipeline
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
+from circinus.profiling.earlier import MOST_SOURCES, SourceScores, load_source_scores
+from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredReplica, read_dataset
-from circinus.profiling.writer import Writer
+from circinus.profiling.writer import StoreWriter
 from circinus.spec import Configuration, DatasetSpec, MetricSpec, OperatorSpec, Pipeline, configurations
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -34,8 +34,8 @@ def sample(application: Application) -> Application:
     return application
 
 
-def addresses_of(sample: Application, pipeline: Pipeline, machine: Machine | None = None) -> Addresses:
-    return Addresses(pipeline, pipeline_code(pipeline, [sample.folder]), machine=machine or this_machine())
+def addresses_of(sample: Application, pipeline: Pipeline, machine: Machine | None = None) -> MeasurementKeys:
+    return MeasurementKeys(pipeline, pipeline_code(pipeline, [sample.folder]), machine=machine or current_machine())
 
 
 def score_of(configuration: Configuration, key: str) -> float:
@@ -54,7 +54,7 @@ def measure(
     """Write what measuring the first configurations on the first items would, without running any."""
     dataset = load_dataset(pipeline, [sample.folder], seed=seed)
     with ProfileStore(sample.store, create=True) as store:
-        writer = Writer(store, addresses_of(sample, pipeline, machine), dataset)
+        writer = StoreWriter(store, addresses_of(sample, pipeline, machine), dataset)
         for configuration in list(configurations(pipeline))[:only]:
             indexes = dataset.order[:items]
             writer.measured(
@@ -76,22 +76,22 @@ def _measurement(
         for operator in pipeline.operators
     }
     scores = tuple(score_of(configuration, key) for key in keys)
-    facts = {operator.name: ReplicaFacts((1.5,), (2.0,), 1_000_000) for operator in pipeline.operators}
+    facts = {operator.name: ReplicaStats((1.5,), (2.0,), 1_000_000) for operator in pipeline.operators}
     return Measurement(runs, {}, scores, facts, 0.0, 0.0)
 
 
-def known_to(sample: Application, pipeline: Pipeline, seed: int = 0) -> tuple[EarlierScores, ...]:
+def known_to(sample: Application, pipeline: Pipeline, seed: int = 0) -> tuple[SourceScores, ...]:
     """What is known elsewhere when measuring of `pipeline` begins."""
     dataset = load_dataset(pipeline, [sample.folder], seed=seed)
     addresses = addresses_of(sample, pipeline)
     with ProfileStore(sample.store, create=True) as store:
-        Writer(store, addresses, dataset)
+        StoreWriter(store, addresses, dataset)
         stored = read_dataset(store, addresses.dataset(), seed)
         assert stored is not None
-        return earlier_scores(store, addresses, stored)
+        return load_source_scores(store, addresses, stored)
 
 
-def names(found: tuple[EarlierScores, ...]) -> list[str]:
+def names(found: tuple[SourceScores, ...]) -> list[str]:
     return [source.name for source in found]
 
 
@@ -225,13 +225,13 @@ def test_what_failed_is_left_out(sample: Application) -> None:
     failed, *others = sample.configurations
     with ProfileStore(sample.store) as store:
         dataset = load_dataset(sample.pipeline, [sample.folder])
-        writer = Writer(store, addresses_of(sample, sample.pipeline), dataset)
+        writer = StoreWriter(store, addresses_of(sample, sample.pipeline), dataset)
         writer.failed(FailedConfiguration(failed, "i09", "it broke"))
     (found,) = known_to(sample, sample_pipeline(dataset=ELSEWHERE))
     assert set(found.configurations) == set(others)
     assert found.scores.shape == (3, 8)
     with ProfileStore(sample.store) as store:
-        writer = Writer(store, addresses_of(sample, sample.pipeline), dataset)
+        writer = StoreWriter(store, addresses_of(sample, sample.pipeline), dataset)
         for configuration in others:
             writer.failed(FailedConfiguration(configuration, None, "it broke"))
     assert known_to(sample, sample_pipeline(dataset=ELSEWHERE)) == ()
@@ -253,8 +253,8 @@ def test_gains_of_allocations_come_along(sample: Application) -> None:
     knobs = sample.configurations[0]["left"]
     with ProfileStore(sample.store) as store:
         dataset = load_dataset(sample.pipeline, [sample.folder])
-        found = AllocationMeasurement({(1.0, 2): 1.4}, ReplicaFacts((1.5,), (2.0,), 2_000_000), 0.0)
-        Writer(store, addresses_of(sample, sample.pipeline), dataset).allocations("left", knobs, found)
+        found = AllocationMeasurement({(1.0, 2): 1.4}, ReplicaStats((1.5,), (2.0,), 2_000_000), 0.0)
+        StoreWriter(store, addresses_of(sample, sample.pipeline), dataset).allocations("left", knobs, found)
     (source,) = known_to(sample, sample_pipeline(dataset=ELSEWHERE))
     assert source.runs.allocations["left", knobs] == {(1.0, 2): 1.4}
     # One start when it was measured and one now.

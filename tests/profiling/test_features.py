@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item
-from circinus.profiling.features import item_features, plain_features
+from circinus.profiling.features import default_features, item_features
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def test_what_differs_is_told(one: Callable[..., Any], other: Callable[..., Any]
 
 def test_deep_values_are_told_by_their_length_alone() -> None:
     deep: list[Any] = [[["text", "other"]]]
-    assert plain_features(deep) == plain_features([[[1.0, b"x"]]]) != plain_features([[[1.0]]])
+    assert default_features(deep) == default_features([[[1.0, b"x"]]]) != default_features([[[1.0]]])
 
 
 MODULE = """

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_standings import random_footprints
 
-from circinus.profiling.footprints import DEFAULT_TOLERANCE, Footprints
+from circinus.profiling.footprints import DEFAULT_TOLERANCE, ResourceUsage
 
 seeds = st.integers(0, 100_000)
 
 
-def _one_item(cpu_s: list[list[float]], **changes: object) -> Footprints:
+def _one_item(cpu_s: list[list[float]], **changes: object) -> ResourceUsage:
     """(k, o) CPU seconds of one item; bytes and memory are alike."""
     taken = np.array(cpu_s, dtype=np.float64)
     values: dict[str, object] = {
@@ -23,10 +23,10 @@ def _one_item(cpu_s: list[list[float]], **changes: object) -> Footprints:
         "items": np.ones(len(taken), dtype=np.int64),
         "changes": np.tile(np.arange(len(taken))[:, None], (1, taken.shape[1])),
     }
-    return Footprints(**{**values, **changes})  # type: ignore[arg-type]
+    return ResourceUsage(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _stands_in(found: Footprints, first: int, second: int) -> bool:
+def _stands_in(found: ResourceUsage, first: int, second: int) -> bool:
     common = min(found.items[first], found.items[second])
     if common == 0:
         return False
@@ -46,7 +46,7 @@ def _hardly_more(mine: np.ndarray, its: np.ndarray, tolerance: float) -> bool:
     return in_all and all(a - b <= tolerance * b + negligible + 1e-9 for a, b in pairs)
 
 
-def _near_the_limit(found: Footprints, first: int, second: int) -> bool:
+def _near_the_limit(found: ResourceUsage, first: int, second: int) -> bool:
     """Whether rounding decides."""
     common = max(1, min(found.items[first], found.items[second]))
     for taken in (found.cpu_s[:, :, :common].mean(axis=2), found.output_bytes[:, :, :common].mean(axis=2)):
@@ -59,7 +59,7 @@ def _near_the_limit(found: Footprints, first: int, second: int) -> bool:
     return False
 
 
-def _total_s(found: Footprints, number: int) -> float:
+def _total_s(found: ResourceUsage, number: int) -> float:
     return float(found.cpu_s[number, :, : found.items[number]].sum() / found.items[number])
 
 
@@ -116,23 +116,23 @@ def test_whoever_goes_from_partner_to_partner_comes_to_an_end(seed: int, count: 
 def test_unequal_items_make_no_circle() -> None:
     """Compared two by two on the items known of both, each of these takes less than the next."""
     cpu_s = np.array([[[1.02, 1.00]], [[1.00, 1.04]], [[1.015, np.nan]]])
-    found = Footprints(
+    found = ResourceUsage(
         cpu_s=cpu_s,
         output_bytes=np.where(np.isnan(cpu_s), np.nan, 1.0),
         memory_bytes=np.ones((3, 1)),
         items=np.array([2, 2, 1]),
-        changes=np.arange(3)[:, None],
+        knob_ids=np.arange(3)[:, None],
     )
-    assert found.stands_in(np.arange(3), np.arange(3)).all()
-    assert found.partners().tolist() == [-1, 2, 0]
+    assert found.no_costlier(np.arange(3), np.arange(3)).all()
+    assert found.references().tolist() == [-1, 2, 0]
 
 
 def test_the_tolerance_is_of_the_whole_and_of_each_operator() -> None:
     """A tenth more in the small operator is little of the whole; as much in both directions does not cancel out."""
     found = _one_item([[1.0, 10.0], [1.1, 10.0], [1.0, 10.7], [1.6, 9.4]])
     zero = np.zeros(1, dtype=np.int64)
-    assert found.stands_in(np.arange(4), zero)[:, 0].tolist() == [True, True, False, False]
-    assert found.stands_in(zero, np.arange(4))[0].tolist() == [True, True, True, False]
+    assert found.no_costlier(np.arange(4), zero)[:, 0].tolist() == [True, True, False, False]
+    assert found.no_costlier(zero, np.arange(4))[0].tolist() == [True, True, True, False]
     assert found.tolerance == DEFAULT_TOLERANCE
 
 
@@ -142,41 +142,41 @@ def test_bytes_and_memory_count_as_seconds_do() -> None:
     pair = np.arange(2)
     for changes in ({"output_bytes": more[:, :, None]}, {"memory_bytes": more}):
         found = _one_item([[1.0], [1.0]], **changes)
-        assert found.stands_in(pair, pair).tolist() == [[True, True], [False, True]]
-        assert found.partners().tolist() == [-1, 0]
-    assert _one_item(ones.tolist()).partners().tolist() == [-1, 0]  # of equals the first listed
+        assert found.no_costlier(pair, pair).tolist() == [[True, True], [False, True]]
+        assert found.references().tolist() == [-1, 0]
+    assert _one_item(ones.tolist()).references().tolist() == [-1, 0]  # of equals the first listed
 
 
 def test_nothing_is_said_of_what_nobody_measured() -> None:
-    unknown = Footprints.unknown(3)
+    unknown = ResourceUsage.empty(3)
     everything = np.arange(3)
-    assert not unknown.stands_in(everything, everything).any()
-    assert not unknown.before(everything, everything).any()
-    assert unknown.partners().tolist() == [-1, -1, -1]
+    assert not unknown.no_costlier(everything, everything).any()
+    assert not unknown.cheaper(everything, everything).any()
+    assert unknown.references().tolist() == [-1, -1, -1]
     assert np.isnan(unknown.total_cpu_s).all()
     memory = _one_item([[1.0], [1.0]], memory_bytes=np.array([[1.0], [np.nan]]))
-    assert memory.partners().tolist() == [-1, -1]
+    assert memory.references().tolist() == [-1, -1]
 
 
 def test_items_are_compared_where_both_are_known() -> None:
     """The second takes half as much on the item that both know; the first is ahead on average over unequal items."""
-    found = Footprints(
+    found = ResourceUsage(
         cpu_s=np.array([[[4.0, 1.0, 1.0]], [[2.5, np.nan, np.nan]]]),
         output_bytes=np.array([[[1.0, 1.0, 1.0]], [[1.0, np.nan, np.nan]]]),
         memory_bytes=np.ones((2, 1)),
         items=np.array([3, 1]),
-        changes=np.arange(2)[:, None],
+        knob_ids=np.arange(2)[:, None],
     )
     pair = np.arange(2)
-    assert found.stands_in(pair, pair).tolist() == [[True, False], [True, True]]
+    assert found.no_costlier(pair, pair).tolist() == [[True, False], [True, True]]
     assert found.total_cpu_s.tolist() == [2.0, 2.5]
 
 
 def test_the_tolerance_is_that_of_each_operator() -> None:
     """A hundred times as much of an operator that takes little, made up for elsewhere, is not hardly more."""
     found = _one_item([[0.5, 9.4], [0.1, 10.0], [0.104, 10.4]])
-    assert not found.stands_in(np.array([0]), np.array([1]))[0, 0]
-    assert found.stands_in(np.array([2]), np.array([1]))[0, 0]
+    assert not found.no_costlier(np.array([0]), np.array([1]))[0, 0]
+    assert found.no_costlier(np.array([2]), np.array([1]))[0, 0]
 
 
 def test_uneven_is_who_takes_very_different_times_where_it_matters() -> None:
@@ -184,6 +184,6 @@ def test_uneven_is_who_takes_very_different_times_where_it_matters() -> None:
     times_s[0, 0, ::2] = 0.01  # an early exit for half of the items
     times_s[1, 0] = 1e-5  # next to nothing, and noisy
     times_s[1, 0, ::2] = 1e-7
-    found = Footprints(times_s, np.ones((3, 2, 8)), np.ones((3, 2)), np.full(3, 8), np.zeros((3, 2), dtype=np.int64))
-    assert found.uneven.tolist() == [True, False, False]
-    assert Footprints.unknown(2).uneven.tolist() == [False, False]
+    found = ResourceUsage(times_s, np.ones((3, 2, 8)), np.ones((3, 2)), np.full(3, 8), np.zeros((3, 2), dtype=np.int64))
+    assert found.heavy_tailed.tolist() == [True, False, False]
+    assert ResourceUsage.empty(2).heavy_tailed.tolist() == [False, False]

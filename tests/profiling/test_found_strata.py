@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.profiling.found_strata import found_strata, k_means, standardised
+from circinus.profiling.found_strata import cluster_strata, k_means, standardize
 
 
 def _spread(points: np.ndarray, cluster: np.ndarray) -> float:
@@ -59,29 +59,29 @@ def test_groups_that_lie_apart_are_found() -> None:
     rng = np.random.default_rng(1)
     group = rng.integers(0, 4, 300)
     features = np.hstack([10 * np.eye(4)[group] + rng.normal(size=(300, 4)), np.full((300, 2), 3.0)])
-    strata = found_strata(features * [1, 1e6, 1e-6, 1, 1, 1], np.random.default_rng(0))
+    strata = cluster_strata(features * [1, 1e6, 1e-6, 1, 1, 1], np.random.default_rng(0))
     assert len({(s["features/4"], g) for s, g in zip(strata, group.tolist(), strict=True)}) == 4
     assert set(strata[0]) == {"features/2", "features/4", "features/8"}
 
 
 @pytest.mark.parametrize(("items", "numbers"), [(15, []), (16, [2]), (31, [2]), (32, [2, 4]), (64, [2, 4, 8])])
 def test_each_cluster_has_eight_items_on_average(items: int, numbers: list[int]) -> None:
-    strata = found_strata(np.random.default_rng(0).normal(size=(items, 2)), np.random.default_rng(0))
+    strata = cluster_strata(np.random.default_rng(0).normal(size=(items, 2)), np.random.default_rng(0))
     assert len(strata) == items
     assert all(list(s) == [f"features/{k}" for k in numbers] for s in strata)
 
 
 def test_what_does_not_differ_has_no_strata() -> None:
     rng = np.random.default_rng(0)
-    assert found_strata(np.ones((50, 3)), rng) == ({},) * 50
-    assert found_strata(np.zeros((50, 0)), rng) == ({},) * 50
+    assert cluster_strata(np.ones((50, 3)), rng) == ({},) * 50
+    assert cluster_strata(np.zeros((50, 0)), rng) == ({},) * 50
     three = np.repeat([0.0, 1.0, 5.0], 30)[:, None]
-    assert set(found_strata(three, rng)[0]) == {"features/2"}
+    assert set(cluster_strata(three, rng)[0]) == {"features/2"}
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_any_finite_features_are_standardised(column: list[float]) -> None:
-    found = standardised(np.array(column)[:, None])
+    found = standardize(np.array(column)[:, None])
     assert np.isfinite(found).all()
     assert np.abs(found).max(initial=0) <= 4
 
@@ -90,7 +90,7 @@ def test_one_outlier_is_no_cluster_of_its_own() -> None:
     rng = np.random.default_rng(0)
     features = np.hstack([rng.normal(size=(200, 1)), np.zeros((200, 1))])
     features[7, 1] = 1e9
-    cluster = [s["features/2"] for s in found_strata(features, rng)]
+    cluster = [s["features/2"] for s in cluster_strata(features, rng)]
     assert 50 < cluster.count("0") < 150
 
 

@@ -19,7 +19,7 @@ def test_it_gives_up_the_least_credit(steps: list[tuple[str, tuple[int, float] |
     age, model = 0.0, dict[str, tuple[float, int, int, float]]()  # key -> credit, when, size, cost
     for when, (key, added) in enumerate(steps):
         if added is None:
-            assert kept.ask(key) == (key in model)
+            assert kept.touch(key) == (key in model)
             if key in model:
                 _, _, size, cost = model[key]
                 model[key] = age + cost / max(1, size), when, size, cost
@@ -67,6 +67,6 @@ def test_many_renewals_do_not_pile_up() -> None:
         kept.add(key, 1, 1.0)
     for _ in range(1000):
         for key in range(1, 10):
-            kept.ask(key)
+            kept.touch(key)
     assert len(kept._heap) <= 4 * 10 + 65
     assert kept.add(10, 1, 1.0) == [(0, 1.0)]

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.profiling_kills import KILLED_AT_A_STEP
 
 from budget import seeds
-from circinus.profiling import PipelineProfile, TraceSource, load_profile, profile_pipeline, save_trace
+from circinus.profiling import PipelineProfile, TraceBackend, load_profile, profile_pipeline, save_trace
 from circinus.profiling.store import ProfileStore
 from random_traces import random_trace, specification_of, trace_pipeline
 
@@ -87,7 +87,7 @@ def _assert_same(one: PipelineProfile, other: PipelineProfile) -> None:
 def test_killed_again_and_again_it_ends_as_if_it_had_never_been(tmp_path: Path, seed: int) -> None:
     pipeline = trace_pipeline()
     trace = random_trace(pipeline, ITEMS, seed=seed)
-    specification, source = specification_of(pipeline), TraceSource(trace)
+    specification, source = specification_of(pipeline), TraceBackend(trace)
     save_trace(trace, tmp_path / "trace")
     whole = profile_pipeline(specification, pipeline.name, tmp_path / "whole.sqlite", source=source)
     code, told = _run(tmp_path / "counted.sqlite", tmp_path / "trace", 0)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from circinus.profiling.known_seconds import known_seconds
-from circinus.spec import configurations, prefix
+from circinus.profiling.known_seconds import measurement_cost_model
+from circinus.spec import configurations, prefix_configuration
 from instances import random_instance
 
 SEED = 9
@@ -16,7 +16,7 @@ SEED = 9
 def test_what_was_measured_takes_its_own_mean_for_the_items_that_are_missing() -> None:
     instance = random_instance(SEED)
     assert len(instance.profile.configurations) > 3
-    seconds = known_seconds(instance.pipeline, instance.profile)
+    seconds = measurement_cost_model(instance.pipeline, instance.profile)
     for found in instance.profile.configurations:
         item_s = sum(float(operator.service_s.mean()) for operator in found.operators.values())
         assert seconds(found.configuration, len(found.items) + 10) == pytest.approx(10 * item_s)
@@ -27,8 +27,8 @@ def test_what_was_not_takes_what_is_most_like_it_in_any_order() -> None:
     instance = random_instance(SEED)
     assert len(instance.profile.configurations) > 3
     kept = instance.profile.configurations[:2]
-    seconds = known_seconds(instance.pipeline, replace(instance.profile, configurations=kept))
-    other = known_seconds(instance.pipeline, replace(instance.profile, configurations=kept[::-1]))
+    seconds = measurement_cost_model(instance.pipeline, replace(instance.profile, configurations=kept))
+    other = measurement_cost_model(instance.pipeline, replace(instance.profile, configurations=kept[::-1]))
     measured = {
         (name, operator.prefix): float(operator.service_s.mean())
         for found in kept
@@ -40,7 +40,7 @@ def test_what_was_not_takes_what_is_most_like_it_in_any_order() -> None:
             continue
         expected = 0.0
         for operator in instance.pipeline.operators:
-            own = measured.get((operator.name, prefix(instance.pipeline, configuration, operator.name)))
+            own = measured.get((operator.name, prefix_configuration(instance.pipeline, configuration, operator.name)))
             alike = [s for (n, p), s in measured.items() if n == operator.name]
             same = [
                 s for (n, p), s in measured.items()

@@ -12,7 +12,7 @@ from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling.local_runner import LocalRunner
 from circinus.profiling.runner import Measurement, MeasurementError
-from circinus.profiling.wire import unpacked, wire_bytes
+from circinus.profiling.wire import pickled_bytes, unpickle_value
 from circinus.spec import MetricSpec
 
 INLINE = pytest.mark.usefixtures("inline_replicas")
@@ -34,18 +34,20 @@ def _seconds(found: Measurement) -> float:
 def test_a_measurement_has_everything(application: Application, runner: LocalRunner) -> None:
     items = application.items()[:3]
     found = runner.measure(application.configuration(1, "low"), items)
-    assert [unpacked(output) for output in found.outputs["joined"]] == [(i.key, i.value["x"] + 0.3) for i in items]
+    assert [unpickle_value(output) for output in found.outputs["joined"]] == [
+        (i.key, i.value["x"] + 0.3) for i in items
+    ]
     assert found.scores == pytest.approx([0.7] * 3)
     assert set(found.runs) == set(OPERATORS) == set(found.replicas)
     for runs in found.runs.values():
         assert len(runs.service_s) == 3
         assert min(runs.service_s) > 0
-    assert found.runs["right"].output_bytes == tuple(wire_bytes(item.key) for item in items)
+    assert found.runs["right"].output_bytes == tuple(pickled_bytes(item.key) for item in items)
     for facts in found.replicas.values():
         ((load_s,), (startup_s,)) = facts.load_s, facts.startup_s
         assert 0 < load_s < startup_s
         assert facts.peak_memory_bytes > 5_000_000
-    assert found.ran_s == pytest.approx(_seconds(found))
+    assert found.compute_s == pytest.approx(_seconds(found))
     assert found.saved_s == 0.0
 
 
@@ -55,7 +57,7 @@ def test_each_prefix_runs_once_an_item_and_the_account_is_exact(application: App
     saved_s = 0.0
     for configuration in application.configurations:
         found = runner.measure(configuration, items)
-        assert found.ran_s + found.saved_s == pytest.approx(_seconds(found))
+        assert found.compute_s + found.saved_s == pytest.approx(_seconds(found))
         saved_s += found.saved_s
     calls = application.calls()
     for item in items:
@@ -80,7 +82,7 @@ def test_a_second_time_costs_nothing(application: Application, runner: LocalRunn
     second = runner.measure(configuration, items)
     assert application.calls() == {}
     assert (second.runs, second.outputs, second.scores) == (first.runs, first.outputs, first.scores)
-    assert second.ran_s == 0.0
+    assert second.compute_s == 0.0
     assert second.saved_s == pytest.approx(_seconds(first))
 
 
@@ -101,7 +103,7 @@ def test_without_room_nothing_is_saved(application: Application) -> None:
 def test_only_what_did_not_run_counts_as_saved(application: Application, inputs: int) -> None:
     """With room for so many inputs, not enough for all outputs: some are evicted and computed again."""
     items = application.items()[:4]
-    with application.runner(cache_bytes=inputs * wire_bytes(items[0].value)) as runner:
+    with application.runner(cache_bytes=inputs * pickled_bytes(items[0].value)) as runner:
         for configuration in application.configurations:
             application.clear_calls()
             found = runner.measure(configuration, items)

@@ -7,8 +7,8 @@ import pytest
 from sample_application import Application
 
 from circinus.profiling import load_profile, profile_pipeline
-from circinus.profiling.addresses import Addresses, pipeline_code
-from circinus.profiling.machine import Machine, elsewhere, this_machine
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
+from circinus.profiling.machine import Machine, current_machine, machine_mismatch
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -21,14 +21,14 @@ def _move_to(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_is_its_cpu_and_its_cores() -> None:
-    here = this_machine()
+    here = current_machine()
     assert here.cores >= 1
     assert here.cpu_model
     assert str(OTHER) == "Another CPU @ 9 GHz, 3 cores"
-    assert elsewhere(here) is None
-    assert str(OTHER) in str(elsewhere(OTHER))
-    assert str(here) in str(elsewhere(OTHER))
-    assert "was not recorded" in str(elsewhere(None))
+    assert machine_mismatch(here) is None
+    assert str(OTHER) in str(machine_mismatch(OTHER))
+    assert str(here) in str(machine_mismatch(OTHER))
+    assert "was not recorded" in str(machine_mismatch(None))
 
 
 def test_what_another_machine_measured_is_found_and_told(
@@ -38,7 +38,7 @@ def test_what_another_machine_measured_is_found_and_told(
         _move_to(OTHER, there)
         before = profile_pipeline(application.specification, "sample", application.store)
         assert before.machine == OTHER
-        assert elsewhere(before.machine) is None
+        assert machine_mismatch(before.machine) is None
     found = load_profile(application.specification, "sample", application.store)
     assert found.machine == OTHER
     assert len(found.configurations) == len(before.configurations)
@@ -55,7 +55,7 @@ def test_times_of_two_machines_never_mix(application: Application, monkeypatch: 
     partly = profile_pipeline(
         application.specification, "sample", application.store, budget_s=12.0, clock=lambda: float(next(now_s))
     )
-    assert partly.machine == this_machine()
+    assert partly.machine == current_machine()
     assert 0 < sum(len(p.items) for p in partly.configurations) < sum(len(p.items) for p in before.configurations)
     assert sum(application.calls_of("joined").values()) > 0
     old = {p.configuration: p for p in before.configurations}
@@ -64,7 +64,7 @@ def test_times_of_two_machines_never_mix(application: Application, monkeypatch: 
             assert (operator.service_s != old[new.configuration].operators[name].service_s[: len(new.items)]).all()
         np.testing.assert_array_equal(new.scores, old[new.configuration].scores[: len(new.items)])
     assert partly.profiled_s != before.profiled_s
-    assert load_profile(application.specification, "sample", application.store).machine == this_machine()
+    assert load_profile(application.specification, "sample", application.store).machine == current_machine()
     with monkeypatch.context() as there:
         _move_to(OTHER, there)
         back = load_profile(application.specification, "sample", application.store)
@@ -74,12 +74,12 @@ def test_times_of_two_machines_never_mix(application: Application, monkeypatch: 
 def test_what_was_measured_before_machines_were_recorded_is_still_found(application: Application) -> None:
     profile_pipeline(application.specification, "sample", application.store)
     code = pipeline_code(application.pipeline, [application.folder])
-    unknown = Addresses(application.pipeline, code)
-    known = Addresses(application.pipeline, code, machine=this_machine())
+    unknown = MeasurementKeys(application.pipeline, code)
+    known = MeasurementKeys(application.pipeline, code, machine=current_machine())
     configuration = application.configuration(1, "low")
     assert unknown.service("left", configuration) != known.service("left", configuration)
     assert unknown.replica("left", configuration["left"]) != known.replica("left", configuration["left"])
-    assert unknown.effort(configuration) != known.effort(configuration)
+    assert unknown.profiling_time(configuration) != known.profiling_time(configuration)
     for name in ("output", "answer", "score"):
         arguments = ("left", configuration) if name == "output" else (configuration,)
         assert getattr(unknown, name)(*arguments) == getattr(known, name)(*arguments)

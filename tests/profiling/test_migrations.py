@@ -78,7 +78,7 @@ def test_a_first_store_becomes_a_present_one_and_keeps_what_it_held(first: Path,
         assert store.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
         assert store.rows("SELECT * FROM service") == [(2, 1, 0.25, 9)]
         assert store.rows("SELECT key, input_bytes, strata FROM dataset_item") == [("i0", 17, None)]
-        assert store.known_numbers(["an item", "a prefix"]) == {"an item": 1, "a prefix": 2}
+        assert store.existing_ids(["an item", "a prefix"]) == {"an item": 1, "a prefix": 2}
     ProfileStore(tmp_path / "new.sqlite", create=True).close()
     assert _tables(first) == _tables(tmp_path / "new.sqlite")
 

@@ -11,11 +11,17 @@ from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
 from budget import examples
-from circinus.profiling.looks import looks
-from circinus.profiling.next_step import LEAST_SHARE, Evidence, Step, expected_items, next_step
-from circinus.profiling.verdicts import Decisions, Standing, decide
+from circinus.profiling.looks import look_schedule
+from circinus.profiling.next_step import (
+    LEAST_SHARE,
+    MeasurementStep,
+    ScoreEvidence,
+    expected_items_to_decide,
+    next_measurement,
+)
+from circinus.profiling.verdicts import OpenQuestions, RaceSnapshot, open_questions
 
-LOOKS = looks(ALL_ITEMS)
+LOOKS = look_schedule(ALL_ITEMS)
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 9)
 budgets = st.sampled_from([0.0, 5.0, 40.0, math.inf])
@@ -25,9 +31,9 @@ budgets = st.sampled_from([0.0, 5.0, 40.0, math.inf])
 class Case:
     """Everything that a step is chosen by."""
 
-    standing: Standing
-    decisions: Decisions
-    evidence: Evidence
+    standing: RaceSnapshot
+    decisions: OpenQuestions
+    evidence: ScoreEvidence
     total_cpu_s: np.ndarray
     pace_s: np.ndarray
     """(k,) seconds of an item."""
@@ -35,16 +41,21 @@ class Case:
     def seconds(self, configuration: int, items: int) -> float:
         return float(self.pace_s[configuration]) * max(0, items - int(self.standing.items[configuration]))
 
-    def step(self, within_s: float = math.inf) -> Step | None:
-        return next_step(self.standing, self.decisions, self.evidence, self.total_cpu_s, LOOKS, self.seconds, within_s)
+    def step(self, within_s: float = math.inf) -> MeasurementStep | None:
+        return next_measurement(
+            self.standing, self.decisions, self.evidence, self.total_cpu_s, LOOKS, self.seconds, within_s
+        )
 
     def permuted(self, order: np.ndarray) -> Case:
         """Configuration `order[i]` becomes configuration i."""
         standing, decisions, evidence = self.standing, self.decisions, self.evidence
         return Case(
             standing=replace(standing, items=standing.items[order], meets=standing.meets[order]),
-            decisions=Decisions(
-                decisions.open[order], decisions.kept[order], decisions.short[order], decisions.covered
+            decisions=OpenQuestions(
+                decisions.open[order],
+                decisions.surely_met[order],
+                decisions.needs_latency_items[order],
+                decisions.covered_by,
             ),
             evidence=replace(
                 evidence,
@@ -62,10 +73,12 @@ def _random(seed: int, count: int, objectives: int) -> Case:
     rng = np.random.default_rng(seed)
     footprints = random_footprints(rng, count)
     standing = random_standing(rng, footprints, objectives)
-    decisions = decide(standing, footprints)
+    decisions = open_questions(standing, footprints)
     measured = standing.items > 0
-    decisions = replace(decisions, open=decisions.open & measured[:, None], short=decisions.short & measured)
-    evidence = Evidence(
+    decisions = replace(
+        decisions, open=decisions.open & measured[:, None], needs_latency_items=decisions.needs_latency_items & measured
+    )
+    evidence = ScoreEvidence(
         variances=rng.uniform(0.01, 0.25, count),
         keeps=rng.random((count, objectives)) < 0.5,
         margins=rng.uniform(0.0, 0.5, (count, objectives)),
@@ -83,7 +96,7 @@ def test_it_ends_where_nothing_is_open_and_goes_to_the_next_look(
 ) -> None:
     case = _random(seed, count, objectives)
     found = case.step(within_s)
-    wanted = case.decisions.open.any(axis=1) | case.decisions.short
+    wanted = case.decisions.open.any(axis=1) | case.decisions.needs_latency_items
     assert (found is None) == (not wanted.any())
     if found is not None:
         assert wanted[found.configuration]
@@ -113,7 +126,7 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
     for q in range(decisions.open.shape[1]):
         open_ = [k for k in range(len(standing.items)) if decisions.open[k, q]]
         hopeful = [k for k in open_ if evidence.keeps[k, q]]
-        needs_s = {k: case.seconds(k, expected_items(k, q, standing, evidence)) for k in open_}
+        needs_s = {k: case.seconds(k, expected_items_to_decide(k, q, standing, evidence)) for k in open_}
         sure_s = [case.total_cpu_s[k] for k in range(len(standing.items)) if standing.meets[k, q]]
         if not open_:
             continue
@@ -126,8 +139,8 @@ def _waits(case: Case) -> dict[int, tuple[float, float]]:
             share = max(1 - cheapest_s / min(sure_s), LEAST_SHARE)
         chosen = min(candidates, key=lambda k: needs_s[k])
         found.setdefault(chosen, []).append((share * evidence.weights[q], needs_s[chosen]))
-    for k in np.flatnonzero(decisions.short).tolist():
-        weight = sum(evidence.weights[q] for q in np.flatnonzero(decisions.kept[k]))
+    for k in np.flatnonzero(decisions.needs_latency_items).tolist():
+        weight = sum(evidence.weights[q] for q in np.flatnonzero(decisions.surely_met[k]))
         found.setdefault(k, []).append((weight, case.seconds(k, LATENCY_ITEMS)))
     return {k: (sum(w for w, _ in waits), max(s for _, s in waits)) for k, waits in found.items()}
 
@@ -157,7 +170,7 @@ def _case(
 ) -> Case:
     count, objectives = np.array(open_).shape
     nothing = np.zeros((count, objectives), dtype=bool)
-    standing = Standing(
+    standing = RaceSnapshot(
         meets=nothing if meets is None else np.array(meets),
         fails=nothing,
         slow=nothing,
@@ -168,8 +181,8 @@ def _case(
         partners=np.full(count, -1),
         pointless=nothing,
     )
-    decisions = Decisions(np.array(open_), nothing, np.zeros(count, dtype=bool), np.full((count, objectives), -1))
-    evidence = Evidence(
+    decisions = OpenQuestions(np.array(open_), nothing, np.zeros(count, dtype=bool), np.full((count, objectives), -1))
+    evidence = ScoreEvidence(
         variances=np.full(count, 0.1),
         keeps=np.array(keeps),
         margins=np.full((count, objectives), 0.2),
@@ -183,7 +196,7 @@ def _case(
 
 def test_first_somebody_is_made_sure_as_soon_as_can_be() -> None:
     case = _case([[True]] * 3, [8, 8, 8], [[False], [True], [True]], pace_s=np.array([1.0, 9.0, 2.0]))
-    assert case.step() == Step(2, 16)
+    assert case.step() == MeasurementStep(2, 16)
 
 
 def test_then_what_is_no_costlier_than_the_cheapest_that_seems_to_keep_it() -> None:
@@ -191,27 +204,27 @@ def test_then_what_is_no_costlier_than_the_cheapest_that_seems_to_keep_it() -> N
     open_, keeps = [[True], [True], [True], [False]], [[False], [True], [True], [True]]
     meets = [[False], [False], [False], [True]]
     pace_s = np.array([5.0, 9.0, 1.0, 1.0])
-    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == Step(0, 16)
+    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == MeasurementStep(0, 16)
     pace_s = np.array([9.0, 5.0, 1.0, 1.0])
-    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == Step(1, 16)
+    assert _case(open_, [8] * 4, keeps, meets, pace_s=pace_s).step() == MeasurementStep(1, 16)
 
 
 def test_where_none_seems_to_keep_it_the_one_that_is_out_soonest_comes_first() -> None:
     case = _case([[True]] * 3, [8, 8, 8], [[False]] * 3, pace_s=np.array([3.0, 2.0, 1.0]))
-    assert case.step() == Step(2, 16)
+    assert case.step() == MeasurementStep(2, 16)
 
 
 def test_several_objectives_that_wait_for_one_configuration_add_up() -> None:
     """Each of three objectives waits for its only open configuration; two of them are the same one, twice as slow."""
     open_ = [[True, True, False], [False, False, True]]
     case = _case(open_, [8, 8], [[True] * 3] * 2, pace_s=np.array([1.9, 1.0]))
-    assert case.step() == Step(0, 16)
-    assert replace(case, pace_s=np.array([2.1, 1.0])).step() == Step(1, 16)
+    assert case.step() == MeasurementStep(0, 16)
+    assert replace(case, pace_s=np.array([2.1, 1.0])).step() == MeasurementStep(1, 16)
 
 
 def test_of_equals_the_first_listed() -> None:
     case = _case([[True, False], [False, True]], [8, 8], [[True, True]] * 2)
-    assert case.step() == Step(0, 16)
+    assert case.step() == MeasurementStep(0, 16)
 
 
 @given(
@@ -226,7 +239,7 @@ def test_items_expected_grow_as_the_margin_falls_and_never_beyond_all(
 
     def expected(margin: float, variance: float) -> int:
         evidence = replace(case.evidence, margins=np.array([[margin]]), variances=np.array([variance]))
-        return expected_items(0, 0, case.standing, evidence)
+        return expected_items_to_decide(0, 0, case.standing, evidence)
 
     found = expected(margin, variance)
     assert items < found <= ALL_ITEMS

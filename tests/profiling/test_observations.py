@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from circinus.errors import ProfileError
-from circinus.profiling import Machine, Observation, load_observations, save_observations
+from circinus.profiling import Machine, ServiceTimeObservation, load_observations, save_observations
 from circinus.profiling.store import ProfileStore
 from circinus.spec import KnobValues
 
-SEEN = Observation(
+SEEN = ServiceTimeObservation(
     at="2025-06-01T00:00:00.000+00:00",
     mode="real",
     plan="fingerprint",

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from budget import seeds, share_of
-from circinus.profiling.order import measuring_order, stratified_order
+from circinus.profiling.order import measurement_order, stratified_order
 
 CONDITIONS = st.dictionaries(st.sampled_from(["noise", "room"]), st.sampled_from("abc"), max_size=2)
 
@@ -60,16 +60,16 @@ def test_the_order_of_measuring_is_a_permutation_that_the_seed_decides(
     strata: list[dict[str, str]], share: float, seed: int
 ) -> None:
     held_out = int(share * len(strata))
-    order = measuring_order(strata, held_out, np.random.default_rng(seed))
+    order = measurement_order(strata, held_out, np.random.default_rng(seed))
     assert sorted(order.tolist()) == list(range(len(strata)))
-    assert (order == measuring_order(strata, held_out, np.random.default_rng(seed))).all()
+    assert (order == measurement_order(strata, held_out, np.random.default_rng(seed))).all()
 
 
 @given(values=st.lists(st.sampled_from("aaaabbbccd"), min_size=4, max_size=80), seed=st.integers(0, 5))
 def test_held_out_items_hold_every_stratum_in_proportion(values: list[str], seed: int) -> None:
     assume(len(set(values)) <= len(values) // 2)
     held_out = len(values) // 4
-    order = measuring_order([{"noise": value} for value in values], held_out, np.random.default_rng(seed))
+    order = measurement_order([{"noise": value} for value in values], held_out, np.random.default_rng(seed))
     for value in set(values):
         count = sum(values[i] == value for i in order[len(values) - held_out :])
         assert abs(count - held_out * values.count(value) / len(values)) <= 1.25
@@ -81,7 +81,7 @@ def test_what_may_be_profiled_comes_in_uniformly_random_order() -> None:
     counts: Counter[tuple[int, ...]] = Counter()
     runs = share_of(4800)
     for seed in range(runs):
-        order = measuring_order(strata, 1, np.random.default_rng(seed))
+        order = measurement_order(strata, 1, np.random.default_rng(seed))
         ranks = np.argsort(np.argsort(order[:4]))
         counts[tuple(ranks.tolist())] += 1
     assert len(counts) == 24
@@ -89,7 +89,7 @@ def test_what_may_be_profiled_comes_in_uniformly_random_order() -> None:
     chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
     assert chi_square < 49.7  # with 23 degrees of freedom exceeded once in a thousand times
     # Among those held out every item of the larger stratum has its turn.
-    last = Counter(int(measuring_order(strata, 1, np.random.default_rng(seed))[-1]) for seed in range(300))
+    last = Counter(int(measurement_order(strata, 1, np.random.default_rng(seed))[-1]) for seed in range(300))
     assert set(last) <= set(range(5))
     assert min(last[i] for i in (0, 2, 4)) > 0
 
@@ -98,7 +98,9 @@ def test_the_first_items_are_not_balanced() -> None:
     """Balance would take the proof from the bounds: of two strata the first items may well be of one."""
     strata = [{"noise": str(i % 2)} for i in range(40)]
     runs = seeds(2000)
-    firsts = [sum(i % 2 for i in measuring_order(strata, 8, np.random.default_rng(seed))[:4].tolist()) for seed in runs]
+    firsts = [
+        sum(i % 2 for i in measurement_order(strata, 8, np.random.default_rng(seed))[:4].tolist()) for seed in runs
+    ]
     share = np.mean([count in (0, 4) for count in firsts])
     hypergeometric = 2 * (16 * 15 * 14 * 13) / (32 * 31 * 30 * 29)
     assert share == pytest.approx(hypergeometric, abs=4 * np.sqrt(hypergeometric / len(runs)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sample_application import Application
 
-from circinus.profiling.pace import Pace
+from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.runner import Measurement, OperatorRuns
 
 OPERATORS = ("prepare", "left", "right", "joined")
@@ -17,13 +17,13 @@ def _measurement(seconds: float, items: int, ran_s: float) -> Measurement:
 
 
 def test_nothing_is_known_at_first(application: Application) -> None:
-    pace = Pace(application.addresses())
+    pace = MeasurementTimeEstimator(application.addresses())
     assert pace.increment_s(application.configuration(1, "low"), 0, 8) is None
     assert pace.overhead == 1.0
 
 
 def test_what_the_cache_holds_costs_nothing(application: Application) -> None:
-    pace = Pace(application.addresses())
+    pace = MeasurementTimeEstimator(application.addresses())
     low, high = application.configuration(1, "low"), application.configuration(1, "high")
     pace.measured(low, 8, _measurement(0.5, 8, 16.0), 16.0)
     assert pace.increment_s(low, 0, 8) == 0.0
@@ -34,7 +34,7 @@ def test_what_the_cache_holds_costs_nothing(application: Application) -> None:
 
 
 def test_the_nearest_knowledge_counts(application: Application) -> None:
-    pace = Pace(application.addresses())
+    pace = MeasurementTimeEstimator(application.addresses())
     one, other = application.configuration(1, "low"), application.configuration(20, "high")
     pace.known(one, {name: [1.0, 3.0] for name in OPERATORS})
     assert pace.service_s("left", other) == 2.0  # another quality is better than nothing
@@ -45,7 +45,7 @@ def test_the_nearest_knowledge_counts(application: Application) -> None:
 
 
 def test_loads_and_transport_are_in_the_ratio(application: Application) -> None:
-    pace = Pace(application.addresses())
+    pace = MeasurementTimeEstimator(application.addresses())
     configuration = application.configuration(1, "low")
     pace.measured(configuration, 2, _measurement(0.5, 2, 4.0), 12.0)
     assert pace.overhead == 3.0

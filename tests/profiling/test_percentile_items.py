@@ -8,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_application import accuracy_query
 
-from circinus.profiling.percentile_items import LEAST_ITEMS, items_for_percentile, latency_items
+from circinus.profiling.percentile_items import MIN_ITEMS, latency_sample_size, percentile_sample_size
 from circinus.spec import LatencySlo
 
 
 def test_known_numbers() -> None:
-    assert items_for_percentile(95, 0.05) == 59  # Wilks' classic
-    assert items_for_percentile(99, 0.05) == 299
-    assert items_for_percentile(50, 0.05) == 5
+    assert percentile_sample_size(95, 0.05) == 59  # Wilks' classic
+    assert percentile_sample_size(99, 0.05) == 299
+    assert percentile_sample_size(50, 0.05) == 5
 
 
 @given(percentile=st.floats(1, 99.9), risk=st.floats(1e-6, 0.5))
 def test_the_fewest_that_keep_the_risk(percentile: float, risk: float) -> None:
-    items = items_for_percentile(percentile, risk)
+    items = percentile_sample_size(percentile, risk)
     assert (percentile / 100) ** items <= risk * (1 + 1e-9)
     assert (percentile / 100) ** (items - 1) > risk * (1 - 1e-9)
 
@@ -33,10 +33,10 @@ def test_drawing_without_replacement_needs_no_more() -> None:
     assert misses < 0.05
 
 
-@pytest.mark.parametrize(("percentile", "risk", "items"), [(95, 0.05, 30), (99, 0.05, 150), (50, 0.05, LEAST_ITEMS)])
+@pytest.mark.parametrize(("percentile", "risk", "items"), [(95, 0.05, 30), (99, 0.05, 150), (50, 0.05, MIN_ITEMS)])
 def test_of_a_query(percentile: float, risk: float, items: int) -> None:
     query = accuracy_query(0.9)
-    assert latency_items(query) == LEAST_ITEMS
+    assert latency_sample_size(query) == MIN_ITEMS
     latency = LatencySlo(percentile=percentile, limit=1.0)
     asked = query.model_copy(update={"risk": risk, "slos": query.slos.model_copy(update={"latency": latency})})
-    assert latency_items(asked) == items
+    assert latency_sample_size(asked) == items

@@ -51,8 +51,8 @@ def test_the_fewest_seconds_a_byte_go_first() -> None:
 
 def test_saved_seconds_add_up() -> None:
     cache = PrefixCache(10)
-    cache.saved(1.5)
-    cache.saved(0.25)
+    cache.record_savings(1.5)
+    cache.record_savings(0.25)
     assert cache.saved_s == 1.75
 
 

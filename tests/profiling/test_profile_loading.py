@@ -63,8 +63,8 @@ def test_strata_that_were_found_are_read_and_not_found_again(application: Applic
 
 
 def test_nothing_is_judged_where_nobody_asks_for_it(application: Application, measured: PipelineProfile) -> None:
-    assert set(measured.judgements) == set(application.configurations)
-    assert load_profile(application.specification, "sample", application.store).judgements == {}
+    assert set(measured.verdicts) == set(application.configurations)
+    assert load_profile(application.specification, "sample", application.store).verdicts == {}
 
 
 def test_thresholds_are_those_of_the_queries_now(application: Application) -> None:
@@ -76,12 +76,12 @@ def test_thresholds_are_those_of_the_queries_now(application: Application) -> No
     )
     before = _load(application)
     # Without a threshold too: latency is to be estimated from more items.
-    assert set(before.unsettled) == {p.configuration for p in before.configurations if len(p.items) < 24}
-    assert before.unsettled
+    assert set(before.undecided) == {p.configuration for p in before.configurations if len(p.items) < 24}
+    assert before.undecided
     partial = next(p for p in before.configurations if len(p.items) < 24)
     true_mean = 1.0 - np.arange(24).mean() / 100
     application.queries = (accuracy_query((true_mean + partial.accuracy.upper) / 2),)  # who knows all items misses it
-    assert partial.configuration in _load(application).unsettled
+    assert partial.configuration in _load(application).undecided
     application.queries = (accuracy_query(0.5).model_copy(update={"risk": 0.2}),)
     wider = _load(application)
     assert wider.risk == 0.2

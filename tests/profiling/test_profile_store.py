@@ -33,13 +33,13 @@ def store(path: Path) -> Iterator[ProfileStore]:
 
 def test_it_is_made_with_its_folders_and_found_again(path: Path) -> None:
     with ProfileStore(path, create=True) as store, store.transaction():
-        numbers = store.numbers(["one", "two", "one"])
+        numbers = store.ids(["one", "two", "one"])
     assert set(numbers) == {"one", "two"}
     with ProfileStore(path, create=True) as store:
-        assert store.known_numbers(["two", "three"]) == {"two": numbers["two"]}
+        assert store.existing_ids(["two", "three"]) == {"two": numbers["two"]}
         assert store.rows("PRAGMA journal_mode") == [("wal",)]
     with ProfileStore(path) as store:
-        assert store.known_numbers(["one"]) == {"one": numbers["one"]}
+        assert store.existing_ids(["one"]) == {"one": numbers["one"]}
 
 
 def test_reading_makes_no_file(path: Path) -> None:
@@ -88,27 +88,27 @@ def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
 def test_an_error_inside_a_transaction_leaves_nothing(store: ProfileStore) -> None:
     def write_half() -> None:
         with store.transaction():
-            store.numbers(["half"])
+            store.ids(["half"])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_half()
-    assert store.known_numbers(["half"]) == {}
+    assert store.existing_ids(["half"]) == {}
     with store.transaction():
-        store.numbers(["whole"])
-    assert set(store.known_numbers(["half", "whole"])) == {"whole"}
+        store.ids(["whole"])
+    assert set(store.existing_ids(["half", "whole"])) == {"whole"}
 
 
 def test_a_second_writer_waits_then_is_told_who_writes_and_readers_do_not_wait(path: Path, store: ProfileStore) -> None:
     with ProfileStore(path, busy_s=0.05) as second:
         with store.transaction():
-            store.numbers(["first"])
-            assert second.known_numbers(["first"]) == {}
+            store.ids(["first"])
+            assert second.existing_ids(["first"]) == {}
             message = rf"waited 0\.05 s to write, while process {os.getpid()} on \S+ \(.*\), since \S+ was writing"
             with pytest.raises(ProfileError, match=message), second.transaction():
                 pass
         with second.transaction():
-            assert set(second.numbers(["first", "second"])) == {"first", "second"}
+            assert set(second.ids(["first", "second"])) == {"first", "second"}
 
 
 HOLDER = """
@@ -138,8 +138,8 @@ def test_a_holder_is_named_and_leaves_nothing_behind_when_it_is_killed(path: Pat
         holder.kill()
         holder.communicate()
         with second.transaction():
-            assert set(second.numbers(["next"])) == {"next"}
-        assert second.known_numbers(["lost"]) == {}
+            assert set(second.ids(["next"])) == {"next"}
+        assert second.existing_ids(["lost"]) == {}
 
 
 def test_another_program_that_writes_is_waited_for_too(path: Path, store: ProfileStore) -> None:
@@ -150,7 +150,7 @@ def test_another_program_that_writes_is_waited_for_too(path: Path, store: Profil
             pass
         other.execute("ROLLBACK")
         with second.transaction():
-            second.numbers(["now"])
+            second.ids(["now"])
     other.close()
 
 
@@ -191,8 +191,8 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None
     ended = subprocess.run([sys.executable, "-c", program], check=False)
     assert ended.returncode == -signal.SIGKILL
     with ProfileStore(path) as store, store.transaction():
-        assert set(store.known_numbers(["committed", "lost"])) == {"committed"}
-        store.numbers(["next"])
+        assert set(store.existing_ids(["committed", "lost"])) == {"committed"}
+        store.ids(["next"])
     assert os.path.exists(path)
 
 

@@ -20,12 +20,12 @@ from circinus.profiling import (
     FailedConfiguration,
     PipelineProfile,
     load_dataset,
+    pickled_bytes,
     profile_pipeline,
-    record_held_out,
-    wire_bytes,
+    record_for_replay,
 )
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.confidence import Confidence
+from circinus.profiling.bounded import Interval
+from circinus.profiling.confidence import RunConfidence
 from circinus.profiling.store import ProfileStore
 from circinus.spec import DatasetSpec, MetricSpec
 
@@ -64,8 +64,8 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
     assert profile.dataset_fingerprint == dataset.fingerprint
     assert (profile.dataset_items, profile.hardware_class, profile.risk) == (24, "local", 0.1)
     assert {p.configuration for p in profile.configurations} == set(application.configurations)
-    assert (profile.unmeasured, profile.unsettled, profile.failed, profile.interrupted) == (0, (), (), False)
-    assert set(profile.judgements) == set(application.configurations)
+    assert (profile.unmeasured, profile.undecided, profile.failed, profile.interrupted) == (0, (), (), False)
+    assert set(profile.verdicts) == set(application.configurations)
     confidence = _confidence(application, risk=0.1)
     code = application.addresses().code
     assert profile.code_versions.items() >= code.operators.items()
@@ -76,7 +76,7 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
         expected = [_score(found.configuration, i) for i in found.items]
         np.testing.assert_allclose(found.scores, expected)
         assert found.accuracy == confidence.bounds(found.scores[None])[0]
-        assert found.input_bytes.tolist() == [wire_bytes(dataset.items[i].value) for i in found.items]
+        assert found.input_bytes.tolist() == [pickled_bytes(dataset.items[i].value) for i in found.items]
         assert set(found.operators) == set(OPERATORS)
         for name, operator in found.operators.items():
             assert operator.operator == name
@@ -87,7 +87,7 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
             assert 0 < operator.load_s < operator.startup_s
             assert operator.peak_memory_bytes > 5_000_000
         keys = [dataset.items[i].key for i in found.items]
-        assert found.operators["right"].output_bytes.tolist() == [wire_bytes(key) for key in keys]
+        assert found.operators["right"].output_bytes.tolist() == [pickled_bytes(key) for key in keys]
         left = found.operators["left"]
         assert set(left.batch_ratio) == {(1.0, 1), (1.0, 3), (2.0, 1), (2.0, 3)} == left.measured_allocations
         assert left.batch_ratio[1.0, 1] == 1.0
@@ -96,10 +96,10 @@ def test_the_profile_has_what_was_measured(application: Application, monkeypatch
     assert profile.saved_s > 0
 
 
-def _confidence(application: Application, risk: float) -> Confidence:
+def _confidence(application: Application, risk: float) -> RunConfidence:
     dataset = load_dataset(application.pipeline, [application.folder])
-    strata = [dataset.items[index].strata for index in dataset.profiled]
-    return Confidence.of_run(application.pipeline.metric, strata, risk, len(application.configurations))
+    strata = [dataset.items[index].strata for index in dataset.profiling_items]
+    return RunConfidence.of_run(application.pipeline.metric, strata, risk, len(application.configurations))
 
 
 def _score(configuration: object, item: int) -> float:
@@ -337,14 +337,14 @@ def test_held_out_items_are_never_profiled(application: Application) -> None:
     application.pipeline = sample_pipeline(dataset=DatasetSpec(uses="sample_data:items", held_out=0.25))
     application.queries = (accuracy_query(0.999),)
     best = application.configuration(1, "high")
-    record_held_out(application.specification, "sample", application.store, configurations=[best], items_count=24)
+    record_for_replay(application.specification, "sample", application.store, configurations=[best], items_count=24)
     dataset = load_dataset(application.pipeline, [application.folder])
-    held_out = set(dataset.for_traffic(24))
+    held_out = set(dataset.traffic_items(24))
     assert len(held_out) == 6
     profile = _profile(application)
     assert (profile.dataset_items, profile.held_out_items) == (24, 6)
     assert all(held_out.isdisjoint(found.items.tolist()) for found in profile.configurations)
     found = next(found for found in profile.configurations if found.configuration == best)
     assert len(found.items) == 18
-    assert found.accuracy == Bounded.exactly(found.scores.mean())  # of the items that may be profiled, which is all
-    assert best not in profile.unsettled  # there is nothing more to measure
+    assert found.accuracy == Interval.exact(found.scores.mean())  # of the items that may be profiled, which is all
+    assert best not in profile.undecided  # there is nothing more to measure

@@ -14,12 +14,12 @@ from circinus.profiling import (
     load_dataset,
     load_profile,
     load_recordings,
+    pickled_bytes,
     profile_pipeline,
-    record_held_out,
-    wire_bytes,
+    record_for_replay,
 )
 from circinus.profiling.observer import ProfileProgress
-from circinus.spec import Configuration, DatasetSpec, prefix
+from circinus.spec import Configuration, DatasetSpec, prefix_configuration
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -43,7 +43,7 @@ def large(application: Application) -> Application:
 
 
 def _record(application: Application, *wanted: Configuration, count: int = 5, **arguments: object) -> Recordings:
-    return record_held_out(
+    return record_for_replay(
         application.specification,
         "sample",
         application.store,
@@ -54,12 +54,15 @@ def _record(application: Application, *wanted: Configuration, count: int = 5, **
 
 
 def _prefixes(application: Application, configuration: Configuration) -> dict[str, Configuration]:
-    return {o.name: prefix(application.pipeline, configuration, o.name) for o in application.pipeline.operators}
+    return {
+        o.name: prefix_configuration(application.pipeline, configuration, o.name)
+        for o in application.pipeline.operators
+    }
 
 
 def _held_out(application: Application, count: int) -> list[str]:
     dataset = load_dataset(application.pipeline, [application.folder])
-    return [dataset.items[index].key for index in dataset.for_traffic(count)]
+    return [dataset.items[index].key for index in dataset.traffic_items(count)]
 
 
 def test_it_records_the_end_of_the_order(application: Application) -> None:
@@ -72,10 +75,10 @@ def test_it_records_the_end_of_the_order(application: Application) -> None:
         prefixes = _prefixes(application, configuration)
         for key in found.items:
             assert found.output(prefixes["joined"], key) == (key, pytest.approx(int(key[1:]) / 100 + added))
-            assert found.run(prefixes["right"], key).output_bytes == wire_bytes(key)
+            assert found.run(prefixes["right"], key).output_bytes == pickled_bytes(key)
             assert all(found.run(p, key).service_s > 0 for p in prefixes.values())
     assert set(found.outputs) == {_prefixes(application, c)["joined"] for c in (low, high)}
-    sizes = {item.key: wire_bytes(item.value) for item in application.items()}
+    sizes = {item.key: pickled_bytes(item.value) for item in application.items()}
     assert found.input_bytes == sizes
     assert found.batch_ratios["left", low["left"]] == {(1.0, 1): 1.0}
 

@@ -19,9 +19,9 @@ from sample_application import Application
 
 from budget import HANG_LIMIT_S
 from circinus.operators import resolve_operator
-from circinus.profiling.replica import Replica, ReplicaError, ReplicaKey
-from circinus.profiling.replicas import Replicas
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.replica import OperatorProcess, OperatorProcessError, OperatorProcessKey
+from circinus.profiling.replicas import OperatorProcessPool
+from circinus.profiling.wire import pickle_value, unpickle_value
 from circinus.spec import KnobValues
 
 pytestmark = pytest.mark.slow  # every test starts processes
@@ -109,17 +109,17 @@ counted_calls = []
 
 
 @pytest.fixture
-def start(application: Application) -> Iterator[Callable[..., Replica]]:
+def start(application: Application) -> Iterator[Callable[..., OperatorProcess]]:
     application.write(MODULE, SOURCE)
     sys.modules.pop(MODULE, None)
     with ExitStack() as stack:
 
         def started(
             attribute: str = "Any", cpus: float = 1.0, timeout_s: float = HANG_LIMIT_S, **knobs: Any
-        ) -> Replica:
-            key = ReplicaKey(f"{MODULE}:{attribute}", KnobValues.of(knobs), cpus)
+        ) -> OperatorProcess:
+            key = OperatorProcessKey(f"{MODULE}:{attribute}", KnobValues.of(knobs), cpus)
             version = resolve_operator(key.uses, [application.folder]).version
-            replica = Replica(key, version, (application.folder,), timeout_s)
+            replica = OperatorProcess(key, version, (application.folder,), timeout_s)
             stack.callback(replica.close)
             return replica
 
@@ -127,8 +127,8 @@ def start(application: Application) -> Iterator[Callable[..., Replica]]:
     sys.modules.pop(MODULE, None)
 
 
-def _ask(replica: Replica, *command: Any) -> Any:
-    return unpacked(replica.process([[packed(command)]]).outputs[0])
+def _ask(replica: OperatorProcess, *command: Any) -> Any:
+    return unpickle_value(replica.process([[pickle_value(command)]]).outputs[0])
 
 
 def _ended(process: psutil.Process) -> bool:
@@ -136,17 +136,17 @@ def _ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_it_loads_once_and_processes_batches(start: Callable[..., Replica]) -> None:
+def test_it_loads_once_and_processes_batches(start: Callable[..., OperatorProcess]) -> None:
     replica = start(cpus=3.0)
-    run = replica.process([[packed(("echo", "a"))], [packed(("echo", 2.5))]])
-    assert [unpacked(output) for output in run.outputs] == ["a", 2.5]
+    run = replica.process([[pickle_value(("echo", "a"))], [pickle_value(("echo", 2.5))]])
+    assert [unpickle_value(output) for output in run.outputs] == ["a", 2.5]
     assert run.service_s > 0
     assert 0 < replica.load_s < replica.startup_s
     assert _ask(replica, "cpus") == 3.0
     assert _ask(replica, "pid") != os.getpid()
 
 
-def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., Replica]) -> None:
+def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., OperatorProcess]) -> None:
     """A model that takes long to load is in both; an interpreter takes some time, too."""
     slow, quick = start("Slow"), start("Short")
     assert slow.load_s >= 0.5
@@ -154,27 +154,27 @@ def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., R
         assert replica.startup_s - replica.load_s > 1e-3
 
 
-def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., Replica]) -> None:
+def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
     replica = start("counted")
-    assert [unpacked(replica.process([[packed(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
+    assert [unpickle_value(replica.process([[pickle_value(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.5, "2"), (3.0, "3")])
-def test_threads_are_held_to_the_cpus(start: Callable[..., Replica], cpus: float, threads: str) -> None:
+def test_threads_are_held_to_the_cpus(start: Callable[..., OperatorProcess], cpus: float, threads: str) -> None:
     replica = start(cpus=cpus)
     assert _ask(replica, "environment", "OMP_NUM_THREADS") == threads
     assert _ask(replica, "environment", "OPENBLAS_NUM_THREADS") == threads
 
 
-def test_half_a_cpu_takes_twice_the_time(start: Callable[..., Replica]) -> None:
+def test_half_a_cpu_takes_twice_the_time(start: Callable[..., OperatorProcess]) -> None:
     """CPU time is what counts: waiting takes no longer on half a CPU."""
-    run = start(cpus=0.5).process([[packed(("spin", 0.05))]])
+    run = start(cpus=0.5).process([[pickle_value(("spin", 0.05))]])
     assert run.service_s >= 0.1
-    idle = start(cpus=0.1).process([[packed(("sleep", 0.05))]])
+    idle = start(cpus=0.1).process([[pickle_value(("sleep", 0.05))]])
     assert idle.service_s >= 0.05
 
 
-def test_output_on_the_streams_harms_nothing(start: Callable[..., Replica]) -> None:
+def test_output_on_the_streams_harms_nothing(start: Callable[..., OperatorProcess]) -> None:
     assert _ask(start(), "print") is None
 
 
@@ -186,19 +186,19 @@ def test_output_on_the_streams_harms_nothing(start: Callable[..., Replica]) -> N
     ],
 )
 def test_an_error_is_told_and_the_replica_goes_on(
-    start: Callable[..., Replica], command: tuple[Any, ...], said: str
+    start: Callable[..., OperatorProcess], command: tuple[Any, ...], said: str
 ) -> None:
     replica = start()
-    with pytest.raises(ReplicaError, match=said):
+    with pytest.raises(OperatorProcessError, match=said):
         _ask(replica, *command)
     assert replica.alive
     assert _ask(replica, "echo", "still here") == "still here"
 
 
-def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., Replica]) -> None:
-    with pytest.raises(ReplicaError, match="found 0 outputs for a batch of 1"):
+def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., OperatorProcess]) -> None:
+    with pytest.raises(OperatorProcessError, match="found 0 outputs for a batch of 1"):
         _ask(start("Short"), "echo", 1)
-    with pytest.raises(ReplicaError, match="found generator for a batch of 1"):
+    with pytest.raises(OperatorProcessError, match="found generator for a batch of 1"):
         _ask(start("Lazy"), "echo", 1)
 
 
@@ -209,42 +209,42 @@ def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., Replica]) ->
         ("kill", "its process was ended by SIGSEGV"),
     ],
 )
-def test_a_crash_is_told_and_harms_nobody(start: Callable[..., Replica], command: str, said: str) -> None:
+def test_a_crash_is_told_and_harms_nobody(start: Callable[..., OperatorProcess], command: str, said: str) -> None:
     replica = start()
-    with pytest.raises(ReplicaError, match=said):
+    with pytest.raises(OperatorProcessError, match=said):
         _ask(replica, command)
     assert not replica.alive
-    with pytest.raises(ReplicaError):
+    with pytest.raises(OperatorProcessError):
         _ask(replica, "echo", 1)
 
 
-def test_an_operator_that_hangs_has_failed(start: Callable[..., Replica]) -> None:
+def test_an_operator_that_hangs_has_failed(start: Callable[..., OperatorProcess]) -> None:
     replica = start()
     assert _ask(replica, "echo", 1) == 1
     replica._timeout_s = 0.2
-    with pytest.raises(ReplicaError, match=r"no answer within 0\.2 s"):
+    with pytest.raises(OperatorProcessError, match=r"no answer within 0\.2 s"):
         _ask(replica, "sleep", 60)
     assert not replica.alive
 
 
-def test_what_cannot_be_loaded_leaves_no_process(start: Callable[..., Replica]) -> None:
+def test_what_cannot_be_loaded_leaves_no_process(start: Callable[..., OperatorProcess]) -> None:
     before = set(psutil.Process().children())
-    with pytest.raises(ReplicaError, match=r"RuntimeError: no model here \(sample_replica\.py:\d+\)"):
+    with pytest.raises(OperatorProcessError, match=r"RuntimeError: no model here \(sample_replica\.py:\d+\)"):
         start(mode="broken")
-    with pytest.raises(ReplicaError, match="unexpected keyword argument 'size'"):
+    with pytest.raises(OperatorProcessError, match="unexpected keyword argument 'size'"):
         start(size=3)
     assert set(psutil.Process().children()) <= before
 
 
-def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., Replica], application: Application) -> None:
+def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., OperatorProcess], application: Application) -> None:
     start()
     path = application.folder / f"{MODULE}.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-    with pytest.raises(ReplicaError, match="edited while it was being measured"):
+    with pytest.raises(OperatorProcessError, match="edited while it was being measured"):
         start()
 
 
-def test_memory_is_that_of_the_whole_process_at_its_greatest(start: Callable[..., Replica]) -> None:
+def test_memory_is_that_of_the_whole_process_at_its_greatest(start: Callable[..., OperatorProcess]) -> None:
     small, large, spiking = start(), start(mode="large"), start()
     for replica in (small, large):
         _ask(replica, "echo", 1)
@@ -255,7 +255,7 @@ def test_memory_is_that_of_the_whole_process_at_its_greatest(start: Callable[...
     assert spiking.memory_bytes() < spiking.peak_memory_bytes - 50e6
 
 
-def test_the_planners_own_memory_is_not_counted(start: Callable[..., Replica]) -> None:
+def test_the_planners_own_memory_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
     held = bytearray(os.urandom(1)) * 300_000_000
     replica = start()
     _ask(replica, "echo", len(held))
@@ -288,7 +288,7 @@ def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
     assert _ended(started)
 
 
-def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., Replica]) -> None:
+def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., OperatorProcess]) -> None:
     replica = start()
     process = psutil.Process(_ask(replica, "pid"))
     replica.close()
@@ -296,42 +296,44 @@ def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., Rep
     assert not process.is_running()
 
 
-def test_what_an_operator_started_ends_with_it(start: Callable[..., Replica]) -> None:
+def test_what_an_operator_started_ends_with_it(start: Callable[..., OperatorProcess]) -> None:
     closed, late = start(), start()
     started = [psutil.Process(_ask(replica, "start")) for replica in (closed, late)]
     closed.close()
     late._timeout_s = 0.2
-    with pytest.raises(ReplicaError, match="no answer"):
+    with pytest.raises(OperatorProcessError, match="no answer"):
         _ask(late, "sleep", 60)
     assert all(_ended(process) for process in started)
 
 
-def test_what_a_crashed_operator_started_ends_too(start: Callable[..., Replica]) -> None:
+def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorProcess]) -> None:
     replica, mark = start(), f"600.{os.getpid()}"
-    with pytest.raises(ReplicaError, match="exit code 7"):
+    with pytest.raises(OperatorProcessError, match="exit code 7"):
         _ask(replica, "start and exit", mark)
     left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", mark]]
     assert all(_ended(process) for process in left)
 
 
 def test_what_cannot_be_started_leaves_nothing_open(
-    start: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., OperatorProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     gc.collect()  # what earlier tests left open is closed now or never
     before = psutil.Process().num_fds()
-    with pytest.raises(ReplicaError, match=r"no process can be started for it: .*/nowhere/python"):
+    with pytest.raises(OperatorProcessError, match=r"no process can be started for it: .*/nowhere/python"):
         start()
     assert psutil.Process().num_fds() == before
 
 
-def test_only_as_many_stay_loaded_as_fit_in_memory(start: Callable[..., Replica], application: Application) -> None:
-    def load(key: ReplicaKey) -> Replica:
+def test_only_as_many_stay_loaded_as_fit_in_memory(
+    start: Callable[..., OperatorProcess], application: Application
+) -> None:
+    def load(key: OperatorProcessKey) -> OperatorProcess:
         return start(cpus=key.cpus)
 
-    keys = [ReplicaKey(f"{MODULE}:Any", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
+    keys = [OperatorProcessKey(f"{MODULE}:Any", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
     one = start().memory_bytes()
-    replicas = Replicas(load, memory_limit_bytes=2.5 * one)
+    replicas = OperatorProcessPool(load, memory_limit_bytes=2.5 * one)
     first = replicas.get(keys[0])
     replicas.get(keys[1])
     assert replicas.get(keys[0]) is first
@@ -344,16 +346,16 @@ def test_only_as_many_stay_loaded_as_fit_in_memory(start: Callable[..., Replica]
     assert not first.alive
 
 
-def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Callable[..., Replica]) -> None:
-    replicas = Replicas(lambda key: start(cpus=key.cpus), memory_limit_bytes=1.0)
+def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Callable[..., OperatorProcess]) -> None:
+    replicas = OperatorProcessPool(lambda key: start(cpus=key.cpus), memory_limit_bytes=1.0)
     for cpus in (1.0, 2.0):
-        key = ReplicaKey(f"{MODULE}:Any", KnobValues(), cpus)
+        key = OperatorProcessKey(f"{MODULE}:Any", KnobValues(), cpus)
         assert _ask(replicas.get(key), "echo", cpus) == cpus
         assert len(replicas) == 1
     replicas.close()
 
 
-def test_a_replica_finds_what_the_planner_finds(start: Callable[..., Replica], tmp_path: Path) -> None:
+def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorProcess], tmp_path: Path) -> None:
     """Also what is on the planner's search path alone."""
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -361,8 +363,8 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., Replica], t
         "from circinus.operators import operator\n@operator\ndef here(value):\n    return 'found'\n", encoding="utf-8"
     )
     sys.path.append(str(other))
-    key = ReplicaKey("sample_elsewhere:here", KnobValues(), 1.0)
-    replica = Replica(key, resolve_operator(key.uses).version, (), HANG_LIMIT_S)
+    key = OperatorProcessKey("sample_elsewhere:here", KnobValues(), 1.0)
+    replica = OperatorProcess(key, resolve_operator(key.uses).version, (), HANG_LIMIT_S)
     try:
         assert _ask(replica, "x") == "found"
     finally:
@@ -370,7 +372,7 @@ def test_a_replica_finds_what_the_planner_finds(start: Callable[..., Replica], t
         del sys.modules["sample_elsewhere"]
 
 
-def test_interrupting_ends_the_replica(start: Callable[..., Replica]) -> None:
+def test_interrupting_ends_the_replica(start: Callable[..., OperatorProcess]) -> None:
     """An answer that comes after the interrupt must not be taken for that to the next request."""
     replica = start()
     assert _ask(replica, "echo", 1) == 1

@@ -16,29 +16,29 @@ from budget import examples
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import load_profile
-from circinus.profiling.allocations import Allocations
-from circinus.profiling.budget import Budget
-from circinus.profiling.confidence import Confidence
+from circinus.profiling.allocations import AllocationProfiler
+from circinus.profiling.budget import TimeBudget
+from circinus.profiling.confidence import RunConfidence
 from circinus.profiling.dataset import load_dataset
-from circinus.profiling.footprints import Footprints
+from circinus.profiling.footprints import ResourceUsage
 from circinus.profiling.listing import prefix_order
-from circinus.profiling.looks import looks
-from circinus.profiling.measurements import Measurements
+from circinus.profiling.looks import look_schedule
+from circinus.profiling.measurements import StoredMeasurements
 from circinus.profiling.measuring import Measurer
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.objectives import PipelineSlos
 from circinus.profiling.observer import ProfileProgress
-from circinus.profiling.pace import Pace
+from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.rounds import Rounds
+from circinus.profiling.rounds import ProfilingLoop
 from circinus.profiling.runner import (
     AllocationMeasurement,
     Measurement,
     MeasurementError,
     OperatorRuns,
-    ReplicaFacts,
+    ReplicaStats,
 )
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.standings import Standings
+from circinus.profiling.standings import ConfigurationRace
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
 from circinus.spec import Configuration, DatasetSpec, Knob, LatencySlo, Query
@@ -85,8 +85,8 @@ class TimedRunner:
             },
             outputs={"joined": tuple(b"" for _ in items)},
             scores=tuple(self._score(configuration, item) for item in items),
-            replicas={name: ReplicaFacts((1.0,), (1.5,), 1000) for name in OPERATORS},
-            ran_s=ran_s,
+            replicas={name: ReplicaStats((1.0,), (1.5,), 1000) for name in OPERATORS},
+            compute_s=ran_s,
             saved_s=needed_s - ran_s,
         )
 
@@ -100,7 +100,7 @@ class TimedRunner:
         self.allocations.append((operator, tuple(allocations), self.now_s))
         ran_s = sum(size for _, size in allocations) * self._takes_s(operator, configuration)
         self.now_s += ran_s
-        return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaFacts((), (), 1000), ran_s)
+        return AllocationMeasurement(dict.fromkeys(allocations, 1.25), ReplicaStats((), (), 1000), ran_s)
 
     def _takes_s(self, operator: str, configuration: Configuration) -> float:
         """Seconds may be those of an operator, or of one of its knob values: `left`, `left-high`."""
@@ -148,29 +148,29 @@ class Trial:
         self._application, self._budget_s, self._queries = application, budget_s, queries
         self.dataset = load_dataset(application.pipeline, [application.folder])
 
-    def run(self) -> Standings:
+    def run(self) -> ConfigurationRace:
         application, listener = self._application, self.listener
         addresses = application.addresses()
-        budget = Budget(self._budget_s, lambda: self.runner.now_s)
+        budget = TimeBudget(self._budget_s, lambda: self.runner.now_s)
         with ProfileStore(application.store, create=True) as store:
             scorer = Scorer(application.pipeline, [application.folder])
             measurer = Measurer(store, addresses, self.dataset, self.runner, scorer)
-            objectives = Objectives.of_queries(self._queries, application.pipeline.name)
-            order, listed = np.array(self.dataset.profiled), prefix_order(application.pipeline)
+            objectives = PipelineSlos.of_queries(self._queries, application.pipeline.name)
+            order, listed = np.array(self.dataset.profiling_items), prefix_order(application.pipeline)
             strata = [self.dataset.items[index].strata for index in order]
-            confidence = Confidence.of_run(
+            confidence = RunConfidence.of_run(
                 application.pipeline.metric, strata, objectives.risk, len(listed), objectives.latency_percentiles
             )
-            standings = Standings(listed, confidence, objectives)
-            pace = Pace(addresses)
-            allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, listener)
+            standings = ConfigurationRace(listed, confidence, objectives)
+            pace = MeasurementTimeEstimator(addresses)
+            allocations = AllocationProfiler(store, addresses, measurer, order, standings, pace, budget, listener)
             stored = read_dataset(store, addresses.dataset(), self.dataset.seed)
             assert stored is not None
 
-            def footprints() -> Footprints:
-                return Measurements(store, addresses, stored, listed).footprints(listed, objectives.hardware)
+            def footprints() -> ResourceUsage:
+                return StoredMeasurements(store, addresses, stored, listed).footprints(listed, objectives.hardware)
 
-            Rounds(measurer, order, standings, footprints, allocations, pace, budget, listener).run()
+            ProfilingLoop(measurer, order, standings, footprints, allocations, pace, budget, listener).run()
             return standings
 
 
@@ -182,7 +182,7 @@ def large(application: Application) -> Application:
     return application
 
 
-def _counts(standings: Standings) -> list[int]:
+def _counts(standings: ConfigurationRace) -> list[int]:
     return [standings.items(configuration) for configuration in standings.configurations]
 
 
@@ -229,7 +229,7 @@ def test_increments_grow_and_each_prefix_runs_once(large: Application) -> None:
     for configuration in large.configurations:
         sizes = [len(items) for c, items, _, _ in trial.runner.increments if c == configuration]
         ends = np.cumsum(sizes).tolist()
-        assert ends == [look for look in looks(120) if look <= items]
+        assert ends == [look for look in look_schedule(120) if look <= items]
         assert sizes[-1] > sizes[0]
     runs = {"prepare": 2, "left": 4, "right": 2, "joined": 4}
     assert trial.runner.now_s == pytest.approx(items * 0.25 * sum(runs.values()))
@@ -301,7 +301,7 @@ def test_with_little_time_one_configuration_is_made_sure_for_each_objective(larg
         large, budget_s=100.0, queries=[accuracy_query(0.8), accuracy_query(0.6)], score=score, seconds=seconds
     )
     standings = trial.run()
-    kept = standings.decisions().kept
+    kept = standings.decisions().surely_met
     assert kept.any(axis=0).all()
     assert all(standings.items(standings.configurations[k]) >= LATENCY_ITEMS for k in np.flatnonzero(kept.any(axis=1)))
     assert min(_counts(standings)) >= 1

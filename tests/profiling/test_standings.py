@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples, share_of
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.footprints import DEFAULT_TOLERANCE, Footprints
-from circinus.profiling.looks import looks
-from circinus.profiling.objectives import Objectives
-from circinus.profiling.standings import Standings
-from circinus.profiling.verdicts import Judgement, Verdict
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.footprints import DEFAULT_TOLERANCE, ResourceUsage
+from circinus.profiling.looks import look_schedule
+from circinus.profiling.objectives import PipelineSlos
+from circinus.profiling.standings import ConfigurationRace
+from circinus.profiling.verdicts import ConfigurationVerdict, Verdict
 from circinus.spec import AccuracySlo, Configuration, KnobValues, LatencySlo, MetricSpec, Query, Slos
 
 OPERATOR = "only"
@@ -34,38 +34,40 @@ class Case:
     """(k, N)"""
     labels: np.ndarray
     """(N,) strata"""
-    objectives: Objectives
+    objectives: PipelineSlos
     direction: str = "maximize"
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
         return tuple(Configuration(((OPERATOR, KnobValues((("number", k),))),)) for k in range(len(self.scores)))
 
-    def standings(self) -> Standings:
+    def standings(self) -> ConfigurationRace:
         metric = MetricSpec(name="close", uses="sample_data:close", direction=self.direction)
         strata = [{"noise": str(label)} for label in self.labels]
         latencies = self.objectives.latency_percentiles
-        confidence = Confidence.of_run(metric, strata, self.objectives.risk, len(self.scores), latencies)
-        return Standings(self.configurations, confidence, self.objectives)
+        confidence = RunConfidence.of_run(metric, strata, self.objectives.risk, len(self.scores), latencies)
+        return ConfigurationRace(self.configurations, confidence, self.objectives)
 
-    def footprints(self, standings: Standings) -> Footprints:
+    def footprints(self, standings: ConfigurationRace) -> ResourceUsage:
         items = np.array([min(standings.items(c), FIRST_LOOK) for c in self.configurations])
         most = min(FIRST_LOOK, self.scores.shape[1])
         cpu_s = np.where(np.arange(most) < items[:, None], self.cpu_s[:, :most], np.nan)[:, None, :]
         memory = np.where(items[:, None] > 0, 1.0, np.nan)
-        return Footprints(cpu_s, np.where(np.isnan(cpu_s), np.nan, 1.0), memory, items, np.arange(len(items))[:, None])
+        return ResourceUsage(
+            cpu_s, np.where(np.isnan(cpu_s), np.nan, 1.0), memory, items, np.arange(len(items))[:, None]
+        )
 
-    def begin(self, known: Sequence[int], fails: Sequence[int] = ()) -> Standings:
+    def begin(self, known: Sequence[int], fails: Sequence[int] = ()) -> ConfigurationRace:
         """Everything learnt at once, as somebody does who goes on from what is known."""
         standings = self.standings()
         for configuration, scores, items in zip(self.configurations, self.scores, known, strict=True):
-            standings.learn(configuration, scores[:items])
+            standings.update_scores(configuration, scores[:items])
         for number in fails:
-            standings.fail(self.configurations[number])
-        standings.weigh(self.footprints(standings))
+            standings.mark_failed(self.configurations[number])
+        standings.update_usage(self.footprints(standings))
         return standings
 
-    def run(self, standings: Standings, stop: Callable[[int], bool] = lambda steps: False) -> int:
+    def run(self, standings: ConfigurationRace, stop: Callable[[int], bool] = lambda steps: False) -> int:
         """Go on until nothing is open, or `stop`; the number of steps."""
         pace_s = self.cpu_s.mean(axis=1)
 
@@ -76,11 +78,11 @@ class Case:
         while not stop(steps) and (step := standings.next_step(seconds, math.inf)) is not None:
             configuration = self.configurations[step.configuration]
             assert standings.items(configuration) < step.target <= self.scores.shape[1]
-            standings.learn(configuration, self.scores[step.configuration, : step.target])
+            standings.update_scores(configuration, self.scores[step.configuration, : step.target])
             steps += 1
         return steps
 
-    def known(self, standings: Standings) -> list[int]:
+    def known(self, standings: ConfigurationRace) -> list[int]:
         return [standings.items(configuration) for configuration in self.configurations]
 
     def first(self) -> list[int]:
@@ -90,7 +92,7 @@ class Case:
         """(k, q)"""
         return np.array(
             [
-                [o.accuracy is None or o.accuracy.holds_for(float(mean)) for o in self.objectives.asked]
+                [o.accuracy is None or o.accuracy.is_met_by(float(mean)) for o in self.objectives.requirements]
                 for mean in self.scores.mean(axis=1)
             ]
         ).reshape(len(self.scores), -1)
@@ -125,24 +127,24 @@ def _random(
     ]
     cpu_s = np.linspace(1.0, 2.0, count)[:, None] * rng.uniform(0.8, 1.2, (count, 1)) * rng.uniform(0.9, 1.1, items)
     scores = scores if direction == "maximize" else 1 - scores
-    return Case(scores, cpu_s, labels, Objectives.of_queries(queries, "p"), direction)
+    return Case(scores, cpu_s, labels, PipelineSlos.of_queries(queries, "p"), direction)
 
 
-def _verdicts(judgements: dict[Configuration, Judgement]) -> list[Verdict]:
+def _verdicts(judgements: dict[Configuration, ConfigurationVerdict]) -> list[Verdict]:
     return [judgement.verdict for judgement in judgements.values()]
 
 
 def test_one_looks_again_after_some_items_more() -> None:
-    assert looks(200) == (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 200)
-    assert looks(96) == (8, 16, 24, 32, 40, 48, 56, 64, 80, 96)
-    assert looks(9) == (8, 9)
-    assert looks(8) == (8,)
-    assert looks(3) == (3,)
+    assert look_schedule(200) == (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 200)
+    assert look_schedule(96) == (8, 16, 24, 32, 40, 48, 56, 64, 80, 96)
+    assert look_schedule(9) == (8, 9)
+    assert look_schedule(8) == (8,)
+    assert look_schedule(3) == (3,)
 
 
 @given(items=st.integers(1, 5000))
 def test_looks_grow_by_at_most_a_fifth_or_eight_items_and_end_with_all(items: int) -> None:
-    found = np.array(looks(items))
+    found = np.array(look_schedule(items))
     assert found[-1] == items
     steps = np.diff(found)
     assert (steps > 0).all()
@@ -156,11 +158,11 @@ def test_it_ends_with_everything_settled_and_named(seed: int, direction: str) ->
     case = _random(rng, thresholds=[(0.5,), (None, 0.6), (0.45, 0.6, 0.75), ()][seed % 4], direction=direction)
     standings = case.begin(case.first())
     case.run(standings)
-    judgements = standings.judgements()
+    judgements = standings.verdicts()
     assert Verdict.UNDECIDED not in _verdicts(judgements)
     assert all(standings.settled(configuration) for configuration in case.configurations)
-    assert standings.goals() == {c: standings.items(c) for c in case.configurations}
-    kept = standings.decisions().kept
+    assert standings.target_items() == {c: standings.items(c) for c in case.configurations}
+    kept = standings.decisions().surely_met
     for k, (configuration, judgement) in enumerate(judgements.items()):
         if kept[k].any():
             assert standings.items(configuration) >= case.objectives.latency_items
@@ -183,7 +185,7 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
             truth_of.scores[:, order],
             truth_of.cpu_s[:, order],
             truth_of.labels[order],
-            Objectives.of_queries(queries, "p"),
+            PipelineSlos.of_queries(queries, "p"),
         )
         standings = case.begin(case.first())
         case.run(standings)
@@ -196,10 +198,10 @@ def test_verdicts_of_whole_runs_are_wrong_at_most_as_often_as_promised() -> None
     assert measured < 0.9 * runs * truth_of.scores.size
 
 
-def _keeps_the_cheapest(case: Case, standings: Standings) -> bool:
+def _keeps_the_cheapest(case: Case, standings: ConfigurationRace) -> bool:
     """Whether for each objective something is kept that truly keeps it and costs hardly more than the cheapest."""
     total_s, truth = case.footprints(standings).total_cpu_s, case.truth()
-    kept = standings.decisions().kept & truth
+    kept = standings.decisions().surely_met & truth
     for q in range(truth.shape[1]):
         if truth[:, q].any():
             best = total_s[truth[:, q]].min()
@@ -236,7 +238,7 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
     case.run(standings)
     known = case.known(standings)
     at_once = case.begin(known)
-    assert at_once.judgements() == standings.judgements()
+    assert at_once.verdicts() == standings.verdicts()
     # The same items in other increments, in another order of configurations, weighed before and after.
     other = case.begin([0] * len(known))
     pieces = [
@@ -245,14 +247,14 @@ def test_decisions_follow_from_what_is_known_alone(seed: int) -> None:
     for position in rng.permutation(len(pieces)).tolist():
         k, end = pieces[position]
         if end > other.items(case.configurations[k]):
-            other.learn(case.configurations[k], case.scores[k, :end])
+            other.update_scores(case.configurations[k], case.scores[k, :end])
         begun = all(n >= FIRST_LOOK for n in case.known(other))  # partners are chosen at the first weighing
         if begun and rng.random() < 0.3:
-            other.weigh(case.footprints(other))
-    other.weigh(case.footprints(other))
-    assert other.judgements() == standings.judgements()
+            other.update_usage(case.footprints(other))
+    other.update_usage(case.footprints(other))
+    assert other.verdicts() == standings.verdicts()
     for found in (at_once, other):
-        np.testing.assert_array_equal(found.decisions().kept, standings.decisions().kept)
+        np.testing.assert_array_equal(found.decisions().surely_met, standings.decisions().surely_met)
         assert case.run(found) == 0
 
 
@@ -270,7 +272,7 @@ def test_who_stops_and_begins_again_ends_the_same(seed: int, stopped: list[int])
     standings = case.begin(known)
     case.run(standings)
     assert case.known(standings) == case.known(through)
-    assert standings.judgements() == through.judgements()
+    assert standings.verdicts() == through.verdicts()
 
 
 def test_a_configuration_that_fails_is_out_and_what_it_stood_in_for_is_asked_again() -> None:
@@ -278,15 +280,15 @@ def test_a_configuration_that_fails_is_out_and_what_it_stood_in_for_is_asked_aga
     rng = np.random.default_rng(0)
     scores = np.clip(0.8 + rng.normal(0, 0.05, (2, 100)), 0, 1)
     cpu_s = np.array([[1.0], [2.0]]) * np.ones(100)
-    case = Case(scores, cpu_s, np.zeros(100), Objectives.of_queries(_queries([0.7]), "p"))
+    case = Case(scores, cpu_s, np.zeros(100), PipelineSlos.of_queries(_queries([0.7]), "p"))
     standings = case.begin([100, 8])
-    assert _verdicts(standings.judgements()) == [Verdict.FEASIBLE, Verdict.DOMINATED]
-    standings.fail(case.configurations[0])
+    assert _verdicts(standings.verdicts()) == [Verdict.FEASIBLE, Verdict.DOMINATED]
+    standings.mark_failed(case.configurations[0])
     assert standings.failed(case.configurations[0])
-    assert list(standings.judgements()) == [case.configurations[1]]
-    assert _verdicts(standings.judgements()) == [Verdict.UNDECIDED]
+    assert list(standings.verdicts()) == [case.configurations[1]]
+    assert _verdicts(standings.verdicts()) == [Verdict.UNDECIDED]
     assert case.run(standings) > 0
-    assert _verdicts(standings.judgements()) == [Verdict.FEASIBLE]
+    assert _verdicts(standings.verdicts()) == [Verdict.FEASIBLE]
 
 
 def test_a_partner_that_fails_outdoes_nobody() -> None:
@@ -294,30 +296,30 @@ def test_a_partner_that_fails_outdoes_nobody() -> None:
     worse = np.clip(0.3 + rng.normal(0, 0.05, 100), 0, 1)
     scores = np.vstack([worse + 0.3, worse])
     case = Case(
-        scores, np.array([[1.0], [2.0]]) * np.ones(100), np.zeros(100), Objectives.of_queries(_queries([0.4]), "p")
+        scores, np.array([[1.0], [2.0]]) * np.ones(100), np.zeros(100), PipelineSlos.of_queries(_queries([0.4]), "p")
     )
     standings = case.begin([100, 99])
-    assert standings.judgements()[case.configurations[1]].verdict is Verdict.INFEASIBLE
-    near = Case(scores, case.cpu_s, case.labels, Objectives.of_queries(_queries([0.3]), "p"))
+    assert standings.verdicts()[case.configurations[1]].verdict is Verdict.INFEASIBLE
+    near = Case(scores, case.cpu_s, case.labels, PipelineSlos.of_queries(_queries([0.3]), "p"))
     pair = near.begin([60, 60])
     assert pair.decisions().settled[1]
-    pair.fail(near.configurations[0])
+    pair.mark_failed(near.configurations[0])
     assert not pair.decisions().settled[1]
-    assert len(near.begin([60, 60], fails=[0, 1]).judgements()) == 0
+    assert len(near.begin([60, 60], fails=[0, 1]).verdicts()) == 0
 
 
 def test_nothing_is_open_for_what_failed_everywhere() -> None:
     case = _random(np.random.default_rng(3))
     standings = case.begin(case.first(), fails=range(len(case.scores)))
     assert case.run(standings) == 0
-    assert standings.judgements() == {}
+    assert standings.verdicts() == {}
 
 
 def test_nobody_measured_it_so_it_is_undecided_but_no_next_step() -> None:
     """The first look is not a matter of steps."""
     case = _random(np.random.default_rng(3))
     standings = case.begin([0] * len(case.scores))
-    assert set(_verdicts(standings.judgements())) == {Verdict.UNDECIDED}
+    assert set(_verdicts(standings.verdicts())) == {Verdict.UNDECIDED}
     assert case.run(standings) == 0
 
 
@@ -325,7 +327,7 @@ def test_without_queries_all_are_measured_for_planning() -> None:
     case = _random(np.random.default_rng(4), thresholds=())
     standings = case.begin(case.first())
     case.run(standings)
-    verdicts = standings.judgements()
+    verdicts = standings.verdicts()
     wanted_items = next(look for look in standings.looks if look >= case.objectives.latency_items)
     for configuration, judgement in verdicts.items():
         wanted = judgement.verdict is Verdict.FEASIBLE
@@ -338,7 +340,7 @@ def test_scores_beyond_the_range_are_refused() -> None:
     case = _random(np.random.default_rng(4))
     standings = case.standings()
     with pytest.raises(ValueError, match=r"outside \[0\.0, 1\.0\]"):
-        standings.learn(case.configurations[0], np.array([0.5, 1.5]))
+        standings.update_scores(case.configurations[0], np.array([0.5, 1.5]))
 
 
 def test_pruning_spares_what_plain_sequences_would_measure() -> None:

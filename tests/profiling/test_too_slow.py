@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.profiling.too_slow import critical_path_s, surely_too_slow
+from circinus.profiling.too_slow import critical_path_s, provably_too_slow
 from circinus.spec import LatencySlo, MetricSpec, OperatorSpec, Pipeline
 
 RISK = 0.01
 
 
 def _says(times_s: np.ndarray, population: int, latency: LatencySlo | None, risk: float = RISK) -> bool:
-    return bool(surely_too_slow(times_s[None], population, (latency,), risk)[0, 0])
+    return bool(provably_too_slow(times_s[None], population, (latency,), risk)[0, 0])
 
 
 @pytest.mark.parametrize(("population", "percentile", "drawn"), [(12, 75.0, 5), (14, 50.0, 6), (10, 90.0, 8)])
@@ -56,7 +56,7 @@ def test_eight_items_tell_what_is_far_too_slow() -> None:
 def test_nothing_is_said_where_items_are_missing() -> None:
     latency = LatencySlo(limit=1.0, percentile=95.0)
     assert not _says(np.array([*[9.0] * 7, np.nan]), 1000, latency)
-    assert not surely_too_slow(np.zeros((2, 0)), 1000, (latency,), RISK).any()
+    assert not provably_too_slow(np.zeros((2, 0)), 1000, (latency,), RISK).any()
 
 
 def test_the_critical_path_goes_through_the_slower_branch() -> None:

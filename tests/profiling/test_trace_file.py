@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import ProfileError
-from circinus.profiling.trace import Trace
+from circinus.profiling.trace import MeasurementTrace
 from circinus.profiling.trace_file import load_trace, save_trace, trace_digest
 from random_traces import random_trace, trace_pipeline
 
@@ -20,7 +20,7 @@ PIPELINE = trace_pipeline()
 
 
 @pytest.fixture(scope="module")
-def trace() -> Trace:
+def trace() -> MeasurementTrace:
     return random_trace(PIPELINE, 5, seed=0)
 
 
@@ -50,7 +50,7 @@ def test_what_is_written_comes_back(seed: int, items: int, tmp_path_factory: pyt
     assert [file.name for file in path.parent.iterdir()] == ["some.trace"]
 
 
-def test_traces_without_start_ups_are_read_and_keep_their_digest(trace: Trace, tmp_path: Path) -> None:
+def test_traces_without_start_ups_are_read_and_keep_their_digest(trace: MeasurementTrace, tmp_path: Path) -> None:
     """As they were written before start-ups were recorded apart from loads."""
     older = replace(trace, replicas={key: replace(one, startup_s=None) for key, one in trace.replicas.items()})
     save_trace(older, tmp_path / "older")
@@ -62,7 +62,7 @@ def test_traces_without_start_ups_are_read_and_keep_their_digest(trace: Trace, t
     assert trace_digest(found) == trace_digest(older) != trace_digest(trace)
 
 
-def test_every_number_counts_in_the_digest(trace: Trace) -> None:
+def test_every_number_counts_in_the_digest(trace: MeasurementTrace) -> None:
     changed = random_trace(PIPELINE, 5, seed=0)
     assert trace_digest(changed) == trace_digest(trace)
     changed.service_s[3, 2] += 1
@@ -81,7 +81,7 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path, content: bytes | N
         load_trace(path)
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path, trace: Trace) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, trace: MeasurementTrace) -> None:
     path = tmp_path / "trace"
     save_trace(trace, path)
     whole = path.read_bytes()
@@ -119,7 +119,7 @@ def test_other_arrays_are_no_trace(tmp_path: Path) -> None:
     ],
 )
 def test_faults_are_named(
-    tmp_path: Path, trace: Trace, header: dict[str, object], arrays: dict[str, np.ndarray], message: str
+    tmp_path: Path, trace: MeasurementTrace, header: dict[str, object], arrays: dict[str, np.ndarray], message: str
 ) -> None:
     path = tmp_path / "trace"
     save_trace(trace, path)
@@ -129,7 +129,7 @@ def test_faults_are_named(
     assert str(path) in str(error.value)
 
 
-def test_where_it_cannot_be_written_is_told(tmp_path: Path, trace: Trace) -> None:
+def test_where_it_cannot_be_written_is_told(tmp_path: Path, trace: MeasurementTrace) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ProfileError, match="the trace cannot be written"):
         save_trace(trace, tmp_path / "file" / "trace")

@@ -15,9 +15,9 @@ from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.runner import MeasurementError, UnrecordedError
+from circinus.profiling.runner import MeasurementError, NotRecordedError
 from circinus.profiling.simulated_clock import SimulatedClock
-from circinus.profiling.trace import Trace
+from circinus.profiling.trace import MeasurementTrace
 from circinus.profiling.trace_runner import TraceRunner
 from random_traces import addresses_of, random_trace, trace_pipeline
 
@@ -25,12 +25,12 @@ PIPELINE = trace_pipeline()
 OPERATORS = [operator.name for operator in PIPELINE.topological_order()]
 
 
-def _runner(trace: Trace, **arguments: int) -> tuple[TraceRunner, SimulatedClock]:
+def _runner(trace: MeasurementTrace, **arguments: int) -> tuple[TraceRunner, SimulatedClock]:
     clock = SimulatedClock()
     return TraceRunner(trace, addresses_of(trace, PIPELINE), clock, **arguments), clock
 
 
-def _items(trace: Trace, indexes: Sequence[int]) -> list[Item]:
+def _items(trace: MeasurementTrace, indexes: Sequence[int]) -> list[Item]:
     return [Item(trace.item_keys[i], None, None) for i in indexes]
 
 
@@ -53,7 +53,7 @@ def test_it_brings_what_was_recorded() -> None:
 class _Account:
     """What a prefix cache saves, told in the plainest way: every prefix, item and credit in one list."""
 
-    def __init__(self, trace: Trace, limit_bytes: int) -> None:
+    def __init__(self, trace: MeasurementTrace, limit_bytes: int) -> None:
         self._trace, self._limit_bytes = trace, limit_bytes
         self._kept: dict[tuple[int, int], tuple[float, int]] = {}  # (row, item) -> credit, when
         self._age, self._when = 0.0, 0
@@ -117,7 +117,7 @@ def test_the_account_of_seconds_is_exact(seed: int, cache_bytes: int, steps: lis
     for configuration, items in steps:
         found = runner.measure(trace.configurations[configuration], _items(trace, items))
         ran_s, its_saved_s = account.measure(configuration, items)
-        assert found.ran_s == pytest.approx(ran_s)
+        assert found.compute_s == pytest.approx(ran_s)
         assert found.saved_s == pytest.approx(its_saved_s, abs=1e-9)
         assert clock() == pytest.approx(account.passed_s)
         saved_s += its_saved_s
@@ -133,7 +133,7 @@ def test_with_room_for_all_each_prefix_costs_once_an_item() -> None:
     assert clock() == pytest.approx(trace.service_s.sum() + starts_s)
     before_s = clock()
     again = runner.measure(trace.configurations[0], _items(trace, range(5)))
-    assert (again.ran_s, clock()) == (0.0, before_s)
+    assert (again.compute_s, clock()) == (0.0, before_s)
     assert again.replicas["first"].load_s == again.replicas["first"].startup_s == ()
 
 
@@ -144,7 +144,7 @@ def test_where_no_start_up_was_recorded_apart_it_is_the_load() -> None:
     found = runner.measure(trace.configurations[0], _items(trace, [0]))
     starts = [found.replicas[name] for name in OPERATORS]
     assert all(facts.startup_s == facts.load_s for facts in starts)
-    assert clock() == pytest.approx(found.ran_s + sum(sum(facts.load_s) for facts in starts))
+    assert clock() == pytest.approx(found.compute_s + sum(sum(facts.load_s) for facts in starts))
 
 
 def test_allocations_take_what_their_batches_took() -> None:
@@ -160,9 +160,9 @@ def test_allocations_take_what_their_batches_took() -> None:
     assert found.ratios == {(1.0, 2): 1.5, (2.0, 1): 0.75}  # nobody recorded the third
     one, two, three = trace.service_s[trace.rows[0, OPERATORS.index("second")], :3]
     alone_s, pairs_s = one + two + three, 1.5 * ((one + two) / 2 + (three + one) / 2)
-    assert found.ran_s == pytest.approx(alone_s + pairs_s + 0.75 * alone_s)
-    assert clock() - before_s == pytest.approx(found.ran_s + replica.whole_start_s)  # a second replica, of 2 CPUs
-    assert runner.measure_allocations(configuration, "second", [(2.0, 2)], _items(trace, [0])).ran_s == 0.0
+    assert found.compute_s == pytest.approx(alone_s + pairs_s + 0.75 * alone_s)
+    assert clock() - before_s == pytest.approx(found.compute_s + replica.whole_start_s)  # a second replica, of 2 CPUs
+    assert runner.measure_allocations(configuration, "second", [(2.0, 2)], _items(trace, [0])).compute_s == 0.0
     assert runner.cpus == 2.0
 
 
@@ -173,14 +173,14 @@ def test_what_was_not_recorded_is_told_from_what_failed() -> None:
     failed = FailedConfiguration(trace.configurations[2], trace.item_keys[1], "operator second: no")
     trace = dataclasses.replace(trace, scores=scores, failures=(failed,))
     runner, clock = _runner(trace)
-    with pytest.raises(UnrecordedError, match="i2: the trace has no more measurements of it") as unrecorded:
+    with pytest.raises(NotRecordedError, match="i2: the trace has no more measurements of it") as unrecorded:
         runner.measure(trace.configurations[1], _items(trace, [0, 2, 3]))
     assert [item.key for item in unrecorded.value.recorded] == ["i0", "i3"]
     with pytest.raises(MeasurementError, match=r"operator second: no \(as recorded\)"):
         runner.measure(trace.configurations[2], _items(trace, [0, 1]))
     fewer = random_trace(PIPELINE, 4, seed=3, configurations=trace.configurations[:1])
     runner, clock = _runner(fewer)
-    with pytest.raises(UnrecordedError) as unknown:
+    with pytest.raises(NotRecordedError) as unknown:
         runner.measure(trace.configurations[1], _items(trace, [0]))
     assert unknown.value.recorded == ()
     assert clock() == 0.0

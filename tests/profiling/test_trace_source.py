@@ -11,31 +11,31 @@ from sample_application import Application, accuracy_query
 
 from circinus.errors import ProfileError
 from circinus.profiling import (
+    MeasurementTrace,
     PipelineProfile,
     SimulatedClock,
-    Trace,
-    TraceSource,
+    TraceBackend,
+    export_trace,
     load_dataset,
     load_profile,
     load_recordings,
     load_trace,
     profile_pipeline,
-    record_trace,
     save_trace,
 )
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.machine import Machine, this_machine
-from circinus.spec import Pipeline, prefix
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.machine import Machine, current_machine
+from circinus.spec import Pipeline, prefix_configuration
 from random_traces import random_trace, specification_of, trace_pipeline
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
 
 def _profile(
-    trace: Trace, pipeline: Pipeline, store: Path, budget_s: float | None = None
+    trace: MeasurementTrace, pipeline: Pipeline, store: Path, budget_s: float | None = None
 ) -> tuple[PipelineProfile, float]:
     clock = SimulatedClock()
-    source = TraceSource(trace, clock)
+    source = TraceBackend(trace, clock)
     found = profile_pipeline(specification_of(pipeline), pipeline.name, store, budget_s=budget_s, source=source)
     return found, clock()
 
@@ -49,9 +49,9 @@ def test_without_a_budget_everything_is_measured_and_costs_what_was_recorded(tmp
     for found in profile.configurations:
         index = trace.configurations.index(found.configuration)
         np.testing.assert_array_equal(found.scores, trace.scores[index, found.items])
-        order = TraceSource(trace).dataset(pipeline, 0).profiled
+        order = TraceBackend(trace).dataset(pipeline, 0).profiling_items
         strata = [trace.strata[item] for item in order]
-        confidence = Confidence.of_run(pipeline.metric, strata, profile.risk, configurations=8)
+        confidence = RunConfidence.of_run(pipeline.metric, strata, profile.risk, configurations=8)
         assert found.accuracy == confidence.bounds(found.scores[None])[0]
         for column, operator in enumerate(trace.operators):
             row = trace.rows[index, column]
@@ -75,7 +75,7 @@ def test_a_budget_is_spent_in_recorded_seconds(tmp_path: Path) -> None:
     again, passed_s = _profile(trace, pipeline, tmp_path / "store")
     assert all(len(p.items) >= len(q.items) for p, q in zip(again.configurations, profile.configurations, strict=True))
     assert load_profile(
-        specification_of(pipeline), pipeline.name, tmp_path / "store", source=TraceSource(trace)
+        specification_of(pipeline), pipeline.name, tmp_path / "store", source=TraceBackend(trace)
     ).profiled_s == again.profiled_s  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_where_the_trace_ends_what_there_is_counts(tmp_path: Path) -> None:
     """No configuration is lost because it was recorded on fewer items than one would like to have."""
     pipeline = trace_pipeline()
     trace = random_trace(pipeline, 100, seed=4)
-    order = TraceSource(trace).dataset(pipeline, 0).order
+    order = TraceBackend(trace).dataset(pipeline, 0).order
     scores = trace.scores.copy()
     scores[0, list(order[11:])] = np.nan
     trace = dataclasses.replace(trace, scores=scores)
@@ -102,7 +102,7 @@ def test_where_the_trace_ends_what_there_is_counts(tmp_path: Path) -> None:
     assert profile.failed == ()
     items = {p.configuration: len(p.items) for p in profile.configurations}
     assert items[trace.configurations[0]] == 11
-    assert trace.configurations[0] in profile.unsettled
+    assert trace.configurations[0] in profile.undecided
     assert min(n for c, n in items.items() if c != trace.configurations[0]) > 11
 
 
@@ -128,7 +128,7 @@ def recorded(application: Application) -> tuple[PipelineProfile, Path]:
     )
     profile = profile_pipeline(application.specification, "sample", application.store)
     path = application.folder / "sample.trace"
-    save_trace(record_trace(application.specification, "sample", application.store), path)
+    save_trace(export_trace(application.specification, "sample", application.store), path)
     return profile, path
 
 
@@ -139,16 +139,16 @@ def test_a_recorded_run_can_be_had_again_without_code_or_data(
     trace = load_trace(path)
     dataset = load_dataset(application.pipeline, [application.folder])
     for seed in (0, 7):
-        assert TraceSource(trace).dataset(application.pipeline, seed).order == load_dataset(
+        assert TraceBackend(trace).dataset(application.pipeline, seed).order == load_dataset(
             application.pipeline, [application.folder], seed=seed
         ).order  # fmt: skip
-    assert trace.machine == this_machine()
+    assert trace.machine == current_machine()
     assert trace.item_addresses == dataset.addresses
     application.clear_calls()
     for file in application.folder.glob("sample_*.py"):
         file.unlink()
     application.forget()
-    source = TraceSource(trace)
+    source = TraceBackend(trace)
     found = profile_pipeline(application.specification, "sample", application.folder / "elsewhere", source=source)
     assert application.calls() == {}
     assert found.machine == real.machine
@@ -174,17 +174,17 @@ def test_in_one_store_a_trace_and_the_operators_are_two(
     real, path = recorded
     changed = load_trace(path)
     changed = dataclasses.replace(changed, service_s=changed.service_s * 2, machine=Machine("Another CPU", 1))
-    source = TraceSource(changed)
+    source = TraceBackend(changed)
     profile_pipeline(application.specification, "sample", application.store, source=source)
     slower = load_profile(application.specification, "sample", application.store, source=source)
     found = load_profile(application.specification, "sample", application.store)
-    assert (found.machine, slower.machine) == (this_machine(), Machine("Another CPU", 1))
+    assert (found.machine, slower.machine) == (current_machine(), Machine("Another CPU", 1))
     for one, other, two in zip(found.configurations, real.configurations, slower.configurations, strict=True):
         for name in one.operators:
             np.testing.assert_array_equal(one.operators[name].service_s, other.operators[name].service_s)
             np.testing.assert_array_equal(two.operators[name].service_s, 2 * one.operators[name].service_s)
     configuration = real.configurations[0].configuration
-    wanted = [prefix(application.pipeline, configuration, "joined")]
+    wanted = [prefix_configuration(application.pipeline, configuration, "joined")]
     recordings = load_recordings(application.store, "sample", wanted)
     key = recordings.items[-1]
     assert recordings.output(wanted[0], key)[0] == key
@@ -193,9 +193,9 @@ def test_in_one_store_a_trace_and_the_operators_are_two(
 def test_failures_are_recorded(application: Application) -> None:
     application.edit("sample_second", 'self.quality == "high"', '(self.quality == "high" or 1 / 0)')
     real = profile_pipeline(application.specification, "sample", application.store)
-    trace = record_trace(application.specification, "sample", application.store)
+    trace = export_trace(application.specification, "sample", application.store)
     found = profile_pipeline(
-        application.specification, "sample", application.folder / "elsewhere", source=TraceSource(trace)
+        application.specification, "sample", application.folder / "elsewhere", source=TraceBackend(trace)
     )
     assert {f.configuration for f in found.failed} == {f.configuration for f in real.failed}
     assert len(found.failed) == len(found.configurations) == 2
@@ -207,8 +207,8 @@ def test_thresholds_of_the_queries_hold_for_a_trace_too(tmp_path: Path) -> None:
     trace = random_trace(pipeline, 150, seed=6)
     query = accuracy_query(0.55, pipeline.name)
     specification = dataclasses.replace(specification_of(pipeline), queries=(query,))
-    found = profile_pipeline(specification, pipeline.name, tmp_path / "store", source=TraceSource(trace))
-    assert found.unsettled == ()
+    found = profile_pipeline(specification, pipeline.name, tmp_path / "store", source=TraceBackend(trace))
+    assert found.undecided == ()
     assert len({len(p.items) for p in found.configurations}) > 1  # the sure ones needed fewer
 
 
@@ -219,8 +219,8 @@ def test_strata_that_were_not_stored_are_asked_for(application: Application) -> 
     with ProfileStore(application.store) as store, store.transaction():
         store.write("UPDATE dataset_item SET strata = NULL", [()])
     with pytest.raises(ProfileError, match="conditions of the items were not stored"):
-        record_trace(application.specification, "sample", application.store)
+        export_trace(application.specification, "sample", application.store)
     application.clear_calls()
     profile_pipeline(application.specification, "sample", application.store)
     assert set(application.calls()) == {"dataset -"}
-    assert len(record_trace(application.specification, "sample", application.store).strata) == 24
+    assert len(export_trace(application.specification, "sample", application.store).strata) == 24

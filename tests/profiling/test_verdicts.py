@@ -11,39 +11,46 @@ from hypothesis import strategies as st
 from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
 from budget import examples
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.objectives import Objective
-from circinus.profiling.verdicts import Decisions, Judgement, Standing, Verdict, decide, judge
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.objectives import SloRequirement
+from circinus.profiling.verdicts import (
+    ConfigurationVerdict,
+    OpenQuestions,
+    RaceSnapshot,
+    Verdict,
+    assign_verdicts,
+    open_questions,
+)
 from circinus.spec import AccuracySlo, LatencySlo
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)
-SLOS = tuple(Objective(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
+SLOS = tuple(SloRequirement(AccuracySlo(threshold=threshold)) for threshold in (0.9, 0.8, 0.7, 0.6))
 
 
-def _random(seed: int, count: int, objectives: int) -> tuple[Standing, Footprints]:
+def _random(seed: int, count: int, objectives: int) -> tuple[RaceSnapshot, ResourceUsage]:
     rng = np.random.default_rng(seed)
     footprints = random_footprints(rng, count)
     return random_standing(rng, footprints, objectives), footprints
 
 
-def _cheapest(sure: list[int], footprints: Footprints) -> int:
+def _cheapest(sure: list[int], footprints: ResourceUsage) -> int:
     return min(sure, key=lambda k: (footprints.total_cpu_s[k], k)) if sure else -1
 
 
-def _outdoer(standing: Standing, number: int) -> int:
+def _outdoer(standing: RaceSnapshot, number: int) -> int:
     """The last of those who are surely as accurate as the one before."""
     while standing.outdone[number] and standing.partners[number] >= 0:
         number = int(standing.partners[number])
     return number
 
 
-def _brute(standing: Standing, footprints: Footprints) -> Decisions:
+def _brute(standing: RaceSnapshot, footprints: ResourceUsage) -> OpenQuestions:
     """The definitions, read out one question at a time."""
     count, objectives = standing.meets.shape
     everything = np.arange(count)
-    stands_in = footprints.stands_in(everything, everything)
-    before = footprints.before(everything, everything)
+    stands_in = footprints.no_costlier(everything, everything)
+    before = footprints.cheaper(everything, everything)
     open_, kept = (np.zeros((count, objectives), dtype=bool) for _ in range(2))
     covered = np.full((count, objectives), -1, dtype=np.int64)
     outdone = [bool(standing.outdone[k] and standing.partners[k] >= 0) for k in range(count)]
@@ -62,17 +69,17 @@ def _brute(standing: Standing, footprints: Footprints) -> Decisions:
             left_to_it = outdone[k] and (standing.meets[last, q] or open_[last, q])
             kept[k, q] = standing.meets[k, q] and not cheaper and not left_to_it
     short = kept.any(axis=1) & (standing.items < LATENCY_ITEMS)
-    return Decisions(open_, kept, short, covered)
+    return OpenQuestions(open_, kept, short, covered)
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
 @settings(max_examples=examples(600))
 def test_decisions_are_what_the_definitions_say(seed: int, count: int, objectives: int) -> None:
     standing, footprints = _random(seed, count, objectives)
-    found, expected = decide(standing, footprints), _brute(standing, footprints)
+    found, expected = open_questions(standing, footprints), _brute(standing, footprints)
     for name in ("open", "kept", "short", "covered"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
-    assert found.settled.tolist() == (~(expected.open.any(axis=1) | expected.short)).tolist()
+    assert found.settled.tolist() == (~(expected.open.any(axis=1) | expected.needs_latency_items)).tolist()
 
 
 @given(seed=seeds, count=counts, objectives=st.integers(1, 4))
@@ -80,15 +87,15 @@ def test_decisions_are_what_the_definitions_say(seed: int, count: int, objective
 def test_no_objective_loses_its_last_configuration(seed: int, count: int, objectives: int) -> None:
     """Two that stand in for each other, or one that is outdone by one that waits for it, are not both dropped."""
     standing, footprints = _random(seed, count, objectives)
-    found = decide(standing, footprints)
+    found = open_questions(standing, footprints)
     everything = np.arange(count)
-    stands_in = footprints.stands_in(everything, everything)
+    stands_in = footprints.no_costlier(everything, everything)
     for q in range(objectives):
         if standing.meets[:, q].any():
-            assert found.kept[:, q].any() or found.open[:, q].any()
+            assert found.surely_met[:, q].any() or found.open[:, q].any()
         if not found.open[:, q].any():
             # Nothing is dropped but for one that is kept and stands in for it, perhaps in several steps.
-            reached = found.kept[:, q].copy()
+            reached = found.surely_met[:, q].copy()
             for _ in range(count):
                 reached |= (stands_in & reached[:, None]).any(axis=0)
             assert reached[standing.meets[:, q]].all()
@@ -98,36 +105,36 @@ def test_no_objective_loses_its_last_configuration(seed: int, count: int, object
 @settings(max_examples=examples(600))
 def test_every_verdict_has_its_reason(seed: int, count: int, objectives: int) -> None:
     standing, footprints = _random(seed, count, objectives)
-    decisions = decide(standing, footprints)
+    decisions = open_questions(standing, footprints)
     names = [f"c{k}" for k in range(count)]
-    for k, found in enumerate(judge(standing, decisions, SLOS[:objectives], names)):
+    for k, found in enumerate(assign_verdicts(standing, decisions, SLOS[:objectives], names)):
         assert found.reason
         assert (found.verdict is Verdict.UNDECIDED) == (not decisions.settled[k])
         if found.verdict is Verdict.INFEASIBLE:
             assert standing.fails[k].all()
         if found.verdict is Verdict.FEASIBLE and objectives:
-            assert decisions.kept[k].any()
+            assert decisions.surely_met[k].any()
             for q, objective in enumerate(SLOS[:objectives]):
-                assert (str(objective.accuracy) in found.reason) == decisions.kept[k, q]
+                assert (str(objective.accuracy) in found.reason) == decisions.surely_met[k, q]
         if found.verdict is Verdict.DOMINATED:
-            assert not decisions.kept[k].any()
+            assert not decisions.surely_met[k].any()
             assert not standing.fails[k].all() or not objectives
             if "hardly dearer" in found.reason:
                 assert (standing.pointless[k] & ~standing.fails[k]).any()
                 continue
             others = [o for o in range(count) if f"c{o} " in found.reason and o != k]
             assert others
-            assert all(footprints.stands_in(np.array([o]), np.array([k]))[0, 0] for o in others)
+            assert all(footprints.no_costlier(np.array([o]), np.array([k]))[0, 0] for o in others)
 
 
-def _footprints(*cpu_s: float) -> Footprints:
+def _footprints(*cpu_s: float) -> ResourceUsage:
     taken = np.array(cpu_s)[:, None]
     ones = np.ones_like(taken)
     items = np.ones(len(cpu_s), dtype=np.int64)
-    return Footprints(taken[:, :, None], ones[:, :, None], ones, items, np.arange(len(cpu_s))[:, None])
+    return ResourceUsage(taken[:, :, None], ones[:, :, None], ones, items, np.arange(len(cpu_s))[:, None])
 
 
-def _standing(footprints: Footprints, known: list[str], **changes: object) -> Standing:
+def _standing(footprints: ResourceUsage, known: list[str], **changes: object) -> RaceSnapshot:
     """`known`: for each configuration and objective + (kept), - (missed), s (too slow) or ? (undecided)."""
     signs = np.array([list(signs) for signs in known]).reshape(len(known), -1)
     count = len(known)
@@ -139,40 +146,40 @@ def _standing(footprints: Footprints, known: list[str], **changes: object) -> St
         "latency_items": np.full(count, LATENCY_ITEMS),
         "all_items": ALL_ITEMS,
         "outdone": np.zeros(count, dtype=bool),
-        "partners": footprints.partners(),
+        "partners": footprints.references(),
         "pointless": np.zeros(signs.shape, dtype=bool),
     }
-    return Standing(**{**values, **changes})  # type: ignore[arg-type]
+    return RaceSnapshot(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def _judged(standing: Standing, footprints: Footprints, objectives: int = 1) -> tuple[Judgement, ...]:
+def _judged(standing: RaceSnapshot, footprints: ResourceUsage, objectives: int = 1) -> tuple[ConfigurationVerdict, ...]:
     names = [f"c{k}" for k in range(len(footprints.items))]
-    return judge(standing, decide(standing, footprints), SLOS[:objectives], names)
+    return assign_verdicts(standing, open_questions(standing, footprints), SLOS[:objectives], names)
 
 
 def test_each_verdict() -> None:
     footprints = _footprints(1.0, 2.0, 3.0, 1.5, 0.5)
     standing = _standing(footprints, ["+", "?", "+", "-", "?"])
     assert _judged(standing, footprints) == (
-        Judgement(Verdict.FEASIBLE, "it surely keeps accuracy >= 0.9"),
-        Judgement(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
-        Judgement(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
-        Judgement(Verdict.INFEASIBLE, "it surely misses accuracy >= 0.9"),
-        Judgement(Verdict.UNDECIDED, "it may or may not keep accuracy >= 0.9"),
+        ConfigurationVerdict(Verdict.FEASIBLE, "it surely keeps accuracy >= 0.9"),
+        ConfigurationVerdict(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
+        ConfigurationVerdict(Verdict.DOMINATED, "c0 surely will do and takes hardly more"),
+        ConfigurationVerdict(Verdict.INFEASIBLE, "it surely misses accuracy >= 0.9"),
+        ConfigurationVerdict(Verdict.UNDECIDED, "it may or may not keep accuracy >= 0.9"),
     )
 
 
 def test_what_is_not_measured_is_undecided_even_beside_something_cheaper() -> None:
     footprints = _footprints(1.0, 2.0)
     standing = _standing(footprints, ["+", "?"], items=np.array([ALL_ITEMS, 0]))
-    assert _judged(standing, footprints)[1] == Judgement(Verdict.UNDECIDED, "it was not measured")
+    assert _judged(standing, footprints)[1] == ConfigurationVerdict(Verdict.UNDECIDED, "it was not measured")
 
 
 def test_latency_is_asked_of_what_is_kept_alone() -> None:
     footprints = _footprints(1.0, 2.0, 1.5)
     standing = _standing(footprints, ["+", "+", "-"], items=np.full(3, 8))
     found = _judged(standing, footprints)
-    assert found[0] == Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items")
+    assert found[0] == ConfigurationVerdict(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items")
     assert [one.verdict for one in found[1:]] == [Verdict.DOMINATED, Verdict.INFEASIBLE]
 
 
@@ -191,7 +198,7 @@ def test_a_partner_that_is_surely_as_accurate_outdoes() -> None:
     standing = _standing(footprints, ["?", "?"], outdone=np.array([False, True]))
     found = _judged(standing, footprints)
     assert found[0].verdict is Verdict.UNDECIDED
-    assert found[1] == Judgement(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate")
+    assert found[1] == ConfigurationVerdict(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate")
 
 
 def test_who_outdoes_does_not_drop_the_one_it_leans_on() -> None:
@@ -202,11 +209,11 @@ def test_who_outdoes_does_not_drop_the_one_it_leans_on() -> None:
     footprints = _footprints(1.0, 1.01)
     standing = _standing(footprints, ["?", "+"], outdone=np.array([False, True]))
     found = _judged(standing, footprints)
-    assert found[0] == Judgement(Verdict.DOMINATED, "c1 surely will do and takes hardly more")
+    assert found[0] == ConfigurationVerdict(Verdict.DOMINATED, "c1 surely will do and takes hardly more")
     assert found[1].verdict is Verdict.FEASIBLE
     # Where the second takes much more, the first is asked on, and the second waits for it.
     apart = _footprints(1.0, 2.0)
-    waiting = _judged(replace(standing, partners=apart.partners()), apart)
+    waiting = _judged(replace(standing, partners=apart.references()), apart)
     assert [one.verdict for one in waiting] == [Verdict.UNDECIDED, Verdict.DOMINATED]
 
 
@@ -220,10 +227,10 @@ def test_of_equals_one_is_kept(count: int) -> None:
 def test_a_query_without_an_accuracy_objective_is_kept_by_the_cheapest() -> None:
     footprints = _footprints(2.0, 1.0)
     standing = _standing(footprints, ["-+", "-+"])
-    found = judge(standing, decide(standing, footprints), (SLOS[0], Objective()), ("c0", "c1"))
+    found = assign_verdicts(standing, open_questions(standing, footprints), (SLOS[0], SloRequirement()), ("c0", "c1"))
     assert found == (
-        Judgement(Verdict.DOMINATED, "c1 surely will do and takes hardly more"),
-        Judgement(Verdict.FEASIBLE, "it surely keeps any accuracy"),
+        ConfigurationVerdict(Verdict.DOMINATED, "c1 surely will do and takes hardly more"),
+        ConfigurationVerdict(Verdict.FEASIBLE, "it surely keeps any accuracy"),
     )
 
 
@@ -232,19 +239,21 @@ def test_without_any_query_all_that_is_not_outdone_is_wanted_for_planning() -> N
     outdone = np.array([False, True, False])
     standing = _standing(footprints, ["", "", ""], outdone=outdone, items=np.array([LATENCY_ITEMS, 8, 8]))
     assert _judged(standing, footprints, 0) == (
-        Judgement(Verdict.FEASIBLE, "no query asks for anything yet"),
-        Judgement(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate"),
-        Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items"),
+        ConfigurationVerdict(Verdict.FEASIBLE, "no query asks for anything yet"),
+        ConfigurationVerdict(Verdict.DOMINATED, "c0 takes hardly more and is surely as accurate"),
+        ConfigurationVerdict(Verdict.UNDECIDED, f"latency is to be estimated from {LATENCY_ITEMS} items"),
     )
 
 
 def test_too_slow_is_told_apart_from_inaccurate() -> None:
     footprints = _footprints(1.0, 2.0)
     asked = tuple(
-        Objective(AccuracySlo(threshold=0.9), LatencySlo(limit=limit_s, percentile=95.0)) for limit_s in (0.5, 4.0)
+        SloRequirement(AccuracySlo(threshold=0.9), LatencySlo(limit=limit_s, percentile=95.0)) for limit_s in (0.5, 4.0)
     )
     standing = _standing(footprints, ["s-", "ss"])
-    reasons = [found.reason for found in judge(standing, decide(standing, footprints), asked, ["a", "b"])]
+    reasons = [
+        found.reason for found in assign_verdicts(standing, open_questions(standing, footprints), asked, ["a", "b"])
+    ]
     assert reasons == [
         "it is surely too slow for latency p95 <= 500ms and surely misses accuracy >= 0.9",
         "it is surely too slow for latency p95 <= 500ms, p95 <= 4s",
@@ -254,13 +263,13 @@ def test_too_slow_is_told_apart_from_inaccurate() -> None:
 def test_a_partner_that_is_too_slow_outdoes_nobody_where_it_is() -> None:
     footprints = _footprints(1.0, 1.01)
     standing = _standing(footprints, ["s", "?"], outdone=np.array([False, True]), partners=np.array([-1, 0]))
-    assert decide(standing, footprints).open[:, 0].tolist() == [False, True]
+    assert open_questions(standing, footprints).open[:, 0].tolist() == [False, True]
 
 
 def test_what_makes_no_plan_cheaper_is_not_asked() -> None:
     footprints = _footprints(1.0, 2.0)
     standing = _standing(footprints, ["+-", "??"], pointless=np.array([[False, False], [True, False]]))
-    assert decide(standing, footprints).open.tolist() == [[False, False], [False, True]]
+    assert open_questions(standing, footprints).open.tolist() == [[False, False], [False, True]]
     standing = _standing(footprints, ["+-", "??"], pointless=np.array([[False, False], [True, True]]))
     found = _judged(standing, footprints, objectives=2)
     assert found[1].verdict is Verdict.UNLIKELY

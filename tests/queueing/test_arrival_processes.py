@@ -13,14 +13,14 @@ from budget import examples, share_of
 from circinus.errors import PlanningError
 from circinus.queueing.arrivals import (
     ArrivalProcess,
-    MarkovModulated,
+    MarkovModulatedPoisson,
     Periodic,
     Poisson,
-    Recorded,
+    RecordedProcess,
     arrival_process,
 )
-from circinus.queueing.discipline import serve
-from circinus.queueing.load import StationLoad
+from circinus.queueing.discipline import serve_fcfs
+from circinus.queueing.load import LoadedStation
 from circinus.queueing.station import Station
 from circinus.spec import BurstyArrivals, PeriodicArrivals, Query, RecordedArrivals
 
@@ -30,10 +30,10 @@ PROCESSES: dict[str, ArrivalProcess] = {
     "periodic": Periodic(5.0),
     "little jitter": Periodic(5.0, 0.02),
     "greatest jitter": Periodic(5.0, 0.1),
-    "bursty": MarkovModulated((20.0, 2.0), (1.0, 5.0)),
-    "on and off": MarkovModulated((0.0, 8.0), (3.0, 1.0)),
-    "recorded": Recorded((0.0, 0.1, 0.3), 1.0),
-    "recorded batches": Recorded.of([3.0, 3.0, 3.0, 3.0, 4.0, 4.5, 4.5, 9.0], 2.0),
+    "bursty": MarkovModulatedPoisson((20.0, 2.0), (1.0, 5.0)),
+    "on and off": MarkovModulatedPoisson((0.0, 8.0), (3.0, 1.0)),
+    "recorded": RecordedProcess((0.0, 0.1, 0.3), 1.0),
+    "recorded batches": RecordedProcess.of([3.0, 3.0, 3.0, 3.0, 4.0, 4.5, 4.5, 9.0], 2.0),
 }
 
 
@@ -107,7 +107,7 @@ def test_index_of_bursts_is_the_integral_of_their_covariance(
     rates: tuple[float, float], durations: tuple[float, float], window_s: float
 ) -> None:
     """Of a Cox process; the eigenvalue of the generator that is not 0 is the rate at which phases are forgotten."""
-    process = MarkovModulated(rates, durations)
+    process = MarkovModulatedPoisson(rates, durations)
     generator = np.array([[-1 / durations[0], 1 / durations[0]], [1 / durations[1], -1 / durations[1]]])
     forgets = -np.trace(generator)
     shares = np.array(process.shares)
@@ -126,7 +126,7 @@ def test_index_of_bursts_is_the_integral_of_their_covariance(
 @given(moments=st.lists(st.floats(0, 0.999), min_size=1, max_size=12), window_s=st.floats(0.01, 3.5))
 @settings(max_examples=examples(240))
 def test_index_of_a_recording_is_that_over_all_beginnings(moments: list[float], window_s: float) -> None:
-    process = Recorded(tuple(sorted(moments)), 1.0)
+    process = RecordedProcess(tuple(sorted(moments)), 1.0)
     looped = np.concatenate([np.array(process.moments_s) + turn for turn in range(6)])
     begins_s = (np.arange(20_000) + 0.5) / 20_000
     counts = np.searchsorted(looped, begins_s + window_s) - np.searchsorted(looped, begins_s)
@@ -137,7 +137,7 @@ def test_index_of_a_recording_is_that_over_all_beginnings(moments: list[float], 
 
 
 def test_a_recording_is_played_in_order_and_in_a_loop() -> None:
-    process = Recorded((0.0, 0.1, 0.3), 1.0)
+    process = RecordedProcess((0.0, 0.1, 0.3), 1.0)
     gaps_s = np.diff(process.times_s(20.0, np.random.default_rng(5)))
     turn = [round(float(gap), 9) for gap in gaps_s[:3]]
     assert sorted(turn) == [0.1, 0.2, 0.7]
@@ -145,9 +145,9 @@ def test_a_recording_is_played_in_order_and_in_a_loop() -> None:
 
 
 def test_the_loop_of_a_recording_closes_with_the_mean_gap() -> None:
-    process = Recorded.of([5.0, 6.0, 9.0])
+    process = RecordedProcess.of([5.0, 6.0, 9.0])
     assert (process.moments_s, process.period_s) == ((0.0, 1.0, 4.0), 6.0)
-    faster = Recorded.of([5.0, 6.0, 9.0], rate_per_s=1.0)
+    faster = RecordedProcess.of([5.0, 6.0, 9.0], rate_per_s=1.0)
     assert faster.rate_per_s == pytest.approx(1.0)
     assert faster.moments_s == pytest.approx((0.0, 0.5, 2.0))
 
@@ -160,7 +160,7 @@ def test_scaling_keeps_the_shape(name: str, factor: float) -> None:
     scaled = process.scaled(factor)
     assert type(scaled) is type(process)
     assert scaled.rate_per_s == pytest.approx(process.rate_per_s * factor)
-    if isinstance(process, MarkovModulated):  # bursts last as long; the excess grows with the rate
+    if isinstance(process, MarkovModulatedPoisson):  # bursts last as long; the excess grows with the rate
         excess, before = (one.index_of_dispersion(WINDOWS_S) - 1 for one in (scaled, process))
         assert excess == pytest.approx(before * factor, rel=1e-6)
     else:  # time is compressed
@@ -173,11 +173,11 @@ def test_a_query_gets_the_process_that_it_asks_for() -> None:
     assert arrival_process(query(arrivals="periodic")) == Periodic(5.0)
     assert arrival_process(query(arrivals=PeriodicArrivals(jitter="5ms"))) == Periodic(5.0, 0.005)
     bursty = arrival_process(query(arrivals=BurstyArrivals(peak=4, burst="10s", every="60s")))
-    assert isinstance(bursty, MarkovModulated)
+    assert isinstance(bursty, MarkovModulatedPoisson)
     assert bursty.rates_per_s == pytest.approx((20.0, 2.0))
     assert bursty.durations_s == (10.0, 50.0)
     recorded = arrival_process(query(arrivals=RecordedArrivals(file="a.csv", times_s=(5.0, 6.0, 9.0))))
-    assert recorded == Recorded.of([5.0, 6.0, 9.0], 5.0)
+    assert recorded == RecordedProcess.of([5.0, 6.0, 9.0], 5.0)
     with pytest.raises(PlanningError, match=r"q: found a.csv, which was not read"):
         arrival_process(query(arrivals=RecordedArrivals(file="a.csv")))
 
@@ -203,13 +203,13 @@ def test_bursts_leave_the_rate_of_the_query_as_it_is(
         lambda: Periodic(-1.0),
         lambda: Periodic(1.0, 0.6),
         lambda: Periodic(1.0, -0.1),
-        lambda: MarkovModulated((1.0, 2.0), (0.0, 1.0)),
-        lambda: MarkovModulated((0.0, 0.0), (1.0, 1.0)),
-        lambda: MarkovModulated((2.0, -1.0), (1.0, 1.0)),
-        lambda: Recorded((), 1.0),
-        lambda: Recorded((0.5, 0.2), 1.0),
-        lambda: Recorded((0.5, 1.0), 1.0),
-        lambda: Recorded.of([1.0, 1.0]),
+        lambda: MarkovModulatedPoisson((1.0, 2.0), (0.0, 1.0)),
+        lambda: MarkovModulatedPoisson((0.0, 0.0), (1.0, 1.0)),
+        lambda: MarkovModulatedPoisson((2.0, -1.0), (1.0, 1.0)),
+        lambda: RecordedProcess((), 1.0),
+        lambda: RecordedProcess((0.5, 0.2), 1.0),
+        lambda: RecordedProcess((0.5, 1.0), 1.0),
+        lambda: RecordedProcess.of([1.0, 1.0]),
     ],
 )
 def test_what_is_no_process_is_refused(make: object) -> None:
@@ -218,7 +218,7 @@ def test_what_is_no_process_is_refused(make: object) -> None:
 
 
 PHASES = st.builds(
-    lambda calm, more, durations: MarkovModulated((calm + more, calm), durations),
+    lambda calm, more, durations: MarkovModulatedPoisson((calm + more, calm), durations),
     st.floats(0.0, 10.0),
     st.floats(0.5, 50.0),
     st.tuples(st.floats(0.1, 100.0), st.floats(0.1, 100.0)),
@@ -226,15 +226,17 @@ PHASES = st.builds(
 
 
 @given(PHASES)
-def test_two_phases_are_known_by_their_moments(phases: MarkovModulated) -> None:
-    found = MarkovModulated.of_moments(phases.rate_per_s, phases.variance, phases.third_moment, phases.memory_s)
+def test_two_phases_are_known_by_their_moments(phases: MarkovModulatedPoisson) -> None:
+    found = MarkovModulatedPoisson.of_moments(phases.rate_per_s, phases.variance, phases.third_moment, phases.memory_s)
     assert found.rates_per_s == pytest.approx(phases.rates_per_s, rel=1e-6, abs=1e-6)
     assert found.durations_s == pytest.approx(phases.durations_s, rel=1e-6)
 
 
 @given(st.lists(PHASES, min_size=1, max_size=5), st.floats(0.0, 10.0))
-def test_streams_together_vary_as_much_as_all_of_them(streams: list[MarkovModulated], beside_per_s: float) -> None:
-    found = MarkovModulated.together(streams, beside_per_s)
+def test_streams_together_vary_as_much_as_all_of_them(
+    streams: list[MarkovModulatedPoisson], beside_per_s: float
+) -> None:
+    found = MarkovModulatedPoisson.superpose(streams, beside_per_s)
     rate_per_s = sum(stream.rate_per_s for stream in streams)
     assert found.rate_per_s == pytest.approx(rate_per_s + beside_per_s)
     assert min(found.rates_per_s) >= 0
@@ -247,12 +249,12 @@ def test_streams_together_vary_as_much_as_all_of_them(streams: list[MarkovModula
 @pytest.mark.parametrize("count", [2, 4])
 def test_bursty_streams_together_wait_about_as_long_as_they_do(count: int) -> None:
     """At one station for all of them: much longer than if all but one of them came evenly."""
-    own = MarkovModulated((2 * 16 / count, 16 / count * 2 / 3), (10.0, 30.0))
+    own = MarkovModulatedPoisson((2 * 16 / count, 16 / count * 2 / 3), (10.0, 30.0))
     rng = np.random.default_rng(3)
     arrival_s = np.sort(np.concatenate([own.times_s(40_000.0, rng) for _ in range(count)]))
-    served = serve(Station("s", 2), [0.0, 0.0], arrival_s, np.full(len(arrival_s), 0.1))
-    together = MarkovModulated.together([own] * count, 0.0)
-    load = StationLoad(2, (1.0,), 0.0, 16.0, 0.1, 0.0, 1.0, modulation=together)
+    served = serve_fcfs(Station("s", 2), [0.0, 0.0], arrival_s, np.full(len(arrival_s), 0.1))
+    together = MarkovModulatedPoisson.superpose([own] * count, 0.0)
+    load = LoadedStation(2, (1.0,), 0.0, 16.0, 0.1, 0.0, 1.0, modulation=together)
     added_s, factor = load.response().at(rng.exponential(1.0, 50_000))
     stays_s = served.end_s - arrival_s
     assert np.quantile(added_s + 0.1 * factor, 0.95) == pytest.approx(np.quantile(stays_s, 0.95), rel=0.4)

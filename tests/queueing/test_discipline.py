@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.queueing.discipline import serve
+from circinus.queueing.discipline import serve_fcfs
 from circinus.queueing.station import Station
 
 times = st.lists(st.floats(0.0, 20.0, width=32), max_size=40)
@@ -42,7 +42,7 @@ def _by_events(station: Station, arrivals: list[float], alone: list[float]) -> l
                 heapq.heappush(moments, due)
                 break
             batch, waiting = waiting[: station.batch_size], waiting[station.batch_size :]
-            end = now + station.fill_ratios[len(batch) - 1] * sum(s for _, s in batch) / len(batch)
+            end = now + station.batch_time_ratios[len(batch) - 1] * sum(s for _, s in batch) / len(batch)
             free[free.index(min(free))] = end
             heapq.heappush(moments, end)
             found += [(now, end, len(batch))] * len(batch)
@@ -55,7 +55,7 @@ def test_a_station_serves_as_if_watched_event_by_event(
 ) -> None:
     arrivals = sorted(arrivals)
     alone = alone[: len(arrivals)]
-    served = serve(station, [0.0] * station.servers, np.array(arrivals), np.array(alone))
+    served = serve_fcfs(station, [0.0] * station.servers, np.array(arrivals), np.array(alone))
     expected = _by_events(station, arrivals, alone)
     np.testing.assert_allclose(served.start_s, [start for start, _, _ in expected], atol=1e-9)
     np.testing.assert_allclose(served.end_s, [end for _, end, _ in expected], atol=1e-9)
@@ -66,12 +66,12 @@ def test_windows_of_time_change_nothing(
     station: Station, arrivals: list[float], alone: list[float], ends: list[float]
 ) -> None:
     arrival_s, service_s = np.sort(np.array(arrivals)), np.array(alone[: len(arrivals)])
-    at_once = serve(station, [0.0] * station.servers, arrival_s, service_s)
+    at_once = serve_fcfs(station, [0.0] * station.servers, arrival_s, service_s)
     free_s = [0.0] * station.servers
     begun, starts = 0, []
     for until_s in [*sorted(ends), math.inf]:
         come = int(np.searchsorted(arrival_s, until_s))
-        served = serve(station, free_s, arrival_s[begun:come], service_s[begun:come], until_s)
+        served = serve_fcfs(station, free_s, arrival_s[begun:come], service_s[begun:come], until_s)
         assert (served.start_s < until_s).all()
         starts.append(served.start_s)
         begun += len(served.start_s)
@@ -80,12 +80,12 @@ def test_windows_of_time_change_nothing(
 
 def test_a_batch_begins_when_it_is_full_or_the_oldest_has_waited_enough() -> None:
     station = Station("s", 1, (1.0, 1.0, 1.0), batch_wait_s=2.0)
-    served = serve(station, [0.0], np.array([0.0, 0.5, 1.0, 4.0]), np.ones(4))
+    served = serve_fcfs(station, [0.0], np.array([0.0, 0.5, 1.0, 4.0]), np.ones(4))
     np.testing.assert_allclose(served.start_s, [1.0, 1.0, 1.0, 6.0])
     np.testing.assert_array_equal(served.fill, [3, 3, 3, 1])
 
 
 @pytest.mark.parametrize("servers", [1, 3])
 def test_nobody_is_nothing(servers: int) -> None:
-    served = serve(Station("s", servers), [0.0] * servers, np.zeros(0), np.zeros(0))
+    served = serve_fcfs(Station("s", servers), [0.0] * servers, np.zeros(0), np.zeros(0))
     assert len(served.start_s) == len(served.end_s) == len(served.fill) == 0

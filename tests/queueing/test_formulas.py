@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import PlanningError
-from circinus.queueing.discipline import serve
-from circinus.queueing.formulas import erlang_c, waiting
+from circinus.queueing.discipline import serve_fcfs
+from circinus.queueing.formulas import erlang_c, gi_g_c_wait
 from circinus.queueing.station import Station
 
 utilizations = st.floats(0.01, 0.98)
@@ -56,7 +56,7 @@ def test_many_servers_do_not_overflow() -> None:
 
 @given(utilizations)
 def test_one_exponential_server_is_exact(utilization: float) -> None:
-    wait = waiting(1, utilization, 2.0, 1.0)
+    wait = gi_g_c_wait(1, utilization, 2.0, 1.0)
     assert wait.mean_s == pytest.approx(utilization * 2.0 / (1 - utilization))
     beyond = utilization * math.exp(-(1 - utilization) * 3.0 / 2.0)
     assert float(wait.quantile([1 - beyond])[0]) == pytest.approx(3.0)
@@ -64,14 +64,14 @@ def test_one_exponential_server_is_exact(utilization: float) -> None:
 
 @given(st.integers(1, 50), utilizations)
 def test_many_exponential_servers_are_exact(servers: int, utilization: float) -> None:
-    wait = waiting(servers, utilization, 1.0, 1.0)
+    wait = gi_g_c_wait(servers, utilization, 1.0, 1.0)
     probability = float(erlang_c(servers, servers * utilization))
     assert wait.mean_s == pytest.approx(probability / (servers * (1 - utilization)))
 
 
 @given(utilizations, variations)
 def test_the_mean_of_a_single_server_is_that_of_pollaczek_and_khinchine(utilization: float, scv: float) -> None:
-    wait = waiting(1, utilization, 0.5, scv)
+    wait = gi_g_c_wait(1, utilization, 0.5, scv)
     assert wait.mean_s == pytest.approx(utilization / (1 - utilization) * (1 + scv) / 2 * 0.5)
 
 
@@ -84,7 +84,7 @@ def test_means_on_many_servers_are_near_a_simulated_queue(servers: int, utilizat
     arrivals_s = np.cumsum(rng.exponential(1 / (utilization * servers), count))
     services_s = rng.gamma(1 / scv, scv, count) if scv else np.ones(count)
     simulated_s = _lindley(arrivals_s, services_s, servers).mean()
-    assert waiting(servers, utilization, 1.0, scv).mean_s == pytest.approx(simulated_s, rel=0.07)
+    assert gi_g_c_wait(servers, utilization, 1.0, scv).mean_s == pytest.approx(simulated_s, rel=0.07)
 
 
 @pytest.mark.parametrize("servers", [1, 4])
@@ -93,7 +93,7 @@ def test_tails_against_a_simulated_queue(servers: int) -> None:
     count, utilization = 200_000, 0.7
     arrivals_s = np.cumsum(rng.exponential(1 / (utilization * servers), count))
     waits = _lindley(arrivals_s, rng.exponential(1.0, count), servers)[1000:]
-    wait = waiting(servers, utilization, 1.0, 1.0)
+    wait = gi_g_c_wait(servers, utilization, 1.0, 1.0)
     assert (waits > 0).mean() == pytest.approx(float(wait.probability), rel=0.05)
     for percentile in (0.8, 0.95):
         assert np.quantile(waits, percentile) == pytest.approx(float(wait.quantile([percentile])[0]), rel=0.1)
@@ -110,15 +110,15 @@ def test_percentiles_of_varying_services_against_a_simulated_queue(
     count = 300_000
     arrivals_s = np.cumsum(rng.exponential(1 / (utilization * servers), count))
     services_s = rng.gamma(1 / scv, scv, count) if scv else np.ones(count)
-    waits = serve(Station("s", servers), [0.0] * servers, arrivals_s, services_s).start_s - arrivals_s
-    found = 1 + waiting(servers, utilization, 1.0, scv).quantile([0.5, 0.95, 0.99])
+    waits = serve_fcfs(Station("s", servers), [0.0] * servers, arrivals_s, services_s).start_s - arrivals_s
+    found = 1 + gi_g_c_wait(servers, utilization, 1.0, scv).quantile([0.5, 0.95, 0.99])
     assert 1 + np.quantile(waits, [0.5, 0.95, 0.99]) == pytest.approx(found, rel=0.1)
 
 
 @given(utilizations, st.floats(0.0, 2.0))
 def test_mean_and_variance_of_a_single_server_are_exact(utilization: float, scv: float) -> None:
     """Variance of the wait after Kleinrock, Queueing Systems I, 1975, for services of a gamma distribution."""
-    wait = waiting(1, utilization, 1.0, scv)
+    wait = gi_g_c_wait(1, utilization, 1.0, scv)
     drawn = (np.arange(400_000) + 0.5) / 400_000
     waits = wait.quantile(drawn)
     mean = utilization * (1 + scv) / 2 / (1 - utilization)
@@ -131,15 +131,15 @@ def test_mean_and_variance_of_a_single_server_are_exact(utilization: float, scv:
 
 @given(st.integers(1, 60), utilizations, variations)
 def test_more_servers_at_the_same_utilization_wait_less(servers: int, utilization: float, scv: float) -> None:
-    few, many = waiting(servers, utilization, 1.0, scv), waiting(servers + 1, utilization, 1.0, scv)
+    few, many = gi_g_c_wait(servers, utilization, 1.0, scv), gi_g_c_wait(servers + 1, utilization, 1.0, scv)
     assert many.mean_s <= few.mean_s * (1 + 1e-9)
     assert many.probability <= few.probability * (1 + 1e-9)
 
 
 @given(st.integers(1, 60), utilizations, variations)
 def test_more_servers_under_the_same_load_wait_less(servers: int, utilization: float, scv: float) -> None:
-    few = waiting(servers, utilization, 1.0, scv)
-    many = waiting(servers + 1, utilization * servers / (servers + 1), 1.0, scv)
+    few = gi_g_c_wait(servers, utilization, 1.0, scv)
+    many = gi_g_c_wait(servers + 1, utilization * servers / (servers + 1), 1.0, scv)
     assert many.mean_s <= few.mean_s * (1 + 1e-9)
 
 
@@ -147,29 +147,29 @@ def test_more_servers_under_the_same_load_wait_less(servers: int, utilization: f
 def test_busier_or_more_variable_servers_wait_longer(
     servers: int, utilization: float, more: float, scv: float, more_scv: float
 ) -> None:
-    base = waiting(servers, utilization, 1.0, scv)
-    busier = waiting(servers, utilization + more, 1.0, scv)
-    variable = waiting(servers, utilization, 1.0, scv + more_scv)
+    base = gi_g_c_wait(servers, utilization, 1.0, scv)
+    busier = gi_g_c_wait(servers, utilization + more, 1.0, scv)
+    variable = gi_g_c_wait(servers, utilization, 1.0, scv + more_scv)
     assert base.mean_s <= busier.mean_s * (1 + 1e-9)
     assert base.mean_s <= variable.mean_s * (1 + 1e-9)
 
 
 @given(st.integers(1, 30), utilizations, variations, st.floats(1.0, 50.0))
 def test_waits_grow_with_their_draws_from_nothing(servers: int, utilization: float, scv: float, skew: float) -> None:
-    wait = waiting(servers, utilization, 0.2, scv, service_skew=(1 + scv) * skew)
+    wait = gi_g_c_wait(servers, utilization, 0.2, scv, service_skew=(1 + scv) * skew)
     times_s = wait.quantile(np.linspace(0.0, 0.999, 200))
     assert times_s[0] == 0
     assert (np.diff(times_s) >= -1e-12).all()
 
 
 def test_draws_extend_the_shape_of_the_wait() -> None:
-    wait = waiting(np.array([[1.0], [2.0]]), 0.5, np.array([1.0, 2.0, 3.0]), 0.0)
+    wait = gi_g_c_wait(np.array([[1.0], [2.0]]), 0.5, np.array([1.0, 2.0, 3.0]), 0.0)
     assert wait.at(np.ones(5, dtype=np.float32)).shape == (2, 3, 5)
     assert wait.at(np.ones(5, dtype=np.float32)).dtype == np.float32
 
 
 def test_no_load_means_no_wait() -> None:
-    wait = waiting(2, 0.0, 1.0, 1.0)
+    wait = gi_g_c_wait(2, 0.0, 1.0, 1.0)
     assert wait.mean_s == 0
     assert (wait.quantile([0.1, 0.999]) == 0).all()
 
@@ -177,4 +177,4 @@ def test_no_load_means_no_wait() -> None:
 @pytest.mark.parametrize("utilization", [1.0, 1.5, -0.1])
 def test_a_server_that_is_always_busy_is_an_error(utilization: float) -> None:
     with pytest.raises(PlanningError, match="utilisation"):
-        waiting(1, utilization, 1.0, 1.0)
+        gi_g_c_wait(1, utilization, 1.0, 1.0)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from budget import examples
 from circinus.errors import PlanningError
 from circinus.queueing import recursion
-from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
+from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
-from circinus.queueing.discipline import serve
-from circinus.queueing.load import StationLoad
-from circinus.queueing.recursion import response_by_recursion
-from circinus.queueing.response import LEVELS, MIDDLES, Response, mixture
+from circinus.queueing.discipline import serve_fcfs
+from circinus.queueing.load import LoadedStation
+from circinus.queueing.recursion import response_by_sample_path
+from circinus.queueing.response import LEVELS, MIDDLES, ResponseTime, mixture
 from circinus.queueing.station import Station
 
 QUANTILES = [0.5, 0.95, 0.99]
@@ -23,26 +23,26 @@ QUANTILES = [0.5, 0.95, 0.99]
 
 def _load(
     servers: int, ratios: tuple[float, ...], utilization: float, *, wait_s: float = 0.0, jitter_s: float | None = None
-) -> StationLoad:
+) -> LoadedStation:
     """Requests that take a tenth of a second alone, give or take a third."""
     rate_per_s = utilization * servers * len(ratios) / (0.1 * ratios[-1])
-    return StationLoad(servers, ratios, wait_s, rate_per_s, 0.1, 0.1, 1.1**3, jitter_s)
+    return LoadedStation(servers, ratios, wait_s, rate_per_s, 0.1, 0.1, 1.1**3, jitter_s)
 
 
-def _simulated_s(load: StationLoad, arrivals: ArrivalProcess, requests: int = 200_000) -> np.ndarray:
+def _simulated_s(load: LoadedStation, arrivals: ArrivalProcess, requests: int = 200_000) -> np.ndarray:
     rng = np.random.default_rng(1)
     spread = np.log1p(load.service_scv) ** 0.5
     arrival_s = arrivals.times_s(requests / load.rate_per_s, rng)
-    service_s = load.alone_s * np.exp(spread * rng.normal(size=len(arrival_s)) - spread**2 / 2)
+    service_s = load.mean_service_s * np.exp(spread * rng.normal(size=len(arrival_s)) - spread**2 / 2)
     station = Station("s", load.servers, load.fill_ratios, load.batch_wait_s)
-    return (serve(station, [0.0] * load.servers, arrival_s, service_s).end_s - arrival_s)[requests // 20 :]
+    return (serve_fcfs(station, [0.0] * load.servers, arrival_s, service_s).end_s - arrival_s)[requests // 20 :]
 
 
-def _estimated_s(load: StationLoad) -> np.ndarray:
+def _estimated_s(load: LoadedStation) -> np.ndarray:
     rng = np.random.default_rng(2)
     spread = np.log1p(load.service_scv) ** 0.5
     added_s, factor = load.response().at(rng.exponential(1.0, 100_000))
-    return added_s + factor * load.alone_s * np.exp(spread * rng.normal(size=100_000) - spread**2 / 2)
+    return added_s + factor * load.mean_service_s * np.exp(spread * rng.normal(size=100_000) - spread**2 / 2)
 
 
 @pytest.mark.parametrize("wait_s", [0.1, 1.0])
@@ -50,7 +50,7 @@ def _estimated_s(load: StationLoad) -> np.ndarray:
 def test_how_batches_fill_depends_on_the_rate_however_little_requests_ask(rate_per_s: float, wait_s: float) -> None:
     """Pairs at a server that is hardly busy: the first of a pair waits for the second, which does not wait at all."""
     alone_s = 1e-5
-    load = StationLoad(1, (1.0, 1.0), wait_s, rate_per_s, alone_s, 0.1, 1.1**3)
+    load = LoadedStation(1, (1.0, 1.0), wait_s, rate_per_s, alone_s, 0.1, 1.1**3)
     paired = 1 - np.exp(-rate_per_s * wait_s)
     assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
 
@@ -58,7 +58,7 @@ def test_how_batches_fill_depends_on_the_rate_however_little_requests_ask(rate_p
 @pytest.mark.parametrize("rate_per_s", [0.02, 0.5, 20.0])
 @pytest.mark.parametrize("alone_s", [0.0, 1e-14])
 def test_batches_fill_even_where_requests_take_no_time(alone_s: float, rate_per_s: float) -> None:
-    load = StationLoad(1, (1.0, 1.0), 1.0, rate_per_s, alone_s, 0.1, 1.1**3)
+    load = LoadedStation(1, (1.0, 1.0), 1.0, rate_per_s, alone_s, 0.1, 1.1**3)
     paired = 1 - np.exp(-rate_per_s)
     assert load.response().mean_wait_s == pytest.approx(paired / rate_per_s / (1 + paired), rel=0.03)
 
@@ -85,10 +85,10 @@ def test_batches(servers: int, ratios: tuple[float, ...], wait_s: float, utiliza
 def test_rounding_changes_little(steps: list[float], utilization: float, scv: float) -> None:
     """The same path of requests without any rounding, for batches of which larger ones take no less."""
     ratios, spread = tuple(np.cumprod(steps).tolist()), np.log1p(scv) ** 0.5
-    found = response_by_recursion(2, ratios, utilization, scv)
+    found = response_by_sample_path(2, ratios, utilization, scv)
     gaps, alone_s = recursion._path(spread)
     arrival_s = np.cumsum(gaps) / (utilization * 2 * len(ratios) / ratios[-1])
-    served = serve(Station("s", 2, ratios), [0.0, 0.0], arrival_s, alone_s)
+    served = serve_fcfs(Station("s", 2, ratios), [0.0, 0.0], arrival_s, alone_s)
     assert found.mean_wait_s == pytest.approx((served.start_s - arrival_s).mean(), rel=0.15, abs=0.05)
     stays_s = (found.added_s + found.factor) @ np.diff(LEVELS)
     assert stays_s == pytest.approx((served.end_s - arrival_s).mean(), rel=0.06)
@@ -96,7 +96,7 @@ def test_rounding_changes_little(steps: list[float], utilization: float, scv: fl
 
 def test_groups_of_very_many_sizes_are_not_rounded_away() -> None:
     """No share of 400 is as much as a hundredth. A request waits for those of its group before it, at least."""
-    found = response_by_recursion(1, (1.0,), 0.5, 0.1, groups=(1 / 400,) * 400)
+    found = response_by_sample_path(1, (1.0,), 0.5, 0.1, groups=(1 / 400,) * 400)
     mean, square = 401 / 2, 401 * 801 / 6
     assert found.mean_wait_s > 0.8 * (square - mean) / (2 * mean)
 
@@ -111,7 +111,7 @@ def test_regular_requests(servers: int, utilization: float) -> None:
 
 def test_requests_one_by_one_and_at_random_are_one_formula() -> None:
     load = _load(2, (1.5,), 0.7)
-    assert load.plain
+    assert load.is_poisson
     added_s, factor = load.response().at(-np.log1p(-MIDDLES))
     np.testing.assert_allclose(added_s, load.wait(load.utilization).quantile(MIDDLES))
     np.testing.assert_allclose(factor, 1.5)
@@ -122,12 +122,12 @@ def test_bursts_wait_as_long_as_they_do(peak: float, burst_s: float, every_s: fl
     """Those that a station keeps up with, and those that fill its queue: within a third, and it says so."""
     load = _load(2, (1.0,), 0.5)
     calm = (every_s - peak * burst_s) / (every_s - burst_s)
-    come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, every_s - burst_s))
-    bursty = StationLoad(**{**vars(load), "modulation": come})
+    come = MarkovModulatedPoisson((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, every_s - burst_s))
+    bursty = LoadedStation(**{**vars(load), "modulation": come})
     simulated_s = _simulated_s(bursty, come, 1_000_000)
     assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.33)
     assert np.quantile(_estimated_s(bursty), 0.95) > np.quantile(_estimated_s(load), 0.95)
-    assert any("bursts" in doubt for doubt in bursty.doubts())
+    assert any("bursts" in doubt for doubt in bursty.caveats())
 
 
 @pytest.mark.parametrize("burst_s", [5.0, 30.0])
@@ -137,17 +137,19 @@ def test_bursts_that_are_just_served_fill_the_queue(in_bursts: float, burst_s: f
     load = _load(2, (1.0,), 0.3)
     peak, share = in_bursts / 0.3, 0.1
     calm = (1 - share * peak) / (1 - share)
-    come = MarkovModulated((load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, burst_s * (1 - share) / share))
-    bursty = StationLoad(**{**vars(load), "modulation": come})
+    come = MarkovModulatedPoisson(
+        (load.rate_per_s * peak, load.rate_per_s * calm), (burst_s, burst_s * (1 - share) / share)
+    )
+    bursty = LoadedStation(**{**vars(load), "modulation": come})
     simulated_s = _simulated_s(bursty, come, 1_000_000)
     assert np.quantile(_estimated_s(bursty), QUANTILES) == pytest.approx(np.quantile(simulated_s, QUANTILES), rel=0.2)
 
 
 def test_doubts_name_what_formulas_are_not_good_for() -> None:
-    assert not _load(2, (1.0,), 0.7).doubts()
-    assert "85%" in _load(2, (1.0,), 0.85).doubts()[0]
-    heavy = StationLoad(1, (1.0,), 0.0, 1.0, 0.1, 4.0, 45.0)
-    assert "vary widely" in heavy.doubts()[0]
+    assert not _load(2, (1.0,), 0.7).caveats()
+    assert "85%" in _load(2, (1.0,), 0.85).caveats()[0]
+    heavy = LoadedStation(1, (1.0,), 0.0, 1.0, 0.1, 4.0, 45.0)
+    assert "vary widely" in heavy.caveats()[0]
 
 
 @pytest.mark.parametrize("ratios", [(1.0,), (1.0, 1.5)])
@@ -159,7 +161,7 @@ def test_who_cannot_keep_up_is_told_so(ratios: tuple[float, ...]) -> None:
 @given(st.floats(0.0, 1.0), st.floats(0.0, 5.0), st.floats(0.0, 5.0))
 def test_a_mixture_lies_between_its_parts(share: float, one_s: float, other_s: float) -> None:
     levels = np.ones(len(MIDDLES))
-    parts = [Response(one_s * levels, levels, one_s), Response(other_s * levels, levels, other_s)]
+    parts = [ResponseTime(one_s * levels, levels, one_s), ResponseTime(other_s * levels, levels, other_s)]
     mixed = mixture([(share, parts[0]), (1 - share, parts[1])], 1.0)
     least, most = sorted((one_s, other_s))
     assert (mixed.added_s >= least - 1e-9).all()

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from printed import printed
 
-from circinus.profiling import Bounded, ClassReport, FailedConfiguration, Machine, MeasuredSpeed, Speeds
-from circinus.reporting.class_table import class_reports
+from circinus.profiling import FailedConfiguration, HardwareClassReport, Interval, Machine, MeasuredSpeed, Speeds
+from circinus.reporting.class_table import hardware_class_lines
 from circinus.reporting.profile_table import profile_table
 from instances import measured_there, random_instance
 
@@ -19,7 +19,7 @@ def test_a_profile_tells_the_speeds_that_were_measured() -> None:
     assert "Speed on other hardware" not in printed(profile_table(profile, "maximize"))
     configuration = profile.configurations[0]
     first, *rest = configuration.operators
-    known = replace(configuration.operators[first], speeds=Speeds({"arm": MeasuredSpeed(Bounded(0.25, 0.2, 0.3), 24)}))
+    known = replace(configuration.operators[first], speeds=Speeds({"arm": MeasuredSpeed(Interval(0.25, 0.2, 0.3), 24)}))
     told = replace(configuration, operators={**configuration.operators, first: known})
     shown = printed(profile_table(replace(profile, configurations=(told,)), "maximize"))
     assert "Speed on other hardware (bounds)" in shown
@@ -37,8 +37,12 @@ def test_every_class_that_was_measured_has_a_column() -> None:
 def test_what_was_measured_where_and_what_is_missing() -> None:
     configuration = random_instance(0).profile.configurations[0].configuration
     failed = FailedConfiguration(configuration, None, "no such instruction")
-    lines = class_reports(
-        (ClassReport("arm", ARM, 1.5), ClassReport("gpu", None), ClassReport("old", ARM, 0.5, 2, (failed,)))
+    lines = hardware_class_lines(
+        (
+            HardwareClassReport("arm", ARM, 1.5),
+            HardwareClassReport("gpu", None),
+            HardwareClassReport("old", ARM, 0.5, 2, (failed,)),
+        )
     )
     assert [str(line) for line in lines] == [
         "arm: 1.5 s of processing on ARM CPU, 4 cores",

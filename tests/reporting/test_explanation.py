@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from printed import printed
 
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, match
-from circinus.planning import BestSoFar, Frontier, SingleRelaxation
+from circinus.planning import BestEffortPlan, Frontier, SingleRelaxation
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.odds_text import best_so_far_text, probability
+from circinus.reporting.odds_text import best_effort_text, format_probability
 from circinus.reporting.plan_table import plan_table
 from circinus.spec import BurstyArrivals, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
@@ -23,7 +23,7 @@ def _query(name: str, latency_s: float = 0.7) -> Query:
     return Query(name=name, pipeline="p", source="home", rate="1/s", slos=Slos(latency=LatencySlo(limit_s=latency_s)))
 
 
-def _frontier(asked: Query, *plans: Candidate, relaxations: tuple[SingleRelaxation, ...] = ()) -> Frontier:
+def _frontier(asked: Query, *plans: PlanCandidate, relaxations: tuple[SingleRelaxation, ...] = ()) -> Frontier:
     return Frontier(asked, plans, {}, (), relaxations, "" if plans else "no plan keeps all objectives")
 
 
@@ -31,7 +31,7 @@ def _matched(*frontiers: Frontier) -> Matching:
     return match({frontier.query.name: frontier for frontier in frontiers}, INFRA, reestimate)
 
 
-def _plan(query: str, pool: str, *, operator: str = "a", fluid: float = 0.5) -> Candidate:
+def _plan(query: str, pool: str, *, operator: str = "a", fluid: float = 0.5) -> PlanCandidate:
     return candidate(query, [use(deployment(operator, 0, pool), fluid, INFRA)])
 
 
@@ -90,8 +90,8 @@ def test_a_rejection_without_a_relaxation_says_so() -> None:
 
 def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
     asked = _query("q", latency_s=0.3)
-    best = BestSoFar(_plan("q", "edge"), probability=0.8313, items=24, population=200)
-    (rejection,) = (found := _matched(replace(_frontier(asked), best_so_far=best))).rejections
+    best = BestEffortPlan(_plan("q", "edge"), probability=0.8313, items=24, population=200)
+    (rejection,) = (found := _matched(replace(_frontier(asked), best_effort=best))).rejections
     words = (
         "best plan so far: edge: a 0, keeps its objectives with probability 0.83 as far as 24 of 200 items tell; "
         "measure for longer (circinus profile), or accept a risk above 0.17 (spec.risk)"
@@ -112,14 +112,14 @@ def test_a_rejection_without_a_promised_plan_says_what_is_best_so_far() -> None:
     ],
 )
 def test_what_is_no_help_is_not_advised(probability: float, items: int, limit_s: float, advice: str) -> None:
-    best = BestSoFar(_plan("q", "edge"), probability, items, 200)
-    assert best_so_far_text(best, _query("q", limit_s)).endswith(advice)
+    best = BestEffortPlan(_plan("q", "edge"), probability, items, 200)
+    assert best_effort_text(best, _query("q", limit_s)).endswith(advice)
 
 
 def test_a_rejection_for_want_of_room_has_no_best_plan_so_far() -> None:
     asked = _query("q")
-    best = BestSoFar(_plan("q", "edge"), 0.8, 24, 200)
-    frontier = replace(_frontier(asked, _plan("q", "edge", fluid=50.0)), best_so_far=best)
+    best = BestEffortPlan(_plan("q", "edge"), 0.8, 24, 200)
+    frontier = replace(_frontier(asked, _plan("q", "edge", fluid=50.0)), best_effort=best)
     assert _matched(frontier).rejections[0].best_so_far is None
 
 
@@ -140,7 +140,7 @@ def test_the_ladder_shows_what_each_step_saves_and_changes() -> None:
 
 
 def test_probabilities_are_not_rounded_to_certainty() -> None:
-    assert [probability(value) for value in (0.0, 0.001, 0.834, 0.9951, 1.0)] == [
+    assert [format_probability(value) for value in (0.0, 0.001, 0.834, 0.9951, 1.0)] == [
         "0.00",
         "< 0.01",
         "0.83",

@@ -6,14 +6,14 @@ import pytest
 from printed import printed
 
 from circinus.estimation import learn_corrections
-from circinus.profiling import Machine, Observation
+from circinus.profiling import Machine, ServiceTimeObservation
 from circinus.reporting.correction_table import correction_table, corrections_in_force
-from circinus.reporting.learning_text import learning_text
-from circinus.serving.measurement import Learning, NotLearnt
+from circinus.reporting.learning_text import service_time_text
+from circinus.serving.measurement import ServiceTimeReport, SkippedDeployment
 from circinus.spec import Allocation, Deployment, KnobValues
 
 KNOBS = KnobValues.of({"size": 2})
-SEEN = Observation(
+SEEN = ServiceTimeObservation(
     at="2025-06-01T00:00:00+00:00",
     mode="real",
     plan="",
@@ -32,11 +32,11 @@ SEEN = Observation(
     requests=100,
     items=16,
 )
-REFUSED = NotLearnt(Deployment("p", "other", KNOBS, "far", Allocation(1.0, 1, 0.5)), "it was cold")
+REFUSED = SkippedDeployment(Deployment("p", "other", KNOBS, "far", Allocation(1.0, 1, 0.5)), "it was cold")
 
 
 def test_what_is_learnt_and_what_is_not_is_said() -> None:
-    text = printed(learning_text(Learning((SEEN,), (REFUSED,))))
+    text = printed(service_time_text(ServiceTimeReport((SEEN,), (REFUSED,))))
     assert "p/op(size=2) on edge: service took 1.22 times what the profile predicts" in text
     assert "standard error 2.0%, 100 requests, 16 items" in text
     assert "later plans are corrected by it" in text
@@ -47,8 +47,8 @@ def test_what_is_learnt_and_what_is_not_is_said() -> None:
     ("mode", "why", "said"), [("real", "--no-learning", "not kept"), ("replay", "", "mode replay")]
 )
 def test_what_is_not_used_is_said_to_be_so(mode: str, why: str, said: str) -> None:
-    observation = Observation(**{**vars(SEEN), "mode": mode})
-    text = printed(learning_text(Learning((observation,), ()), why))
+    observation = ServiceTimeObservation(**{**vars(SEEN), "mode": mode})
+    text = printed(service_time_text(ServiceTimeReport((observation,), ()), why))
     assert said in text
     assert "later plans are corrected" not in text
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from printed import printed
 
 from circinus.reporting.load_table import load_table
-from circinus.serving.measurement import GeneratorLateness, LatencySummary, LoadReport, QueryMeasurement
+from circinus.serving.measurement import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
 from circinus.spec import AccuracySlo, Slos
 
 MEASURED = QueryMeasurement(
@@ -18,7 +18,7 @@ MEASURED = QueryMeasurement(
     latency_s=LatencySummary(0.1, 0.2, 0.3, 0.4, 95.0, 0.3),
     score=0.75,
     cost_usd_per_h=0.5,
-    held={"accuracy": True},
+    slos_met={"accuracy": True},
     satisfied=True,
 )
 
@@ -34,7 +34,7 @@ def _report(measured: QueryMeasurement) -> str:
                 warm_up_s=1.0,
                 duration_s=10.0,
                 queries=(measured,),
-                lateness=GeneratorLateness(0.0, 0.0, 0.0, late=False),
+                lateness=GeneratorLag(0.0, 0.0, 0.0, late=False),
                 deployments_cost_usd_per_h=0.5,
                 goodput=1.0,
                 total_weight=1.0,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from printed import printed
 
-from circinus.profiling import FailedConfiguration, PipelineProfile, TraceSource, profile_pipeline
+from circinus.profiling import FailedConfiguration, PipelineProfile, TraceBackend, profile_pipeline
 from circinus.profiling.machine import Machine
 from circinus.reporting.profile_table import profile_table
 from random_traces import random_trace, specification_of, trace_pipeline
@@ -19,7 +19,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
     trace = replace(random_trace(pipeline, 40, seed=0), machine=Machine("A CPU", 8))
     specification = specification_of(pipeline)
     store = tmp_path_factory.mktemp("profile") / "store"
-    return profile_pipeline(specification, pipeline.name, store, budget_s=200.0, source=TraceSource(trace))
+    return profile_pipeline(specification, pipeline.name, store, budget_s=200.0, source=TraceBackend(trace))
 
 
 def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfile) -> None:
@@ -31,9 +31,9 @@ def test_it_says_what_is_known_how_sure_and_what_it_cost(profile: PipelineProfil
     assert rows[0][2].strip() == str(len(best.items))
     for found in profile.configurations:
         (row,) = (row for row in rows if row[1].strip() == str(found.configuration))
-        judgement = profile.judgements[found.configuration]
+        judgement = profile.verdicts[found.configuration]
         assert row[6].strip() == f"{judgement.verdict}: {judgement.reason}"
-    assert profile.unsettled
+    assert profile.undecided
     assert "profile longer to decide them" in shown
     assert "data set: 40 items, 10 of them held out; version items 40" in shown
     assert "measured on: A CPU, 8 cores" in shown
@@ -51,6 +51,6 @@ def test_doubts_failures_and_interruptions_are_told(profile: PipelineProfile) ->
 
 
 def test_of_nothing_the_table_is_empty(profile: PipelineProfile) -> None:
-    shown = printed(profile_table(replace(profile, configurations=(), judgements={}), "minimize"))
+    shown = printed(profile_table(replace(profile, configurations=(), verdicts={}), "minimize"))
     assert "Profile of traced" in shown
     assert "Operators" not in shown

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from circinus.errors import ServingError
-from circinus.estimation import Candidate, Estimate, ReplicaDemand
+from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
 from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
 from circinus.operators import Item
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
 from circinus.spec import (
     Allocation,
@@ -23,9 +23,9 @@ from circinus.spec import (
     MetricSpec,
     OperatorSpec,
     Pipeline,
-    Plan,
     Pool,
     Query,
+    QueryPlan,
     Site,
     Slos,
     Specification,
@@ -69,7 +69,7 @@ def infrastructure() -> Infrastructure:
     )
 
 
-PLAN = Plan(
+PLAN = QueryPlan(
     pipeline="p",
     configuration=Configuration.of({"add": KnobValues()}),
     placement=(("add", "far"),),
@@ -78,7 +78,7 @@ PLAN = Plan(
 
 
 def estimate() -> Estimate:
-    return Estimate(95.0, Bounded(0.1, 0.05, 0.2), Bounded(1.0, 0.9, 1.0), Bounded(0.5, 0.1, 1.0), (), 0.0)
+    return Estimate(95.0, Interval(0.1, 0.05, 0.2), Interval(1.0, 0.9, 1.0), Interval(0.5, 0.1, 1.0), (), 0.0)
 
 
 def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
@@ -86,7 +86,7 @@ def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
     sized = SizedDeployment(PLAN.deployment_of("add"), ReplicaDemand(0.1, 2.0**20, 0, 0, 0.2), (0, 0, 0), 0.3)
     return Matching(
         assignments=tuple(
-            Assignment(name, Candidate(name, PLAN, estimate(), (), (), 0.0), reason="test") for name in served
+            Assignment(name, PlanCandidate(name, PLAN, estimate(), (), (), 0.0), reason="test") for name in served
         ),
         rejections=tuple(Rejection(name, "no room", ("pool far: cpus",), None) for name in rejected or []),
         deployments=(sized,),

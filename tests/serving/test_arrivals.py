@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from circinus.errors import SpecError
-from circinus.queueing.arrivals import MarkovModulated, Periodic, Poisson
-from circinus.serving.arrivals import Arrival, drawn_arrivals, poisson_arrivals, read_trace
+from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
+from circinus.serving.arrivals import Arrival, poisson_arrivals, read_trace, sample_arrivals
 
 
 def test_counts_and_gaps_are_those_of_a_poisson_process() -> None:
@@ -36,15 +36,15 @@ def test_seed_fixes_arrivals_and_other_queries_do_not_change_them() -> None:
 
 
 def test_every_query_has_a_stream_of_its_own_whatever_the_others_are() -> None:
-    bursty, even = MarkovModulated((20.0, 2.0), (1.0, 5.0)), Periodic(4.0)
-    alone = drawn_arrivals({"bursty": bursty}, 100.0, seed=7)
-    together = drawn_arrivals({"even": even, "bursty": bursty, "poisson": Poisson(3.0)}, 100.0, seed=7)
+    bursty, even = MarkovModulatedPoisson((20.0, 2.0), (1.0, 5.0)), Periodic(4.0)
+    alone = sample_arrivals({"bursty": bursty}, 100.0, seed=7)
+    together = sample_arrivals({"even": even, "bursty": bursty, "poisson": Poisson(3.0)}, 100.0, seed=7)
     assert list(together) == sorted(together)
     assert alone == tuple(arrival for arrival in together if arrival.query == "bursty")
     assert poisson_arrivals({"poisson": 3.0}, 100.0, seed=7) == tuple(a for a in together if a.query == "poisson")
     gaps_s = np.diff([arrival.time_s for arrival in together if arrival.query == "even"])
     assert gaps_s == pytest.approx(np.full(len(gaps_s), 0.25))
-    twins = drawn_arrivals({"one": bursty, "two": bursty}, 100.0, seed=7)
+    twins = sample_arrivals({"one": bursty, "two": bursty}, 100.0, seed=7)
     assert [a.time_s for a in twins if a.query == "one"] != [a.time_s for a in twins if a.query == "two"]
 
 

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.audit_samples import AuditSamples, drawn, together
+from circinus.serving.audit_samples import AuditBuffer, is_sampled, merge_audits
 
 
-def _answered(samples: AuditSamples, count: int, share: float = 1.0, size: int = 10) -> None:
+def _answered(samples: AuditBuffer, count: int, share: float = 1.0, size: int = 10) -> None:
     for number in range(count):
-        samples.answered("q", share, str(number), "abc", b"v" * size, {"sink": b"o" * size})
+        samples.record("q", share, str(number), "abc", b"v" * size, {"sink": b"o" * size})
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
 def test_the_share_that_is_asked_for_is_drawn(share: float) -> None:
-    found = sum(drawn(0, "q", number, share) for number in range(20_000)) / 20_000
+    found = sum(is_sampled(0, "q", number, share) for number in range(20_000)) / 20_000
     assert found == pytest.approx(share, abs=4 * (share * (1 - share) / 20_000) ** 0.5)
 
 
@@ -25,50 +25,50 @@ def test_more_are_drawn_where_more_are_asked_for(
     seed: int, query: str, number: int, share: float, other: float
 ) -> None:
     less, more = sorted((share, other))
-    assert drawn(seed, query, number, more) or not drawn(seed, query, number, less)
-    assert drawn(seed, query, number, share) == drawn(seed, query, number, share)
+    assert is_sampled(seed, query, number, more) or not is_sampled(seed, query, number, less)
+    assert is_sampled(seed, query, number, share) == is_sampled(seed, query, number, share)
 
 
 def test_draws_of_queries_and_seeds_differ() -> None:
     streams = {
-        tuple(drawn(seed, query, number, 0.5) for number in range(64)) for seed in range(4) for query in ("a", "b")
+        tuple(is_sampled(seed, query, number, 0.5) for number in range(64)) for seed in range(4) for query in ("a", "b")
     }
     assert len(streams) == 8
 
 
 def test_the_oldest_are_dropped_and_counted() -> None:
-    samples = AuditSamples(most_samples=3)
+    samples = AuditBuffer(most_samples=3)
     _answered(samples, 5)
-    found = samples.hand_over()
+    found = samples.drain()
     assert [sample.item_key for sample in found.samples] == ["2", "3", "4"]
     assert found.dropped == 2
-    assert samples.hand_over().dropped == 0
+    assert samples.drain().dropped == 0
 
 
 def test_bytes_are_bounded_whatever_comes() -> None:
-    samples = AuditSamples(most_bytes=65)
+    samples = AuditBuffer(most_bytes=65)
     _answered(samples, 5)
-    found = samples.hand_over()
+    found = samples.drain()
     assert [sample.item_key for sample in found.samples] == ["2", "3", "4"]
     _answered(samples, 1, size=1000)
-    assert samples.hand_over().samples == ()
+    assert samples.drain().samples == ()
     _answered(samples, 1)  # what was handed over and dropped takes no room any more
-    assert len(samples.hand_over().samples) == 1
+    assert len(samples.drain().samples) == 1
 
 
 def test_numbers_go_on_whatever_the_share() -> None:
-    samples = AuditSamples()
+    samples = AuditBuffer()
     _answered(samples, 10, share=0.0)
-    assert samples.hand_over().samples == ()
+    assert samples.drain().samples == ()
     _answered(samples, 10, share=0.5)
-    assert [s.item_key for s in samples.hand_over().samples] == [
-        str(number) for number in range(10) if drawn(0, "q", number + 10, 0.5)
+    assert [s.item_key for s in samples.drain().samples] == [
+        str(number) for number in range(10) if is_sampled(0, "q", number + 10, 0.5)
     ]
 
 
 def test_parts_come_together() -> None:
-    one, other = AuditSamples(most_samples=1), AuditSamples()
+    one, other = AuditBuffer(most_samples=1), AuditBuffer()
     _answered(one, 2)
     _answered(other, 1)
-    found = together([one.hand_over(), other.hand_over()])
+    found = merge_audits([one.drain(), other.drain()])
     assert ([sample.item_key for sample in found.samples], found.dropped) == (["1", "0"], 1)

@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.serving.replicas.batching import BatchQueue
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.work import QueuedItem
 
 TIMES = st.integers(0, 12).map(lambda eighths: eighths / 8)
 
 
-def _work(due_s: float, *, abandoned: bool = False, deaths: int = 0) -> Work:
-    return Work(
+def _work(due_s: float, *, abandoned: bool = False, deaths: int = 0) -> QueuedItem:
+    return QueuedItem(
         item_key=f"{due_s:g}",
         inputs=(),
         recording=None,
         due_s=due_s,
         done=lambda *_: None,
         failed=lambda _: None,
-        abandoned=lambda: abandoned,
-        deaths=deaths,
+        is_cancelled=lambda: abandoned,
+        replica_losses=deaths,
     )
 
 
-def _queue(batch_size: int, batch_wait_s: float, *works: Work) -> BatchQueue:
+def _queue(batch_size: int, batch_wait_s: float, *works: QueuedItem) -> BatchQueue:
     queue = BatchQueue(batch_size, batch_wait_s)
     for work in works:
         queue.put(work)
@@ -45,14 +45,14 @@ def test_a_batch_begins_when_it_is_full_or_the_oldest_waited_long_enough(
     queue = _queue(size, wait_s, *works)
     due_s = sorted(time for time, gave_up in noticed if not gave_up)
     if not due_s:
-        assert queue.begin_s(free_s) is None
+        assert queue.next_batch_at_s(free_s) is None
         return
     full_s = due_s[size - 1] if len(due_s) >= size else math.inf
     begin_s = max(free_s, min(due_s[0] + wait_s, full_s))
-    assert queue.begin_s(free_s) == begin_s
+    assert queue.next_batch_at_s(free_s) == begin_s
     expected = [time for time in due_s[:size] if time <= begin_s]
     assert [work.due_s for work in queue.take(begin_s)] == expected
-    assert [work.due_s for work in queue.clear() if not work.abandoned()] == due_s[len(expected) :]
+    assert [work.due_s for work in queue.clear() if not work.is_cancelled()] == due_s[len(expected) :]
     assert len(queue) == 0
 
 
@@ -60,15 +60,15 @@ def test_what_a_replica_ended_with_goes_alone_and_at_once() -> None:
     queue = _queue(3, 5.0, _work(2.0), _work(3.0))
     queue.put_back([_work(0.0, deaths=1), _work(1.0, deaths=1)])
     for due_s in (0.0, 1.0):
-        assert queue.begin_s(0.0) == due_s
+        assert queue.next_batch_at_s(0.0) == due_s
         assert [work.due_s for work in queue.take(9.0)] == [due_s]
-    assert queue.begin_s(0.0) == 7.0
+    assert queue.next_batch_at_s(0.0) == 7.0
     assert [work.due_s for work in queue.take(7.0)] == [2.0, 3.0]
 
 
 def test_nobody_waits_for_more_than_can_join() -> None:
     queue = _queue(3, 5.0, _work(1.0, deaths=1), _work(0.0), _work(0.5))
-    assert queue.begin_s(0.0) == 0.5
+    assert queue.next_batch_at_s(0.0) == 0.5
     assert [work.due_s for work in queue.take(0.5)] == [0.0, 0.5]
 
 

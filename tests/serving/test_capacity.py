@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.local import capacity
-from circinus.serving.local.capacity import Machine, check_machine, group_limits
-from circinus.serving.state_check import check_state
+from circinus.serving.local.capacity import MachineCapacity, cgroup_limits, require_capacity
+from circinus.serving.state_check import validate_state
 
-SMALL = Machine(cpus=2, memory_bytes=2.0**30, gpus=0)
+SMALL = MachineCapacity(cpus=2, memory_bytes=2.0**30, gpus=0)
 
 
 def with_pool(desired: DesiredState, name: str, **changes: Any) -> DesiredState:
@@ -30,7 +30,7 @@ def with_deployment(desired: DesiredState, **changes: Any) -> DesiredState:
     return replace(desired, deployments=tuple(replace(wanted, **changes) for wanted in desired.deployments))
 
 
-NEAR = chain("q", Step("first", "add"))
+NEAR = chain("q", StageSpec("first", "add"))
 TOO_LARGE = [
     (with_pool(NEAR, "near", cpus=3.0), r"pools in use \(near\) have 3 CPUs and this machine has 2"),
     (with_pool(NEAR, "near", nodes=5), "have 2.5 CPUs"),
@@ -45,35 +45,35 @@ TOO_LARGE = [
 @pytest.mark.parametrize(("desired", "message"), TOO_LARGE)
 def test_real_refuses_what_this_machine_is_not(desired: DesiredState, message: str) -> None:
     with pytest.raises(ServingError, match=message) as caught:
-        check_machine(desired, SMALL)
+        require_capacity(desired, SMALL)
     assert "replay" in str(caught.value)
 
 
 @pytest.mark.parametrize(("desired", "message"), TOO_LARGE)
 def test_replay_stands_in_for_any_machine(desired: DesiredState, message: str) -> None:
-    check_machine(replace(desired, mode=Mode.REPLAY), SMALL)
+    require_capacity(replace(desired, mode=Mode.REPLAY), SMALL)
 
 
 def test_pools_that_are_not_used_may_be_large() -> None:
-    check_machine(with_pool(NEAR, "far", cpus=64.0), SMALL)
+    require_capacity(with_pool(NEAR, "far", cpus=64.0), SMALL)
 
 
 def test_what_fits_is_accepted() -> None:
-    check_machine(with_pool(with_deployment(NEAR, replicas=20), "near", cpus=2.0), SMALL)
+    require_capacity(with_pool(with_deployment(NEAR, replicas=20), "near", cpus=2.0), SMALL)
 
 
 def test_contradictions_are_refused() -> None:
-    first, second = Step("first", "add"), Step("second", "add", after=("first",))
-    check_state(state([route("q", first, second)], [first, second]))
+    first, second = StageSpec("first", "add"), StageSpec("second", "add", after=("first",))
+    validate_state(state([route("q", first, second)], [first, second]))
     for desired, message in [
         (state([route("q", first, second)], [first]), "second@near.* is not deployed"),
         (state([route("q", first)], [first, first]), "listed twice"),
         (state([route("q", first), route("q", first)], [first]), "two routes"),
         (with_deployment(NEAR, replicas=0), "found 0 replicas"),
-        (state([], [Step("first", "add", pool="nowhere")]), "no pool nowhere"),
+        (state([], [StageSpec("first", "add", pool="nowhere")]), "no pool nowhere"),
     ]:
         with pytest.raises(ServingError, match=message):
-            check_state(desired)
+            validate_state(desired)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +95,19 @@ def test_limits_of_control_groups_are_the_least_on_the_way_up(
         (folder / "cpu.max").write_text(f"{cpus}\n")
         (folder / "memory.max").write_text(f"{memory}\n")
     membership.write_text("4:memory:/elsewhere\n0::/service/own\n")
-    assert group_limits(mounted, membership) == expected
+    assert cgroup_limits(mounted, membership) == expected
 
 
 def test_machine_without_control_groups_has_no_such_limits(tmp_path: Path) -> None:
-    assert group_limits(tmp_path, tmp_path / "none") == (math.inf, math.inf)
+    assert cgroup_limits(tmp_path, tmp_path / "none") == (math.inf, math.inf)
 
 
 def test_this_machine_is_no_larger_than_its_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "group_limits", lambda: (0.5, 2.0**20))
-    assert (Machine.here().cpus, Machine.here().memory_bytes) == (0.5, 2.0**20)
+    assert (MachineCapacity.here().cpus, MachineCapacity.here().memory_bytes) == (0.5, 2.0**20)
 
 
 def test_this_machine_has_something() -> None:
-    machine = Machine.here()
+    machine = MachineCapacity.here()
     assert machine.cpus > 0
     assert machine.memory_bytes > 2**26

@@ -14,18 +14,18 @@ from served_queries import ITEMS, MODULE, PLAN, ObedientEngine, matching, query,
 
 from circinus.matching import Matching
 from circinus.profiling import (
-    Bounded,
-    ExpectedService,
-    ExpectedServices,
+    Interval,
     Machine,
     MeasuredSpeed,
-    Observation,
+    PredictedServiceTime,
+    PredictedServiceTimes,
+    ServiceTimeObservation,
     Speeds,
 )
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, Response
-from circinus.serving.learning import COLD_BATCHES, LEAST_REQUESTS, Expected
-from circinus.serving.load import Traffic, run_load
-from circinus.serving.measurement import Learning
+from circinus.serving.learning import MIN_REQUESTS, WARMUP_BATCHES, PredictionsAtRun
+from circinus.serving.load import LoadSpec, run_load_test
+from circinus.serving.measurement import ServiceTimeReport
 from circinus.spec import Allocation, Specification
 from virtual_time import run
 
@@ -34,8 +34,8 @@ DEPLOYMENT = PLAN.deployment_of("add")
 SPEED = 0.5  # of the pool
 ALONE_S = {item.key: 0.01 * (1 + number) for number, item in enumerate(ITEMS)}
 REPLICAS = 3
-TRAFFIC = Traffic(duration_s=30.0, warm_up_s=5.0)
-WARM = DeploymentStatus(DEPLOYMENT, REPLICAS, REPLICAS, 0, 1000, 0, fewest_batches=300)
+TRAFFIC = LoadSpec(duration_s=30.0, warm_up_s=5.0)
+WARM = DeploymentStatus(DEPLOYMENT, REPLICAS, REPLICAS, 0, 1000, 0, min_batches_served=300)
 
 
 def takes(factor: float) -> Callable[[Request, int], float]:
@@ -58,38 +58,38 @@ class Watched(ObedientEngine):
 
 def service(item_s: Mapping[str, float] = ALONE_S, ratios: Mapping[tuple[float, int], float] | None = None) -> Any:
     ratios = ratios or {(0.1, 1): 1.0}
-    return ExpectedService(item_s, float(np.mean(list(ALONE_S.values()))), ratios, frozenset(ratios))
+    return PredictedServiceTime(item_s, float(np.mean(list(ALONE_S.values()))), ratios, frozenset(ratios))
 
 
-def expected(found: ExpectedService | None) -> Expected:
+def expected(found: PredictedServiceTime | None) -> PredictionsAtRun:
     known = {} if found is None else {("add", PLAN.configuration): found}
-    services = ExpectedServices(Machine("CPU", 4), {f"{MODULE}:add": "v"}, known)
-    return Expected({"p": services}, AT)
+    services = PredictedServiceTimes(Machine("CPU", 4), {f"{MODULE}:add": "v"}, known)
+    return PredictionsAtRun({"p": services}, AT)
 
 
 def learnt(
     engine: ObedientEngine,
-    found: ExpectedService | None = None,
-    traffic: Traffic = TRAFFIC,
+    found: PredictedServiceTime | None = None,
+    traffic: LoadSpec = TRAFFIC,
     given: Specification | None = None,
     chosen: Matching | None = None,
     items: Any = ITEMS,
     rate_per_s: float = 10.0,
-) -> Learning:
+) -> ServiceTimeReport:
     given = given or specification(*(query(name, rate_per_s=rate_per_s) for name in engine.queries))
     chosen = chosen or matching(list(engine.queries))
-    report = run(run_load(engine, given, chosen, {"p": items}, traffic, None, expected(found or service())))
+    report = run(run_load_test(engine, given, chosen, {"p": items}, traffic, None, expected(found or service())))
     assert report.learning is not None
     return report.learning
 
 
-def observed(learning: Learning) -> Observation:
+def observed(learning: ServiceTimeReport) -> ServiceTimeObservation:
     assert not learning.refused
     (observation,) = learning.observations
     return observation
 
 
-def refused(learning: Learning) -> str:
+def refused(learning: ServiceTimeReport) -> str:
     assert not learning.observations
     (found,) = learning.refused
     assert found.deployment == DEPLOYMENT
@@ -102,7 +102,7 @@ def test_the_ratio_to_the_profile_is_observed() -> None:
     assert observation.log_ratio == pytest.approx(math.log(1.5))
     assert observation.standard_error == pytest.approx(0.0, abs=1e-9)
     assert observation.requests == sum(time_s >= TRAFFIC.warm_up_s for time_s, _ in engine.received)
-    assert observation == Observation(
+    assert observation == ServiceTimeObservation(
         at="2025-06-01T00:00:00.000+00:00",
         mode="real",
         plan="state",
@@ -124,7 +124,7 @@ def test_the_ratio_to_the_profile_is_observed() -> None:
 
 
 def test_traffic_is_held_against_the_speed_that_was_measured() -> None:
-    speeds = Speeds({"slow": MeasuredSpeed(Bounded(0.3, 0.25, 0.4), 24)})
+    speeds = Speeds({"slow": MeasuredSpeed(Interval(0.3, 0.25, 0.4), 24)})
     observation = observed(learnt(Watched(("a",), service_s=takes(1.5)), replace(service(), speeds=speeds)))
     assert observation.speed == 0.25
     assert observation.log_ratio == pytest.approx(math.log(1.5 * 0.25 / SPEED))
@@ -143,7 +143,7 @@ def test_slow_items_do_not_look_like_a_slow_machine() -> None:
 
 def test_nobody_asked_nothing_is_learnt() -> None:
     engine = Watched(("q",), service_s=takes(1.0))
-    report = run(run_load(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, TRAFFIC))
+    report = run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, TRAFFIC))
     assert report.learning is None
     assert engine.asked == 1
 
@@ -198,7 +198,7 @@ def test_batches_are_held_against_what_so_full_ones_take() -> None:
     status = (replace(WARM, deployment=chosen.deployments[0].deployment),)
     engine = Batching(("q",), statuses=(status, status), ratios={1: 1.0, 2: 1.0 + 1.5 / 3, 4: 2.5}, factor=1.2)
     profile = service(ratios={(0.1, 1): 1.0, (0.1, 4): 2.5, (0.2, 2): 99.0})
-    traffic = Traffic(duration_s=300.0)
+    traffic = LoadSpec(duration_s=300.0)
     observation = observed(learnt(engine, profile, traffic, given, chosen))
     assert observation.batch_size == 4
     assert observation.log_ratio == pytest.approx(math.log(1.2), abs=0.03)
@@ -208,7 +208,7 @@ def test_batches_less_full_than_any_that_was_profiled_are_left_out() -> None:
     given, chosen = in_batches(4)
     status = (replace(WARM, deployment=chosen.deployments[0].deployment),)
     engine = Batching(("q",), statuses=(status, status), ratios={1: 0.3, 4: 2.5}, fills=(1, 4))
-    observation = observed(learnt(engine, service(ratios={(0.1, 4): 2.5}), Traffic(duration_s=200.0), given, chosen))
+    observation = observed(learnt(engine, service(ratios={(0.1, 4): 2.5}), LoadSpec(duration_s=200.0), given, chosen))
     assert observation.requests == pytest.approx(len(engine.received) / 2, abs=1)
     assert observation.log_ratio == pytest.approx(0.0, abs=0.1)
 
@@ -216,22 +216,22 @@ def test_batches_less_full_than_any_that_was_profiled_are_left_out() -> None:
 def test_the_warm_up_is_not_learnt_from() -> None:
     slow, usual = takes(9.0), takes(1.0)
     engine = Watched(("q",), service_s=lambda r, before: (slow if before < 30 else usual)(r, before))
-    assert observed(learnt(engine, traffic=Traffic(duration_s=30.0, warm_up_s=10.0))).log_ratio == pytest.approx(0.0)
+    assert observed(learnt(engine, traffic=LoadSpec(duration_s=30.0, warm_up_s=10.0))).log_ratio == pytest.approx(0.0)
     engine = Watched(("q",), service_s=lambda r, before: (slow if before < 30 else usual)(r, before))
-    assert observed(learnt(engine, traffic=Traffic(duration_s=30.0))).log_ratio > 0.1
+    assert observed(learnt(engine, traffic=LoadSpec(duration_s=30.0))).log_ratio > 0.1
 
 
-@pytest.mark.parametrize("done", [None, 0, 1, COLD_BATCHES, 50])
+@pytest.mark.parametrize("done", [None, 0, 1, WARMUP_BATCHES, 50])
 def test_the_first_batches_of_every_replica_are_not_learnt_from(done: int | None) -> None:
     """Where the engine does not count, they may have been started just now."""
-    cold = REPLICAS * max(COLD_BATCHES - (done or 0), 0)
+    cold = REPLICAS * max(WARMUP_BATCHES - (done or 0), 0)
     slow, usual = takes(50.0), takes(1.0)
     engine = Watched(
         ("q",),
         service_s=lambda r, before: (slow if before < cold else usual)(r, before),
-        statuses=((replace(WARM, fewest_batches=done),), (WARM,)),
+        statuses=((replace(WARM, min_batches_served=done),), (WARM,)),
     )
-    observation = observed(learnt(engine, traffic=Traffic(duration_s=30.0)))
+    observation = observed(learnt(engine, traffic=LoadSpec(duration_s=30.0)))
     assert observation.log_ratio == pytest.approx(0.0)
     assert observation.requests == len(engine.received) - cold
 
@@ -252,7 +252,7 @@ def test_late_generators_teach_nothing() -> None:
     ("before", "after", "reason"),
     [
         ((WARM,), (replace(WARM, restarts=1),), "started again"),
-        ((WARM,), (replace(WARM, fewest_batches=2),), "replaced"),
+        ((WARM,), (replace(WARM, min_batches_served=2),), "replaced"),
         ((WARM,), (replace(WARM, replicas_ready=2),), "started or missing"),
         ((replace(WARM, replicas_ready=2),), (WARM,), "started or missing"),
         ((WARM,), (replace(WARM, replicas_wanted=4, replicas_ready=4),), "started or missing"),
@@ -289,9 +289,9 @@ def test_failures_teach_nothing(lost: str) -> None:
 
 
 def test_few_requests_and_few_items_teach_nothing() -> None:
-    rate_per_s = (LEAST_REQUESTS - 12) / TRAFFIC.duration_s
+    rate_per_s = (MIN_REQUESTS - 12) / TRAFFIC.duration_s
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), rate_per_s=rate_per_s))
-    assert f"expected {LEAST_REQUESTS} with 8" in reason
+    assert f"expected {MIN_REQUESTS} with 8" in reason
     reason = refused(learnt(Watched(("q",), service_s=takes(1.0)), items=ITEMS[:7]))
     assert "with 7 different items" in reason
 
@@ -299,9 +299,9 @@ def test_few_requests_and_few_items_teach_nothing() -> None:
 def test_what_is_not_profiled_teaches_nothing() -> None:
     engine = Watched(("q",), service_s=takes(1.0))
     given, chosen = specification(query("q")), matching(["q"])
-    for missing in (expected(None), Expected({}, AT)):
+    for missing in (expected(None), PredictionsAtRun({}, AT)):
         engine = Watched(("q",), service_s=takes(1.0))
-        report = run(run_load(engine, given, chosen, {"p": ITEMS}, TRAFFIC, None, missing))
+        report = run(run_load_test(engine, given, chosen, {"p": ITEMS}, TRAFFIC, None, missing))
         assert report.learning is not None
         assert "does not have its operator" in refused(report.learning)
     unmeasured = replace(service(), measured_allocations=frozenset({(0.2, 1)}))

@@ -17,8 +17,8 @@ from served_queries import ITEMS, MODULE, ObedientEngine, infrastructure, matchi
 from circinus.errors import ServingError
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode, conformance_operators
-from circinus.serving.deploy import desired_state
-from circinus.serving.load import LoadProgress, Traffic, run_load
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.load import LoadProgress, LoadSpec, run_load_test
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.measurement import LoadReport, QueryMeasurement
 from circinus.serving.scoring import ERRORS_KEPT
@@ -37,17 +37,17 @@ from virtual_time import run
 ALL = Slos(latency=LatencySlo(limit=0.1), accuracy=AccuracySlo(threshold=0.9), cost=CostSlo(limit=0.7))
 
 
-def load(engine: ObedientEngine, *queries: Any, traffic: Traffic, **arguments: Any) -> LoadReport:
+def load(engine: ObedientEngine, *queries: Any, traffic: LoadSpec, **arguments: Any) -> LoadReport:
     served = [q.name for q in queries if q.name in engine.queries]
     rejected = [q.name for q in queries if q.name not in engine.queries]
     return run(
-        run_load(engine, specification(*queries), matching(served, rejected), {"p": ITEMS}, traffic, **arguments)
+        run_load_test(engine, specification(*queries), matching(served, rejected), {"p": ITEMS}, traffic, **arguments)
     )
 
 
 def test_every_request_is_measured_and_every_objective_judged() -> None:
     engine = ObedientEngine(("q",))
-    report = load(engine, query("q", slos=ALL), traffic=Traffic(duration_s=100.0))
+    report = load(engine, query("q", slos=ALL), traffic=LoadSpec(duration_s=100.0))
     (measured,) = report.queries
     assert measured.requests == len(engine.received)
     assert measured.requests == pytest.approx(1000, abs=160)
@@ -59,7 +59,7 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
     assert (measured.score, measured.score_standard_error) == (1.0, 0.0)
     assert measured.stage_s == pytest.approx({"add": 0.05})
     assert measured.cost_usd_per_h == pytest.approx(0.6)
-    assert measured.held == {"latency": True, "accuracy": True, "cost": True}
+    assert measured.slos_met == {"latency": True, "accuracy": True, "cost": True}
     assert measured.satisfied
     assert measured.predicted is not None
     assert measured.predicted.latency_s.value == 0.1
@@ -69,7 +69,7 @@ def test_every_request_is_measured_and_every_objective_judged() -> None:
 
 def test_warm_up_is_sent_and_not_measured() -> None:
     engine = ObedientEngine(("q",), service_s=lambda request, before: 5.0 if before < 50 else 0.05)
-    report = load(engine, query("q"), traffic=Traffic(duration_s=60.0, warm_up_s=20.0))
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=60.0, warm_up_s=20.0))
     (measured,) = report.queries
     late = [time_s for time_s, _ in engine.received if time_s >= 20.0]
     assert len(engine.received) - len(late) > 50
@@ -80,7 +80,7 @@ def test_warm_up_is_sent_and_not_measured() -> None:
 
 def test_items_take_turns() -> None:
     engine = ObedientEngine(("q",))
-    load(engine, query("q"), traffic=Traffic(duration_s=10.0))
+    load(engine, query("q"), traffic=LoadSpec(duration_s=10.0))
     keys = [request.item_key for _, request in engine.received]
     assert len(keys) > 30
     for begin in range(0, 30, 10):
@@ -96,14 +96,14 @@ def test_failures_and_missing_answers_violate_the_latency() -> None:
         service_s=lambda request, before: None if before % 10 == 0 else 0.05,
         fails=lambda request: request.item_key == "number-3",
     )
-    report = load(engine, query("q", slos=ALL), traffic=Traffic(duration_s=50.0, stragglers_s=5.0))
+    report = load(engine, query("q", slos=ALL), traffic=LoadSpec(duration_s=50.0, drain_timeout_s=5.0))
     (measured,) = report.queries
     assert measured.failures + measured.unanswered == pytest.approx(measured.requests * 0.19, rel=0.1)
     assert measured.unanswered == (len(engine.received) + 9) // 10
     assert measured.latency_s is not None
     assert measured.latency_s.p50_s == pytest.approx(0.05)
     assert measured.latency_s.at_percentile_s is None
-    assert measured.held == {"latency": False, "accuracy": True, "cost": True}
+    assert measured.slos_met == {"latency": False, "accuracy": True, "cost": True}
     assert not measured.satisfied
     assert measured.errors == ("item number-3 is bad",)
 
@@ -117,7 +117,7 @@ def test_a_stall_cannot_hide_behind_late_requests() -> None:
             await asyncio.sleep(max(0.0, 60.0 - now_s) if now_s >= 50.0 else 0.0)
             return await super().submit(request)
 
-    report = load(Stalling(("q",)), query("q"), traffic=Traffic(duration_s=100.0))
+    report = load(Stalling(("q",)), query("q"), traffic=LoadSpec(duration_s=100.0))
     assert report.queries[0].latency_s is not None
     p95_s = report.queries[0].latency_s.p95_s
     assert p95_s is not None
@@ -133,7 +133,7 @@ def test_late_generator_is_reported_and_its_lateness_counts() -> None:
             loop._jumping.now_s += 0.2  # as if a computation had taken that long
             return await super().submit(request)
 
-    report = load(Blocking(("q",)), query("q", rate_per_s=4.0), traffic=Traffic(duration_s=100.0))
+    report = load(Blocking(("q",)), query("q", rate_per_s=4.0), traffic=LoadSpec(duration_s=100.0))
     assert report.lateness.late
     assert report.lateness.max_s >= report.lateness.p99_s > 0.2
     assert report.queries[0].latency_s is not None
@@ -147,7 +147,7 @@ def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:
         service_s=lambda request, before: 0.3 if request.query == "a" else 0.1,
         link_bytes={"home->center": 500_000.0, "center->home": 500_000.0},
     )
-    report = load(engine, query("a", rate_per_s=10.0), query("b", rate_per_s=10.0), traffic=Traffic(duration_s=100.0))
+    report = load(engine, query("a", rate_per_s=10.0), query("b", rate_per_s=10.0), traffic=LoadSpec(duration_s=100.0))
     a, b = report.queries
     assert a.cost_usd_per_h is not None
     assert b.cost_usd_per_h is not None
@@ -160,7 +160,7 @@ def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:
 
 def test_rejected_queries_count_as_not_served() -> None:
     engine = ObedientEngine(("served",))
-    report = load(engine, query("served", weight=2.0), query("rejected", weight=3.0), traffic=Traffic(duration_s=20.0))
+    report = load(engine, query("served", weight=2.0), query("rejected", weight=3.0), traffic=LoadSpec(duration_s=20.0))
     assert [q.served for q in report.queries] == [True, False]
     assert {request.query for _, request in engine.received} == {"served"}
     assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (2.0, 5.0, 1, 1)
@@ -168,9 +168,9 @@ def test_rejected_queries_count_as_not_served() -> None:
 
 def test_rate_factor_and_seed() -> None:
     one, two, other = ObedientEngine(("q",)), ObedientEngine(("q",)), ObedientEngine(("q",))
-    load(one, query("q"), traffic=Traffic(duration_s=100.0, rate_factor=3.0))
-    load(two, query("q"), traffic=Traffic(duration_s=100.0, rate_factor=3.0))
-    load(other, query("q"), traffic=Traffic(duration_s=100.0, rate_factor=3.0, seed=1))
+    load(one, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
+    load(two, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
+    load(other, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0, seed=1))
     assert len(one.received) == pytest.approx(3000, abs=275)
     assert [time_s for time_s, _ in one.received] == [time_s for time_s, _ in two.received]
     assert [time_s for time_s, _ in one.received] != [time_s for time_s, _ in other.received]
@@ -187,7 +187,9 @@ def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> 
         }.items()
     ]
     engine = ObedientEngine(("camera", "bursts", "people"))
-    report = load(engine, *asked, query("rejected"), traffic=Traffic(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0))
+    report = load(
+        engine, *asked, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0)
+    )
     assert report.arrivals == "periodic and bursty and poisson"
     index = {measured.query: measured.index_of_dispersion for measured in report.queries}
     assert index["rejected"] is None
@@ -202,7 +204,7 @@ def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> 
 
 
 def test_windows_too_long_for_the_time_measured_are_not_reported() -> None:
-    report = load(ObedientEngine(("q",)), query("q"), traffic=Traffic(duration_s=30.0, warm_up_s=100.0))
+    report = load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=30.0, warm_up_s=100.0))
     assert set(report.queries[0].index_of_dispersion or {}) == {"1s"}
     assert report.arrivals == "poisson"
 
@@ -212,7 +214,10 @@ def test_trace_is_played(tmp_path: Path) -> None:
     trace.write_text("time_s,query\n" + "".join(f"{t},{q}\n" for t, q in [(1, "q"), (1, "q"), (3, "gone"), (8, "q")]))
     engine = ObedientEngine(("q",))
     report = load(
-        engine, query("q"), query("gone"), traffic=Traffic(duration_s=3.0, rate_factor=2.0, warm_up_s=0.25, trace=trace)
+        engine,
+        query("q"),
+        query("gone"),
+        traffic=LoadSpec(duration_s=3.0, rate_factor=2.0, warm_up_s=0.25, trace=trace),
     )
     assert [time_s for time_s, _ in engine.received] == pytest.approx([0.5, 0.5])
     assert report.arrivals == "bursts.csv"
@@ -221,7 +226,7 @@ def test_trace_is_played(tmp_path: Path) -> None:
 
 def test_replay_sends_no_values() -> None:
     engine = ObedientEngine(("q",), mode=Mode.REPLAY, answer=lambda request: 0.0)
-    report = load(engine, query("q"), traffic=Traffic(duration_s=10.0))
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=10.0))
     assert all(request.value is None for _, request in engine.received)
     assert report.mode == "replay"
     assert report.queries[0].score == 0.0
@@ -229,7 +234,7 @@ def test_replay_sends_no_values() -> None:
 
 def test_progress_is_told() -> None:
     states: list[LoadProgress] = []
-    load(ObedientEngine(("q",)), query("q"), traffic=Traffic(duration_s=10.0), on_progress=states.append)
+    load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=10.0), on_progress=states.append)
     assert len(states) > 20
     assert [state.sent for state in states] == sorted(state.sent for state in states)
     assert states[-1].sent == states[-1].answered == states[-1].due
@@ -237,7 +242,9 @@ def test_progress_is_told() -> None:
 
 def test_report_is_json() -> None:
     engine = ObedientEngine(("q",), service_s=lambda request, before: None)
-    report = load(engine, query("q", slos=ALL), query("rejected"), traffic=Traffic(duration_s=1.0, stragglers_s=1.0))
+    report = load(
+        engine, query("q", slos=ALL), query("rejected"), traffic=LoadSpec(duration_s=1.0, drain_timeout_s=1.0)
+    )
     document = json.loads(json.dumps(to_jsonable_python(report), allow_nan=False))
     assert document["schema_version"] == 1
     assert document["queries"][0]["latency_s"]["p50_s"] is None
@@ -245,7 +252,7 @@ def test_report_is_json() -> None:
 
 
 def test_query_without_a_request_is_not_satisfied() -> None:
-    report = load(ObedientEngine(("q",)), query("q", rate_per_s=1e-9), traffic=Traffic(duration_s=1.0))
+    report = load(ObedientEngine(("q",)), query("q", rate_per_s=1e-9), traffic=LoadSpec(duration_s=1.0))
     assert report.queries[0].requests == 0
     assert report.goodput == 0
 
@@ -253,18 +260,18 @@ def test_query_without_a_request_is_not_satisfied() -> None:
 def test_missing_routes_and_items_are_told_before_anything_is_sent() -> None:
     engine = ObedientEngine(("other",))
     with pytest.raises(ServingError, match="no route for q"):
-        run(run_load(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, Traffic(duration_s=1.0)))
+        run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, LoadSpec(duration_s=1.0)))
     engine = ObedientEngine(("q",))
     with pytest.raises(ServingError, match="no items of pipeline p"):
-        run(run_load(engine, specification(query("q")), matching(["q"]), {"p": []}, Traffic(duration_s=10.0)))
+        run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": []}, LoadSpec(duration_s=10.0)))
     assert not engine.received
 
 
 def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None = None) -> QueryMeasurement:
     given = specification(query("q", slos=slos))
     scored = given.pipelines["p"].model_copy(update={"metric": metric})
-    traffic = Traffic(duration_s=100.0)
-    report = run(run_load(engine, replace(given, pipelines={"p": scored}), matching(["q"]), {"p": ITEMS}, traffic))
+    traffic = LoadSpec(duration_s=100.0)
+    report = run(run_load_test(engine, replace(given, pipelines={"p": scored}), matching(["q"]), {"p": ITEMS}, traffic))
     return report.queries[0]
 
 
@@ -289,7 +296,7 @@ def test_answers_that_cannot_be_scored_count_with_the_worst_score(
     assert measured.score == pytest.approx(score, abs=0.01)
     assert measured.unscored == pytest.approx(measured.requests / 10, abs=1)
     assert (measured.failures, measured.unanswered) == (0, 0)
-    assert measured.held == {"accuracy": held}
+    assert measured.slos_met == {"accuracy": held}
     assert len(measured.errors) == 1
     assert re.search("metric equal .*failed on item number-3 with ZeroDivisionError: no words", measured.errors[0])
     assert measured.latency_s is not None
@@ -322,14 +329,14 @@ def test_fault_of_the_engine_is_not_taken_for_a_lost_request() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        load(Broken(("q",)), query("q"), traffic=Traffic(duration_s=10.0))
+        load(Broken(("q",)), query("q"), traffic=LoadSpec(duration_s=10.0))
 
 
 def test_senseless_traffic_is_refused() -> None:
     with pytest.raises(ServingError, match="duration"):
-        Traffic(duration_s=0.0)
+        LoadSpec(duration_s=0.0)
     with pytest.raises(ServingError, match="rate factor"):
-        Traffic(duration_s=1.0, rate_factor=-1.0)
+        LoadSpec(duration_s=1.0, rate_factor=-1.0)
 
 
 @pytest.mark.slow
@@ -345,8 +352,8 @@ def test_real_engine_under_traffic() -> None:
     async def body() -> LoadReport:
         engine = LocalEngine()
         try:
-            await engine.apply(desired_state(chosen, given, Mode.REAL))
-            return await run_load(engine, given, chosen, {"p": ITEMS}, Traffic(duration_s=1.0, warm_up_s=0.2))
+            await engine.apply(build_desired_state(chosen, given, Mode.REAL))
+            return await run_load_test(engine, given, chosen, {"p": ITEMS}, LoadSpec(duration_s=1.0, warm_up_s=0.2))
         finally:
             await engine.close()
 

@@ -18,15 +18,15 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
-from circinus.serving.conformance import EngineConformance, ask, lives, until
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance import EngineConformance, ask, is_alive, wait_until
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import EngineStatus
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
-from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.local.run_folder import RunDirectory
 
 pytestmark = pytest.mark.slow
 
-WHO = chain("q", Step("who", "process_id", replicas=2))
+WHO = chain("q", StageSpec("who", "process_id", replicas=2))
 
 
 class TestLocalEngineClient(EngineConformance):
@@ -70,7 +70,7 @@ async def status(client: LocalEngineClient) -> EngineStatus:
     return await client.status()
 
 
-def wait_until(condition: Any) -> None:
+def block_until(condition: Any) -> None:
     deadline_s = time.monotonic() + HANG_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline_s
@@ -89,7 +89,7 @@ def test_engine_outlives_its_client(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=HANG_LIMIT_S)
     found, process = in_session(connect(folder), status, lambda client: ask(client, 0))
     assert found.healthy
-    assert lives(process)
+    assert is_alive(process)
 
 
 def test_second_start_joins_the_running_engine(folder: Path) -> None:
@@ -97,8 +97,8 @@ def test_second_start_joins_the_running_engine(folder: Path) -> None:
     (again,) = in_session(start_daemon(folder), lambda client: client.apply(WHO))
     assert again is None
     (answer,) = in_session(connect(folder), lambda client: ask(client, 0))
-    assert lives(process)
-    assert lives(answer)
+    assert is_alive(process)
+    assert is_alive(answer)
     (found,) = in_session(connect(folder), status)
     assert found.deployments[0].requests == 2
 
@@ -108,7 +108,7 @@ def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
 
     def start() -> None:
         start_daemon(folder)
-        found.append(RunFolder(folder).process())
+        found.append(RunDirectory(folder).process())
 
     threads = [threading.Thread(target=start) for _ in range(3)]
     for thread in threads:
@@ -121,47 +121,47 @@ def test_simultaneous_starts_share_one_engine(folder: Path) -> None:
 
 def test_destroy_ends_everything_and_removes_the_folder(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunFolder(folder).process()
+    engine = RunDirectory(folder).process()
     assert engine is not None
-    assert lives(engine)
+    assert is_alive(engine)
     assert destroy(folder)
-    wait_until(lambda: not lives(engine))
-    assert not lives(process)
+    block_until(lambda: not is_alive(engine))
+    assert not is_alive(process)
     assert not folder.exists()
     assert not destroy(folder)
 
 
 def test_terminated_engine_ends_in_good_order(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunFolder(folder).process()
+    engine = RunDirectory(folder).process()
     assert engine is not None
     os.kill(engine, signal.SIGTERM)
-    wait_until(lambda: not lives(engine) and not lives(process))
+    block_until(lambda: not is_alive(engine) and not is_alive(process))
     assert not folder.exists()
 
 
 def test_killed_engine_leaves_no_replica_and_is_reported(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
-    engine = RunFolder(folder).process()
+    engine = RunDirectory(folder).process()
     assert engine is not None
     os.kill(engine, signal.SIGKILL)
-    wait_until(lambda: not lives(engine) and not lives(process))
+    block_until(lambda: not is_alive(engine) and not is_alive(process))
     with pytest.raises(ServingError, match=rf"process {engine}\) was killed.*1 deployments for the queries q.*apply"):
         connect(folder)
     (answer,) = in_session(start_daemon(folder), deploy)
-    assert lives(answer)
+    assert is_alive(answer)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not end children with their parent")
 def test_replicas_end_even_when_all_above_them_are_killed(folder: Path) -> None:
     (process,) = in_session(start_daemon(folder), deploy)
     nursery = psutil.Process(process).parent()
-    engine = RunFolder(folder).process()
+    engine = RunDirectory(folder).process()
     assert nursery is not None
     assert engine is not None
     for victim in (engine, nursery.pid):
         os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: not lives(process))
+    block_until(lambda: not is_alive(process))
 
 
 def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path
         return any(here.iterdir())
 
     async def kill_meanwhile(client: LocalEngineClient) -> None:
-        await client.apply(chain("q", Step("meet", "Meet")))
+        await client.apply(chain("q", StageSpec("meet", "Meet")))
         task = asyncio.create_task(ask(client, {"folder": str(here), "parties": 1000}))
-        await until(under_way)
-        engine = RunFolder(folder).process()
+        await wait_until(under_way)
+        engine = RunDirectory(folder).process()
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
         with pytest.raises(ServingError, match="was killed"):
@@ -186,10 +186,10 @@ def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path
 
 def test_destroy_clears_what_a_killed_engine_left(folder: Path) -> None:
     start_daemon(folder)
-    engine = RunFolder(folder).process()
+    engine = RunDirectory(folder).process()
     assert engine is not None
     os.kill(engine, signal.SIGKILL)
-    wait_until(lambda: not lives(engine))
+    block_until(lambda: not is_alive(engine))
     assert destroy(folder)
     assert not folder.exists()
     with pytest.raises(ServingError, match="no engine runs"):
@@ -218,7 +218,7 @@ def test_folder_may_have_a_long_path(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 20) / ("longer" * 20) / "run"
     try:
         (process,) = in_session(start_daemon(folder), deploy)
-        assert lives(process)
+        assert is_alive(process)
     finally:
         destroy(folder)
     assert not folder.exists()
@@ -246,16 +246,16 @@ def test_lost_client_leaves_the_old_state(folder: Path, tmp_path: Path) -> None:
         return loading.exists()
 
     async def give_up(client: LocalEngineClient) -> None:
-        state = chain("q", Step("slow", "unused"))
+        state = chain("q", StageSpec("slow", "unused"))
         (wanted,) = state.deployments
         slow = {**vars(state), "module_paths": (tmp_path,)}
         slow["deployments"] = (type(wanted)(**{**vars(wanted), "uses": "slow_to_load:Slow"}),)
         task = asyncio.create_task(client.apply(type(state)(**slow)))
-        await until(loads)
+        await wait_until(loads)
         task.cancel()
 
     (process, _) = in_session(start_daemon(folder), deploy, give_up)
     found, answer = in_session(connect(folder), status, lambda client: ask(client, 0))
     assert found.healthy
-    assert lives(process)
-    assert lives(answer)
+    assert is_alive(process)
+    assert is_alive(answer)

@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance import EngineConformance, ask, lives, respond, until
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance import EngineConformance, ask, is_alive, respond, wait_until
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
-from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.replica import Replica
+from circinus.serving.local.processes import ForkServerClient
+from circinus.serving.local.replica import ReplicaHandle
 from circinus.serving.replicas.messages import ReplicaSpec
 from circinus.spec import Link
 
@@ -81,7 +81,7 @@ def uses(tmp_path: Path) -> Callable[..., DesiredState]:
     (tmp_path / "operators_of_this_test.py").write_text(OPERATORS)
 
     def build(name: str, **changes: Any) -> DesiredState:
-        state = chain("q", Step("first", "unused"))
+        state = chain("q", StageSpec("first", "unused"))
         wanted = replace(state.deployments[0], uses=f"operators_of_this_test:{name}", **changes)
         return replace(state, deployments=(wanted,), module_paths=(tmp_path,))
 
@@ -131,7 +131,7 @@ def test_the_batches_of_the_replica_with_the_fewest_are_counted(uses: Callable[.
 
     async def fewest(engine: LocalEngine) -> int | None:
         (deployment,) = (await engine.status()).deployments
-        return deployment.fewest_batches
+        return deployment.min_batches_served
 
     async def counted() -> list[int | None]:
         engine = LocalEngine()
@@ -152,8 +152,8 @@ def test_the_batches_of_the_replica_with_the_fewest_are_counted(uses: Callable[.
 
 def test_what_an_operator_started_ends_with_its_replica(uses: Callable[..., DesiredState]) -> None:
     replica, child = answer_of(uses("start_another"), 0)
-    assert not lives(replica)
-    assert not lives(child)
+    assert not is_alive(replica)
+    assert not is_alive(child)
 
 
 @pytest.mark.parametrize(
@@ -192,22 +192,22 @@ def test_replicas_survive_the_process_they_were_forked_from() -> None:
         answers = await asyncio.gather(*(ask(engine, 0) for _ in range(20)))
 
         async def ended() -> bool:
-            return not lives(process)
+            return not is_alive(process)
 
         async def restored() -> bool:
             return (await engine.status()).healthy
 
-        await until(ended)
-        await until(restored)
+        await wait_until(ended)
+        await wait_until(restored)
         assert len(answers) == 20
         assert await ask(engine, 0) != process
 
-    run(lambda engine: engine.apply(chain("q", Step("who", "process_id", replicas=3))), kill_nursery)
+    run(lambda engine: engine.apply(chain("q", StageSpec("who", "process_id", replicas=3))), kill_nursery)
 
 
 def test_a_change_that_fails_changes_no_wait() -> None:
     """Nor does it begin a batch that was waiting."""
-    patient = Step("who", "process_id", batch_size=2, batch_wait_s=6000.0)
+    patient = StageSpec("who", "process_id", batch_size=2, batch_wait_s=6000.0)
 
     async def fail(engine: LocalEngine) -> None:
         first = asyncio.create_task(ask(engine, 0))
@@ -215,10 +215,10 @@ def test_a_change_that_fails_changes_no_wait() -> None:
         async def waits() -> bool:
             return [deployment.queue_length for deployment in (await engine.status()).deployments] == [1]
 
-        await until(waits)
+        await wait_until(waits)
         hasty = replace(patient, batch_wait_s=0.0)
         with pytest.raises(ServingError, match="its model is missing"):
-            await engine.apply(chain("q", hasty, Step("bad", "Unloadable", after=("who",))))
+            await engine.apply(chain("q", hasty, StageSpec("bad", "Unloadable", after=("who",))))
         assert await waits()
         await engine.apply(chain("q", hasty))
         await first
@@ -228,15 +228,15 @@ def test_a_change_that_fails_changes_no_wait() -> None:
 
 def test_a_replica_is_free_from_when_it_was_ready() -> None:
     """Not from the beginning of time: what waited for it in a replay waited so long."""
-    state = chain("q", Step("first", "add"))
+    state = chain("q", StageSpec("first", "add"))
 
     async def start() -> tuple[float, float, float, float]:
         loop = asyncio.get_running_loop()
-        processes = ReplicaProcesses(loop)
+        processes = ForkServerClient(loop)
         spec = ReplicaSpec("first", False, state.deployments[0].uses, "", {}, 0.1, 1.0, (), tuple(sys.path))
         try:
             asked_s = loop.time()
-            replica = Replica(spec, loop, processes, lambda _: None, lambda *_: None, lambda *_: None)
+            replica = ReplicaHandle(spec, loop, processes, lambda _: None, lambda *_: None, lambda *_: None)
             await replica.ready
             return asked_s, replica.startup_s, replica.free_s, loop.time()
         finally:
@@ -248,14 +248,14 @@ def test_a_replica_is_free_from_when_it_was_ready() -> None:
 
 
 def test_route_without_a_way_is_refused() -> None:
-    state = chain("q", Step("first", "add", pool="far"))
+    state = chain("q", StageSpec("first", "add", pool="far"))
     apart = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": ()}))
     with pytest.raises(ServingError, match="no way from site home to site center"):
         run(lambda engine: engine.apply(apart))
 
 
 def test_transfers_take_the_time_of_their_links() -> None:
-    state = chain("q", Step("first", "add", pool="far"))
+    state = chain("q", StageSpec("first", "add", pool="far"))
     slow = Link(source="home", target="center", bandwidth_bytes_per_s=2000.0, round_trip_s=0.1)
     far = replace(state, infrastructure=state.infrastructure.model_copy(update={"links": (slow,)}))
 
@@ -273,7 +273,7 @@ def test_closed_engine_starts_nothing() -> None:
     async def close_then_apply(engine: LocalEngine) -> None:
         await engine.close()
         with pytest.raises(ServingError, match="closed"):
-            await engine.apply(chain("q", Step("first", "add")))
+            await engine.apply(chain("q", StageSpec("first", "add")))
 
     run(close_then_apply)
 
@@ -287,14 +287,14 @@ def test_close_ends_an_apply_under_way(tmp_path: Path) -> None:
             f"@operator\nclass Slow:\n    def __init__(self):\n        pathlib.Path({str(loading)!r}).touch()\n"
             "        time.sleep(600)\n    def process(self, values):\n        return values\n"
         )
-        state = chain("q", Step("first", "unused"))
+        state = chain("q", StageSpec("first", "unused"))
         wanted = replace(state.deployments[0], uses="never_loaded:Slow")
         task = asyncio.create_task(engine.apply(replace(state, deployments=(wanted,), module_paths=(tmp_path,))))
 
         async def loads() -> bool:
             return loading.exists()
 
-        await until(loads)
+        await wait_until(loads)
         await engine.close()
         with pytest.raises(ServingError):
             await task

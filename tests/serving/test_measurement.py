@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.measurement import LatencySummary, clustered_log_ratio, clustered_mean, held_objectives
+from circinus.serving.measurement import LatencySummary, clustered_log_ratio, clustered_mean, slo_attainment
 from circinus.spec import AccuracySlo, CostSlo, LatencySlo, Slos
 
 
@@ -73,16 +73,16 @@ def test_objectives_hold_as_they_are_written() -> None:
     fast = LatencySummary(0.1, 0.5, 0.6, 0.7, 90.0, 0.5)
     slow = LatencySummary(0.1, 0.6, 0.6, 0.7, 90.0, 0.6)
     lost = LatencySummary(0.1, None, None, None, 90.0, None)
-    assert held_objectives(slos, fast, 0.8, 0.3) == {"latency": True, "accuracy": True, "cost": True}
-    assert held_objectives(slos, slow, 0.79, 0.31) == {"latency": False, "accuracy": False, "cost": False}
-    assert held_objectives(slos, lost, None, 0.0) == {"latency": False, "accuracy": False, "cost": True}
-    assert held_objectives(Slos(), None, None, 9.0) == {}
+    assert slo_attainment(slos, fast, 0.8, 0.3) == {"latency": True, "accuracy": True, "cost": True}
+    assert slo_attainment(slos, slow, 0.79, 0.31) == {"latency": False, "accuracy": False, "cost": False}
+    assert slo_attainment(slos, lost, None, 0.0) == {"latency": False, "accuracy": False, "cost": True}
+    assert slo_attainment(Slos(), None, None, 9.0) == {}
 
 
 def test_smaller_may_be_better() -> None:
     slos = Slos(accuracy=AccuracySlo(threshold=0.2, comparison="<="))
-    assert held_objectives(slos, None, 0.1, 0.0) == {"accuracy": True}
-    assert held_objectives(slos, None, 0.3, 0.0) == {"accuracy": False}
+    assert slo_attainment(slos, None, 0.1, 0.0) == {"accuracy": True}
+    assert slo_attainment(slos, None, 0.3, 0.0) == {"accuracy": False}
 
 
 def test_log_ratio_is_that_of_the_totals_and_repeats_do_not_make_it_surer() -> None:

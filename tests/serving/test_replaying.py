@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.serving.replicas import replaying
-from circinus.serving.replicas.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
-from circinus.serving.replicas.replaying import ReplayingResponder, batch_ratio
+from circinus.serving.replicas.messages import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replaying import ReplayExecutor, interpolated_batch_ratio
 
 
 class Clock:
@@ -32,18 +32,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def responder(speed: float = 1.0) -> ReplayingResponder:
+def responder(speed: float = 1.0) -> ReplayExecutor:
     spec = ReplicaSpec("d", True, "m:f", "", {}, 1.0, speed, (Path(),), ())
-    replica = ReplayingResponder(spec)
-    runs = {"a": RecordedRun(0.02, 10.0, b"A"), "b": RecordedRun(0.04, 20.0, b"B")}
-    replica.learn(
-        {1: RecordedStage(runs, {1: 1.0, 4: 2.5}), 2: RecordedStage({"a": RecordedRun(0.01, 5.0, None)}, {1: 1.0})}
+    replica = ReplayExecutor(spec)
+    runs = {"a": ReplayRun(0.02, 10.0, b"A"), "b": ReplayRun(0.04, 20.0, b"B")}
+    replica.add_recordings(
+        {1: ReplayStage(runs, {1: 1.0, 4: 2.5}), 2: ReplayStage({"a": ReplayRun(0.01, 5.0, None)}, {1: 1.0})}
     )
     return replica
 
 
 def batch(begin_s: float, *items: tuple[str, int]) -> Batch:
-    return Batch(begin_s, tuple(WorkItem(key, 0, recording) for key, recording in items))
+    return Batch(begin_s, tuple(BatchItem(key, 0, recording) for key, recording in items))
 
 
 def test_batch_takes_its_recorded_time_and_gives_the_recorded_outputs(clock: Clock) -> None:
@@ -80,7 +80,7 @@ def test_what_was_not_recorded_fails_alone(clock: Clock) -> None:
 
 @given(st.dictionaries(st.integers(1, 64), st.floats(0.1, 100), min_size=1), st.integers(1, 100))
 def test_ratio_stays_between_its_measured_neighbours(measured: dict[int, float], size: int) -> None:
-    found = batch_ratio(measured, size)
+    found = interpolated_batch_ratio(measured, size)
     below = [s for s in measured if s <= size] or [min(measured)]
     above = [s for s in measured if s >= size] or [max(measured)]
     ends = sorted((measured[max(below)], measured[min(above)]))

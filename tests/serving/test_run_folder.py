@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain
-from circinus.serving.local.run_folder import RunFolder
+from circinus.serving.conformance_states import StageSpec, chain
+from circinus.serving.local.run_folder import RunDirectory
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    found = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> RunDirectory:
+    found = RunDirectory(tmp_path / "run")
     found.create()
     return found
 
 
-def test_folder_is_closed_to_others(folder: RunFolder) -> None:
+def test_folder_is_closed_to_others(folder: RunDirectory) -> None:
     assert folder.path.stat().st_mode & 0o077 == 0
     with folder.listen():
         assert folder.address.stat().st_mode & 0o077 == 0
 
 
-def test_one_lock_for_one_engine(folder: RunFolder) -> None:
+def test_one_lock_for_one_engine(folder: RunDirectory) -> None:
     lock = folder.try_lock()
     assert lock is not None
     assert folder.try_lock() is None
@@ -35,7 +35,9 @@ def test_one_lock_for_one_engine(folder: RunFolder) -> None:
     again.close()
 
 
-def test_lock_of_a_folder_that_was_removed_is_worth_nothing(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_of_a_folder_that_was_removed_is_worth_nothing(
+    folder: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An engine that ends removes its lock; who waited for that very file must not believe to hold the folder."""
     real_open = Path.open
 
@@ -50,7 +52,7 @@ def test_lock_of_a_folder_that_was_removed_is_worth_nothing(folder: RunFolder, m
 
 @pytest.mark.parametrize("length", [1, 60, 240])
 def test_sockets_are_reached_whatever_the_length_of_their_path(tmp_path: Path, length: int) -> None:
-    folder = RunFolder(tmp_path / ("d" * length))
+    folder = RunDirectory(tmp_path / ("d" * length))
     folder.create()
     assert folder.connect() is None
     lock = folder.try_lock()
@@ -66,7 +68,9 @@ def test_sockets_are_reached_whatever_the_length_of_their_path(tmp_path: Path, l
         pass
 
 
-def test_clearing_waits_for_an_engine_that_is_about_to_end(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clearing_waits_for_an_engine_that_is_about_to_end(
+    folder: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = folder.try_lock()
     assert lock is not None
     waits = iter([lambda: None, lock.close])
@@ -77,14 +81,14 @@ def test_clearing_waits_for_an_engine_that_is_about_to_end(folder: RunFolder, mo
 
 
 def test_clearing_nothing_is_no_fault(tmp_path: Path) -> None:
-    assert not RunFolder(tmp_path / "none").clear()
+    assert not RunDirectory(tmp_path / "none").clear()
 
 
 NAMES = ("log", "lock", "desired.json", "notes")
 
 
 def test_folder_of_somebody_else_is_neither_taken_nor_cleared(tmp_path: Path) -> None:
-    mine = RunFolder(tmp_path / "mine")
+    mine = RunDirectory(tmp_path / "mine")
     mine.path.mkdir(mode=0o755)
     for name in NAMES:
         (mine.path / name).write_text("precious")
@@ -101,7 +105,7 @@ def test_folder_of_somebody_else_is_neither_taken_nor_cleared(tmp_path: Path) ->
 
 
 def test_empty_folder_is_taken_with_the_rights_it_has(tmp_path: Path) -> None:
-    given = RunFolder(tmp_path / "given")
+    given = RunDirectory(tmp_path / "given")
     given.path.mkdir()
     given.path.chmod(0o750)
     given.create()
@@ -115,7 +119,7 @@ def test_empty_folder_is_taken_with_the_rights_it_has(tmp_path: Path) -> None:
 
 
 def test_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
-    shared = RunFolder(tmp_path / "shared")
+    shared = RunDirectory(tmp_path / "shared")
     shared.path.mkdir()
     shared.path.chmod(0o1777)
     with pytest.raises(ServingError, match="every user may write"):
@@ -126,11 +130,11 @@ def test_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ServingError, match="found a file"):
-        RunFolder(tmp_path / "file").create()
-    assert not RunFolder(tmp_path / "file").clear()
+        RunDirectory(tmp_path / "file").create()
+    assert not RunDirectory(tmp_path / "file").clear()
 
 
-def test_living_engine_is_not_cleared_away(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("circinus.serving.local.run_folder._END_S", 0.1)
     lock = folder.try_lock()
     assert lock is not None
@@ -139,11 +143,11 @@ def test_living_engine_is_not_cleared_away(folder: RunFolder, monkeypatch: pytes
     assert folder.path.exists()
 
 
-def test_absence_says_what_was_lost(folder: RunFolder) -> None:
-    assert "no engine runs" in str(folder.absence())
+def test_absence_says_what_was_lost(folder: RunDirectory) -> None:
+    assert "no engine runs" in str(folder.missing_reason())
     folder.lock.write_text("4711")
-    folder.save(chain("q", Step("first", "add")))
-    assert "process 4711) was killed" in str(folder.absence())
-    assert "1 deployments for the queries q" in str(folder.absence())
+    folder.save(chain("q", StageSpec("first", "add")))
+    assert "process 4711) was killed" in str(folder.missing_reason())
+    assert "1 deployments for the queries q" in str(folder.missing_reason())
     folder.desired.write_text("half a docu")
-    assert "process 4711) was killed" in str(folder.absence())
+    assert "process 4711) was killed" in str(folder.missing_reason())

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.serving.local import deployment as module
-from circinus.serving.local.deployment import RunningDeployment
-from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.deployment import DeploymentRuntime
+from circinus.serving.local.processes import ForkServerClient
 from circinus.serving.replicas.messages import ReplicaSpec
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.work import QueuedItem
 from circinus.spec import Allocation, Deployment, KnobValues
 from virtual_time import VirtualTimeLoop, run
 
@@ -56,7 +56,7 @@ class FakeReplica:
         self.ready.set_result(None)
         self._on_idle(self)
 
-    def process(self, batch: list[Work], begin_s: float) -> None:
+    def process(self, batch: list[QueuedItem], begin_s: float) -> None:
         self._made_by.batches.append((begin_s, tuple(work.due_s for work in batch)))
         end_s = begin_s + self._made_by.service_s
         self._loop.call_at(end_s, self._done, end_s)
@@ -67,22 +67,22 @@ class FakeReplica:
         self._on_idle(self)
 
 
-def _running(*, batch_size: int, batch_wait_s: float, replays: bool) -> RunningDeployment:
+def _running(*, batch_size: int, batch_wait_s: float, replays: bool) -> DeploymentRuntime:
     allocation = Allocation(cpus=1.0, batch_size=batch_size, utilization_target=0.5)
     spec = ReplicaSpec("d", replays, "m:f", "", {}, 1.0, 1.0, (Path(),), ())
     deployment = Deployment("p", "o", KnobValues(), "pool", allocation)
-    processes = mock.create_autospec(ReplicaProcesses)
-    return RunningDeployment(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    processes = mock.create_autospec(ForkServerClient)
+    return DeploymentRuntime(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
 
 
-def _work(due_s: float) -> Work:
-    return Work("item", (), None, due_s, lambda *_: None, lambda _: None, lambda: False)
+def _work(due_s: float) -> QueuedItem:
+    return QueuedItem("item", (), None, due_s, lambda *_: None, lambda _: None, lambda: False)
 
 
 def _served(
     arrivals_s: list[float],
     replicas: FakeReplicas,
-    body: Callable[[RunningDeployment, VirtualTimeLoop], None] = lambda deployment, loop: None,
+    body: Callable[[DeploymentRuntime, VirtualTimeLoop], None] = lambda deployment, loop: None,
     *,
     count: int = 1,
     **settings: Any,
@@ -93,7 +93,7 @@ def _served(
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         deployment = _running(**settings)
-        await deployment.grow(count)
+        await deployment.scale_up(count)
         for due_s in arrivals_s:
             loop.call_at(due_s, deployment.enqueue, _work(due_s))
         body(deployment, loop)
@@ -142,7 +142,7 @@ def test_batches_begin_when_they_are_full_or_the_oldest_waited_long_enough(
     ids=["waited long enough", "full"],
 )
 def test_a_replay_begins_a_batch_when_it_was_due_not_when_that_was_noticed(size: int, first: _Batch) -> None:
-    def busy_machine(deployment: RunningDeployment, loop: VirtualTimeLoop) -> None:
+    def busy_machine(deployment: DeploymentRuntime, loop: VirtualTimeLoop) -> None:
         loop.call_at(1.5, loop.oversleep, 5.0)
 
     arrivals_s = [0.5, 1.0, 1.75, 3.0]
@@ -167,7 +167,7 @@ def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_fir
         replicas = FakeReplicas(10.0)
         with mock.patch.object(module, "Replica", replicas):
             deployment = _running(batch_size=1, batch_wait_s=0.0, replays=replays)
-            await deployment.grow(1)
+            await deployment.scale_up(1)
             await asyncio.sleep(3.0)
             deployment.enqueue(_work(2.0))
             assert len(replicas.batches) == (not replays)
@@ -179,8 +179,8 @@ def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_fir
 
 
 def test_another_wait_holds_for_what_waits_already() -> None:
-    def wait_no_more(deployment: RunningDeployment, loop: VirtualTimeLoop) -> None:
-        loop.call_at(3.0, deployment.wait_for_batches, 1.5)
+    def wait_no_more(deployment: DeploymentRuntime, loop: VirtualTimeLoop) -> None:
+        loop.call_at(3.0, deployment.set_batch_wait, 1.5)
 
     replicas = FakeReplicas(0.25)
     found = _served([1.0, 2.0, 4.0], replicas, wait_no_more, batch_size=3, batch_wait_s=100.0, replays=False)
@@ -191,9 +191,9 @@ def test_another_wait_holds_for_what_waits_already() -> None:
 def test_a_further_replica_takes_nothing_before_it_is_ready(replays: bool) -> None:
     replicas = FakeReplicas(2.5)
 
-    def one_more(deployment: RunningDeployment, loop: VirtualTimeLoop) -> None:
+    def one_more(deployment: DeploymentRuntime, loop: VirtualTimeLoop) -> None:
         replicas.startup_s = 3.25
-        loop.call_at(0.5, lambda: loop.create_task(deployment.grow(2)))
+        loop.call_at(0.5, lambda: loop.create_task(deployment.scale_up(2)))
 
     found = _served([0.125, 0.25, 0.375, 0.5], replicas, one_more, batch_size=1, batch_wait_s=0.0, replays=replays)
     assert [begin_s for begin_s, _ in found] == [0.125, 2.625, 3.75, 5.125]
@@ -205,10 +205,10 @@ def test_status_tells_the_mean_start_up() -> None:
     async def two() -> list[float | None]:
         deployment = _running(batch_size=1, batch_wait_s=0.0, replays=False)
         found = [deployment.status().startup_s]
-        await deployment.grow(1)
+        await deployment.scale_up(1)
         found.append(deployment.status().startup_s)
         replicas.startup_s = 3.0
-        await deployment.grow(2)
+        await deployment.scale_up(2)
         return [*found, deployment.status().startup_s]
 
     with mock.patch.object(module, "Replica", replicas):

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain, route
+from circinus.serving.conformance_states import StageSpec, chain, route
 from circinus.serving.conformance_states import state as state_of
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.state_file import desired_fingerprint, state_from_json, state_to_json
+from circinus.serving.state_file import state_fingerprint, state_from_json, state_to_json
 from circinus.spec.model import Scalar
 
 SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -27,9 +27,9 @@ SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=Fal
     st.none() | st.just(Path("/a/store.sqlite")),
 )
 def test_states_come_back_equal(knobs: dict[str, Scalar], replicas: int, mode: Mode, recordings: Path | None) -> None:
-    first = Step("first", "add", knobs=tuple(sorted(knobs.items())), replicas=replicas, batch_wait_s=replicas / 10)
+    first = StageSpec("first", "add", knobs=tuple(sorted(knobs.items())), replicas=replicas, batch_wait_s=replicas / 10)
     state = replace(
-        chain("q", first, Step("second", "pair", after=("first", "first"), pool="far")),
+        chain("q", first, StageSpec("second", "pair", after=("first", "first"), pool="far")),
         mode=mode,
         recordings=recordings,
         module_paths=(Path("/x"), Path("/y z")),
@@ -47,11 +47,11 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 
 def test_document_names_its_schema_version() -> None:
-    assert json.loads(state_to_json(chain("q", Step("first", "add"))))["schema_version"] == 3
+    assert json.loads(state_to_json(chain("q", StageSpec("first", "add"))))["schema_version"] == 3
 
 
 def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() -> None:
-    state = chain("q", Step("first", "add"))
+    state = chain("q", StageSpec("first", "add"))
     document = json.loads(state_to_json(state))
     document["schema_version"] = 2
     for known in document["state"]["routes"]:
@@ -59,7 +59,7 @@ def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() 
     assert state_from_json(json.dumps(document)) == state
 
 
-FIRST, OTHER = Step("first", "add", knobs=(("amount", 1),)), Step("other", "add")
+FIRST, OTHER = StageSpec("first", "add", knobs=(("amount", 1),)), StageSpec("other", "add")
 ROUTES = [route("a", FIRST), route("b", OTHER)]
 GIVEN = state_of(ROUTES, [FIRST, OTHER])
 
@@ -74,7 +74,7 @@ GIVEN = state_of(ROUTES, [FIRST, OTHER])
     ],
 )
 def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
-    assert desired_fingerprint(same) == desired_fingerprint(GIVEN)
+    assert state_fingerprint(same) == state_fingerprint(GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
     [
         replace(GIVEN, mode=Mode.REPLAY),
         replace(GIVEN, routes=GIVEN.routes[:1]),
-        replace(GIVEN, routes=tuple(replace(route, audited_share=0.1) for route in GIVEN.routes)),
+        replace(GIVEN, routes=tuple(replace(route, audit_rate=0.1) for route in GIVEN.routes)),
         replace(GIVEN, infrastructure=GIVEN.infrastructure.model_copy(update={"links": ()})),
         replace(GIVEN, deployments=tuple(replace(d, replicas=d.replicas + 1) for d in GIVEN.deployments)),
         replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),
@@ -91,4 +91,4 @@ def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
     ],
 )
 def test_fingerprint_tells_states_apart(different: DesiredState) -> None:
-    assert desired_fingerprint(different) != desired_fingerprint(GIVEN)
+    assert state_fingerprint(different) != state_fingerprint(GIVEN)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.simulation.entries import Entries
+from circinus.simulation.entries import VisitArrivals
 from circinus.simulation.joins import Joins
 
 FIRST, COUNT = 3, 4
@@ -43,7 +43,7 @@ def test_a_request_goes_on_when_the_last_that_it_waits_for_ended(data: st.DataOb
             found += [(visit, request, *last)] if last is not None else []
             continue
         visits, ranks, requests, times_s, orders = (np.array(column) for column in zip(*now, strict=True))
-        done = joins.complete(Entries(times_s, orders, visits, requests), ranks)
+        done = joins.complete(VisitArrivals(times_s, orders, visits, requests), ranks)
         columns = (done.visit, done.request, done.time_s, done.order)
         found += list(zip(*(column.tolist() for column in columns), strict=True))
     assert sorted(found) == expected

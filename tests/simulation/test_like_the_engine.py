@@ -12,11 +12,11 @@ from budget import share_of
 from circinus.queueing.arrivals import Poisson
 from circinus.queueing.station import Station
 from circinus.simulation import PlannedQuery
-from circinus.simulation.groups import station_groups
-from circinus.simulation.model import FloatArray, Requests, SimulatedQuery, Visit
-from circinus.simulation.plans import Model, model_of
+from circinus.simulation.groups import strongly_connected_groups
+from circinus.simulation.model import FloatArray, QueryModel, Requests, Visit
+from circinus.simulation.plans import SimulationModel, build_model
 from circinus.simulation.simulation import Simulation
-from circinus.spec import Allocation, Deployment, Network, Pipeline, Plan, Pool, configurations
+from circinus.spec import Allocation, Deployment, Network, Pipeline, Pool, QueryPlan, configurations
 from instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 COUNT = 120
@@ -36,8 +36,8 @@ class Scene:
     network: Network
 
     @property
-    def model(self) -> Model:
-        return model_of(self.planned, self.replicas, self.network)
+    def model(self) -> SimulationModel:
+        return build_model(self.planned, self.replicas, self.network)
 
     def simulated(self, *ends_s: float) -> list[FloatArray]:
         """(requests,) latencies of every query."""
@@ -80,7 +80,7 @@ def scene(seed: int, batch_sizes: tuple[int, ...] = (1, 2, 3, 5)) -> Scene:
     return Scene(planned, requests, replicas, network)
 
 
-def _plan(rng: np.random.Generator, pipeline: Pipeline, pools: tuple[Pool, ...], like: Plan | None) -> Plan:
+def _plan(rng: np.random.Generator, pipeline: Pipeline, pools: tuple[Pool, ...], like: QueryPlan | None) -> QueryPlan:
     """Operators anywhere, or mostly where they are in another plan."""
     placement, allocations = {}, {}
     for operator in pipeline.operators:
@@ -91,7 +91,7 @@ def _plan(rng: np.random.Generator, pipeline: Pipeline, pools: tuple[Pool, ...],
             placement[name] = str(rng.choice([pool.name for pool in pools]))
             allocations[name] = Allocation(1.0, int(rng.choice(operator.batch_sizes)), 0.5)
     (configuration,) = configurations(pipeline)
-    return Plan(pipeline.name, configuration, tuple(sorted(placement.items())), tuple(sorted(allocations.items())))
+    return QueryPlan(pipeline.name, configuration, tuple(sorted(placement.items())), tuple(sorted(allocations.items())))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -114,8 +114,8 @@ def test_scenes_have_batches_shared_deployments_and_requests_that_come_back() ->
         batched += any(station.batch_size > 1 and station.batch_wait_s for station in model.stations)
         shared += len({*model.deployments}) < sum(len(one.plan.placement) for one in found.planned)
         joined += any(len(visit.after) > 1 for visit in visits)
-        parted += any(len(query.finals) > 1 for query in model.queries)
-        back += any(len(group) > 1 for group in station_groups(model.queries, len(model.stations)))
+        parted += any(len(query.sink_visits) > 1 for query in model.queries)
+        back += any(len(group) > 1 for group in strongly_connected_groups(model.queries, len(model.stations)))
     assert min(batched, shared, joined, parted, back) >= 2
 
 
@@ -124,7 +124,7 @@ def test_outputs_of_a_batch_leave_in_the_order_of_the_batch_each_to_all_its_site
     station = Station("batches", 1, (1.0, 1.0))
     one_s = np.ones(1)
     visits = (Visit(0, (), one_s), Visit(1, (0,), one_s), Visit(1, (0,), one_s))
-    query = SimulatedQuery("q", Poisson(1.0), 1, visits, (1, 2))
+    query = QueryModel("q", Poisson(1.0), 1, visits, (1, 2))
     requests = [Requests(np.zeros(2), np.zeros(2, dtype=np.int64))]
     simulation = Simulation([station, Station("link", 1)], [query], duration_s=10.0, requests=requests)
     simulation.run()

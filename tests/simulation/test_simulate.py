@@ -9,13 +9,13 @@ import pytest
 
 from budget import seeds
 from circinus.errors import PlanningError
-from circinus.estimation import Estimator, merge
+from circinus.estimation import Estimator, merge_loads
 from circinus.estimation.transfer import INPUT
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import Poisson
 from circinus.simulation import PlannedQuery, Progress, simulate
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import model_of
+from circinus.simulation.plans import build_model
 from circinus.simulation.simulation import Simulation
 from circinus.spec import LatencySlo, Network, Slos
 from instances import Instance, all_plans, corrected, measured_there, random_instance
@@ -28,7 +28,7 @@ def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:
     estimator = Estimator(instance.query, instance.pipeline, profile, instance.network)
     for plan in plans[number:]:
         try:
-            conditions = merge([estimator.candidate(plan)])
+            conditions = merge_loads([estimator.candidate(plan)])
         except PlanningError:  # a link that the query alone would fill
             continue
         arrivals = Poisson(instance.query.rate_per_s)
@@ -54,7 +54,7 @@ def _alone_s(planned: PlannedQuery, network: Network) -> np.ndarray:
         begin = np.maximum.reduce(
             [ready[p] + carried_s(sizes[p], sites[p], pool.site) for p in operator.after or (INPUT,)]
         )
-        slower = ratio * measured.correction(pool.hardware) / measured.speeds.likely(pool.hardware)
+        slower = ratio * measured.correction(pool.hardware) / measured.speeds.expected(pool.hardware)
         ready[operator.name] = begin + measured.service_s * slower
         sites[operator.name], sizes[operator.name] = pool.site, measured.output_bytes
     return np.maximum.reduce(
@@ -70,7 +70,7 @@ def test_requests_that_meet_nobody_take_service_and_transfers(seed: int) -> None
     if seed % 3 == 2:
         instance = measured_there(instance)
     planned, replicas = _planned(instance, seed % 5)
-    model = model_of([planned], replicas, instance.network)
+    model = build_model([planned], replicas, instance.network)
     items = np.arange(len(planned.profile.items))
     simulation = Simulation(model.stations, model.queries, duration_s=1.0, requests=[Requests(items * 1e6, items)])
     simulation.run()
@@ -90,12 +90,12 @@ def test_the_report_says_what_happened(seed: int) -> None:
     assert query.requests == pytest.approx(2700, rel=0.2)
     assert query.rate_per_s == pytest.approx(instance.query.rate_per_s, rel=0.2)
     assert query.latency_s["p50"].value <= query.latency_s["p95"].value <= query.latency_s["p99"].value
-    assert query.satisfied == all(query.held.values())
+    assert query.satisfied == all(query.slos_met.values())
     assert report.goodput == (query.weight if query.satisfied else 0.0)
     assert {stage.operator for stage in query.stages} == set(planned.profile.operators)
     for station in (*report.deployments, *report.links):
         assert 0 <= station.utilization <= 1 + 1e-9
-        assert station.asked <= station.utilization + 0.02
+        assert station.offered_utilization <= station.utilization + 0.02
     assert all(progress.total_s == duration_s for progress in seen)
     again = simulate([planned], replicas, instance.network, duration_s=duration_s, warm_up_s=duration_s / 10)
     assert again.queries[0].latency_s == query.latency_s
@@ -109,9 +109,9 @@ def test_more_load_takes_longer_and_overload_is_told() -> None:
         simulate([planned], replicas, instance.network, duration_s=duration_s, load=load) for load in (1.0, 50.0)
     )
     assert often.queries[0].latency_s["p50"].value > once.queries[0].latency_s["p50"].value
-    assert max(station.asked for station in (*often.deployments, *often.links)) > 1
+    assert max(station.offered_utilization for station in (*often.deployments, *often.links)) > 1
     assert max(station.utilization for station in (*often.deployments, *often.links)) == pytest.approx(1.0, abs=0.05)
-    assert max(station.asked for station in (*once.deployments, *once.links)) < 1
+    assert max(station.offered_utilization for station in (*once.deployments, *once.links)) < 1
 
 
 def test_whether_a_limit_is_surely_kept_is_told() -> None:
@@ -123,7 +123,7 @@ def test_whether_a_limit_is_surely_kept_is_told() -> None:
         latency = LatencySlo(percentile=95.0, limit_s=plain.latency_s["p95"].value * factor)
         query = planned.query.model_copy(update={"slos": Slos(latency=latency)})
         found = simulate([replace(planned, query=query)], replicas, instance.network, duration_s=duration_s).queries[0]
-        assert (found.held["latency"], found.sure) == (held, sure)
+        assert (found.slos_met["latency"], found.is_significant) == (held, sure)
 
 
 def test_what_cannot_be_simulated_is_told() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from budget import examples
 from circinus.queueing.station import Station
-from circinus.simulation.entries import Exits
-from circinus.simulation.groups import station_groups
-from circinus.simulation.model import FloatArray, Requests, SimulatedQuery, Visit
+from circinus.simulation.entries import VisitDepartures
+from circinus.simulation.groups import strongly_connected_groups
+from circinus.simulation.model import FloatArray, QueryModel, Requests, Visit
 from circinus.simulation.simulation import Simulation
 
 
@@ -30,20 +30,20 @@ class Uniformly:
         return np.sort(rng.uniform(0.0, duration_s, round(self._rate_per_s * duration_s)))
 
 
-def _query(name: str, stations: list[int], rng: np.random.Generator, rate_per_s: float = 3.0) -> SimulatedQuery:
+def _query(name: str, stations: list[int], rng: np.random.Generator, rate_per_s: float = 3.0) -> QueryModel:
     """A chain over `stations`, in the order given."""
     visits = tuple(
         Visit(station, (index - 1,) if index else (), rng.exponential(0.2, 16), 0.01 * index)
         for index, station in enumerate(stations)
     )
-    return SimulatedQuery(name, Uniformly(rate_per_s), 16, visits, (len(visits) - 1,))
+    return QueryModel(name, Uniformly(rate_per_s), 16, visits, (len(visits) - 1,))
 
 
-def _diamond(rng: np.random.Generator) -> SimulatedQuery:
+def _diamond(rng: np.random.Generator) -> QueryModel:
     """0 -> 1 and 2 -> 3, over the stations with the same numbers."""
     after: list[tuple[int, ...]] = [(), (0,), (0,), (1, 2)]
     visits = tuple(Visit(n, before, rng.exponential(0.1, 8), 0.005) for n, before in enumerate(after))
-    return SimulatedQuery("diamond", Uniformly(4.0), 8, visits, (3,))
+    return QueryModel("diamond", Uniformly(4.0), 8, visits, (3,))
 
 
 class Watched:
@@ -52,14 +52,16 @@ class Watched:
     def __init__(
         self,
         stations: Sequence[Station],
-        queries: Sequence[SimulatedQuery],
+        queries: Sequence[QueryModel],
         requests: Sequence[Requests],
         **settings: float,
     ) -> None:
-        seen: list[Exits] = []
+        seen: list[VisitDepartures] = []
         self.simulation = Simulation(stations, queries, requests=requests, watch=seen.append, **settings)
         self.simulation.run()
-        self.exits = Exits(*(np.concatenate([getattr(one, f.name) for one in seen]) for f in fields(Exits)))
+        self.exits = VisitDepartures(
+            *(np.concatenate([getattr(one, f.name) for one in seen]) for f in fields(VisitDepartures))
+        )
 
     def by_visit(self, column: str) -> list[FloatArray]:
         """Of every visit the column, by request; of a simulation of one query."""
@@ -104,7 +106,7 @@ def test_event_by_event_is_the_same_as_station_by_station(stations: tuple[Statio
     backwards = replace(_query("nobody", [3, 2, 1, 0, 3], rng), arrivals=Uniformly(0.0))
     apart = Simulation(stations, queries, duration_s=20.0, seed=seed)
     together = Simulation(stations, [*queries, backwards], duration_s=20.0, seed=seed)
-    assert max(len(group) for group in station_groups([*queries, backwards], 5)) == 4
+    assert max(len(group) for group in strongly_connected_groups([*queries, backwards], 5)) == 4
     for simulation in (apart, together):
         simulation.run()
     for one, other in zip(apart.runs, together.runs[:2], strict=True):
@@ -163,7 +165,7 @@ def test_after_a_batch_requests_join_in_its_order(numbers: tuple[int, ...], toge
     stations |= {last: Station("l", 1)}
     a, b = np.array([2.0, 1.0]), np.array([1.0, 1.0])
     visits = (Visit(first, (), a), Visit(batches, (0,), 5 * b), Visit(beside, (), b), Visit(last, (1, 2), b))
-    queries = [SimulatedQuery("q", Uniformly(0.0), 2, visits, (3,))]
+    queries = [QueryModel("q", Uniformly(0.0), 2, visits, (3,))]
     requests = [Requests(np.array([0.0, 0.5]), np.array([0, 1]))]
     if together:
         queries.append(_query("nobody", [last, beside, batches, first, last, beside], np.random.default_rng(0)))
@@ -181,7 +183,7 @@ def test_hardly_any_requests(count: int) -> None:
     simulation.run()
     assert len(simulation.runs[0].latency_s) == count
     assert np.isfinite(simulation.runs[0].latency_s).all()
-    assert sum(did.requests for did in simulation.did) == 3 * count
+    assert sum(did.requests for did in simulation.station_stats) == 3 * count
 
 
 @pytest.mark.parametrize("stations", [[0, 1], [0, 0]], ids=["apart", "together"])
@@ -197,7 +199,7 @@ def test_what_takes_no_time_takes_none(stations: list[int]) -> None:
 def test_to_wait_for_a_visit_twice_is_to_wait_for_it() -> None:
     once = _diamond(np.random.default_rng(2))
     visits = (*once.visits[:3], replace(once.visits[3], after=(1, 2, 1, 2)))
-    twice = replace(once, visits=visits, finals=(3, 3))
+    twice = replace(once, visits=visits, sink_visits=(3, 3))
     found = [Simulation(FIVE, [query], duration_s=20.0, seed=3) for query in (once, twice)]
     for simulation in found:
         simulation.run()
@@ -216,8 +218,8 @@ def test_everybody_is_served_once_and_busy_time_is_what_was_asked() -> None:
             for visit in query.visits
             if visit.station == station
         )
-        assert watched.simulation.did[station].busy_s == pytest.approx(asked)
-    assert watched.simulation.did[0].requests == sum(len(one.items) for one in requests)
+        assert watched.simulation.station_stats[station].busy_s == pytest.approx(asked)
+    assert watched.simulation.station_stats[0].requests == sum(len(one.items) for one in requests)
     exits = watched.exits
     assert len(exits.visit) == len({*zip(exits.visit.tolist(), exits.request.tolist(), strict=True)})
     assert len(exits.visit) == sum(
@@ -226,12 +228,12 @@ def test_everybody_is_served_once_and_busy_time_is_what_was_asked() -> None:
 
 
 def test_servers_are_busy_only_as_long_as_requests_arrive() -> None:
-    query = SimulatedQuery("q", Uniformly(1.0), 1, (Visit(0, (), np.array([3.0])),), (0,))
+    query = QueryModel("q", Uniformly(1.0), 1, (Visit(0, (), np.array([3.0])),), (0,))
     arrival_s = np.array([0.0, 1.0, 9.5])
     requests = [Requests(arrival_s, np.zeros(3, dtype=np.int64))]
     simulation = Simulation([Station("s", 1)], [query], duration_s=10.0, requests=requests)
     simulation.run()
-    assert simulation.did[0].busy_s == 6.5
+    assert simulation.station_stats[0].busy_s == 6.5
     np.testing.assert_array_equal(simulation.runs[0].done_s, [3.0, 6.0, 12.5])
 
 
@@ -283,7 +285,7 @@ def test_what_has_not_ended_has_no_latency_yet() -> None:
 def test_groups_are_in_the_order_of_the_flow_and_hold_what_comes_back() -> None:
     rng = np.random.default_rng(8)
     queries = [_query("there", [0, 1, 2], rng), _query("back", [2, 4, 1], rng), _query("again", [3, 3], rng)]
-    groups = station_groups(queries, 5)
+    groups = strongly_connected_groups(queries, 5)
     assert set(groups) == {(0,), (1, 2, 4), (3,)}
     assert groups.index((0,)) < groups.index((1, 2, 4))
 
@@ -293,7 +295,7 @@ def test_mean_wait_is_that_of_erlang(servers: int, utilization: float) -> None:
     """M/M/c (Cooper, Introduction to Queueing Theory, 1981), within four standard errors of twenty sections."""
     items = np.random.default_rng(9).exponential(1.0, 200_000)
     items /= items.mean()
-    query = SimulatedQuery("q", Uniformly(utilization * servers), len(items), (Visit(0, (), items),), (0,))
+    query = QueryModel("q", Uniformly(utilization * servers), len(items), (Visit(0, (), items),), (0,))
     duration_s = 400_000 / (utilization * servers)
     watched = Watched([Station("s", servers)], [query], [Requests.drawn(query, duration_s, 1)], duration_s=duration_s)
     offered = utilization * servers

@@ -11,16 +11,16 @@ from unittest import mock
 
 import numpy as np
 
-from circinus.serving.deploy import route_of
+from circinus.serving.deploy import build_route
 from circinus.serving.local import deployment as module
-from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.local.deployment import DeploymentRuntime
 from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.route import CompiledRoute, Journey
-from circinus.serving.packed_response import PackedResponse
-from circinus.serving.replicas.messages import Batch, RecordedRun, RecordedStage, ReplicaSpec, WorkItem
-from circinus.serving.replicas.replaying import ReplayingResponder
-from circinus.serving.replicas.work import Work
+from circinus.serving.local.processes import ForkServerClient
+from circinus.serving.local.route import CompiledRoute, RequestExecution
+from circinus.serving.packed_response import PickledResponse
+from circinus.serving.replicas.messages import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.replaying import ReplayExecutor
+from circinus.serving.replicas.work import QueuedItem
 from circinus.simulation import PlannedQuery
 from circinus.simulation.model import FloatArray, Requests
 from circinus.spec import Deployment, Network
@@ -41,18 +41,18 @@ class _Replica:
         __: object,
         on_batch: Callable[..., None],
     ) -> None:
-        self._responder, self._loop = ReplayingResponder(spec), loop
+        self._responder, self._loop = ReplayExecutor(spec), loop
         self._on_idle, self._on_batch = on_idle, on_batch
         self.ready = loop.create_future()
         self.batches_done = 0
         self.free_s = self.startup_s = 0.0
         loop.call_soon(self._become_ready)
 
-    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
-        self._responder.learn(stages)
+    def learn(self, stages: Mapping[int, ReplayStage]) -> None:
+        self._responder.add_recordings(stages)
 
-    def process(self, batch: list[Work], begin_s: float) -> None:
-        items = tuple(WorkItem(work.item_key, 0, work.recording) for work in batch)
+    def process(self, batch: list[QueuedItem], begin_s: float) -> None:
+        items = tuple(BatchItem(work.item_key, 0, work.recording) for work in batch)
         with mock.patch.object(time, "sleep"):
             result, _ = self._responder.answer(Batch(begin_s, items), ())
         self._loop.call_at(result.end_s, self._done, batch, result)
@@ -61,7 +61,7 @@ class _Replica:
         self.ready.set_result(None)
         self._on_idle(self)
 
-    def _done(self, batch: list[Work], result: Any) -> None:
+    def _done(self, batch: list[QueuedItem], result: Any) -> None:
         self.free_s = result.end_s
         self.batches_done += 1
         self._on_batch(batch, result)
@@ -87,7 +87,7 @@ def served(
                 deployment = one.plan.deployment_of(operator.name)
                 if deployment not in running:
                     running[deployment] = _running(deployment, network, operator.batch_wait_s)
-                    await running[deployment].grow(replicas[deployment])
+                    await running[deployment].scale_up(replicas[deployment])
         links = LinkEmulator(loop)
         latencies = []
         for number, (one, its) in enumerate(zip(planned, requests, strict=True)):
@@ -95,8 +95,8 @@ def served(
             latency_s = np.full(len(its.items), np.inf)
             latencies.append(latency_s)
             for index, (arrival_s, item) in enumerate(zip(its.arrival_s.tolist(), its.items.tolist(), strict=True)):
-                journey = Journey(compiled, str(item), links, loop, _noting(latency_s, index), _failed)
-                loop.call_at(arrival_s, journey.begin, None, float(one.profile.input_bytes[item]))
+                journey = RequestExecution(compiled, str(item), links, loop, _noting(latency_s, index), _failed)
+                loop.call_at(arrival_s, journey.start, None, float(one.profile.input_bytes[item]))
         await asyncio.sleep(1e6)
         return latencies
 
@@ -104,8 +104,8 @@ def served(
         return run(serve())
 
 
-def _noting(latency_s: FloatArray, index: int) -> Callable[[PackedResponse], None]:
-    def note(response: PackedResponse) -> None:
+def _noting(latency_s: FloatArray, index: int) -> Callable[[PickledResponse], None]:
+    def note(response: PickledResponse) -> None:
         latency_s[index] = response.latency_s
 
     return note
@@ -115,26 +115,26 @@ def _failed(reason: str) -> None:
     raise AssertionError(reason)
 
 
-def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> RunningDeployment:
+def _running(deployment: Deployment, network: Network, batch_wait_s: float) -> DeploymentRuntime:
     speed = network.infrastructure.pool(deployment.pool).hardware.speed
     spec = ReplicaSpec(deployment.name, True, "m:f", "", {}, 1.0, speed, (Path(),), ())
-    processes = mock.create_autospec(ReplicaProcesses)
-    return RunningDeployment(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
+    processes = mock.create_autospec(ForkServerClient)
+    return DeploymentRuntime(deployment, spec, asyncio.get_running_loop(), processes, batch_wait_s)
 
 
 def _compiled(
-    number: int, planned: PlannedQuery, network: Network, running: Mapping[Deployment, RunningDeployment]
+    number: int, planned: PlannedQuery, network: Network, running: Mapping[Deployment, DeploymentRuntime]
 ) -> CompiledRoute:
-    route = route_of(planned.query, planned.plan, planned.pipeline)
+    route = build_route(planned.query, planned.plan, planned.pipeline)
     recordings = {}
     for index, stage in enumerate(route.stages):
         recordings[stage.operator] = 1000 * number + index
         measured = planned.profile.operators[stage.operator]
         cpus = stage.deployment.allocation.cpus
         runs = {
-            str(item): RecordedRun(float(service_s), float(size_bytes), None)
+            str(item): ReplayRun(float(service_s), float(size_bytes), None)
             for item, (service_s, size_bytes) in enumerate(zip(measured.service_s, measured.output_bytes, strict=True))
         }
         ratios = {size: ratio for (its_cpus, size), ratio in measured.batch_ratio.items() if its_cpus == cpus}
-        running[stage.deployment].learn({recordings[stage.operator]: RecordedStage(runs, ratios)})
+        running[stage.deployment].add_recordings({recordings[stage.operator]: ReplayStage(runs, ratios)})
     return CompiledRoute.compile(route, network, running, recordings)

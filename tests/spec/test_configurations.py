@@ -19,7 +19,7 @@ from circinus.spec import (
     configurations,
     has_knob_values,
     knob_values,
-    prefix,
+    prefix_configuration,
 )
 
 
@@ -75,8 +75,8 @@ def test_a_prefix_has_the_operator_and_its_ancestors() -> None:
     ]
     pipeline = _pipeline(*specs)
     configuration = next(configurations(pipeline))
-    assert list(prefix(pipeline, configuration, "b")) == ["a", "b"]
-    assert list(prefix(pipeline, configuration, "a")) == ["a"]
+    assert list(prefix_configuration(pipeline, configuration, "b")) == ["a", "b"]
+    assert list(prefix_configuration(pipeline, configuration, "a")) == ["a"]
 
 
 def test_values_of_different_kinds_can_be_sorted() -> None:

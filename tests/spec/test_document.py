@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fault_cases import FAULTLESS
 
-from circinus.errors import Fault, SpecError
+from circinus.errors import Diagnostic, SpecError
 from circinus.spec import load_specification, parse_specification
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _faults(*paths: Path) -> tuple[Fault, ...]:
+def _faults(*paths: Path) -> tuple[Diagnostic, ...]:
     with pytest.raises(SpecError) as raised:
         load_specification(paths)
     assert raised.value.exit_code == 2
@@ -113,7 +113,7 @@ def test_what_is_plainly_of_others_in_a_folder_is_passed_over_and_named(folder: 
     specification = load_specification([folder])
     assert specification == parse_specification(FAULTLESS)
     assert specification.files == (folder / "a.yaml", folder / "b.yml", folder / "c.yaml")
-    first, empty, rendered = specification.passed_over
+    first, empty, rendered = specification.skipped_documents
     assert "is a document of v1 Namespace" in first
     assert empty == f"{folder / 'k.yaml'}: holds no document"
     assert rendered == f"{folder / 'rendered.yaml'}:1: is a document of ray.io/v1 RayService"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from fault_cases import CASES, FAULTLESS, Case
 
-from circinus.errors import Fault, SpecError
+from circinus.errors import Diagnostic, SpecError
 from circinus.spec import parse_specification
 
 JARGON = ("pydantic", "validation error", "Input should", "type=", "value_error", "extra_forbidden", "None", "dict")
 
 
-def _faults(text: str) -> tuple[Fault, ...]:
+def _faults(text: str) -> tuple[Diagnostic, ...]:
     with pytest.raises(SpecError) as raised:
         parse_specification(text, "spec.yaml")
     return raised.value.faults

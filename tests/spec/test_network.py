@@ -79,7 +79,7 @@ def test_each_direction_has_its_bandwidth() -> None:
 def test_private_pools_and_pools_without_nodes_are_kept_out() -> None:
     pools = [_pool("a"), _pool("b", private=True), _pool("c", nodes=0), _pool("d")]
     network = _network([_link(("a", "b")), _link(("b", "c"))], pools)
-    assert [pool.site for pool in network.open_pools("a")] == ["a", "c"]
+    assert [pool.site for pool in network.accessible_pools("a")] == ["a", "c"]
     assert [pool.site for pool in network.pools_for("a")] == ["a"]
     assert [pool.site for pool in network.pools_for("b")] == ["a", "b"]
     assert [pool.site for pool in network.pools_for("e")] == []

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from circinus.cli.app import app
 from circinus.errors import SpecError
 from circinus.spec import Query, RecordedArrivals, Specification, load_specification, parse_specification
-from circinus.spec.recording import timed_rows
+from circinus.spec.recording import read_arrival_rows
 
 RECORDED = FAULTLESS.replace("  weight: 2", "  arrivals: {kind: recorded, file: traces/calls.csv}")
 
@@ -140,7 +140,7 @@ def test_what_is_no_text_is_a_fault(folder: Path) -> None:
 
 def test_what_cannot_be_opened_is_told_without_numbers(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"found No such file or directory, expected a readable CSV file"):
-        timed_rows(tmp_path / "nope.csv", ["time_s"])
+        read_arrival_rows(tmp_path / "nope.csv", ["time_s"])
 
 
 def test_the_times_count_in_the_fingerprint_and_the_layout_does_not(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_examples_of_arrivals_fit_the_other_examples(tmp_path: Path) -> None
     assert [one.kind for one in found] == ["poisson", "periodic", "periodic", "bursty", "bursty", "recorded"]
     assert found[3] == found[4]
     assert isinstance(found[3], BurstyArrivals)
-    assert found[3].calm == pytest.approx(0.4)
+    assert found[3].off_peak_factor == pytest.approx(0.4)
     assert isinstance(found[5], RecordedArrivals)
     assert found[5].times_s == (1.0, 2.0)
 

@@ -108,4 +108,4 @@ def test_all_faulty_objectives_are_found_at_once() -> None:
     ("comparison", "score", "holds"), [(">=", 0.9, True), (">=", 0.89, False), ("<=", 0.91, False)]
 )
 def test_the_threshold_itself_keeps_the_objective(comparison: Any, score: float, holds: bool) -> None:
-    assert AccuracySlo(threshold=0.9, comparison=comparison).holds_for(score) is holds
+    assert AccuracySlo(threshold=0.9, comparison=comparison).is_met_by(score) is holds

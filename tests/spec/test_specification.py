@@ -97,7 +97,7 @@ def test_what_is_made_in_python_equals_what_is_read() -> None:
     ],
 )
 def test_every_field_has_its_place(kind: str, name: str, path: tuple[str | int, ...], line: int, field: str) -> None:
-    fault = parse_specification(FAULTLESS, "spec.yaml").fault(kind, name, path, "this", "that")
+    fault = parse_specification(FAULTLESS, "spec.yaml").diagnostic(kind, name, path, "this", "that")
     assert (fault.file, fault.line, fault.field) == ("spec.yaml", line, field)
 
 

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from circinus.spec.units import (
     BANDWIDTH,
-    BARE_NUMBERS_REFUSED,
     DURATION,
     PRICE_PER_GB,
     PRICE_PER_H,
     RATE,
+    REQUIRE_UNITS,
     SIZE,
     DurationS,
     Quantity,
@@ -106,12 +106,12 @@ def test_what_is_no_quantity_is_said_so(quantity: Quantity, text: str, words: tu
 @pytest.mark.parametrize("value", [150, 0.15, "150"])
 def test_a_number_without_unit_is_refused_where_people_write(value: Any) -> None:
     with pytest.raises(ValidationError, match=f"found {value!r}, expected a duration such as 150ms"):
-        durations.validate_python(value, context={BARE_NUMBERS_REFUSED: True})
+        durations.validate_python(value, context={REQUIRE_UNITS: True})
 
 
 def test_a_number_in_python_is_in_base_units_and_zero_needs_no_unit() -> None:
     assert durations.validate_python(0.15) == 0.15
-    assert durations.validate_python(0, context={BARE_NUMBERS_REFUSED: True}) == 0
+    assert durations.validate_python(0, context={REQUIRE_UNITS: True}) == 0
     assert durations.dump_python(0.15) == 0.15
     assert durations.dump_python(0.15, mode="json") == "150ms"
 

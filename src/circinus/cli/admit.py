@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json
-from circinus.cli.traces import Traces, trace_sources
+from circinus.cli.traces import Traces, load_trace_backends
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.cli.opened_plan import LoadedPlan
     from circinus.spec import Query
 
 
@@ -26,13 +26,13 @@ def admit(
     from datetime import UTC, datetime
     from time import perf_counter
 
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import console, print_json
-    from circinus.matching import admit_query, save_plan_set, with_query
+    from circinus.matching import add_query, admit_query, save_plan_set
     from circinus.reporting.admission import admission_text
-    from circinus.spec.spoken import duration, usd_per_h
+    from circinus.spec.spoken import format_duration, format_usd_per_h
 
-    opened = open_plan(plan_file, one_more=query)
+    opened = load_plan(plan_file, one_more=query)
     asked = _asked(opened, plan_file, query)
     matching = opened.plan_set.matching
     served = [assignment for assignment in matching.assignments if assignment.query == query]
@@ -43,13 +43,13 @@ def admit(
         else:
             console().print(f"{plan_file} serves {query} already", markup=False, highlight=False)
         return
-    profiles = opened.profiles({asked.pipeline}, trace_sources(trace, opened.specification))
+    profiles = opened.profiles({asked.pipeline}, load_trace_backends(trace, opened.specification))
     started = perf_counter()
     admission, after = admit_query(opened.specification, profiles, matching, query)
     answered_s = perf_counter() - started
     admitted = admission.assignment is not None
     if admitted and not dry_run:
-        plan_set = with_query(
+        plan_set = add_query(
             opened.plan_set,
             opened.specification,
             profiles[asked.pipeline],
@@ -78,14 +78,14 @@ def admit(
         console().print(admission_text(admission))
         end = f"{plan_file} is as it was"
         if admitted:
-            end = f"admitted, {usd_per_h(more_usd_per_h)} more in total; "
+            end = f"admitted, {format_usd_per_h(more_usd_per_h)} more in total; "
             end += f"{plan_file} is as it was (--dry-run)" if dry_run else f"written to {plan_file}"
-        console().print(f"answered in {duration(answered_s)}: {end}", markup=False, highlight=False)
+        console().print(f"answered in {format_duration(answered_s)}: {end}", markup=False, highlight=False)
     if not admitted:
         raise typer.Exit(1)
 
 
-def _asked(opened: OpenedPlan, plan_file: Path, name: str) -> Query:
+def _asked(opened: LoadedPlan, plan_file: Path, name: str) -> Query:
     queries = {query.name: query for query in opened.specification.queries}
     if name not in queries:
         raise typer.BadParameter(

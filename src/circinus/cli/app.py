@@ -13,7 +13,7 @@ from circinus.cli.destroy import destroy
 from circinus.cli.events import events
 from circinus.cli.explain import explain
 from circinus.cli.init import init
-from circinus.cli.load import load
+from circinus.cli.load import loadtest
 from circinus.cli.plan import plan
 from circinus.cli.profile import profile
 from circinus.cli.render import render
@@ -22,7 +22,7 @@ from circinus.cli.serve import serve
 from circinus.cli.simulate import simulate
 from circinus.cli.status import status
 from circinus.cli.validate import validate
-from circinus.cli.verb import Verb
+from circinus.cli.verb import Command
 
 app = typer.Typer(
     name="circinus",
@@ -44,12 +44,12 @@ for verb in (
     apply,
     serve,
     events,
-    load,
+    loadtest,
     status,
     destroy,
     schema,
 ):
-    app.command(cls=Verb)(verb)
+    app.command(cls=Command)(verb)
 app.add_typer(render, name="render")
 
 

@@ -21,7 +21,7 @@ from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.cli.engines import EngineChoice
+    from circinus.cli.engines import EngineOptions
     from circinus.serving import DesiredState, EngineStatus
 
 
@@ -46,8 +46,8 @@ def apply(
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
     from circinus.cli.controllers import warn_of_controller
-    from circinus.cli.engines import EngineChoice
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.engines import EngineOptions
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import console, print_json
     from circinus.cli.recording import record_plans
     from circinus.errors import PlanningError
@@ -55,8 +55,8 @@ def apply(
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY
-    chosen = EngineChoice(engine, run_dir, address, host_and_port(http))
-    opened = open_plan(plan_file, needs_store=replay)
+    chosen = EngineOptions(engine, run_dir, address, host_and_port(http))
+    opened = load_plan(plan_file, needs_store=replay)
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
     if replay:
@@ -71,7 +71,7 @@ def apply(
         console().print(f"next: circinus load {plan_file}{chosen.options}", highlight=False)
 
 
-def _deploy(desired: DesiredState, chosen: EngineChoice) -> EngineStatus:
+def _deploy(desired: DesiredState, chosen: EngineOptions) -> EngineStatus:
     import asyncio
 
     from circinus.errors import ServingError

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circinus.cli.engines import EngineChoice
+    from circinus.cli.engines import EngineOptions
 
 
-def controller_of(chosen: EngineChoice) -> str:
+def current_controller(chosen: EngineOptions) -> str:
     """Who controls an engine, as `process 12 on host`; empty: nobody that can be seen from here.
 
     That of the local engine is known by the file beside its folder, unless the controller was told to use another one.
@@ -17,13 +17,13 @@ def controller_of(chosen: EngineChoice) -> str:
     import time
 
     from circinus.cli.options import records_file
-    from circinus.control.records import ControlRecords
+    from circinus.control.records import ControlStateStore
     from circinus.errors import ServingError
 
     with suppress(ServingError):
         if chosen.kind == "ray":
-            return chosen.ray_lease().held_by()
-        records = ControlRecords.existing(records_file(None, chosen.run_dir))
+            return chosen.ray_lease().holder()
+        records = ControlStateStore.open_existing(records_file(None, chosen.run_dir))
         try:
             return records.holder(time.time())
         finally:
@@ -31,11 +31,11 @@ def controller_of(chosen: EngineChoice) -> str:
     return ""
 
 
-def warn_of_controller(chosen: EngineChoice) -> None:
+def warn_of_controller(chosen: EngineOptions) -> None:
     """Say on standard error that a change will not last, where somebody else keeps the engine at something."""
     from circinus.cli.output import progress_console
 
-    holder = controller_of(chosen)
+    holder = current_controller(chosen)
     if holder:
         words = f"{holder} (circinus serve) controls {chosen} and brings back what it decided; end it first"
         progress_console().print(words, style="yellow", highlight=False)

@@ -18,11 +18,11 @@ def destroy(
 ) -> None:
     """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
     from circinus.cli.controllers import warn_of_controller
-    from circinus.cli.engines import EngineChoice
+    from circinus.cli.engines import EngineOptions
     from circinus.cli.output import print_json
     from circinus.serving.local.client import destroy as end_engine
 
-    chosen = EngineChoice(engine, run_dir, address)
+    chosen = EngineOptions(engine, run_dir, address)
     warn_of_controller(chosen)
     if chosen.kind == "ray":
         asyncio.run(chosen.ray().close())

@@ -18,7 +18,7 @@ EngineKind = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
-class EngineChoice:
+class EngineOptions:
     """The engine of this machine, or of a Ray cluster."""
 
     kind: EngineKind

@@ -12,7 +12,7 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from circinus.control.records import ControlRecords, Event
+    from circinus.control.records import ControlStateStore, Event
 
 _PAUSE_S = 0.5
 EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
@@ -31,14 +31,14 @@ def events(
     from contextlib import closing
 
     from circinus.cli.options import records_file
-    from circinus.control.records import ControlRecords
+    from circinus.control.records import ControlStateStore
 
-    with closing(ControlRecords.existing(records_file(records, run_dir))) as kept:
-        for event in shown(kept, last, kind, follow=follow):
+    with closing(ControlStateStore.open_existing(records_file(records, run_dir))) as kept:
+        for event in select_events(kept, last, kind, follow=follow):
             _say(event, json)
 
 
-def shown(records: ControlRecords, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:
+def select_events(records: ControlStateStore, last: int, kind: str | None, *, follow: bool) -> Iterator[Event]:
     """The last events, and where they are followed, all that come after: each once, without end.
 
     Args:

@@ -11,7 +11,7 @@ from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.cli.opened_plan import LoadedPlan
     from circinus.estimation import Correction
     from circinus.profiling import PipelineProfile
 
@@ -22,16 +22,16 @@ def explain(
     json: Json = False,
 ) -> None:
     """Say why each query got its plan, what else there was or may be, and what would let a rejected one in."""
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import console, print_json
-    from circinus.cli.profile import search
+    from circinus.cli.profile import search_summary_json
     from circinus.reporting.correction_table import correction_table
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import deployment_table, price_table
     from circinus.reporting.plan_text import PLAN_LEGEND
-    from circinus.reporting.profile_table import searched
+    from circinus.reporting.profile_table import search_summary
 
-    opened = open_plan(plan_file)
+    opened = load_plan(plan_file)
     matching = opened.plan_set.matching
     decisions = {a.query: a for a in matching.assignments} | {r.query: r for r in matching.rejections}
     for name in queries or ():
@@ -43,7 +43,7 @@ def explain(
     if json:
         further = {
             name: {
-                "search": search(profiles.get(known[name].pipeline)),
+                "search": search_summary_json(profiles.get(known[name].pipeline)),
                 "corrections": _corrections(opened, {known[name].pipeline}),
             }
             for name in chosen
@@ -57,7 +57,7 @@ def explain(
         if rejection.query in chosen:
             console().print(rejection_explanation(rejection, known[rejection.query]))
     for name, profile in profiles.items():
-        console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
+        console().print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
     corrections = _corrections(opened, {known[name].pipeline for name in chosen})
     if corrections:
         console().print(correction_table(corrections))
@@ -67,25 +67,25 @@ def explain(
         console().print(price_table(matching.prices))
 
 
-def _corrections(opened: OpenedPlan, pipelines: Collection[str]) -> tuple[Correction, ...]:
+def _corrections(opened: LoadedPlan, pipelines: Collection[str]) -> tuple[Correction, ...]:
     """Those that the plan was made with, of the operators of some pipelines."""
     specified = opened.specification.pipelines
     used = {operator.uses for name in pipelines for operator in specified[name].operators}
     return tuple(entry for entry in opened.plan_set.corrections.entries if entry.uses in used)
 
 
-def _profiles(opened: OpenedPlan, pipelines: Iterable[str]) -> Mapping[str, PipelineProfile]:
+def _profiles(opened: LoadedPlan, pipelines: Iterable[str]) -> Mapping[str, PipelineProfile]:
     """What is known of pipelines by now, with what is said of the configurations that were not measured.
 
     Left out where the store is gone, and where it was filled from a trace.
     """
     from circinus.errors import OperatorError, ProfileError
-    from circinus.planning.exploration import explorer_of
+    from circinus.planning.exploration import make_sampler
     from circinus.profiling import load_profile
 
     found = {}
     for name in sorted(pipelines):
-        explorer, seed = explorer_of(opened.specification, name), opened.plan_set.seed
+        explorer, seed = make_sampler(opened.specification, name), opened.plan_set.seed
         try:
             found[name] = load_profile(
                 opened.specification, name, opened.store, seed=seed, judged=True, explorer=explorer

@@ -16,23 +16,24 @@ from circinus.cli.options import (
     PlanFile,
     RunDir,
     duration_option,
-    long_option,
-    times_option,
+    factor_option,
+    positive_duration_option,
 )
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.cli.engines import EngineChoice
-    from circinus.cli.opened_plan import OpenedPlan
-    from circinus.serving.learning import Expected
-    from circinus.serving.load import Traffic
+    from circinus.cli.engines import EngineOptions
+    from circinus.cli.opened_plan import LoadedPlan
+    from circinus.serving.learning import PredictionsAtRun
+    from circinus.serving.load import LoadSpec
     from circinus.serving.measurement import LoadReport
 
 
-def load(
+def loadtest(
     plan_file: PlanFile = DEFAULT_PLAN,
     duration: Annotated[
-        float, typer.Option(parser=long_option, metavar="DURATION", help="Measured time.", show_default="30s")
+        float,
+        typer.Option(parser=positive_duration_option, metavar="DURATION", help="Measured time.", show_default="30s"),
     ] = 30.0,
     warm_up: Annotated[
         float,
@@ -42,14 +43,14 @@ def load(
     ] = 5.0,
     rate_factor: Annotated[
         float,
-        typer.Option(parser=times_option, metavar="TIMES", help="Multiplies every query's rate.", show_default="1x"),
+        typer.Option(parser=factor_option, metavar="TIMES", help="Multiplies every query's rate.", show_default="1x"),
     ] = 1.0,
     trace: Annotated[
         Path | None, typer.Option(help="CSV file (time_s,query) with arrivals, instead of those that queries ask for.")
     ] = None,
     items: Annotated[int, typer.Option(min=1, help="How many items that planning did not see are sent.")] = 16,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the order of items.")] = 0,
-    learning: Annotated[
+    keep_observations: Annotated[
         bool,
         typer.Option(
             " /--no-learning",
@@ -69,25 +70,25 @@ def load(
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""
-    from circinus.cli.engines import EngineChoice
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.engines import EngineOptions
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import console, print_json
-    from circinus.reporting.learning_text import learning_text
+    from circinus.reporting.learning_text import service_time_text
     from circinus.reporting.load_table import load_table
-    from circinus.serving.load import Traffic
+    from circinus.serving.load import LoadSpec
 
-    opened = open_plan(plan_file)
-    traffic = Traffic(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
-    chosen = EngineChoice(engine, run_dir, address)
+    opened = load_plan(plan_file)
+    traffic = LoadSpec(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
+    chosen = EngineOptions(engine, run_dir, address)
     report, seen, sent = _run(opened, plan_file, items, traffic, chosen, controlled=controlled)
-    why_not_kept = _keep(opened, report) if learning else "--no-learning"
+    why_not_kept = _keep(opened, report) if keep_observations else "--no-learning"
     if json:
         further = {"items_sent": sent, "items_sent_seen_by_planning": seen, "observations_kept": not why_not_kept}
         print_json("load", {**vars(report), **further})
         return
     console().print(load_table(report))
     if report.learning is not None:
-        console().print(learning_text(report.learning, why_not_kept))
+        console().print(service_time_text(report.learning, why_not_kept))
     if seen:
         console().print(
             f"{seen} of the {sent} different items sent were measured when planning, too: their accuracy is no test of "
@@ -97,33 +98,33 @@ def load(
 
 
 def _run(
-    opened: OpenedPlan,
+    opened: LoadedPlan,
     plan_file: Path,
     items: int,
-    traffic: Traffic,
-    chosen_engine: EngineChoice,
+    traffic: LoadSpec,
+    chosen_engine: EngineOptions,
     *,
     controlled: bool,
 ) -> tuple[LoadReport, int, int]:
     """The report, and how many of how many different items planning had seen."""
     import asyncio
 
-    from circinus.cli.controllers import controller_of
+    from circinus.cli.controllers import current_controller
     from circinus.cli.output import progress_console
-    from circinus.cli.traffic_items import items_seen, items_to_send
+    from circinus.cli.traffic_items import count_profiled_items, select_traffic_items
     from circinus.errors import ServingError
     from circinus.reporting.progress import load_bar
-    from circinus.serving.load import run_load
+    from circinus.serving.load import run_load_test
     from circinus.serving.local.fine_timers import new_event_loop
-    from circinus.serving.state_file import desired_fingerprint
+    from circinus.serving.state_file import state_fingerprint
 
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 
     async def run() -> tuple[LoadReport, int, int]:
         async with chosen_engine.connected() as engine:
             status = await engine.status()
-            if not controlled and status.state != desired_fingerprint(opened.desired_state(status.mode)):
-                holder = await asyncio.to_thread(controller_of, chosen_engine)
+            if not controlled and status.state != state_fingerprint(opened.desired_state(status.mode)):
+                holder = await asyncio.to_thread(current_controller, chosen_engine)
                 raise ServingError(
                     f"{plan_file}: {chosen_engine} is controlled by {holder} (circinus serve), which may change plans "
                     f"under the load; add --controlled"
@@ -132,18 +133,18 @@ def _run(
                     "(audited, replicas ready); apply this one first: "
                     f"circinus apply {plan_file} --mode {status.mode}{chosen_engine.options}"
                 )
-            chosen = items_to_send(specification, matching, opened.store, items, status.mode, seed)
-            seen = items_seen(specification, matching, opened.store, chosen, seed)
+            chosen = select_traffic_items(specification, matching, opened.store, items, status.mode, seed)
+            seen = count_profiled_items(specification, matching, opened.store, chosen, seed)
             expected = None if controlled else _expected(opened)  # other plans take other times
             with load_bar(progress_console()) as bar:
-                report = await run_load(engine, specification, matching, chosen, traffic, bar, expected)
+                report = await run_load_test(engine, specification, matching, chosen, traffic, bar, expected)
             return report, seen, sum(len(sent) for sent in chosen.values())
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:  # sends on time, to a fraction of a millisecond
         return runner.run(run())
 
 
-def _keep(opened: OpenedPlan, report: LoadReport) -> str:
+def _keep(opened: LoadedPlan, report: LoadReport) -> str:
     """Put what was observed into the profile store; gives why it could not be: what was measured must not be lost."""
     from circinus.errors import ProfileError
     from circinus.profiling import save_observations
@@ -157,20 +158,22 @@ def _keep(opened: OpenedPlan, report: LoadReport) -> str:
     return ""
 
 
-def _expected(opened: OpenedPlan) -> Expected:
+def _expected(opened: LoadedPlan) -> PredictionsAtRun:
     """What the profile, as it is now and without corrections, says of the operators in use."""
     from datetime import UTC, datetime
 
     from circinus.errors import OperatorError, ProfileError
-    from circinus.profiling import load_expected_services
-    from circinus.serving.learning import Expected
+    from circinus.profiling import load_predicted_service_times
+    from circinus.serving.learning import PredictionsAtRun
 
     plan_set, services = opened.plan_set, {}
     plans = [assignment.chosen.plan for assignment in plan_set.matching.assignments]
     for name in sorted({plan.pipeline for plan in plans}):
         used = [plan.configuration for plan in plans if plan.pipeline == name]
         try:
-            services[name] = load_expected_services(opened.specification, name, opened.store, used, seed=plan_set.seed)
+            services[name] = load_predicted_service_times(
+                opened.specification, name, opened.store, used, seed=plan_set.seed
+            )
         except (OperatorError, ProfileError):  # then nothing is learnt, and that is said
             continue
-    return Expected(services, datetime.now(UTC))
+    return PredictionsAtRun(services, datetime.now(UTC))

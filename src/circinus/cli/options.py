@@ -71,7 +71,7 @@ def _quantity(text: str | float, quantity: Quantity) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
-def long_option(text: str | float) -> float:
+def positive_duration_option(text: str | float) -> float:
     """Seconds above 0, written as for `duration_option`."""
     seconds = duration_option(text)
     if not 0 < seconds < float("inf"):
@@ -79,7 +79,7 @@ def long_option(text: str | float) -> float:
     return seconds
 
 
-def times_option(text: str | float) -> float:
+def factor_option(text: str | float) -> float:
     """A factor above 0, from `2x` or `2`."""
     try:
         factor = float(str(text).lower().removesuffix("x"))
@@ -90,7 +90,7 @@ def times_option(text: str | float) -> float:
     return factor
 
 
-def share_option(text: str | float) -> float:
+def fraction_option(text: str | float) -> float:
     """From 0 to 1, from `2%` or `0.02`."""
     try:
         share = float(str(text).removesuffix("%")) / (100.0 if str(text).endswith("%") else 1.0)
@@ -137,7 +137,7 @@ def metrics_address(text: str) -> tuple[int, str]:
     return int(port), host or "127.0.0.1"
 
 
-def check_there(named: Path, expected: str) -> None:
+def require_file(named: Path, expected: str) -> None:
     """Refuse a file that was named and is not there.
 
     Raises:

@@ -12,19 +12,19 @@ from circinus.cli.options import (
     Json,
     Paths,
     Store,
-    check_there,
     duration_option,
     price_option,
+    require_file,
     store_path,
 )
-from circinus.cli.traces import Traces, trace_sources
+from circinus.cli.traces import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from circinus.cli.previous_plan import PreviousPlan
-    from circinus.matching import Changes, PlanSet, Running
-    from circinus.profiling import PipelineProfile, Source
+    from circinus.matching import Incumbent, PlanDiff, PlanFile
+    from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.spec import Specification
 
 
@@ -46,8 +46,8 @@ def plan(
             show_default="the file to write, if there is one",
         ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Plan as if nothing ran.")] = False,
-    change_price: Annotated[
+    from_scratch: Annotated[bool, typer.Option("--fresh", help="Plan as if nothing ran.")] = False,
+    churn_price: Annotated[
         float,
         typer.Option(
             parser=price_option,
@@ -56,7 +56,7 @@ def plan(
             show_default="$0/h",
         ),
     ] = 0.0,
-    most_changes: Annotated[
+    max_changes: Annotated[
         int | None,
         typer.Option(min=0, help="Queries that run and may get another plan or none; by default any number."),
     ] = None,
@@ -84,22 +84,22 @@ def plan(
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write them to a file."""
     from circinus.cli.output import print_json
-    from circinus.cli.planned import pipelines_in_use, plan_anew
-    from circinus.cli.pools import measured_elsewhere
-    from circinus.cli.profile import search
-    from circinus.matching import Changes
+    from circinus.cli.planned import pipelines_in_use, plan_and_save
+    from circinus.cli.pools import machine_warning
+    from circinus.cli.profile import search_summary_json
+    from circinus.matching import PlanDiff
     from circinus.spec.document import load_specification
 
     specification = load_specification(paths)
-    before, running = _what_runs(previous, output, fresh, change_price, most_changes)
+    before, running = _what_runs(previous, output, from_scratch, churn_price, max_changes)
     if store is not None and budget is None and not trace:
-        check_there(store, "a profile store; measure first (circinus profile), or plan with --budget")
+        require_file(store, "a profile store; measure first (circinus profile), or plan with --budget")
     known = store_path(store, paths)
-    sources = trace_sources(trace, specification)
+    sources = load_trace_backends(trace, specification)
     measured: Mapping[str, PipelineProfile] = {}
     if budget is not None:
         measured = _profile_first(specification, pipelines_in_use(specification), known, budget, seed, sources)
-    found = plan_anew(
+    found = plan_and_save(
         specification,
         output,
         known,
@@ -110,16 +110,18 @@ def plan(
         corrected=corrected,
     )
     plan_set, profiles, matching = found.plan_set, found.profiles, found.plan_set.matching
-    changes = None if running is None else Changes.between(running.plans, matching)
+    changes = None if running is None else PlanDiff.between(running.plans, matching)
     warnings = {
         f"pipeline {name}: {why}"
         for name, p in profiles.items()
-        if (why := measured_elsewhere(p, specification)) is not None
+        if (why := machine_warning(p, specification)) is not None
     }
     warnings |= {before.warning} - {""}
-    warnings |= {f"passed over: {what}" for what in specification.passed_over}
+    warnings |= {f"passed over: {what}" for what in specification.skipped_documents}
     if json:
-        searches = {"searches": {name: search(profile) for name, profile in measured.items()}} if measured else {}
+        searches = (
+            {"searches": {name: search_summary_json(profile) for name, profile in measured.items()}} if measured else {}
+        )
         again = {"from": before.file, "changes": changes}
         print_json("plan", {"file": output, "plan_set": plan_set, "warnings": sorted(warnings), **again, **searches})
     else:
@@ -129,8 +131,8 @@ def plan(
 
 
 def _what_runs(
-    previous: Path | None, output: Path, fresh: bool, change_price: float, most_changes: int | None
-) -> tuple[PreviousPlan, Running | None]:
+    previous: Path | None, output: Path, from_scratch: bool, churn_price: float, max_changes: int | None
+) -> tuple[PreviousPlan, Incumbent | None]:
     """The plan that is in force, and what it takes to change it; None: all is planned afresh.
 
     Raises:
@@ -139,48 +141,48 @@ def _what_runs(
     """
     from circinus.cli.previous_plan import previous_plan
     from circinus.errors import PlanningError
-    from circinus.matching import Running
+    from circinus.matching import Incumbent
 
-    limited = change_price > 0 or most_changes is not None
-    if fresh and previous is not None:
+    limited = churn_price > 0 or max_changes is not None
+    if from_scratch and previous is not None:
         raise typer.BadParameter("found both --fresh and --from, expected one of them")
-    if fresh and limited:
+    if from_scratch and limited:
         raise typer.BadParameter("found --change-price or --most-changes with --fresh, by which nothing runs")
-    before = previous_plan(previous, output, fresh=fresh)
+    before = previous_plan(previous, output, fresh=from_scratch)
     if before.warning and limited:
         raise PlanningError(
             f"{before.warning}; found --change-price or --most-changes, expected a plan of what runs that can be read"
         )
     if before.matching is None:
         return before, None
-    return before, Running.of(before.matching, change_usd_per_h=change_price, most_changes=most_changes)
+    return before, Incumbent.of(before.matching, change_usd_per_h=churn_price, most_changes=max_changes)
 
 
 def _print(
     specification: Specification,
-    plan_set: PlanSet,
+    plan_set: PlanFile,
     output: Path,
     warnings: Sequence[str],
     measured: Mapping[str, PipelineProfile],
-    changes: Changes | None,
+    changes: PlanDiff | None,
 ) -> None:
     from circinus.cli.output import console
     from circinus.reporting.correction_table import corrections_in_force
     from circinus.reporting.plan_table import deployment_table, plan_table
-    from circinus.reporting.profile_table import searched
-    from circinus.spec.spoken import duration
+    from circinus.reporting.profile_table import search_summary
+    from circinus.spec.spoken import format_duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(plan_set.matching, queries), deployment_table(plan_set.matching.deployments))
     for name, profile in measured.items():
-        console().print(f"pipeline {name}: {searched(profile)}", markup=False, highlight=False)
+        console().print(f"pipeline {name}: {search_summary(profile)}", markup=False, highlight=False)
     if plan_set.corrections.entries:
         console().print(corrections_in_force(plan_set.corrections), markup=False, highlight=False)
     for warning in warnings:
         console().print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
     if changes is not None:
         console().print(f"changes: {changes}", markup=False, highlight=False)
-    console().print(f"planned in {duration(plan_set.planning_s)}, written to {output}", highlight=False)
+    console().print(f"planned in {format_duration(plan_set.planning_s)}, written to {output}", highlight=False)
 
 
 def _profile_first(
@@ -189,13 +191,13 @@ def _profile_first(
     store: Path,
     budget_s: float,
     seed: int,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, MeasurementBackend],
 ) -> Mapping[str, PipelineProfile]:
-    from circinus.cli.profile import measured_pipeline
+    from circinus.cli.profile import profile_with_progress
 
     measured = {}
     for name in pipelines:
-        measured[name] = measured_pipeline(specification, name, store, budget_s, seed, sources.get(name))
+        measured[name] = profile_with_progress(specification, name, store, budget_s, seed, sources.get(name))
         if measured[name].interrupted:
             raise KeyboardInterrupt
     return measured

@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from circinus.estimation import Corrections
-    from circinus.matching import PlanSet, Running
-    from circinus.profiling import PipelineProfile, Source
+    from circinus.matching import Incumbent, PlanFile
+    from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.spec import Specification
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanningResult:
     """A plan file that was written, and what it was made from."""
 
-    plan_set: PlanSet
+    plan_set: PlanFile
     profiles: Mapping[str, PipelineProfile]
     """Pipeline -> what was measured, corrected."""
 
 
-def plan_anew(
+def plan_and_save(
     specification: Specification,
     output: Path,
     store: Path,
     *,
     seed: int,
-    running: Running | None,
+    running: Incumbent | None,
     time_limit_s: float | None = None,
-    sources: Mapping[str, Source] | None = None,
+    sources: Mapping[str, MeasurementBackend] | None = None,
     corrected: bool = True,
-    overtaken: Callable[[], bool] = lambda: False,
-) -> Planned:
+    is_superseded: Callable[[], bool] = lambda: False,
+) -> PlanningResult:
     """Plan all queries on what was measured until now, and write the plan file.
 
     Args:
@@ -46,7 +46,7 @@ def plan_anew(
         time_limit_s: for choosing among the plans of all queries.
         sources: pipeline -> where it was measured, if not here.
         corrected: whether what traffic showed since counts.
-        overtaken: whether the plan is not wanted any more by the time that it is made: then nothing is written.
+        is_superseded: whether the plan is not wanted any more by the time that it is made: then nothing is written.
 
     Raises:
         PlanningError: a profile is missing, numbers without meaning, or it was overtaken; the plan file that was there
@@ -57,13 +57,15 @@ def plan_anew(
 
     from circinus.errors import PlanningError
     from circinus.estimation import NO_CORRECTIONS
-    from circinus.matching import MatchSettings, make_plan_set, plan_all, save_plan_set
+    from circinus.matching import MatchSettings, make_plan_set, plan_all_queries, save_plan_set
 
-    profiles = loaded(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
+    profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
     corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
-    profiles = corrected_by(corrections, profiles, specification)
+    profiles = apply_corrections(corrections, profiles, specification)
     started = perf_counter()
-    matching, _ = plan_all(specification, profiles, settings=MatchSettings(time_limit_s=time_limit_s), running=running)
+    matching, _ = plan_all_queries(
+        specification, profiles, settings=MatchSettings(time_limit_s=time_limit_s), incumbent=running
+    )
     plan_set = make_plan_set(
         specification,
         profiles,
@@ -75,12 +77,12 @@ def plan_anew(
         planning_s=perf_counter() - started,
         corrections=corrections,
     )
-    if overtaken():
+    if is_superseded():
         raise PlanningError(
             f"{output}: not written, as something else was written, or all was ended, while it was made"
         )
     save_plan_set(plan_set, output)
-    return Planned(plan_set, profiles)
+    return PlanningResult(plan_set, profiles)
 
 
 def pipelines_in_use(specification: Specification) -> list[str]:
@@ -89,13 +91,13 @@ def pipelines_in_use(specification: Specification) -> list[str]:
     return [name for name in specification.pipelines if name in used]
 
 
-def loaded(
+def load_profiles(
     specification: Specification,
     pipelines: Iterable[str],
     store: Path,
     *,
     seed: int,
-    sources: Mapping[str, Source] | None = None,
+    sources: Mapping[str, MeasurementBackend] | None = None,
 ) -> Mapping[str, PipelineProfile]:
     """Pipeline -> what the store knows of it, without any corrections.
 
@@ -110,17 +112,17 @@ def loaded(
         ProfileError: one is not known, or the store cannot be read.
         OperatorError: code of one is not found.
     """
-    from circinus.planning.exploration import explorer_of
+    from circinus.planning.exploration import make_sampler
     from circinus.profiling import load_profile
 
     found = {}
     for name in pipelines:
-        source, explorer = (sources or {}).get(name), explorer_of(specification, name)
+        source, explorer = (sources or {}).get(name), make_sampler(specification, name)
         found[name] = load_profile(specification, name, store, seed=seed, source=source, explorer=explorer)
     return found
 
 
-def corrected_by(
+def apply_corrections(
     corrections: Corrections, profiles: Mapping[str, PipelineProfile], specification: Specification
 ) -> Mapping[str, PipelineProfile]:
     """Profiles with what traffic showed since."""
@@ -137,4 +139,4 @@ def _corrections(specification: Specification, profiles: Mapping[str, PipelinePr
     infrastructure = specification.infrastructure
     pools = () if infrastructure is None else infrastructure.pools
     learnt = learn_corrections(load_observations(store), datetime.now(UTC))
-    return learnt.concerning(specification.pipelines, profiles, pools)
+    return learnt.for_pipelines(specification.pipelines, profiles, pools)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from circinus.profiling import ClassReport, PipelineProfile
-    from circinus.serving.ray.profiling_pools import ProfilingPlaces
+    from circinus.profiling import HardwareClassReport, PipelineProfile
+    from circinus.serving.ray.profiling_pools import ProfilingTargets
     from circinus.spec import Specification
 
 
-def profiling_places(specification: Specification, address: str, *, declared_speeds: bool) -> ProfilingPlaces:
+def connect_profiling_targets(specification: Specification, address: str, *, declared_speeds: bool) -> ProfilingTargets:
     """A node of every hardware class on the cluster at `address`.
 
     Raises:
@@ -21,7 +21,7 @@ def profiling_places(specification: Specification, address: str, *, declared_spe
         ProfileError: a class has no living node, and `declared_speeds` are not allowed to stand for it.
     """
     from circinus.serving.ray.cluster import Cluster
-    from circinus.serving.ray.profiling_pools import profiling_places as places_on
+    from circinus.serving.ray.profiling_pools import find_profiling_targets as places_on
     from circinus.serving.ray.settings import RaySettings
 
     if specification.infrastructure is None:
@@ -35,48 +35,48 @@ def profiling_places(specification: Specification, address: str, *, declared_spe
     )
 
 
-def measured_on_pools(
+def profile_on_pools(
     specification: Specification,
     name: str,
     store: Path,
     budget_s: float | None,
     seed: int,
-    places: ProfilingPlaces,
+    places: ProfilingTargets,
     *,
     exhaustive: bool,
     without_lost: bool,
-) -> tuple[PipelineProfile, tuple[ClassReport, ...]]:
+) -> tuple[PipelineProfile, tuple[HardwareClassReport, ...]]:
     """Measure one pipeline on every hardware class behind a progress bar."""
     from circinus.cli.output import progress_console
-    from circinus.planning.exploration import explorer_of
-    from circinus.profiling import profile_on_classes
+    from circinus.planning.exploration import make_sampler
+    from circinus.profiling import profile_on_hardware_classes
     from circinus.reporting.progress import profile_bar
 
     with profile_bar(progress_console(), name) as bar:
-        found = profile_on_classes(
+        found = profile_on_hardware_classes(
             specification,
             name,
             store,
             reference=places.reference,
             classes=places.classes,
-            explorer=lambda: explorer_of(specification, name),
+            explorer=lambda: make_sampler(specification, name),
             budget_s=budget_s,
             seed=seed,
             observer=bar,
             exhaustive=exhaustive,
-            without_lost=without_lost,
+            skip_lost_nodes=without_lost,
         )
     return found.profile, found.reports
 
 
-def measured_elsewhere(profile: PipelineProfile, specification: Specification) -> str | None:
+def machine_warning(profile: PipelineProfile, specification: Specification) -> str | None:
     """Why a profile's times are not to be taken for those of this machine.
 
     None: they are its own, or those of the pools' own nodes.
     """
-    from circinus.profiling import elsewhere
-    from circinus.profiling.class_profiler import declared_classes
+    from circinus.profiling import machine_mismatch
+    from circinus.profiling.class_profiler import classes_with_declared_speed
 
-    if specification.infrastructure is not None and not declared_classes(profile, specification):
+    if specification.infrastructure is not None and not classes_with_declared_speed(profile, specification):
         return None
-    return elsewhere(profile.machine)
+    return machine_mismatch(profile.machine)

@@ -28,12 +28,12 @@ def previous_plan(named: Path | None, output: Path, *, fresh: bool) -> PreviousP
     Raises:
         PlanningError: the plan file that was named cannot be read. One that merely is there is then not used.
     """
-    from circinus.cli.options import check_there
+    from circinus.cli.options import require_file
     from circinus.errors import PlanningError
     from circinus.matching import load_plan_set
 
     if named is not None:
-        check_there(named, "the plan file of what runs")
+        require_file(named, "the plan file of what runs")
         return PreviousPlan(named, load_plan_set(named).matching)
     if fresh or not output.exists():
         return PreviousPlan()

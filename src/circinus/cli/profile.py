@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, Paths, Store, duration_option, store_path
-from circinus.cli.traces import Traces, trace_sources
+from circinus.cli.traces import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from circinus.profiling import (
-        Certificate,
-        ClassReport,
+        ConfigurationVerdict,
         FailedConfiguration,
-        Judgement,
-        Observation,
+        HardwareClassReport,
+        MeasurementBackend,
         PipelineProfile,
-        Source,
+        ServiceTimeObservation,
+        StoppingCertificate,
     )
     from circinus.spec import Specification
 
@@ -54,13 +54,13 @@ def profile(
     show: Annotated[bool, typer.Option("--show", help="Measure nothing, print what is known.")] = False,
     record: Record = None,
     trace: Traces = None,
-    calibrated: Calibrated = False,
+    calibrate: Calibrated = False,
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Measure every configuration on every item, whatever the queries ask.")
     ] = False,
     engine: Kind = "local",
     address: Address = DEFAULT_ADDRESS,
-    declared_speeds: DeclaredSpeeds = False,
+    allow_declared_speeds: DeclaredSpeeds = False,
     seed: Annotated[int, typer.Option(help="Of the order in which items are measured.")] = 0,
     store: Store = None,
     json: Json = False,
@@ -70,58 +70,65 @@ def profile(
     With --engine ray on a node of each hardware class of the infrastructure.
     """
     from circinus.cli.output import console, print_json
-    from circinus.cli.pools import measured_elsewhere, measured_on_pools, profiling_places
+    from circinus.cli.pools import connect_profiling_targets, machine_warning, profile_on_pools
     from circinus.errors import SpecError
     from circinus.operators.check import check_operators
-    from circinus.planning.exploration import explorer_of
-    from circinus.profiling import load_profile, record_trace, save_trace
-    from circinus.reporting.class_table import class_reports
+    from circinus.planning.exploration import make_sampler
+    from circinus.profiling import export_trace, load_profile, save_trace
+    from circinus.reporting.class_table import hardware_class_lines
     from circinus.reporting.correction_table import observation_table
     from circinus.reporting.profile_table import profile_table
     from circinus.spec.document import load_specification
 
-    _check_options(budget, show=show, record=record, calibrated=calibrated, exhaustive=exhaustive)
-    _check_engine(engine, traced=bool(trace), calibrated=calibrated, declared_speeds=declared_speeds)
+    _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
+    _check_engine(engine, traced=bool(trace), calibrate=calibrate, allow_declared_speeds=allow_declared_speeds)
     specification = load_specification(paths)
-    sources = trace_sources(trace, specification)
+    sources = load_trace_backends(trace, specification)
     names = _chosen(pipeline, [name for name in specification.pipelines if not sources or name in sources])
     _check_recording(record, names, bool(sources))
     faults = check_operators(specification) if not sources else ()
     if faults:
         raise SpecError(faults)
     known = store_path(store, paths)
-    if calibrated:
+    if calibrate:
         _calibrate(specification, names, known, sources, seed, json)
         return
     places = (
-        profiling_places(specification, address, declared_speeds=declared_speeds)
+        connect_profiling_targets(specification, address, declared_speeds=allow_declared_speeds)
         if engine == "ray" and not show
         else None
     )
-    profiles, reports = [], dict[str, "tuple[ClassReport, ...]"]()
+    profiles, reports = [], dict[str, "tuple[HardwareClassReport, ...]"]()
     for name in names:
         source = sources.get(name)
         if show:
-            explorer = explorer_of(specification, name)
+            explorer = make_sampler(specification, name)
             found = load_profile(specification, name, known, seed=seed, source=source, judged=True, explorer=explorer)
         elif places is not None:
-            found, reports[name] = measured_on_pools(
-                specification, name, known, budget, seed, places, exhaustive=exhaustive, without_lost=declared_speeds
+            found, reports[name] = profile_on_pools(
+                specification,
+                name,
+                known,
+                budget,
+                seed,
+                places,
+                exhaustive=exhaustive,
+                without_lost=allow_declared_speeds,
             )
         else:
-            found = measured_pipeline(specification, name, known, budget, seed, source, exhaustive=exhaustive)
+            found = profile_with_progress(specification, name, known, budget, seed, source, exhaustive=exhaustive)
         profiles.append(found)
         if not json:
-            warning = measured_elsewhere(found, specification)
+            warning = machine_warning(found, specification)
             console().print(profile_table(found, specification.pipelines[name].metric.direction, warning))
-            for line in class_reports(reports.get(name, ())):
+            for line in hardware_class_lines(reports.get(name, ())):
                 console().print(line)
             if show and (observed := _observed(known, name)):
                 console().print(observation_table(observed))
         if found.interrupted:
             break
     if record is not None:
-        save_trace(record_trace(specification, names[0], known, seed=seed), record)
+        save_trace(export_trace(specification, names[0], known, seed=seed), record)
         if not json:
             console().print(f"trace written to {record}", highlight=False)
     if json:
@@ -142,37 +149,35 @@ def profile(
         raise typer.Exit(1)  # not one configuration works
 
 
-def _check_options(
-    budget: float | None, *, show: bool, record: Path | None, calibrated: bool, exhaustive: bool
-) -> None:
-    if calibrated and record is not None:
+def _check_options(budget: float | None, *, show: bool, record: Path | None, calibrate: bool, exhaustive: bool) -> None:
+    if calibrate and record is not None:
         raise typer.BadParameter("--calibrate measures nothing that could be recorded; leave out --record")
     if show and (budget is not None or exhaustive):
         raise typer.BadParameter(f"--show measures nothing; leave out {'--exhaustive' if exhaustive else '--budget'}")
 
 
-def _check_engine(engine: str, *, traced: bool, calibrated: bool, declared_speeds: bool) -> None:
+def _check_engine(engine: str, *, traced: bool, calibrate: bool, allow_declared_speeds: bool) -> None:
     if engine == "ray" and traced:
         raise typer.BadParameter("found both --engine ray and --trace; a trace is measured already")
-    if engine == "ray" and calibrated:
+    if engine == "ray" and calibrate:
         raise typer.BadParameter("--calibrate measures this machine; --engine ray measures every class without it")
-    if declared_speeds and engine != "ray":
+    if allow_declared_speeds and engine != "ray":
         raise typer.BadParameter("--declared-speeds is about nodes of a cluster; it goes with --engine ray")
 
 
-def measured_pipeline(
+def profile_with_progress(
     specification: Specification,
     name: str,
     store: Path,
     budget_s: float | None,
     seed: int,
-    source: Source | None,
+    source: MeasurementBackend | None,
     *,
     exhaustive: bool = False,
 ) -> PipelineProfile:
     """Measure one pipeline behind a progress bar."""
     from circinus.cli.output import progress_console
-    from circinus.planning.exploration import explorer_of
+    from circinus.planning.exploration import make_sampler
     from circinus.profiling import profile_pipeline
     from circinus.reporting.progress import profile_bar
 
@@ -185,13 +190,18 @@ def measured_pipeline(
             seed=seed,
             observer=bar,
             source=source,
-            explorer=explorer_of(specification, name),
+            explorer=make_sampler(specification, name),
             exhaustive=exhaustive,
         )
 
 
 def _calibrate(
-    specification: Specification, names: list[str], store: Path, sources: Mapping[str, Source], seed: int, json: bool
+    specification: Specification,
+    names: list[str],
+    store: Path,
+    sources: Mapping[str, MeasurementBackend],
+    seed: int,
+    json: bool,
 ) -> None:
     from circinus.cli.output import console, print_json
     from circinus.profiling import calibrate, load_profile
@@ -200,7 +210,9 @@ def _calibrate(
     found = []
     for name in names:
         source = sources.get(name)
-        recorded = load_profile(specification, name, store, seed=seed, source=source, of_others=source is None)
+        recorded = load_profile(
+            specification, name, store, seed=seed, source=source, from_other_machines=source is None
+        )
         found.append(calibrate(specification, recorded, seed=seed))
     if json:
         print_json("calibration", found)
@@ -223,11 +235,11 @@ def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:
     return wanted or present
 
 
-def _judgement(judgement: Judgement | None) -> dict[str, object]:
+def _judgement(judgement: ConfigurationVerdict | None) -> dict[str, object]:
     return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
 
 
-def search(profile: PipelineProfile | None) -> dict[str, object] | None:
+def search_summary_json(profile: PipelineProfile | None) -> dict[str, object] | None:
     """What was measured, and what is said of the rest, as `--json` of other verbs has it."""
     if profile is None:
         return None
@@ -238,7 +250,7 @@ def search(profile: PipelineProfile | None) -> dict[str, object] | None:
     }
 
 
-def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
+def _certificate(certificate: StoppingCertificate | None) -> dict[str, object] | None:
     if certificate is None:
         return None
     following = certificate.next
@@ -253,7 +265,7 @@ def _certificate(certificate: Certificate | None) -> dict[str, object] | None:
     }
 
 
-def _observed(store: Path, pipeline: str) -> list[Observation]:
+def _observed(store: Path, pipeline: str) -> list[ServiceTimeObservation]:
     from circinus.profiling import load_observations
 
     return [observation for observation in load_observations(store) if observation.pipeline == pipeline]
@@ -263,7 +275,7 @@ def _failed(failures: Sequence[FailedConfiguration]) -> list[dict[str, object]]:
     return [{"configuration": str(f.configuration), "item": f.item_key, "reason": f.reason} for f in failures]
 
 
-def _class(report: ClassReport) -> dict[str, object]:
+def _class(report: HardwareClassReport) -> dict[str, object]:
     return {
         "class": report.hardware_class,
         "machine": report.machine,
@@ -275,7 +287,7 @@ def _class(report: ClassReport) -> dict[str, object]:
 
 def _summary(profile: PipelineProfile, specification: Specification) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
-    from circinus.cli.pools import measured_elsewhere
+    from circinus.cli.pools import machine_warning
 
     return {
         "pipeline": profile.pipeline,
@@ -284,7 +296,7 @@ def _summary(profile: PipelineProfile, specification: Specification) -> dict[str
         "held_out_items": profile.held_out_items,
         "hardware_class": profile.hardware_class,
         "machine": profile.machine,
-        "warning": measured_elsewhere(profile, specification),
+        "warning": machine_warning(profile, specification),
         "risk": profile.risk,
         "profiled_s": profile.profiled_s,
         "saved_s": profile.saved_s,
@@ -294,7 +306,7 @@ def _summary(profile: PipelineProfile, specification: Specification) -> dict[str
                 "configuration": {name: measured.configuration[name].as_dict() for name in measured.configuration},
                 "items": len(measured.items),
                 "accuracy": measured.accuracy,
-                **_judgement(profile.judgements.get(measured.configuration)),
+                **_judgement(profile.verdicts.get(measured.configuration)),
                 "operators": {
                     name: {
                         "service_s": float(operator.service_s.mean()),
@@ -311,7 +323,7 @@ def _summary(profile: PipelineProfile, specification: Specification) -> dict[str
             }
             for measured in profile.configurations
         ],
-        "settled": profile.settled,
+        "settled": profile.all_decided,
         "unmeasured": profile.unmeasured,
         "certificate": _certificate(profile.certificate),
         "failed": _failed(profile.failed),

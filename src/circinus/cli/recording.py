@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circinus.spec import Configuration, Plan, Specification
+    from circinus.spec import Configuration, QueryPlan, Specification
 
 DEFAULT_REPLAY_ITEMS = 16
 
 
 def record_plans(
-    specification: Specification, store: Path, plans: Iterable[Plan], items: int, *, seed: int, quiet: bool = False
+    specification: Specification, store: Path, plans: Iterable[QueryPlan], items: int, *, seed: int, quiet: bool = False
 ) -> None:
     """Record the configurations of plans on items that planning did not see.
 
@@ -41,7 +41,7 @@ def record_configurations(
 ) -> None:
     """`record_plans` of (pipeline, configuration)."""
     from circinus.cli.output import progress_console
-    from circinus.profiling import SilentObserver, record_held_out
+    from circinus.profiling import SilentObserver, record_for_replay
     from circinus.reporting.progress import profile_bar
 
     by_pipeline: dict[str, dict[Configuration, None]] = {}
@@ -49,7 +49,7 @@ def record_configurations(
         by_pipeline.setdefault(pipeline, {})[configuration] = None
     for name, its in by_pipeline.items():
         with nullcontext(SilentObserver()) if quiet else profile_bar(progress_console(), name) as bar:
-            record_held_out(
+            record_for_replay(
                 specification,
                 name,
                 store,

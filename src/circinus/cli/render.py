@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
-from circinus.cli.verb import Verb
+from circinus.cli.verb import Command
 
 _IMAGE = "circinus:latest"
 
@@ -19,7 +19,7 @@ def _root() -> None:
     """Write a plan file as what another tool deploys."""
 
 
-@render.command(cls=Verb)
+@render.command(cls=Command)
 def kubernetes(
     plan_file: PlanFile = DEFAULT_PLAN,
     image: Annotated[str, typer.Option(help="Container image with Circinus, Ray and the operators' code.")] = _IMAGE,
@@ -32,13 +32,13 @@ def kubernetes(
 
     Nodes of pool P must have the label circinus/pool=P.
     """
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import print_json, progress_console
     from circinus.errors import PlanningError
     from circinus.serving import Mode
     from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 
-    opened = open_plan(plan_file)
+    opened = load_plan(plan_file)
     if not opened.plan_set.matching.assignments:
         raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
     if image == _IMAGE:

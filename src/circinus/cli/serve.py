@@ -17,12 +17,12 @@ from circinus.cli.options import (
     PlanFile,
     Records,
     RunDir,
+    factor_option,
+    fraction_option,
     host_and_port,
-    long_option,
     metrics_address,
+    positive_duration_option,
     records_file,
-    share_option,
-    times_option,
 )
 from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from circinus.cli.engines import EngineChoice
-    from circinus.control.controlled import Controlled
-    from circinus.control.drift.drifting import DriftTools
-    from circinus.control.ladders.standby import Standby
+    from circinus.cli.engines import EngineOptions
+    from circinus.control.controlled import ManagedPlans
+    from circinus.control.drift.drifting import DriftDependencies
+    from circinus.control.ladders.standby import StandbyReplicas
     from circinus.control.metrics import ControlMetrics
     from circinus.control.records import Event
-    from circinus.control.replanning.planner import Planner
+    from circinus.control.replanning.planner import ReplanDependencies
     from circinus.control.settings import ControlSettings
 
 
@@ -49,11 +49,11 @@ def serve(
     items: Annotated[
         int, typer.Option(min=1, help="In replay: how many items are recorded for each plan.")
     ] = DEFAULT_REPLAY_ITEMS,
-    peak: Annotated[
+    standby_factor: Annotated[
         float,
         typer.Option(
             "--standby",
-            parser=times_option,
+            parser=factor_option,
             metavar="TIMES",
             help="Keep replicas ready, where pools have room, with which every query can step down its ladder when "
             "so many times its rate come. 1x: none.",
@@ -63,7 +63,7 @@ def serve(
     interval: Annotated[
         float,
         typer.Option(
-            parser=long_option,
+            parser=positive_duration_option,
             metavar="DURATION",
             help="From one look at the engine to the next.",
             show_default="250ms",
@@ -72,38 +72,38 @@ def serve(
     dwell: Annotated[
         float,
         typer.Option(
-            parser=long_option,
+            parser=positive_duration_option,
             metavar="DURATION",
             help="How long it is calm before a step up again.",
             show_default="10s",
         ),
     ] = 10.0,
-    audited: Annotated[
+    audit_rate: Annotated[
         float | None,
         typer.Option(
             "--audit",
-            parser=share_option,
+            parser=fraction_option,
             metavar="SHARE",
             help="Of answers that are held against the truth, or against what the most accurate plan answers.",
             show_default="1%; in replay none",
         ),
     ] = None,
-    truths: Annotated[
+    ground_truth: Annotated[
         Path | None,
         typer.Option(
             help='File to which lines {"pipeline": .., "item": .., "truth": ..} are added as truths get known.'
         ),
     ] = None,
-    truth_patience: Annotated[
+    ground_truth_timeout: Annotated[
         float,
         typer.Option(
-            parser=long_option,
+            parser=positive_duration_option,
             metavar="DURATION",
             help="How long an answer waits for its truth before it does without.",
             show_default="1h",
         ),
     ] = 3600.0,
-    records: Records = None,
+    state_file: Records = None,
     http: Http = "",
     metrics_at: Annotated[
         str,
@@ -136,33 +136,37 @@ def serve(
     """
     import asyncio
 
-    from circinus.cli.engines import EngineChoice
-    from circinus.cli.served_plans import ServedPlans
+    from circinus.cli.engines import EngineOptions
+    from circinus.cli.served_plans import PlanFileSource
     from circinus.control.metrics import ControlMetrics
     from circinus.control.settings import ControlSettings
     from circinus.serving import Mode
-    from circinus.serving.local.capacity import Machine, check_machine
+    from circinus.serving.local.capacity import MachineCapacity, require_capacity
 
     prometheus = metrics_address(metrics_at) if metrics_at else None
-    share = (0.01 if mode == "real" else 0.0) if audited is None else audited
+    share = (0.01 if mode == "real" else 0.0) if audit_rate is None else audit_rate
     recorded = items if mode == "replay" and not dry_run else None
-    plans = ServedPlans(plan_file, Mode(mode), peak, dwell, share, recorded, only_here=engine == "local", dry=dry_run)
+    plans = PlanFileSource(
+        plan_file, Mode(mode), standby_factor, dwell, share, recorded, only_here=engine == "local", dry=dry_run
+    )
     controlled, ready = plans.open()
     if engine == "local":  # what can never run must not be tried for ever
-        check_machine(controlled.desired(controlled.at_first()), Machine.here())
+        require_capacity(controlled.desired_state(controlled.initial_ladder_states()), MachineCapacity.here())
     plans.prepare(controlled, quiet=False)
     say = _Speaker(json=json)
     metrics = None if prometheus is None else ControlMetrics(*prometheus)
     chosen, settings = (
-        EngineChoice(engine, run_dir, address, host_and_port(http)),
+        EngineOptions(engine, run_dir, address, host_and_port(http)),
         ControlSettings(interval_s=interval),
     )
     if dry_run:
-        say.standby(ready, peak)
+        say.standby(ready, standby_factor)
         asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
-        kept = records_file(records, run_dir)
-        drift = plans.drift_tools(truths, truth_patience, (lambda scores: None) if metrics is None else metrics.audited)
+        kept = records_file(state_file, run_dir)
+        drift = plans.drift_tools(
+            ground_truth, ground_truth_timeout, (lambda scores: None) if metrics is None else metrics.audited
+        )
         asyncio.run(
             _control(
                 chosen,
@@ -173,16 +177,16 @@ def serve(
                 kept,
                 metrics,
                 say,
-                lambda: say.standby(ready, peak),
+                lambda: say.standby(ready, standby_factor),
             )
         )
 
 
 async def _control(
-    chosen: EngineChoice,
-    controlled: Controlled,
-    planner: Planner,
-    drift: DriftTools,
+    chosen: EngineOptions,
+    controlled: ManagedPlans,
+    planner: ReplanDependencies,
+    drift: DriftDependencies,
     settings: ControlSettings,
     records_file: Path,
     metrics: ControlMetrics | None,
@@ -195,10 +199,10 @@ async def _control(
     import time
 
     from circinus.control.controller import Controller
-    from circinus.control.records import ControlRecords
+    from circinus.control.records import ControlStateStore
     from circinus.serving.local.client import LocalEngineClient, start_daemon
 
-    stop, records = _stopped(), ControlRecords(records_file)
+    stop, records = _stopped(), ControlStateStore(records_file)
     engine = LocalEngineClient(chosen.run_dir) if chosen.kind == "local" else chosen.ray()
 
     def noted(event: Event) -> None:
@@ -220,14 +224,14 @@ async def _control(
             settings=settings,
             on_event=noted,
             on_status=None if metrics is None else metrics.observe,
-            revive=revive if chosen.kind == "local" else None,
+            restart_engine=revive if chosen.kind == "local" else None,
             planner=planner,
             drift=drift,
             engine_lease=None if chosen.kind == "local" else chosen.ray_lease(),
         )
         if chosen.kind == "local":
             await asyncio.to_thread(revive)  # or join the one that runs
-        controller.begin()
+        controller.start()
         on_began()
         await controller.run(stop)
     finally:
@@ -236,7 +240,11 @@ async def _control(
 
 
 async def _watch(
-    chosen: EngineChoice, controlled: Controlled, planner: Planner, settings: ControlSettings, say: _Speaker
+    chosen: EngineOptions,
+    controlled: ManagedPlans,
+    planner: ReplanDependencies,
+    settings: ControlSettings,
+    say: _Speaker,
 ) -> None:
     """Decide, and do nothing: what an engine would be told."""
     import asyncio
@@ -244,18 +252,18 @@ async def _watch(
     from dataclasses import replace
 
     from circinus.control.controller import Controller
-    from circinus.control.dry import DryEngine
-    from circinus.control.records import APPLIED, BEGAN, ControlRecords
+    from circinus.control.dry import DryRunEngine
+    from circinus.control.records import APPLIED, STARTED, ControlStateStore
 
     def noted(event: Event) -> None:
         if event.kind == APPLIED:
             event = replace(event, kind="apply", reason=dry.why)
-        if event.kind != BEGAN:
+        if event.kind != STARTED:
             say.event(event, would=True)
 
-    records = ControlRecords(Path(":memory:"))  # nothing is kept
+    records = ControlStateStore(Path(":memory:"))  # nothing is kept
     async with chosen.connected() as engine:
-        dry = DryEngine(engine)
+        dry = DryRunEngine(engine)
         controller = Controller(
             dry,
             controlled,
@@ -267,7 +275,7 @@ async def _watch(
             on_event=noted,
             planner=planner,
         )
-        controller.begin()
+        controller.start()
         typer.echo("looks until interrupted, and changes nothing", err=True)
         await controller.run(_stopped())
     records.close()
@@ -290,16 +298,16 @@ class _Speaker:
     def __init__(self, *, json: bool) -> None:
         self._json = json
 
-    def standby(self, ready: Standby, peak: float) -> None:
+    def standby(self, ready: StandbyReplicas, standby_factor: float) -> None:
         """What is kept ready."""
-        from circinus.spec.spoken import usd_per_h
+        from circinus.spec.spoken import format_usd_per_h
 
-        if peak <= 1:
+        if standby_factor <= 1:
             return
         extra = sum(ready.extra.values())
-        words = f"ready for {peak:g}x: {extra} more replicas for {usd_per_h(ready.cost_usd_per_h)}"
-        if ready.without:
-            words += f"; no room for a lower rung of {', '.join(ready.without)}"
+        words = f"ready for {standby_factor:g}x: {extra} more replicas for {format_usd_per_h(ready.cost_usd_per_h)}"
+        if ready.queries_without_room:
+            words += f"; no room for a lower rung of {', '.join(ready.queries_without_room)}"
         typer.echo(words, err=self._json)
 
     def event(self, event: Event, *, would: bool = False) -> None:

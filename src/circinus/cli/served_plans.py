@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import OpenedPlan
-    from circinus.control.controlled import Controlled
-    from circinus.control.drift.answers import Answers
+    from circinus.cli.opened_plan import LoadedPlan
+    from circinus.control.controlled import ManagedPlans
+    from circinus.control.drift.answers import ReferenceRunner
     from circinus.control.drift.audit_scores import Agreements, AuditScore
-    from circinus.control.drift.drifting import DriftTools
-    from circinus.control.ladders.standby import Standby
-    from circinus.control.replanning.planner import Planner
+    from circinus.control.drift.drifting import DriftDependencies
+    from circinus.control.ladders.standby import StandbyReplicas
+    from circinus.control.replanning.planner import ReplanDependencies
     from circinus.estimation import Corrections
-    from circinus.profiling import Observation, PipelineProfile
+    from circinus.profiling import PipelineProfile, ServiceTimeObservation
     from circinus.serving import Mode
     from circinus.spec import Configuration, Infrastructure, Specification
 
@@ -25,7 +25,7 @@ Signature = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(eq=False)
-class ServedPlans:
+class PlanFileSource:
     """A plan file, and the specification that it was made from."""
 
     plan_file: Path
@@ -41,7 +41,7 @@ class ServedPlans:
     """Whether all pools are this machine, which may be slowed down and not sped up."""
     dry: bool = False
     """Whether nothing is written, either."""
-    _opened: OpenedPlan | None = None
+    _opened: LoadedPlan | None = None
     _seen: Signature = ()
     """Of the files as they were when the plans that were taken over last were read."""
     _read: Signature = ()
@@ -52,17 +52,17 @@ class ServedPlans:
     """(which specification and corrections, its profiles) that were loaded last."""
     _ended: bool = False
 
-    def open(self) -> tuple[Controlled, Standby]:
+    def open(self) -> tuple[ManagedPlans, StandbyReplicas]:
         """The plans, and what is kept ready.
 
         Raises:
             CircinusError: as of `open_plan`; or nobody is served.
         """
-        from circinus.cli.opened_plan import open_plan
+        from circinus.cli.opened_plan import load_plan
         from circinus.errors import PlanningError
         from circinus.serving import Mode
 
-        opened = open_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY)
+        opened = load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY)
         if not opened.plan_set.matching.assignments:
             raise PlanningError(
                 f"{self.plan_file}: found no query that is served, expected at least one; see circinus explain"
@@ -70,15 +70,15 @@ class ServedPlans:
         self._opened, self._seen = opened, self._seen or _signature(self.plan_file, opened.specification)
         return self._controlled(opened)
 
-    def planner(self) -> Planner:
+    def planner(self) -> ReplanDependencies:
         """What makes other plans when nodes or files are others."""
-        from circinus.control.replanning.planner import Planner
+        from circinus.control.replanning.planner import ReplanDependencies
 
-        return Planner(self.profiles, self._changed, self._latest, self.prepare, self._end, self._took)
+        return ReplanDependencies(self.profiles, self._changed, self._latest, self.prepare, self._end, self._took)
 
     def drift_tools(
         self, truths: Path | None, truth_patience_s: float, on_scores: Callable[[Sequence[AuditScore]], None]
-    ) -> DriftTools:
+    ) -> DriftDependencies:
         """What notices what moved since it was measured.
 
         Args:
@@ -86,25 +86,25 @@ class ServedPlans:
             truth_patience_s: how long an answer waits for its truth.
             on_scores: told of answers that were audited.
         """
-        from circinus.control.drift.drifting import DriftTools
-        from circinus.control.drift.truths import DatasetTruths, FirstTruths, TruthFile
+        from circinus.control.drift.drifting import DriftDependencies
+        from circinus.control.drift.truths import ChainedGroundTruth, DatasetGroundTruth, GroundTruthFile
 
-        told = () if truths is None else (TruthFile(truths),)
-        return DriftTools(
+        told = () if truths is None else (GroundTruthFile(truths),)
+        return DriftDependencies(
             answers=self._answers,
             agreements=self._agreements,
             keep=self._keep,
-            truths=FirstTruths(*told, DatasetTruths(self._specified)),
+            truths=ChainedGroundTruth(*told, DatasetGroundTruth(self._specified)),
             truth_patience_s=0.0 if truths is None else truth_patience_s,
             on_scores=on_scores,
         )
 
-    def profiles(self, controlled: Controlled) -> Mapping[str, PipelineProfile]:
+    def profiles(self, controlled: ManagedPlans) -> Mapping[str, PipelineProfile]:
         """Of all pipelines that the queries of some plans use, corrected as these were."""
         assert self._opened is not None, "plans are opened first"
         return self._loaded(controlled.specification, controlled.corrections, self._opened)
 
-    def prepare(self, controlled: Controlled, *, quiet: bool = True) -> None:
+    def prepare(self, controlled: ManagedPlans, *, quiet: bool = True) -> None:
         """Record what the plans replay, if they do."""
         from circinus.cli.recording import record_plans
 
@@ -113,7 +113,7 @@ class ServedPlans:
             record_plans(
                 controlled.specification,
                 self._opened.store,
-                controlled.reachable(),
+                controlled.reachable_plans(),
                 self.replay_items,
                 seed=self._opened.plan_set.seed,
                 quiet=quiet,
@@ -123,15 +123,15 @@ class ServedPlans:
         assert self._opened is not None, "plans are opened first"
         return self._opened.specification
 
-    def _answers(self, specification: Specification) -> Answers:
+    def _answers(self, specification: Specification) -> ReferenceRunner:
         """Computed on this machine, or what was recorded for a replay."""
-        from circinus.control.drift.answers import ComputedAnswers, RecordedAnswers
+        from circinus.control.drift.answers import LiveReferenceRunner, ReplayReferenceRunner
         from circinus.serving import Mode
 
         assert self._opened is not None, "plans are opened first"
         if self.mode is Mode.REPLAY:
-            return RecordedAnswers(specification, self._opened.store)
-        return ComputedAnswers(specification)
+            return ReplayReferenceRunner(specification, self._opened.store)
+        return LiveReferenceRunner(specification)
 
     def _agreements(
         self, specification: Specification, pairs: Sequence[tuple[str, Configuration, Configuration]]
@@ -146,7 +146,7 @@ class ServedPlans:
             record_configurations(specification, store, asked, self.replay_items, seed=seed, quiet=True)
         return expected_agreements(specification, store, pairs)
 
-    def _keep(self, observations: Sequence[Observation]) -> None:
+    def _keep(self, observations: Sequence[ServiceTimeObservation]) -> None:
         """For those who plan later; what was replayed teaches nothing."""
         from circinus.profiling import save_observations
         from circinus.serving import Mode
@@ -161,15 +161,15 @@ class ServedPlans:
         self._looked = now
         return now not in (self._seen, ()) and now == before
 
-    def _latest(self, now: Controlled) -> Controlled:
+    def _latest(self, now: ManagedPlans) -> ManagedPlans:
         """The plan file as it is; where only its specification was written over, planned again first.
 
         Raises:
             CircinusError: one of them is faulty, or nothing may be written and that would have to be.
         """
-        from circinus.cli.planned import plan_anew
+        from circinus.cli.planned import plan_and_save
         from circinus.errors import StalePlanError
-        from circinus.matching import Running
+        from circinus.matching import Incumbent
         from circinus.spec.document import load_specification
 
         assert self._opened is not None, "plans are opened first"
@@ -181,13 +181,13 @@ class ServedPlans:
             if self.dry:
                 raise
             specification = load_specification([self.plan_file.parent / file for file in opened.plan_set.files])
-            plan_anew(
+            plan_and_save(
                 specification,
                 self.plan_file,
                 opened.store,
                 seed=opened.plan_set.seed,
-                running=Running.of(now.matching),
-                overtaken=lambda: self._ended or _signature(self.plan_file, opened.specification) != before,
+                running=Incumbent.of(now.matching),
+                is_superseded=lambda: self._ended or _signature(self.plan_file, opened.specification) != before,
             )
             controlled, _ = self.open()
         self._read = before  # as before anything was read: whatever was written over since is looked at again
@@ -200,29 +200,31 @@ class ServedPlans:
         self._ended = True
 
     def _loaded(
-        self, specification: Specification, corrections: Corrections, opened: OpenedPlan
+        self, specification: Specification, corrections: Corrections, opened: LoadedPlan
     ) -> Mapping[str, PipelineProfile]:
-        from circinus.cli.planned import corrected_by, loaded, pipelines_in_use
+        from circinus.cli.planned import apply_corrections, load_profiles, pipelines_in_use
 
         key, known = f"{specification.fingerprint()} {corrections} {_written(opened.store)}", self._profiles
         if known is None or known[0] != key:
-            plain = loaded(specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed)
-            self._profiles = known = key, corrected_by(corrections, plain, specification)
+            plain = load_profiles(
+                specification, pipelines_in_use(specification), opened.store, seed=opened.plan_set.seed
+            )
+            self._profiles = known = key, apply_corrections(corrections, plain, specification)
         return known[1]
 
-    def _controlled(self, opened: OpenedPlan) -> tuple[Controlled, Standby]:
-        from circinus.control.controlled import Controlled
-        from circinus.control.ladders.standby import Standby, standby
+    def _controlled(self, opened: LoadedPlan) -> tuple[ManagedPlans, StandbyReplicas]:
+        from circinus.control.controlled import ManagedPlans
+        from circinus.control.ladders.standby import StandbyReplicas, plan_standby
         from circinus.serving import Mode
 
         matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
         assert infrastructure is not None, "a plan has one"
         pools = self._standby_pools(infrastructure)
-        ready = Standby(matching.deployments, {}, (), 0.0)
+        ready = StandbyReplicas(matching.deployments, {}, (), 0.0)
         if self.peak > 1:
             profiles = self._loaded(opened.specification, opened.plan_set.corrections, opened)
-            ready = standby(matching, infrastructure, self.peak, profiles, pools)
-        controlled = Controlled(
+            ready = plan_standby(matching, infrastructure, self.peak, profiles, pools)
+        controlled = ManagedPlans(
             matching=matching,
             specification=opened.specification,
             deployments=ready.deployments,
@@ -240,11 +242,11 @@ class ServedPlans:
     def _standby_pools(self, infrastructure: Infrastructure) -> frozenset[str] | None:
         """Where replicas may be kept ready: what cannot be run there must not keep everything else from running."""
         from circinus.serving import Mode
-        from circinus.serving.local.capacity import can_be
+        from circinus.serving.local.capacity import can_emulate
 
         if not self.only_here or self.mode is not Mode.REAL:
             return None
-        return frozenset(pool.name for pool in infrastructure.pools if can_be(pool.hardware.speed))
+        return frozenset(pool.name for pool in infrastructure.pools if can_emulate(pool.hardware.speed))
 
 
 def _signature(plan_file: Path, specification: Specification) -> Signature:

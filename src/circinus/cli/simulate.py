@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, hours_option, times_option
+from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, factor_option, hours_option
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import OpenedPlan
+    from circinus.cli.opened_plan import LoadedPlan
     from circinus.simulation import PlannedQuery, SimulationReport
 
 _SECONDS_PER_H = 3600.0
@@ -18,7 +18,7 @@ _SECONDS_PER_H = 3600.0
 def simulate(
     plan_file: PlanFile = DEFAULT_PLAN,
     load: Annotated[
-        float, typer.Option(parser=times_option, metavar="TIMES", help="Times every query's rate.", show_default="1x")
+        float, typer.Option(parser=factor_option, metavar="TIMES", help="Times every query's rate.", show_default="1x")
     ] = 1.0,
     hours: Annotated[
         float,
@@ -39,11 +39,11 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Run the plans request by request in simulated time: queues, batches, links, every objective."""
-    from circinus.cli.opened_plan import open_plan
+    from circinus.cli.opened_plan import load_plan
     from circinus.cli.output import console, print_json
     from circinus.reporting.simulation_table import simulation_table
 
-    opened = open_plan(plan_file, needs_store=True)
+    opened = load_plan(plan_file, needs_store=True)
     duration_s = hours * _SECONDS_PER_H
     if warm_up is not None and not 0 <= warm_up < duration_s:
         raise typer.BadParameter(f"found a warm-up of {warm_up:g} s, expected less than the {duration_s:g} s simulated")
@@ -59,7 +59,7 @@ def simulate(
     console().print(simulation_table(report, predicted, rejected))
 
 
-def _run(opened: OpenedPlan, load: float, duration_s: float, warm_up_s: float, seed: int) -> SimulationReport:
+def _run(opened: LoadedPlan, load: float, duration_s: float, warm_up_s: float, seed: int) -> SimulationReport:
     from circinus.cli.output import progress_console
     from circinus.reporting.progress import simulation_bar
     from circinus.simulation import simulate as run
@@ -82,8 +82,8 @@ def _run(opened: OpenedPlan, load: float, duration_s: float, warm_up_s: float, s
         )
 
 
-def _planned(opened: OpenedPlan) -> list[PlannedQuery]:
+def _planned(opened: LoadedPlan) -> list[PlannedQuery]:
     """Every query that has a plan, with the measurements it was made from."""
-    from circinus.matching.planned import planned_queries
+    from circinus.matching.planned import simulation_inputs
 
-    return planned_queries(opened.specification, opened.profiles(), opened.plan_set.matching)
+    return simulation_inputs(opened.specification, opened.profiles(), opened.plan_set.matching)

@@ -17,13 +17,13 @@ def status(
     """Say what runs; ends with 1 when a replica that is wanted is not ready."""
     import asyncio
 
-    from circinus.cli.engines import EngineChoice
+    from circinus.cli.engines import EngineOptions
     from circinus.cli.output import console, print_json
     from circinus.reporting.status_table import status_table
     from circinus.serving import EngineStatus
 
     async def ask() -> EngineStatus:
-        async with EngineChoice(engine, run_dir, address).connected() as found:
+        async with EngineOptions(engine, run_dir, address).connected() as found:
             return await found.status()
 
     found = asyncio.run(ask())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from circinus.profiling import TraceSource
+    from circinus.profiling import TraceBackend
     from circinus.spec import Specification
 
 Traces = Annotated[
@@ -20,16 +20,16 @@ Traces = Annotated[
 ]
 
 
-def trace_sources(traces: list[Path] | None, specification: Specification) -> dict[str, TraceSource]:
+def load_trace_backends(traces: list[Path] | None, specification: Specification) -> dict[str, TraceBackend]:
     """By pipeline.
 
     Raises:
         ProfileError: a file is no trace, or of no pipeline of the specification, or of one that has another already.
     """
     from circinus.errors import ProfileError
-    from circinus.profiling import TraceSource, load_trace
+    from circinus.profiling import TraceBackend, load_trace
 
-    found: dict[str, TraceSource] = {}
+    found: dict[str, TraceBackend] = {}
     for path in traces or ():
         trace = load_trace(path)
         if trace.pipeline in found:
@@ -38,5 +38,5 @@ def trace_sources(traces: list[Path] | None, specification: Specification) -> di
             present = ", ".join(specification.pipelines) or "(none)"
             raise ProfileError(f"{path}: found a trace of pipeline {trace.pipeline}, expected one of {present}")
         trace.check(specification.pipelines[trace.pipeline])
-        found[trace.pipeline] = TraceSource(trace)
+        found[trace.pipeline] = TraceBackend(trace)
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from circinus.spec import Specification
 
 
-def items_to_send(
+def select_traffic_items(
     specification: Specification, matching: Matching, store: Path, count: int, mode: Mode, seed: int
 ) -> dict[str, Sequence[Item]]:
     """For each pipeline in use up to `count` held-out items; in replay, of those that are recorded.
@@ -28,17 +28,19 @@ def items_to_send(
     """
     from circinus.profiling import load_dataset, load_recordings
     from circinus.serving import Mode
-    from circinus.spec import prefix
+    from circinus.spec import prefix_configuration
 
     chosen: dict[str, Sequence[Item]] = {}
     for name in _pipelines(matching):
         pipeline = specification.pipelines[name]
         dataset = load_dataset(pipeline, specification.module_paths, seed=seed)
-        sent = tuple(dataset.items[index] for index in dataset.for_traffic(count))
+        sent = tuple(dataset.items[index] for index in dataset.traffic_items(count))
         if mode is Mode.REPLAY:
             plans = [a.chosen.plan for a in matching.assignments if a.chosen.plan.pipeline == name]
             prefixes = {
-                prefix(pipeline, plan.configuration, operator.name) for plan in plans for operator in pipeline.operators
+                prefix_configuration(pipeline, plan.configuration, operator.name)
+                for plan in plans
+                for operator in pipeline.operators
             }
             recorded = set(load_recordings(store, name, prefixes).items)
             sent = tuple(item for item in sent if item.key in recorded)
@@ -46,7 +48,7 @@ def items_to_send(
     return chosen
 
 
-def items_seen(
+def count_profiled_items(
     specification: Specification,
     matching: Matching,
     store: Path,

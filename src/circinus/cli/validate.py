@@ -31,7 +31,7 @@ def validate(
     infrastructure = specification.infrastructure
     summary = {
         "files": list(specification.files),
-        "passed_over": list(specification.passed_over),
+        "passed_over": list(specification.skipped_documents),
         "pipelines": {
             name: {
                 "operators": len(pipeline.operators),
@@ -55,6 +55,6 @@ def validate(
         cpus = sum(pool.nodes * pool.cpus for pool in infrastructure.pools)
         typer.echo(f"infrastructure {infrastructure.name}: {len(infrastructure.pools)} pools, {cpus:g} CPUs")
     typer.echo(f"{len(specification.queries)} queries")
-    for what in specification.passed_over:
+    for what in specification.skipped_documents:
         typer.echo(f"passed over: {what}")
     typer.echo("all is well")

@@ -22,7 +22,7 @@ _INTERRUPTED = {
 }
 
 
-class Verb(TyperCommand):
+class Command(TyperCommand):
     """Options are checked by pydantic, whose own texts are not for who types a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

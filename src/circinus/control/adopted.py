@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.errors import ServingError
 from circinus.estimation import Corrections
 from circinus.matching import Matching, SizedDeployment
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Adopted:
+class PlanSnapshot:
     """All that a controller cannot know from its plan file and its options."""
 
     matching: Matching
@@ -35,14 +35,14 @@ class Adopted:
     module_paths: tuple[Path, ...]
 
 
-def to_document(controlled: Controlled) -> str:
+def snapshot_to_json(controlled: ManagedPlans) -> str:
     """JSON text from which `from_document` makes equal plans."""
     specification = controlled.specification
     assert specification.infrastructure is not None, "plans are made for one"
-    adopted = Adopted(
+    adopted = PlanSnapshot(
         matching=controlled.matching,
         deployments=controlled.deployments,
-        fewer_nodes=controlled.fewer_nodes,
+        fewer_nodes=controlled.node_overrides,
         code_versions=controlled.code_versions,
         corrections=controlled.corrections,
         pipelines=tuple(specification.pipelines.values()),
@@ -53,7 +53,7 @@ def to_document(controlled: Controlled) -> str:
     return json_text(vars(adopted), indent=1, by_alias=False)
 
 
-def from_document(text: str, base: Controlled) -> Controlled:
+def snapshot_from_json(text: str, base: ManagedPlans) -> ManagedPlans:
     """The plans of a document.
 
     Args:
@@ -80,14 +80,14 @@ def from_document(text: str, base: Controlled) -> Controlled:
         matching=adopted.matching,
         specification=specification,
         deployments=adopted.deployments,
-        fewer_nodes=adopted.fewer_nodes,
+        node_overrides=adopted.fewer_nodes,
         code_versions=adopted.code_versions,
         corrections=adopted.corrections,
     )
 
 
 @cache
-def _adapter() -> TypeAdapter[Adopted]:
+def _adapter() -> TypeAdapter[PlanSnapshot]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Adopted)
+    return TypeAdapter(PlanSnapshot)

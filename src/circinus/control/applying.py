@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.control.backoff import Backoff
-from circinus.control.replanning.rolling import Room, next_state, replicas_by_kind
+from circinus.control.replanning.rolling import ClusterCapacity, next_intermediate_state, replicas_by_kind
 from circinus.serving import DesiredState, EngineStatus
 from circinus.serving.lease import LeaseLostError
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 from circinus.spec import Deployment
 
 
 @dataclass(frozen=True)
-class Applied:
+class RolloutSucceeded:
     """A state was brought about."""
 
     state: DesiredState
     took_s: float
-    whole: bool
+    is_final: bool
     """Whether it was all that was wanted when it was begun, not a step on the way."""
 
 
 @dataclass(frozen=True)
-class NotApplied:
+class RolloutFailed:
     """It was not; what ran before goes on."""
 
     reason: str
@@ -37,11 +37,11 @@ class NotApplied:
 
 
 @dataclass(frozen=True)
-class GivenUp:
+class RolloutCancelled:
     """It was given up, and is undone."""
 
 
-class Applying:
+class Rollout:
     """What is being applied, what was, and when the next attempt may be made."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Applying:
             clock: seconds that never go back.
         """
         self._apply, self._backoff, self._clock = apply, backoff, clock
-        self._task: asyncio.Task[Applied] | None = None
+        self._task: asyncio.Task[RolloutSucceeded] | None = None
         self._given_up = False
         """Whether what is being applied is not wanted any more: nothing else is before that is undone."""
         self._known: tuple[DesiredState, ...] = ()
@@ -75,19 +75,19 @@ class Applying:
         return self._backoff.failures
 
     @property
-    def known(self) -> tuple[DesiredState, ...]:
+    def possible_states(self) -> tuple[DesiredState, ...]:
         """States of which the engine may run one, for the controller after this one."""
         return self._known
 
-    def take_up(self, known: Sequence[DesiredState]) -> None:
+    def restore(self, known: Sequence[DesiredState]) -> None:
         """States of which the engine may run one, as an earlier controller knew them."""
         self._known = tuple(known)
 
-    def may(self, now_s: float) -> bool:
+    def is_due(self, now_s: float) -> bool:
         """Whether it is time for an attempt."""
-        return self._task is None and self._backoff.may(now_s)
+        return self._task is None and self._backoff.is_due(now_s)
 
-    def next(
+    def next_state(
         self, desired: DesiredState, status: EngineStatus, nodes: Mapping[str, int], order: Sequence[str]
     ) -> DesiredState:
         """What to apply on the way from what runs; all at once where that is not known, as somebody else applied it.
@@ -103,9 +103,9 @@ class Applying:
             return desired
         if replicas_by_kind(before) == replicas_by_kind(desired):
             return desired
-        return next_state(before, desired, Room(desired.infrastructure, nodes), order)
+        return next_intermediate_state(before, desired, ClusterCapacity(desired.infrastructure, nodes), order)
 
-    def note(self, state: DesiredState, status: EngineStatus) -> bool:
+    def remember(self, state: DesiredState, status: EngineStatus) -> bool:
         """A state is about to be applied while something runs; whether others are known now than before.
 
         Where that is none of those known, the last that ran may come back, as may the last that was attempted.
@@ -115,7 +115,7 @@ class Applying:
         self._known = (state, *(one for one in may_run if one != state))
         return self._known != before
 
-    def begin(self, state: DesiredState, *, whole: bool) -> None:
+    def start(self, state: DesiredState, *, whole: bool) -> None:
         """Apply a state: all that is wanted, or a step on the way."""
         self._task = asyncio.create_task(self._applied(state, whole))
 
@@ -124,7 +124,7 @@ class Applying:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=patience_s)
 
-    def found(self, now_s: float) -> Applied | NotApplied | GivenUp | None:
+    def poll(self, now_s: float) -> RolloutSucceeded | RolloutFailed | RolloutCancelled | None:
         """What became of what was being applied, once; None: it is not known yet.
 
         Raises:
@@ -138,7 +138,7 @@ class Applying:
             error = None if task.cancelled() else task.exception()
             if isinstance(error, LeaseLostError):
                 raise error
-            return GivenUp()
+            return RolloutCancelled()
         try:
             return task.result()
         except LeaseLostError:
@@ -146,26 +146,26 @@ class Applying:
         # Engines raise ServingErrors; whatever else it is, what ran before goes on. Nobody else cancels the task.
         except (Exception, asyncio.CancelledError) as error:
             words = str(error) if str(error) else type(error).__name__
-            pause_s = self._backoff.failed(now_s)
-            return NotApplied(words, self._backoff.failures, pause_s)
+            pause_s = self._backoff.record_failure(now_s)
+            return RolloutFailed(words, self._backoff.failures, pause_s)
 
-    def arrived(self) -> None:
+    def mark_converged(self) -> None:
         """What shall run runs."""
         self._backoff.reset()
 
-    async def _applied(self, state: DesiredState, whole: bool) -> Applied:
+    async def _applied(self, state: DesiredState, whole: bool) -> RolloutSucceeded:
         began_s = self._clock()
         await self._apply(state)
-        return Applied(state, self._clock() - began_s, whole)
+        return RolloutSucceeded(state, self._clock() - began_s, whole)
 
     def _running(self, status: EngineStatus) -> DesiredState | None:
         """Which of those known runs: the very state, or one with these replicas where routes are being told."""
-        exactly = (state for state in self._known if status.state and desired_fingerprint(state) == status.state)
+        exactly = (state for state in self._known if status.state and state_fingerprint(state) == status.state)
         runs = {found.deployment: found.replicas_wanted for found in status.deployments}
         alike = (state for state in self._known if replicas(state) == runs)
         return next(exactly, None) or next(alike, None)
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """What is being applied is undone by the engine, however long that takes; then attempts begin anew."""
         self._backoff.reset()
         if self._task is not None and not self._given_up:

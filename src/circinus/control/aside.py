@@ -15,56 +15,56 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Done(Generic[T]):
+class TaskSucceeded(Generic[T]):
     """It ended well."""
 
     value: T
 
 
 @dataclass(frozen=True)
-class Broken:
+class TaskFailed:
     """It did not; whatever went wrong must not end the loop."""
 
     reason: str
 
 
-class Aside(Generic[T]):
+class BackgroundTask(Generic[T]):
     """One piece of work at a time. The process may end while it goes on."""
 
     def __init__(self) -> None:
         """Nothing goes on."""
-        self._going: asyncio.Future[Done[T] | Broken] | None = None
+        self._going: asyncio.Future[TaskSucceeded[T] | TaskFailed] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether something goes on, or was not looked at yet."""
         return self._going is not None
 
-    def begin(self, work: Callable[[], T]) -> None:
+    def start(self, work: Callable[[], T]) -> None:
         """Have it done; nothing else may be going on."""
         assert self._going is None, "one at a time"
         loop = asyncio.get_running_loop()
-        going: asyncio.Future[Done[T] | Broken] = loop.create_future()
+        going: asyncio.Future[TaskSucceeded[T] | TaskFailed] = loop.create_future()
         self._going = going
 
-        def tell(result: Done[T] | Broken) -> None:
+        def tell(result: TaskSucceeded[T] | TaskFailed) -> None:
             if not going.done():  # whoever waited may have given up
                 going.set_result(result)
 
         def run() -> None:
-            result: Done[T] | Broken
+            result: TaskSucceeded[T] | TaskFailed
             try:
-                result = Done(work())
+                result = TaskSucceeded(work())
             except CircinusError as error:
-                result = Broken(str(error))
+                result = TaskFailed(str(error))
             except BaseException as error:  # of whatever kind: there is nobody else to tell
-                result = Broken(f"{type(error).__name__}: {error}")
+                result = TaskFailed(f"{type(error).__name__}: {error}")
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(tell, result)
 
         threading.Thread(target=run, daemon=True).start()
 
-    def found(self) -> Done[T] | Broken | None:
+    def poll(self) -> TaskSucceeded[T] | TaskFailed | None:
         """What came of it, once; None: nothing goes on, or it is not done."""
         if self._going is None or not self._going.done():
             return None

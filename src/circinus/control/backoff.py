@@ -18,14 +18,14 @@ class Backoff:
         self.failures = 0
         """In a row."""
 
-    def failed(self, now_s: float) -> float:
+    def record_failure(self, now_s: float) -> float:
         """Once more; how long to wait now."""
         pause_s = min(self._first_s * 2.0 ** min(self.failures, 60), self._longest_s)
         self.failures += 1
         self._not_before_s = now_s + pause_s
         return pause_s
 
-    def may(self, now_s: float) -> bool:
+    def is_due(self, now_s: float) -> bool:
         """Whether it is time to try."""
         return self._not_before_s is None or now_s >= self._not_before_s
 

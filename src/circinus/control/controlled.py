@@ -14,13 +14,13 @@ from circinus.control.ladders.rung_views import RungDemand
 from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving import DesiredState, Mode
-from circinus.serving.deploy import desired_state
-from circinus.serving.state_file import desired_fingerprint
-from circinus.spec import Plan, Query, Specification
+from circinus.serving.deploy import build_desired_state
+from circinus.serving.state_file import state_fingerprint
+from circinus.spec import Query, QueryPlan, Specification
 
 
 @dataclass(frozen=True, eq=False)
-class Controlled:
+class ManagedPlans:
     """Plans, and how they are deployed."""
 
     matching: Matching
@@ -37,7 +37,7 @@ class Controlled:
     """Where replicas may be kept ready for that; None: in all pools."""
     audited_share: float = 0.0
     """Of answered requests that are kept to be audited."""
-    fewer_nodes: Mapping[str, int] = field(default_factory=dict)
+    node_overrides: Mapping[str, int] = field(default_factory=dict)
     """Pools that were planned for with other numbers of nodes than are specified."""
     corrections: Corrections = NO_CORRECTIONS
     """That the profiles were planned on with."""
@@ -47,9 +47,9 @@ class Controlled:
         """Pool -> nodes that were planned for."""
         infrastructure = self.specification.infrastructure
         assert infrastructure is not None, "plans are made for one"
-        return {pool.name: self.fewer_nodes.get(pool.name, pool.nodes) for pool in infrastructure.pools}
+        return {pool.name: self.node_overrides.get(pool.name, pool.nodes) for pool in infrastructure.pools}
 
-    def runs_on(self, nodes: Mapping[str, int]) -> bool:
+    def fits_nodes(self, nodes: Mapping[str, int]) -> bool:
         """Whether so many nodes are enough for these plans."""
         used = {found.deployment.pool for found in self.deployments}
         return all(nodes.get(pool, 0) >= self.nodes[pool] for pool in used)
@@ -74,7 +74,7 @@ class Controlled:
             found[assignment.query] = tuple(RungDemand.of(candidate, query) for candidate in candidates)
         return found
 
-    def reachable(self) -> list[Plan]:
+    def reachable_plans(self) -> list[QueryPlan]:
         """The plans of all rungs whose deployments run."""
         there = {found.deployment for found in self.deployments}
         rungs = [rung for ladder in self.rungs.values() for rung in ladder if there >= rung.busy.keys()]
@@ -90,12 +90,12 @@ class Controlled:
             for name, query in self.queries.items()
         }
 
-    def at_first(self) -> dict[str, LadderState]:
+    def initial_ladder_states(self) -> dict[str, LadderState]:
         """Every query on the plan that it got."""
         chosen = {a.query: 0 if a.ladder is None else a.ladder.chosen for a in self.matching.assignments}
         return {name: LadderState(rung, rung) for name, rung in chosen.items()}
 
-    def taken_over(self, ladders: Mapping[str, LadderState], before: Controlled) -> dict[str, LadderState]:
+    def migrate_ladder_states(self, ladders: Mapping[str, LadderState], before: ManagedPlans) -> dict[str, LadderState]:
         """Where queries stand when these plans follow others: on the plan that they are on, if their ladder has it and
         its deployments run.
 
@@ -103,7 +103,7 @@ class Controlled:
             ladders: where they stood.
             before: the plans that these follow.
         """
-        found, running = self.at_first(), {sized.deployment for sized in self.deployments}
+        found, running = self.initial_ladder_states(), {sized.deployment for sized in self.deployments}
         for name, first in found.items():
             if name not in ladders:
                 continue
@@ -112,17 +112,17 @@ class Controlled:
             rung = next((n for n in kept if running >= rungs[n].busy.keys()), None)
             if rung is not None:
                 found[name] = replace(
-                    ladders[name], rung=rung, chosen=first.chosen, calm_s=None, late_s=None, went_up=False
+                    ladders[name], rung=rung, chosen=first.chosen, calm_s=None, late_s=None, on_probation=False
                 )
         return found
 
-    def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, Plan]:
+    def plans(self, ladders: Mapping[str, LadderState]) -> dict[str, QueryPlan]:
         """Query -> the plan in force."""
         return {name: self.rungs[name][state.rung].candidate.plan for name, state in ladders.items()}
 
-    def desired(self, ladders: Mapping[str, LadderState]) -> DesiredState:
+    def desired_state(self, ladders: Mapping[str, LadderState]) -> DesiredState:
         """What an engine shall run. Only routes depend on where queries stand."""
-        return desired_state(
+        return build_desired_state(
             self.matching,
             self.specification,
             self.mode,
@@ -138,9 +138,9 @@ class Controlled:
     def fingerprint(self) -> str:
         """Differs where the same rungs would mean something else."""
         ladders = {name: [repr(rung.candidate.plan) for rung in rungs] for name, rungs in self.rungs.items()}
-        first = self.at_first()
+        first = self.initial_ladder_states()
         told = [
-            desired_fingerprint(self.desired(first)),
+            state_fingerprint(self.desired_state(first)),
             ladders,
             {name: state.chosen for name, state in first.items()},
         ]

@@ -8,29 +8,29 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from circinus.control.applying import Applied, Applying, NotApplied
+from circinus.control.applying import Rollout, RolloutFailed, RolloutSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.controlled import Controlled
-from circinus.control.drift.drifting import Drifting, DriftTools
-from circinus.control.in_force import InForce
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.drifting import DriftDependencies, DriftMonitor
+from circinus.control.in_force import ActivePlans
 from circinus.control.ladders.policy import LadderState
 from circinus.control.records import (
     APPLIED,
-    BEGAN,
     FAILED,
     REPLAN,
     ROLLBACK,
-    ControlRecords,
+    STARTED,
+    ControlStateStore,
     Event,
-    RecordsError,
+    StateStoreError,
 )
-from circinus.control.replanning.planner import Planner
-from circinus.control.replanning.replanning import NewPlans, NoPlans, Replanning
-from circinus.control.replanning.trial import Trial
+from circinus.control.replanning.planner import ReplanDependencies
+from circinus.control.replanning.replanning import ReplanFailed, Replanner, ReplanReady
+from circinus.control.replanning.trial import CanaryAnalysis
 from circinus.control.settings import ControlSettings
 from circinus.errors import ServingError
-from circinus.matching import Changes
-from circinus.serving import DesiredState, Engine, EngineStatus, Guarded
+from circinus.matching import PlanDiff
+from circinus.serving import DesiredState, Engine, EngineStatus, FencedEngine
 from circinus.serving.lease import Lease, LeaseLostError
 from circinus.serving.state_file import state_from_json, state_to_json
 
@@ -51,19 +51,19 @@ class Controller:
     def __init__(
         self,
         engine: Engine,
-        controlled: Controlled,
-        records: ControlRecords,
+        controlled: ManagedPlans,
+        records: ControlStateStore,
         *,
         holder: str,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         settings: ControlSettings | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
-        on_status: Callable[[EngineStatus, Controlled, Mapping[str, LadderState]], None] | None = None,
-        revive: Callable[[], None] | None = None,
-        planner: Planner | None = None,
+        on_status: Callable[[EngineStatus, ManagedPlans, Mapping[str, LadderState]], None] | None = None,
+        restart_engine: Callable[[], None] | None = None,
+        planner: ReplanDependencies | None = None,
         engine_lease: Lease | None = None,
-        drift: DriftTools | None = None,
+        drift: DriftDependencies | None = None,
     ) -> None:
         """Nothing is done yet.
 
@@ -77,33 +77,33 @@ class Controller:
             settings: times.
             on_event: told what happened, when it is kept.
             on_status: told what was seen, the plans, and where queries stand, at every look.
-            revive: starts an engine that does not answer, or raises a ServingError; may block.
+            restart_engine: starts an engine that does not answer, or raises a ServingError; may block.
             planner: makes other plans; without one, the plans stay as they are.
             engine_lease: of an engine that others, with other records, may control from elsewhere; may block.
             drift: to notice what moved since it was measured, and to measure that again; takes a planner.
         """
         self._settings = times = settings or ControlSettings()
-        self._plans = InForce.of(controlled)
+        self._plans = ActivePlans.of(controlled)
         self._engine, self._records, self._holder = engine, records, holder
         self._clock, self._wall_clock = clock, wall_clock
-        self._on_event, self._on_status, self._revive = on_event, on_status, revive
+        self._on_event, self._on_status, self._revive = on_event, on_status, restart_engine
         self._lease, self._engine_lease, self._engine_lease_number = 0, engine_lease, 0
-        self._applying = Applying(self._apply, Backoff(times.first_pause_s, times.longest_pause_s), clock)
-        self._reviving = Backoff(times.first_pause_s, times.longest_pause_s)
+        self._applying = Rollout(self._apply, Backoff(times.initial_backoff_s, times.max_backoff_s), clock)
+        self._reviving = Backoff(times.initial_backoff_s, times.max_backoff_s)
         self._silent = ""
         """Why the engine could not be looked at the last time; empty: it could."""
         self._unkept: list[Event] = []
         """What happened and could not be kept yet: unlike what is decided, it does not happen again."""
         self._arriving = True
         """Whether the plans have not been in force yet, and nothing speaks against their being brought about."""
-        self._trial: Trial | None = None
+        self._trial: CanaryAnalysis | None = None
         self._planner, self._replanning = planner, None if planner is None else self._new_replanning(planner, None)
-        self._drifting: Drifting | None = None
+        self._drifting: DriftMonitor | None = None
         if drift is not None and planner is not None:
-            self._drifting = Drifting(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
+            self._drifting = DriftMonitor(drift, planner.profiles, clock=clock, wall_clock=wall_clock)
 
     @property
-    def controlled(self) -> Controlled:
+    def controlled(self) -> ManagedPlans:
         """The plans in force, or being brought about."""
         return self._plans.controlled
 
@@ -112,7 +112,7 @@ class Controller:
         """Where queries stand."""
         return self._plans.ladders
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Take the lease, and take up what was decided before.
 
         Raises:
@@ -127,7 +127,7 @@ class Controller:
             how = self._take_up()
             if self._planner is not None:
                 self._replanning = self._new_replanning(self._planner, self._drifting)
-            self._commit([Event(now_s, BEGAN, self._holder, how)], self._plans.documents())
+            self._commit([Event(now_s, STARTED, self._holder, how)], self._plans.plan_documents())
         except BaseException:
             with suppress(ServingError):
                 self._records.release(self._lease)
@@ -136,7 +136,7 @@ class Controller:
                     self._engine_lease.release(self._engine_lease_number)
             raise
 
-    async def tick(self) -> None:
+    async def reconcile(self) -> None:
         """Once: look, decide, keep, bring about. What takes longer than the time to the next look goes on beside it.
 
         Raises:
@@ -155,12 +155,12 @@ class Controller:
         self._judge(now_s, status)
         if not ended:  # what was brought about meanwhile is not in this status yet
             self._bring_about(status)
-        await self._applying.wait(self._settings.patience_s)
+        await self._applying.wait(self._settings.apply_wait_s)
         self._collect()
         if self._unkept:
             self._commit([])
 
-    async def planned(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until what goes on beside the loop is done, such as planning; the next tick goes by it."""
         if self._drifting is not None:
             await self._drifting.wait()
@@ -181,11 +181,11 @@ class Controller:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-            self._applying.give_up()
+            self._applying.cancel()
             await self._applying.wait()
             for part in (self._replanning, self._drifting):
                 if part is not None:
-                    await part.end(self._settings.end_s)
+                    await part.close(self._settings.shutdown_timeout_s)
             await self._give_back()
         for end in ends:
             if isinstance(end, Exception):
@@ -195,40 +195,40 @@ class Controller:
         while True:
             begin_s = self._clock()
             try:
-                await self.tick()
+                await self.reconcile()
                 self._silent = ""
             except LeaseLostError:
                 raise
-            except RecordsError as error:  # nothing was decided that is not kept, and what happened is kept later
+            except StateStoreError as error:  # nothing was decided that is not kept, and what happened is kept later
                 self._on_event(Event(self._wall_clock(), FAILED, "records", str(error)))
             except Exception as error:  # whatever it is, queries must not stay without a controller
-                with suppress(RecordsError):
+                with suppress(StateStoreError):
                     await self._missed(error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                with suppress(RecordsError):
+                with suppress(StateStoreError):
                     await self._missed(ServingError("the engine cancelled what it was asked"))
             await asyncio.sleep(max(0.0, begin_s + self._settings.interval_s - self._clock()))
 
     async def _status(self) -> EngineStatus:
         try:
-            async with asyncio.timeout(self._settings.answer_s):
+            async with asyncio.timeout(self._settings.status_timeout_s):
                 return await self._engine.status()
         except TimeoutError:
-            raise ServingError(f"the engine does not answer within {self._settings.answer_s:g} s") from None
+            raise ServingError(f"the engine does not answer within {self._settings.status_timeout_s:g} s") from None
 
     def _take_up(self) -> str:
         """Go on where an earlier controller ended, if one did; how, in words."""
         how = "begins with the plans as they are"
         try:
             known = self._records.document(_KNOWN)
-            self._applying.take_up([] if known is None else [state_from_json(text) for text in json.loads(known)])
+            self._applying.restore([] if known is None else [state_from_json(text) for text in json.loads(known)])
             measured = self._records.document(_MEASURED)
             if self._drifting is not None and measured is not None:
-                self._drifting.take_up(measured)
-            found = self._plans.taken_up(self._records)
+                self._drifting.restore(measured)
+            found = self._plans.restored(self._records)
         except (ServingError, ValueError) as error:
             return f"{how}, as {error}"
         if found is None:
@@ -237,13 +237,15 @@ class Controller:
         self._plans = found
         return "goes on where it was"
 
-    def _new_replanning(self, planner: Planner, drifting: Drifting | None) -> Replanning:
-        return Replanning(planner, self._plans.controlled, self._plans.base, self._settings.replanning, drifting)
+    def _new_replanning(self, planner: ReplanDependencies, drifting: DriftMonitor | None) -> Replanner:
+        return Replanner(
+            planner, self._plans.controlled, self._plans.plan_file_fingerprint, self._settings.replanning, drifting
+        )
 
     async def _keep_records(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            with suppress(RecordsError):  # nothing is applied without it
+            with suppress(StateStoreError):  # nothing is applied without it
                 self._records.renew(self._lease, self._wall_clock(), self._settings.lease_s)
 
     async def _keep_engine(self) -> None:
@@ -263,7 +265,7 @@ class Controller:
             await asyncio.to_thread(self._engine_lease.renew, *arguments)
 
     async def _give_back(self) -> None:
-        with suppress(RecordsError):
+        with suppress(StateStoreError):
             self._records.release(self._lease)
         if self._engine_lease is not None:
             with suppress(ServingError):
@@ -272,11 +274,11 @@ class Controller:
     def _step(self, began_s: float, now_s: float, status: EngineStatus) -> None:
         """Down or up ladders, unless the deployments of the plans are about to come."""
         control = self._plans.control
-        control.read(now_s, status, began_s)
+        control.observe(now_s, status, began_s)
         if self._arriving and self._applying.failures == 0 and status.state != self._plans.desired()[1]:
             return
         ladders, events = control.decide(now_s, self._wall_clock(), self.ladders, status)
-        stepped = self._plans.stepped(ladders)
+        stepped = self._plans.with_ladders(ladders)
         if events:
             self._commit(events, plans=stepped)
         self._plans = stepped
@@ -284,73 +286,77 @@ class Controller:
     async def _notice(self, status: EngineStatus) -> None:
         """What moved since it was measured."""
         if self._drifting is not None:
-            events = await self._drifting.look(self._engine, status, self.controlled)
+            events = await self._drifting.poll(self._engine, status, self.controlled)
             if events:
                 self._happened(events)
 
     def _plan_anew(self, now_s: float, status: EngineStatus) -> None:
         if self._replanning is None:
             return
-        found = self._replanning.found(now_s)
-        if isinstance(found, NoPlans):
+        found = self._replanning.poll(now_s)
+        if isinstance(found, ReplanFailed):
             self._note(FAILED, "plan", f"no other plans because of {found.why}: {found.reason}")
         elif found is not None:
             self._adopt(found)
-        self._replanning.look(now_s, status, self.controlled)
+        self._replanning.schedule(now_s, status, self.controlled)
 
-    def _adopt(self, found: NewPlans) -> None:
+    def _adopt(self, found: ReplanReady) -> None:
         assert self._replanning is not None, "it made them"
         before, state = self.controlled, self._plans.desired()[1]
-        changes = Changes.between(
+        changes = PlanDiff.between(
             {a.query: a.chosen.plan for a in before.matching.assignments}, found.controlled.matching
         )
-        adopted = self._plans.adopting(found.controlled, found.base, self._plans.proven or before)
+        adopted = self._plans.with_plans(found.controlled, found.base, self._plans.last_good or before)
         if adopted.desired()[1] == state:
-            adopted = replace(adopted, proven=self._plans.proven)
+            adopted = replace(adopted, last_good=self._plans.last_good)
         details = {"why": found.why, **vars(changes)}
         event = Event(self._wall_clock(), REPLAN, "plans", f"{found.reason}: {changes}", details)
-        self._commit([event], {**adopted.documents(), _MEASURED: self._replanning.measured()}, plans=adopted)
-        self._replanning.taken(found)
+        self._commit(
+            [event], {**adopted.plan_documents(), _MEASURED: self._replanning.pending_overrides()}, plans=adopted
+        )
+        self._replanning.commit(found)
         if adopted.desired()[1] != state:
             self._arrive()
 
     def _judge(self, now_s: float, status: EngineStatus) -> None:
         """Go back to the plans before, where the new ones do worse."""
-        if self._plans.proven is None or status.state != self._plans.desired()[1]:
+        if self._plans.last_good is None or status.state != self._plans.desired()[1]:
             return
         queries = self.controlled.queries
         if self._trial is None:
-            self._trial = Trial.begin(now_s, status, queries)
+            self._trial = CanaryAnalysis.begin(now_s, status, queries)
             return
-        reason = self._trial.against(status, queries, self._plans.control.busier, self._settings.trial)
+        reason = self._trial.regression_reason(
+            status, queries, self._plans.control.above_planned_rate, self._settings.trial
+        )
         if reason:
             self._roll_back(reason)
-        elif self._trial.over(now_s, self._settings.trial):
+        elif self._trial.is_complete(now_s, self._settings.trial):
             self._prove()
 
     def _prove(self) -> None:
         """There is nothing to go back to any more."""
-        proven = replace(self._plans, proven=None)
-        self._commit([], proven.documents(), plans=proven)
+        proven = replace(self._plans, last_good=None)
+        self._commit([], proven.plan_documents(), plans=proven)
         self._trial = None
 
     def _roll_back(self, reason: str) -> None:
         """To the plans before, if they run on what there is."""
-        before, now = self._plans.proven, self.controlled
-        if before is None or not before.runs_on(self._nodes()):
+        before, now = self._plans.last_good, self.controlled
+        if before is None or not before.fits_nodes(self._nodes()):
             self._prove()
             self._note(FAILED, "plans", f"{reason}; there are none to go back to")
             return
-        adopted = self._plans.adopting(before)
-        self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.documents(), plans=adopted)
+        adopted = self._plans.with_plans(before)
+        self._commit([Event(self._wall_clock(), ROLLBACK, "plans", reason)], adopted.plan_documents(), plans=adopted)
         if self._replanning is not None:
-            self._replanning.took_back(now, before)
+            self._replanning.rolled_back(now, before)
         self._arrive()
 
     def _arrive(self) -> None:
         """Other plans shall be brought about, once what is being applied is given up and undone."""
         self._arriving, self._trial = True, None
-        self._applying.give_up()
+        self._applying.cancel()
 
     def _nodes(self) -> Mapping[str, int]:
         return self.controlled.nodes if self._replanning is None else self._replanning.nodes
@@ -360,19 +366,19 @@ class Controller:
         desired, fingerprint = self._plans.desired()
         if status.state == fingerprint:
             self._arriving = False
-            self._applying.arrived()
+            self._applying.mark_converged()
             return
-        if not self._applying.may(self._clock()):
+        if not self._applying.is_due(self._clock()):
             return
-        following = self._applying.next(desired, status, self._nodes(), tuple(self.controlled.queries))
-        if self._applying.note(following, status):  # whoever goes on must know what may run by then
-            self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.known])})
-        self._applying.begin(following, whole=following == desired)
+        following = self._applying.next_state(desired, status, self._nodes(), tuple(self.controlled.queries))
+        if self._applying.remember(following, status):  # whoever goes on must know what may run by then
+            self._commit([], {_KNOWN: json.dumps([state_to_json(state) for state in self._applying.possible_states])})
+        self._applying.start(following, whole=following == desired)
 
     async def _apply(self, desired: DesiredState) -> None:
         await self._still_here()
-        if isinstance(self._engine, Guarded):
-            await self._engine.apply_guarded(desired, self._still_here)
+        if isinstance(self._engine, FencedEngine):
+            await self._engine.apply_fenced(desired, self._still_here)
         else:
             await self._engine.apply(desired)
 
@@ -383,15 +389,15 @@ class Controller:
 
     def _collect(self) -> bool:
         """What became of what was being applied; whether that is known."""
-        found = self._applying.found(self._clock())
-        if isinstance(found, NotApplied):
-            before = self._plans.proven
-            if found.failures >= self._settings.attempts and before is not None and before.runs_on(self._nodes()):
+        found = self._applying.poll(self._clock())
+        if isinstance(found, RolloutFailed):
+            before = self._plans.last_good
+            if found.failures >= self._settings.attempts and before is not None and before.fits_nodes(self._nodes()):
                 self._roll_back(f"cannot be brought about: {found.reason}")
             else:
                 self._note(FAILED, "apply", f"{found.reason}; tried again in {found.pause_s:.0f} s")
-        elif isinstance(found, Applied):
-            words = "in force" if found.whole else "on the way, for want of room for both at once"
+        elif isinstance(found, RolloutSucceeded):
+            words = "in force" if found.is_final else "on the way, for want of room for both at once"
             self._note(APPLIED, "engine", f"{words} after {found.took_s:.3f} s")
         return found is not None
 
@@ -401,13 +407,13 @@ class Controller:
         if words != self._silent:
             self._silent = words
             self._note(FAILED, "engine", words)
-        if self._revive is None or not isinstance(error, ServingError) or not self._reviving.may(self._clock()):
+        if self._revive is None or not isinstance(error, ServingError) or not self._reviving.is_due(self._clock()):
             return
         try:
             await asyncio.to_thread(self._revive)
             self._reviving.reset()
         except ServingError as failure:
-            self._reviving.failed(self._clock())
+            self._reviving.record_failure(self._clock())
             self._note(FAILED, "engine", f"it cannot be started again: {failure}")
 
     def _note(self, kind: str, subject: str, reason: str) -> None:
@@ -417,7 +423,7 @@ class Controller:
         """Keep what is not decided here, now or as soon as that can be done."""
         try:
             self._commit(events)
-        except RecordsError:
+        except StateStoreError:
             self._unkept += events
             raise
 
@@ -426,11 +432,11 @@ class Controller:
         events: list[Event],
         documents: Mapping[str, str | None] | None = None,
         *,
-        plans: InForce | None = None,
+        plans: ActivePlans | None = None,
     ) -> None:
         """Keep what was decided, and then go by it."""
         decided = plans or self._plans
-        kept = self._records.commit(self._lease, decided.content(), [*self._unkept, *events], documents)
+        kept = self._records.commit(self._lease, decided.checkpoint(), [*self._unkept, *events], documents)
         self._plans, self._unkept = decided, []
         for event in kept:
             self._on_event(event)

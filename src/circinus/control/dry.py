@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from circinus.errors import ServingError
 from circinus.serving import DesiredState, Engine, EngineStatus, Request, Response
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 
 
-class DryEngine:
+class DryRunEngine:
     """`Engine` that takes what it is told for done, and tells what another one runs."""
 
     def __init__(self, engine: Engine) -> None:
@@ -22,8 +22,8 @@ class DryEngine:
 
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`, in words only."""
-        self.why = difference(await self._engine.status(), desired)
-        self._told = desired_fingerprint(desired)
+        self.why = describe_state_diff(await self._engine.status(), desired)
+        self._told = state_fingerprint(desired)
 
     async def submit(self, request: Request) -> Response:
         """Nobody may."""
@@ -38,7 +38,7 @@ class DryEngine:
         """Nothing was started."""
 
 
-def difference(status: EngineStatus, desired: DesiredState) -> str:
+def describe_state_diff(status: EngineStatus, desired: DesiredState) -> str:
     """How what runs differs from what shall, in words, given that it does."""
     if not status.state:
         return "it runs nothing"

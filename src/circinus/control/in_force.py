@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from circinus.control.adopted import from_document, to_document
-from circinus.control.controlled import Controlled
+from circinus.control.adopted import snapshot_from_json, snapshot_to_json
+from circinus.control.controlled import ManagedPlans
 from circinus.control.ladders.policy import LadderState
-from circinus.control.ladders.steps import LadderControl
-from circinus.control.records import ControlRecords
+from circinus.control.ladders.steps import LadderController
+from circinus.control.records import ControlStateStore
 from circinus.errors import ServingError
 from circinus.serving import DesiredState
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 
 _PLANS, _PROVEN = "plans", "proven"
 """Names of documents: plans that no plan file says, and those to go back to."""
@@ -29,24 +29,24 @@ class _Last:
 
 
 @dataclass(frozen=True, eq=False)
-class InForce:
+class ActivePlans:
     """What shall run."""
 
-    base: str
+    plan_file_fingerprint: str
     """Fingerprint of what the plan file says."""
-    controlled: Controlled
+    controlled: ManagedPlans
     ladders: Mapping[str, LadderState]
-    control: LadderControl
-    proven: Controlled | None = None
+    control: LadderController
+    last_good: ManagedPlans | None = None
     """The last plans that passed their trial, where these are on trial."""
     _last: _Last = field(default_factory=_Last)
 
     @classmethod
-    def of(cls, base: Controlled) -> InForce:
+    def of(cls, base: ManagedPlans) -> ActivePlans:
         """The plans of the plan file, every query on the plan that it got."""
-        return cls(base.fingerprint, base, base.at_first(), LadderControl(base))
+        return cls(base.fingerprint, base, base.initial_ladder_states(), LadderController(base))
 
-    def taken_up(self, records: ControlRecords) -> InForce | None:
+    def restored(self, records: ControlStateStore) -> ActivePlans | None:
         """Where an earlier controller ended; None: there was none with the same plan file.
 
         Times are by a clock that began anew: what was calm must prove so again.
@@ -57,20 +57,20 @@ class InForce:
         text = records.state()
         try:
             kept = {} if text is None else json.loads(text)
-            if kept.get("base", kept.get("plan")) != self.base:
+            if kept.get("base", kept.get("plan")) != self.plan_file_fingerprint:
                 return None
             plans, proven = records.document(_PLANS), records.document(_PROVEN)
-            found = self if plans is None else self._with(from_document(plans, self.controlled))
+            found = self if plans is None else self._with(snapshot_from_json(plans, self.controlled))
             if kept.get("plan") == found.controlled.fingerprint:
                 ladders = {name: LadderState(rung, chosen) for name, (rung, chosen) in kept["ladders"].items()}
                 found = replace(found, ladders=ladders)
-            return found if proven is None else replace(found, proven=from_document(proven, self.controlled))
+            return found if proven is None else replace(found, last_good=snapshot_from_json(proven, self.controlled))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServingError(f"what was decided cannot be read: {type(error).__name__}: {error}") from error
 
-    def adopting(
-        self, controlled: Controlled, base: Controlled | None = None, proven: Controlled | None = None
-    ) -> InForce:
+    def with_plans(
+        self, controlled: ManagedPlans, base: ManagedPlans | None = None, proven: ManagedPlans | None = None
+    ) -> ActivePlans:
         """Other plans; queries stay on the plans that they are on where they can.
 
         Args:
@@ -78,11 +78,11 @@ class InForce:
             base: what the plan file says now, if that is something else than before.
             proven: the plans to go back to.
         """
-        ladders = controlled.taken_over(self.ladders, self.controlled)
-        told = self.base if base is None else base.fingerprint
-        return replace(self._with(controlled), base=told, ladders=ladders, proven=proven)
+        ladders = controlled.migrate_ladder_states(self.ladders, self.controlled)
+        told = self.plan_file_fingerprint if base is None else base.fingerprint
+        return replace(self._with(controlled), plan_file_fingerprint=told, ladders=ladders, last_good=proven)
 
-    def stepped(self, ladders: Mapping[str, LadderState]) -> InForce:
+    def with_ladders(self, ladders: Mapping[str, LadderState]) -> ActivePlans:
         """The same plans, with queries on other rungs."""
         return replace(self, ladders=ladders)
 
@@ -90,28 +90,30 @@ class InForce:
         """The state that an engine shall run, and its fingerprint."""
         rungs, last = tuple(state.rung for state in self.ladders.values()), self._last
         if last.rungs != rungs or last.desired is None:
-            last.rungs, last.desired = rungs, self.controlled.desired(self.ladders)
-            last.fingerprint = desired_fingerprint(last.desired)
+            last.rungs, last.desired = rungs, self.controlled.desired_state(self.ladders)
+            last.fingerprint = state_fingerprint(last.desired)
         return last.desired, last.fingerprint
 
-    def content(self) -> str:
+    def checkpoint(self) -> str:
         """What must be kept at every step."""
         return json.dumps(
             {
-                "base": self.base,
+                "base": self.plan_file_fingerprint,
                 "plan": self.controlled.fingerprint,
                 "ladders": {name: [state.rung, state.chosen] for name, state in self.ladders.items()},
             }
         )
 
-    def documents(self) -> Mapping[str, str | None]:
+    def plan_documents(self) -> Mapping[str, str | None]:
         """What must be kept when plans are adopted, or have passed their trial."""
-        own = self.controlled.fingerprint == self.base
+        own = self.controlled.fingerprint == self.plan_file_fingerprint
         return {
-            _PLANS: None if own else to_document(self.controlled),
-            _PROVEN: None if self.proven is None else to_document(self.proven),
+            _PLANS: None if own else snapshot_to_json(self.controlled),
+            _PROVEN: None if self.last_good is None else snapshot_to_json(self.last_good),
         }
 
-    def _with(self, controlled: Controlled) -> InForce:
-        control = LadderControl(controlled, self.control)
-        return InForce(self.base, controlled, controlled.at_first(), control, self.proven)
+    def _with(self, controlled: ManagedPlans) -> ActivePlans:
+        control = LadderController(controlled, self.control)
+        return ActivePlans(
+            self.plan_file_fingerprint, controlled, controlled.initial_ladder_states(), control, self.last_good
+        )

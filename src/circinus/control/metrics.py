@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.ladders.policy import LadderState
 from circinus.control.records import Event
@@ -69,10 +69,10 @@ class ControlMetrics:
     def audited(self, scores: Sequence[AuditScore]) -> None:
         """Answers that were held against something."""
         for one in scores:
-            self._audits.labels(one.query, "truth" if one.against is None else "answer").inc()
+            self._audits.labels(one.query, "truth" if one.reference is None else "answer").inc()
             self._scores[one.query].append(one.score)
 
-    def observe(self, status: EngineStatus, controlled: Controlled, ladders: Mapping[str, LadderState]) -> None:
+    def observe(self, status: EngineStatus, controlled: ManagedPlans, ladders: Mapping[str, LadderState]) -> None:
         """As things are now; what is not any more is not told any more."""
         goodput = 0.0
         for found in status.queries:

@@ -18,9 +18,9 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 
-STEP, FAILED, APPLIED, BEGAN = "step", "failed", "applied", "began"
-REPLAN, ROLLBACK, DRIFT, UNWATCHED = "replan", "rollback", "drift", "unwatched"
-KINDS = (BEGAN, STEP, REPLAN, APPLIED, ROLLBACK, DRIFT, UNWATCHED, FAILED)
+STEP, FAILED, APPLIED, STARTED = "step", "failed", "applied", "began"
+REPLAN, ROLLBACK, DRIFT, NOT_MONITORED = "replan", "rollback", "drift", "unwatched"
+KINDS = (STARTED, STEP, REPLAN, APPLIED, ROLLBACK, DRIFT, NOT_MONITORED, FAILED)
 """Kinds of events."""
 
 _APPLICATION_ID = 0x43495243 + 1  # after that of profile stores
@@ -61,11 +61,11 @@ class Event:
     """In order; 0 before it is kept."""
 
 
-class RecordsError(ServingError):
+class StateStoreError(ServingError):
     """What was decided cannot be kept, or read."""
 
 
-class ControlRecords:
+class ControlStateStore:
     """A connection to the file. Times are passed in, seconds since 1970."""
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +86,7 @@ class ControlRecords:
             raise ServingError(f"{path} cannot be used for what the controller decides: {error}") from error
 
     @classmethod
-    def existing(cls, path: Path) -> ControlRecords:
+    def open_existing(cls, path: Path) -> ControlStateStore:
         """Open what a controller keeps or kept.
 
         Raises:
@@ -214,7 +214,7 @@ class ControlRecords:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise RecordsError(f"{self.path}: what was decided cannot be read: {error}") from error
+            raise StateStoreError(f"{self.path}: what was decided cannot be read: {error}") from error
 
     def _prepare(self) -> None:
         with self._transaction() as execute:
@@ -253,7 +253,7 @@ class ControlRecords:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise RecordsError(f"{self.path}: what was decided cannot be kept: {error}") from error
+                raise StateStoreError(f"{self.path}: what was decided cannot be kept: {error}") from error
             raise
 
 

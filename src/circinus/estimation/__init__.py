@@ -1,23 +1,21 @@
 """What a plan would do: service, queueing, transfers, cost."""
 
-from circinus.estimation.conditions import Conditions, DeploymentLoad, merge, replicas_for
+from circinus.estimation.conditions import DeploymentLoad, MergedLoad, merge_loads, replicas_for
 from circinus.estimation.corrections import NO_CORRECTIONS, Correction, Corrections, learn_corrections
 from circinus.estimation.estimate import (
-    Candidate,
     DeploymentUse,
     Estimate,
     LinkUse,
+    PlanCandidate,
     ReplicaDemand,
     StageEstimate,
 )
 from circinus.estimation.estimator import Estimator
-from circinus.estimation.odds import Odds
-from circinus.estimation.traffic import Traffic
+from circinus.estimation.odds import SloProbabilities
+from circinus.estimation.traffic import RequestStream
 
 __all__ = [
     "NO_CORRECTIONS",
-    "Candidate",
-    "Conditions",
     "Correction",
     "Corrections",
     "DeploymentLoad",
@@ -25,11 +23,13 @@ __all__ = [
     "Estimate",
     "Estimator",
     "LinkUse",
-    "Odds",
+    "MergedLoad",
+    "PlanCandidate",
     "ReplicaDemand",
+    "RequestStream",
+    "SloProbabilities",
     "StageEstimate",
-    "Traffic",
     "learn_corrections",
-    "merge",
+    "merge_loads",
     "replicas_for",
 ]

@@ -9,27 +9,34 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.traffic import Traffic
-from circinus.queueing.arrivals import ArrivalProcess, MarkovModulated, Periodic, Recorded, arrival_process, measured
+from circinus.estimation.traffic import RequestStream
+from circinus.queueing.arrivals import (
+    ArrivalProcess,
+    MarkovModulatedPoisson,
+    Periodic,
+    RecordedProcess,
+    arrival_process,
+    fit_arrival_process,
+)
 from circinus.spec import Query
 
 FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Coming:
+class ArrivalModel:
     """Regular, in bursts, or neither: then independent of each other."""
 
     jitter_s: float | None = None
     """Standard deviation about regular times; None: they are not regular."""
-    modulation: MarkovModulated | None = None
+    modulation: MarkovModulatedPoisson | None = None
 
     @classmethod
-    def of(cls, query: Query) -> Coming:
+    def of(cls, query: Query) -> ArrivalModel:
         """As the query says; a recording as what it was measured to be."""
         return _of(query)
 
-    def plain(self, *, first: bool) -> bool:
+    def is_poisson(self, *, first: bool) -> bool:
         """Whether requests are independent of each other; `first`: straight from the source."""
         return self.modulation is None and (self.jitter_s is None or not first)
 
@@ -42,7 +49,7 @@ class Coming:
         *,
         first: bool,
         mean_factor: float = 1.0,
-    ) -> Traffic:
+    ) -> RequestStream:
         """Requests that come so.
 
         Args:
@@ -54,9 +61,9 @@ class Coming:
             mean_factor: what the mean seconds may come to over `mean_s`.
         """
         jitter_s = self.jitter_s if first else None
-        return Traffic(rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor)
+        return RequestStream(rate_per_s, mean_s, square_s2, cube_s3, jitter_s, self.modulation, mean_factor)
 
-    def behind(self, traffic: Traffic, ready_s: FloatArray) -> Traffic:
+    def after_queue(self, traffic: RequestStream, ready_s: FloatArray) -> RequestStream:
         """Requests of this kind that come behind others' queues.
 
         Args:
@@ -69,15 +76,15 @@ class Coming:
 
 
 @lru_cache(maxsize=256)  # recordings are long, and every operator and link asks
-def _of(query: Query) -> Coming:
+def _of(query: Query) -> ArrivalModel:
     process = arrival_process(query)
-    if isinstance(process, Recorded):
+    if isinstance(process, RecordedProcess):
         process = _measured(process)
     if isinstance(process, Periodic):
-        return Coming(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
-    return Coming(modulation=process if isinstance(process, MarkovModulated) else None)
+        return ArrivalModel(jitter_s=process.jitter_s / math.sqrt(3.0))  # uniform between minus and plus the jitter
+    return ArrivalModel(modulation=process if isinstance(process, MarkovModulatedPoisson) else None)
 
 
 @lru_cache(maxsize=256)  # the same under other objectives
-def _measured(recording: Recorded) -> ArrivalProcess:
-    return measured(np.array(recording.moments_s), recording.period_s)
+def _measured(recording: RecordedProcess) -> ArrivalProcess:
+    return fit_arrival_process(np.array(recording.moments_s), recording.period_s)

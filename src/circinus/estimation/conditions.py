@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.estimate import Candidate, DeploymentUse
-from circinus.estimation.traffic import Traffic
-from circinus.queueing.load import StationLoad
-from circinus.queueing.response import mixed_fills
+from circinus.estimation.estimate import DeploymentUse, PlanCandidate
+from circinus.estimation.traffic import RequestStream
+from circinus.queueing.load import LoadedStation
+from circinus.queueing.response import mixed_batch_sizes
 from circinus.spec import Deployment, DirectedLink
 
 _ONE_BY_ONE = (1.0,)
@@ -27,7 +27,7 @@ class DeploymentLoad:
     """One deployment as sized, under the requests of all queries that share it."""
 
     replicas: int
-    traffic: Traffic
+    traffic: RequestStream
     """The merged requests; the seconds are those of a full batch."""
     fill_ratios: tuple[float, ...] = (1.0,)
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone; those of the first of
@@ -46,7 +46,7 @@ class DeploymentLoad:
     @property
     def busy_replicas(self) -> float:
         """Mean number of busy replicas, when batches are full."""
-        return self.traffic.busy / self.batch_size
+        return self.traffic.offered_load / self.batch_size
 
     @property
     def utilization(self) -> float:
@@ -54,7 +54,7 @@ class DeploymentLoad:
         return self.busy_replicas / self.replicas
 
     @property
-    def station(self) -> StationLoad:
+    def station(self) -> LoadedStation:
         """As a queue."""
         return station_load(
             self.replicas, self.traffic, self.fill_ratios, self.batch_wait_s, self.groups, self.arrival_scv
@@ -63,19 +63,19 @@ class DeploymentLoad:
 
 def station_load(
     servers: int,
-    traffic: Traffic,
+    traffic: RequestStream,
     fill_ratios: tuple[float, ...] = (1.0,),
     batch_wait_s: float = 0.0,
     groups: tuple[float, ...] = (1.0,),
     arrival_scv: float = 1.0,
-) -> StationLoad:
+) -> LoadedStation:
     """A queue under `traffic`, whose seconds are those of a full batch."""
-    return StationLoad(
+    return LoadedStation(
         servers=servers,
         fill_ratios=fill_ratios,
         batch_wait_s=batch_wait_s,
         rate_per_s=traffic.rate_per_s,
-        alone_s=traffic.mean_s / fill_ratios[-1],
+        mean_service_s=traffic.mean_s / fill_ratios[-1],
         service_scv=traffic.scv,
         service_skew=traffic.skew,
         jitter_s=traffic.jitter_s,
@@ -87,11 +87,11 @@ def station_load(
 
 
 @dataclass(frozen=True)
-class Conditions:
+class MergedLoad:
     """The deployments and links as all queries together load them."""
 
     deployments: Mapping[Deployment, DeploymentLoad]
-    links: Mapping[DirectedLink, Traffic]
+    links: Mapping[DirectedLink, RequestStream]
     """The merged transfers; `busy` is the link's utilisation."""
 
 
@@ -100,13 +100,13 @@ def replicas_for(busy_replicas: float, utilization_target: float) -> int:
     return max(1, math.ceil(busy_replicas / utilization_target - _ROUNDING))
 
 
-def whole_replicas(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:
+def min_replicas_array(busy_replicas: ArrayLike, utilization_target: ArrayLike) -> NDArray[np.float64]:
     """`replicas_for` many, as whole numbers in an array of floats; the arguments broadcast."""
     fluid = np.asarray(busy_replicas, dtype=np.float64) / np.asarray(utilization_target, dtype=np.float64)
     return np.asarray(np.maximum(1.0, np.ceil(fluid - _ROUNDING)))
 
 
-def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | None = None) -> Conditions:
+def merge_loads(candidates: Iterable[PlanCandidate], replicas: Mapping[Deployment, int] | None = None) -> MergedLoad:
     """What the plans chosen for several queries come to together.
 
     Args:
@@ -117,7 +117,7 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
         PlanningError: a deployment or a link would be busy all the time.
     """
     requests: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
-    transfers: dict[DirectedLink, list[Traffic]] = defaultdict(list)
+    transfers: dict[DirectedLink, list[RequestStream]] = defaultdict(list)
     for candidate in candidates:
         for use in candidate.deployments:
             requests[use.deployment].append(use)
@@ -125,29 +125,29 @@ def merge(candidates: Iterable[Candidate], replicas: Mapping[Deployment, int] | 
             transfers[crossing.link].append(crossing.traffic)
     loads = {}
     for deployment, uses in requests.items():
-        traffic = Traffic.merged(use.traffic for use in uses)
+        traffic = RequestStream.merged(use.traffic for use in uses)
         allocation = deployment.allocation
         count = (replicas or {}).get(deployment)
         if count is None:
-            count = replicas_for(traffic.busy / allocation.batch_size, allocation.utilization_target)
+            count = replicas_for(traffic.offered_load / allocation.batch_size, allocation.utilization_target)
         loads[deployment] = DeploymentLoad(count, traffic, uses[0].fill_ratios, uses[0].batch_wait_s)
         if count < 1 or loads[deployment].utilization >= 1:
             raise PlanningError(
                 f"deployment {deployment.name}: found {count} replicas for {loads[deployment].busy_replicas:.3g} busy "
                 f"ones, expected more replicas than busy ones; add replicas or move queries away"
             )
-    loads = as_they_come(loads, requests)
-    links = {link: Traffic.merged(streams) for link, streams in transfers.items()}
+    loads = propagate_departures(loads, requests)
+    links = {link: RequestStream.merged(streams) for link, streams in transfers.items()}
     for link, traffic in links.items():
-        if traffic.busy >= 1:
+        if traffic.offered_load >= 1:
             raise PlanningError(
-                f"link {link.name}: found transfers for {traffic.busy:.0%} of its bandwidth, expected less than 100%; "
+                f"link {link.name}: found transfers for {traffic.offered_load:.0%} of its bandwidth, expected less than 100%; "
                 f"move queries away"
             )
-    return Conditions(loads, links)
+    return MergedLoad(loads, links)
 
 
-def as_they_come(
+def propagate_departures(
     loads: Mapping[Deployment, DeploymentLoad], requests: Mapping[Deployment, Sequence[DeploymentUse]]
 ) -> dict[Deployment, DeploymentLoad]:
     """The same with what the deployments that requests come from make of them.
@@ -174,7 +174,7 @@ def as_they_come(
                 if share > 0
             ]
             first = sum(use.traffic.rate_per_s / rate_per_s for use in uses if not use.after)
-            groups = mixed_fills([*parts, (first, _ONE_BY_ONE)] if first > 0 else parts)
+            groups = mixed_batch_sizes([*parts, (first, _ONE_BY_ONE)] if first > 0 else parts)
             before = {deployment for use in uses for deployment, _ in use.after}
             scv = 1.0
             if len(before) == 1 and first == 0:
@@ -186,6 +186,6 @@ def as_they_come(
 
     def fills(deployment: Deployment) -> tuple[float, ...]:
         load = come(deployment)
-        return load.station.response().fills if load.batch_size > 1 else load.groups
+        return load.station.response().batch_size_distribution if load.batch_size > 1 else load.groups
 
     return {deployment: come(deployment) for deployment in loads}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from circinus.profiling import DECLARED, Bounded, Machine, Observation, OperatorProfile, PipelineProfile
+from circinus.profiling import DECLARED, Interval, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
 from circinus.spec import HardwareClass, KnobValues, Pipeline, Pool
 
 OPERATOR_SPREAD = 0.2
@@ -42,7 +42,7 @@ class Correction:
     """The machine whose measurements are corrected."""
     knobs: KnobValues | None
     """The operator's own; None: for all of which nothing was observed."""
-    factor: Bounded
+    factor: Interval
     """On the predicted seconds in service; the true one is between the bounds with 95 %, as far as the model holds."""
     runs: int
     """Runs of traffic that it stands on."""
@@ -65,7 +65,7 @@ class Corrections:
         asked = uses, version, profiled_on
         return tuple(entry for entry in self.entries if (entry.uses, entry.version, entry.profiled_on) == asked)
 
-    def concerning(
+    def for_pipelines(
         self, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, PipelineProfile], pools: Iterable[Pool]
     ) -> Corrections:
         """Only those that change an estimate of the profiles' pipelines in the pools.
@@ -116,7 +116,7 @@ NO_CORRECTIONS = Corrections()
 def _places(profile: PipelineProfile, operator: str, hardware: Sequence[HardwareClass]) -> set[tuple[str, float]]:
     """(class, promised speed) that estimates of an operator are made with, whatever its knobs."""
     speeds = {id(s): s for s in (found.operators[operator].speeds for found in profile.configurations)}
-    return {(where.name, known.promised(where)) for known in (DECLARED, *speeds.values()) for where in hardware}
+    return {(where.name, known.guaranteed(where)) for known in (DECLARED, *speeds.values()) for where in hardware}
 
 
 def _factors(entries: Sequence[Correction], knobs: KnobValues) -> dict[tuple[str, float], float]:
@@ -125,7 +125,9 @@ def _factors(entries: Sequence[Correction], knobs: KnobValues) -> dict[tuple[str
     return whole | {entry.where: entry.factor.value for entry in entries if entry.knobs == knobs}
 
 
-def learn_corrections(observations: Iterable[Observation], now: datetime, *, mode: str = "real") -> Corrections:
+def learn_corrections(
+    observations: Iterable[ServiceTimeObservation], now: datetime, *, mode: str = "real"
+) -> Corrections:
     """Factors from what traffic showed; none for operators that were not observed.
 
     The model, in logarithms: an operator on a hardware class is off by a normal effect with standard deviation
@@ -140,7 +142,7 @@ def learn_corrections(observations: Iterable[Observation], now: datetime, *, mod
         mode: of the observations that count. Those of `replay` say how well recorded times were replayed, and nothing
             of the hardware.
     """
-    groups: dict[tuple[str, float, str, str, Machine | None], dict[KnobValues, list[Observation]]] = {}
+    groups: dict[tuple[str, float, str, str, Machine | None], dict[KnobValues, list[ServiceTimeObservation]]] = {}
     for one in observations:
         if one.mode == mode:
             key = one.hardware_class, one.speed, one.uses, one.version, one.profiled_on
@@ -183,7 +185,7 @@ def _blurred(part: _Normal, spread: float) -> _Normal:
     return _Normal(part.mean, 1.0 / (1.0 / part.precision + spread**2) if part.precision > 0 else 0.0)
 
 
-def _combined(observations: Sequence[Observation], now: datetime) -> _Normal:
+def _combined(observations: Sequence[ServiceTimeObservation], now: datetime) -> _Normal:
     return _product(
         [_Normal(one.log_ratio, _weight(one.at, now) / (one.standard_error**2 + RUN_SPREAD**2)) for one in observations]
     )
@@ -194,14 +196,14 @@ def _weight(at: str, now: datetime) -> float:
     return float(2.0 ** (-max(days, 0.0) / HALF_LIFE_DAYS))
 
 
-def _factor(own: Sequence[_Normal], others: Sequence[_Normal]) -> Bounded:
+def _factor(own: Sequence[_Normal], others: Sequence[_Normal]) -> Interval:
     """For knob values of which `own` is known, and `others` of other values of the same operator."""
     prior = _Normal(0.0, OPERATOR_SPREAD**-2)
     operator = _product([prior, *(_blurred(other, KNOBS_SPREAD) for other in others)])
     found = _product([_blurred(operator, KNOBS_SPREAD), *own])
     half_width = _BOUNDS / math.sqrt(found.precision)
     value, lower, upper = (_limited(found.mean + part) for part in (0.0, -half_width, half_width))
-    return Bounded(value, lower, upper)
+    return Interval(value, lower, upper)
 
 
 def _limited(log_factor: float) -> float:

@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.conditions import Conditions, replicas_for
+from circinus.estimation.conditions import MergedLoad, replicas_for
 from circinus.estimation.estimate import DeploymentUse, LinkUse
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import DirectedLink
 
 _Amount = TypeVar("_Amount", float, NDArray[np.floating])
@@ -29,7 +29,7 @@ def transfer_usd_per_h(links: Iterable[LinkUse]) -> float:
     return sum((usd_per_h_for_bytes(use.link, use.bytes_per_s) for use in links), 0.0)
 
 
-def alone_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
+def dedicated_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
     """Price of the whole replicas that the query would need if nobody else used its deployments."""
     return sum(
         use.demand.cost_usd_per_h * replicas_for(use.busy_replicas, use.deployment.allocation.utilization_target)
@@ -39,10 +39,10 @@ def alone_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
 
 def fully_shared_usd_per_h(uses: Iterable[DeploymentUse]) -> float:
     """Price of the fraction of replicas that the query takes where others use the rest."""
-    return sum(use.demand.cost_usd_per_h * use.fluid_replicas for use in uses)
+    return sum(use.demand.cost_usd_per_h * use.fractional_replicas for use in uses)
 
 
-def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: Conditions) -> float:
+def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: MergedLoad) -> float:
     """The query's share, by busy seconds, of its deployments as sized."""
     total = 0.0
     for use in uses:
@@ -55,13 +55,13 @@ def share_usd_per_h(uses: Iterable[DeploymentUse], conditions: Conditions) -> fl
     return total
 
 
-def query_cost(uses: tuple[DeploymentUse, ...], transfers_usd_per_h: float, conditions: Conditions | None) -> Bounded:
+def query_cost(uses: tuple[DeploymentUse, ...], transfers_usd_per_h: float, conditions: MergedLoad | None) -> Interval:
     """The query's cost between its bounds (see `Estimate.cost_usd_per_h`).
 
     A share can exceed the price alone, where the others' requests just cost the deployment a further replica; the
     upper bound is then the share.
     """
     lower = fully_shared_usd_per_h(uses) + transfers_usd_per_h
-    upper = alone_usd_per_h(uses) + transfers_usd_per_h
+    upper = dedicated_usd_per_h(uses) + transfers_usd_per_h
     value = upper if conditions is None else share_usd_per_h(uses, conditions) + transfers_usd_per_h
-    return Bounded(value, min(lower, value), max(upper, value))
+    return Interval(value, min(lower, value), max(upper, value))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from circinus.estimation.odds import Odds
-from circinus.estimation.traffic import Traffic
-from circinus.profiling import Bounded
-from circinus.spec import Deployment, DirectedLink, Plan, Slos
+from circinus.estimation.odds import SloProbabilities
+from circinus.estimation.traffic import RequestStream
+from circinus.profiling import Interval
+from circinus.spec import Deployment, DirectedLink, QueryPlan, Slos
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Estimate:
 
     percentile: float
     """The percentile (of 100) that `latency_s` is about."""
-    latency_s: Bounded
-    accuracy: Bounded
-    cost_usd_per_h: Bounded
+    latency_s: Interval
+    accuracy: Interval
+    cost_usd_per_h: Interval
     """Lower: all deployments fully shared. Upper: the query alone on its deployments. Value: alone before the
     matching, the share by busy seconds afterwards."""
     stages: tuple[StageEstimate, ...]
     """In topological order."""
     return_s: float
     """Mean seconds to bring the result back to the source."""
-    odds: Odds | None = None
+    slo_probability: SloProbabilities | None = None
     """How likely the objectives of the query are kept; None: not computed."""
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     """Why formulas may not be good for the latency under the load that was asked about; of a promise, none are said."""
     simulated: bool = False
     """Whether the latency is that of a simulation of all queries together."""
@@ -55,7 +55,7 @@ class Estimate:
             found.append("latency")
         if slos.accuracy is not None:
             worst = self.accuracy.lower if slos.accuracy.comparison == ">=" else self.accuracy.upper
-            if not slos.accuracy.holds_for(worst):
+            if not slos.accuracy.is_met_by(worst):
                 found.append("accuracy")
         if slos.cost is not None and self.cost_usd_per_h.lower > slos.cost.limit_usd_per_h:
             found.append("cost")
@@ -83,7 +83,7 @@ class DeploymentUse:
     busy_replicas: float
     """Mean number of replicas that the query's requests keep busy (requests a second x seconds a request), when
     batches are full."""
-    traffic: Traffic
+    traffic: RequestStream
     """The query's requests, and the seconds that one is in service (a batch shares these seconds)."""
     fill_ratios: tuple[float, ...] = (1.0,)
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone."""
@@ -93,7 +93,7 @@ class DeploymentUse:
     """Those that its requests come from, with how often each is the last that was waited for."""
 
     @property
-    def fluid_replicas(self) -> float:
+    def fractional_replicas(self) -> float:
         """Replicas needed at the utilisation target, not rounded."""
         return self.busy_replicas / self.deployment.allocation.utilization_target
 
@@ -104,18 +104,18 @@ class LinkUse:
 
     link: DirectedLink
     bytes_per_s: float
-    traffic: Traffic
+    traffic: RequestStream
     """The query's transfers, and the seconds that one holds the link."""
     others_s: float = 0.0
     """Seconds for which a request's other values may hold the link before its last one: all but the smallest."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlanCandidate:
     """A plan with its estimate and everything it takes: what matching chooses among."""
 
     query: str
-    plan: Plan
+    plan: QueryPlan
     estimate: Estimate
     deployments: tuple[DeploymentUse, ...]
     """In topological order of the operators."""

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.conditions import Conditions
+from circinus.estimation.conditions import MergedLoad
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
-from circinus.estimation.estimate import Candidate, DeploymentUse, Estimate, LinkUse, StageEstimate
-from circinus.estimation.odds import Odds, accuracy_odds, latency_odds
-from circinus.estimation.percentiles import Percentile
-from circinus.estimation.stages import Stages
-from circinus.estimation.transfer import INPUT, Transfers, destinations, loaded_station
+from circinus.estimation.estimate import DeploymentUse, Estimate, LinkUse, PlanCandidate, StageEstimate
+from circinus.estimation.odds import SloProbabilities, accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.percentiles import PercentileEstimator
+from circinus.estimation.stages import StageLatencyModel
+from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
-from circinus.spec import Deployment, Network, OperatorSpec, Pipeline, Plan, Query
+from circinus.spec import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan
 
 FloatArray = NDArray[np.floating]
 
@@ -34,11 +34,11 @@ DEFAULT_PERCENTILE = 95.0
 """The percentile that is estimated for a query without a latency objective."""
 
 
-def latency_percentile(query: Query) -> Percentile:
+def latency_percentile(query: Query) -> PercentileEstimator:
     """The percentile that `query` is about, over as many sections of scenarios as its risk asks for."""
     latency = query.slos.latency
     percentile = DEFAULT_PERCENTILE if latency is None else latency.percentile
-    return Percentile.at(percentile, query.risk)
+    return PercentileEstimator.at(percentile, query.risk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +99,19 @@ class Estimator:
         self._sinks = pipeline.sinks()
         self._pools = {pool.name: pool for pool in network.infrastructure.pools}
         self._percentile = latency_percentile(query)
-        self._stages: Stages = alike._stages if alike else Stages(query, self._percentile)
-        self._transfers: Transfers = (
-            alike._transfers if alike else Transfers(query, network, self._percentile, usable_link_share)
+        self._stages: StageLatencyModel = alike._stages if alike else StageLatencyModel(query, self._percentile)
+        self._transfers: TransferModel = (
+            alike._transfers if alike else TransferModel(query, network, self._percentile, usable_link_share)
         )
         self._sizes = self._transfers.sizes(profile)
         accuracy = query.slos.accuracy
         self._accuracy_odds = (
-            1.0 if accuracy is None else accuracy_odds(profile.scores, population, accuracy, pipeline.metric.range)
+            1.0
+            if accuracy is None
+            else accuracy_slo_probability(profile.scores, population, accuracy, pipeline.metric.range)
         )
 
-    def candidate(self, plan: Plan, conditions: Conditions | None = None) -> Candidate:
+    def candidate(self, plan: QueryPlan, conditions: MergedLoad | None = None) -> PlanCandidate:
         """Estimate `plan`.
 
         Args:
@@ -136,24 +138,24 @@ class Estimator:
             cost_usd_per_h=query_cost(timeline.uses, transfers_usd_per_h, conditions),
             stages=timeline.stages,
             return_s=timeline.return_s,
-            doubts=(
+            caveats=(
                 *timeline.doubts,
                 *(() if conditions is None else self._link_doubts(links, conditions)),
                 *(() if conditions is None else self._batches_on_links(timeline, sent_to)),
                 *(() if conditions is None else _several_values(links, float(timeline.latency_s.mean()))),
             ),
         )
-        return Candidate(
+        return PlanCandidate(
             query=self._query.name,
             plan=plan,
-            estimate=replace(estimate, odds=self._odds(estimate, timeline.latency_s)),
+            estimate=replace(estimate, slo_probability=self._odds(estimate, timeline.latency_s)),
             deployments=timeline.uses,
             links=links,
             transfer_cost_usd_per_h=transfers_usd_per_h,
         )
 
-    def _link_doubts(self, links: tuple[LinkUse, ...], conditions: Conditions) -> tuple[str, ...]:
-        doubts = ((use.link.name, loaded_station(use.link, conditions).doubts()) for use in links)
+    def _link_doubts(self, links: tuple[LinkUse, ...], conditions: MergedLoad) -> tuple[str, ...]:
+        doubts = ((use.link.name, link_station_under_load(use.link, conditions).caveats()) for use in links)
         return tuple(f"link {name}: {doubt}" for name, found in doubts for doubt in found)
 
     def _batches_on_links(self, timeline: _Timeline, sent_to: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -165,21 +167,21 @@ class Estimator:
             for link in self._transfers.first_links(timeline.sites[producer], targets)
         )
 
-    def _odds(self, estimate: Estimate, latency_s: FloatArray) -> Odds:
+    def _odds(self, estimate: Estimate, latency_s: FloatArray) -> SloProbabilities:
         """How likely a plan keeps the objectives: as likely as is promised at least where it is promised, and at most
         where it is not."""
         slos, risk = self._query.slos, self._query.risk
         missed, promised = estimate.violations(slos), 1 - risk
         latency = 1.0
         if slos.latency is not None:
-            latency = latency_odds(latency_s, len(self._profile.items), slos.latency, risk)
-        return Odds.of(
+            latency = latency_slo_probability(latency_s, len(self._profile.items), slos.latency, risk)
+        return SloProbabilities.of(
             latency=min(latency, promised) if "latency" in missed else max(latency, promised),
             accuracy=self._accuracy_odds if "accuracy" in missed else max(self._accuracy_odds, promised),
             cost=float("cost" not in missed),
         )
 
-    def latency_s(self, plan: Plan, conditions: Conditions | None = None, *, cautious: bool = False) -> FloatArray:
+    def latency_s(self, plan: QueryPlan, conditions: MergedLoad | None = None, *, cautious: bool = False) -> FloatArray:
         """(scenarios,) the latency of `plan` in every scenario.
 
         Args:
@@ -190,7 +192,7 @@ class Estimator:
         timeline = self._follow(plan, conditions)
         return timeline.cautious_s if cautious else timeline.latency_s
 
-    def _follow(self, plan: Plan, conditions: Conditions | None) -> _Timeline:
+    def _follow(self, plan: QueryPlan, conditions: MergedLoad | None) -> _Timeline:
         self._check(plan)
         placement, allocations = dict(plan.placement), dict(plan.allocations)
         sites = {INPUT: self._query.source}
@@ -206,9 +208,9 @@ class Estimator:
             ready, transfer_s, last = self._gather(parents, finish, sites, pool.site, conditions)
             profile = self._profile.operators[operator.name]
             stage = self._stages.stage(operator, profile, pool, allocations[operator.name], conditions)
-            finish[operator.name] = ready + stage.both_s
+            finish[operator.name] = ready + stage.likely_and_pessimistic_s
             after = tuple((deployments[parent], last[parent]) for parent in operator.after)
-            traffic = self._stages.coming.behind(stage.use.traffic, ready[0])
+            traffic = self._stages.coming.after_queue(stage.use.traffic, ready[0])
             uses.append(replace(stage.use, after=after, traffic=traffic))
             deployments[operator.name] = stage.use.deployment
             if stage.mean_fill >= _SEVERAL:
@@ -244,7 +246,7 @@ class Estimator:
         finish: dict[str, FloatArray],
         sites: dict[str, str],
         target: str,
-        conditions: Conditions | None,
+        conditions: MergedLoad | None,
     ) -> tuple[FloatArray, float, dict[str, float]]:
         """When the outputs of all `producers` are at `target`, the mean transfer of the one that comes last, and how
         often each one does. Times are (2, scenarios), as of `_Timeline`: the second row is the cautious one."""
@@ -258,7 +260,7 @@ class Estimator:
         shares = dict(zip(producers, often.tolist(), strict=True))
         return np.maximum.reduce(arrivals), float(waited.mean()), shares
 
-    def _check(self, plan: Plan) -> None:
+    def _check(self, plan: QueryPlan) -> None:
         """Raise PlanningError where `plan` is not one of this query and configuration."""
         if plan.pipeline != self._pipeline.name or plan.configuration != self._profile.configuration:
             raise PlanningError(

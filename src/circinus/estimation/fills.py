@@ -8,7 +8,7 @@ from circinus.errors import PlanningError
 from circinus.profiling import OperatorProfile
 
 
-def fill_ratios(profile: OperatorProfile, cpus: float, batch_size: int) -> tuple[float, ...]:
+def batch_time_ratios(profile: OperatorProfile, cpus: float, batch_size: int) -> tuple[float, ...]:
     """(batch_size,) seconds of a batch of 1, 2, ... over the mean of what its items take alone on the fewest CPUs.
 
     Linear between the batch sizes that were profiled with these CPUs; below the least of them as long as that.

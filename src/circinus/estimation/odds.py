@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.percentile_items import items_for_percentile
+from circinus.profiling.percentile_items import percentile_sample_size
 from circinus.spec import AccuracySlo, LatencySlo
 
 FloatArray = NDArray[np.floating]
@@ -26,7 +26,7 @@ _SHORTEST_S = 1e-9
 
 
 @dataclass(frozen=True)
-class Odds:
+class SloProbabilities:
     """Probabilities that objectives are kept; 1 where there is none.
 
     Where the bound of an objective keeps it, its probability is at least 1 - risk: that is promised. All together is
@@ -36,15 +36,15 @@ class Odds:
     latency: float
     accuracy: float
     cost: float
-    together: float
+    joint: float
 
     @classmethod
-    def of(cls, latency: float, accuracy: float, cost: float) -> Odds:
+    def of(cls, latency: float, accuracy: float, cost: float) -> SloProbabilities:
         """From those of each objective."""
         return cls(latency, accuracy, cost, latency * accuracy * cost)
 
 
-def accuracy_odds(
+def accuracy_slo_probability(
     scores: FloatArray, population: int | None, slo: AccuracySlo, score_range: tuple[float, float]
 ) -> float:
     """The probability that the mean score of all items keeps an objective.
@@ -65,7 +65,7 @@ def accuracy_odds(
     """
     count, mean = len(scores), float(scores.mean())
     if population is not None and count >= population:
-        return float(slo.holds_for(mean))
+        return float(slo.is_met_by(mean))
     left = 1.0 if population is None else 1.0 - count / population
     freedom = count - 1 + _PRIOR_ITEMS
     prior = _PRIOR_SPREAD * (score_range[1] - score_range[0])
@@ -76,7 +76,7 @@ def accuracy_odds(
     return _unsure(NormalDist().cdf(z))
 
 
-def latency_odds(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:
+def latency_slo_probability(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float) -> float:
     """The probability that the percentile of latency is within its limit.
 
     With as many items as bound the percentile without assumptions (`items_for_percentile`): the percentile of all is
@@ -95,7 +95,7 @@ def latency_odds(latency_s: FloatArray, items: int, slo: LatencySlo, risk: float
         risk: of the query.
     """
     count = min(items, len(latency_s))
-    if items < items_for_percentile(slo.percentile, risk):
+    if items < percentile_sample_size(slo.percentile, risk):
         return _unsure(_log_normal_odds(latency_s, count, slo))
     share = slo.percentile / 100
     within = float((latency_s <= slo.limit_s).mean()) * count

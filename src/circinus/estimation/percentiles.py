@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.tails import TailAllowance
-from circinus.profiling import Bounded
+from circinus.estimation.tails import SmallSampleInflation
+from circinus.profiling import Interval
 
 FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Percentile:
+class PercentileEstimator:
     """One percentile (of 100) over the scenarios of a grid.
 
     The value is an order statistic over all scenarios. The upper bound is the greatest of the sections' own
@@ -33,21 +33,21 @@ class Percentile:
 
     percentile: float
     grid: ScenarioGrid
-    allowance: TailAllowance
+    allowance: SmallSampleInflation
     """For times and sizes measured on few items."""
 
     @classmethod
-    def at(cls, percentile: float, risk: float) -> Percentile:
+    def at(cls, percentile: float, risk: float) -> PercentileEstimator:
         """A percentile over as many sections of scenarios as a risk asks for."""
-        return cls(percentile, ScenarioGrid.for_risk(risk, percentile), TailAllowance(percentile, risk))
+        return cls(percentile, ScenarioGrid.for_risk(risk, percentile), SmallSampleInflation(percentile, risk))
 
-    def of(self, latency_s: FloatArray) -> Bounded:
+    def of(self, latency_s: FloatArray) -> Interval:
         """The percentile of one vector of scenarios, (count,), without the allowance."""
         ordered = np.sort(latency_s)
         value = float(ordered[math.ceil(self.percentile / 100 * self.grid.count - 1e-9) - 1])
         sections = np.sort(latency_s.reshape(self.grid.sections, self.grid.size), axis=1)
         lower, upper = self._ranks
-        return Bounded(
+        return Interval(
             value,
             lower=min(value, float(sections[:, lower - 1].min())),
             upper=max(value, float(sections[:, upper - 1].max())),

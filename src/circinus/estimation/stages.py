@@ -9,28 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.coming import Coming
-from circinus.estimation.conditions import Conditions, replicas_for, station_load
+from circinus.estimation.coming import ArrivalModel
+from circinus.estimation.conditions import MergedLoad, replicas_for, station_load
 from circinus.estimation.demand import replica_demand
 from circinus.estimation.estimate import DeploymentUse
-from circinus.estimation.fills import fill_ratios
-from circinus.estimation.percentiles import Percentile
+from circinus.estimation.fills import batch_time_ratios
+from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.tails import UNBOUNDED
-from circinus.estimation.traffic import Traffic
+from circinus.estimation.traffic import RequestStream
 from circinus.profiling import OperatorProfile
-from circinus.queueing.load import StationLoad
-from circinus.queueing.response import mean_size
+from circinus.queueing.load import LoadedStation
+from circinus.queueing.response import mean_batch_size
 from circinus.spec import Allocation, Deployment, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class StageLatency:
     """One operator of one plan."""
 
     use: DeploymentUse
-    both_s: FloatArray
+    likely_and_pessimistic_s: FloatArray
     """(2, scenarios) wait and service; in the second row with the service time, and the load that requests wait under,
     as few items allow them to be."""
     mean_wait_s: float
@@ -43,7 +43,7 @@ class Stage:
     """Why the time at the deployment is no more than a guess."""
 
 
-def queue_name(operator: str) -> str:
+def operator_queue_key(operator: str) -> str:
     """What the draws for the waits at `operator` are called."""
     return f"operator {operator}"
 
@@ -62,7 +62,7 @@ class _Measured:
     """The scenarios with the allowance for a percentile of times measured on few items."""
 
     @classmethod
-    def of(cls, profile: OperatorProfile, percentile: Percentile) -> _Measured:
+    def of(cls, profile: OperatorProfile, percentile: PercentileEstimator) -> _Measured:
         service_s = profile.service_s
         scenarios_s = service_s[percentile.grid.items(len(service_s))]
         return cls(
@@ -75,18 +75,18 @@ class _Measured:
         )
 
 
-class Stages:
+class StageLatencyModel:
     """The stages of all plans of one query, under any configuration."""
 
-    def __init__(self, query: Query, percentile: Percentile) -> None:
+    def __init__(self, query: Query, percentile: PercentileEstimator) -> None:
         self._query = query
         self._percentile = percentile
-        self._coming = Coming.of(query)
-        self._promised: dict[tuple[OperatorProfile, str, Allocation], Stage] = {}
+        self._coming = ArrivalModel.of(query)
+        self._promised: dict[tuple[OperatorProfile, str, Allocation], StageLatency] = {}
         self._measured: dict[OperatorProfile, _Measured] = {}
 
     @property
-    def coming(self) -> Coming:
+    def coming(self) -> ArrivalModel:
         """How requests come."""
         return self._coming
 
@@ -96,8 +96,8 @@ class Stages:
         profile: OperatorProfile,
         pool: Pool,
         allocation: Allocation,
-        conditions: Conditions | None,
-    ) -> Stage:
+        conditions: MergedLoad | None,
+    ) -> StageLatency:
         """One operator in one pool, as promised or under `conditions`.
 
         Raises:
@@ -123,10 +123,10 @@ class Stages:
         profile: OperatorProfile,
         pool: Pool,
         allocation: Allocation,
-        conditions: Conditions | None,
-    ) -> Stage:
-        ratios = fill_ratios(profile, allocation.cpus, allocation.batch_size)
-        slowness = profile.slowness(pool.hardware)
+        conditions: MergedLoad | None,
+    ) -> StageLatency:
+        ratios = batch_time_ratios(profile, allocation.cpus, allocation.batch_size)
+        slowness = profile.slowdown(pool.hardware)
         full, measured = ratios[-1] * slowness, self._of(profile)
         traffic = self._coming.traffic(
             self._query.rate_per_s,
@@ -145,39 +145,39 @@ class Stages:
                 allocation=allocation,
             ),
             demand=replica_demand(operator, pool, allocation.cpus, profile.peak_memory_bytes),
-            busy_replicas=traffic.busy / allocation.batch_size,
+            busy_replicas=traffic.offered_load / allocation.batch_size,
             traffic=traffic,
             fill_ratios=ratios,
             batch_wait_s=operator.batch_wait_s if allocation.batch_size > 1 else 0.0,
         )
         if conditions is None:
-            stations = promised_stations(
+            stations = stations_at_target(
                 use.busy_replicas, traffic, ratios, use.batch_wait_s, allocation.utilization_target
             )
         else:
-            stations = (loaded_station(use.deployment, conditions),)
-        draws = self._percentile.grid.exponentials(queue_name(operator.name))
-        times = [time_at(station, ratios[-1], draws) for station in stations]
-        slower = [slower_time_at(station, ratios[-1], draws) for station in stations]
-        node_s = longest_s(times, measured.scenarios_s * slowness)
+            stations = (deployment_station(use.deployment, conditions),)
+        draws = self._percentile.grid.exponentials(operator_queue_key(operator.name))
+        times = [station_time(station, ratios[-1], draws) for station in stations]
+        slower = [pessimistic_station_time(station, ratios[-1], draws) for station in stations]
+        node_s = elementwise_max_s(times, measured.scenarios_s * slowness)
         mean_wait_s = max(time.mean_wait_s for time in times)
-        return Stage(
+        return StageLatency(
             use=use,
-            both_s=np.stack([node_s, longest_s(slower, measured.stretched_s * slowness)]),
+            likely_and_pessimistic_s=np.stack([node_s, elementwise_max_s(slower, measured.stretched_s * slowness)]),
             mean_wait_s=mean_wait_s,
             mean_service_s=float(node_s.mean()) - mean_wait_s,
             mean_fill=max(time.mean_fill for time in times),
-            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for s in stations for doubt in s.doubts()),
+            doubts=tuple(f"deployment {use.deployment.name}: {doubt}" for s in stations for doubt in s.caveats()),
         )
 
 
-def promised_stations(
+def stations_at_target(
     busy_replicas: float,
-    traffic: Traffic,
+    traffic: RequestStream,
     fill_ratios: tuple[float, ...],
     batch_wait_s: float,
     utilization_target: float,
-) -> tuple[StationLoad, ...]:
+) -> tuple[LoadedStation, ...]:
     """A deployment at its utilisation target, with the replicas that a query needs alone and its kind of requests.
 
     Batches that wait to fill take the longer the fewer requests come: then also the same with the query's requests
@@ -192,7 +192,7 @@ def promised_stations(
     """
     replicas = replicas_for(busy_replicas, utilization_target)
     times = utilization_target * replicas / busy_replicas if busy_replicas > 0 else 1.0
-    come = [traffic.among(traffic.rate_per_s * times), *([traffic] if batch_wait_s > 0 else [])]
+    come = [traffic.within(traffic.rate_per_s * times), *([traffic] if batch_wait_s > 0 else [])]
     return tuple(station_load(replicas, requests, fill_ratios, batch_wait_s) for requests in come)
 
 
@@ -208,7 +208,7 @@ class StationTime:
     mean_fill: float
 
 
-def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -> StationTime:
+def station_time(station: LoadedStation, full_ratio: float, exponentials: FloatArray) -> StationTime:
     """The time at a station.
 
     Args:
@@ -216,33 +216,33 @@ def time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -
         full_ratio: of the query's own profile, which need not be that of the station: that of another query's.
         exponentials: (n,) draws.
     """
-    if station.plain:
+    if station.is_poisson:
         wait_s = station.wait(station.utilization).at(exponentials)
         return StationTime(wait_s, full_ratio, float(wait_s.mean()), 1.0)
     response = station.response()
     added_s, factor = response.at(exponentials)
     factor = factor * (full_ratio / station.fill_ratios[-1])
-    return StationTime(added_s, factor, response.mean_wait_s, mean_size(response.fills))
+    return StationTime(added_s, factor, response.mean_wait_s, mean_batch_size(response.batch_size_distribution))
 
 
-def slower_time_at(station: StationLoad, full_ratio: float, exponentials: FloatArray) -> StationTime:
+def pessimistic_station_time(station: LoadedStation, full_ratio: float, exponentials: FloatArray) -> StationTime:
     """The time at a station for requests that take as long as they seem to, if servers take as long as they may.
 
     `UNBOUNDED` where that cannot be told (`StationLoad.slower`). Arguments are those of `time_at`.
     """
-    slower = station.slower()
+    slower = station.pessimistic()
     if slower is None:
         return StationTime(np.full(len(exponentials), UNBOUNDED), 0.0, UNBOUNDED, len(station.fill_ratios))
-    return time_at(slower, full_ratio, exponentials)
+    return station_time(slower, full_ratio, exponentials)
 
 
-def longest_s(times: Sequence[StationTime], alone_s: FloatArray) -> FloatArray:
+def elementwise_max_s(times: Sequence[StationTime], alone_s: FloatArray) -> FloatArray:
     """(n,) the longest of several times at a station, request by request, of which each takes `alone_s` (n,) alone."""
     found_s = [np.asarray(time.added_s + time.factor * alone_s) for time in times]
     return np.maximum.reduce(found_s) if len(found_s) > 1 else found_s[0]
 
 
-def loaded_station(deployment: Deployment, conditions: Conditions) -> StationLoad:
+def deployment_station(deployment: Deployment, conditions: MergedLoad) -> LoadedStation:
     """A deployment under the merged load.
 
     Raises:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.percentile_items import items_for_percentile
+from circinus.profiling.percentile_items import percentile_sample_size
 
 FloatArray = NDArray[np.floating]
 
@@ -21,7 +21,7 @@ difference."""
 
 
 @dataclass(frozen=True)
-class TailAllowance:
+class SmallSampleInflation:
     """The factors on measured times that keep a bound at its risk when items are few: of a percentile, and of the mean.
 
     That of a percentile: from `items_for_percentile` items on the slowest item measured is at or beyond it with
@@ -42,7 +42,7 @@ class TailAllowance:
     def of(self, service_s: FloatArray) -> float:
         """The factor, at least 1, for (n,) seconds; `UNBOUNDED` where n is too small for any bound."""
         items = len(service_s)
-        if items >= items_for_percentile(self.percentile, self.risk):
+        if items >= percentile_sample_size(self.percentile, self.risk):
             return 1.0
         factor = tolerance_factor(items, self.percentile / 100, self.risk)
         if math.isinf(factor):
@@ -73,7 +73,7 @@ class TailAllowance:
         student = z + (z**3 + z) / (4 * (items - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (items - 1) ** 2)
         return 1.0 + student * float(values.std(ddof=1)) / mean / math.sqrt(items)
 
-    def stretched(self, service_s: FloatArray) -> FloatArray:
+    def inflate(self, service_s: FloatArray) -> FloatArray:
         """The seconds times the factor."""
         return np.asarray(service_s * self.of(service_s))
 

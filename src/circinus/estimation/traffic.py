@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.queueing.arrivals import MarkovModulated
+from circinus.queueing.arrivals import MarkovModulatedPoisson
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RequestStream:
     """How many requests (or transfers) a second, how they come, and moments of the seconds that one is in service."""
 
     rate_per_s: float
@@ -21,7 +21,7 @@ class Traffic:
     jitter_s: float | None = None
     """Requests come one every so often, each moved with this standard deviation; None: they are independent of each
     other, but for bursts."""
-    modulation: MarkovModulated | None = None
+    modulation: MarkovModulatedPoisson | None = None
     """Whether they come in bursts."""
     mean_factor: float = 1.0
     """At least 1: what the mean seconds may come to over what they are taken to be, as few items were measured."""
@@ -39,11 +39,11 @@ class Traffic:
         return max(1.0, self.cube_s3 / self.mean_s**3) if self.mean_s > 0 else 1.0
 
     @property
-    def busy(self) -> float:
+    def offered_load(self) -> float:
         """Mean number of requests in service (Little's law)."""
         return self.rate_per_s * self.mean_s
 
-    def among(self, rate_per_s: float) -> Traffic:
+    def within(self, rate_per_s: float) -> RequestStream:
         """The same among others that are alike, so many in all.
 
         Regular requests stay regular, only oftener. Bursts are those of these requests alone: the others come evenly.
@@ -53,11 +53,11 @@ class Traffic:
         modulation = self.modulation
         if modulation is not None:
             more_per_s = rate_per_s - self.rate_per_s
-            modulation = modulation.beside(more_per_s) if more_per_s > 0 else modulation.scaled(factor)
+            modulation = modulation.superpose_poisson(more_per_s) if more_per_s > 0 else modulation.scaled(factor)
         return replace(self, rate_per_s=rate_per_s, jitter_s=jitter_s, modulation=modulation)
 
     @classmethod
-    def merged(cls, streams: Iterable[Traffic]) -> Traffic:
+    def merged(cls, streams: Iterable[RequestStream]) -> RequestStream:
         """Several streams as one: rates add up, moments are those of the mixture.
 
         Several regular streams are taken as random ones, which wait longer; several with bursts as one with bursts
@@ -71,7 +71,7 @@ class Traffic:
             return cls(0.0, 0.0, 0.0)
         bursts = [part.modulation for part in parts if part.modulation is not None]
         calm_per_s = sum(part.rate_per_s for part in parts if part.modulation is None)
-        modulation = MarkovModulated.together(bursts, calm_per_s) if bursts else None
+        modulation = MarkovModulatedPoisson.superpose(bursts, calm_per_s) if bursts else None
         return cls(
             rate_per_s,
             sum(part.rate_per_s * part.mean_s for part in parts) / rate_per_s,
@@ -82,7 +82,7 @@ class Traffic:
         )
 
 
-def _merged_factor(parts: Sequence[Traffic]) -> float:
+def _merged_factor(parts: Sequence[RequestStream]) -> float:
     """By how busy each stream keeps servers."""
-    busy = sum(part.busy for part in parts)
-    return sum(part.busy * part.mean_factor for part in parts) / busy if busy > 0 else 1.0
+    busy = sum(part.offered_load for part in parts)
+    return sum(part.offered_load * part.mean_factor for part in parts) / busy if busy > 0 else 1.0

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.coming import Coming
-from circinus.estimation.conditions import Conditions, station_load
+from circinus.estimation.coming import ArrivalModel
+from circinus.estimation.conditions import MergedLoad, station_load
 from circinus.estimation.estimate import LinkUse
-from circinus.estimation.percentiles import Percentile
+from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.tails import UNBOUNDED
-from circinus.estimation.traffic import Traffic
+from circinus.estimation.traffic import RequestStream
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.formulas import Amount
-from circinus.queueing.load import StationLoad
+from circinus.queueing.load import LoadedStation
 from circinus.spec import DirectedLink, Network, OperatorSpec, Query
 
 FloatArray = NDArray[np.floating]
@@ -32,7 +32,7 @@ INPUT = ""
 """Stands for the pipeline's input among the names of the operators that send their output."""
 
 
-def queue_name(link: DirectedLink) -> str:
+def link_queue_key(link: DirectedLink) -> str:
     """What the draws for the waits at `link` are called."""
     return f"link {link.name}"
 
@@ -52,20 +52,20 @@ def path_between(network: Network, source: str, target: str) -> tuple[DirectedLi
     return path
 
 
-def link_station(traffic: Traffic, utilization: float | None = None) -> StationLoad:
+def link_station(traffic: RequestStream, utilization: float | None = None) -> LoadedStation:
     """A link as a queue: it sends one value after the other.
 
     Args:
         traffic: the values, and the seconds that they hold the link.
         utilization: share of the time that the link is busy; None: as busy as `traffic` makes it.
     """
-    if utilization is not None and traffic.busy > 0:
-        factor = float(among_others(traffic.mean_factor, traffic.busy, utilization))
-        traffic = replace(traffic.among(traffic.rate_per_s * utilization / traffic.busy), mean_factor=factor)
+    if utilization is not None and traffic.offered_load > 0:
+        factor = float(pessimistic_link_factor(traffic.mean_factor, traffic.offered_load, utilization))
+        traffic = replace(traffic.within(traffic.rate_per_s * utilization / traffic.offered_load), mean_factor=factor)
     return station_load(1, traffic)
 
 
-def among_others(mean_factor: Amount, busy: Amount, utilization: float) -> Amount:
+def pessimistic_link_factor(mean_factor: Amount, busy: Amount, utilization: float) -> Amount:
     """What the mean seconds of all values on a link may come to, where those of the other queries are known.
 
     Args:
@@ -76,20 +76,20 @@ def among_others(mean_factor: Amount, busy: Amount, utilization: float) -> Amoun
     return 1.0 + (mean_factor - 1.0) * np.minimum(busy / utilization, 1.0)
 
 
-def wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
+def link_wait_s(station: LoadedStation, exponentials: FloatArray) -> FloatArray:
     """(n,) the wait for a link at n draws."""
-    if station.plain:
+    if station.is_poisson:
         return station.wait(station.utilization).at(exponentials)
     return station.response().at(exponentials)[0]
 
 
-def longer_wait_at(station: StationLoad, exponentials: FloatArray) -> FloatArray:
+def pessimistic_link_wait_s(station: LoadedStation, exponentials: FloatArray) -> FloatArray:
     """The same if values take as long as they may; `UNBOUNDED` where that cannot be told (`StationLoad.slower`)."""
-    slower = station.slower()
-    return np.full(len(exponentials), UNBOUNDED) if slower is None else wait_at(slower, exponentials)
+    slower = station.pessimistic()
+    return np.full(len(exponentials), UNBOUNDED) if slower is None else link_wait_s(slower, exponentials)
 
 
-def crossing_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
+def link_delay_s(link: DirectedLink, size_bytes: FloatArray, wait_s: FloatArray) -> FloatArray:
     """Seconds to cross one link: the wait, the sending, half the round trip. The arguments broadcast."""
     return np.asarray(wait_s + size_bytes / link.bandwidth_bytes_per_s + link.one_way_s)
 
@@ -127,7 +127,7 @@ _NONE = Transfer(np.zeros((2, 1)), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Sizes:
+class PayloadSizes:
     """What one producer sends."""
 
     measured_bytes: FloatArray
@@ -142,7 +142,7 @@ class Sizes:
     """Whether they come straight from the source."""
 
     @classmethod
-    def of(cls, measured_bytes: FloatArray, percentile: Percentile, *, first: bool) -> Sizes:
+    def of(cls, measured_bytes: FloatArray, percentile: PercentileEstimator, *, first: bool) -> PayloadSizes:
         """From the measured sizes (n,) of n items."""
         scenarios_bytes = measured_bytes[percentile.grid.items(len(measured_bytes))]
         mean, square, cube = (float((measured_bytes**power).mean()) for power in (1.0, 2.0, 3.0))
@@ -150,33 +150,35 @@ class Sizes:
         return cls(measured_bytes, scenarios_bytes, mean, square, cube, factor, first)
 
 
-class Transfers:
+class TransferModel:
     """The transfers of all plans of one query, under any configuration."""
 
-    def __init__(self, query: Query, network: Network, percentile: Percentile, usable_link_share: float) -> None:
+    def __init__(
+        self, query: Query, network: Network, percentile: PercentileEstimator, usable_link_share: float
+    ) -> None:
         self._query = query
-        self._coming = Coming.of(query)
+        self._coming = ArrivalModel.of(query)
         self._network = network
         self._percentile = percentile
         self._usable_share = usable_link_share
-        self._sizes: dict[int, Sizes] = {}
-        self._promised: dict[tuple[Sizes, str, str], Transfer] = {}
-        self._promised_uses: dict[tuple[DirectedLink, tuple[Sizes, ...]], LinkUse] = {}
+        self._sizes: dict[int, PayloadSizes] = {}
+        self._promised: dict[tuple[PayloadSizes, str, str], Transfer] = {}
+        self._promised_uses: dict[tuple[DirectedLink, tuple[PayloadSizes, ...]], LinkUse] = {}
 
-    def sizes(self, profile: ConfigurationProfile) -> dict[str, Sizes]:
+    def sizes(self, profile: ConfigurationProfile) -> dict[str, PayloadSizes]:
         """What every producer sends (`INPUT` included); configurations share what they share arrays of."""
         sent = {INPUT: profile.input_bytes} | {name: o.output_bytes for name, o in profile.operators.items()}
         found = {}
         for producer, measured_bytes in sent.items():
             known = self._sizes.get(id(measured_bytes))  # `Sizes` keeps the array, so its identity is not reused
             if known is None:
-                known = self._sizes[id(measured_bytes)] = Sizes.of(
+                known = self._sizes[id(measured_bytes)] = PayloadSizes.of(
                     measured_bytes, self._percentile, first=producer == INPUT
                 )
             found[producer] = known
         return found
 
-    def transfer(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
+    def transfer(self, sizes: PayloadSizes, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
         """The way of a value from site to site.
 
         Raises:
@@ -202,7 +204,7 @@ class Transfers:
 
     def link_uses(
         self,
-        sizes: Mapping[str, Sizes],
+        sizes: Mapping[str, PayloadSizes],
         sites: Mapping[str, str],
         sent_to: Mapping[str, tuple[str, ...]],
         *,
@@ -213,22 +215,22 @@ class Transfers:
         Raises:
             PlanningError: for a promise, a link would carry more than its usable share.
         """
-        crossing: dict[DirectedLink, list[Sizes]] = defaultdict(list)
+        crossing: dict[DirectedLink, list[PayloadSizes]] = defaultdict(list)
         for producer, targets in sent_to.items():
             for target in targets:
                 for link in path_between(self._network, sites[producer], target):
                     crossing[link].append(sizes[producer])
         return tuple(self._link_use(link, tuple(sent), promise) for link, sent in crossing.items())
 
-    def _link_use(self, link: DirectedLink, sent: tuple[Sizes, ...], promise: bool) -> LinkUse:
+    def _link_use(self, link: DirectedLink, sent: tuple[PayloadSizes, ...], promise: bool) -> LinkUse:
         known = self._promised_uses.get((link, sent))
         if known is not None:
             return known
         rate_per_s = self._query.rate_per_s
-        traffic = Traffic.merged(self._traffic(link, size) for size in sent)
-        if promise and traffic.busy > self._usable_share * (1 + 1e-9):
+        traffic = RequestStream.merged(self._traffic(link, size) for size in sent)
+        if promise and traffic.offered_load > self._usable_share * (1 + 1e-9):
             raise PlanningError(
-                f"link {link.name}: found transfers for {traffic.busy:.0%} of its bandwidth by query "
+                f"link {link.name}: found transfers for {traffic.offered_load:.0%} of its bandwidth by query "
                 f"{self._query.name} alone, expected at most {self._usable_share:.0%}; place operators nearer to the "
                 f"source"
             )
@@ -243,7 +245,7 @@ class Transfers:
             self._promised_uses[link, sent] = use
         return use
 
-    def _traffic(self, link: DirectedLink, sizes: Sizes) -> Traffic:
+    def _traffic(self, link: DirectedLink, sizes: PayloadSizes) -> RequestStream:
         """The query's values of one kind on a link."""
         bandwidth = link.bandwidth_bytes_per_s
         return self._coming.traffic(
@@ -255,25 +257,25 @@ class Transfers:
             mean_factor=sizes.mean_factor,
         )
 
-    def _compute(self, sizes: Sizes, source: str, target: str, conditions: Conditions | None) -> Transfer:
+    def _compute(self, sizes: PayloadSizes, source: str, target: str, conditions: MergedLoad | None) -> Transfer:
         grid = self._percentile.grid
         total_s = np.zeros((2, grid.count))
         path = path_between(self._network, source, target)
-        queued = path if conditions is None else narrowest(path, conditions)
+        queued = path if conditions is None else bottleneck_links(path, conditions)
         for link in path:
             wait_s: FloatArray = np.zeros((2, 1))
             if link in queued:
                 if conditions is None:
                     station = link_station(self._traffic(link, sizes), self._usable_share)
                 else:
-                    station = loaded_station(link, conditions)
-                draws = grid.exponentials(queue_name(link))
-                wait_s = np.stack([wait_at(station, draws), longer_wait_at(station, draws)])
-            total_s += crossing_s(link, sizes.scenarios_bytes, wait_s)
+                    station = link_station_under_load(link, conditions)
+                draws = grid.exponentials(link_queue_key(link))
+                wait_s = np.stack([link_wait_s(station, draws), pessimistic_link_wait_s(station, draws)])
+            total_s += link_delay_s(link, sizes.scenarios_bytes, wait_s)
         return Transfer(total_s, float(total_s[0].mean()))
 
 
-def narrowest(path: Sequence[DirectedLink], conditions: Conditions) -> tuple[DirectedLink, ...]:
+def bottleneck_links(path: Sequence[DirectedLink], conditions: MergedLoad) -> tuple[DirectedLink, ...]:
     """The links of a path at which values wait, given the merged load.
 
     Values that all cross the same links one after the other wait at the narrowest of these alone, as if it were the
@@ -285,8 +287,8 @@ def narrowest(path: Sequence[DirectedLink], conditions: Conditions) -> tuple[Dir
     """
     flows = []
     for link in path:
-        traffic = loaded_traffic(link, conditions)
-        flows.append((traffic.busy, traffic.rate_per_s, traffic.busy * link.bandwidth_bytes_per_s))
+        traffic = link_stream_under_load(link, conditions)
+        flows.append((traffic.offered_load, traffic.rate_per_s, traffic.offered_load * link.bandwidth_bytes_per_s))
     found = []
     for place, (link, (busy, rate_per_s, bytes_per_s)) in enumerate(zip(path, flows, strict=True)):
         alike = [
@@ -299,16 +301,16 @@ def narrowest(path: Sequence[DirectedLink], conditions: Conditions) -> tuple[Dir
     return tuple(found)
 
 
-def loaded_station(link: DirectedLink, conditions: Conditions) -> StationLoad:
+def link_station_under_load(link: DirectedLink, conditions: MergedLoad) -> LoadedStation:
     """A link under the merged load.
 
     Raises:
         PlanningError: `conditions` lack the link.
     """
-    return link_station(loaded_traffic(link, conditions))
+    return link_station(link_stream_under_load(link, conditions))
 
 
-def loaded_traffic(link: DirectedLink, conditions: Conditions) -> Traffic:
+def link_stream_under_load(link: DirectedLink, conditions: MergedLoad) -> RequestStream:
     """The merged values on a link.
 
     Raises:

@@ -2,42 +2,42 @@
 
 from circinus.matching.admit import Admission, admit_query
 from circinus.matching.answering import MatchSettings
-from circinus.matching.changes import Changes
-from circinus.matching.matcher import match, plan_all
-from circinus.matching.plan_file import check_fresh, load_plan_set, make_plan_set, save_plan_set, with_query
+from circinus.matching.changes import PlanDiff
+from circinus.matching.matcher import match, plan_all_queries
+from circinus.matching.plan_file import add_query, load_plan_set, make_plan_set, require_fresh, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,
     Assignment,
     Matching,
-    PlanSet,
+    PlanFile,
     Rejection,
     Relaxation,
     SizedDeployment,
     TenantShare,
 )
-from circinus.matching.resource_prices import ResourcePrice
-from circinus.matching.running import Running
+from circinus.matching.resource_prices import ShadowPrice
+from circinus.matching.running import Incumbent
 
 __all__ = [
     "Admission",
     "Alternative",
     "Assignment",
-    "Changes",
+    "Incumbent",
     "MatchSettings",
     "Matching",
-    "PlanSet",
+    "PlanDiff",
+    "PlanFile",
     "Rejection",
     "Relaxation",
-    "ResourcePrice",
-    "Running",
+    "ShadowPrice",
     "SizedDeployment",
     "TenantShare",
+    "add_query",
     "admit_query",
-    "check_fresh",
     "load_plan_set",
     "make_plan_set",
     "match",
-    "plan_all",
+    "plan_all_queries",
+    "require_fresh",
     "save_plan_set",
-    "with_query",
 ]

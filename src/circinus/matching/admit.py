@@ -8,25 +8,25 @@ from itertools import count
 
 import numpy as np
 
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.matching.alternatives import MOST_ALTERNATIVES, SAME_COST
-from circinus.matching.beside_running import Admissible, BesideRunning, Laid
-from circinus.matching.obstacles import Obstacle
-from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, shares_of
-from circinus.matching.planned import planned_queries
+from circinus.matching.beside_running import AdmissionControl, AdmissionFit, AdmissionProblem
+from circinus.matching.obstacles import Infeasibility
+from circinus.matching.plan_set import Alternative, Assignment, Matching, Rejection, tenant_shares
+from circinus.matching.planned import simulation_inputs
 from circinus.matching.problem import RESOURCES
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.rejections import objectives_in_the_way
-from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
-from circinus.matching.resource_prices import ResourcePrice
-from circinus.matching.start_ups import with_start_ups
-from circinus.matching.too_slow import MOST_PLANS, without
-from circinus.matching.verification import verified
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.rejections import binding_slos
+from circinus.matching.relaxation import Replan, RunningQueryFitter, smallest_relaxation
+from circinus.matching.resource_prices import ShadowPrice
+from circinus.matching.start_ups import add_startup_times
+from circinus.matching.too_slow import MOST_PLANS, exclude_refuted
+from circinus.matching.verification import check_by_simulation
 from circinus.planning import Frontier, ladder, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Query, Specification
-from circinus.spec.spoken import usd_per_h
+from circinus.spec.spoken import format_usd_per_h
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Admission:
     """The plan that it gets."""
     rejection: Rejection | None = None
     """Why it was refused."""
-    binding: tuple[ResourcePrice, ...] = ()
+    binding: tuple[ShadowPrice, ...] = ()
     """Of the resources that stand in its way: what one more unit is worth to all that were matched."""
-    room: tuple[Laid, Admissible] | None = None
+    fit: tuple[AdmissionProblem, AdmissionFit] | None = None
     """What `with_admitted` makes the new matching from."""
 
 
@@ -70,8 +70,8 @@ def admit_query(
     Raises:
         PlanningError: no infrastructure, a profile is missing, or one that runs is not known any more.
     """
-    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
-    running = beside_matching(specification, matching, plans, search.usable_link_share)
+    plans = PlanEstimates(specification, profiles, search.usable_link_share)
+    running = running_state(specification, matching, plans, search.usable_link_share)
     assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
     network = Network(specification.infrastructure)
     (query,) = [query for query in specification.queries if query.name == name]
@@ -81,29 +81,29 @@ def admit_query(
 
     def replan(relaxed: Query) -> Frontier:
         wider = plan_query(relaxed, pipeline, profile, network, unexplained)
-        return replace(wider, candidates=plans.not_refused(wider.candidates))
+        return replace(wider, candidates=plans.without_excluded(wider.candidates))
 
     for attempt in count(1):
-        further = plans.composed(query, running.deployments)
-        admission = admit(running, matching, frontier, further=further, replan=replan)
-        if admission.assignment is None or admission.room is None:
+        further = plans.on_deployments(query, running.deployments)
+        admission = admit(running, matching, frontier, extra_candidates=further, replan=replan)
+        if admission.assignment is None or admission.fit is None:
             return admission, matching
-        wider = with_admitted(running, matching, admission, specification.queries)
-        planned = planned_queries(specification, profiles, wider)
-        found = verified(wider, planned, network, only={name, *admission.room[1].touched})
-        if not found.missed:
+        wider = add_admitted(running, matching, admission, specification.queries)
+        planned = simulation_inputs(specification, profiles, wider)
+        found = check_by_simulation(wider, planned, network, only={name, *admission.fit[1].affected_queries})
+        if not found.violated:
             break
         tried = admission.assignment.chosen
-        plans.refuse(name, None if attempt >= MOST_PLANS else tried.plan)
-        frontier = without(frontier, tried, found.missed, plans)
-    deployments = with_start_ups(found.matching.deployments, profiles, specification.infrastructure)
+        plans.exclude(name, None if attempt >= MOST_PLANS else tried.plan)
+        frontier = exclude_refuted(frontier, tried, found.violated, plans)
+    deployments = add_startup_times(found.matching.deployments, profiles, specification.infrastructure)
     (assignment,) = [one for one in found.matching.assignments if one.query == name]
     return replace(admission, assignment=assignment), replace(found.matching, deployments=deployments)
 
 
-def beside_matching(
-    specification: Specification, matching: Matching, plans: ProfiledPlans, usable_link_share: float
-) -> BesideRunning:
+def running_state(
+    specification: Specification, matching: Matching, plans: PlanEstimates, usable_link_share: float
+) -> AdmissionControl:
     """What a matching serves, prepared for one more query.
 
     Args:
@@ -117,9 +117,9 @@ def beside_matching(
     """
     served = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
     assert specification.infrastructure is not None  # `ProfiledPlans` has refused a specification without one
-    return BesideRunning(
+    return AdmissionControl(
         [query for query in specification.queries if query.name in served],
-        {name: plans.promise_of(name, plan) for name, plan in served.items()},
+        {name: plans.estimate_of(name, plan) for name, plan in served.items()},
         matching.deployments,
         specification.infrastructure,
         plans.reestimate,
@@ -129,11 +129,11 @@ def beside_matching(
 
 
 def admit(
-    running: BesideRunning,
+    running: AdmissionControl,
     matching: Matching,
     frontier: Frontier,
     *,
-    further: Sequence[Candidate] = (),
+    extra_candidates: Sequence[PlanCandidate] = (),
     replan: Replan | None = None,
 ) -> Admission:
     """Give a query the plan that adds the least cost beside what runs, if there is any that fits.
@@ -144,31 +144,31 @@ def admit(
         running: what the matching serves, as `beside_matching` makes it.
         matching: what runs.
         frontier: the query's plans.
-        further: more of its plans, as composed of deployments that run.
+        extra_candidates: more of its plans, as composed of deployments that run.
         replan: how the query is planned under relaxed objectives, for what would let it in.
     """
     query, known = frontier.query, {candidate.plan for candidate in frontier.candidates}
-    candidates = (*frontier.candidates, *(one for one in further if one.plan not in known))
+    candidates = (*frontier.candidates, *(one for one in extra_candidates if one.plan not in known))
     if not candidates:
         rejection = Rejection(
             query=query.name,
             reason=frontier.reason,
-            binding=objectives_in_the_way(frontier),
-            relaxation=smallest_relaxation(RoomBeside(running, query), frontier, replan),
-            best_so_far=frontier.best_so_far,
+            binding=binding_slos(frontier),
+            relaxation=smallest_relaxation(RunningQueryFitter(running, query), frontier, replan),
+            best_so_far=frontier.best_effort,
         )
         return Admission(query, rejection=rejection)
-    laid = running.lay(query, candidates)
-    obstacles: dict[int, Obstacle] = {}
+    laid = running.prepare(query, candidates)
+    obstacles: dict[int, Infeasibility] = {}
     for candidate in laid.cheapest_first:
-        found = running.examine(laid, candidate, query.slos)
-        if isinstance(found, Admissible):
+        found = running.try_candidate(laid, candidate, query.slos)
+        if isinstance(found, AdmissionFit):
             assignment = _assignment(laid, candidate, found, frontier, obstacles)
-            return Admission(query, assignment, room=(laid, found))
+            return Admission(query, assignment, fit=(laid, found))
         obstacles[candidate] = found
-    for candidate in np.flatnonzero(~laid.beside.fits).tolist():
-        found = running.examine(laid, candidate, query.slos)
-        assert isinstance(found, Obstacle)
+    for candidate in np.flatnonzero(~laid.marginal_costs.fits).tolist():
+        found = running.try_candidate(laid, candidate, query.slos)
+        assert isinstance(found, Infeasibility)
         obstacles[candidate] = found
     nearest = sorted(obstacles.items(), key=lambda entry: entry[1].excess)
     first = nearest[0][1]
@@ -178,7 +178,7 @@ def admit(
         query=query.name,
         reason=f"none of its plans fits beside those that run: {which} {reason}",
         binding=first.binding,
-        relaxation=smallest_relaxation(RoomBeside(running, query), frontier, replan),
+        relaxation=smallest_relaxation(RunningQueryFitter(running, query), frontier, replan),
         alternatives=tuple(
             Alternative(candidates[candidate].plan, candidates[candidate].estimate, obstacle.reason)
             for candidate, obstacle in nearest[:MOST_ALTERNATIVES]
@@ -189,15 +189,17 @@ def admit(
 
 
 def _assignment(
-    laid: Laid, candidate: int, found: Admissible, frontier: Frontier, failed: Mapping[int, Obstacle]
+    laid: AdmissionProblem, candidate: int, found: AdmissionFit, frontier: Frontier, failed: Mapping[int, Infeasibility]
 ) -> Assignment:
     """The query's plan, why it got it, and what else there was."""
-    candidates, added = laid.problem.candidates, laid.beside.added_usd_per_h
+    candidates, added = laid.problem.candidates, laid.marginal_costs.added_usd_per_h
     others = [(one, obstacle.reason) for one, obstacle in failed.items()]
     for one in laid.cheapest_first:
         more = float(added[one] - added[candidate])
         if one != candidate and one not in failed:
-            others.append((one, "costs the same" if more <= SAME_COST else f"costs {usd_per_h(more)} more in total"))
+            others.append(
+                (one, "costs the same" if more <= SAME_COST else f"costs {format_usd_per_h(more)} more in total")
+            )
     which = "its only plan" if len(candidates) == 1 else f"adds the least cost of its {len(candidates)} plans"
     words = [f"{which} beside those that run"]
     if failed:
@@ -216,8 +218,8 @@ def _assignment(
     )
 
 
-def with_admitted(
-    running: BesideRunning, matching: Matching, admission: Admission, queries: Sequence[Query]
+def add_admitted(
+    running: AdmissionControl, matching: Matching, admission: Admission, queries: Sequence[Query]
 ) -> Matching:
     """The matching with a query that was let in. What was proved of the others bounds all.
 
@@ -228,10 +230,10 @@ def with_admitted(
         queries: the specification's, in the order in which the new matching is to list them; those that the matching
             knows nothing of still wait.
     """
-    assert admission.room is not None
+    assert admission.fit is not None
     assert admission.assignment is not None
-    query, assignment, (laid, found) = admission.query, admission.assignment, admission.room
-    touched = running.touched_by(found)
+    query, assignment, (laid, found) = admission.query, admission.assignment, admission.fit
+    touched = running.affected_plans(found)
     place = {one.name: number for number, one in enumerate(queries)}
     stay = [replace(one, chosen=touched.get(one.query, one.chosen)) for one in matching.assignments]
     serving = {query.name, *(one.query for one in matching.assignments)}
@@ -251,11 +253,11 @@ def with_admitted(
         optimal=False,
         cost_bound_usd_per_h=min(matching.cost_bound_usd_per_h, found.cost_usd_per_h),
         prices=tuple(replace(price, used=used.get(price.resource, price.used)) for price in matching.prices),
-        tenants=shares_of(listed, serving, running.infrastructure.tenants),
+        tenants=tenant_shares(listed, serving, running.infrastructure.tenants),
     )
 
 
-def _used(laid: Laid, found: Admissible) -> dict[str, float]:
+def _used(laid: AdmissionProblem, found: AdmissionFit) -> dict[str, float]:
     """Resource -> share of its capacity that is taken."""
     problem, rows = laid.problem, laid.problem.rows
     used = {

@@ -9,18 +9,18 @@ from functools import cached_property
 from circinus.estimation import ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
 from circinus.matching.choice import Solver
-from circinus.matching.columns import Promise, with_priced
-from circinus.matching.compilation import compile_problem, merged_demands
-from circinus.matching.exact import ExactSolver
-from circinus.matching.passes import State, run_passes
+from circinus.matching.columns import Promise, generate_columns
+from circinus.matching.compilation import build_problem, merged_demands
+from circinus.matching.exact import MilpSolver
+from circinus.matching.passes import MatchState, run_passes
 from circinus.matching.problem import IntArray, Problem
 from circinus.matching.reuse import Candidates, Compose, solve_with_reuse
-from circinus.matching.running import Running, no_worse
+from circinus.matching.running import Incumbent, keep_incumbent_if_better
 from circinus.matching.sizing import Reestimate
 from circinus.planning import Frontier
 from circinus.spec import Deployment, Infrastructure, Query
 
-EXACT_UP_TO = 40
+MAX_EXACT_QUERIES = 40
 """Queries that the exact solver chooses for by itself, mostly within a second."""
 _LEAST_S, _A_QUERY_S, _MOST_S = 5.0, 0.1, 60.0
 
@@ -41,7 +41,7 @@ class MatchSettings:
         """The time for so many queries."""
         if self.time_limit_s is not None:
             return self.time_limit_s
-        return min(_LEAST_S + _A_QUERY_S * max(queries - EXACT_UP_TO, 0), _MOST_S)
+        return min(_LEAST_S + _A_QUERY_S * max(queries - MAX_EXACT_QUERIES, 0), _MOST_S)
 
 
 _FIRST, _FIRST_OF_MANY = 0.5, 0.8
@@ -53,7 +53,7 @@ DEFAULT_MATCH_SETTINGS = MatchSettings()
 
 
 @dataclass(frozen=True)
-class Answering:
+class MatchRun:
     """Answers the same queries again and again, each time with others coming first."""
 
     frontiers: Mapping[str, Frontier]
@@ -64,7 +64,7 @@ class Answering:
     solver: Solver
     settings: MatchSettings
     clock: Callable[[], float]
-    running: Running | None
+    running: Incumbent | None
     estimated: bool = False
 
     @property
@@ -80,42 +80,42 @@ class Answering:
     def __call__(
         self,
         *,
-        held: Collection[str] = (),
-        raised: Collection[str] = (),
-        only: Collection[str] | None = None,
+        guaranteed: Collection[str] = (),
+        preferred: Collection[str] = (),
+        restrict_to: Collection[str] | None = None,
         limit_s: float | None = None,
-    ) -> State:
+    ) -> MatchState:
         """An answer within the time limit.
 
         Args:
-            held: names of queries that come first (see `Ranks`).
-            raised: names of those that come next.
-            only: names of the queries that may be served, as if nothing ran; None: all.
+            guaranteed: names of queries that come first (see `Ranks`).
+            preferred: names of those that come next.
+            restrict_to: names of the queries that may be served, as if nothing ran; None: all.
             limit_s: time for choosing; None: as in the settings.
         """
         queries = self.queries
         limit_s = self.limit_s if limit_s is None else limit_s
         deadline_s = self.clock() + limit_s
-        running = self.running if only is None else None
-        many = len(queries if only is None else only) > EXACT_UP_TO
-        few = only is not None and not many and len(queries) > EXACT_UP_TO
-        solver = ExactSolver(seed=self.settings.seed, clock=self.clock) if few else self.solver
+        running = self.running if restrict_to is None else None
+        many = len(queries if restrict_to is None else restrict_to) > MAX_EXACT_QUERIES
+        few = restrict_to is not None and not many and len(queries) > MAX_EXACT_QUERIES
+        solver = MilpSolver(seed=self.settings.seed, clock=self.clock) if few else self.solver
         share = 1.0 if self.compose is None else _FIRST_OF_MANY if many else _FIRST
 
         def compile_candidates(candidates: Candidates) -> Problem:
-            problem = compile_problem(
+            problem = build_problem(
                 queries,
                 candidates,
                 self.infrastructure,
                 usable_link_share=self.settings.usable_link_share,
-                known=None if only is None else self._demands,
-                held=held,
-                raised=raised,
+                known=None if restrict_to is None else self._demands,
+                held=guaranteed,
+                raised=preferred,
             )
-            return problem if running is None else running.marked(problem)
+            return problem if running is None else running.mark(problem)
 
-        def solve(problem: Problem, start: IntArray | None = None) -> State:
-            state = State(
+        def solve(problem: Problem, start: IntArray | None = None) -> MatchState:
+            state = MatchState(
                 problem=problem,
                 queries=queries,
                 infrastructure=self.infrastructure,
@@ -123,23 +123,23 @@ class Answering:
                 reestimate=self.reestimate,
                 solver=solver,
                 deadline_s=self.clock() + max(deadline_s - self.clock(), 0.0) * share,
-                attempted=start,
+                last_solution=start,
                 estimated=self.estimated,
-                many=many,
+                is_large=many,
             )
             if running is None:
                 return run_passes(state, clock=self.clock)
-            begun, kept = running.begun(state)
-            return no_worse(run_passes(begun, clock=self.clock), kept)
+            begun, kept = running.warm_start(state)
+            return keep_incumbent_if_better(run_passes(begun, clock=self.clock), kept)
 
         candidates: Candidates = {
-            name: frontier.candidates if only is None or name in only else ()
+            name: frontier.candidates if restrict_to is None or name in restrict_to else ()
             for name, frontier in self.frontiers.items()
         }
         if running is not None:
-            candidates = running.offered(candidates, queries, self.compose)
+            candidates = running.add_candidates(candidates, queries, self.compose)
         if self.promise is not None:
-            candidates = with_priced(
+            candidates = generate_columns(
                 candidates,
                 self.frontiers,
                 self.promise,
@@ -149,12 +149,14 @@ class Answering:
             )
         if self.compose is None:
             return solve(compile_candidates(candidates))
-        compose = self._composed_for(only)
+        compose = self._composed_for(restrict_to)
 
         def late() -> bool:
             return self.clock() >= deadline_s
 
-        return solve_with_reuse(candidates, queries, compose, compile_candidates, solve, follow=not many, enough=late)
+        return solve_with_reuse(
+            candidates, queries, compose, compile_candidates, solve, offer_cheapest=not many, enough=late
+        )
 
     @cached_property
     def _demands(self) -> Mapping[Deployment, ReplicaDemand]:
@@ -162,8 +164,10 @@ class Answering:
         plans = (candidate for frontier in self.frontiers.values() for candidate in frontier.candidates)
         return merged_demands((use.deployment, use.demand) for plan in plans for use in plan.deployments)
 
-    def _composed_for(self, only: Collection[str] | None) -> Compose:
+    def _composed_for(self, restrict_to: Collection[str] | None) -> Compose:
         """How queries are planned on given deployments; only some of them, if any."""
         assert self.compose is not None
         compose = self.compose
-        return lambda query, running: () if only is not None and query.name not in only else compose(query, running)
+        return lambda query, running: (
+            () if restrict_to is not None and query.name not in restrict_to else compose(query, running)
+        )

@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.beside_running import Admissible, BesideRunning
-from circinus.matching.cuts import ChangesCut
+from circinus.matching.beside_running import AdmissionControl, AdmissionFit
+from circinus.matching.cuts import ChurnCut
 from circinus.matching.packing import pack_pools
-from circinus.matching.passes import State, chosen_of
+from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_set import SizedDeployment
 from circinus.matching.problem import IntArray
-from circinus.matching.sizing import size
+from circinus.matching.sizing import evaluate_sizing
 from circinus.spec import Infrastructure
 
 _TRIED = 40
 """Plans of a query that are looked at whether they hold beside the others, those that add least cost."""
 
 
-def sized(state: State) -> tuple[SizedDeployment, ...]:
+def sized_deployments(state: MatchState) -> tuple[SizedDeployment, ...]:
     """The deployments in use, in the order of their names."""
     problem, usage, nodes = state.problem, state.usage, state.nodes
     assert usage is not None
@@ -37,7 +37,7 @@ def sized(state: State) -> tuple[SizedDeployment, ...]:
     )
 
 
-def beside(state: State, infrastructure: Infrastructure | None = None) -> BesideRunning:
+def running_state(state: MatchState, infrastructure: Infrastructure | None = None) -> AdmissionControl:
     """What one more query would meet.
 
     Args:
@@ -45,11 +45,11 @@ def beside(state: State, infrastructure: Infrastructure | None = None) -> Beside
         infrastructure: another one than the state's, with more room.
     """
     assert state.sizing is not None
-    served = list(state.problem.served(chosen_of(state)))
-    return BesideRunning(
+    served = list(state.problem.served(assignment_of(state)))
+    return AdmissionControl(
         [state.queries[query] for query, _ in served],
         {state.problem.queries[query]: state.problem.candidates[candidate] for query, candidate in served},
-        sized(state),
+        sized_deployments(state),
         state.infrastructure if infrastructure is None else infrastructure,
         state.reestimate,
         state.usable_link_share,
@@ -59,7 +59,7 @@ def beside(state: State, infrastructure: Infrastructure | None = None) -> Beside
     )
 
 
-def let_in(state: State, *, enough: Callable[[], bool]) -> State:
+def backfill(state: MatchState, *, enough: Callable[[], bool]) -> MatchState:
     """The answer with whoever is not served and yet fits beside it as it would run, the heaviest first.
 
     Where time or whole replicas kept a choice from being made well, some of it was taken out until the rest held: that
@@ -69,8 +69,8 @@ def let_in(state: State, *, enough: Callable[[], bool]) -> State:
         state: an answer that holds.
         enough: whether to stop.
     """
-    problem, room = state.problem, beside(state)
-    out = [query for query in np.flatnonzero(chosen_of(state) < 0).tolist() if len(problem.candidates_of(query))]
+    problem, room = state.problem, running_state(state)
+    out = [query for query in np.flatnonzero(assignment_of(state) < 0).tolist() if len(problem.candidates_of(query))]
     failed: set[object] = set()
     for query in sorted(out, key=lambda query: (-problem.weight[query], query)):
         if enough():
@@ -79,32 +79,32 @@ def let_in(state: State, *, enough: Callable[[], bool]) -> State:
         kind = tuple(problem.candidates[candidate].plan for candidate in candidates)
         if kind in failed:
             continue
-        laid = room.lay(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
+        laid = room.prepare(state.queries[query], [problem.candidates[candidate] for candidate in candidates])
         for position in laid.cheapest_first[:_TRIED]:
-            if not isinstance(room.examine(laid, position, state.queries[query].slos), Admissible):
+            if not isinstance(room.try_candidate(laid, position, state.queries[query].slos), AdmissionFit):
                 continue
-            chosen = chosen_of(state).copy()
+            chosen = assignment_of(state).copy()
             chosen[query] = candidates.start + position
-            wider = settled(state, chosen)
+            wider = with_choice(state, chosen)
             if wider is not None:
                 state, failed = wider, set()
-                room = beside(state)
+                room = running_state(state)
                 break
         else:
             failed.add(kind)
     return state
 
 
-def settled(state: State, chosen: IntArray) -> State | None:
+def with_choice(state: MatchState, chosen: IntArray) -> MatchState | None:
     """The answer with another choice (Q,) of its candidates, of which nothing is proved; None: that does not hold."""
     assert state.choice is not None
     problem = state.problem
     usage = problem.usage_of(chosen)
-    nodes, packing = pack_pools(problem, usage, widely=state.many)
+    nodes, packing = pack_pools(problem, usage, widely=state.is_large)
     if packing or not problem.fits(usage):
         return None
-    sizing = size(problem, chosen, usage, state.slos, state.reestimate)
-    few = (cut.holds(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChangesCut))
+    sizing = evaluate_sizing(problem, chosen, usage, state.slos, state.reestimate)
+    few = (cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
     if sizing.broken or not all(few):
         return None
     choice = replace(state.choice, chosen=chosen)

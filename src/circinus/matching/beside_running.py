@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.estimation import Candidate, Conditions, DeploymentLoad, DeploymentUse, Traffic, merge
-from circinus.estimation.conditions import as_they_come
-from circinus.matching.compilation import compile_problem
-from circinus.matching.greedy import Beside, beside
-from circinus.matching.obstacles import Obstacle, shortages
+from circinus.estimation import DeploymentLoad, DeploymentUse, MergedLoad, PlanCandidate, RequestStream, merge_loads
+from circinus.estimation.conditions import propagate_departures
+from circinus.matching.compilation import build_problem
+from circinus.matching.greedy import MarginalCosts, marginal_costs
+from circinus.matching.obstacles import Infeasibility, capacity_violation
 from circinus.matching.packing import pack
 from circinus.matching.plan_set import SizedDeployment
-from circinus.matching.problem import FloatArray, Problem, Usage, whole_replicas, within_cost
+from circinus.matching.problem import FloatArray, Problem, Usage, meets_cost_slo, round_up_replicas
 from circinus.matching.sizing import Reestimate, violations, with_cost
-from circinus.matching.waits import LongerWaits, queues
+from circinus.matching.waits import WaitIncreaseBound, queues_of
 from circinus.spec import Deployment, Infrastructure, Query, Slos
 
 _NOTHING = 1e-12
@@ -25,34 +25,38 @@ _NOTHING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Laid:
+class AdmissionProblem:
     """One more query, laid beside what runs."""
 
     problem: Problem
     """Of this query alone, over the deployments of all."""
     usage: Usage
     """Of what runs."""
-    beside: Beside
+    marginal_costs: MarginalCosts
 
     @property
     def cheapest_first(self) -> list[int]:
         """Candidates that fit by their capacities; of equal ones that which leaves the fullest resource emptier."""
-        fullest = (self.beside.rows / self.problem.rows.limit).max(axis=1, initial=0.0)
-        return [one for one in np.lexsort((fullest, self.beside.added_usd_per_h)).tolist() if self.beside.fits[one]]
+        fullest = (self.marginal_costs.rows / self.problem.rows.limit).max(axis=1, initial=0.0)
+        return [
+            one
+            for one in np.lexsort((fullest, self.marginal_costs.added_usd_per_h)).tolist()
+            if self.marginal_costs.fits[one]
+        ]
 
     def with_candidate(self, candidate: int) -> Usage:
         """What runs and a candidate together."""
-        columns, fluid = self.problem.fluid.row(candidate)
+        columns, fluid = self.problem.fractional_load.row(candidate)
         links, volume = self.problem.traffic.row(candidate)
-        load, used = self.usage.fluid.copy(), self.usage.used.copy()
+        load, used = self.usage.fractional_load.copy(), self.usage.used.copy()
         traffic = self.usage.traffic_bytes_per_s.copy()
         load[columns] += fluid
         used[columns] = True
         traffic[links] += volume
-        replicas = np.maximum(whole_replicas(load, used), self.usage.replicas)
+        replicas = np.maximum(round_up_replicas(load, used), self.usage.replicas)
         cost = self.usage.cost_usd_per_h + float(self.problem.price_usd_per_h @ (replicas - self.usage.replicas))
         return Usage(
-            fluid=load,
+            fractional_load=load,
             used=used,
             replicas=replicas,
             traffic_bytes_per_s=traffic,
@@ -62,16 +66,16 @@ class Laid:
 
 
 @dataclass(frozen=True, eq=False)
-class Admissible:
+class AdmissionFit:
     """A plan that fits beside those that run, with what becomes of these."""
 
-    plan: Candidate
+    plan: PlanCandidate
     """As promised."""
-    final: Candidate
+    final: PlanCandidate
     """As it would run."""
-    touched: tuple[str, ...]
+    affected_queries: tuple[str, ...]
     """Queries that meet another load than before, and keep their objectives under it."""
-    conditions: Conditions
+    conditions: MergedLoad
     """The load of all."""
     unit_usd_per_h: Mapping[Deployment, float]
     """What a deployment costs for each unit of its load."""
@@ -85,13 +89,13 @@ class Admissible:
     """(L,)"""
 
 
-class BesideRunning:
+class AdmissionControl:
     """The plans that run, their sizes and their load."""
 
     def __init__(
         self,
         queries: Sequence[Query],
-        plans: Mapping[str, Candidate],
+        plans: Mapping[str, PlanCandidate],
         deployments: Sequence[SizedDeployment],
         infrastructure: Infrastructure,
         reestimate: Reestimate,
@@ -116,7 +120,7 @@ class BesideRunning:
         self._sized = {sized.deployment: sized for sized in deployments}
         self._demands = {sized.deployment: sized.demand for sized in deployments}
         self.infrastructure, self._reestimate, self._link_share = infrastructure, reestimate, usable_link_share
-        self.conditions = merge(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
+        self.conditions = merge_loads(self._plans.values(), {d: sized.replicas for d, sized in self._sized.items()})
         self._latency_s, self._risk = latency_s, {query.name: query.risk for query in queries}
         self._users: dict[object, list[str]] = defaultdict(list)
         self._uses: dict[Deployment, list[DeploymentUse]] = defaultdict(list)
@@ -126,7 +130,7 @@ class BesideRunning:
             for use in plan.deployments:
                 self._users[use.deployment].append(name)
                 self._uses[use.deployment].append(use)
-                self._fluid[use.deployment] += use.fluid_replicas
+                self._fluid[use.deployment] += use.fractional_replicas
             for crossing in plan.links:
                 self._users[crossing.link].append(name)
                 self._bytes_per_s[crossing.link.name] += crossing.bytes_per_s
@@ -137,9 +141,9 @@ class BesideRunning:
         """Those that run."""
         return tuple(self._sized)
 
-    def lay(self, query: Query, candidates: Sequence[Candidate]) -> Laid:
+    def prepare(self, query: Query, candidates: Sequence[PlanCandidate]) -> AdmissionProblem:
         """Lay the candidates of a query beside what runs."""
-        problem = compile_problem(
+        problem = build_problem(
             [query],
             {query.name: candidates},
             self.infrastructure,
@@ -148,16 +152,16 @@ class BesideRunning:
         )
         replicas = np.array([s.replicas if (s := self._sized.get(d)) else 0 for d in problem.deployments], np.int64)
         usage = Usage(
-            fluid=np.array([self._fluid.get(d, 0.0) for d in problem.deployments]),
+            fractional_load=np.array([self._fluid.get(d, 0.0) for d in problem.deployments]),
             used=replicas > 0,
             replicas=replicas,
             traffic_bytes_per_s=np.array([self._bytes_per_s.get(name, 0.0) for name in problem.links]),
             rows=problem.rows.coefficients @ replicas,
             cost_usd_per_h=float(problem.price_usd_per_h @ replicas) + self._transfers_usd_per_h,
         )
-        return Laid(problem, usage, beside(problem, 0, usage))
+        return AdmissionProblem(problem, usage, marginal_costs(problem, 0, usage))
 
-    def examine(self, laid: Laid, candidate: int, slos: Slos) -> Admissible | Obstacle:
+    def try_candidate(self, laid: AdmissionProblem, candidate: int, slos: Slos) -> AdmissionFit | Infeasibility:
         """Look at capacities, then at nodes, then at the objectives of all whose load changes.
 
         Args:
@@ -166,7 +170,7 @@ class BesideRunning:
             slos: the query's objectives.
         """
         problem, usage, plan = laid.problem, laid.with_candidate(candidate), laid.problem.candidates[candidate]
-        shortage = shortages(problem, usage)
+        shortage = capacity_violation(problem, usage)
         if shortage is not None:
             return shortage
         nodes: dict[Deployment, tuple[int, ...]] = {}
@@ -175,10 +179,10 @@ class BesideRunning:
             if packed is None:
                 name = problem.pools[pool]
                 reason = f"its replicas do not go on the nodes of pool {name} beside the others"
-                return Obstacle((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
+                return Infeasibility((f"pool {name}: whole replicas on nodes",), reason, 0.0, frozenset({pool}))
             nodes |= packed
         conditions = self._conditions_with(problem, usage, plan)
-        unit = problem.price_usd_per_h * usage.replicas / np.where(usage.used, usage.fluid, 1.0)
+        unit = problem.price_usd_per_h * usage.replicas / np.where(usage.used, usage.fractional_load, 1.0)
         deployments = [
             SizedDeployment(d, problem.demand_of(column), nodes[d], conditions.deployments[d].utilization)
             for column, d in enumerate(problem.deployments)
@@ -186,11 +190,11 @@ class BesideRunning:
         ]
         # Where a replica takes more than was known, it costs its users more, too.
         dearer = [sized.deployment for sized in deployments if sized.demand != self._demands.get(sized.deployment)]
-        met = (*queues(plan), *dearer, *self._loaded_otherwise(conditions))
-        found = Admissible(
+        met = (*queues_of(plan), *dearer, *self._loaded_otherwise(conditions))
+        found = AdmissionFit(
             plan=plan,
             final=plan,
-            touched=tuple(dict.fromkeys(name for queue in met for name in self._users.get(queue, ()))),
+            affected_queries=tuple(dict.fromkeys(name for queue in met for name in self._users.get(queue, ()))),
             conditions=conditions,
             unit_usd_per_h=dict(zip(problem.deployments, unit.tolist(), strict=True)),
             deployments=tuple(deployments),
@@ -200,40 +204,40 @@ class BesideRunning:
         )
         return self._kept(found, slos)
 
-    def _kept(self, found: Admissible, slos: Slos) -> Admissible | Obstacle:
+    def _kept(self, found: AdmissionFit, slos: Slos) -> AdmissionFit | Infeasibility:
         """With the query's final estimate, if all objectives are kept."""
         final = self._final(found.plan, found)
         broken, reason = violations(final, slos)
         if broken:
-            return Obstacle(broken, f"query {found.plan.query}: {reason}", 0.0)
-        met = (*queues(found.plan), *self._loaded_otherwise(found.conditions))
-        longer = LongerWaits(met, self.conditions, found.conditions)
-        for name in found.touched:
+            return Infeasibility(broken, f"query {found.plan.query}: {reason}", 0.0)
+        met = (*queues_of(found.plan), *self._loaded_otherwise(found.conditions))
+        longer = WaitIncreaseBound(met, self.conditions, found.conditions)
+        for name in found.affected_queries:
             if not self._surely_keeps(name, found, longer):
                 broken, reason = violations(self._final(self._plans[name], found), self._slos[name])
                 if broken:
-                    return Obstacle(broken, f"query {name}: {reason}", 0.0)
+                    return Infeasibility(broken, f"query {name}: {reason}", 0.0)
         return replace(found, final=final)
 
-    def _surely_keeps(self, name: str, found: Admissible, longer: LongerWaits) -> bool:
+    def _surely_keeps(self, name: str, found: AdmissionFit, longer: WaitIncreaseBound) -> bool:
         """Whether a query keeps its objectives without a look at its latency scenario by scenario."""
         plan, latency, cost = self._plans[name], self._slos[name].latency, self._slos[name].cost
-        if cost is not None and not within_cost(self._share_usd_per_h(plan, found), cost.limit_usd_per_h):
+        if cost is not None and not meets_cost_slo(self._share_usd_per_h(plan, found), cost.limit_usd_per_h):
             return False
         if self._latency_s is None:
             return False
         return latency is None or longer.latency_s(plan, self._latency_s[name], self._risk[name]) <= latency.limit_s
 
-    def touched_by(self, found: Admissible) -> dict[str, Candidate]:
+    def affected_plans(self, found: AdmissionFit) -> dict[str, PlanCandidate]:
         """By query name, the plans that meet another load than before as they will run."""
-        return {name: self._final(self._plans[name], found) for name in found.touched}
+        return {name: self._final(self._plans[name], found) for name in found.affected_queries}
 
-    def _final(self, plan: Candidate, found: Admissible) -> Candidate:
+    def _final(self, plan: PlanCandidate, found: AdmissionFit) -> PlanCandidate:
         return with_cost(self._reestimate(plan, found.conditions), self._share_usd_per_h(plan, found))
 
     @staticmethod
-    def _share_usd_per_h(plan: Candidate, found: Admissible) -> float:
-        shares = (found.unit_usd_per_h[use.deployment] * use.fluid_replicas for use in plan.deployments)
+    def _share_usd_per_h(plan: PlanCandidate, found: AdmissionFit) -> float:
+        shares = (found.unit_usd_per_h[use.deployment] * use.fractional_replicas for use in plan.deployments)
         return plan.transfer_cost_usd_per_h + sum(shares)
 
     def _packed(self, problem: Problem, usage: Usage, pool: int) -> dict[Deployment, tuple[int, ...]] | None:
@@ -264,23 +268,23 @@ class BesideRunning:
             return None
         return {problem.deployments[column]: found for column, found in zip(members.tolist(), anew.nodes, strict=True)}
 
-    def _conditions_with(self, problem: Problem, usage: Usage, plan: Candidate) -> Conditions:
+    def _conditions_with(self, problem: Problem, usage: Usage, plan: PlanCandidate) -> MergedLoad:
         """The load of all with one more plan."""
         column_of = {deployment: column for column, deployment in enumerate(problem.deployments)}
         deployments, links = dict(self.conditions.deployments), dict(self.conditions.links)
         for use in plan.deployments:
             known, deployment = deployments.get(use.deployment), use.deployment
-            traffic = use.traffic if known is None else Traffic.merged((known.traffic, use.traffic))
+            traffic = use.traffic if known is None else RequestStream.merged((known.traffic, use.traffic))
             replicas = int(usage.replicas[column_of[deployment]])
             first = self._uses[deployment][0] if known is not None else use
             deployments[deployment] = DeploymentLoad(replicas, traffic, first.fill_ratios, first.batch_wait_s)
         requests = self._uses | {use.deployment: [*self._uses.get(use.deployment, ()), use] for use in plan.deployments}
         for crossing in plan.links:
             link = crossing.link
-            links[link] = Traffic.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
-        return Conditions(as_they_come(deployments, requests), links)
+            links[link] = RequestStream.merged((links[link], crossing.traffic)) if link in links else crossing.traffic
+        return MergedLoad(propagate_departures(deployments, requests), links)
 
-    def _loaded_otherwise(self, conditions: Conditions) -> list[Deployment]:
+    def _loaded_otherwise(self, conditions: MergedLoad) -> list[Deployment]:
         """Deployments that run and meet another load: also those behind batches that are fuller than before."""
         before = self.conditions.deployments
         return [one for one, load in conditions.deployments.items() if one in before and load != before[one]]

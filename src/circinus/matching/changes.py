@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from circinus.matching.plan_set import Matching
-from circinus.spec import Plan
+from circinus.spec import QueryPlan
 
 
 @dataclass(frozen=True)
-class Changes:
+class PlanDiff:
     """Queries by what became of them, in the order of their names."""
 
     kept: tuple[str, ...]
@@ -25,7 +25,7 @@ class Changes:
     """They ran, and are not asked for any more."""
 
     @classmethod
-    def between(cls, before: Mapping[str, Plan], after: Matching) -> Changes:
+    def between(cls, before: Mapping[str, QueryPlan], after: Matching) -> PlanDiff:
         """From the plans that ran, by query name, to a matching."""
         served = {assignment.query: assignment.chosen.plan for assignment in after.assignments}
         rejected = {rejection.query for rejection in after.rejections}

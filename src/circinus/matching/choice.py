@@ -11,12 +11,12 @@ from circinus.matching.problem import IntArray, Problem
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Solution:
     """At most one candidate a query, with proofs of how good the choice is."""
 
     chosen: IntArray
     """(Q,) candidate of each query, -1 for none."""
-    safe: IntArray
+    feasible_incumbent: IntArray
     """(Q,) the best choice known that surely keeps every cost objective, too; may be the same."""
     weight_bound: float
     """No choice that keeps capacities, cost objectives and cuts satisfies more weight."""
@@ -29,9 +29,9 @@ class Choice:
 class Solver(Protocol):
     """Chooses: satisfied weight first, total cost and what changes of plan count second."""
 
-    def choose(
-        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
-    ) -> Choice:
+    def solve(
+        self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, warm_starts: Sequence[IntArray] = ()
+    ) -> Solution:
         """The best choice found within about `time_limit_s` seconds, keeping capacities and cuts.
 
         Cost objectives are kept as far as the solver can express them; the caller checks and cuts.
@@ -40,6 +40,6 @@ class Solver(Protocol):
             problem: what to choose from.
             cuts: what was learnt from earlier choices.
             time_limit_s: when to stop.
-            starts: earlier or quick choices to begin from; they may break cuts.
+            warm_starts: earlier or quick choices to begin from; they may break cuts.
         """
         ...

@@ -12,19 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.estimation import Candidate
-from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.of_problem import FluidView
-from circinus.matching.prices.search import PriceSearch
-from circinus.matching.prices.solve import cost_counts
+from circinus.estimation import PlanCandidate
+from circinus.matching.prices.dual import DualObjective
+from circinus.matching.prices.of_problem import RelaxedView
+from circinus.matching.prices.search import DualSolver
+from circinus.matching.prices.solve import cost_tiebreak_weight
 from circinus.matching.problem import RESOURCES, FloatArray, Problem
-from circinus.matching.programme import usable_candidates
+from circinus.matching.programme import viable_candidates
 from circinus.matching.reuse import Candidates
 from circinus.planning import Frontier
-from circinus.planning.left_out import PlanPrices
-from circinus.spec import Plan, Query
+from circinus.planning.left_out import DualPrices
+from circinus.spec import Query, QueryPlan
 
-Promise = Callable[[Query, Plan], Candidate | None]
+Promise = Callable[[Query, QueryPlan], PlanCandidate | None]
 """A plan of a query with its estimate; None: it does not promise the query's objectives."""
 
 _ROUNDS = 4
@@ -36,7 +36,7 @@ _ABOVE = 30.0
 """What a higher rank counts more than all lower ones."""
 
 
-def with_priced(
+def generate_columns(
     candidates: Candidates,
     frontiers: Mapping[str, Frontier],
     promise: Promise,
@@ -55,19 +55,19 @@ def with_priced(
         enough: whether to stop.
         seed: of samples.
     """
-    waiting = {name for name, frontier in frontiers.items() if frontier.left_out is not None and candidates[name]}
+    waiting = {name for name, frontier in frontiers.items() if frontier.unlisted is not None and candidates[name]}
     for _ in range(_ROUNDS):
         if not waiting or enough():
             break
-        prices = plan_prices(compile_candidates(candidates), seed)
+        prices = dual_prices(compile_candidates(candidates), seed)
         if prices is None:
             break
-        further: dict[str, list[Candidate]] = {}
+        further: dict[str, list[PlanCandidate]] = {}
         for name in sorted(waiting):
-            left_out = frontiers[name].left_out
+            left_out = frontiers[name].unlisted
             assert left_out is not None
             known = {candidate.plan for candidate in candidates[name]}
-            plans = left_out.best_at(prices, _A_ROUND, better_by=_BETTER_BY)
+            plans = left_out.lowest_reduced_cost(prices, _A_ROUND, better_by=_BETTER_BY)
             found = [promise(frontiers[name].query, plan) for plan in plans if plan not in known]
             further[name] = [candidate for candidate in found if candidate is not None]
         waiting = {name for name, found in further.items() if found}
@@ -75,17 +75,17 @@ def with_priced(
     return candidates
 
 
-def plan_prices(problem: Problem, seed: int) -> PlanPrices | None:
+def dual_prices(problem: Problem, seed: int) -> DualPrices | None:
     """What plans pay in the relaxed matching; None where nothing is short."""
-    view = FluidView.of(
-        replace(problem, weight=problem.ranks.staged_weight(problem.ranks.count - 1, _ABOVE)),
-        usable_candidates(problem, ()),
+    view = RelaxedView.of(
+        replace(problem, weight=problem.priority_levels.level_weight(problem.priority_levels.count - 1, _ABOVE)),
+        viable_candidates(problem, ()),
     )
     if not view.queries:
         return None
-    fluid = view.stretched(np.ones(len(problem.deployments)))
-    search, objective = PriceSearch(fluid, np.random.default_rng(seed)), Objective(1.0, cost_counts(fluid))
-    by_resource = view.by_resource(search.sharpened(objective, search.most_worth(objective)))
+    fluid = view.scaled(np.ones(len(problem.deployments)))
+    search, objective = DualSolver(fluid, np.random.default_rng(seed)), DualObjective(1.0, cost_tiebreak_weight(fluid))
+    by_resource = view.by_resource(search.polish(objective, search.maximize_weight(objective)))
     if not by_resource.any():
         return None
     rows, count = problem.rows, len(problem.rows.limit)
@@ -95,7 +95,7 @@ def plan_prices(problem: Problem, seed: int) -> PlanPrices | None:
     whole = _capacities(problem)
     a_unit = np.divide(a_unit, whole, out=np.zeros_like(a_unit), where=whole > 0)
     links = by_resource[count:] / problem.link_capacity_bytes_per_s
-    return PlanPrices(
+    return DualPrices(
         pools={
             name: (float(a[0]), float(a[1]), float(a[2]), float(a[3]))
             for name, a in zip(problem.pools, a_unit, strict=True)

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, ReplicaDemand
+from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.estimation.estimator import USABLE_LINK_SHARE
-from circinus.matching.incidence import Incidence
+from circinus.matching.incidence import SparseRows
 from circinus.matching.problem import RESOURCES, CapacityRows, FloatArray, IntArray, Problem
-from circinus.matching.ranks import Ranks
+from circinus.matching.ranks import PriorityLevels
 from circinus.spec import Deployment, Infrastructure, Network, Query
 
 _LEAST_FLUID = 1e-12
@@ -23,9 +23,9 @@ _LARGEST_FRACTION = 4
 """Capacity rows for whole replicas are made for replicas larger than 1/2 ... 1/(this + 1) of a node."""
 
 
-def compile_problem(
+def build_problem(
     queries: Sequence[Query],
-    candidates: Mapping[str, Sequence[Candidate]],
+    candidates: Mapping[str, Sequence[PlanCandidate]],
     infrastructure: Infrastructure,
     *,
     usable_link_share: float = USABLE_LINK_SHARE,
@@ -71,11 +71,11 @@ def compile_problem(
     nodes = np.array([pool.nodes for pool in infrastructure.pools], dtype=np.int64)
     node_capacity = np.array([[p.cpus, p.memory_bytes, p.gpus, p.gpu_memory_bytes] for p in infrastructure.pools])
     links = Network(infrastructure).links
-    ranks = Ranks.of(queries, held, raised)
+    ranks = PriorityLevels.of(queries, held, raised)
     return Problem(
         queries=tuple(query.name for query in queries),
         sources=tuple(query.source for query in queries),
-        ranks=ranks,
+        priority_levels=ranks,
         weight=ranks.weight,
         cost_limit_usd_per_h=np.array(
             [math.inf if q.slos.cost is None else q.slos.cost.limit_usd_per_h for q in queries], dtype=np.float64
@@ -84,7 +84,7 @@ def compile_problem(
         candidates=tuple(flat),
         query_of=np.repeat(np.arange(len(queries)), sizes),
         transfer_cost_usd_per_h=np.array([c.transfer_cost_usd_per_h for c in flat], dtype=np.float64),
-        fluid=_fluid(flat, deployments),
+        fractional_load=_fluid(flat, deployments),
         traffic=_traffic(flat, [link.name for link in links]),
         deployments=deployments,
         pool_of=pool_of,
@@ -125,8 +125,8 @@ def _amounts(demand: ReplicaDemand) -> tuple[float, float, float, float]:
     return demand.cpus, demand.memory_bytes, demand.gpus, demand.gpu_memory_bytes
 
 
-def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> Incidence:
-    return Incidence(
+def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> SparseRows:
+    return SparseRows(
         start=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
         column=np.array([column for row in rows for column in row], dtype=np.int64),
         value=np.array([value for row in rows for value in row.values()], dtype=np.float64),
@@ -134,16 +134,16 @@ def _incidence(rows: Sequence[Mapping[int, float]], columns: int) -> Incidence:
     )
 
 
-def _fluid(candidates: Sequence[Candidate], deployments: Sequence[Deployment]) -> Incidence:
+def _fluid(candidates: Sequence[PlanCandidate], deployments: Sequence[Deployment]) -> SparseRows:
     column_of = {deployment: index for index, deployment in enumerate(deployments)}
     rows = [
-        {column_of[use.deployment]: max(use.fluid_replicas, _LEAST_FLUID) for use in candidate.deployments}
+        {column_of[use.deployment]: max(use.fractional_replicas, _LEAST_FLUID) for use in candidate.deployments}
         for candidate in candidates
     ]
     return _incidence(rows, len(deployments))
 
 
-def _traffic(candidates: Sequence[Candidate], links: Sequence[str]) -> Incidence:
+def _traffic(candidates: Sequence[PlanCandidate], links: Sequence[str]) -> SparseRows:
     column_of = {link: index for index, link in enumerate(links)}
     rows = []
     for candidate in candidates:
@@ -197,7 +197,7 @@ def _capacity_rows(
     )
 
 
-def _check_queries(queries: Sequence[Query], candidates: Mapping[str, Sequence[Candidate]]) -> None:
+def _check_queries(queries: Sequence[Query], candidates: Mapping[str, Sequence[PlanCandidate]]) -> None:
     twice = [name for name, count in Counter(query.name for query in queries).items() if count > 1]
     if twice:
         raise PlanningError(f"queries: found the name {twice[0]} twice, expected distinct names; rename one")
@@ -209,7 +209,7 @@ def _check_queries(queries: Sequence[Query], candidates: Mapping[str, Sequence[C
             raise PlanningError(f"query {query.name}: found weight {query.weight}, expected a finite number above 0")
 
 
-def _check_candidate(query: Query, candidate: Candidate) -> None:
+def _check_candidate(query: Query, candidate: PlanCandidate) -> None:
     where = f"query {query.name}, plan {candidate.plan.configuration}"
     if candidate.query != query.name:
         raise PlanningError(f"{where}: found a plan made for query {candidate.query}")

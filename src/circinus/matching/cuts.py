@@ -14,25 +14,25 @@ class Cut(Protocol):
     """A restriction that every answer must keep."""
 
     @property
-    def exact(self) -> bool:
+    def valid(self) -> bool:
         """Whether only impossible answers are cut off, so that bounds and optimality outlast the cut."""
         ...
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether the choice (Q,) with its usage keeps the restriction."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class ChangesCut:
+class ChurnCut:
     """Of the queries that run and could stay as they are, no more than so many get another plan or none."""
 
     kept: IntArray
     """(Q,) candidate with which each may stay, -1 for none; together they keep everything."""
     most: int
-    exact: bool = True
+    valid: bool = True
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether few enough change."""
         return bool(((self.kept >= 0) & (chosen != self.kept)).sum() <= self.most)
 
@@ -47,13 +47,13 @@ class PoolCut:
     pool: int
     share: float
     """Of every plain capacity of the pool."""
-    exact: bool = False
+    valid: bool = False
 
     def rows(self, problem: Problem) -> IntArray:
         """The capacity rows that are tighter."""
         return np.flatnonzero(problem.rows.plain & (problem.rows.pool == self.pool)).astype(np.int64)
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether no plain capacity of the pool is filled further."""
         rows = self.rows(problem)
         return bool(np.all(usage.rows[rows] <= self.share * problem.rows.limit[rows] * (1 + CAPACITY_TOLERANCE)))
@@ -66,10 +66,10 @@ class PackingCut:
     pool: int
     groups: tuple[tuple[IntArray, int], ...]
     """(deployments, count): the replicas of these deployments together number `count` or more."""
-    exact: bool
+    valid: bool
     """False when the search for a packing was given up before it had tried everything."""
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether some group stays below its count."""
         return any(usage.replicas[members].sum() < count for members, count in self.groups)
 
@@ -88,21 +88,21 @@ class SizingCut:
     absent: IntArray
     """The candidates that touch them and were not chosen."""
     reason: str
-    exact: bool = True
+    valid: bool = True
     """False: the candidate is given up, whatever its neighbours."""
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether the candidate is not chosen, or has other neighbours."""
         if chosen[problem.query_of[self.candidate]] != self.candidate:
             return True
-        if not self.exact:
+        if not self.valid:
             return False
         taken = chosen[chosen >= 0]
         return bool(np.isin(self.absent, taken).any() or not np.isin(self.present, taken).all())
 
 
 @dataclass(frozen=True, eq=False)
-class ShareCut:
+class CostShareCut:
     """A candidate whose share of its deployments costs more than its query may pay.
 
     It pays price * fluid * replicas / load for each deployment. For at least k replicas that falls with the load F no
@@ -116,12 +116,12 @@ class ShareCut:
     load: FloatArray
     """(deployments of the candidate,) F0: the load there was, in replicas at the utilisation target."""
     reason: str
-    exact: bool = True
+    valid: bool = True
 
     def tangents(self, problem: Problem) -> tuple[FloatArray, FloatArray, FloatArray, float]:
         """(at load 0, slope, what fewer replicas than k take off at most, the limit), each of the first three
         (deployments of the candidate,), in US dollars per hour."""
-        columns, fluid = problem.fluid.row(self.candidate)
+        columns, fluid = problem.fractional_load.row(self.candidate)
         price = problem.price_usd_per_h[columns] * fluid
         slope = price * self.replicas / self.load**2
         start = 2 * price * self.replicas / self.load
@@ -129,27 +129,27 @@ class ShareCut:
         limit = problem.cost_limit_usd_per_h[problem.query_of[self.candidate]]
         return start, slope, fewer, float(limit - problem.transfer_cost_usd_per_h[self.candidate])
 
-    def holds(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
+    def is_satisfied(self, problem: Problem, chosen: IntArray, usage: Usage) -> bool:
         """Whether the candidate is not chosen, or the tangents at the present loads stay within the limit."""
         if chosen[problem.query_of[self.candidate]] != self.candidate:
             return True
-        columns, _ = problem.fluid.row(self.candidate)
+        columns, _ = problem.fractional_load.row(self.candidate)
         start, slope, fewer, limit = self.tangents(problem)
-        paid = start - slope * usage.fluid[columns] - fewer * (usage.replicas[columns] < self.replicas)
+        paid = start - slope * usage.fractional_load[columns] - fewer * (usage.replicas[columns] < self.replicas)
         return bool(paid.sum() <= limit * (1 + CAPACITY_TOLERANCE) + 1e-12)
 
 
-def share_cut(problem: Problem, usage: Usage, candidate: int, reason: str) -> ShareCut:
+def share_cut(problem: Problem, usage: Usage, candidate: int, reason: str) -> CostShareCut:
     """The cut that forbids `candidate` at the loads of `usage` and at loads that would not lower its share enough."""
-    columns, _ = problem.fluid.row(candidate)
-    return ShareCut(candidate, usage.replicas[columns], usage.fluid[columns], reason)
+    columns, _ = problem.fractional_load.row(candidate)
+    return CostShareCut(candidate, usage.replicas[columns], usage.fractional_load[columns], reason)
 
 
 def sizing_cut(problem: Problem, chosen: IntArray, candidate: int, reason: str, *, exact: bool) -> SizingCut:
     """The cut that forbids `candidate` beside the neighbours that it has in `chosen`."""
     nothing = np.array([], dtype=np.int64)
     if not exact:
-        return SizingCut(candidate, nothing, nothing, reason, exact=False)
+        return SizingCut(candidate, nothing, nothing, reason, valid=False)
     neighbours = _neighbours(problem, candidate)
     there = np.isin(neighbours, chosen[chosen >= 0])
     return SizingCut(candidate, neighbours[there], neighbours[~there], reason)
@@ -158,7 +158,7 @@ def sizing_cut(problem: Problem, chosen: IntArray, candidate: int, reason: str, 
 def _neighbours(problem: Problem, candidate: int) -> IntArray:
     """The candidates of other queries that use one of the candidate's deployments or links."""
     found = np.zeros(len(problem.candidates), dtype=bool)
-    for incidence in (problem.fluid, problem.traffic):
+    for incidence in (problem.fractional_load, problem.traffic):
         row_of = np.repeat(np.arange(len(problem.candidates)), np.diff(incidence.start))
         found[row_of[np.isin(incidence.column, incidence.row(candidate)[0])]] = True
     found &= problem.query_of != problem.query_of[candidate]

@@ -10,8 +10,8 @@ import weakref
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from circinus.matching.linear import FloatArray, LinearProgramme
-from circinus.matching.solver_process import Request
+from circinus.matching.linear import FloatArray, LpModel
+from circinus.matching.solver_process import SolveRequest
 
 _GRACE_S, _GRACE_SHARE = 1.0, 0.25
 """Seconds beyond its time limit, and a share of that, which the solver may take to come to its end."""
@@ -21,7 +21,7 @@ _START_S = 30.0
 """Until the process listens; half a second is usual."""
 
 
-class EndableSolver:
+class SubprocessSolver:
     """`highs.minimise` in another process, started when it is first needed and kept for the next time.
 
     One HiGHS run was seen to go on long after its time limit; nothing inside the same process can end that.
@@ -31,10 +31,10 @@ class EndableSolver:
         self._grace_s = grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        self._finalizer: weakref.finalize[..., EndableSolver] | None = None
+        self._finalizer: weakref.finalize[..., SubprocessSolver] | None = None
         self._listens = False
 
-    def warm(self) -> None:
+    def start(self) -> None:
         """Start the process, so that it has begun by the time it is needed.
 
         Raises:
@@ -57,7 +57,7 @@ class EndableSolver:
 
     def minimise(
         self,
-        programme: LinearProgramme,
+        programme: LpModel,
         objective: FloatArray,
         start: FloatArray,
         *,
@@ -66,9 +66,9 @@ class EndableSolver:
         seed: int,
     ) -> tuple[FloatArray | None, float]:
         """As `highs.minimise`; neither values nor a bound where the solver had to be ended, or came to its end."""
-        self.warm()
+        self.start()
         assert self._connection is not None
-        plain = LinearProgramme(
+        plain = LpModel(
             upper=programme.upper,
             row_columns=programme.row_columns,
             row_values=programme.row_values,
@@ -83,7 +83,7 @@ class EndableSolver:
             if not self._listens:
                 self._connection.recv()
                 self._listens = True
-            self._connection.send(Request(plain, objective, start, time_limit_s, gap, seed))
+            self._connection.send(SolveRequest(plain, objective, start, time_limit_s, gap, seed))
             if self._connection.poll(time_limit_s * (1 + _GRACE_SHARE) + self._grace_s):
                 found: tuple[FloatArray | None, float] = self._connection.recv()
                 return found

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from circinus.matching.choice import Choice
+from circinus.matching.choice import Solution
 from circinus.matching.cuts import Cut
-from circinus.matching.greedy import goodness, greedy, improve, keeps_all
-from circinus.matching.highs import Minimise, Relaxation, Relaxed, minimise
+from circinus.matching.greedy import greedy, is_feasible, local_search, objective_key
+from circinus.matching.highs import LpRelaxation, LpSolution, SolveMilp, solve_milp
 from circinus.matching.problem import BoolArray, FloatArray, IntArray, Problem
-from circinus.matching.programme import Programme, build
-from circinus.matching.rounding import rounding_cut
-from circinus.matching.whole_weights import RankedWeights
+from circinus.matching.programme import MatchingMilp, build_milp
+from circinus.matching.rounding import mir_cut
+from circinus.matching.whole_weights import IntegerWeightsByLevel
 
 _COST_GAP = 1e-9
 """Relative distance from its bound at which the search for a lower cost ends."""
@@ -39,7 +39,7 @@ _LEAST_TIME_S = 0.02
 """What every step is given, however little is left."""
 
 
-class ExactSolver:
+class MilpSolver:
     """Branch and cut by HiGHS on one thread with a fixed seed: the same choice each time, unless time runs out.
 
     The linear relaxation is tightened by rounding cuts first, which closes most of the gap at little cost; it then
@@ -47,14 +47,14 @@ class ExactSolver:
     """
 
     def __init__(
-        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: Minimise = minimise
+        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: SolveMilp = solve_milp
     ) -> None:
         """With a seed for the solver, and where it runs: in this process unless told otherwise."""
         self._seed = seed
         self._clock = clock
         self._solve = minimise
 
-    def choose(
+    def solve(
         self,
         problem: Problem,
         cuts: Sequence[Cut],
@@ -62,22 +62,22 @@ class ExactSolver:
         starts: Sequence[IntArray] = (),
         *,
         allowed: BoolArray | None = None,
-    ) -> Choice:
+    ) -> Solution:
         """See `Solver`. A greedy choice starts the search and stands in when time runs out before a better one.
 
         With only some candidates `allowed` (P,) its bounds are of choices among these alone.
         """
         deadline_s = self._clock() + time_limit_s
-        known = [improve(problem, start, cuts) for start in starts]
+        known = [local_search(problem, start, cuts) for start in starts]
         if cuts or not starts:  # a start that nothing was learnt since is greedy already
             known.append(greedy(problem, cuts))
-        best = max(known, key=lambda chosen: goodness(problem, chosen))
-        programme = build(problem, cuts, allowed=allowed)
-        weights = RankedWeights.of(problem.ranks.own_weight, problem.ranks.from_the_top)
+        best = max(known, key=lambda chosen: objective_key(problem, chosen))
+        programme = build_milp(problem, cuts, allowed=allowed)
+        weights = IntegerWeightsByLevel.of(problem.priority_levels.user_weight, problem.priority_levels.descending)
         servable = np.isin(np.arange(len(problem.queries)), problem.query_of[programme.candidates])
         reachable = list(weights.total(np.where(servable, 0, -1)))
         if not any(reachable):
-            return Choice(best, best, 0.0, 0.0, optimal=True)
+            return Solution(best, best, 0.0, 0.0, optimal=True)
         search = _Search(programme, cuts, weights, deadline_s, self._clock, self._seed, allowed, self._solve)
         if any(weights.total(best) < weights.total(start) for start in starts):
             best = search.cautious(best)
@@ -89,9 +89,9 @@ class ExactSolver:
                 best, reachable[place] = search.most_weight(place, best, most)
         proved = list(weights.total(best)) == reachable
         best, cost_bound, least = search.least_cost(best)
-        return Choice(
+        return Solution(
             chosen=best,
-            safe=best if keeps_all(problem, best, cuts) else safe,
+            feasible_incumbent=best if is_feasible(problem, best, cuts) else safe,
             weight_bound=_weight_bound(problem, weights, best, reachable, servable),
             cost_bound_usd_per_h=cost_bound,
             optimal=proved and least,
@@ -99,14 +99,16 @@ class ExactSolver:
 
 
 def _weight_bound(
-    problem: Problem, weights: RankedWeights, best: IntArray, reachable: Sequence[int], servable: BoolArray
+    problem: Problem, weights: IntegerWeightsByLevel, best: IntArray, reachable: Sequence[int], servable: BoolArray
 ) -> float:
     """From what is reachable of each rank where as much of the higher ones is held."""
     each = list(zip(weights.ranks, weights.weights, reachable, weights.total(best), strict=True))
-    return problem.ranks.bound(
+    return problem.priority_levels.bound(
         bounds=[most * w.unit + w.rounding for _, w, most, _ in each],
         proved=[found == most for _, _, most, found in each],
-        most=[float(problem.ranks.own_weight[queries][servable[queries]].sum()) for queries, _, _, _ in each],
+        most=[
+            float(problem.priority_levels.user_weight[queries][servable[queries]].sum()) for queries, _, _, _ in each
+        ],
     )
 
 
@@ -115,14 +117,14 @@ class _Search:
 
     def __init__(
         self,
-        programme: Programme,
+        programme: MatchingMilp,
         cuts: Sequence[Cut],
-        weights: RankedWeights,
+        weights: IntegerWeightsByLevel,
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
         allowed: BoolArray | None,
-        solve: Minimise,
+        solve: SolveMilp,
     ) -> None:
         self._solve = solve
         self._programme = programme
@@ -140,7 +142,7 @@ class _Search:
         Cost objectives that only sharing can keep are what quick choices miss, and what the exact programme finds out
         one choice after the other.
         """
-        programme = build(self._problem, self._cuts, cautious=True, allowed=self._allowed)
+        programme = build_milp(self._problem, self._cuts, conservative=True, allowed=self._allowed)
         query_of = self._problem.query_of[programme.candidates]
         cost = programme.counted_usd_per_h()
         objective = cost / max(
@@ -195,7 +197,7 @@ class _Search:
             bound = relaxed.bound
             best = self._better(best, programme.rounded_choice(relaxed.values))
             gap = (self._counted_usd_per_h(best) - constant) / known - bound
-            programme.rule_out((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _WHOLE))
+            programme.forbid((relaxed.reduced_costs > gap + _COST_GAP) & (relaxed.values < _WHOLE))
         values, proved = self._minimise(objective, best, gap=_COST_GAP)
         if values is not None:
             best = self._better(best, programme.choice_of(values), polish=False)
@@ -204,7 +206,7 @@ class _Search:
         return best, floor, cost - floor <= _PROVED * known
 
     def _counted_usd_per_h(self, chosen: IntArray) -> float:
-        return self._problem.counted_usd_per_h(self._problem.usage_of(chosen))
+        return self._problem.cost_with_churn_usd_per_h(self._problem.usage_of(chosen))
 
     def hold_weight(self, place: int, best: IntArray) -> None:
         """From now on no less weight of a rank than in `best`."""
@@ -221,16 +223,16 @@ class _Search:
         multiples = self._weights.multiples(place, len(self._problem.queries))
         return multiples[self._problem.query_of[self._programme.candidates]].astype(np.float64)
 
-    def _tighten(self, objective: FloatArray) -> Relaxed | None:
+    def _tighten(self, objective: FloatArray) -> LpSolution | None:
         """Solve the relaxation, adding rounding cuts as long as some are violated."""
-        relaxation = Relaxation(self._programme, objective, self._seed)
+        relaxation = LpRelaxation(self._programme, objective, self._seed)
         relaxed = None
         for _ in range(_CUT_ROUNDS):
             found = relaxation.solve(self._left_s())
             if found is None:
                 break
             relaxed = found
-            cuts = [cut for load in self._programme.loads if (cut := rounding_cut(load, relaxed.values)) is not None]
+            cuts = [cut for load in self._programme.loads if (cut := mir_cut(load, relaxed.values)) is not None]
             if not cuts:
                 break
             for cut in cuts:
@@ -244,8 +246,8 @@ class _Search:
 
     def _better(self, best: IntArray, other: IntArray, *, polish: bool = True) -> IntArray:
         if polish:
-            other = improve(self._problem, other, self._cuts)
-        return max(best, other, key=lambda chosen: goodness(self._problem, chosen))
+            other = local_search(self._problem, other, self._cuts)
+        return max(best, other, key=lambda chosen: objective_key(self._problem, chosen))
 
     def _left_s(self) -> float:
         return max(self._deadline_s - self._clock(), _LEAST_TIME_S)

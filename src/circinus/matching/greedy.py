@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.cuts import ChangesCut, Cut
+from circinus.matching.cuts import ChurnCut, Cut
 from circinus.matching.problem import (
     CAPACITY_TOLERANCE,
     BoolArray,
@@ -15,16 +15,16 @@ from circinus.matching.problem import (
     IntArray,
     Problem,
     Usage,
-    whole_replicas,
+    round_up_replicas,
 )
-from circinus.matching.standing import Standing
+from circinus.matching.standing import IncrementalSolution
 
 _PASSES = 8
 """Rounds of improvement; nearly all instances are at rest after three."""
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class MarginalCosts:
     """Every candidate of one query, laid beside a usage that holds the other queries."""
 
     rows: FloatArray
@@ -37,10 +37,10 @@ class Beside:
     """(candidates,) whether all linear capacities would hold."""
 
 
-def beside(problem: Problem, query: int, usage: Usage) -> Beside:
+def marginal_costs(problem: Problem, query: int, usage: Usage) -> MarginalCosts:
     """Lay every candidate of `query` beside `usage`, which must not contain the query itself."""
     candidates, block = problem.candidates_of(query), problem.blocks[query]
-    after = whole_replicas(usage.fluid[block.deployments] + block.fluid, block.uses)
+    after = round_up_replicas(usage.fractional_load[block.deployments] + block.fractional_load, block.uses)
     added = np.where(block.uses, after - usage.replicas[block.deployments], 0.0)
     rows = usage.rows + added @ block.coefficients
     traffic = usage.traffic_bytes_per_s + block.traffic_bytes_per_s
@@ -52,15 +52,15 @@ def beside(problem: Problem, query: int, usage: Usage) -> Beside:
         & (after <= problem.max_replicas[block.deployments]).all(axis=1)
     )
     changing = problem.change_usd_per_h[candidates.start : candidates.stop]
-    return Beside(rows=rows, added_usd_per_h=cost, counted_usd_per_h=cost + changing, fits=fits)
+    return MarginalCosts(rows=rows, added_usd_per_h=cost, counted_usd_per_h=cost + changing, fits=fits)
 
 
-def keeps_all(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
+def is_feasible(problem: Problem, chosen: IntArray, cuts: Sequence[Cut]) -> bool:
     """Whether a choice keeps every capacity, every cost objective at its share, and every cut."""
-    return Standing(problem, chosen).keeps(cuts)
+    return IncrementalSolution(problem, chosen).is_feasible(cuts)
 
 
-def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, enough: Callable[[], bool] = lambda: False) -> IntArray:
+def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, should_stop: Callable[[], bool] = lambda: False) -> IntArray:
     """(Q,) a choice that keeps capacities, cost objectives and cuts: the better of two orders, improved.
 
     Queries are inserted by falling weight; each takes what adds the least cost, or (second try) what takes the
@@ -69,27 +69,31 @@ def greedy(problem: Problem, cuts: Sequence[Cut] = (), *, enough: Callable[[], b
     Args:
         problem: what to choose from.
         cuts: what must be kept.
-        enough: whether to stop improving.
+        should_stop: whether to stop improving.
     """
     nobody = np.full(len(problem.queries), -1, dtype=np.int64)
     best = nobody
     for by_cost in (True, False):
-        standing = Standing(problem, nobody)
+        standing = IncrementalSolution(problem, nobody)
         for query in np.argsort(-problem.weight, kind="stable").tolist():
             _insert(standing, query, (), by_cost=by_cost, objectives=False)
         best = max(
-            best, improve(problem, standing.chosen, cuts, enough=enough), key=lambda found: goodness(problem, found)
+            best,
+            local_search(problem, standing.chosen, cuts, should_stop=should_stop),
+            key=lambda found: objective_key(problem, found),
         )
     return best
 
 
-def goodness(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
+def objective_key(problem: Problem, chosen: IntArray) -> tuple[float, ...]:
     """What choices are compared by: more weight, rank by rank, then less cost (rounded: noise is no improvement)."""
-    return *problem.ranks.own_weights_of(chosen), -round(problem.counted_usd_per_h(problem.usage_of(chosen)), 9)
+    return *problem.priority_levels.own_weights_of(chosen), -round(
+        problem.cost_with_churn_usd_per_h(problem.usage_of(chosen)), 9
+    )
 
 
-def improve(
-    problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = (), *, enough: Callable[[], bool] = lambda: False
+def local_search(
+    problem: Problem, chosen: IntArray, cuts: Sequence[Cut] = (), *, should_stop: Callable[[], bool] = lambda: False
 ) -> IntArray:
     """(Q,) a choice at least as good as `chosen` without what it breaks.
 
@@ -100,25 +104,27 @@ def improve(
         problem: what to choose from.
         chosen: (Q,) to begin with; it may break anything.
         cuts: what must be kept.
-        enough: whether to stop; asked between moves.
+        should_stop: whether to stop; asked between moves.
     """
-    others = [cut for cut in cuts if not isinstance(cut, ChangesCut)]
-    standing = Standing(problem, chosen)
-    keep_objectives(standing, others)
+    others = [cut for cut in cuts if not isinstance(cut, ChurnCut)]
+    standing = IncrementalSolution(problem, chosen)
+    drop_violating_queries(standing, others)
     for cut in cuts:
-        if isinstance(cut, ChangesCut) and not cut.holds(problem, standing.chosen, standing.usage):
-            standing = Standing(problem, cut.kept)  # which of too many changes are worth most is not looked into
-            keep_objectives(standing, others)
+        if isinstance(cut, ChurnCut) and not cut.is_satisfied(problem, standing.chosen, standing.usage):
+            standing = IncrementalSolution(
+                problem, cut.kept
+            )  # which of too many changes are worth most is not looked into
+            drop_violating_queries(standing, others)
     for _ in range(_PASSES):
-        standing.settle()
+        standing.recompute()
         before = standing.goodness
         for query in range(len(problem.queries)):
-            if enough():
+            if should_stop():
                 break
             _insert(standing, query, cuts, by_cost=True, objectives=True)
-        standing.settle()
+        standing.recompute()
         for deployment in np.flatnonzero(standing.usage.used).tolist():
-            if enough():
+            if should_stop():
                 break
             _close(standing, deployment, cuts)
         if standing.goodness <= before:
@@ -127,7 +133,7 @@ def improve(
 
 
 def _insert(
-    standing: Standing,
+    standing: IncrementalSolution,
     query: int,
     cuts: Sequence[Cut],
     *,
@@ -138,7 +144,7 @@ def _insert(
     """Give `query` its best fitting candidate (not on the `closed` deployment); where there is none, change nothing."""
     problem = standing.problem
     before = standing.move(query, -1)
-    laid = beside(problem, query, standing.usage)
+    laid = marginal_costs(problem, query, standing.usage)
     allowed = laid.fits if closed is None else laid.fits & ~_uses(problem, query, closed)
     fullest = (laid.rows / problem.rows.limit).max(axis=1, initial=0.0)
     keys = (fullest, laid.counted_usd_per_h) if by_cost else (laid.counted_usd_per_h, fullest)
@@ -147,7 +153,7 @@ def _insert(
             continue
         candidate = int(problem.block[query]) + position
         standing.move(query, candidate)
-        if candidate == before or not objectives or standing.keeps(cuts):
+        if candidate == before or not objectives or standing.is_feasible(cuts):
             return
         standing.move(query, -1)
     standing.move(query, before)
@@ -159,23 +165,23 @@ def _uses(problem: Problem, query: int, deployment: int) -> BoolArray:
     return np.asarray(block.uses[:, block.deployments == deployment].any(axis=1))
 
 
-def _close(standing: Standing, deployment: int, cuts: Sequence[Cut]) -> None:
+def _close(standing: IncrementalSolution, deployment: int, cuts: Sequence[Cut]) -> None:
     """Put all queries of a deployment elsewhere, if that is better as a whole; what finds no place is not served."""
     problem, goodness_before = standing.problem, standing.goodness
     served = np.flatnonzero(standing.chosen >= 0)
-    users = served[problem.fluid.has(standing.chosen[served], deployment)]
+    users = served[problem.fractional_load.has(standing.chosen[served], deployment)]
     before = [(query, standing.move(query, -1)) for query in users.tolist()]
     for query in users[np.argsort(-problem.weight[users], kind="stable")].tolist():
         _insert(standing, query, (), by_cost=True, objectives=False, closed=deployment)
-    if standing.goodness <= goodness_before or not standing.keeps(cuts):
+    if standing.goodness <= goodness_before or not standing.is_feasible(cuts):
         for query, candidate in before:
             standing.move(query, candidate)
 
 
-def keep_objectives(standing: Standing, cuts: Sequence[Cut]) -> None:
+def drop_violating_queries(standing: IncrementalSolution, cuts: Sequence[Cut]) -> None:
     """Take queries out, worst over its cost objective first, until everything is kept."""
-    while not standing.keeps(cuts):
-        over = standing.over_cost()
+    while not standing.is_feasible(cuts):
+        over = standing.cost_violations()
         served = np.flatnonzero(standing.chosen >= 0)
         victim = over[0][1] if over else int(served[np.argmin(standing.problem.weight[served])])
         standing.move(victim, -1)

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from circinus.matching.linear import LinearProgramme
+from circinus.matching.linear import LpModel
 from circinus.matching.problem import FloatArray
-from circinus.matching.rounding import Row
+from circinus.matching.rounding import CutRow
 
 _TOLERANCE = 1e-7
 
@@ -25,7 +25,7 @@ _PROBING = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxed:
+class LpSolution:
     """The solution of a linear relaxation."""
 
     bound: float
@@ -36,12 +36,12 @@ class Relaxed:
     """(columns,) what the objective rises by at least when a column at 0 is raised by one."""
 
 
-class Minimise(Protocol):
+class SolveMilp(Protocol):
     """Solves a mixed-integer programme; see `minimise`."""
 
     def __call__(
         self,
-        programme: LinearProgramme,
+        programme: LpModel,
         objective: FloatArray,
         start: FloatArray,
         *,
@@ -53,14 +53,14 @@ class Minimise(Protocol):
         ...
 
 
-class Relaxation:
+class LpRelaxation:
     """The linear relaxation of a programme under an objective; solved again after rows were added."""
 
-    def __init__(self, programme: LinearProgramme, objective: FloatArray, seed: int) -> None:
+    def __init__(self, programme: LpModel, objective: FloatArray, seed: int) -> None:
         self._solver = _silent_solver(seed)
         self._solver.passModel(_model(programme, objective, integer=False))
 
-    def solve(self, time_limit_s: float) -> Relaxed | None:
+    def solve(self, time_limit_s: float) -> LpSolution | None:
         """The optimum; None when time runs out, or when the solver finds none, which only rounding can bring about."""
         import highspy
 
@@ -69,20 +69,18 @@ class Relaxation:
         if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         solution = self._solver.getSolution()
-        return Relaxed(
+        return LpSolution(
             bound=float(self._solver.getInfo().objective_function_value),
             values=np.array(solution.col_value),
             reduced_costs=np.array(solution.col_dual),
         )
 
-    def add(self, row: Row) -> None:
+    def add(self, row: CutRow) -> None:
         """Add a row."""
         self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
 
 
-def linear_optimum(
-    programme: LinearProgramme, objective: FloatArray, *, time_limit_s: float
-) -> tuple[FloatArray, FloatArray] | None:
+def solve_lp(programme: LpModel, objective: FloatArray, *, time_limit_s: float) -> tuple[FloatArray, FloatArray] | None:
     """(columns,) values of the linear relaxation at a corner, and (rows,) what a unit more of a row's bounds adds.
 
     None when time runs out, or when the solver finds no optimum.
@@ -99,8 +97,8 @@ def linear_optimum(
     return np.array(solution.col_value), np.array(solution.row_dual)
 
 
-def minimise(
-    programme: LinearProgramme, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
+def solve_milp(
+    programme: LpModel, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
 ) -> tuple[FloatArray | None, float]:
     """Solve the programme in whole numbers by branch and cut, on one thread.
 
@@ -128,7 +126,7 @@ def minimise(
 
 
 def _branch_and_cut(
-    programme: LinearProgramme,
+    programme: LpModel,
     objective: FloatArray,
     start: FloatArray | None,
     time_limit_s: float,
@@ -195,7 +193,7 @@ def _silent_solver(seed: int) -> Any:
     return solver
 
 
-def _model(programme: LinearProgramme, objective: FloatArray, *, integer: bool) -> Any:
+def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
     import highspy
 
     model = highspy.HighsLp()

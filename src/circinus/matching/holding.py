@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.greedy import keep_objectives
+from circinus.matching.greedy import drop_violating_queries
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import IntArray, Problem, Usage
-from circinus.matching.sizing import Reestimate, Sizing, size
-from circinus.matching.standing import Standing
+from circinus.matching.sizing import Reestimate, Sizing, evaluate_sizing
+from circinus.matching.standing import IncrementalSolution
 from circinus.spec import Slos
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class RepairedSolution:
     """A choice that holds, as it would run."""
 
     chosen: IntArray
@@ -27,9 +27,9 @@ class Held:
     sizing: Sizing
 
 
-def hold(
-    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, widely: bool = False
-) -> Held:
+def repair(
+    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate, *, aggregate_cuts: bool = False
+) -> RepairedSolution:
     """Take queries out of a choice (Q,) until the rest holds, first those of least weight for what they make free.
 
     Args:
@@ -37,29 +37,29 @@ def hold(
         chosen: (Q,) candidate of each query, -1 for none; it stays as it is.
         slos: of each query.
         reestimate: how a plan is estimated under the merged load.
-        widely: see `pack_pools`.
+        aggregate_cuts: see `pack_pools`.
     """
-    standing = Standing(problem, chosen)
-    keep_objectives(standing, ())
+    standing = IncrementalSolution(problem, chosen)
+    drop_violating_queries(standing, ())
     chosen = standing.chosen
     while True:
         usage = problem.usage_of(chosen)
-        nodes, packing = pack_pools(problem, usage, widely=widely)
+        nodes, packing = pack_pools(problem, usage, widely=aggregate_cuts)
         if packing:
             pool = packing[0].pool
             shares = {query: _share_of(problem, candidate, pool) for query, candidate in problem.served(chosen)}
             worth = {query: problem.weight[query] / share for query, share in shares.items() if share > 0}
         else:
-            sizing = size(problem, chosen, usage, slos, reestimate)
+            sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
             if not sizing.broken:
-                return Held(chosen, usage, nodes, sizing)
+                return RepairedSolution(chosen, usage, nodes, sizing)
             worth = {broken.query: problem.weight[broken.query] for broken in sizing.broken}
         chosen[min(worth, key=lambda query: (worth[query], query))] = -1
 
 
 def _share_of(problem: Problem, candidate: int, pool: int) -> float:
     """What a candidate takes of a pool: the largest of its shares of the pool's resources."""
-    columns, load = problem.fluid.row(candidate)
+    columns, load = problem.fractional_load.row(candidate)
     here = problem.pool_of[columns] == pool
     taken = load[here] @ problem.demand[columns[here]]
     whole = problem.nodes[pool] * problem.node_capacity[pool]

@@ -17,7 +17,7 @@ _DENSE_ENTRIES = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Incidence:
+class SparseRows:
     """A sparse matrix by rows: what each candidate takes of each column (deployment or link)."""
 
     start: IntArray
@@ -51,7 +51,7 @@ class Incidence:
             return np.asarray(self._dense[1][rows, column])
         return np.array([column in self.row(int(index))[0] for index in rows], dtype=bool)
 
-    def written_out(self, first: int, last: int) -> tuple[IntArray, FloatArray, BoolArray]:
+    def to_dense(self, first: int, last: int) -> tuple[IntArray, FloatArray, BoolArray]:
         """The rows `first` up to `last` as a matrix: the columns with an entry, the values, where entries are."""
         row, column, value = self.entries(first, last)
         columns, position = np.unique(column, return_inverse=True)

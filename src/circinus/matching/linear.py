@@ -14,7 +14,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(kw_only=True)
-class LinearProgramme:
+class LpModel:
     """Columns with bounds, and rows over them, collected as lists and handed over as arrays."""
 
     upper: list[float]

@@ -9,29 +9,29 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 
-from circinus.matching.alternatives import assignments
-from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, EXACT_UP_TO, Answering, MatchSettings
-from circinus.matching.as_deployed import let_in, sized
+from circinus.matching.alternatives import explain_assignments
+from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, MatchRun, MatchSettings
+from circinus.matching.as_deployed import backfill, sized_deployments
 from circinus.matching.choice import Solver
 from circinus.matching.columns import Promise
-from circinus.matching.cuts import ChangesCut
-from circinus.matching.endable import EndableSolver
-from circinus.matching.exact import ExactSolver
-from circinus.matching.passes import State, chosen_of
-from circinus.matching.plan_set import Matching, shares_of
-from circinus.matching.planned import planned_queries
-from circinus.matching.price_solver import PriceSolver
-from circinus.matching.profiled_plans import ProfiledPlans
-from circinus.matching.promises import served, with_pins, with_shares
-from circinus.matching.rejections import rejections, why_not
+from circinus.matching.cuts import ChurnCut
+from circinus.matching.endable import SubprocessSolver
+from circinus.matching.exact import MilpSolver
+from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.plan_set import Matching, tenant_shares
+from circinus.matching.planned import simulation_inputs
+from circinus.matching.price_solver import LagrangianSolver
+from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.promises import enforce_pins, enforce_tenant_shares, served_queries
+from circinus.matching.rejections import rejection_reason, rejections
 from circinus.matching.relaxation import Replan
-from circinus.matching.resource_prices import relaxed
+from circinus.matching.resource_prices import shadow_prices
 from circinus.matching.reuse import Compose
-from circinus.matching.running import Running
+from circinus.matching.running import Incumbent
 from circinus.matching.sizing import Reestimate
-from circinus.matching.start_ups import with_start_ups
-from circinus.matching.too_slow import MOST_PLANS, without
-from circinus.matching.verification import verified
+from circinus.matching.start_ups import add_startup_times
+from circinus.matching.too_slow import MOST_PLANS, exclude_refuted
+from circinus.matching.verification import check_by_simulation
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
@@ -41,14 +41,14 @@ _LETTING_IN_SHARE = 0.5
 """Of the time limit, beside it, for letting in whoever still fits."""
 
 
-def plan_all(
+def plan_all_queries(
     specification: Specification,
     profiles: Mapping[str, PipelineProfile],
     *,
     search: SearchSettings = DEFAULT_SETTINGS,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
-    running: Running | None = None,
-    relax: Collection[str] | None = None,
+    incumbent: Incumbent | None = None,
+    explain_rejections: Collection[str] | None = None,
 ) -> tuple[Matching, Mapping[str, Frontier]]:
     """Plan every query alone, then match them all.
 
@@ -60,8 +60,8 @@ def plan_all(
         profiles: pipeline name -> what was measured of it.
         search: how each query's plans are searched.
         settings: how they are matched; the usable share of links is taken from `search`.
-        running: see `match`.
-        relax: see `match`.
+        incumbent: see `match`.
+        explain_rejections: see `match`.
 
     Raises:
         PlanningError: no infrastructure, a profile is missing or too uncertain, or numbers without meaning.
@@ -73,12 +73,12 @@ def plan_all(
 
     unexplained = replace(search, near_misses=0, max_margin_plans=0)
 
-    plans = ProfiledPlans(specification, profiles, search.usable_link_share)
+    plans = PlanEstimates(specification, profiles, search.usable_link_share)
 
     def replan(query: Query) -> Frontier:
         pipeline = specification.pipelines[query.pipeline]
         frontier = plan_query(query, pipeline, profiles[query.pipeline], network, unexplained)
-        return replace(frontier, candidates=plans.not_refused(frontier.candidates))
+        return replace(frontier, candidates=plans.without_excluded(frontier.candidates))
 
     offered = frontiers
     for attempt in count(1):
@@ -86,24 +86,28 @@ def plan_all(
             offered,
             infrastructure,
             plans.reestimate,
-            compose=plans.composed,
-            promise=plans.promised,
+            compose=plans.on_deployments,
+            promise=plans.feasible_estimate,
             replan=replan,
             settings=MatchSettings(settings.time_limit_s, search.usable_link_share, settings.seed),
-            running=running,
-            estimated=True,
-            relax=relax,
+            incumbent=incumbent,
+            monotone_waits=True,
+            explain_rejections=explain_rejections,
         )
-        found = verified(matching, planned_queries(specification, profiles, matching), network, seed=settings.seed)
-        if not found.missed:
+        found = check_by_simulation(
+            matching, simulation_inputs(specification, profiles, matching), network, seed=settings.seed
+        )
+        if not found.violated:
             break
-        for missed in found.missed.values():
-            plans.refuse(missed.query, None if attempt >= MOST_PLANS else missed.plan)
+        for missed in found.violated.values():
+            plans.exclude(missed.query, None if attempt >= MOST_PLANS else missed.plan)
         offered = {
-            name: without(frontier, found.missed[name], found.missed, plans) if name in found.missed else frontier
+            name: exclude_refuted(frontier, found.violated[name], found.violated, plans)
+            if name in found.violated
+            else frontier
             for name, frontier in offered.items()
         }
-    deployments = with_start_ups(found.matching.deployments, profiles, infrastructure)
+    deployments = add_startup_times(found.matching.deployments, profiles, infrastructure)
     return replace(found.matching, deployments=deployments), frontiers
 
 
@@ -118,9 +122,9 @@ def match(
     solver: Solver | None = None,
     settings: MatchSettings = DEFAULT_MATCH_SETTINGS,
     clock: Callable[[], float] = time.monotonic,
-    running: Running | None = None,
-    estimated: bool = False,
-    relax: Collection[str] | None = None,
+    incumbent: Incumbent | None = None,
+    monotone_waits: bool = False,
+    explain_rejections: Collection[str] | None = None,
 ) -> Matching:
     """Choose at most one plan for each query: satisfied weight first, total cost second.
 
@@ -137,17 +141,17 @@ def match(
         solver: by default the exact one, and that by prices for more than `EXACT_UP_TO` queries.
         settings: time, links, seed.
         clock: for the time limit.
-        running: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
+        incumbent: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep
             what can be kept: of no less weight, and then of no more cost with what changes count.
-        estimated: whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it.
-        relax: queries of which is found, if they are rejected, what change of their objectives would let them in; None:
+        monotone_waits: whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it.
+        explain_rejections: queries of which is found, if they are rejected, what change of their objectives would let them in; None:
             of all. It takes longer than to match them.
 
     Raises:
         PlanningError: names or numbers without meaning (see `compile_problem`), or pinned queries that cannot run.
     """
     with ExitStack() as opened:
-        answer = Answering(
+        answer = MatchRun(
             frontiers=frontiers,
             infrastructure=infrastructure,
             reestimate=reestimate,
@@ -156,52 +160,52 @@ def match(
             solver=solver or _solver(len(frontiers), settings.seed, clock, opened),
             settings=settings,
             clock=clock,
-            running=running,
-            estimated=estimated,
+            running=incumbent,
+            estimated=monotone_waits,
         )
         state = answer()
-        state = with_pins(state, frontiers, answer, why_not)
-        state = with_shares(state, infrastructure.tenants, answer)
+        state = enforce_pins(state, frontiers, answer, rejection_reason)
+        state = enforce_tenant_shares(state, infrastructure.tenants, answer)
         if not state.optimal:
             until_s = clock() + _LETTING_IN_SHARE * settings.limit_s(len(frontiers))
-            state = let_in(state, enough=lambda: clock() >= until_s)
-    return _matching(state, frontiers, replan, relax, settings.seed)
+            state = backfill(state, enough=lambda: clock() >= until_s)
+    return _matching(state, frontiers, replan, explain_rejections, settings.seed)
 
 
 def _solver(queries: int, seed: int, clock: Callable[[], float], opened: ExitStack) -> Solver:
     """The solver for so many queries; what it needs is closed with `opened`."""
-    if queries <= EXACT_UP_TO:
-        return ExactSolver(seed=seed, clock=clock)
-    apart = EndableSolver()
+    if queries <= MAX_EXACT_QUERIES:
+        return MilpSolver(seed=seed, clock=clock)
+    apart = SubprocessSolver()
     opened.callback(apart.close)
     if os.name == "posix":
         with suppress(OSError):  # without another process it is solved in this one
-            apart.warm()
-            return PriceSolver(seed=seed, clock=clock, minimise=apart.minimise)
-    return PriceSolver(seed=seed, clock=clock)
+            apart.start()
+            return LagrangianSolver(seed=seed, clock=clock, minimise=apart.minimise)
+    return LagrangianSolver(seed=seed, clock=clock)
 
 
 def _matching(
-    state: State,
+    state: MatchState,
     frontiers: Mapping[str, Frontier],
     replan: Replan | None,
-    relax: Collection[str] | None,
+    explain_rejections: Collection[str] | None,
     seed: int,
 ) -> Matching:
     assert state.usage is not None
     problem = state.problem
-    ranks = problem.ranks
-    total_weight, satisfied = float(ranks.own_weight.sum()), ranks.own_weight_of(chosen_of(state))
-    known = relaxed(problem, chosen_of(state), seed)
+    ranks = problem.priority_levels
+    total_weight, satisfied = float(ranks.user_weight.sum()), ranks.own_weight_of(assignment_of(state))
+    known = shadow_prices(problem, assignment_of(state), seed)
     # The state's bound is of costs with what changes count: of costs alone, without the most that could count. Where
     # only so many changes were allowed, what it proved is of answers with so few; what prices say is of all.
-    few = any(isinstance(cut, ChangesCut) for cut in state.cuts)
+    few = any(isinstance(cut, ChurnCut) for cut in state.cuts)
     least_usd_per_h = 0.0 if few else state.cost_bound_usd_per_h - problem.most_change_usd_per_h
-    most_weight = total_weight if few else ranks.own_bound(chosen_of(state), state.weight_bound)
+    most_weight = total_weight if few else ranks.own_bound(assignment_of(state), state.weight_bound)
     return Matching(
-        assignments=assignments(state, frontiers),
-        rejections=rejections(state, frontiers, replan, relax),
-        deployments=sized(state),
+        assignments=explain_assignments(state, frontiers),
+        rejections=rejections(state, frontiers, replan, explain_rejections),
+        deployments=sized_deployments(state),
         satisfied_weight=satisfied,
         total_weight=total_weight,
         cost_usd_per_h=state.usage.cost_usd_per_h,
@@ -209,5 +213,5 @@ def _matching(
         optimal=state.optimal and not few,
         cost_bound_usd_per_h=min(max(least_usd_per_h, known.cost_bound_usd_per_h), state.usage.cost_usd_per_h),
         prices=known.prices,
-        tenants=shares_of(state.queries, served(state), state.infrastructure.tenants),
+        tenants=tenant_shares(state.queries, served_queries(state), state.infrastructure.tenants),
     )

@@ -9,13 +9,13 @@ import numpy as np
 
 from circinus.matching.packing import pack_pools
 from circinus.matching.problem import CAPACITY_TOLERANCE, RESOURCES, IntArray, Problem, Usage
-from circinus.matching.sizing import Reestimate, Sizing, size
+from circinus.matching.sizing import Reestimate, Sizing, evaluate_sizing
 from circinus.spec import Slos
-from circinus.spec.spoken import amount, bandwidth
+from circinus.spec.spoken import format_amount, format_bandwidth
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class Infeasibility:
     """What stands in the way of a choice."""
 
     binding: tuple[str, ...]
@@ -28,37 +28,39 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
-class Verified:
+class FeasibleSolution:
     """A choice that holds, as it would run."""
 
     usage: Usage
     sizing: Sizing
 
 
-def examine(problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate) -> Obstacle | Verified:
+def check_feasibility(
+    problem: Problem, chosen: IntArray, slos: Sequence[Slos], reestimate: Reestimate
+) -> Infeasibility | FeasibleSolution:
     """Look at capacities, then at nodes, then at every query's objectives as sized."""
     usage = problem.usage_of(chosen)
-    shortage = shortages(problem, usage)
+    shortage = capacity_violation(problem, usage)
     if shortage is not None:
         return shortage
     _, cuts = pack_pools(problem, usage)
     if cuts:
         pools = frozenset(cut.pool for cut in cuts)
         names = [problem.pools[pool] for pool in sorted(pools)]
-        return Obstacle(
+        return Infeasibility(
             binding=tuple(f"pool {name}: whole replicas on nodes" for name in names),
             reason=f"its replicas do not go on the nodes of pool {' and '.join(names)} beside the others",
             excess=0.0,
             pools=pools,
         )
-    sizing = size(problem, chosen, usage, slos, reestimate)
+    sizing = evaluate_sizing(problem, chosen, usage, slos, reestimate)
     if sizing.broken:
         first = sizing.broken[0]
-        return Obstacle(first.objectives, f"query {problem.queries[first.query]}: {first.reason}", 0.0)
-    return Verified(usage, sizing)
+        return Infeasibility(first.objectives, f"query {problem.queries[first.query]}: {first.reason}", 0.0)
+    return FeasibleSolution(usage, sizing)
 
 
-def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
+def capacity_violation(problem: Problem, usage: Usage) -> Infeasibility | None:
     """What a usage needs beyond the capacities."""
     found: list[tuple[float, str, str, int | None]] = []
     rows = problem.rows
@@ -69,7 +71,7 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
         excess = float((usage.rows[here] / rows.limit[here] - 1).max())
         words = f"more nodes at {where} for whole replicas ({called})"
         for row in here[rows.plain[here]]:  # at most one; an amount says more than the rounding behind it
-            words = f"{amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
+            words = f"{format_amount(called, float(usage.rows[row] - rows.limit[row]))} more at {where}"
         found.append((excess, f"{where}: {called}", words, pool))
     for link in np.flatnonzero(
         usage.traffic_bytes_per_s > problem.link_capacity_bytes_per_s * (1 + CAPACITY_TOLERANCE)
@@ -77,7 +79,7 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
         usable = float(problem.link_capacity_bytes_per_s[link])
         lacking = float(usage.traffic_bytes_per_s[link]) - usable
         name = f"link {problem.links[link]}"
-        found.append((lacking / usable, name, f"{bandwidth(lacking)} more on {name}", None))
+        found.append((lacking / usable, name, f"{format_bandwidth(lacking)} more on {name}", None))
     if not found and np.any(usage.replicas > problem.max_replicas):
         worst = int(np.argmax(usage.replicas - problem.max_replicas))
         pool = int(problem.pool_of[worst])
@@ -87,7 +89,7 @@ def shortages(problem: Problem, usage: Usage) -> Obstacle | None:
     if not found:
         return None
     found.sort(key=lambda entry: -entry[0])
-    return Obstacle(
+    return Infeasibility(
         binding=tuple(binding for _, binding, _, _ in found),
         reason=f"needs {' and '.join(words for _, _, words, _ in found)}",
         excess=found[0][0],

@@ -231,7 +231,7 @@ def _cut(problem: Problem, usage: Usage, pool: int, *, proved: bool) -> PackingC
     return PackingCut(
         pool=pool,
         groups=tuple((np.flatnonzero(mask & inside).astype(np.int64), least) for mask, least in groups),
-        exact=proved,
+        valid=proved,
     )
 
 

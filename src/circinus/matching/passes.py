@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.choice import Choice, Solver
-from circinus.matching.cuts import ChangesCut, Cut, share_cut, sizing_cut
-from circinus.matching.greedy import goodness, improve
-from circinus.matching.holding import Held, hold
+from circinus.matching.choice import Solution, Solver
+from circinus.matching.cuts import ChurnCut, Cut, share_cut, sizing_cut
+from circinus.matching.greedy import local_search, objective_key
+from circinus.matching.holding import RepairedSolution, repair
 from circinus.matching.packing import pack_pools
-from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage, within_cost
-from circinus.matching.sizing import Broken, Reestimate, Sizing, size
+from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage, meets_cost_slo
+from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
 from circinus.spec import Infrastructure, Query, Slos
-from circinus.spec.spoken import usd_per_h
+from circinus.spec.spoken import format_usd_per_h
 
 _EXACT_ROUNDS, _FEW_ROUNDS = 40, 8
 """Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up.
@@ -30,7 +30,7 @@ _ROUNDS = 80
 
 
 @dataclass(frozen=True)
-class State:
+class MatchState:
     """What the passes have found so far."""
 
     problem: Problem
@@ -43,16 +43,16 @@ class State:
     """On the clock of the run."""
     estimated: bool = False
     """Whether `reestimate` is as of `Estimator`, so that how much waits grow is known without it."""
-    many: bool = False
+    is_large: bool = False
     """Whether there are so many queries that impossible answers are not cut off one by one."""
     round: int = 0
     cuts: tuple[Cut, ...] = ()
-    choice: Choice | None = None
-    attempted: IntArray | None = None
+    choice: Solution | None = None
+    last_solution: IntArray | None = None
     """The solver's last choice, before anything was taken out of it; at first one to begin from."""
-    safe: IntArray | None = None
+    feasible_incumbent: IntArray | None = None
     """The best choice known that keeps all cost objectives."""
-    held: Held | None = None
+    best_repaired: RepairedSolution | None = None
     """Of many queries: the best of what earlier choices leave when they are made to hold."""
     usage: Usage | None = None
     nodes: Mapping[int, tuple[int, ...]] | None = None
@@ -67,7 +67,7 @@ class State:
         """Of each query."""
         return tuple(query.slos for query in self.queries)
 
-    def with_held(self, held: Held) -> State:
+    def with_held(self, held: RepairedSolution) -> MatchState:
         """With a choice that was settled on in another way than by the passes; nothing proves it cheap."""
         assert self.choice is not None
         return replace(
@@ -86,23 +86,23 @@ class Pass:
     """One step. When it adds cuts, the passes start again from the first one."""
 
     name: str
-    run: Callable[[State, Callable[[], float]], State]
-    check: Callable[[State], None]
+    run: Callable[[MatchState, Callable[[], float]], MatchState]
+    check: Callable[[MatchState], None]
     """Raises AssertionError when what the pass must establish does not hold."""
 
 
-def choose(state: State, clock: Callable[[], float]) -> State:
+def choose_pass(state: MatchState, clock: Callable[[], float]) -> MatchState:
     """Choose a candidate for as many queries as the linear capacities and the cuts allow."""
-    left_s = max(state.deadline_s - clock(), 0.1) * (_SHARE_OF_MANY if state.many else 1.0)
-    starts = [start for start in (state.attempted, state.safe) if start is not None]
-    choice = state.solver.choose(state.problem, state.cuts, left_s, starts)
-    exact = all(cut.exact for cut in state.cuts)
+    left_s = max(state.deadline_s - clock(), 0.1) * (_SHARE_OF_MANY if state.is_large else 1.0)
+    starts = [start for start in (state.last_solution, state.feasible_incumbent) if start is not None]
+    choice = state.solver.solve(state.problem, state.cuts, left_s, starts)
+    exact = all(cut.valid for cut in state.cuts)
     return replace(
         state,
         round=state.round + 1,
         choice=choice,
-        attempted=choice.chosen,
-        safe=choice.safe,
+        last_solution=choice.chosen,
+        feasible_incumbent=choice.feasible_incumbent,
         usage=state.problem.usage_of(choice.chosen),
         nodes=None,
         sizing=None,
@@ -112,27 +112,27 @@ def choose(state: State, clock: Callable[[], float]) -> State:
     )
 
 
-def pack(state: State, clock: Callable[[], float]) -> State:
+def pack_pass(state: MatchState, clock: Callable[[], float]) -> MatchState:
     """Put the replicas on nodes; what does not pack comes back as a cut."""
     assert state.usage is not None
-    nodes, cuts = pack_pools(state.problem, state.usage, widely=state.many)
+    nodes, cuts = pack_pools(state.problem, state.usage, widely=state.is_large)
     return replace(state, nodes=nodes, cuts=(*state.cuts, *cuts))
 
 
-def size_deployments(state: State, clock: Callable[[], float]) -> State:
+def sizing_pass(state: MatchState, clock: Callable[[], float]) -> MatchState:
     """Estimate every plan under the merged load; plans that break an objective come back as cuts."""
     assert state.choice is not None
     assert state.usage is not None
-    sizing = size(state.problem, state.choice.chosen, state.usage, state.slos, state.reestimate)
+    sizing = evaluate_sizing(state.problem, state.choice.chosen, state.usage, state.slos, state.reestimate)
     cuts = tuple(cut for broken in sizing.broken for cut in _cuts(state, broken))
     return replace(state, sizing=sizing, cuts=(*state.cuts, *cuts))
 
 
-def _cuts(state: State, broken: Broken) -> Iterator[Cut]:
+def _cuts(state: MatchState, broken: SloViolation) -> Iterator[Cut]:
     """What to cut off for a broken objective."""
     assert state.choice is not None
     problem, chosen = state.problem, state.choice.chosen
-    exact = state.round <= (_FEW_ROUNDS if state.many else _EXACT_ROUNDS)
+    exact = state.round <= (_FEW_ROUNDS if state.is_large else _EXACT_ROUNDS)
     if not exact or broken.objectives != ("cost",):
         yield sizing_cut(problem, chosen, broken.candidate, broken.reason, exact=exact)
         return
@@ -144,11 +144,13 @@ def _cuts(state: State, broken: Broken) -> Iterator[Cut]:
         share = problem.cost_share_usd_per_h(candidate, usage)
         if candidate == broken.candidate:
             yield share_cut(problem, usage, candidate, broken.reason)
-        elif not within_cost(share, float(problem.cost_limit_usd_per_h[broken.query])):
-            yield share_cut(problem, usage, candidate, f"beside the others its share would cost {usd_per_h(share)}")
+        elif not meets_cost_slo(share, float(problem.cost_limit_usd_per_h[broken.query])):
+            yield share_cut(
+                problem, usage, candidate, f"beside the others its share would cost {format_usd_per_h(share)}"
+            )
 
 
-def check_choice(state: State) -> None:
+def check_choice(state: MatchState) -> None:
     """At most one plan a query, capacities kept by whole replicas, links kept, cuts kept."""
     problem, choice, usage = state.problem, state.choice, state.usage
     assert choice is not None
@@ -157,11 +159,11 @@ def check_choice(state: State) -> None:
         assert candidate in problem.candidates_of(query), f"{problem.queries[query]} got a plan of another query"
     assert problem.fits(usage), "a pool or link is overfull"
     # Beside cuts that give up what is possible, few changes may be out of reach; who set the bound falls back.
-    kept = (cut.holds(problem, choice.chosen, usage) for cut in state.cuts if not isinstance(cut, ChangesCut))
+    kept = (cut.is_satisfied(problem, choice.chosen, usage) for cut in state.cuts if not isinstance(cut, ChurnCut))
     assert all(kept), "a cut is not kept"
 
 
-def check_packing(state: State) -> None:
+def check_packing(state: MatchState) -> None:
     """Every replica has a node, and no node is overfull."""
     problem, usage, nodes = state.problem, state.usage, state.nodes
     assert usage is not None
@@ -178,7 +180,7 @@ def check_packing(state: State) -> None:
         )
 
 
-def check_sizing(state: State) -> None:
+def check_sizing(state: MatchState) -> None:
     """Every plan keeps its query's objectives as estimated, and the shares add up to the total cost."""
     assert state.sizing is not None
     assert state.usage is not None
@@ -188,13 +190,15 @@ def check_sizing(state: State) -> None:
 
 
 PASSES = (
-    Pass("choose", choose, check_choice),
-    Pass("pack", pack, check_packing),
-    Pass("size", size_deployments, check_sizing),
+    Pass("choose", choose_pass, check_choice),
+    Pass("pack", pack_pass, check_packing),
+    Pass("size", sizing_pass, check_sizing),
 )
 
 
-def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable[[], float] = time.monotonic) -> State:
+def run_passes(
+    state: MatchState, passes: Sequence[Pass] = PASSES, *, clock: Callable[[], float] = time.monotonic
+) -> MatchState:
     """Run the passes until none of them adds a cut; when rounds or time run out, take out queries until all holds."""
     while True:
         restart = False
@@ -205,7 +209,7 @@ def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable
                 restart = True
                 break
             step.check(state)
-        if restart and state.many:
+        if restart and state.is_large:
             state = _with_better_held(state)
         if not restart:
             return _best_that_holds(state)
@@ -213,33 +217,37 @@ def run_passes(state: State, passes: Sequence[Pass] = PASSES, *, clock: Callable
             return _best_that_holds(_settle(state, passes))
 
 
-def _with_better_held(state: State) -> State:
+def _with_better_held(state: MatchState) -> MatchState:
     """Remember what is left of the last choice when it is made to hold, if that is the best so far.
 
     What time allows of many queries is a few choices, and later ones, among fewer candidates, may be worse.
     """
     problem = state.problem
-    found = hold(problem, chosen_of(state), state.slos, state.reestimate, widely=True)
-    if state.held is not None and goodness(problem, found.chosen) <= goodness(problem, state.held.chosen):
+    found = repair(problem, assignment_of(state), state.slos, state.reestimate, aggregate_cuts=True)
+    if state.best_repaired is not None and objective_key(problem, found.chosen) <= objective_key(
+        problem, state.best_repaired.chosen
+    ):
         return state
-    return replace(state, held=found)
+    return replace(state, best_repaired=found)
 
 
-def _best_that_holds(state: State) -> State:
+def _best_that_holds(state: MatchState) -> MatchState:
     """The last choice, or what is left of an earlier one where that is better."""
-    problem, held = state.problem, state.held
-    if held is None or goodness(problem, held.chosen) <= goodness(problem, chosen_of(state)):
+    problem, held = state.problem, state.best_repaired
+    if held is None or objective_key(problem, held.chosen) <= objective_key(problem, assignment_of(state)):
         return state
     return state.with_held(held)
 
 
-def _settle(state: State, passes: Sequence[Pass]) -> State:
+def _settle(state: MatchState, passes: Sequence[Pass]) -> MatchState:
     """Repair the last choice, then take out of it what does not pack or breaks an objective, until the rest holds."""
     assert state.choice is not None
     problem = state.problem
-    repaired = [improve(problem, start, state.cuts) for start in (state.choice.chosen, state.choice.safe)]
-    chosen = max(repaired, key=lambda found: goodness(problem, found))
-    held = hold(problem, chosen, state.slos, state.reestimate, widely=state.many)
+    repaired = [
+        local_search(problem, start, state.cuts) for start in (state.choice.chosen, state.choice.feasible_incumbent)
+    ]
+    chosen = max(repaired, key=lambda found: objective_key(problem, found))
+    held = repair(problem, chosen, state.slos, state.reestimate, aggregate_cuts=state.is_large)
     settled = state.with_held(held)
     settled = replace(settled, cuts=())
     for step in passes:
@@ -247,7 +255,7 @@ def _settle(state: State, passes: Sequence[Pass]) -> State:
     return replace(settled, cuts=state.cuts)
 
 
-def chosen_of(state: State) -> IntArray:
+def assignment_of(state: MatchState) -> IntArray:
     """(Q,) the candidate of each query."""
     assert state.choice is not None
     return state.choice.chosen

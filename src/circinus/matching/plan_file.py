@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from circinus.errors import OperatorError, PlanningError, StalePlanError
 from circinus.estimation import NO_CORRECTIONS, Corrections
-from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanSet
+from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
 from circinus.spec import Specification
@@ -37,7 +37,7 @@ def make_plan_set(
     created_at: datetime,
     planning_s: float,
     corrections: Corrections = NO_CORRECTIONS,
-) -> PlanSet:
+) -> PlanFile:
     """Everything that a plan file says.
 
     Args:
@@ -54,7 +54,7 @@ def make_plan_set(
     folder = plan_file.resolve().parent
     versions = {uses: version for profile in profiles.values() for uses, version in profile.code_versions.items()}
     classes = sorted({profile.hardware_class for profile in profiles.values()})
-    return PlanSet(
+    return PlanFile(
         specification_fingerprint=specification.fingerprint(),
         parts=_parts(specification),
         files=tuple(os.path.relpath(path.resolve(), folder) for path in specification.sources or specification.files),
@@ -69,7 +69,7 @@ def make_plan_set(
     )
 
 
-def save_plan_set(plan_set: PlanSet, path: Path) -> None:
+def save_plan_set(plan_set: PlanFile, path: Path) -> None:
     """Write a plan file; a file that was there stays as it was until the new one is complete.
 
     Raises:
@@ -96,7 +96,7 @@ def save_plan_set(plan_set: PlanSet, path: Path) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def load_plan_set(path: Path) -> PlanSet:
+def load_plan_set(path: Path) -> PlanFile:
     """Read a plan file.
 
     Raises:
@@ -119,8 +119,8 @@ def load_plan_set(path: Path) -> PlanSet:
         raise PlanningError(f"{path}: {field}: {first['msg']}; the file is damaged, plan again") from error
 
 
-def with_query(
-    plan_set: PlanSet,
+def add_query(
+    plan_set: PlanFile,
     specification: Specification,
     profile: PipelineProfile,
     matching: Matching,
@@ -128,7 +128,7 @@ def with_query(
     *,
     created_at: datetime,
     planning_s: float,
-) -> PlanSet:
+) -> PlanFile:
     """The same with one more query of the specification, and with its pipeline.
 
     What else is new in the specification stays unknown to it.
@@ -155,12 +155,12 @@ def with_query(
     )
 
 
-def check_fresh(
-    plan_set: PlanSet,
+def require_fresh(
+    plan_set: PlanFile,
     specification: Specification,
     *,
     profile_store: Path | None = None,
-    one_more: str | None = None,
+    new_query: str | None = None,
 ) -> None:
     """Make sure that what a plan was made from is still what there is.
 
@@ -168,18 +168,18 @@ def check_fresh(
         plan_set: the plan.
         specification: as it is now.
         profile_store: where the plan says that its profiles are; by default that is not looked at.
-        one_more: a query about to be let in beside the plan. Where that does not serve it, it may be another one than
+        new_query: a query about to be let in beside the plan. Where that does not serve it, it may be another one than
             before; and there may be queries and pipelines that the plan does not know.
 
     Raises:
         StalePlanError: the specification or code that it names changed, or the profiles are gone; the message
             says what.
     """
-    if one_more is None:
+    if new_query is None:
         changes = _changed_parts(plan_set, specification)
     else:
-        served = any(assignment.query == one_more for assignment in plan_set.matching.assignments)
-        free = set() if served else {f"query {one_more}"}
+        served = any(assignment.query == new_query for assignment in plan_set.matching.assignments)
+        free = set() if served else {f"query {new_query}"}
         changes = _changes_among(plan_set, specification, plan_set.parts.keys() - free)
     for uses, version in plan_set.code_versions.items():
         try:
@@ -209,7 +209,7 @@ def _parts(specification: Specification) -> dict[str, str]:
     return {name: part.fingerprint() for name, part in alone.items()}
 
 
-def _changed_parts(plan_set: PlanSet, specification: Specification) -> list[str]:
+def _changed_parts(plan_set: PlanFile, specification: Specification) -> list[str]:
     if plan_set.specification_fingerprint == specification.fingerprint():
         return []
     changes = _changes_among(plan_set, specification, plan_set.parts.keys())
@@ -217,7 +217,7 @@ def _changed_parts(plan_set: PlanSet, specification: Specification) -> list[str]
     return changes or ["the specification changed"]
 
 
-def _changes_among(plan_set: PlanSet, specification: Specification, names: Collection[str]) -> list[str]:
+def _changes_among(plan_set: PlanFile, specification: Specification, names: Collection[str]) -> list[str]:
     now, before = _parts(specification), {name: was for name, was in plan_set.parts.items() if name in names}
     changes = [f"{name} changed" for name, was in before.items() if now.get(name, was) != was]
     return changes + [f"{name} is gone" for name in before if name not in now]
@@ -244,7 +244,7 @@ def _check_kind(path: Path, document: Any) -> None:
 
 
 @cache
-def _adapter() -> TypeAdapter[PlanSet]:
+def _adapter() -> TypeAdapter[PlanFile]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(PlanSet)
+    return TypeAdapter(PlanFile)

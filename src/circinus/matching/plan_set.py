@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.estimation import NO_CORRECTIONS, Candidate, Corrections, Estimate, ReplicaDemand
-from circinus.matching.resource_prices import ResourcePrice
-from circinus.planning import BestSoFar, Ladder
-from circinus.spec import Deployment, Plan, Query, Slos, Tenant
+from circinus.estimation import NO_CORRECTIONS, Corrections, Estimate, PlanCandidate, ReplicaDemand
+from circinus.matching.resource_prices import ShadowPrice
+from circinus.planning import BestEffortPlan, Ladder
+from circinus.spec import Deployment, Query, QueryPlan, Slos, Tenant
 
 SCHEMA_VERSION = 3
 
@@ -43,7 +43,7 @@ class SizedDeployment:
 class Alternative:
     """A plan that a query did not get, and why."""
 
-    plan: Plan
+    plan: QueryPlan
     estimate: Estimate
     reason: str
 
@@ -53,7 +53,7 @@ class Assignment:
     """The plan that a query gets, estimated under the final sizes and the merged load."""
 
     query: str
-    chosen: Candidate
+    chosen: PlanCandidate
     reason: str
     alternatives: tuple[Alternative, ...] = ()
     """The best that were not chosen, best first."""
@@ -66,7 +66,7 @@ class Relaxation:
     """The smallest change of a query's objectives under which it would be served next to the others."""
 
     slos: Slos
-    plan: Plan
+    plan: QueryPlan
     estimate: Estimate
     change: str
     """What changed, in words: `latency p95 <= 300ms -> 412ms`."""
@@ -83,7 +83,7 @@ class Rejection:
     too little was measured to promise anything."""
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
-    best_so_far: BestSoFar | None = None
+    best_so_far: BestEffortPlan | None = None
     """Of a query that has no promised plan even by itself: the one that most likely meets the objectives."""
 
 
@@ -108,7 +108,9 @@ class TenantShare:
         return self.share >= self.promised - _ROUNDING
 
 
-def shares_of(queries: Sequence[Query], serving: Collection[str], tenants: Sequence[Tenant]) -> tuple[TenantShare, ...]:
+def tenant_shares(
+    queries: Sequence[Query], serving: Collection[str], tenants: Sequence[Tenant]
+) -> tuple[TenantShare, ...]:
     """What every tenant that has queries gets where those called as in `serving` are served."""
     found = []
     for tenant in tenants:
@@ -138,7 +140,7 @@ class Matching:
     changes counted, and of as few changes as were allowed."""
     cost_bound_usd_per_h: float
     """No matching of the listed candidates that satisfies this weight costs less, whatever changes of plan count."""
-    prices: tuple[ResourcePrice, ...] = ()
+    prices: tuple[ShadowPrice, ...] = ()
     """What a little more of every resource would be worth."""
     tenants: tuple[TenantShare, ...] = ()
     """What the infrastructure's tenants get, those that have queries."""
@@ -155,7 +157,7 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class PlanSet:
+class PlanFile:
     """A plan file: the matching, and what it was made from."""
 
     specification_fingerprint: str

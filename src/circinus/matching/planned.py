@@ -12,7 +12,7 @@ from circinus.simulation import PlannedQuery
 from circinus.spec import Specification
 
 
-def planned_queries(
+def simulation_inputs(
     specification: Specification, profiles: Mapping[str, PipelineProfile], matching: Matching
 ) -> list[PlannedQuery]:
     """Every query that has a plan, with the measurements that it was made from.

@@ -9,20 +9,20 @@ from functools import partial
 
 import numpy as np
 
-from circinus.matching.choice import Choice
+from circinus.matching.choice import Solution
 from circinus.matching.cuts import Cut
-from circinus.matching.exact import ExactSolver
-from circinus.matching.greedy import goodness, greedy, improve, keeps_all
-from circinus.matching.highs import Minimise, minimise
-from circinus.matching.prices.dual import Objective, bound
+from circinus.matching.exact import MilpSolver
+from circinus.matching.greedy import greedy, is_feasible, local_search, objective_key
+from circinus.matching.highs import SolveMilp, solve_milp
+from circinus.matching.prices.dual import DualObjective, dual_bound
 from circinus.matching.prices.fluid import BoolArray, FloatArray
-from circinus.matching.prices.of_problem import FluidView, filled_shares, stretches
-from circinus.matching.prices.rounding import Regrets
-from circinus.matching.prices.search import PriceSearch
-from circinus.matching.prices.solve import FluidAnswer, solve_fluid
+from circinus.matching.prices.of_problem import RelaxedView, capacity_scaling, replica_scaling
+from circinus.matching.prices.rounding import ReducedProfits
+from circinus.matching.prices.search import DualSolver
+from circinus.matching.prices.solve import RelaxedSolution, solve_relaxed
 from circinus.matching.problem import IntArray, Problem
-from circinus.matching.programme import usable_candidates
-from circinus.matching.ranks import Ranks
+from circinus.matching.programme import viable_candidates
+from circinus.matching.ranks import PriorityLevels
 
 _ROUNDS = 8
 """Times that loads are stretched by what whole replicas make of them."""
@@ -46,65 +46,68 @@ class _Stage:
 
     best: IntArray
     """The best choice of all ranks so far."""
-    view: FluidView
-    relaxed: FluidAnswer
-    regrets: Regrets
+    view: RelaxedView
+    relaxed: RelaxedSolution
+    regrets: ReducedProfits
     higher: IntArray
     """Queries of higher ranks."""
     above: float
     """What these count more."""
 
-    def bound(self, ranks: Ranks, chosen: IntArray) -> float:
+    def bound(self, ranks: PriorityLevels, chosen: IntArray) -> float:
         """No choice that serves as much of the higher ranks as `chosen` satisfies more own weight of this one."""
         return self.relaxed.weight_bound - self.above * _own_weight(ranks, chosen, self.higher)
 
 
-class PriceSolver:
+class LagrangianSolver:
     """Prices of a relaxation in which replicas may be divided lead to choices with whole ones; bounds hold for both."""
 
     def __init__(
-        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: Minimise = minimise
+        self, *, seed: int = 0, clock: Callable[[], float] = time.monotonic, minimise: SolveMilp = solve_milp
     ) -> None:
         """With a seed for samples and for the exact models, and where these run: here unless told otherwise."""
         self._seed = seed
         self._clock = clock
         self._minimise = minimise
 
-    def choose(
+    def solve(
         self, problem: Problem, cuts: Sequence[Cut], time_limit_s: float, starts: Sequence[IntArray] = ()
-    ) -> Choice:
+    ) -> Solution:
         """See `Solver`."""
         began_s = self._clock()
-        deadline_s, ranks = began_s + time_limit_s, problem.ranks.count
+        deadline_s, ranks = began_s + time_limit_s, problem.priority_levels.count
         pauses_s = began_s + _SHARE * time_limit_s * np.arange(1, ranks + 1) / max(ranks, 1)
 
         def enough(place: int = 0) -> bool:
             return bool(self._clock() >= pauses_s[place])
 
-        usable = usable_candidates(problem, cuts)
-        known = [improve(problem, start, cuts, enough=enough) for start in starts]
+        usable = viable_candidates(problem, cuts)
+        known = [local_search(problem, start, cuts, should_stop=enough) for start in starts]
         if cuts or not starts:
-            known.append(greedy(problem, cuts, enough=enough))
-        best = max(known, key=partial(goodness, problem))
+            known.append(greedy(problem, cuts, should_stop=enough))
+        best = max(known, key=partial(objective_key, problem))
         stages: list[_Stage] = []
         for place in range(ranks):
             stage = self._stage(problem, cuts, usable, place, best, partial(enough, place))
             stages, best = [*stages, stage], stage.best
-        safe = best if keeps_all(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
-        choice = Choice(best, safe, np.inf, 0.0, optimal=False)
+        safe = best if is_feasible(problem, best, cuts) else np.full(len(best), -1, dtype=np.int64)
+        choice = Solution(best, safe, np.inf, 0.0, optimal=False)
         if not stages or not (view := stages[-1].view).queries:
             return replace(choice, weight_bound=0.0)
         choice = self._with_bounds(problem, stages, choice)
         if len(problem.queries) > _EXACT_UP_TO:
             return choice
         doubts = _doubts(problem, view, stages[-1].regrets, best)
-        count, solver = _IN_DOUBT, ExactSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
+        count, solver = _IN_DOUBT, MilpSolver(seed=self._seed, clock=self._clock, minimise=self._minimise)
         while not choice.optimal and (left_s := deadline_s - self._clock()) > 0:
             everybody = count >= len(doubts)
-            allowed = None if everybody else _allowed(problem, choice.safe, doubts[:count], usable)
+            allowed = None if everybody else _allowed(problem, choice.feasible_incumbent, doubts[:count], usable)
             limit_s = left_s if everybody else left_s * _SHARE
             choice = _better(
-                problem, choice, solver.choose(problem, cuts, limit_s, [choice.safe], allowed=allowed), everybody
+                problem,
+                choice,
+                solver.solve(problem, cuts, limit_s, [choice.feasible_incumbent], allowed=allowed),
+                everybody,
             )
             if everybody:
                 break
@@ -121,12 +124,12 @@ class PriceSolver:
         enough: Callable[[], bool],
     ) -> _Stage:
         """One rank beside the higher ones, by prices that are theirs."""
-        ranks = problem.ranks
+        ranks = problem.priority_levels
         beside = usable & (ranks.rank[problem.query_of] >= ranks.count - 1 - place)
-        higher = np.concatenate([np.zeros(0, dtype=np.int64), *ranks.from_the_top[:place]])
+        higher = np.concatenate([np.zeros(0, dtype=np.int64), *ranks.descending[:place]])
         for above in _ABOVE:
-            view = FluidView.of(replace(problem, weight=ranks.staged_weight(place, above)), beside)
-            relaxed = solve_fluid(view.stretched(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
+            view = RelaxedView.of(replace(problem, weight=ranks.level_weight(place, above)), beside)
+            relaxed = solve_relaxed(view.scaled(np.ones(len(problem.deployments))), time_limit_s=0.0, seed=self._seed)
             held = _own_weight(ranks, best, higher)
             if enough() or _own_weight(ranks, view.candidates(relaxed.chosen), higher) >= held * (1 - _SAME):
                 break
@@ -137,68 +140,68 @@ class PriceSolver:
         self,
         problem: Problem,
         cuts: Sequence[Cut],
-        view: FluidView,
-        relaxed: FluidAnswer,
+        view: RelaxedView,
+        relaxed: RelaxedSolution,
         best: IntArray,
         enough: Callable[[], bool],
-    ) -> tuple[IntArray, Regrets]:
+    ) -> tuple[IntArray, ReducedProfits]:
         """(the best choice of some rounds, regrets at the last prices)"""
         answer, stretch = relaxed, np.ones(len(problem.deployments))
-        filled = filled_shares(problem, cuts)
+        filled = capacity_scaling(problem, cuts)
         # Where not all are served, cost decides next to nothing, and takes as long as all else.
         short = relaxed.weight < relaxed.members.problem.total_weight * (1 - _SAME)
-        known = goodness(problem, best)
+        known = objective_key(problem, best)
         for _ in range(_ROUNDS):
-            chosen = improve(problem, view.candidates(answer.chosen), cuts, enough=enough)
-            found = goodness(problem, chosen)
+            chosen = local_search(problem, view.candidates(answer.chosen), cuts, should_stop=enough)
+            found = objective_key(problem, chosen)
             if found > known:
                 best, known = chosen, found
             if enough():
                 break
             usage = problem.usage_of(chosen)
-            stretch = stretches(problem, usage.fluid, usage.replicas, stretch)
-            answer = solve_fluid(
-                view.stretched(stretch, filled),
+            stretch = replica_scaling(problem, usage.fractional_load, usage.replicas, stretch)
+            answer = solve_relaxed(
+                view.scaled(stretch, filled),
                 time_limit_s=0.0,
                 seed=self._seed,
                 start=answer.prices,
                 weight_only=short,
             )
-        return best, Regrets.at(answer.members.problem, Objective(1.0, answer.cost_counts), answer.prices)
+        return best, ReducedProfits.at(answer.members.problem, DualObjective(1.0, answer.cost_counts), answer.prices)
 
-    def _with_bounds(self, problem: Problem, stages: Sequence[_Stage], choice: Choice) -> Choice:
+    def _with_bounds(self, problem: Problem, stages: Sequence[_Stage], choice: Solution) -> Solution:
         """The choice with what the relaxation says of its weight, and of what that costs at least."""
-        ranks, cost = problem.ranks, problem.counted_usd_per_h(problem.usage_of(choice.chosen))
+        ranks, cost = problem.priority_levels, problem.cost_with_churn_usd_per_h(problem.usage_of(choice.chosen))
         by_prices = _weight_bound(ranks, choice.chosen, [stage.bound(ranks, choice.chosen) for stage in stages])
         most = max(min(by_prices, choice.weight_bound), problem.weight_of(choice.chosen))
         weight, least = ranks.own_weight_of(choice.chosen), choice.cost_bound_usd_per_h
         own_most = ranks.own_bound(choice.chosen, most)
         if weight > 0:
             view, fluid = stages[-1].view, stages[-1].relaxed.members.problem
-            fluid, asked = replace(fluid, weight=ranks.own_weight[view.first]), Objective(0.0, 1.0, weight)
-            search = PriceSearch(fluid, np.random.default_rng(self._seed))
-            prices = search.sharpened(asked, search.least_cost(weight, own_most))
-            least = min(max(-bound(fluid, asked, prices), least), cost)
+            fluid, asked = replace(fluid, weight=ranks.user_weight[view.first]), DualObjective(0.0, 1.0, weight)
+            search = DualSolver(fluid, np.random.default_rng(self._seed))
+            prices = search.polish(asked, search.minimize_cost(weight, own_most))
+            least = min(max(-dual_bound(fluid, asked, prices), least), cost)
         proved = weight >= own_most * (1 - _SAME) and cost - least <= _PROVED * cost
         return replace(choice, weight_bound=most, cost_bound_usd_per_h=least, optimal=choice.optimal or bool(proved))
 
 
-def _own_weight(ranks: Ranks, chosen: IntArray, queries: IntArray) -> float:
+def _own_weight(ranks: PriorityLevels, chosen: IntArray, queries: IntArray) -> float:
     """Of some queries, that is satisfied."""
-    return float(ranks.own_weight[queries[chosen[queries] >= 0]].sum())
+    return float(ranks.user_weight[queries[chosen[queries] >= 0]].sum())
 
 
-def _weight_bound(ranks: Ranks, chosen: IntArray, bounds: Sequence[float]) -> float:
+def _weight_bound(ranks: PriorityLevels, chosen: IntArray, bounds: Sequence[float]) -> float:
     """From what each rank can satisfy at most where as much of the higher ones is served."""
-    served = [_own_weight(ranks, chosen, queries) for queries in ranks.from_the_top]
+    served = [_own_weight(ranks, chosen, queries) for queries in ranks.descending]
     return ranks.bound(
         bounds=bounds,
         proved=[weight >= most * (1 - _SAME) for weight, most in zip(served, bounds, strict=True)],
-        most=[float(ranks.own_weight[queries].sum()) for queries in ranks.from_the_top],
+        most=[float(ranks.user_weight[queries].sum()) for queries in ranks.descending],
     )
 
 
-def _doubts(problem: Problem, view: FluidView, regrets: Regrets, best: IntArray) -> IntArray:
+def _doubts(problem: Problem, view: RelaxedView, regrets: ReducedProfits, best: IntArray) -> IntArray:
     """Queries that have any usable candidate, those most in doubt first."""
     second: FloatArray = np.full(len(problem.queries), np.inf)
     for row, queries in enumerate(view.queries):
@@ -220,15 +223,15 @@ def _allowed(problem: Problem, best: IntArray, doubts: IntArray, usable: BoolArr
     return allowed
 
 
-def _better(problem: Problem, known: Choice, found: Choice, everybody: bool) -> Choice:
+def _better(problem: Problem, known: Solution, found: Solution, everybody: bool) -> Solution:
     """The better choice of two with what is known of both; bounds among some candidates alone bound nothing."""
-    safe = max(known.safe, found.safe, key=partial(goodness, problem))
+    safe = max(known.feasible_incumbent, found.feasible_incumbent, key=partial(objective_key, problem))
     weight = problem.weight_of(safe)
     # Bounds on cost are of one weight.
-    least = known.cost_bound_usd_per_h if weight == problem.weight_of(known.safe) else 0.0
+    least = known.cost_bound_usd_per_h if weight == problem.weight_of(known.feasible_incumbent) else 0.0
     if not everybody:
-        return replace(known, chosen=safe, safe=safe, cost_bound_usd_per_h=least, optimal=False)
+        return replace(known, chosen=safe, feasible_incumbent=safe, cost_bound_usd_per_h=least, optimal=False)
     most = max(min(known.weight_bound, found.weight_bound), weight)
-    chosen = found.chosen if goodness(problem, found.chosen) > goodness(problem, safe) else safe
+    chosen = found.chosen if objective_key(problem, found.chosen) > objective_key(problem, safe) else safe
     least = max(least, found.cost_bound_usd_per_h) if problem.weight_of(found.chosen) == weight else least
-    return Choice(chosen, safe, most, least, optimal=found.optimal)
+    return Solution(chosen, safe, most, least, optimal=found.optimal)

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate, ReplicaDemand
-from circinus.matching.incidence import Incidence
-from circinus.matching.ranks import Ranks
+from circinus.estimation import PlanCandidate, ReplicaDemand
+from circinus.matching.incidence import SparseRows
+from circinus.matching.ranks import PriorityLevels
 from circinus.spec import Deployment
 
 FloatArray = NDArray[np.float64]
@@ -53,12 +53,12 @@ class CapacityRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class CandidateBlock:
     """The p candidates of one query, written out over the d deployments that any of them uses."""
 
     deployments: IntArray
     """(d,)"""
-    fluid: FloatArray
+    fractional_load: FloatArray
     """(p, d)"""
     uses: BoolArray
     """(p, d)"""
@@ -69,7 +69,7 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
-class Incumbent:
+class IncumbentChoice:
     """What runs already, and what changing it counts."""
 
     chosen: IntArray
@@ -85,21 +85,21 @@ class Problem:
     queries: tuple[str, ...]
     sources: tuple[str, ...]
     """Site that each query comes from."""
-    ranks: Ranks
+    priority_levels: PriorityLevels
     weight: FloatArray
     """(Q,) what queries count, so that higher ranks come first."""
     cost_limit_usd_per_h: FloatArray
     """(Q,) inf where a query has no cost objective."""
     block: IntArray
     """(Q + 1,) where each query's candidates begin."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[PlanCandidate, ...]
     query_of: IntArray
     """(P,)"""
     transfer_cost_usd_per_h: FloatArray
     """(P,)"""
-    fluid: Incidence
+    fractional_load: SparseRows
     """(P, D) replicas that each candidate needs of each deployment at its utilisation target, not rounded."""
-    traffic: Incidence
+    traffic: SparseRows
     """(P, L) bytes per second that each candidate sends over each link."""
     deployments: tuple[Deployment, ...]
     pool_of: IntArray
@@ -119,7 +119,7 @@ class Problem:
     links: tuple[str, ...]
     link_capacity_bytes_per_s: FloatArray
     """(L,) usable share of the bandwidth."""
-    incumbent: Incumbent | None = None
+    incumbent: IncumbentChoice | None = None
     """None: nothing runs yet."""
 
     def candidates_of(self, query: int) -> range:
@@ -147,22 +147,22 @@ class Problem:
         """What it counts when none of the plans that run stays."""
         return 0.0 if self.incumbent is None else self.incumbent.change_usd_per_h * float(self.runs.sum())
 
-    def counted_usd_per_h(self, usage: Usage) -> float:
+    def cost_with_churn_usd_per_h(self, usage: Usage) -> float:
         """What choices of equal weight are compared by: the cost, and what changes of what runs count."""
         per_change = 0.0 if self.incumbent is None else self.incumbent.change_usd_per_h
         return usage.cost_usd_per_h + per_change * usage.changes
 
     @cached_property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[CandidateBlock, ...]:
         """Of each query."""
         return tuple(self._block(self.candidates_of(query)) for query in range(len(self.queries)))
 
-    def _block(self, candidates: range) -> Block:
-        deployments, fluid, uses = self.fluid.written_out(candidates.start, candidates.stop)
-        crossed, volume, _ = self.traffic.written_out(candidates.start, candidates.stop)
+    def _block(self, candidates: range) -> CandidateBlock:
+        deployments, fluid, uses = self.fractional_load.to_dense(candidates.start, candidates.stop)
+        crossed, volume, _ = self.traffic.to_dense(candidates.start, candidates.stop)
         traffic = np.zeros((len(candidates), len(self.links)))
         traffic[:, crossed] = volume
-        return Block(deployments, fluid, uses, traffic, self.rows.coefficients[:, deployments].T)
+        return CandidateBlock(deployments, fluid, uses, traffic, self.rows.coefficients[:, deployments].T)
 
     def demand_of(self, deployment: int) -> ReplicaDemand:
         """What one replica of a deployment takes, and costs."""
@@ -176,11 +176,11 @@ class Problem:
             chosen: (Q,) candidate of each query, -1 for none.
         """
         picked = chosen[chosen >= 0]
-        fluid, used = self.fluid.total(picked)
+        fluid, used = self.fractional_load.total(picked)
         traffic, _ = self.traffic.total(picked)
-        replicas = whole_replicas(fluid, used)
+        replicas = round_up_replicas(fluid, used)
         return Usage(
-            fluid=fluid,
+            fractional_load=fluid,
             used=used,
             replicas=replicas,
             traffic_bytes_per_s=traffic,
@@ -203,10 +203,10 @@ class Problem:
 
     def cost_share_usd_per_h(self, candidate: int, usage: Usage) -> float:
         """What a chosen candidate costs its query: its share by busy seconds of whole replicas, plus its transfers."""
-        columns, fluid = self.fluid.row(candidate)
+        columns, fluid = self.fractional_load.row(candidate)
         return float(
             self.transfer_cost_usd_per_h[candidate]
-            + np.sum(self.price_usd_per_h[columns] * usage.replicas[columns] * fluid / usage.fluid[columns])
+            + np.sum(self.price_usd_per_h[columns] * usage.replicas[columns] * fluid / usage.fractional_load[columns])
         )
 
     def served(self, chosen: IntArray) -> Iterator[tuple[int, int]]:
@@ -218,7 +218,7 @@ class Problem:
 class Usage:
     """What a choice takes."""
 
-    fluid: FloatArray
+    fractional_load: FloatArray
     """(D,) load in replicas at the utilisation target."""
     used: BoolArray
     """(D,)"""
@@ -234,12 +234,12 @@ class Usage:
     """Queries that run and get another plan or none."""
 
 
-def whole_replicas(fluid: FloatArray, used: BoolArray) -> IntArray:
+def round_up_replicas(fluid: FloatArray, used: BoolArray) -> IntArray:
     """Whole replicas for loads: none where unused, else at least one and no fewer than the load, rounding aside."""
     whole = np.ceil(fluid - REPLICA_TOLERANCE).astype(np.int64)
     return np.asarray(np.where(used, np.maximum(whole, 1), 0), dtype=np.int64)
 
 
-def within_cost(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:
+def meets_cost_slo(share_usd_per_h: FloatArray | float, limit_usd_per_h: FloatArray | float) -> BoolArray:
     """Whether shares keep limits, rounding aside."""
     return np.asarray(share_usd_per_h <= limit_usd_per_h * (1 + CAPACITY_TOLERANCE) + _COST_TOLERANCE_USD_PER_H)

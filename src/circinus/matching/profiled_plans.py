@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, product
 
 from circinus.errors import PlanningError
-from circinus.estimation import Candidate, Conditions, Estimator
-from circinus.planning.pins import keeps_pins
+from circinus.estimation import Estimator, MergedLoad, PlanCandidate
+from circinus.planning.pins import matches_pins
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.spec import Configuration, Deployment, Network, Plan, Query, Specification
+from circinus.spec import Configuration, Deployment, Network, Query, QueryPlan, Specification
 
 MOST_COMPOSED = 500
 """Most plans on running deployments that are estimated for one query at a time."""
@@ -18,7 +18,7 @@ MOST_REMEMBERED = 20_000
 """Estimates that are kept at most."""
 
 
-class ProfiledPlans:
+class PlanEstimates:
     """Estimates plans from profiles; estimators are prepared once for each query and configuration, and promises are
     computed once for each query and plan."""
 
@@ -36,22 +36,22 @@ class ProfiledPlans:
         self._populations = {name: profile.dataset_items - profile.held_out_items for name, profile in profiles.items()}
         self._usable_link_share = usable_link_share
         self._estimators: dict[str, dict[Configuration, Estimator]] = {query: {} for query in self._queries}
-        self._promises: dict[tuple[str, Plan], Candidate | None] = {}
-        self._reestimated: dict[object, Candidate] = {}
-        self._refused: set[tuple[str, Plan | None]] = set()
+        self._promises: dict[tuple[str, QueryPlan], PlanCandidate | None] = {}
+        self._reestimated: dict[object, PlanCandidate] = {}
+        self._refused: set[tuple[str, QueryPlan | None]] = set()
 
-    def refuse(self, query: str, plan: Plan | None) -> None:
+    def exclude(self, query: str, plan: QueryPlan | None) -> None:
         """Promise a plan of a query no longer; None: none of its plans."""
         self._refused.add((query, plan))
 
-    def not_refused(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    def without_excluded(self, candidates: Iterable[PlanCandidate]) -> tuple[PlanCandidate, ...]:
         """Those that may still be promised."""
         return tuple(one for one in candidates if not self._is_refused(one.query, one.plan))
 
-    def _is_refused(self, query: str, plan: Plan) -> bool:
+    def _is_refused(self, query: str, plan: QueryPlan) -> bool:
         return (query, plan) in self._refused or (query, None) in self._refused
 
-    def reestimate(self, candidate: Candidate, conditions: Conditions) -> Candidate:
+    def reestimate(self, candidate: PlanCandidate, conditions: MergedLoad) -> PlanCandidate:
         """The candidate's plan under `conditions`; computed once as long as nothing it meets is loaded otherwise."""
         key = (
             candidate.query,
@@ -66,7 +66,7 @@ class ProfiledPlans:
             self._reestimated[key] = estimator.candidate(candidate.plan, conditions)
         return self._reestimated[key]
 
-    def promise_of(self, query: str, plan: Plan) -> Candidate:
+    def estimate_of(self, query: str, plan: QueryPlan) -> PlanCandidate:
         """A plan of a query as it is promised before all are matched.
 
         Raises:
@@ -76,7 +76,7 @@ class ProfiledPlans:
             raise PlanningError(f"query {query}: found no profile of its plan {plan.configuration}; plan again")
         return self._estimator(query, plan.configuration).candidate(plan)
 
-    def composed(self, query: Query, running: Iterable[Deployment]) -> Sequence[Candidate]:
+    def on_deployments(self, query: Query, running: Iterable[Deployment]) -> Sequence[PlanCandidate]:
         """The plans of `query` that use running deployments only and promise its objectives.
 
         A frontier compares plans by what they take, not by whose deployments they share: these are the plans it may
@@ -104,7 +104,7 @@ class ProfiledPlans:
                 ]
             )
         plans = (
-            Plan(
+            QueryPlan(
                 pipeline=pipeline.name,
                 configuration=Configuration.of({d.operator: d.knobs for d in deployments}),
                 placement=tuple(sorted((d.operator, d.pool) for d in deployments)),
@@ -112,20 +112,20 @@ class ProfiledPlans:
             )
             for deployments in product(*choices)
         )
-        good_enough = (p for p in plans if keeps_pins(query, p.configuration) and self._accurate(query, p))
-        found = (self.promised(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
+        good_enough = (p for p in plans if matches_pins(query, p.configuration) and self._accurate(query, p))
+        found = (self.feasible_estimate(query, plan) for plan in islice(good_enough, MOST_COMPOSED))
         return [candidate for candidate in found if candidate is not None]
 
-    def _accurate(self, query: Query, plan: Plan) -> bool:
+    def _accurate(self, query: Query, plan: QueryPlan) -> bool:
         profile = self._profiles.get((plan.pipeline, plan.configuration))
         if profile is None:
             return False
         wanted = query.slos.accuracy
         if wanted is None:
             return True
-        return wanted.holds_for(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
+        return wanted.is_met_by(profile.accuracy.lower if wanted.comparison == ">=" else profile.accuracy.upper)
 
-    def promised(self, query: Query, plan: Plan) -> Candidate | None:
+    def feasible_estimate(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         """A plan of a query of the specification, alone; None where it does not promise the query's objectives."""
         if self._is_refused(query.name, plan):
             return None
@@ -134,7 +134,7 @@ class ProfiledPlans:
             self._promises[key] = self._promise(query, plan)
         return self._promises[key]
 
-    def _promise(self, query: Query, plan: Plan) -> Candidate | None:
+    def _promise(self, query: Query, plan: QueryPlan) -> PlanCandidate | None:
         try:
             candidate = self._estimator(query.name, plan.configuration).candidate(plan)
         except PlanningError:  # a link that this query alone would fill

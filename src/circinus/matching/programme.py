@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from circinus.matching.cuts import ChangesCut, Cut, PackingCut, PoolCut, ShareCut, SizingCut
-from circinus.matching.linear import LinearProgramme
+from circinus.matching.cuts import ChurnCut, CostShareCut, Cut, PackingCut, PoolCut, SizingCut
+from circinus.matching.linear import LpModel
 from circinus.matching.problem import (
     REPLICA_TOLERANCE,
     BoolArray,
@@ -16,16 +16,16 @@ from circinus.matching.problem import (
     IntArray,
     Problem,
     Usage,
-    whole_replicas,
+    round_up_replicas,
 )
-from circinus.matching.rounding import Load
+from circinus.matching.rounding import DeploymentColumns
 
 _SLACK = REPLICA_TOLERANCE / 2
 """Loads may exceed whole replicas by this; half the tolerance leaves the other half to the solver's own."""
 
 
 @dataclass(kw_only=True)
-class Programme(LinearProgramme):
+class MatchingMilp(LpModel):
     """Columns: one binary a usable candidate, one integer a shared deployment, one binary a watched group of a cut.
 
     A deployment that only one query could use needs no column: its replicas follow from the candidate.
@@ -38,7 +38,7 @@ class Programme(LinearProgramme):
     """(n columns,) deployment of each."""
     expression: FloatArray
     """(D, x and n columns) replicas of each deployment as a linear form in the columns."""
-    loads: list[Load] = field(default_factory=list)
+    loads: list[DeploymentColumns] = field(default_factory=list)
     """Of each shared deployment."""
     watched: list[tuple[IntArray, int]] = field(default_factory=list)
     """Group of each watched column: 1 where the group's replicas reach the count."""
@@ -48,7 +48,7 @@ class Programme(LinearProgramme):
         servable = len(np.unique(self.problem.query_of[self.candidates]))
         self.row_lower[:servable] = [1.0] * servable
 
-    def rule_out(self, columns: BoolArray) -> None:
+    def forbid(self, columns: BoolArray) -> None:
         """Take the candidates among `columns` (columns,) out of the programme."""
         for column in np.flatnonzero(columns[: len(self.candidates)]):
             self.upper[column] = 0.0
@@ -98,30 +98,30 @@ class Programme(LinearProgramme):
         return chosen
 
 
-def build(
-    problem: Problem, cuts: Sequence[Cut], *, cautious: bool = False, allowed: BoolArray | None = None
-) -> Programme:
+def build_milp(
+    problem: Problem, cuts: Sequence[Cut], *, conservative: bool = False, allowed: BoolArray | None = None
+) -> MatchingMilp:
     """The programme of `problem` under `cuts`, without objective: queries (first), loads, capacities, costs, cuts.
 
     Args:
         problem: what to choose from.
         cuts: what was learnt from earlier choices.
-        cautious: forbid everything that might break a cost objective, instead of what surely does.
+        conservative: forbid everything that might break a cost objective, instead of what surely does.
         allowed: (P,) candidates that may be chosen; None: all.
     """
-    usable = usable_candidates(problem, cuts)
+    usable = viable_candidates(problem, cuts)
     if allowed is not None:
         usable &= allowed
     candidates = np.flatnonzero(usable).astype(np.int64)
-    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
     kept = usable[row]
     row, column, fluid = row[kept], column[kept], fluid[kept]
-    alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+    alone = round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
 
     most = _most_loads(problem, usable)
     users = most > 0
     shared = np.flatnonzero(users.sum(axis=1) > 1).astype(np.int64)
-    bound = np.minimum(whole_replicas(most.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
+    bound = np.minimum(round_up_replicas(most.sum(axis=1), np.asarray(users.any(axis=1))), problem.max_replicas)
 
     x_of = np.full(len(problem.candidates), -1, dtype=np.int64)
     x_of[candidates] = np.arange(len(candidates))
@@ -130,7 +130,7 @@ def build(
     expression[column[own], x_of[row[own]]] = alone[own]
     expression[shared, len(candidates) + np.arange(len(shared))] = 1.0
 
-    programme = Programme(
+    programme = MatchingMilp(
         problem=problem,
         candidates=candidates,
         shared=shared,
@@ -144,24 +144,24 @@ def build(
     for position, deployment in enumerate(shared):
         here = column == deployment
         x = x_of[row[here]]
-        load = Load(len(candidates) + position, x, fluid[here], problem.query_of[candidates[x]])
+        load = DeploymentColumns(len(candidates) + position, x, fluid[here], problem.query_of[candidates[x]])
         programme.loads.append(load)
         _add_load(programme, load, alone[here])
     _add_capacities(programme)
-    _add_cost_limits(programme, bound, cautious=cautious)
+    _add_cost_limits(programme, bound, conservative=conservative)
     for cut in cuts:
         _add_cut(programme, cut, bound)
     return programme
 
 
-def usable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
+def viable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
     """(P,) candidates that could run and pay within their objective in the best of company."""
-    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
-    alone = whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
+    alone = round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
     usable = np.ones(len(problem.candidates), dtype=bool)
     usable[row[alone > problem.max_replicas[column]]] = False
     for cut in cuts:
-        if isinstance(cut, SizingCut) and not cut.exact:
+        if isinstance(cut, SizingCut) and not cut.valid:
             usable[cut.candidate] = False
     limit = problem.cost_limit_usd_per_h[problem.query_of]
     while True:  # a candidate that is out is no company for others any more
@@ -180,14 +180,14 @@ def usable_candidates(problem: Problem, cuts: Sequence[Cut]) -> BoolArray:
 
 def _most_loads(problem: Problem, usable: BoolArray) -> FloatArray:
     """(D, Q) the most that any usable candidate of each query needs of each deployment."""
-    row, column, fluid = problem.fluid.entries(0, len(problem.candidates))
+    row, column, fluid = problem.fractional_load.entries(0, len(problem.candidates))
     kept = usable[row]
     most = np.zeros((len(problem.deployments), len(problem.queries)))
     np.maximum.at(most, (column[kept], problem.query_of[row[kept]]), fluid[kept])
     return most
 
 
-def _add_load(programme: Programme, load: Load, alone: IntArray) -> None:
+def _add_load(programme: MatchingMilp, load: DeploymentColumns, alone: IntArray) -> None:
     """A shared deployment has replicas for all its load, and for each query at least what the query needs alone."""
     programme.add_row(np.append(load.candidates, load.replicas), np.append(-load.fluid, 1.0), -_SLACK, np.inf)
     for query in np.unique(load.query_of):
@@ -196,7 +196,7 @@ def _add_load(programme: Programme, load: Load, alone: IntArray) -> None:
         programme.add_row(columns, np.append(-alone[of_query].astype(float), 1.0), 0.0, np.inf)
 
 
-def _add_capacities(programme: Programme) -> None:
+def _add_capacities(programme: MatchingMilp) -> None:
     problem = programme.problem
     rows = (problem.rows.coefficients / problem.rows.limit[:, None]) @ programme.expression
     for values in rows:
@@ -211,7 +211,7 @@ def _add_capacities(programme: Programme) -> None:
             programme.add_row(columns, values[columns], -np.inf, 1.0)
 
 
-def _add_cost_limits(programme: Programme, bound: IntArray, *, cautious: bool) -> None:
+def _add_cost_limits(programme: MatchingMilp, bound: IntArray, *, conservative: bool) -> None:
     """Cost objectives, deployment by deployment.
 
     A query pays price * fluid * replicas / load for a deployment. For one deployment the limit that remains when the
@@ -225,22 +225,22 @@ def _add_cost_limits(programme: Programme, bound: IntArray, *, cautious: bool) -
         limit = problem.cost_limit_usd_per_h[problem.query_of[candidate]]
         if not np.isfinite(limit):
             continue
-        columns, fluid = problem.fluid.row(int(candidate))
+        columns, fluid = problem.fractional_load.row(int(candidate))
         price = problem.price_usd_per_h[columns]
         shared = np.isin(columns, programme.shared)
-        alone = price * whole_replicas(fluid, np.ones(len(fluid), dtype=bool))
+        alone = price * round_up_replicas(fluid, np.ones(len(fluid), dtype=bool))
         least = np.where(shared, price * fluid, alone)
         most = np.where(shared, price * (fluid + 1), alone)
         rest = limit - problem.transfer_cost_usd_per_h[candidate] - least.sum()
         for position in np.flatnonzero(shared & (price > 0) & (most - least > rest)):
-            part = price[position] / price[shared].sum() if cautious else 1.0
+            part = price[position] / price[shared].sum() if conservative else 1.0
             # Replicas for each unit of load; where not even none may be paid for, the candidate is out.
             allowed = max((least[position] + part * rest) / least[position], 0.0)
             most_replicas = float(bound[columns[position]])
             _add_ratio(programme, x, load_of[int(columns[position])], allowed, most_replicas)
 
 
-def _add_ratio(programme: Programme, x: int, load: Load, allowed: float, most_replicas: float) -> None:
+def _add_ratio(programme: MatchingMilp, x: int, load: DeploymentColumns, allowed: float, most_replicas: float) -> None:
     """replicas <= allowed * load where candidate column x is chosen."""
     scale = 1.0 / max(most_replicas, 1.0)
     row = np.zeros(len(programme.upper))
@@ -251,7 +251,7 @@ def _add_ratio(programme: Programme, x: int, load: Load, allowed: float, most_re
     programme.add_row(columns, row[columns], -np.inf, most_replicas * scale + 1e-9)
 
 
-def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
+def _add_cut(programme: MatchingMilp, cut: Cut, bound: IntArray) -> None:
     if isinstance(cut, PackingCut):
         _add_packing_cut(programme, cut, bound)
     elif isinstance(cut, PoolCut):
@@ -260,13 +260,13 @@ def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
         for values in (programme.problem.rows.coefficients[rows] / limit[:, None]) @ programme.expression:
             columns = np.flatnonzero(values)
             programme.add_row(columns, values[columns], -np.inf, cut.share)
-    elif isinstance(cut, ChangesCut):
+    elif isinstance(cut, ChurnCut):
         running = cut.kept[cut.kept >= 0]
         columns = programme.columns_of(running)
         programme.add_row(columns, np.ones(len(columns)), float(len(running) - cut.most), np.inf)
-    elif isinstance(cut, ShareCut):
+    elif isinstance(cut, CostShareCut):
         _add_share_cut(programme, cut, bound)
-    elif isinstance(cut, SizingCut) and cut.exact:
+    elif isinstance(cut, SizingCut) and cut.valid:
         x = programme.columns_of(np.array([cut.candidate]))
         if not len(x):
             return
@@ -278,7 +278,7 @@ def _add_cut(programme: Programme, cut: Cut, bound: IntArray) -> None:
         programme.add_row(columns, values, -np.inf, float(len(present)))
 
 
-def _add_packing_cut(programme: Programme, cut: PackingCut, bound: IntArray) -> None:
+def _add_packing_cut(programme: MatchingMilp, cut: PackingCut, bound: IntArray) -> None:
     counts = [programme.expression[members].sum(axis=0) for members, _ in cut.groups]
     if len(cut.groups) == 1:
         columns = np.flatnonzero(counts[0])
@@ -288,7 +288,7 @@ def _add_packing_cut(programme: Programme, cut: PackingCut, bound: IntArray) -> 
     programme.add_row(watched, np.ones(len(watched)), -np.inf, float(len(watched) - 1))
 
 
-def _watch(programme: Programme, members: IntArray, count: int, bound: IntArray) -> int:
+def _watch(programme: MatchingMilp, members: IntArray, count: int, bound: IntArray) -> int:
     """A column that is 1 where the replicas of some deployments reach a count."""
     values = programme.expression[members].sum(axis=0)
     column = len(programme.upper)
@@ -300,13 +300,13 @@ def _watch(programme: Programme, members: IntArray, count: int, bound: IntArray)
     return column
 
 
-def _add_share_cut(programme: Programme, cut: ShareCut, bound: IntArray) -> None:
+def _add_share_cut(programme: MatchingMilp, cut: CostShareCut, bound: IntArray) -> None:
     """start - slope @ loads - fewer @ (1 - reached) <= limit where the candidate is chosen, else no restriction."""
     problem = programme.problem
     x = programme.columns_of(np.array([cut.candidate]))
     if not len(x):
         return
-    deployments, fluid = problem.fluid.row(cut.candidate)
+    deployments, fluid = problem.fractional_load.row(cut.candidate)
     start, slope, fewer, limit = cut.tangents(problem)
     load_of = {int(d): load for d, load in zip(programme.shared, programme.loads, strict=True)}
     reached = {

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.matching.whole_weights import WholeWeights
+from circinus.matching.whole_weights import IntegerWeights
 from circinus.spec import Query
 
 FloatArray = NDArray[np.float64]
@@ -21,19 +21,19 @@ _ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class Ranks:
+class PriorityLevels:
     """Queries in ranks: no weight of lower ranks makes up for any of a higher one."""
 
     rank: IntArray
     """(Q,) from 0, the lowest; a rank more is served first."""
-    own_weight: FloatArray
+    user_weight: FloatArray
     """(Q,) what the user gave."""
     factor: FloatArray
     """(ranks,) by which weights count, so that no sum of lower ranks reaches the least difference in a higher one.
     Where there are many ranks, double precision loses the lowest of them in sums: compare by `own_weights_of`."""
 
     @classmethod
-    def of(cls, queries: Sequence[Query], held: Collection[str] = (), raised: Collection[str] = ()) -> Ranks:
+    def of(cls, queries: Sequence[Query], held: Collection[str] = (), raised: Collection[str] = ()) -> PriorityLevels:
         """Pinned queries, then those `held`, then those `raised`, then the others by their priority.
 
         Args:
@@ -56,11 +56,11 @@ class Ranks:
         return len(self.factor)
 
     @property
-    def from_the_top(self) -> tuple[IntArray, ...]:
+    def descending(self) -> tuple[IntArray, ...]:
         """The queries of each rank, the highest first."""
         return tuple(np.flatnonzero(self.rank == rank) for rank in reversed(range(self.count)))
 
-    def staged_weight(self, place: int, above: float) -> FloatArray:
+    def level_weight(self, place: int, above: float) -> FloatArray:
         """(Q,) weights for choosing queries of one rank, counted from the highest, beside those of higher ranks.
 
         Sums of `weight` differ by so many orders of magnitude that prices for them say nothing of lower ranks.
@@ -70,22 +70,22 @@ class Ranks:
             above: what a higher rank counts more.
         """
         higher = self.rank > self.count - 1 - place
-        return np.where(higher, above * self.own_weight, self.own_weight)
+        return np.where(higher, above * self.user_weight, self.user_weight)
 
     @property
     def weight(self) -> FloatArray:
         """(Q,) what queries count."""
-        return self.own_weight * self.factor[self.rank] if len(self.rank) else self.own_weight
+        return self.user_weight * self.factor[self.rank] if len(self.rank) else self.user_weight
 
     def own_weights_of(self, chosen: IntArray) -> tuple[float, ...]:
         """Satisfied weight of each rank as the user gave it, the highest first: of two choices the greater has more."""
         served = chosen >= 0
-        sums = np.bincount(self.rank[served], weights=self.own_weight[served], minlength=self.count)
+        sums = np.bincount(self.rank[served], weights=self.user_weight[served], minlength=self.count)
         return tuple(round(float(weight), 9) for weight in sums[::-1])
 
     def own_weight_of(self, chosen: IntArray) -> float:
         """Satisfied weight as the user gave it; `chosen` (Q,) is -1 where there is none."""
-        return float(self.own_weight[chosen >= 0].sum())
+        return float(self.user_weight[chosen >= 0].sum())
 
     def bound(self, bounds: Sequence[float], proved: Sequence[bool], most: Sequence[float]) -> float:
         """No choice has more weight, as queries count, when this is known of its ranks, the highest first.
@@ -112,11 +112,11 @@ class Ranks:
         missing += _ROUNDING * max(bound, 0.0) if self.count > 1 else 0.0
         for rank in reversed(range(self.count)):
             here = self.rank == rank
-            served, total = float(self.own_weight[here & (chosen >= 0)].sum()), float(self.own_weight[here].sum())
+            served, total = float(self.user_weight[here & (chosen >= 0)].sum()), float(self.user_weight[here].sum())
             # Whoever has more of this rank may have less of the lower ones.
             lower = float(self.weight[(self.rank < rank) & (chosen >= 0)].sum())
             more = (missing + lower) / float(self.factor[rank])
-            weights = WholeWeights.of(self.own_weight[here])
+            weights = IntegerWeights.of(self.user_weight[here])
             if self.count > 1 and not weights.rounding and math.isfinite(more):
                 more = math.floor(more / weights.unit * (1 + 1e-9) + 1e-6) * weights.unit
             found += min(served + more, total)
@@ -139,7 +139,7 @@ def _factors(rank: IntArray, own: FloatArray) -> FloatArray:
     for number in range(int(rank.max(initial=-1)) + 1):
         weights = own[rank == number]
         # Sums of a rank's weights differ by its unit at least, which has to outweigh all that is below.
-        factors.append(1.0 if not factors else float(np.ceil(below / WholeWeights.of(weights).unit)) + 1.0)
+        factors.append(1.0 if not factors else float(np.ceil(below / IntegerWeights.of(weights).unit)) + 1.0)
         below += factors[-1] * float(weights.sum())
     if not math.isfinite(below):
         raise PlanningError(

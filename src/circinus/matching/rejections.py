@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from circinus.matching.alternatives import Judgement, alternatives, judge
-from circinus.matching.as_deployed import beside
-from circinus.matching.beside_running import Admissible, BesideRunning
-from circinus.matching.passes import State, chosen_of
+from circinus.matching.alternatives import CandidateComparison, alternatives, compare_candidates
+from circinus.matching.as_deployed import running_state
+from circinus.matching.beside_running import AdmissionControl, AdmissionFit
+from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_set import Rejection
-from circinus.matching.relaxation import Replan, RoomBeside, smallest_relaxation
+from circinus.matching.relaxation import Replan, RunningQueryFitter, smallest_relaxation
 from circinus.planning import Frontier
 
 _MOST_NODES = 4
@@ -24,7 +24,7 @@ _NEAREST = 3
 
 
 def rejections(
-    state: State, frontiers: Mapping[str, Frontier], replan: Replan | None, relax: Collection[str] | None = None
+    state: MatchState, frontiers: Mapping[str, Frontier], replan: Replan | None, relax: Collection[str] | None = None
 ) -> tuple[Rejection, ...]:
     """Every query that is not served, with what stands in the way and the cheapest relaxation of its objectives, which
     is found for the queries named by `relax` alone, or for all where it is None.
@@ -34,11 +34,11 @@ def rejections(
     """
     said: dict[object, Rejection] = {}
     found: list[Rejection] = []
-    if (chosen_of(state) >= 0).all():
+    if (assignment_of(state) >= 0).all():
         return ()
     room = _Rooms(state)
     for number, query in enumerate(state.queries):
-        if chosen_of(state)[number] >= 0:
+        if assignment_of(state)[number] >= 0:
             continue
         frontier = frontiers[query.name]
         plans = tuple(candidate.plan for candidate in frontier.candidates)
@@ -51,10 +51,10 @@ def rejections(
     return tuple(found)
 
 
-def why_not(state: State, query: int) -> str:
+def rejection_reason(state: MatchState, query: int) -> str:
     """Why a query that has candidates is not served, in words."""
     room = _Rooms(state)
-    return _beside_the_others(room, query, judge(state, query, room.now))[0]
+    return _beside_the_others(room, query, compare_candidates(state, query, room.now))[0]
 
 
 def _names(rejection: Rejection) -> bool:
@@ -65,22 +65,24 @@ def _names(rejection: Rejection) -> bool:
 
 def _rejection(room: _Rooms, query: int, frontier: Frontier, replan: Replan | None, *, relaxing: bool) -> Rejection:
     state = room.state
-    judged = judge(state, query, room.now)
+    judged = compare_candidates(state, query, room.now)
     if judged:
         reason, binding = _beside_the_others(room, query, judged)
     else:
-        reason, binding = frontier.reason, objectives_in_the_way(frontier)
+        reason, binding = frontier.reason, binding_slos(frontier)
     return Rejection(
         query=state.problem.queries[query],
         reason=reason,
         binding=binding,
-        relaxation=(smallest_relaxation(RoomBeside(room.now, frontier.query), frontier, replan) if relaxing else None),
+        relaxation=(
+            smallest_relaxation(RunningQueryFitter(room.now, frontier.query), frontier, replan) if relaxing else None
+        ),
         alternatives=alternatives(state.problem, judged, frontier),
-        best_so_far=None if judged else frontier.best_so_far,
+        best_so_far=None if judged else frontier.best_effort,
     )
 
 
-def objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
+def binding_slos(frontier: Frontier) -> tuple[str, ...]:
     """Objectives each of which alone keeps the query from having a plan, or those that its nearest plan misses."""
     if not frontier.measured:
         return ("measurements",)
@@ -89,7 +91,9 @@ def objectives_in_the_way(frontier: Frontier) -> tuple[str, ...]:
     return alone or nearest or ("pools",)
 
 
-def _beside_the_others(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> tuple[str, tuple[str, ...]]:
+def _beside_the_others(
+    room: _Rooms, query: int, judged: tuple[CandidateComparison, ...]
+) -> tuple[str, tuple[str, ...]]:
     nearest = judged[0]
     count = len(judged)
     which = "its only plan" if count == 1 else f"the nearest of its {count} plans"
@@ -97,14 +101,14 @@ def _beside_the_others(room: _Rooms, query: int, judged: tuple[Judgement, ...]) 
         return f"{which} {nearest.reason}", ()
     reason = nearest.reason if nearest.reason.startswith("needs") else f"fails: {nearest.reason}"
     words = f"none of its plans fits beside those of the others: {which} {reason}"
-    ranks, state = room.state.problem.ranks.rank, room.state
-    if (ranks[chosen_of(state) >= 0] > ranks[query]).any():
+    ranks, state = room.state.problem.priority_levels.rank, room.state
+    if (ranks[assignment_of(state) >= 0] > ranks[query]).any():
         words += "; pinned queries or those of higher priority came first"
     more = _more_nodes(room, query, judged)
     return (f"{words}; {more} it would be served as it is" if more else words), nearest.obstacle.binding
 
 
-def _more_nodes(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> str:
+def _more_nodes(room: _Rooms, query: int, judged: tuple[CandidateComparison, ...]) -> str:
     """`with 1 more node in pool edge`, checked by really fitting the plan; empty where none helps."""
     state = room.state
     for added in range(1, _MOST_NODES + 1):
@@ -114,7 +118,7 @@ def _more_nodes(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> str:
                 continue
             pool, candidate = state.problem.pools[next(iter(pools))], state.problem.candidates[judgement.candidate]
             larger, asking = room.with_nodes(pool, added), state.queries[query]
-            if isinstance(larger.examine(larger.lay(asking, [candidate]), 0, asking.slos), Admissible):
+            if isinstance(larger.try_candidate(larger.prepare(asking, [candidate]), 0, asking.slos), AdmissionFit):
                 return f"with {added} more node{'s' if added > 1 else ''} in pool {pool}"
     return ""
 
@@ -122,14 +126,14 @@ def _more_nodes(room: _Rooms, query: int, judged: tuple[Judgement, ...]) -> str:
 class _Rooms:
     """What runs, on the nodes there are and on more of them, each prepared once."""
 
-    def __init__(self, state: State) -> None:
-        self.state, self.now = state, beside(state)
-        self._larger: dict[tuple[str, int], BesideRunning] = {}
+    def __init__(self, state: MatchState) -> None:
+        self.state, self.now = state, running_state(state)
+        self._larger: dict[tuple[str, int], AdmissionControl] = {}
 
-    def with_nodes(self, pool: str, added: int) -> BesideRunning:
+    def with_nodes(self, pool: str, added: int) -> AdmissionControl:
         """Where a pool has more nodes."""
         if (pool, added) not in self._larger:
             there = self.state.infrastructure
             pools = [p.model_copy(update={"nodes": p.nodes + added}) if p.name == pool else p for p in there.pools]
-            self._larger[pool, added] = beside(self.state, there.model_copy(update={"pools": tuple(pools)}))
+            self._larger[pool, added] = running_state(self.state, there.model_copy(update={"pools": tuple(pools)}))
         return self._larger[pool, added]

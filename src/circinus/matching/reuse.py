@@ -15,16 +15,16 @@ from heapq import nsmallest
 
 import numpy as np
 
-from circinus.estimation import Candidate
-from circinus.matching.greedy import goodness, greedy, improve
-from circinus.matching.passes import State, chosen_of
+from circinus.estimation import PlanCandidate
+from circinus.matching.greedy import greedy, local_search, objective_key
+from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.problem import IntArray, Problem
 from circinus.spec import Deployment, Query
 
-Compose = Callable[[Query, Sequence[Deployment]], Sequence[Candidate]]
+Compose = Callable[[Query, Sequence[Deployment]], Sequence[PlanCandidate]]
 """The plans of a query that use only the given deployments and promise its objectives."""
 
-Candidates = Mapping[str, Sequence[Candidate]]
+Candidates = Mapping[str, Sequence[PlanCandidate]]
 """By query name."""
 
 _ROUNDS = 3
@@ -37,11 +37,11 @@ def solve_with_reuse(
     queries: Sequence[Query],
     compose: Compose,
     compile_candidates: Callable[[Candidates], Problem],
-    solve: Callable[[Problem, IntArray], State],
+    solve: Callable[[Problem, IntArray], MatchState],
     *,
-    follow: bool = True,
+    offer_cheapest: bool = True,
     enough: Callable[[], bool] = lambda: False,
-) -> State:
+) -> MatchState:
     """Solve, and solve again while plans on the answer's deployments help.
 
     The frontiers' plans alone are solved first: on nearly all instances the plans on running deployments then improve
@@ -54,29 +54,29 @@ def solve_with_reuse(
         compose: how a query is planned on given deployments.
         compile_candidates: the problem of some candidates.
         solve: the passes on a problem, from a choice to begin with.
-        follow: whether queries are offered the cheapest plans of others, too; there are as many as queries.
+        offer_cheapest: whether queries are offered the cheapest plans of others, too; there are as many as queries.
         enough: whether to widen the choice no further.
     """
     problem = compile_candidates(candidates)
     quick = greedy(problem)
     state = solve(problem, quick)
     running = _running(problem, quick)
-    others = _cheapest(candidates) if follow else ()
+    others = _cheapest(candidates) if offer_cheapest else ()
     for _ in range(_ROUNDS):
-        chosen = chosen_of(state)
-        running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.attempted)]))
+        chosen = assignment_of(state)
+        running = list(dict.fromkeys([*running, *_running(state.problem, chosen, state.last_solution)]))
         wider = _widened(candidates, queries, compose, [running, *others], enough)
         others = ()
         if wider is None or enough():
             break
         problem = compile_candidates(wider)
         start = np.where(chosen >= 0, chosen - state.problem.block[:-1] + problem.block[:-1], -1)
-        known = goodness(problem, start)
-        quick = max(improve(problem, start), greedy(problem), key=partial(goodness, problem))
-        if state.optimal and goodness(problem, quick) <= known:
+        known = objective_key(problem, start)
+        quick = max(local_search(problem, start), greedy(problem), key=partial(objective_key, problem))
+        if state.optimal and objective_key(problem, quick) <= known:
             break
         again = solve(problem, quick)
-        if goodness(problem, chosen_of(again)) <= known:
+        if objective_key(problem, assignment_of(again)) <= known:
             break
         candidates, state = wider, again
     return state
@@ -97,8 +97,8 @@ def _cheapest(candidates: Candidates) -> Sequence[Sequence[Deployment]]:
     return list(dict.fromkeys(tuple(use.deployment for use in plan.deployments) for plan in cheapest))
 
 
-def _alone_usd_per_h(plan: Candidate) -> float:
-    whole = (max(1, math.ceil(use.fluid_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
+def _alone_usd_per_h(plan: PlanCandidate) -> float:
+    whole = (max(1, math.ceil(use.fractional_replicas)) * use.demand.cost_usd_per_h for use in plan.deployments)
     return sum(whole) + plan.transfer_cost_usd_per_h
 
 
@@ -111,7 +111,7 @@ def _widened(
 ) -> Candidates | None:
     """The candidates with further plans at the end of each query's, each on deployments of one of the offers; None
     where there are none."""
-    further: dict[str, list[Candidate]] = {query.name: [] for query in queries}
+    further: dict[str, list[PlanCandidate]] = {query.name: [] for query in queries}
     for query in queries:
         if enough():
             break

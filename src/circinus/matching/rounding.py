@@ -19,7 +19,7 @@ _LEAST_VIOLATION = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Load:
+class DeploymentColumns:
     """The columns of one shared deployment."""
 
     replicas: int
@@ -33,7 +33,7 @@ class Load:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class CutRow:
     """values @ columns >= lower"""
 
     columns: IntArray
@@ -41,7 +41,7 @@ class Row:
     lower: float
 
 
-def rounding_cut(load: Load, values: FloatArray) -> Row | None:
+def mir_cut(load: DeploymentColumns, values: FloatArray) -> CutRow | None:
     """The most violated rounding cut of a deployment, if there is any.
 
     Let the queries of a set S need f_q replicas each, together F = h - 1 + r with an integer h and 0 < r <= 1. All of
@@ -66,7 +66,7 @@ def rounding_cut(load: Load, values: FloatArray) -> Row | None:
     kept = np.flatnonzero(share > _LEAST_VIOLATION)
     if not len(kept):
         return None
-    best: Row | None = None
+    best: CutRow | None = None
     worst = _LEAST_VIOLATION
     for level in _levels(load, x, position, kept):
         sets = _sets(share[kept])
@@ -88,7 +88,9 @@ def rounding_cut(load: Load, values: FloatArray) -> Row | None:
     return best
 
 
-def _row(load: Load, position: IntArray, queries: IntArray, level: FloatArray, whole: float, part: float) -> Row:
+def _row(
+    load: DeploymentColumns, position: IntArray, queries: IntArray, level: FloatArray, whole: float, part: float
+) -> CutRow:
     columns, values = [np.array([load.replicas])], [np.array([1.0])]
     lower = whole - REPLICA_TOLERANCE / part
     for query, needed in zip(queries, level, strict=True):
@@ -98,7 +100,7 @@ def _row(load: Load, position: IntArray, queries: IntArray, level: FloatArray, w
         columns.append(load.candidates[of_query])
         values.append(_lowered(less, np.array(part)) - all_gone)
         lower -= all_gone
-    return Row(np.concatenate(columns), np.concatenate(values), lower)
+    return CutRow(np.concatenate(columns), np.concatenate(values), lower)
 
 
 def _lowered(amount: FloatArray, part: FloatArray) -> FloatArray:
@@ -107,7 +109,7 @@ def _lowered(amount: FloatArray, part: FloatArray) -> FloatArray:
     return np.asarray(whole + np.minimum(1.0, np.maximum(amount - whole, 0.0) / part))
 
 
-def _levels(load: Load, x: FloatArray, position: IntArray, kept: IntArray) -> Sequence[FloatArray]:
+def _levels(load: DeploymentColumns, x: FloatArray, position: IntArray, kept: IntArray) -> Sequence[FloatArray]:
     """Values to try for each query's f_q: of its most used candidate here, and the least of those in use."""
     members = [np.flatnonzero((position == query) & (x > 0)) for query in kept]
     most_used = np.array([load.fluid[of_query[np.argmax(x[of_query])]] for of_query in members])

@@ -9,50 +9,50 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.matching.cuts import ChangesCut
-from circinus.matching.greedy import goodness
-from circinus.matching.holding import Held, hold
-from circinus.matching.passes import State, chosen_of
+from circinus.matching.cuts import ChurnCut
+from circinus.matching.greedy import objective_key
+from circinus.matching.holding import RepairedSolution, repair
+from circinus.matching.passes import MatchState, assignment_of
 from circinus.matching.plan_set import Matching
-from circinus.matching.problem import Incumbent, Problem
+from circinus.matching.problem import IncumbentChoice, Problem
 from circinus.matching.reuse import Candidates, Compose
-from circinus.spec import Plan, Query
+from circinus.spec import Query, QueryPlan
 
 _LEAST_CHANGE_USD_PER_H = 1e-6
 """What a change of plan counts at least: who saves less by it saves nothing."""
 
 
 @dataclass(frozen=True)
-class Running:
+class Incumbent:
     """The plans of an earlier matching, and what it takes to change them.
 
     Raises:
         PlanningError: a price that is negative or not finite, or a bound below 0.
     """
 
-    plans: Mapping[str, Plan]
+    plans: Mapping[str, QueryPlan]
     """By the name of the query."""
-    change_usd_per_h: float = 0.0
+    churn_price_usd_per_h: float = 0.0
     """The churn price: what another plan for a query that runs, or none, must save at least. Weight comes first."""
-    most_changes: int | None = None
+    max_changes: int | None = None
     """Of the queries that could all stay as they are, how many may get another plan or none."""
 
     def __post_init__(self) -> None:
         """Refuse numbers without meaning."""
-        if not (math.isfinite(self.change_usd_per_h) and self.change_usd_per_h >= 0):
+        if not (math.isfinite(self.churn_price_usd_per_h) and self.churn_price_usd_per_h >= 0):
             raise PlanningError(
-                f"price of a change: found {self.change_usd_per_h}, expected a finite number of at least 0"
+                f"price of a change: found {self.churn_price_usd_per_h}, expected a finite number of at least 0"
             )
-        if self.most_changes is not None and self.most_changes < 0:
-            raise PlanningError(f"most changes: found {self.most_changes}, expected at least 0, or no bound at all")
+        if self.max_changes is not None and self.max_changes < 0:
+            raise PlanningError(f"most changes: found {self.max_changes}, expected at least 0, or no bound at all")
 
     @classmethod
-    def of(cls, matching: Matching, *, change_usd_per_h: float = 0.0, most_changes: int | None = None) -> Running:
+    def of(cls, matching: Matching, *, change_usd_per_h: float = 0.0, most_changes: int | None = None) -> Incumbent:
         """What a matching serves."""
         plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
         return cls(plans, change_usd_per_h, most_changes)
 
-    def offered(self, candidates: Candidates, queries: Sequence[Query], compose: Compose | None) -> Candidates:
+    def add_candidates(self, candidates: Candidates, queries: Sequence[Query], compose: Compose | None) -> Candidates:
         """The candidates, and after them plans that run and promise as much, but were not among them.
 
         Args:
@@ -71,7 +71,7 @@ class Running:
             found[query.name] = (*candidates[query.name], *(c for c in composed if c.plan == plan))
         return found
 
-    def marked(self, problem: Problem) -> Problem:
+    def mark(self, problem: Problem) -> Problem:
         """The problem in which it is known what runs."""
         chosen = np.full(len(problem.queries), -1, dtype=np.int64)
         for number, name in enumerate(problem.queries):
@@ -79,22 +79,24 @@ class Running:
             for candidate in problem.candidates_of(number) if plan is not None else ():
                 if problem.candidates[candidate].plan == plan:
                     chosen[number] = candidate
-        return replace(problem, incumbent=Incumbent(chosen, max(self.change_usd_per_h, _LEAST_CHANGE_USD_PER_H)))
+        return replace(
+            problem, incumbent=IncumbentChoice(chosen, max(self.churn_price_usd_per_h, _LEAST_CHANGE_USD_PER_H))
+        )
 
-    def begun(self, state: State) -> tuple[State, Held]:
+    def warm_start(self, state: MatchState) -> tuple[MatchState, RepairedSolution]:
         """A state that begins from what runs and keeps the bound on changes, and what of it can stay together."""
         assert state.problem.incumbent is not None
         chosen = state.problem.incumbent.chosen
-        held = hold(state.problem, chosen, state.slos, state.reestimate, widely=state.many)
-        cuts = state.cuts if self.most_changes is None else (*state.cuts, ChangesCut(held.chosen, self.most_changes))
-        return replace(state, safe=held.chosen, cuts=cuts), held
+        held = repair(state.problem, chosen, state.slos, state.reestimate, aggregate_cuts=state.is_large)
+        cuts = state.cuts if self.max_changes is None else (*state.cuts, ChurnCut(held.chosen, self.max_changes))
+        return replace(state, feasible_incumbent=held.chosen, cuts=cuts), held
 
 
-def no_worse(state: State, held: Held) -> State:
+def keep_incumbent_if_better(state: MatchState, held: RepairedSolution) -> MatchState:
     """The state, or what ran as it was where that is better, or where too much changed."""
     assert state.usage is not None
-    problem, chosen, usage = state.problem, chosen_of(state), state.usage
-    few = all(cut.holds(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChangesCut))
-    if few and goodness(problem, chosen) >= goodness(problem, held.chosen):
+    problem, chosen, usage = state.problem, assignment_of(state), state.usage
+    few = all(cut.is_satisfied(problem, chosen, usage) for cut in state.cuts if isinstance(cut, ChurnCut))
+    if few and objective_key(problem, chosen) >= objective_key(problem, held.chosen):
         return state
     return state.with_held(held)

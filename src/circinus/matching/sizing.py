@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.estimation import Candidate, Conditions, merge
-from circinus.matching.problem import IntArray, Problem, Usage, within_cost
-from circinus.profiling import Bounded
+from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
+from circinus.matching.problem import IntArray, Problem, Usage, meets_cost_slo
+from circinus.profiling import Interval
 from circinus.spec import Slos
-from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_latency_bound, format_score, format_usd_per_h
 
-Reestimate = Callable[[Candidate, Conditions], Candidate]
+Reestimate = Callable[[PlanCandidate, MergedLoad], PlanCandidate]
 """A chosen plan under the merged load: the same plan with its final estimate."""
 
 
 @dataclass(frozen=True)
-class Broken:
+class SloViolation:
     """A chosen plan that does not keep its query's objectives as finally sized."""
 
     query: int
@@ -29,13 +29,15 @@ class Broken:
 class Sizing:
     """The plans as they would run together."""
 
-    conditions: Conditions
-    final: Mapping[int, Candidate]
+    conditions: MergedLoad
+    final: Mapping[int, PlanCandidate]
     """Query -> its plan, estimated under `conditions`; the cost is its share by busy seconds plus its transfers."""
-    broken: tuple[Broken, ...]
+    broken: tuple[SloViolation, ...]
 
 
-def size(problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos], reestimate: Reestimate) -> Sizing:
+def evaluate_sizing(
+    problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos], reestimate: Reestimate
+) -> Sizing:
     """Size the deployments of a choice and check every objective.
 
     Args:
@@ -47,8 +49,8 @@ def size(problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos],
     """
     replicas = {problem.deployments[column]: int(count) for column, count in enumerate(usage.replicas) if count}
     served = list(problem.served(chosen))
-    conditions = merge([problem.candidates[candidate] for _, candidate in served], replicas)
-    final: dict[int, Candidate] = {}
+    conditions = merge_loads([problem.candidates[candidate] for _, candidate in served], replicas)
+    final: dict[int, PlanCandidate] = {}
     broken = []
     for query, candidate in served:
         share = problem.cost_share_usd_per_h(candidate, usage)
@@ -56,32 +58,32 @@ def size(problem: Problem, chosen: IntArray, usage: Usage, slos: Sequence[Slos],
         final[query] = sized
         objectives, reason = violations(sized, slos[query])
         if objectives:
-            broken.append(Broken(query, candidate, objectives, reason))
+            broken.append(SloViolation(query, candidate, objectives, reason))
     return Sizing(conditions, final, tuple(broken))
 
 
-def with_cost(candidate: Candidate, share_usd_per_h: float) -> Candidate:
+def with_cost(candidate: PlanCandidate, share_usd_per_h: float) -> PlanCandidate:
     """The share of what the deployments cost as merged, so that the shares add up to the total."""
     bounds = candidate.estimate.cost_usd_per_h
-    cost = Bounded(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
+    cost = Interval(share_usd_per_h, min(bounds.lower, share_usd_per_h), max(bounds.upper, share_usd_per_h))
     return replace(candidate, estimate=replace(candidate.estimate, cost_usd_per_h=cost))
 
 
-def violations(candidate: Candidate, slos: Slos) -> tuple[tuple[str, ...], str]:
+def violations(candidate: PlanCandidate, slos: Slos) -> tuple[tuple[str, ...], str]:
     """The objectives that a final estimate does not keep, and how far it is from them."""
     estimate = candidate.estimate
     objectives = [name for name in estimate.violations(slos) if name != "cost"]
     words = []
     if "latency" in objectives and slos.latency is not None:
         words.append(
-            f"latency p{estimate.percentile:g} at most {latency_bound(estimate.latency_s.upper)} > "
-            f"{duration(slos.latency.limit_s)}"
+            f"latency p{estimate.percentile:g} at most {format_latency_bound(estimate.latency_s.upper)} > "
+            f"{format_duration(slos.latency.limit_s)}"
         )
     if "accuracy" in objectives and slos.accuracy is not None:
-        words.append(f"accuracy {score(estimate.accuracy.value)} does not keep {slos.accuracy}")
-    if slos.cost is not None and not within_cost(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
+        words.append(f"accuracy {format_score(estimate.accuracy.value)} does not keep {slos.accuracy}")
+    if slos.cost is not None and not meets_cost_slo(estimate.cost_usd_per_h.value, slos.cost.limit_usd_per_h):
         objectives.append("cost")
         words.append(
-            f"its share costs {usd_per_h(estimate.cost_usd_per_h.value)} > {usd_per_h(slos.cost.limit_usd_per_h)}"
+            f"its share costs {format_usd_per_h(estimate.cost_usd_per_h.value)} > {format_usd_per_h(slos.cost.limit_usd_per_h)}"
         )
     return tuple(objectives), "as sized, " + " and ".join(words) if words else ""

@@ -11,18 +11,18 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from circinus.matching.highs import minimise
-from circinus.matching.linear import FloatArray, LinearProgramme
+from circinus.matching.highs import solve_milp
+from circinus.matching.linear import FloatArray, LpModel
 
 READY = "ready"
 """Said once, when requests are listened to."""
 
 
 @dataclass(frozen=True)
-class Request:
+class SolveRequest:
     """A programme to minimise; see `highs.minimise`."""
 
-    programme: LinearProgramme
+    programme: LpModel
     objective: FloatArray
     start: FloatArray
     time_limit_s: float
@@ -37,10 +37,10 @@ def main() -> None:
         connection.send(READY)
         while True:
             try:
-                asked: Request = connection.recv()
+                asked: SolveRequest = connection.recv()
             except EOFError:
                 return
-            found = minimise(
+            found = solve_milp(
                 asked.programme,
                 asked.objective,
                 asked.start,

@@ -10,7 +10,7 @@ from circinus.profiling import OperatorProfile, PipelineProfile
 from circinus.spec import Infrastructure, KnobValues
 
 
-def with_start_ups(
+def add_startup_times(
     deployments: Sequence[SizedDeployment], profiles: Mapping[str, PipelineProfile], infrastructure: Infrastructure
 ) -> tuple[SizedDeployment, ...]:
     """The deployments with the seconds that a further replica of each takes, by its operator, knobs and pool, and with
@@ -37,7 +37,7 @@ def with_start_ups(
         start_ups_s = [startup_s for found in alike if (startup_s := found.startup_on(hardware)) is not None]
         if start_ups_s:
             sized = replace(sized, startup_s=max(start_ups_s))
-        speeds = [found.speeds.likely(hardware) for found in alike if hardware.name in found.speeds.measured]
+        speeds = [found.speeds.expected(hardware) for found in alike if hardware.name in found.speeds.measured]
         if speeds:
             # Rounded: a deployment that is said to be another one starts its replicas anew.
             sized = replace(sized, relative_speed=float(f"{min(speeds):.3g}"))

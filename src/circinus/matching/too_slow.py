@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from circinus.estimation import Candidate
-from circinus.matching.profiled_plans import ProfiledPlans
+from circinus.estimation import PlanCandidate
+from circinus.matching.profiled_plans import PlanEstimates
 from circinus.planning import Frontier, NearMiss, SingleRelaxation
 
 MOST_PLANS = 4
@@ -16,7 +16,9 @@ _SLOWER = "slower in a simulation of all queries together"
 _TOO_SLOW = "the plans that formulas promise are slower in a simulation of all queries together"
 
 
-def without(frontier: Frontier, tried: Candidate, missed: Mapping[str, Candidate], plans: ProfiledPlans) -> Frontier:
+def exclude_refuted(
+    frontier: Frontier, tried: PlanCandidate, missed: Mapping[str, PlanCandidate], plans: PlanEstimates
+) -> Frontier:
     """The frontier of a query without what is refused.
 
     Args:
@@ -26,7 +28,7 @@ def without(frontier: Frontier, tried: Candidate, missed: Mapping[str, Candidate
             itself is among them, so far would its objective have to give way.
         plans: which ones are refused.
     """
-    left = plans.not_refused(frontier.candidates)
+    left = plans.without_excluded(frontier.candidates)
     own = missed.get(tried.query)
     reason = _SLOWER if own is not None else f"it would make {' and '.join(missed)} {_SLOWER} than promised"
     near_misses = (NearMiss(own or tried, ("latency",), reason), *frontier.near_misses)
@@ -35,12 +37,12 @@ def without(frontier: Frontier, tried: Candidate, missed: Mapping[str, Candidate
     return replace(
         frontier,
         candidates=left,
-        with_margin=plans.not_refused(frontier.with_margin),
+        high_margin=plans.without_excluded(frontier.high_margin),
         near_misses=near_misses,
         relaxations=relaxed,
         reason="" if left else (_TOO_SLOW if own is not None else reason),
     )
 
 
-def _slowest_s(candidate: Candidate) -> float:
+def _slowest_s(candidate: PlanCandidate) -> float:
     return candidate.estimate.latency_s.upper

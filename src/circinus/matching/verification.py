@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.estimation import Candidate, Estimate, Odds
-from circinus.estimation.odds import latency_odds
+from circinus.estimation import Estimate, PlanCandidate, SloProbabilities
+from circinus.estimation.odds import latency_slo_probability
 from circinus.estimation.tails import UNBOUNDED
 from circinus.matching.plan_set import Assignment, Matching
-from circinus.profiling import Bounded
-from circinus.queueing.arrivals import MarkovModulated
+from circinus.profiling import Interval
+from circinus.queueing.arrivals import MarkovModulatedPoisson
 from circinus.simulation import PlannedQuery
 from circinus.simulation.intervals import percentile_interval
 from circinus.simulation.model import FloatArray
-from circinus.simulation.plans import Model, model_of
+from circinus.simulation.plans import SimulationModel, build_model
 from circinus.simulation.simulation import Simulation
 from circinus.spec import Network
 
@@ -36,23 +36,23 @@ _SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
-class Verified:
+class SimulationCheck:
     """A matching with what a simulation showed."""
 
     matching: Matching
     """Estimates that formulas are not good for are those of the simulation."""
-    missed: Mapping[str, Candidate]
+    violated: Mapping[str, PlanCandidate]
     """Query -> its plan as simulated, where the simulation does not promise the latency that the estimate did."""
 
 
-def verified(
+def check_by_simulation(
     matching: Matching,
     planned: Sequence[PlannedQuery],
     network: Network,
     *,
     seed: int = 0,
     only: Collection[str] | None = None,
-) -> Verified:
+) -> SimulationCheck:
     """Simulate all plans together, if any estimate has doubts, and replace the latencies of those that have.
 
     Hardware is as fast as it surely is, as for promises. The bounds are those of the simulation's confidence interval,
@@ -67,12 +67,12 @@ def verified(
         only: queries that are asked about; None: all.
     """
     asked = [a for a in matching.assignments if only is None or a.query in only]
-    doubtful = {assignment.query for assignment in asked if assignment.chosen.estimate.doubts}
+    doubtful = {assignment.query for assignment in asked if assignment.chosen.estimate.caveats}
     if not doubtful:
-        return Verified(matching, {})
+        return SimulationCheck(matching, {})
     replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
-    model = model_of(planned, replicas, network, promised=True)
-    duration_s = long_enough_s(planned, model)
+    model = build_model(planned, replicas, network, promised=True)
+    duration_s = simulation_horizon_s(planned, model)
     simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
     simulation.run()
     latencies = {
@@ -88,10 +88,12 @@ def verified(
             if "latency" in assignment.chosen.estimate.violations(known[name].query.slos):
                 missed[name] = assignment.chosen
         assignments.append(assignment)
-    return Verified(replace(matching, assignments=tuple(assignments)), missed)
+    return SimulationCheck(replace(matching, assignments=tuple(assignments)), missed)
 
 
-def long_enough_s(planned: Sequence[PlannedQuery], model: Model, executions: float = EXECUTIONS) -> float:
+def simulation_horizon_s(
+    planned: Sequence[PlannedQuery], model: SimulationModel, executions: float = EXECUTIONS
+) -> float:
     """For how long plans are simulated: for so many executions, longer where bursts are rare."""
     visits = (one.query.rate_per_s * len(query.visits) for one, query in zip(planned, model.queries, strict=True))
     # Bursts are drawn whether a request comes in them or not.
@@ -106,7 +108,7 @@ def _bursts_s(planned: Sequence[PlannedQuery]) -> float:
 
 def _periods_s(planned: Sequence[PlannedQuery]) -> list[float]:
     """From one burst to the next, of every query that has them."""
-    return [sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulated)]
+    return [sum(one.arrivals.durations_s) for one in planned if isinstance(one.arrivals, MarkovModulatedPoisson)]
 
 
 def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: FloatArray) -> Assignment:
@@ -115,19 +117,19 @@ def _with_latencies(assignment: Assignment, planned: PlannedQuery, latency_s: Fl
     if not math.isfinite(seen.upper):  # too few for a percentile so far
         return assignment
     for_few_items = before.latency_s.upper / before.latency_s.value if before.latency_s.value > 0 else 1.0
-    bounds = Bounded(seen.value, seen.lower, min(seen.upper * for_few_items, max(UNBOUNDED, seen.upper)))
+    bounds = Interval(seen.value, seen.lower, min(seen.upper * for_few_items, max(UNBOUNDED, seen.upper)))
     estimate = replace(before, latency_s=bounds, simulated=True)
-    estimate = replace(estimate, odds=_odds(estimate, planned, latency_s))
+    estimate = replace(estimate, slo_probability=_odds(estimate, planned, latency_s))
     return replace(assignment, chosen=replace(assignment.chosen, estimate=estimate))
 
 
-def _odds(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> Odds | None:
+def _odds(estimate: Estimate, planned: PlannedQuery, latency_s: FloatArray) -> SloProbabilities | None:
     """As before, but for the latency."""
-    slos, before = planned.query.slos, estimate.odds
+    slos, before = planned.query.slos, estimate.slo_probability
     if before is None or slos.latency is None:
         return before
     thinned = latency_s[:: max(1, len(latency_s) // _SAMPLE)]
-    likely = latency_odds(np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk)
+    likely = latency_slo_probability(np.asarray(thinned), len(planned.profile.items), slos.latency, planned.query.risk)
     promised = 1 - planned.query.risk
     likely = min(likely, promised) if "latency" in estimate.violations(slos) else max(likely, promised)
-    return Odds.of(likely, before.accuracy, before.cost)
+    return SloProbabilities.of(likely, before.accuracy, before.cost)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable
 from itertools import combinations
 
-from circinus.estimation import Candidate, Conditions
+from circinus.estimation import MergedLoad, PlanCandidate
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import loaded_station as deployment_station
-from circinus.estimation.stages import queue_name as operator_queue
-from circinus.estimation.transfer import FloatArray, wait_at
-from circinus.estimation.transfer import loaded_station as link_station
-from circinus.estimation.transfer import queue_name as link_queue
-from circinus.queueing.load import StationLoad
+from circinus.estimation.stages import deployment_station as deployment_station
+from circinus.estimation.stages import operator_queue_key as operator_queue
+from circinus.estimation.transfer import FloatArray, link_wait_s
+from circinus.estimation.transfer import link_queue_key as link_queue
+from circinus.estimation.transfer import link_station_under_load as link_station
+from circinus.queueing.load import LoadedStation
 from circinus.spec import Deployment, DirectedLink
 
 Queue = Deployment | DirectedLink
@@ -23,15 +23,15 @@ _ROUNDING = 1e-5
 """Share of a latency that the estimate's precision may be off."""
 
 
-def queues(plan: Candidate) -> tuple[Queue, ...]:
+def queues_of(plan: PlanCandidate) -> tuple[Queue, ...]:
     """What requests wait for under a plan."""
     return (*(use.deployment for use in plan.deployments), *(crossing.link for crossing in plan.links))
 
 
-class LongerWaits:
+class WaitIncreaseBound:
     """The most by which the waits of any scenario grow from one load to another."""
 
-    def __init__(self, touched: Iterable[Queue], before: Conditions, now: Conditions) -> None:
+    def __init__(self, touched: Iterable[Queue], before: MergedLoad, now: MergedLoad) -> None:
         """Between two loads that differ at the queues `touched`."""
         self._before = before
         self._stations = {
@@ -39,7 +39,7 @@ class LongerWaits:
         }
         self._longer_s: dict[tuple[ScenarioGrid, Queue], float] = {}
 
-    def latency_s(self, plan: Candidate, upper_s: float, risk: float) -> float:
+    def latency_s(self, plan: PlanCandidate, upper_s: float, risk: float) -> float:
         """An upper bound of the latency of a plan now.
 
         No scenario's latency grows by more than its waits do, and percentiles not by more than all scenarios. An
@@ -56,12 +56,12 @@ class LongerWaits:
         sent = len(plan.deployments) + 1
         longer_s = sum(
             self._most_s(grid, queue) * (1 if isinstance(queue, Deployment) else sent)
-            for queue in queues(plan)
+            for queue in queues_of(plan)
             if queue in self._stations
         )
         return upper_s + longer_s + (upper_s * _ROUNDING if longer_s else 0.0)
 
-    def _may_wait_elsewhere(self, plan: Candidate) -> bool:
+    def _may_wait_elsewhere(self, plan: PlanCandidate) -> bool:
         """Whether values may come to wait at a link where they did not: of several with the same traffic they wait at
         the narrowest only, and one that is touched has the same traffic no more."""
         links = [crossing.link for crossing in plan.links]
@@ -76,24 +76,24 @@ class LongerWaits:
         if key not in self._longer_s:
             name = operator_queue(queue.operator) if isinstance(queue, Deployment) else link_queue(queue)
             draws, (before, now) = grid.exponentials(name), self._stations[queue]
-            slower_s = _longer_s(before.slower(), now.slower(), draws)
+            slower_s = _longer_s(before.pessimistic(), now.pessimistic(), draws)
             self._longer_s[key] = max(slower_s, _longer_s(before, now, draws))
         return self._longer_s[key]
 
 
-def _longer_s(before: StationLoad | None, now: StationLoad | None, draws: FloatArray) -> float:
+def _longer_s(before: LoadedStation | None, now: LoadedStation | None, draws: FloatArray) -> float:
     """The most by which a wait is longer at any of the draws (n,).
 
     How long batches take depends on the load, too, and that is not bounded here: infinite, as where nothing is.
     """
     if before is None or now is None or len(now.fill_ratios) > 1:
         return math.inf
-    return float((wait_at(now, draws) - wait_at(before, draws)).max())
+    return float((link_wait_s(now, draws) - link_wait_s(before, draws)).max())
 
 
-def _known(queue: Queue, conditions: Conditions) -> bool:
+def _known(queue: Queue, conditions: MergedLoad) -> bool:
     return queue in conditions.deployments if isinstance(queue, Deployment) else queue in conditions.links
 
 
-def _station(queue: Queue, conditions: Conditions) -> StationLoad:
+def _station(queue: Queue, conditions: MergedLoad) -> LoadedStation:
     return deployment_station(queue, conditions) if isinstance(queue, Deployment) else link_station(queue, conditions)

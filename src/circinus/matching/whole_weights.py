@@ -22,7 +22,7 @@ _MANY = 100_000
 
 
 @dataclass(frozen=True)
-class WholeWeights:
+class IntegerWeights:
     """Weights as multiples of one unit, so that sums of them compare exactly."""
 
     multiples: IntArray
@@ -32,7 +32,7 @@ class WholeWeights:
     """Most that the multiples of a choice can be away from its weight, in all."""
 
     @classmethod
-    def of(cls, weight: FloatArray) -> WholeWeights:
+    def of(cls, weight: FloatArray) -> IntegerWeights:
         """Exact where the weights (decimals, thirds, ...) have a common unit above a millionth of their sum."""
         distinct, place, count = np.unique(weight, return_inverse=True, return_counts=True)
         exact = [_fraction(float(w)) for w in distinct]
@@ -50,18 +50,18 @@ class WholeWeights:
 
 
 @dataclass(frozen=True)
-class RankedWeights:
+class IntegerWeightsByLevel:
     """Weights of queries in ranks, each rank in its own unit, the highest first."""
 
     ranks: tuple[IntArray, ...]
     """The queries of each."""
-    weights: tuple[WholeWeights, ...]
+    weights: tuple[IntegerWeights, ...]
     """Theirs."""
 
     @classmethod
-    def of(cls, weight: FloatArray, ranks: Sequence[IntArray]) -> RankedWeights:
+    def of(cls, weight: FloatArray, ranks: Sequence[IntArray]) -> IntegerWeightsByLevel:
         """Of queries (Q,) whose ranks are listed from the highest."""
-        return cls(tuple(ranks), tuple(WholeWeights.of(weight[queries]) for queries in ranks))
+        return cls(tuple(ranks), tuple(IntegerWeights.of(weight[queries]) for queries in ranks))
 
     def total(self, chosen: IntArray) -> tuple[int, ...]:
         """Of the queries that a choice (Q,) serves, rank by rank: of two choices the greater one has more weight."""

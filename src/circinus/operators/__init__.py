@@ -1,7 +1,7 @@
 """What runs in a pipeline: the operator protocol, the decorator that makes one, and the registry that finds them."""
 
 from circinus.operators.decorator import operator
-from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorType
+from circinus.operators.protocol import DatasetFunction, Item, Metric, Operator, OperatorFactory
 from circinus.operators.registry import ENTRY_POINT_GROUP, resolve, resolve_operator
 from circinus.operators.source_version import source_version, version_of
 
@@ -11,7 +11,7 @@ __all__ = [
     "Item",
     "Metric",
     "Operator",
-    "OperatorType",
+    "OperatorFactory",
     "operator",
     "resolve",
     "resolve_operator",

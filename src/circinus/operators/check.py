@@ -8,14 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from circinus.errors import Fault, OperatorError
-from circinus.operators.protocol import OperatorType
+from circinus.errors import Diagnostic, OperatorError
+from circinus.operators.protocol import OperatorFactory
 from circinus.operators.registry import resolve, resolve_operator
 from circinus.spec import OperatorSpec, Pipeline, Specification
-from circinus.spec.faults import Wrong, near, one_of
+from circinus.spec.faults import Issue, closest_match, expected_choice
 
 
-def check_operators(specification: Specification) -> tuple[Fault, ...]:
+def check_operators(specification: Specification) -> tuple[Diagnostic, ...]:
     """Import every operator, metric and data set that `specification` names, and check that they fit.
 
     Returns:
@@ -25,7 +25,7 @@ def check_operators(specification: Specification) -> tuple[Fault, ...]:
     """
     code = _Code(specification.module_paths)
     return tuple(
-        specification.fault("Pipeline", name, wrong.path, wrong.found, wrong.expected, wrong.hint)
+        specification.diagnostic("Pipeline", name, wrong.path, wrong.found, wrong.expected, wrong.hint)
         for name, pipeline in specification.pipelines.items()
         for wrong in _pipeline(pipeline, code)
     )
@@ -39,7 +39,7 @@ class _Code:
         self.operator = lru_cache(maxsize=None)(self._operator)
         self.function = lru_cache(maxsize=None)(self._function)
 
-    def _operator(self, reference: str) -> OperatorType | Wrong:
+    def _operator(self, reference: str) -> OperatorFactory | Issue:
         try:
             return resolve_operator(reference, self._module_paths)
         except OperatorError as error:
@@ -51,58 +51,58 @@ class _Code:
         except OperatorError as error:
             return _unresolved(reference, error, "a function")
         if not callable(found):
-            return Wrong(("uses",), f"{reference!r}, which is a {type(found).__name__}", "a function")
+            return Issue(("uses",), f"{reference!r}, which is a {type(found).__name__}", "a function")
         return found
 
 
-def _unresolved(reference: str, error: OperatorError, expected: str) -> Wrong:
-    return Wrong(("uses",), repr(reference), expected, str(error).removeprefix(f"{reference}: "))
+def _unresolved(reference: str, error: OperatorError, expected: str) -> Issue:
+    return Issue(("uses",), repr(reference), expected, str(error).removeprefix(f"{reference}: "))
 
 
-def _pipeline(pipeline: Pipeline, code: _Code) -> Iterator[Wrong]:
+def _pipeline(pipeline: Pipeline, code: _Code) -> Iterator[Issue]:
     for position, spec in enumerate(pipeline.operators):
         operator = code.operator(spec.uses)
-        for wrong in (operator,) if isinstance(operator, Wrong) else _operator(spec, operator):
-            yield wrong.below("operators", position)
+        for wrong in (operator,) if isinstance(operator, Issue) else _operator(spec, operator):
+            yield wrong.with_prefix("operators", position)
     metric = code.function(pipeline.metric.uses)
-    if not isinstance(metric, Wrong):
+    if not isinstance(metric, Issue):
         metric = _call(metric, (None, None), {}, ("uses",), "a function of the output and the truth")
     if metric is not None:
         yield metric.below("metric")
     arguments = pipeline.dataset.arguments
     dataset = code.function(pipeline.dataset.uses)
-    if not isinstance(dataset, Wrong):
+    if not isinstance(dataset, Issue):
         dataset = _call(dataset, (), arguments, ("arguments",), f"what {pipeline.dataset.uses} takes")
     if dataset is not None:
         yield dataset.below("dataset")
 
 
-def _operator(spec: OperatorSpec, operator: OperatorType) -> Iterator[Wrong]:
+def _operator(spec: OperatorSpec, operator: OperatorFactory) -> Iterator[Issue]:
     present = {knob.name for knob in spec.knobs}
     for position, knob in enumerate(spec.knobs):
         if knob.name not in operator.knobs:
-            meant = near(knob.name, [name for name in operator.knobs if name not in present])
+            meant = closest_match(knob.name, [name for name in operator.knobs if name not in present])
             hint = f"did you mean {meant}?" if meant is not None else ""
-            expected = one_of(operator.knobs, f"a knob of {operator.name}")
-            yield Wrong(("knobs", position, "name"), f"the knob {knob.name}", expected, hint)
+            expected = expected_choice(operator.knobs, f"a knob of {operator.name}")
+            yield Issue(("knobs", position, "name"), f"the knob {knob.name}", expected, hint)
             present |= {meant} if meant is not None else set()  # one fault for a knob that is only misspelt
         elif knob.only_if and knob.name in operator.required_knobs:
             expected = f"{knob.name} to be there always, since {operator.name} has no default for it"
-            yield Wrong(("knobs", position, "only_if"), "a condition", expected, "give its parameter a default")
+            yield Issue(("knobs", position, "only_if"), "a condition", expected, "give its parameter a default")
     for name in operator.required_knobs:
         if name not in present:
             expected = f"the knob {name}, for which {operator.name} has no default"
-            yield Wrong(("knobs",), f"no knob {name}", expected)
+            yield Issue(("knobs",), f"no knob {name}", expected)
     given = max(1, len(spec.after))
     if operator.inputs is not None and operator.inputs != given:
         found = f"{given} input{'s' if given > 1 else ''}" if spec.after else "no operator before it, so 1 input"
         expected = f"{operator.inputs}, which is what {operator.name} takes"
-        yield Wrong(("after",), found, expected)
+        yield Issue(("after",), found, expected)
 
 
 def _call(
     function: Any, positional: tuple[Any, ...], keywords: Mapping[str, Any], path: tuple[str, ...], expected: str
-) -> Wrong | None:
+) -> Issue | None:
     """Why `function` cannot be called like this; None where it can, or where its signature is not known."""
     try:
         signature = inspect.signature(function)
@@ -111,5 +111,5 @@ def _call(
     try:
         signature.bind(*positional, **keywords)
     except TypeError as error:
-        return Wrong(path, f"arguments that do not fit {signature}", expected, str(error))
+        return Issue(path, f"arguments that do not fit {signature}", expected, str(error))
     return None

@@ -8,7 +8,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import Operator, OperatorType
+from circinus.operators.protocol import Operator, OperatorFactory
 from circinus.operators.source_version import source_version
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ class _FunctionOperator:
 
 
 @overload
-def operator(target: Callable[..., Any]) -> OperatorType: ...
+def operator(target: Callable[..., Any]) -> OperatorFactory: ...
 @overload
 def operator(
     *, name: str | None = None, version: str | None = None
-) -> Callable[[Callable[..., Any]], OperatorType]: ...
+) -> Callable[[Callable[..., Any]], OperatorFactory]: ...
 def operator(
     target: Callable[..., Any] | None = None, *, name: str | None = None, version: str | None = None
-) -> OperatorType | Callable[[Callable[..., Any]], OperatorType]:
+) -> OperatorFactory | Callable[[Callable[..., Any]], OperatorFactory]:
     """Declare an operator.
 
     A **class** gets its knobs as keyword arguments of `__init__`, where it loads its model (once a replica), and
@@ -58,7 +58,7 @@ def operator(
     return _operator_type(target, name, version)
 
 
-def _operator_type(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorType:
+def _operator_type(target: Callable[..., Any], name: str | None, version: str | None) -> OperatorFactory:
     name = str(name or getattr(target, "__name__", repr(target)))
     if not callable(target):
         raise OperatorError(f"operator {name}: found a {type(target).__name__}, expected a class or a function")
@@ -82,7 +82,7 @@ def _operator_type(target: Callable[..., Any], name: str | None, version: str | 
         loaded: Operator = cast("Callable[..., Operator]", target)(**arguments)
         return loaded
 
-    return OperatorType(
+    return OperatorFactory(
         name=name,
         create=create,
         knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS),

@@ -28,7 +28,7 @@ class Operator(Protocol):
 
 
 @dataclass(frozen=True)
-class OperatorType:
+class OperatorFactory:
     """An operator before its knobs are set: what `@operator` makes of a class or a function."""
 
     name: str

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import OperatorType
+from circinus.operators.protocol import OperatorFactory
 
 ENTRY_POINT_GROUP = "circinus.operators"
 
@@ -44,14 +44,14 @@ def resolve(reference: str, module_paths: Sequence[Path] = ()) -> Any:
     return found
 
 
-def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> OperatorType:
+def resolve_operator(reference: str, module_paths: Sequence[Path] = ()) -> OperatorFactory:
     """Like `resolve`, for operators.
 
     Raises:
         OperatorError: also when what is found was not declared with `@operator`.
     """
     found = resolve(reference, module_paths)
-    if not isinstance(found, OperatorType):
+    if not isinstance(found, OperatorFactory):
         raise OperatorError(f"{reference}: found {type(found).__name__}, expected what `@operator` makes; decorate it")
     return found
 

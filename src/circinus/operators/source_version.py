@@ -8,7 +8,7 @@ import inspect
 from typing import Any
 
 from circinus.errors import OperatorError
-from circinus.operators.protocol import OperatorType
+from circinus.operators.protocol import OperatorFactory
 
 
 def source_version(target: Any) -> str:
@@ -42,4 +42,4 @@ def version_of(target: Any) -> str:
     Raises:
         OperatorError: as `source_version`.
     """
-    return target.version if isinstance(target, OperatorType) else source_version(target)
+    return target.version if isinstance(target, OperatorFactory) else source_version(target)

@@ -1,12 +1,12 @@
 """One query: its frontier over configurations, placements and allocations."""
 
-from circinus.planning.frontier import BestSoFar, Frontier, NearMiss, SingleRelaxation
+from circinus.planning.frontier import BestEffortPlan, Frontier, NearMiss, SingleRelaxation
 from circinus.planning.ladder import Ladder, Rung, ladder
 from circinus.planning.search import plan_queries, plan_query
 from circinus.planning.settings import SearchSettings
 
 __all__ = [
-    "BestSoFar",
+    "BestEffortPlan",
     "Frontier",
     "Ladder",
     "NearMiss",

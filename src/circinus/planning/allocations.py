@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.dominance import SLACK, Archive
+from circinus.planning.dominance import DOMINANCE_TOLERANCE, ParetoArchive
 from circinus.planning.limits import Limits
-from circinus.planning.measure import Measure
-from circinus.planning.placements import Placements
+from circinus.planning.measure import PlanMetrics
+from circinus.planning.placements import PartialPlacements
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.space import SearchSpace
 
@@ -73,12 +73,12 @@ class _Rest:
 class AllocationSearch:
     """The search over the options of some placements."""
 
-    def __init__(self, space: SearchSpace, configurations: IntArray, cells: Placements, limits: Limits) -> None:
+    def __init__(self, space: SearchSpace, configurations: IntArray, cells: PartialPlacements, limits: Limits) -> None:
         """`configurations`: what `cells.beginning` are indexes into, as indexes into those of the space."""
         self._space = space
         self._cells = cells
         self._limits = limits
-        self._configurations = configurations[cells.beginning]
+        self._configurations = configurations[cells.prefix]
         self._rows = space.arrays.rows[self._configurations]
         self._transfer_s = {
             (producer, operator): space.transfer_s[producer][
@@ -98,7 +98,7 @@ class AllocationSearch:
 
     def cheapest(self, known: PlanArrays) -> PlanArrays:
         """The plans that keep the limits and take least: none of them, nor of those `known`, beats another one."""
-        labels, _ = self._run(Archive(known.resources), settle=True)
+        labels, _ = self._run(ParetoArchive(known.resources), settle=True)
         return known.with_others(self._plans(labels))
 
     def fastest(self) -> tuple[PlanArrays, FloatArray]:
@@ -106,7 +106,7 @@ class AllocationSearch:
         labels, latency_s = self._run(None, settle=False)
         return self._plans(labels), latency_s
 
-    def with_margin(self, known: Archive, measure: Measure) -> tuple[PlanArrays, FloatArray]:
+    def with_margin(self, known: ParetoArchive, measure: PlanMetrics) -> tuple[PlanArrays, FloatArray]:
         """Plans that keep the limits, among them all that no point of `known` and no plan of their cell beats, when
         latency below the limit counts as well; and (n,) the upper bounds of their latency.
 
@@ -123,7 +123,12 @@ class AllocationSearch:
         )
 
     def _run(
-        self, known: Archive | None, *, settle: bool, measure: Measure | None = None, points: Archive | None = None
+        self,
+        known: ParetoArchive | None,
+        *,
+        settle: bool,
+        measure: PlanMetrics | None = None,
+        points: ParetoArchive | None = None,
     ) -> tuple[_Labels, FloatArray]:
         count, scenarios = self._cells.count, self._space.arrays.percentile.grid.count
         labels = _Labels(
@@ -137,7 +142,7 @@ class AllocationSearch:
             labels = self._prune(operator, labels, settle=settle, measure=measure, points=points)
         return labels, labels.finish_s[_RESULT]
 
-    def _extend(self, operator: int, labels: _Labels, known: Archive | None) -> _Labels:
+    def _extend(self, operator: int, labels: _Labels, known: ParetoArchive | None) -> _Labels:
         """Every label with every option of `operator` that keeps the capacities and is not beaten by `known`."""
         table = self._space.options[operator]
         row, pool = self._rows[labels.cell, operator + 1], self._cells.pools[labels.cell, operator]
@@ -145,7 +150,7 @@ class AllocationSearch:
         row, pool, cell = row[label], pool[label], labels.cell[label]
         resources = labels.resources[label] + table.resources[row, pool, option]
         at_least = resources + self._rests[operator].least[cell]
-        kept = self._limits.hold(at_least)
+        kept = self._limits.satisfied(at_least)
         if known is not None:
             kept[kept] = ~known.beats(at_least[kept])
         label, option, row, pool, cell = label[kept], option[kept], row[kept], pool[kept], cell[kept]
@@ -169,7 +174,7 @@ class AllocationSearch:
         return _Labels(cell, np.column_stack([labels.options[label], option]), finish_s, resources[kept])
 
     def _prune(
-        self, operator: int, labels: _Labels, *, settle: bool, measure: Measure | None, points: Archive | None
+        self, operator: int, labels: _Labels, *, settle: bool, measure: PlanMetrics | None, points: ParetoArchive | None
     ) -> _Labels:
         """Drop labels that miss the latency limit, or that known points or another label of their cell beat."""
         rest, percentile, limit_s = self._rests[operator], self._space.percentile, self._limits.latency_s
@@ -179,23 +184,25 @@ class AllocationSearch:
             at_least = labels.resources[kept] + rest.least[labels.cell[kept]]
             configuration = self._configurations[labels.cell[kept]]
             best = measure.points(configuration, at_least, percentile.upper(fastest_s[kept]))
-            kept[kept] = ~points.beats(measure.generous(best))
+            kept[kept] = ~points.beats(measure.with_tolerance(best))
         labels = labels.take(kept)
         settled = np.zeros(len(labels.cell), dtype=np.bool_)
         if settle:
             settled = percentile.within(_completed(labels, rest.slowest_s), limit_s)
         return labels.take(~self._beaten(labels, settled, measure))
 
-    def _beaten(self, labels: _Labels, settled: BoolArray, measure: Measure | None) -> BoolArray:
+    def _beaten(self, labels: _Labels, settled: BoolArray, measure: PlanMetrics | None) -> BoolArray:
         """(n,) which labels another one of their cell beats; of equal labels one stays."""
         one, other = _pairs(labels.cell)
         amounts = labels.resources if measure is None else labels.resources[:, measure.columns]
-        ceilings = amounts * (1 + (SLACK if measure is None else max(SLACK, measure.tolerance)))
+        ceilings = amounts * (
+            1 + (DOMINANCE_TOLERANCE if measure is None else max(DOMINANCE_TOLERANCE, measure.tolerance))
+        )
         for column in np.flatnonzero(amounts.any(axis=0)):  # column by column: few pairs outlast the first ones
             no_more = amounts[one, column] <= ceilings[other, column]
             one, other = one[no_more], other[no_more]
         in_time = settled[one]
-        slack_s = self._space.slack_s if measure is None else measure.slack_s
+        slack_s = self._space.latency_tolerance_s if measure is None else measure.slack_s
         faster_one, faster_other = _nowhere_slower(labels, one[~in_time], other[~in_time], slack_s)
         winner, loser = np.append(one[in_time], faster_one), np.append(other[in_time], faster_other)
         return _losers(len(labels.cell), winner, loser)

@@ -11,7 +11,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Beginnings:
+class PrefixTree:
     """The configurations of a search as a tree: level t holds the distinct choices of the first t + 1 operators."""
 
     rows: IntArray
@@ -22,7 +22,7 @@ class Beginnings:
     """For each level (beginnings,) the first configuration that has it."""
 
     @classmethod
-    def of_rows(cls, rows: IntArray) -> Beginnings:
+    def of_rows(cls, rows: IntArray) -> PrefixTree:
         """The tree of configurations given by sorted rows."""
         same = np.cumprod(rows[1:] == rows[:-1], axis=1).astype(np.bool_)
         starts = [np.concatenate([[True], ~same[:, producer]]) for producer in range(1, rows.shape[1])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.planning.frontier import BestSoFar
+from circinus.planning.frontier import BestEffortPlan
 from circinus.planning.query_search import QuerySearch
 
 _TRIED = 8
@@ -17,7 +17,7 @@ _LEAST_ODDS = 0.01
 """A plan that keeps its objectives with a lower probability is none to speak of."""
 
 
-def best_so_far(search: QuerySearch) -> BestSoFar | None:
+def best_effort_plan(search: QuerySearch) -> BestEffortPlan | None:
     """The plan that most likely keeps all objectives, and of equally likely ones the cheapest.
 
     Configurations are looked at in the order of their probability to keep the accuracy objective (then by how fast
@@ -30,20 +30,20 @@ def best_so_far(search: QuerySearch) -> BestSoFar | None:
     Returns:
         None where no plan is known that has a chance.
     """
-    accuracy = np.round(search.accuracy_odds, _ALIKE)
-    order = np.lexsort((search.excess, -accuracy))
+    accuracy = np.round(search.accuracy_probability, _ALIKE)
+    order = np.lexsort((search.violation, -accuracy))
     found: tuple[float, float] | None = None
-    best: BestSoFar | None = None
+    best: BestEffortPlan | None = None
     for configuration in order[:_TRIED].tolist():
         if accuracy[configuration] < _LEAST_ODDS or (found is not None and accuracy[configuration] < found[0]):
             break
         candidate = search.least(configuration, search.space.columns.alone_cost, cost=True)
         candidate = candidate or search.fastest(np.array([configuration]))
-        if candidate is None or candidate.estimate.odds is None:
+        if candidate is None or candidate.estimate.slo_probability is None:
             continue
-        rank = round(candidate.estimate.odds.together, _ALIKE), -candidate.estimate.cost_usd_per_h.upper
+        rank = round(candidate.estimate.slo_probability.joint, _ALIKE), -candidate.estimate.cost_usd_per_h.upper
         if rank[0] >= _LEAST_ODDS and (found is None or rank > found):
             found = rank
             items = len(search.arrays.configurations[configuration].items)
-            best = BestSoFar(candidate, candidate.estimate.odds.together, items, search.arrays.population)
+            best = BestEffortPlan(candidate, candidate.estimate.slo_probability.joint, items, search.arrays.population)
     return best

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.allocations import AllocationSearch
-from circinus.planning.dominance import Archive
+from circinus.planning.dominance import ParetoArchive
 from circinus.planning.limits import Limits
-from circinus.planning.placements import CHEAPEST, FASTEST, Placements, PlacementSearch
+from circinus.planning.placements import CHEAPEST, FASTEST, PartialPlacements, PlacementSearch
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.space import SearchSpace
 
@@ -25,15 +25,15 @@ _CELLS_AT_A_TIME = 512
 """Placements whose allocations are searched together."""
 
 
-def least_latency_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
+def min_latency_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
     """(configurations,) no plan of a configuration promises a latency below this, whatever its placement."""
     bounds_s = np.zeros(len(space.arrays.configurations))
-    for group in groups(space, configurations):
+    for group in configuration_batches(space, configurations):
         bounds_s[group] = space.percentile.upper(PlacementSearch(space, group).lower_bounds_s())
     return bounds_s[configurations]
 
 
-def cheapest_plans(
+def nondominated_plans(
     space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, considered: Counter[str]
 ) -> PlanArrays:
     """The plans that keep `limits` and take least: no plan of the given configurations beats any of them.
@@ -46,16 +46,16 @@ def cheapest_plans(
         considered: counts what was looked at and dropped.
     """
     known = PlanArrays.none(space)
-    for group in groups(space, configurations):
+    for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), considered)
         considered["placements"] += cells.count
-        known = known.with_others(settled_plans(space, group, cells, limits)[0])
-        cells = cells.take(~Archive(known.resources).beats(cells.least))
+        known = known.with_others(cheapest_option_plans(space, group, cells, limits)[0])
+        cells = cells.take(~ParetoArchive(known.resources).beats(cells.least))
         considered["placements with several allocations to compare"] += cells.count
         order = np.argsort(cells.least[:, space.columns.alone_cost], kind="stable")
         for start in range(0, len(order), _CELLS_AT_A_TIME):
             part = cells.take(order[start : start + _CELLS_AT_A_TIME])
-            part = part.take(~Archive(known.resources).beats(part.least))
+            part = part.take(~ParetoArchive(known.resources).beats(part.least))
             if part.count:
                 known = AllocationSearch(space, group, part, limits).cheapest(known)
     return known
@@ -74,9 +74,9 @@ def cheapest_plan(
         column: the resource column.
     """
     best: PlanArrays | None = None
-    for group in groups(space, configurations):
+    for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
-        best = _lesser(best, settled_plans(space, group, cells, limits)[0], column)
+        best = _lesser(best, cheapest_option_plans(space, group, cells, limits)[0], column)
         order = np.argsort(cells.least[:, column], kind="stable")
         start, size = 0, 1
         while start < len(order):
@@ -111,7 +111,7 @@ def fastest_plan(
         max_labels: most labels of one configuration to follow at a time.
     """
     best: tuple[PlanArrays, float] | None = None
-    for group in groups(space, configurations):
+    for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         bounds_s = space.percentile.upper(cells.latency_s[:, FASTEST])
         for cell in np.argsort(bounds_s, kind="stable"):
@@ -127,7 +127,7 @@ def fastest_plan(
     return best
 
 
-def groups(space: SearchSpace, configurations: IntArray) -> Iterator[IntArray]:
+def configuration_batches(space: SearchSpace, configurations: IntArray) -> Iterator[IntArray]:
     """Neighbouring configurations that are searched together, those with the least work first."""
     pools = [int(table.usable.any(axis=0).sum()) for table in space.options]
     placements = max(1.0, float(np.prod([float(count) for count in pools])))
@@ -144,18 +144,18 @@ def _work_s(space: SearchSpace, configurations: IntArray) -> FloatArray:
     return np.asarray(sum(operator.mean_s[rows[:, index + 1]] for index, operator in enumerate(space.arrays.operators)))
 
 
-def settled_plans(
-    space: SearchSpace, configurations: IntArray, cells: Placements, limits: Limits
+def cheapest_option_plans(
+    space: SearchSpace, configurations: IntArray, cells: PartialPlacements, limits: Limits
 ) -> tuple[PlanArrays, NDArray[np.bool_]]:
     """The plans with the cheapest options, of those placements where these keep the limits; and which these are."""
-    kept = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.hold(cells.cheapest)
-    configuration, pools = configurations[cells.beginning[kept]], cells.pools[kept]
+    kept = space.percentile.within(cells.latency_s[:, CHEAPEST], limits.latency_s) & limits.satisfied(cells.cheapest)
+    configuration, pools = configurations[cells.prefix[kept]], cells.pools[kept]
     rows = space.arrays.rows[configuration]
     options = [table.cheapest[rows[:, o + 1], pools[:, o]] for o, table in enumerate(space.options)]
     return PlanArrays(configuration, pools, np.column_stack(options), cells.cheapest[kept]), kept
 
 
-def cheapest_situations(space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int) -> FloatArray:
+def cost_by_pool_scenario(space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int) -> FloatArray:
     """(configurations, 2 (1 + pools)) no plan of a configuration that may keep `limits` costs less, USD per hour.
 
     Fully shared and alone, in all pools, and then without each of the pools in turn; infinite where there is no plan.
@@ -168,10 +168,10 @@ def cheapest_situations(space: SearchSpace, configurations: IntArray, limits: Li
     """
     pools = len(space.columns.pools)
     found = np.full((len(space.arrays.configurations), 1 + pools, 2), np.inf)
-    for group in groups(space, configurations):
+    for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         costs = cells.least[:, [space.columns.shared_cost, space.columns.alone_cost]]
         for avoided in range(-1, pools):
             free = (cells.pools != avoided).all(axis=1)
-            np.minimum.at(found[:, avoided + 1], group[cells.beginning[free]], costs[free])
+            np.minimum.at(found[:, avoided + 1], group[cells.prefix[free]], costs[free])
     return found[configurations].reshape(len(configurations), -1)

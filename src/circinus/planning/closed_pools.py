@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.planning.dominance import SLACK
+from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.space import SearchSpace
 from circinus.spec import Network, Pool, Query
-from circinus.spec.spoken import amount
+from circinus.spec.spoken import format_amount
 
 _RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
 """The amounts of a node, in the order of `AMOUNTS`, in words."""
@@ -17,13 +17,13 @@ _MOST_NAMED = 4
 """Pools that are named; what more there is, is counted."""
 
 
-def closed_pools(query: Query, network: Network) -> str:
+def explain_ineligible_pools(query: Query, network: Network) -> str:
     """Why the query may use none of the pools, whatever its operators."""
     reasons = [_closed(pool, query, network) for pool in network.infrastructure.pools]
     return _listed([reason for reason in reasons if reason])
 
 
-def closed_to(rows: OperatorRows, query: Query, network: Network) -> str:
+def explain_operator_ineligible(rows: OperatorRows, query: Query, network: Network) -> str:
     """Why an operator has no option in any of the pools; those that are open to the query come first."""
     open_pools = network.pools_for(query.source)
     others = [pool for pool in network.infrastructure.pools if pool not in open_pools]
@@ -31,7 +31,7 @@ def closed_to(rows: OperatorRows, query: Query, network: Network) -> str:
     return _listed(reasons + [_closed(pool, query, network) for pool in others])
 
 
-def lacking_alone(space: SearchSpace) -> str:
+def explain_missing_capacity(space: SearchSpace) -> str:
     """An amount that all operators together need more of than all open pools have; empty where there is none."""
     all_columns = np.arange(space.columns.count)
     for index, resource in enumerate(_RESOURCES):
@@ -44,8 +44,8 @@ def lacking_alone(space: SearchSpace) -> str:
             for table in space.options
         )
         there = float(space.columns.capacity[here].sum())
-        if least > there * (1 + SLACK):
-            return f"its operators need at least {amount(resource, least)}, and there are {amount(resource, there)}"
+        if least > there * (1 + DOMINANCE_TOLERANCE):
+            return f"its operators need at least {format_amount(resource, least)}, and there are {format_amount(resource, there)}"
     return ""
 
 
@@ -57,11 +57,11 @@ def _listed(reasons: list[str]) -> str:
 
 def _closed(pool: Pool, query: Query, network: Network) -> str:
     """Empty where the pool is open to the query."""
-    if pool.serves_only_its_site() and pool.site != query.source:
+    if pool.is_private() and pool.site != query.source:
         return f"pool {pool.name} is private to queries from site {pool.site}"
     if pool.nodes == 0:
         return f"pool {pool.name} has no nodes"
-    if pool not in network.open_pools(query.source):
+    if pool not in network.accessible_pools(query.source):
         return f"pool {pool.name} cannot be reached from site {query.source} and back"
     return ""
 
@@ -81,6 +81,6 @@ def _too_small(rows: OperatorRows, pool: Pool, query: Query) -> str:
     node = (pool.cpus, pool.memory_bytes, pool.gpus, pool.gpu_memory_bytes)
     for resource, least, there in zip(_RESOURCES, replica, node, strict=True):
         if least > there:
-            has, needs = amount(resource, there), amount(resource, least)
+            has, needs = format_amount(resource, there), format_amount(resource, least)
             return f"a node of pool {pool.name} has {has} and a replica needs {needs}"
     return f"pool {pool.name} has too few nodes for the replicas that {query.rate_per_s:g}/s need"

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
 
-SLACK = 1e-9
+DOMINANCE_TOLERANCE = 1e-9
 """Relative difference below which two amounts are the same; sums in different orders differ by rounding."""
 
 _BLOCK = 512
 
 
-class Archive:
+class ParetoArchive:
     """Points that others are compared with, prepared once.
 
     For each column the members are sorted, and for every prefix of that order a set of bits says who is in it. The
@@ -39,7 +39,7 @@ class Archive:
         everybody = np.packbits(np.arange((self._count + 63) // 64 * 64) < self._count, bitorder="little")
         below = np.tile(everybody.view(np.uint64), (len(points), 1))
         for column, values, sets in self._columns:
-            below &= sets[values.searchsorted(points[:, column] * (1 + SLACK), side="right")]
+            below &= sets[values.searchsorted(points[:, column] * (1 + DOMINANCE_TOLERANCE), side="right")]
         return below
 
     def beats(self, points: FloatArray) -> NDArray[np.bool_]:
@@ -66,13 +66,13 @@ def nondominated(points: FloatArray) -> IntArray:
     kept = np.zeros(0, dtype=np.int64)
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
-        block = block[~Archive(scaled[kept]).beats(scaled[block])]
+        block = block[~ParetoArchive(scaled[kept]).beats(scaled[block])]
         kept = np.concatenate([kept, block[_survivors(scaled[block])]])
     return np.sort(kept)
 
 
 def _survivors(points: FloatArray) -> NDArray[np.bool_]:
     """(n,) which of few points, sorted by sum, are not beaten by an earlier one."""
-    below = Archive(points).below(points)
+    below = ParetoArchive(points).below(points)
     bits = np.unpackbits(below.view(np.uint8), axis=1, bitorder="little")[:, : len(points)]
     return np.asarray(~np.tril(bits.astype(np.bool_), -1).any(axis=1))

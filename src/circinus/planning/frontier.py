@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from circinus.estimation import Candidate
-from circinus.planning.left_out import LeftOut
+from circinus.estimation import PlanCandidate
+from circinus.planning.left_out import ColumnPool
 from circinus.spec import Query
 
 SloName = Literal["latency", "accuracy", "cost"]
@@ -17,7 +17,7 @@ SloName = Literal["latency", "accuracy", "cost"]
 class NearMiss:
     """The best plan of one configuration that is not promised to meet the objectives."""
 
-    candidate: Candidate
+    candidate: PlanCandidate
     violations: tuple[SloName, ...]
     reason: str
     """In words: `p95 1.21 s (at most 1.34 s) > 800 ms`."""
@@ -30,15 +30,15 @@ class SingleRelaxation:
     slo: SloName
     limit: float
     """The tightest limit that some plan is promised to keep: seconds, score, or US dollars per hour."""
-    candidate: Candidate
+    candidate: PlanCandidate
     """That plan."""
 
 
 @dataclass(frozen=True)
-class BestSoFar:
+class BestEffortPlan:
     """The best plan of a query none of whose plans is promised, as far as was measured."""
 
-    candidate: Candidate
+    candidate: PlanCandidate
     probability: float
     """That it keeps all objectives; a guide, not a promise (`circinus.estimation.odds`)."""
     items: int
@@ -56,7 +56,7 @@ class Frontier:
     """
 
     query: Query
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[PlanCandidate, ...]
     """Those promised to meet every objective, by ascending cost alone."""
     considered: Mapping[str, int]
     """What the search looked at and why it dropped what it dropped -> how often."""
@@ -66,16 +66,16 @@ class Frontier:
     """Only for a query without candidates: one for each objective that alone stands in the way."""
     reason: str
     """Why there is no candidate; empty where there is one."""
-    with_margin: tuple[Candidate, ...] = ()
+    high_margin: tuple[PlanCandidate, ...] = ()
     """Promised to meet every objective, too; by ascending cost alone."""
-    best_so_far: BestSoFar | None = None
+    best_effort: BestEffortPlan | None = None
     """Only for a query without candidates: the plan that most likely meets the objectives, if any may."""
-    left_out: LeftOut | None = field(default=None, compare=False, repr=False)
+    unlisted: ColumnPool | None = field(default=None, compare=False, repr=False)
     """All plans that none beats, where these are more than `candidates` lists."""
     measured: bool = True
     """Whether enough was measured of the pipeline to promise anything at all."""
 
     @property
-    def plans(self) -> tuple[Candidate, ...]:
+    def plans(self) -> tuple[PlanCandidate, ...]:
         """Both parts."""
-        return (*self.candidates, *self.with_margin)
+        return (*self.candidates, *self.high_margin)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate
-from circinus.planning.steps import OperatorChange, Steps, changes
+from circinus.estimation import PlanCandidate
+from circinus.planning.steps import LadderSteps, OperatorChange, plan_changes
 from circinus.spec import Query
 
 IntArray = NDArray[np.int64]
 
-MOST_RUNGS = 8
+MAX_RUNGS = 8
 """Most rungs of a ladder."""
 
 
@@ -22,9 +22,9 @@ MOST_RUNGS = 8
 class Rung:
     """One plan of a ladder. It promises its query's objectives at the query's rate by itself."""
 
-    candidate: Candidate
+    candidate: PlanCandidate
     """As estimated for this query alone with deployments as busy as they may get."""
-    busy_cpu_s: float
+    cpu_s_per_request: float
     """CPU seconds that a request keeps its replicas busy, over all operators."""
     shared_usd_per_h: float
     """What it costs where others fill its replicas, transfers included."""
@@ -45,7 +45,7 @@ class Ladder:
     """Index of the plan that the query got."""
 
 
-def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: int = MOST_RUNGS) -> Ladder:
+def ladder(query: Query, plans: Sequence[PlanCandidate], chosen: PlanCandidate, most: int = MAX_RUNGS) -> Ladder:
     """The ladder of a chosen plan.
 
     The top is the most accurate plan, and of equally accurate ones the one with most latency margin, of all that the
@@ -65,7 +65,7 @@ def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: in
     if most < 3:
         raise ValueError(f"found {most} rungs, expected at least 3")
     known = [chosen, *(candidate for candidate in plans if candidate.plan != chosen.plan)]
-    steps = Steps.of(query, known)
+    steps = LadderSteps.of(query, known)
     which = steps.efficient.copy()
     which[0] = True
     steps = steps.among(which)
@@ -76,30 +76,30 @@ def ladder(query: Query, plans: Sequence[Candidate], chosen: Candidate, most: in
     rungs = tuple(
         Rung(
             candidate=known[index],
-            busy_cpu_s=float(steps.busy[index]),
+            cpu_s_per_request=float(steps.busy[index]),
             shared_usd_per_h=float(steps.cost[index]),
-            changes=changes(known[indexes[position - 1]], known[index]) if position else (),
+            changes=plan_changes(known[indexes[position - 1]], known[index]) if position else (),
         )
         for position, index in enumerate(indexes)
     )
     return Ladder(rungs, len(upper) - 1)
 
 
-def _top(steps: Steps, chosen: int) -> int:
+def _top(steps: LadderSteps, chosen: int) -> int:
     """The plan with most margin of all that `chosen` is a step down from."""
     above = np.flatnonzero(steps.down[:, chosen])
     order = np.lexsort((above, steps.cost[above], -steps.latency[above], -steps.accuracy[above]))
     return int(above[order[0]]) if len(above) else chosen
 
 
-def _bottom(steps: Steps, chosen: int) -> int:
+def _bottom(steps: LadderSteps, chosen: int) -> int:
     """The plan that takes least of all that are a step down from `chosen`."""
     below = np.flatnonzero(steps.down[chosen])
     order = np.lexsort((below, steps.busy[below], steps.cost[below]))
     return int(below[order[0]]) if len(below) else chosen
 
 
-def _ways(steps: Steps, start: int, end: int, most: int) -> list[tuple[float, list[int]]]:
+def _ways(steps: LadderSteps, start: int, end: int, most: int) -> list[tuple[float, list[int]]]:
     """For each number of rungs up to `most` the way down from `start` to `end` with the smallest steps, if any."""
     if start == end:
         return [(0.0, [start])]
@@ -109,7 +109,7 @@ def _ways(steps: Steps, start: int, end: int, most: int) -> list[tuple[float, li
     best[start] = 0.0
     came: list[IntArray] = []
     for _ in range(most - 1):
-        through = best[:, None] + steps.jolt
+        through = best[:, None] + steps.step_size
         came.append(through.argmin(axis=0))
         best = through.min(axis=0)
         if np.isfinite(best[end]):

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.resources import AMOUNTS
 from circinus.planning.space import SearchSpace
-from circinus.spec import Allocation, Configuration, Plan
+from circinus.spec import Allocation, Configuration, QueryPlan
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class PlanPrices:
+class DualPrices:
     """What plans pay for what they take, in any unit."""
 
     pools: Mapping[str, tuple[float, float, float, float]]
@@ -30,7 +30,7 @@ class PlanPrices:
 
 
 @dataclass(frozen=True, eq=False)
-class LeftOut:
+class ColumnPool:
     """The n plans that no other one beats, of which the matching was offered some."""
 
     pipeline: str
@@ -48,7 +48,7 @@ class LeftOut:
     """(n,) which the matching was offered."""
 
     @classmethod
-    def of(cls, space: SearchSpace, plans: PlanArrays, listed: NDArray[np.int64]) -> LeftOut:
+    def of(cls, space: SearchSpace, plans: PlanArrays, listed: NDArray[np.int64]) -> ColumnPool:
         """Of a query's plans, some of which are listed."""
         columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
         offered[listed] = True
@@ -68,7 +68,7 @@ class LeftOut:
             listed=offered,
         )
 
-    def best_at(self, prices: PlanPrices, most: int, *, better_by: float = 0.0) -> tuple[Plan, ...]:
+    def lowest_reduced_cost(self, prices: DualPrices, most: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
         """The plans left out that pay least, at most so many, if they pay less than all that are listed.
 
         Args:
@@ -82,17 +82,17 @@ class LeftOut:
         best = better[np.argsort(paid[better], kind="stable")[:most]]
         return tuple(self._plan(index) for index in best.tolist())
 
-    def _vector(self, prices: PlanPrices) -> FloatArray:
+    def _vector(self, prices: DualPrices) -> FloatArray:
         """(4 pools + links + 1,)"""
         pools = np.array([prices.pools.get(name, (0.0,) * len(AMOUNTS)) for name in self.pools]).T.reshape(-1)
         return np.concatenate([pools, [prices.links.get(name, 0.0) for name in self.links], [prices.usd_per_h]])
 
-    def _plan(self, index: int) -> Plan:
+    def _plan(self, index: int) -> QueryPlan:
         count = len(self.operators)
         key = self.keys[index].tolist()
         pools = [self.pools[pool] for pool in key[1 : 1 + count]]
         allocations = [table[option] for table, option in zip(self.allocations, key[1 + count :], strict=True)]
-        return Plan(
+        return QueryPlan(
             pipeline=self.pipeline,
             configuration=self.configurations[key[0]],
             placement=tuple(sorted(zip(self.operators, pools, strict=True))),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.dominance import SLACK
+from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.space import SearchSpace
 
 FloatArray = NDArray[np.floating]
@@ -31,6 +31,6 @@ class Limits:
             capacity[space.columns.shared_cost] = slo.limit_usd_per_h
         return cls(space.limit_s if latency else np.inf, capacity)
 
-    def hold(self, resources: FloatArray) -> NDArray[np.bool_]:
+    def satisfied(self, resources: FloatArray) -> NDArray[np.bool_]:
         """(n,) which of (n, columns) keep every capacity."""
-        return np.asarray((resources <= self.capacity * (1 + SLACK)).all(axis=1))
+        return np.asarray((resources <= self.capacity * (1 + DOMINANCE_TOLERANCE)).all(axis=1))

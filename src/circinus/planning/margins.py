@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.allocations import AllocationSearch
-from circinus.planning.cheapest import groups, settled_plans
-from circinus.planning.dominance import Archive, nondominated
+from circinus.planning.cheapest import cheapest_option_plans, configuration_batches
+from circinus.planning.dominance import ParetoArchive, nondominated
 from circinus.planning.limits import Limits
-from circinus.planning.measure import Measure
+from circinus.planning.measure import PlanMetrics
 from circinus.planning.placements import CHEAPEST, FASTEST, PlacementSearch
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.space import SearchSpace
@@ -26,30 +26,30 @@ _CELLS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True, eq=False)
-class RoomyPlans:
+class HighMarginPlans:
     """n plans with their points, none of which beats another."""
 
     plans: PlanArrays
     points: FloatArray
     """(n, coordinates) see `Measure.points`."""
 
-    def with_others(self, plans: PlanArrays, points: FloatArray) -> RoomyPlans:
+    def with_others(self, plans: PlanArrays, points: FloatArray) -> HighMarginPlans:
         """These and others, without those that any other one beats."""
         together = PlanArrays.joined(self.plans, plans)
         all_points = np.concatenate([self.points, points])
         kept = nondominated(all_points)
-        return RoomyPlans(together.take(kept), all_points[kept])
+        return HighMarginPlans(together.take(kept), all_points[kept])
 
-    def without(self, others: PlanArrays) -> RoomyPlans:
+    def without(self, others: PlanArrays) -> HighMarginPlans:
         """These without the very plans of others."""
         known = set(map(bytes, others.keys))
         kept = np.array([bytes(key) not in known for key in self.plans.keys], dtype=np.bool_)
-        return RoomyPlans(self.plans.take(kept), self.points[kept])
+        return HighMarginPlans(self.plans.take(kept), self.points[kept])
 
 
-def plans_with_margin(
-    space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, measure: Measure
-) -> RoomyPlans:
+def high_margin_plans(
+    space: SearchSpace, configurations: IntArray, limits: Limits, max_labels: int, measure: PlanMetrics
+) -> HighMarginPlans:
     """The plans that keep `limits` and that no other one beats when margins count as well.
 
     Args:
@@ -59,18 +59,18 @@ def plans_with_margin(
         max_labels: most labels of one configuration to follow at a time.
         measure: what counts. At tolerance 0 no plan is lost.
     """
-    known = RoomyPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
-    for group in groups(space, configurations):
+    known = HighMarginPlans(PlanArrays.none(space), np.zeros((0, len(measure.columns) + 2)))
+    for group in configuration_batches(space, configurations):
         cells = PlacementSearch(space, group).run(limits, max_labels * len(group), Counter())
         cheapest_s = space.percentile.upper(cells.latency_s[:, CHEAPEST])
-        best = measure.points(group[cells.beginning], cells.least, space.percentile.upper(cells.latency_s[:, FASTEST]))
-        plans, kept = settled_plans(space, group, cells, limits)
+        best = measure.points(group[cells.prefix], cells.least, space.percentile.upper(cells.latency_s[:, FASTEST]))
+        plans, kept = cheapest_option_plans(space, group, cells, limits)
         known = known.with_others(plans, measure.points(plans.configuration, plans.resources, cheapest_s[kept]))
         for part in _parts(best):
-            part = part[~Archive(known.points).beats(measure.generous(best[part]))]
+            part = part[~ParetoArchive(known.points).beats(measure.with_tolerance(best[part]))]
             if len(part):
                 search = AllocationSearch(space, group, cells.take(part), limits)
-                plans, latency_s = search.with_margin(Archive(known.points), measure)
+                plans, latency_s = search.with_margin(ParetoArchive(known.points), measure)
                 known = known.with_others(plans, measure.points(plans.configuration, plans.resources, latency_s))
     return known
 
@@ -81,7 +81,7 @@ def _parts(best: FloatArray) -> list[IntArray]:
     return [order[start : start + _CELLS_AT_A_TIME] for start in range(0, len(order), _CELLS_AT_A_TIME)]
 
 
-def select_roomy(found: RoomyPlans, cost_column: int, max_plans: int) -> IntArray:
+def select_high_margin(found: HighMarginPlans, cost_column: int, max_plans: int) -> IntArray:
     """At most `max_plans` of the plans: the fastest and the most accurate, then in turn the one that is farthest from
     all that are kept, when cost (its logarithm), latency and accuracy count alike.
 

@@ -14,7 +14,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Measure:
+class PlanMetrics:
     """How plans of one query become points; less is better in every coordinate."""
 
     columns: IntArray
@@ -27,7 +27,7 @@ class Measure:
     """The same in seconds; infinite where the query has no latency objective."""
 
     @classmethod
-    def of(cls, space: SearchSpace, shortfall: FloatArray, tolerance: float) -> Measure:
+    def of(cls, space: SearchSpace, shortfall: FloatArray, tolerance: float) -> PlanMetrics:
         """For one query.
 
         Args:
@@ -54,7 +54,7 @@ class Measure:
         latency_s = latency_s if np.isfinite(self.slack_s) else np.zeros(len(resources))
         return np.column_stack([resources[:, self.columns], latency_s, self.rank[configuration]])
 
-    def generous(self, points: FloatArray) -> FloatArray:
+    def with_tolerance(self, points: FloatArray) -> FloatArray:
         """The same points moved up by what does not count: what is nowhere above them beats them."""
         moved = points * (1 + self.tolerance)
         moved[:, -2] = points[:, -2] + (self.slack_s if np.isfinite(self.slack_s) else 0.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate, Estimate
+from circinus.estimation import Estimate, PlanCandidate
 from circinus.planning.frontier import NearMiss, SloName
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import AccuracySlo, Slos
-from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_latency_bound, format_score, format_usd_per_h
 from circinus.spec.units import DURATION, PRICE_PER_H
 
 IntArray = NDArray[np.int64]
@@ -42,7 +42,7 @@ def near_misses(search: QuerySearch, without_cost: PlanArrays) -> tuple[NearMiss
             break
         candidate = _best(search, slo, configuration)
         if candidate is not None and candidate.estimate.violations(search.query.slos) == (slo,):
-            reason = violations_in_words(candidate.estimate, search.query.slos)
+            reason = describe_violations(candidate.estimate, search.query.slos)
             found.append(NearMiss(candidate, (slo,), reason))
     return tuple(found)
 
@@ -54,13 +54,13 @@ def _inaccurate(search: QuerySearch) -> list[tuple[float, SloName, int]]:
     scale = max(abs(slo.threshold), _LEAST)
     return [
         (float(search.shortfall[index]) / scale, "accuracy", int(index))
-        for index in np.flatnonzero((search.shortfall > 0) & (search.excess <= 0))
+        for index in np.flatnonzero((search.shortfall > 0) & (search.violation <= 0))
     ]
 
 
 def _slow(search: QuerySearch) -> list[tuple[float, SloName, int]]:
-    too_slow = (search.shortfall <= 0) & (search.excess > 0) & np.isfinite(search.excess)
-    return [(float(search.excess[index]), "latency", int(index)) for index in np.flatnonzero(too_slow)]
+    too_slow = (search.shortfall <= 0) & (search.violation > 0) & np.isfinite(search.violation)
+    return [(float(search.violation[index]), "latency", int(index)) for index in np.flatnonzero(too_slow)]
 
 
 def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[float, SloName, int]]:
@@ -77,7 +77,7 @@ def _expensive(search: QuerySearch, without_cost: PlanArrays) -> list[tuple[floa
     return found
 
 
-def _best(search: QuerySearch, slo: SloName, configuration: int) -> Candidate | None:
+def _best(search: QuerySearch, slo: SloName, configuration: int) -> PlanCandidate | None:
     columns = search.space.columns
     if slo == "latency":
         return search.fastest(np.array([configuration]))
@@ -86,27 +86,29 @@ def _best(search: QuerySearch, slo: SloName, configuration: int) -> Candidate | 
     return search.least(configuration, columns.shared_cost, cost=False)
 
 
-def violations_in_words(estimate: Estimate, slos: Slos) -> str:
+def describe_violations(estimate: Estimate, slos: Slos) -> str:
     """What `estimate` promises beside each objective of `slos` that it does not promise to meet."""
     parts = []
     for name in estimate.violations(slos):
         if name == "latency" and slos.latency is not None:
             found, wanted = estimate.latency_s, slos.latency.limit_s
-            promised = f"{duration(found.value)} (at most {latency_bound(found.upper)})"
+            promised = f"{format_duration(found.value)} (at most {format_latency_bound(found.upper)})"
             parts.append(f"p{estimate.percentile:g} {promised} > {DURATION.format(wanted)}")
         if name == "accuracy" and slos.accuracy is not None:
             parts.append(_inaccuracy(estimate.accuracy, slos.accuracy))
         if name == "cost" and slos.cost is not None:
             cost, limit = estimate.cost_usd_per_h, PRICE_PER_H.format(slos.cost.limit_usd_per_h)
-            parts.append(f"cost {usd_per_h(cost.upper)} alone ({usd_per_h(cost.lower)} fully shared) > {limit}")
+            parts.append(
+                f"cost {format_usd_per_h(cost.upper)} alone ({format_usd_per_h(cost.lower)} fully shared) > {limit}"
+            )
     return "; ".join(parts)
 
 
-def _inaccuracy(found: Bounded, slo: AccuracySlo) -> str:
+def _inaccuracy(found: Interval, slo: AccuracySlo) -> str:
     """That it misses the objective, or is not known well enough to promise it."""
     least = slo.comparison == ">="
-    what = f"{'accuracy' if least else 'error'} {score(found.value)}"
-    surely = f"{'at least' if least else 'at most'} {score(found.lower if least else found.upper)}"
-    if slo.holds_for(found.value):
+    what = f"{'accuracy' if least else 'error'} {format_score(found.value)}"
+    surely = f"{'at least' if least else 'at most'} {format_score(found.lower if least else found.upper)}"
+    if slo.is_met_by(found.value):
         return f"{what} is surely only {surely} so far, not {slo}"
     return f"{what} ({surely}) {'<' if least else '>'} {slo.threshold:g}"

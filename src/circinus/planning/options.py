@@ -10,15 +10,20 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.coming import Coming
-from circinus.estimation.conditions import whole_replicas
+from circinus.estimation.coming import ArrivalModel
+from circinus.estimation.conditions import min_replicas_array
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.stages import longest_s, promised_stations, queue_name, slower_time_at
+from circinus.estimation.stages import (
+    elementwise_max_s,
+    operator_queue_key,
+    pessimistic_station_time,
+    stations_at_target,
+)
 from circinus.estimation.tails import UNBOUNDED
-from circinus.planning.dominance import SLACK
+from circinus.planning.dominance import DOMINANCE_TOLERANCE
 from circinus.planning.profile_arrays import OperatorRows
 from circinus.planning.resources import AMOUNTS, ResourceColumns
-from circinus.queueing.formulas import waiting
+from circinus.queueing.formulas import gi_g_c_wait
 from circinus.spec import Allocation, OperatorSpec, Pool, Query
 
 FloatArray = NDArray[np.floating]
@@ -36,9 +41,9 @@ class OptionTable:
     """(..., scenarios) wait and service."""
     resources: FloatArray
     """(..., resource columns)"""
-    unfit: int
+    ineligible: int
     """How many options were dropped because no node, or not the whole pool, can hold them."""
-    beaten: int
+    dominated: int
     """How many options were dropped because another one in the same pool is nowhere worse."""
 
     @cached_property
@@ -105,12 +110,12 @@ def option_table(
     slowdown = ratio[:, None, :] * rows.slowness_in([pool.hardware for pool in columns.pools])[..., None]
     batch_s = rows.mean_s[:, None, None] * slowdown
     busy = query.rate_per_s * batch_s / batch_sizes
-    replicas = whole_replicas(busy, targets)
+    replicas = min_replicas_array(busy, targets)
     resources, held = _resources(rows, columns, allocations, busy / targets, replicas)
     servers = np.where(held, replicas, 1.0)  # millions of replicas would take long, and no pool holds them
     factor = rows.mean_factor[:, None, None]
     busy_always = targets * factor >= 1
-    wait = waiting(
+    wait = gi_g_c_wait(
         servers,
         np.where(busy_always, targets, targets * factor),
         batch_s * factor,
@@ -118,7 +123,7 @@ def option_table(
         service_skew=rows.skew[:, None, None],
     )
     dtype = rows.scenarios_s.dtype
-    exponentials = grid.exponentials(queue_name(rows.spec.name)).astype(dtype)
+    exponentials = grid.exponentials(operator_queue_key(rows.spec.name)).astype(dtype)
     node_s = wait.at(exponentials)
     node_s += rows.scenarios_s[:, None, None, :] * slowdown[..., None].astype(dtype)
     node_s[np.broadcast_to(busy_always, batch_s.shape)] = UNBOUNDED
@@ -142,16 +147,16 @@ def _follow_stations(
 ) -> None:
     """Replace the times (rows, pools, options, scenarios) of options whose requests do not come one by one and at
     random, or that serve in batches: each is a station of its own."""
-    coming, draws = Coming.of(query), grid.exponentials(queue_name(rows.spec.name))
+    coming, draws = ArrivalModel.of(query), grid.exponentials(operator_queue_key(rows.spec.name))
     targets = len(allocations) // len(rows.sizes)
     for row, column, option in np.argwhere(available).tolist():
         first = not rows.spec.after and columns.pools[column].site == query.source
         allocation, full_s = allocations[option], float(batch_s[row, column, option])
-        if allocation.batch_size == 1 and coming.plain(first=first):
+        if allocation.batch_size == 1 and coming.is_poisson(first=first):
             continue
         square_s2, cube_s3 = full_s**2 * (1 + float(rows.scv[row])), full_s**3 * float(rows.skew[row])
         ratios = rows.fill_ratios[row][option // targets]
-        stations = promised_stations(
+        stations = stations_at_target(
             query.rate_per_s * full_s / allocation.batch_size,
             coming.traffic(
                 query.rate_per_s, full_s, square_s2, cube_s3, first=first, mean_factor=float(rows.mean_factor[row])
@@ -162,8 +167,8 @@ def _follow_stations(
         )
         slowdown = full_s / float(rows.mean_s[row]) if rows.mean_s[row] > 0 else 0.0
         alone_s = rows.scenarios_s[row] * (slowdown / ratios[-1])
-        times = [slower_time_at(s, ratios[-1], draws) for s in stations]
-        node_s[row, column, option] = longest_s(times, alone_s)
+        times = [pessimistic_station_time(s, ratios[-1], draws) for s in stations]
+        node_s[row, column, option] = elementwise_max_s(times, alone_s)
 
 
 def _allows(operator: OperatorSpec, pool: Pool) -> bool:
@@ -190,7 +195,7 @@ def _resources(
         share = np.divide(replica, node, out=np.zeros_like(replica), where=node > 0)
         price = pool.price_usd_per_h * share.max(axis=2)
         times = np.divide(node, replica, out=np.full_like(replica, np.inf), where=replica > 0)
-        per_node = np.floor(times.min(axis=2) + SLACK)
+        per_node = np.floor(times.min(axis=2) + DOMINANCE_TOLERANCE)
         held[:, index] = replicas[:, index] <= per_node * pool.nodes
         resources[:, index, :, columns.shared(index)] = replica * fluid[:, index, :, None]
         resources[:, index, :, columns.alone(index)] = replica * replicas[:, index, :, None]
@@ -216,7 +221,7 @@ def _beats(
     one: int, other: int, where: BoolArray, node_s: FloatArray, resources: FloatArray, slack_s: float
 ) -> BoolArray:
     """(rows, pools) whether option `one` takes no more and is no slower (by more than the slack) than `other`."""
-    no_more = (resources[:, :, one] <= resources[:, :, other] * (1 + SLACK)).all(axis=2) & where
+    no_more = (resources[:, :, one] <= resources[:, :, other] * (1 + DOMINANCE_TOLERANCE)).all(axis=2) & where
     if slack_s == np.inf or not no_more.any():
         return no_more
     slower_s = (node_s[:, :, one] - node_s[:, :, other]).max(axis=2)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.beginnings import Beginnings
+from circinus.planning.beginnings import PrefixTree
 from circinus.planning.limits import Limits
 from circinus.planning.space import SearchSpace
 
@@ -30,10 +30,10 @@ _RESULT = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Placements:
+class PartialPlacements:
     """n configurations with a pool for every operator (during the search: for the first operators)."""
 
-    beginning: IntArray
+    prefix: IntArray
     """(n,) of the configurations' beginnings; at the end the configuration, as an index into those searched."""
     pools: IntArray
     """(n, operators)"""
@@ -51,17 +51,17 @@ class Placements:
     @property
     def count(self) -> int:
         """n"""
-        return len(self.beginning)
+        return len(self.prefix)
 
     @property
     def latency_s(self) -> FloatArray:
         """(n, 2, scenarios) until all results are back."""
         return self.finish_s[_RESULT]
 
-    def take(self, which: IntArray | BoolArray) -> Placements:
+    def take(self, which: IntArray | BoolArray) -> PartialPlacements:
         """Some of these."""
-        return Placements(
-            self.beginning[which],
+        return PartialPlacements(
+            self.prefix[which],
             self.pools[which],
             self.sites[which],
             {producer: finish_s[which] for producer, finish_s in self.finish_s.items()},
@@ -77,7 +77,7 @@ class PlacementSearch:
     def __init__(self, space: SearchSpace, configurations: IntArray) -> None:
         """`configurations`: ascending indexes into those of the space."""
         self._space = space
-        self._tree = Beginnings.of_rows(space.arrays.rows[configurations])
+        self._tree = PrefixTree.of_rows(space.arrays.rows[configurations])
         self._edges: dict[tuple[int, int], FloatArray] = {}
         self._through: dict[tuple[int, int], FloatArray] = {}
         for operator in reversed(range(len(space.arrays.order))):
@@ -87,7 +87,7 @@ class PlacementSearch:
         """(configurations, scenarios) latencies that no plan of a configuration beats, whatever its placement."""
         return self._remaining_by_configuration(-1, 0)[:, self._space.source]
 
-    def run(self, limits: Limits, max_labels: int, considered: Counter[str]) -> Placements:
+    def run(self, limits: Limits, max_labels: int, considered: Counter[str]) -> PartialPlacements:
         """All placements that may keep `limits`.
 
         Args:
@@ -98,8 +98,8 @@ class PlacementSearch:
         """
         space = self._space
         nothing = np.zeros((1, space.columns.count))
-        labels = Placements(
-            beginning=np.zeros(1, dtype=np.int64),
+        labels = PartialPlacements(
+            prefix=np.zeros(1, dtype=np.int64),
             pools=np.zeros((1, 0), dtype=np.int64),
             sites=np.full((1, 1), space.source),
             finish_s={0: np.zeros((1, 2, space.arrays.percentile.grid.count), dtype=space.transfer_s[0].dtype)},
@@ -142,15 +142,17 @@ class PlacementSearch:
         consumers = [c for c in self._space.arrays.consumers[producer] if c > level]
         return np.asarray(np.maximum.reduce([self._through[producer, consumer] for consumer in consumers]))
 
-    def _place(self, operator: int, labels: Placements, limits: Limits, considered: Counter[str]) -> Placements:
+    def _place(
+        self, operator: int, labels: PartialPlacements, limits: Limits, considered: Counter[str]
+    ) -> PartialPlacements:
         """Every label with every choice of `operator` and every pool for it. The finish is still that before it."""
         space, tree, table = self._space, self._tree, self._space.options[operator]
         start, count = tree.children(operator)
         pools = len(space.pool_sites)
-        children = count[labels.beginning]
+        children = count[labels.prefix]
         label = np.repeat(np.arange(labels.count), children * pools)
         within = np.arange(len(label)) - np.repeat(np.cumsum(children * pools) - children * pools, children * pools)
-        beginning = start[labels.beginning[label]] + within // pools
+        beginning = start[labels.prefix[label]] + within // pools
         pool = within % pools
         row = tree.rows_at(operator, operator + 1)[beginning]
         usable = table.usable[row, pool]
@@ -159,12 +161,12 @@ class PlacementSearch:
         sites = np.column_stack([labels.sites[label], space.pool_sites[pool]])
         sent = self._sent(operator, beginning, sites)
         least = labels.least[label] + sent + table.least[row, pool]
-        held = limits.hold(least)
+        held = limits.satisfied(least)
         considered["placements beyond a capacity"] += int((~held).sum())
         label, beginning, pool, row = label[held], beginning[held], pool[held], row[held]
         taken = table.resources[row, pool, table.cheapest[row, pool]]
-        return Placements(
-            beginning=beginning,
+        return PartialPlacements(
+            prefix=beginning,
             pools=np.column_stack([labels.pools[label], pool]),
             sites=sites[held],
             finish_s={producer: finish_s[label] for producer, finish_s in labels.finish_s.items()},
@@ -190,13 +192,13 @@ class PlacementSearch:
             total += space.transfer_resources[operator + 1][rows, target, space.source]
         return total
 
-    def _follow(self, operator: int, labels: Placements) -> Placements:
+    def _follow(self, operator: int, labels: PartialPlacements) -> PartialPlacements:
         """Add the end of `operator`, and forget what nothing needs any more."""
         arrays = self._space.arrays
         pool = labels.pools[:, operator]
         end_s: FloatArray | None = None
         for producer in arrays.parents[operator]:
-            edges = self._edges[producer, operator][labels.beginning, labels.sites[:, producer], pool]
+            edges = self._edges[producer, operator][labels.prefix, labels.sites[:, producer], pool]
             edges += labels.finish_s[producer]
             end_s = edges if end_s is None else np.maximum(end_s, edges)
         assert end_s is not None
@@ -209,13 +211,13 @@ class PlacementSearch:
             finish_s[operator + 1] = end_s
         else:
             finish_s[_RESULT] = np.maximum(finish_s[_RESULT], end_s) if _RESULT in finish_s else end_s
-        return Placements(
-            labels.beginning, labels.pools, labels.sites, finish_s, labels.least, labels.cheapest, labels.transfers
+        return PartialPlacements(
+            labels.prefix, labels.pools, labels.sites, finish_s, labels.least, labels.cheapest, labels.transfers
         )
 
     def _prune(
-        self, operator: int, labels: Placements, limits: Limits, max_labels: int, considered: Counter[str]
-    ) -> Placements:
+        self, operator: int, labels: PartialPlacements, limits: Limits, max_labels: int, considered: Counter[str]
+    ) -> PartialPlacements:
         """Drop what cannot keep the latency limit, and what exceeds the number of labels."""
         bound_s = self._bound_s(operator, labels)
         if np.isfinite(limits.latency_s):
@@ -230,7 +232,7 @@ class PlacementSearch:
             labels = labels.take(np.unique(chosen))
         return labels
 
-    def _bound_s(self, operator: int, labels: Placements) -> FloatArray:
+    def _bound_s(self, operator: int, labels: PartialPlacements) -> FloatArray:
         """(n, scenarios) latencies that no plan with these beginnings beats."""
         bound_s: FloatArray | None = None
         for producer, finish_s in labels.finish_s.items():
@@ -238,7 +240,7 @@ class PlacementSearch:
             if producer != _RESULT:
                 by_configuration = self._remaining_by_configuration(operator, producer)
                 remaining_s = np.minimum.reduceat(by_configuration, self._tree.first[operator], axis=0)
-                fastest_s = fastest_s + remaining_s[labels.beginning, labels.sites[:, producer]]
+                fastest_s = fastest_s + remaining_s[labels.prefix, labels.sites[:, producer]]
             bound_s = fastest_s if bound_s is None else np.maximum(bound_s, fastest_s)
         assert bound_s is not None
         return bound_s

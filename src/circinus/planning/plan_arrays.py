@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from circinus.planning.dominance import nondominated
 from circinus.planning.space import SearchSpace
-from circinus.spec import Plan
+from circinus.spec import QueryPlan
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
@@ -66,7 +66,7 @@ class PlanArrays:
         together = PlanArrays.joined(self, others)
         return together.take(nondominated(together.resources))
 
-    def plan(self, space: SearchSpace, index: int) -> Plan:
+    def plan(self, space: SearchSpace, index: int) -> QueryPlan:
         """One of them in words."""
         arrays = space.arrays
         names = [operator.name for operator in arrays.order]
@@ -74,7 +74,7 @@ class PlanArrays:
         allocations = [
             table.allocations[option] for table, option in zip(space.options, self.options[index].tolist(), strict=True)
         ]
-        return Plan(
+        return QueryPlan(
             pipeline=space.query.pipeline,
             configuration=arrays.configurations[int(self.configuration[index])].configuration,
             placement=tuple(sorted(zip(names, pools, strict=True))),

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.fills import fill_ratios
-from circinus.estimation.percentiles import Percentile
+from circinus.estimation.fills import batch_time_ratios
+from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.scenarios import ScenarioGrid
-from circinus.estimation.traffic import Traffic
-from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.estimation.traffic import RequestStream
+from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
 from circinus.spec import HardwareClass, OperatorSpec, Pipeline
 
 FloatArray = NDArray[np.floating]
@@ -75,7 +75,7 @@ class OperatorRows:
         """(rows, len(hardware)) `OperatorProfile.slowness` on each hardware class."""
         for where in hardware:
             if where not in self._slowness:
-                self._slowness[where] = np.array([profile.slowness(where) for profile in self.profiles])
+                self._slowness[where] = np.array([profile.slowdown(where) for profile in self.profiles])
         if not hardware:  # no pool is open to the query
             return np.empty((len(self.profiles), 0))
         return np.stack([self._slowness[where] for where in hardware], axis=1)
@@ -89,7 +89,7 @@ class OperatorRows:
 class ProfileArrays:
     """All configurations of a profile, for the percentile that a query is about."""
 
-    percentile: Percentile
+    percentile: PercentileEstimator
     order: tuple[OperatorSpec, ...]
     """Topological."""
     parents: tuple[tuple[int, ...], ...]
@@ -107,7 +107,7 @@ class ProfileArrays:
 
 
 def compile_profile(
-    pipeline: Pipeline, profile: PipelineProfile, percentile: Percentile, dtype: type[np.floating] = np.float64
+    pipeline: Pipeline, profile: PipelineProfile, percentile: PercentileEstimator, dtype: type[np.floating] = np.float64
 ) -> ProfileArrays:
     """Lay out `profile` for the search.
 
@@ -121,17 +121,17 @@ def compile_profile(
     measured = profile.usable
     if not measured:
         raise PlanningError(
-            f"pipeline {pipeline.name}: found no configuration that was measured on {LEAST_ITEMS} items (or on all "
+            f"pipeline {pipeline.name}: found no configuration that was measured on {MIN_ITEMS} items (or on all "
             "there are), expected one; profile it longer"
         )
-    return arrays_of(pipeline, profile, measured, percentile, dtype)
+    return compile_configurations(pipeline, profile, measured, percentile, dtype)
 
 
-def arrays_of(
+def compile_configurations(
     pipeline: Pipeline,
     profile: PipelineProfile,
     measured: Sequence[ConfigurationProfile],
-    percentile: Percentile,
+    percentile: PercentileEstimator,
     dtype: type[np.floating],
 ) -> ProfileArrays:
     """Lay out some configurations of `profile`, at least one."""
@@ -191,7 +191,7 @@ def _with_shared_profiles(
 
 
 def _producer_rows(
-    sizes: Sequence[NDArray[np.float64]], percentile: Percentile, dtype: type[np.floating]
+    sizes: Sequence[NDArray[np.float64]], percentile: PercentileEstimator, dtype: type[np.floating]
 ) -> ProducerRows:
     mean_bytes, scv, skew = _moments(sizes)
     return ProducerRows(
@@ -204,13 +204,13 @@ def _producer_rows(
 
 
 def _operator_rows(
-    spec: OperatorSpec, profiles: Sequence[OperatorProfile], percentile: Percentile, dtype: type[np.floating]
+    spec: OperatorSpec, profiles: Sequence[OperatorProfile], percentile: PercentileEstimator, dtype: type[np.floating]
 ) -> OperatorRows:
     services = [profile.service_s for profile in profiles]
-    stretched = [percentile.allowance.stretched(service_s) for service_s in services]
+    stretched = [percentile.allowance.inflate(service_s) for service_s in services]
     mean_s, scv, skew = _moments(services)
     sizes = tuple(dict.fromkeys(product(spec.cpus, spec.batch_sizes)))
-    ratios = tuple(tuple(fill_ratios(profile, *size) for size in sizes) for profile in profiles)
+    ratios = tuple(tuple(batch_time_ratios(profile, *size) for size in sizes) for profile in profiles)
     return OperatorRows(
         spec=spec,
         scenarios_s=_scenarios(stretched, percentile.grid, dtype),
@@ -232,7 +232,7 @@ def _scenarios(measured: Sequence[FloatArray], grid: ScenarioGrid, dtype: type[n
 
 def _moments(measured: Sequence[NDArray[np.float64]]) -> tuple[FloatArray, FloatArray, FloatArray]:
     traffics = [
-        Traffic(1.0, float(values.mean()), float((values**2.0).mean()), float((values**3.0).mean()))
+        RequestStream(1.0, float(values.mean()), float((values**2.0).mean()), float((values**3.0).mean()))
         for values in measured
     ]
     means, scv = np.array([traffic.mean_s for traffic in traffics]), np.array([traffic.scv for traffic in traffics])

@@ -8,17 +8,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate, Estimator
-from circinus.estimation.odds import accuracy_odds
-from circinus.planning.cheapest import cheapest_plan, cheapest_plans, fastest_plan, least_latency_s
+from circinus.estimation import Estimator, PlanCandidate
+from circinus.estimation.odds import accuracy_slo_probability
+from circinus.planning.cheapest import cheapest_plan, fastest_plan, min_latency_s, nondominated_plans
 from circinus.planning.limits import Limits
-from circinus.planning.margins import plans_with_margin, select_roomy
-from circinus.planning.measure import Measure
+from circinus.planning.margins import high_margin_plans, select_high_margin
+from circinus.planning.measure import PlanMetrics
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays
 from circinus.planning.settings import SearchSettings
 from circinus.planning.space import compile_query
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import AccuracySlo, Network, Pipeline, Query
 
 FloatArray = NDArray[np.floating]
@@ -40,8 +40,8 @@ class QuerySearch:
         self.considered: Counter[str] = Counter(configurations=len(arrays.configurations))
         self.space = compile_query(query, network, arrays, settings)
         for table in self.space.options:
-            self.considered["options that fit no pool"] += table.unfit
-            self.considered["options beaten in their pool"] += table.beaten
+            self.considered["options that fit no pool"] += table.ineligible
+            self.considered["options beaten in their pool"] += table.dominated
         self._pipeline = pipeline
         self._network = network
         self._estimators: dict[int, Estimator] = {}
@@ -56,33 +56,33 @@ class QuerySearch:
         return np.flatnonzero(self.shortfall <= 0)
 
     @cached_property
-    def excess(self) -> FloatArray:
+    def violation(self) -> FloatArray:
         """(configurations,) by which share of the latency limit even the fastest plan misses it at least; at most 0
         where there may be a plan that keeps it. Infinite where no plan fits in the pools."""
         if self.query.slos.latency is None:
             return np.zeros(len(self.arrays.configurations))
         everything = np.arange(len(self.arrays.configurations))
-        return least_latency_s(self.space, everything) / (self.space.limit_s * (1 + _ROUNDING)) - 1
+        return min_latency_s(self.space, everything) / (self.space.limit_s * (1 + _ROUNDING)) - 1
 
     @cached_property
-    def accuracy_odds(self) -> FloatArray:
+    def accuracy_probability(self) -> FloatArray:
         """(configurations,) how likely each keeps the accuracy objective."""
         slo, metric = self.query.slos.accuracy, self._pipeline.metric
         if slo is None:
             return np.ones(len(self.arrays.configurations))
         known, population = self.arrays.configurations, self.arrays.population
-        odds = np.array([accuracy_odds(found.scores, population, slo, metric.range) for found in known])
+        odds = np.array([accuracy_slo_probability(found.scores, population, slo, metric.range) for found in known])
         # A bound that rules it out says more than the scores do, which beliefs of the tail are too wide for.
-        hopeless = [not slo.holds_for(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in known]
+        hopeless = [not slo.is_met_by(c.accuracy.upper if slo.comparison == ">=" else c.accuracy.lower) for c in known]
         return np.asarray(np.where(hopeless, 0.0, odds))
 
     def cheapest(self) -> PlanArrays:
         """The plans of all accurate configurations that keep the latency objective and take least, at any cost."""
-        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.excess <= 0))
+        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
         self.considered["configurations that miss the accuracy objective"] = int((self.shortfall > 0).sum())
         self.considered["configurations that miss the latency objective"] = len(self.accurate) - len(hopeful)
         limits = Limits.of(self.space, cost=False)
-        return cheapest_plans(self.space, hopeful, limits, self.settings.max_labels, self.considered)
+        return nondominated_plans(self.space, hopeful, limits, self.settings.max_labels, self.considered)
 
     def with_margin(self, chosen: PlanArrays) -> PlanArrays:
         """Of the plans that take more than some of `chosen` and keep an objective with more margin, as many as the
@@ -90,22 +90,22 @@ class QuerySearch:
         space, settings = self.space, self.settings
         if not settings.max_margin_plans or (space.query.slos.latency is None and space.query.slos.accuracy is None):
             return PlanArrays.none(space)
-        measure = Measure.of(space, self.shortfall, settings.margin_tolerance)
-        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.excess <= 0))
-        found = plans_with_margin(space, hopeful, Limits.of(space), settings.max_labels, measure)
+        measure = PlanMetrics.of(space, self.shortfall, settings.margin_tolerance)
+        hopeful = np.flatnonzero((self.shortfall <= 0) & (self.violation <= 0))
+        found = high_margin_plans(space, hopeful, Limits.of(space), settings.max_labels, measure)
         found = found.without(chosen)
         self.considered["plans with more margin"] = found.plans.count
-        kept = select_roomy(found, space.columns.shared_cost, settings.max_margin_plans)
+        kept = select_high_margin(found, space.columns.shared_cost, settings.max_margin_plans)
         self.considered["plans with more margin left out of the frontier"] = found.plans.count - len(kept)
         plans = found.plans.take(kept)
         return plans.take(np.argsort(plans.resources[:, space.columns.alone_cost], kind="stable"))
 
-    def promised(self, plans: PlanArrays) -> tuple[Candidate, ...]:
+    def promised(self, plans: PlanArrays) -> tuple[PlanCandidate, ...]:
         """Those of the plans whose estimates promise every objective."""
         candidates = (self.candidate(plans, index) for index in range(plans.count))
         return tuple(candidate for candidate in candidates if not candidate.estimate.violations(self.query.slos))
 
-    def least(self, configuration: int, column: int, *, cost: bool) -> Candidate | None:
+    def least(self, configuration: int, column: int, *, cost: bool) -> PlanCandidate | None:
         """The plan of one configuration that keeps the latency objective and takes least in a resource column.
 
         Args:
@@ -120,7 +120,7 @@ class QuerySearch:
         found = cheapest_plan(self.space, np.array([configuration]), limits, self.settings.max_labels, column)
         return None if found is None else self.candidate(found, 0)
 
-    def fastest(self, configurations: IntArray) -> Candidate | None:
+    def fastest(self, configurations: IntArray) -> PlanCandidate | None:
         """The fastest plan of `configurations` that keeps the cost objective, or None."""
         limits = Limits.of(self.space, latency=False)
         found = fastest_plan(self.space, configurations, limits, self.settings.max_labels)
@@ -132,7 +132,7 @@ class QuerySearch:
         limits = Limits.of(self.space, latency=False, cost=False)
         return fastest_plan(self.space, everything, limits, self.settings.max_labels) is not None
 
-    def candidate(self, plans: PlanArrays, index: int) -> Candidate:
+    def candidate(self, plans: PlanArrays, index: int) -> PlanCandidate:
         """One plan with its estimate."""
         configuration = int(plans.configuration[index])
         estimator = self._estimators.get(configuration)
@@ -149,12 +149,12 @@ class QuerySearch:
             self._estimators[configuration] = estimator
         return estimator.candidate(plans.plan(self.space, index))
 
-    def cheapest_of(self, plans: PlanArrays, column: int) -> Candidate:
+    def cheapest_of(self, plans: PlanArrays, column: int) -> PlanCandidate:
         """Of some plans the one that takes least in a resource column."""
         return self.candidate(plans, int(plans.resources[:, column].argmin()))
 
 
-def _shortfall(accuracy: Bounded, slo: AccuracySlo | None) -> float:
+def _shortfall(accuracy: Interval, slo: AccuracySlo | None) -> float:
     if slo is None:
         return 0.0
     return slo.threshold - accuracy.lower if slo.comparison == ">=" else accuracy.upper - slo.threshold

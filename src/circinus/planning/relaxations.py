@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from circinus.estimation.tails import UNBOUNDED
-from circinus.planning.closed_pools import closed_pools, closed_to, lacking_alone
+from circinus.planning.closed_pools import (
+    explain_ineligible_pools,
+    explain_missing_capacity,
+    explain_operator_ineligible,
+)
 from circinus.planning.frontier import SingleRelaxation
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
 from circinus.spec import Network, Slos
-from circinus.spec.spoken import UNBOUNDED_S, latency_limit, rounded_down, rounded_up, score
+from circinus.spec.spoken import UNBOUNDED_S, ceil_significant, floor_significant, format_latency_limit, format_score
 from circinus.spec.units import DURATION, PRICE_PER_H
 
 
@@ -30,17 +34,17 @@ def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[S
     return tuple(relaxation for relaxation in found if relaxation is not None)
 
 
-def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
+def explain_infeasible(search: QuerySearch, network: Network, relaxations: tuple[SingleRelaxation, ...]) -> str:
     """Why a query has no plan even with the whole infrastructure to itself, in words."""
     query = search.query
     if not search.space.columns.pools:
-        return f"no pool is open to a query from site {query.source}: {closed_pools(query, network)}"
+        return f"no pool is open to a query from site {query.source}: {explain_ineligible_pools(query, network)}"
     for rows, table in zip(search.arrays.operators, search.space.options, strict=True):
         pool = query.pinned_pool(rows.spec.name)
         if not table.usable.any() and pool is not None:
             return f"operator {rows.spec.name} does not fit in pool {pool}, which it is pinned to, at the query's rate"
         if not table.usable.any():
-            return f"operator {rows.spec.name} fits in no pool: {closed_to(rows, query, network)}"
+            return f"operator {rows.spec.name} fits in no pool: {explain_operator_ineligible(rows, query, network)}"
     too_few = _too_few_items(search)
     if too_few:
         return too_few
@@ -50,7 +54,7 @@ def why_none(search: QuerySearch, network: Network, relaxations: tuple[SingleRel
         words = f"no plan keeps all objectives; with the infrastructure to itself{shared}, one would do with {changes}"
         return words + (_not_known_well(search) if any(r.slo == "accuracy" for r in relaxations) else "")
     if not search.fits():
-        lacking = lacking_alone(search.space)
+        lacking = explain_missing_capacity(search.space)
         words = "no plan fits in the pools and links that are open to the query, not even alone"
         return f"{words}: {lacking}" if lacking else words
     words = "no plan keeps all objectives, and no single one that gives way would suffice, not even alone"
@@ -70,7 +74,7 @@ def _not_known_well(search: QuerySearch) -> str:
     if slo is None:
         return ""
     bounds = [c.accuracy for c in search.arrays.configurations]
-    count = sum(slo.holds_for(b.lower) != slo.holds_for(b.upper) for b in bounds)
+    count = sum(slo.is_met_by(b.lower) != slo.is_met_by(b.upper) for b in bounds)
     if not count:
         return ""
     which = "1 configuration" if count == 1 else f"{count} configurations"
@@ -99,7 +103,7 @@ def _relaxed_accuracy(search: QuerySearch) -> SingleRelaxation | None:
     slo = search.query.slos.accuracy
     assert slo is not None
     for configuration in np.argsort(search.shortfall, kind="stable"):
-        if search.shortfall[configuration] <= 0 or search.excess[configuration] > 0:
+        if search.shortfall[configuration] <= 0 or search.violation[configuration] > 0:
             continue
         candidate = search.least(int(configuration), search.space.columns.alone_cost, cost=True)
         if candidate is not None:
@@ -120,13 +124,13 @@ def _in_words(slos: Slos, relaxation: SingleRelaxation) -> str:
     limit = relaxation.limit
     if relaxation.slo == "latency" and slos.latency is not None:
         given = DURATION.format(slos.latency.limit_s)
-        return f"latency p{slos.latency.percentile:g} <= {latency_limit(rounded_up(limit))} instead of {given}"
+        return f"latency p{slos.latency.percentile:g} <= {format_latency_limit(ceil_significant(limit))} instead of {given}"
     if relaxation.slo == "accuracy" and slos.accuracy is not None:
         comparison, threshold = slos.accuracy.comparison, slos.accuracy.threshold
-        wide = f"{(rounded_down if comparison == '>=' else rounded_up)(limit):g}"
+        wide = f"{(floor_significant if comparison == '>=' else ceil_significant)(limit):g}"
         found = relaxation.candidate.estimate.accuracy.value
-        measured = "" if found == limit else f" ({score(found)} as far as it was measured)"
+        measured = "" if found == limit else f" ({format_score(found)} as far as it was measured)"
         return f"accuracy {comparison} {wide}{measured} instead of {threshold:g}"
     assert slos.cost is not None
-    wide = PRICE_PER_H.format(rounded_up(limit))
+    wide = PRICE_PER_H.format(ceil_significant(limit))
     return f"cost <= {wide} instead of {PRICE_PER_H.format(slos.cost.limit_usd_per_h)}"

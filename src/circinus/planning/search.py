@@ -8,19 +8,19 @@ import numpy as np
 
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import latency_percentile
-from circinus.estimation.percentiles import Percentile
-from circinus.planning.best_so_far import best_so_far
+from circinus.estimation.percentiles import PercentileEstimator
+from circinus.planning.best_so_far import best_effort_plan
 from circinus.planning.frontier import Frontier
-from circinus.planning.left_out import LeftOut
+from circinus.planning.left_out import ColumnPool
 from circinus.planning.near_misses import near_misses
-from circinus.planning.pins import nothing_pinned_is_measured, pinned_profile
+from circinus.planning.pins import no_profile_matches_pins, pinned_profile
 from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.query_search import QuerySearch
-from circinus.planning.relaxations import single_relaxations, why_none
-from circinus.planning.selection import select
+from circinus.planning.relaxations import explain_infeasible, single_relaxations
+from circinus.planning.selection import select_representatives
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
-from circinus.planning.too_early import too_early
+from circinus.planning.too_early import best_effort_frontier
 from circinus.profiling import PipelineProfile
 from circinus.spec import Network, Pipeline, Query, Specification
 
@@ -39,10 +39,10 @@ def plan_query(
     """
     _check(query, profile)
     if not profile.usable:
-        return too_early(query, pipeline, profile, network, settings)
+        return best_effort_frontier(query, pipeline, profile, network, settings)
     left = pinned_profile(query, profile)
     if not left.usable:
-        return nothing_pinned_is_measured(query, profile)
+        return no_profile_matches_pins(query, profile)
     return _plan(query, pipeline, _compile(query, pipeline, left, settings), network, settings)
 
 
@@ -66,7 +66,7 @@ def plan_queries(
     if specification.infrastructure is None:
         raise PlanningError("found no infrastructure, expected one document of kind Infrastructure; add it")
     network = Network(specification.infrastructure)
-    compiled: dict[tuple[str, Percentile, object], ProfileArrays] = {}
+    compiled: dict[tuple[str, PercentileEstimator, object], ProfileArrays] = {}
     frontiers = {}
     for query in specification.queries:
         profile = profiles.get(query.pipeline)
@@ -78,11 +78,11 @@ def plan_queries(
         _check(query, profile)
         pipeline = specification.pipelines[query.pipeline]
         if not profile.usable:
-            frontiers[query.name] = too_early(query, pipeline, profile, network, settings)
+            frontiers[query.name] = best_effort_frontier(query, pipeline, profile, network, settings)
             continue
         left = pinned_profile(query, profile)
         if not left.usable:
-            frontiers[query.name] = nothing_pinned_is_measured(query, profile)
+            frontiers[query.name] = no_profile_matches_pins(query, profile)
             continue
         key = (query.pipeline, latency_percentile(query), query.pinned_knobs)
         if key not in compiled:
@@ -115,12 +115,12 @@ def _plan(
     search = QuerySearch(query, pipeline, arrays, network, settings)
     considered = search.considered
     if not search.space.columns.pools:
-        return Frontier(query, (), considered, (), (), why_none(search, network, ()))
+        return Frontier(query, (), considered, (), (), explain_infeasible(search, network, ()))
     without_cost = search.cheapest()
     plans = _affordable(search, without_cost)
     considered["plans beyond the cost objective"] = without_cost.count - plans.count
     considered["plans"] = plans.count
-    listed = select(plans, search.space.columns, settings.max_plans)
+    listed = select_representatives(plans, search.space.columns, settings.max_plans)
     chosen = plans.take(listed)
     considered["plans left out of the frontier"] = plans.count - chosen.count
     # Plans within a rounding error of an objective are the estimator's to decide.
@@ -134,10 +134,10 @@ def _plan(
         considered={reason: count for reason, count in considered.items() if count},
         near_misses=near_misses(search, without_cost),
         relaxations=relaxations,
-        reason="" if promised else why_none(search, network, relaxations),
-        with_margin=with_margin,
-        best_so_far=best_so_far(search) if explained and not promised else None,
-        left_out=LeftOut.of(search.space, plans, listed) if plans.count > chosen.count else None,
+        reason="" if promised else explain_infeasible(search, network, relaxations),
+        high_margin=with_margin,
+        best_effort=best_effort_plan(search) if explained and not promised else None,
+        unlisted=ColumnPool.of(search.space, plans, listed) if plans.count > chosen.count else None,
     )
 
 

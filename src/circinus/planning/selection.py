@@ -13,7 +13,7 @@ from circinus.planning.resources import ResourceColumns
 IntArray = NDArray[np.int64]
 
 
-def select(plans: PlanArrays, columns: ResourceColumns, max_plans: int) -> IntArray:
+def select_representatives(plans: PlanArrays, columns: ResourceColumns, max_plans: int) -> IntArray:
     """At most `max_plans` of the plans, for the matching to have a choice when resources are short.
 
     First the extremes: cheapest alone, cheapest fully shared, least use of each pool and link. Then in turn the

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.coming import Coming
+from circinus.estimation.coming import ArrivalModel
 from circinus.estimation.cost import usd_per_h_for_bytes
 from circinus.estimation.estimator import latency_percentile
-from circinus.estimation.percentiles import Percentile
+from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.tails import UNBOUNDED
 from circinus.estimation.transfer import (
-    among_others,
-    crossing_s,
+    link_delay_s,
+    link_queue_key,
     link_station,
-    longer_wait_at,
     path_between,
-    queue_name,
+    pessimistic_link_factor,
+    pessimistic_link_wait_s,
 )
 from circinus.planning.options import OptionTable, option_table
 from circinus.planning.profile_arrays import INPUT_INDEX, ProducerRows, ProfileArrays
 from circinus.planning.resources import ResourceColumns
 from circinus.planning.settings import SearchSettings
-from circinus.queueing.formulas import waiting
+from circinus.queueing.formulas import gi_g_c_wait
 from circinus.spec import DirectedLink, Network, Query
 
 FloatArray = NDArray[np.floating]
@@ -43,7 +43,7 @@ class SearchSpace:
     query: Query
     arrays: ProfileArrays
     columns: ResourceColumns
-    percentile: Percentile
+    percentile: PercentileEstimator
     source: int
     """The site of the query."""
     pool_sites: IntArray
@@ -56,7 +56,7 @@ class SearchSpace:
     """For each producer (rows, sites, sites, columns) what sending its output takes."""
     limit_s: float
     """The query's latency limit; infinite without one."""
-    slack_s: float
+    latency_tolerance_s: float
     """Latencies that differ by less count as equal."""
 
 
@@ -99,7 +99,7 @@ def compile_query(query: Query, network: Network, arrays: ProfileArrays, setting
         transfer_s=tuple(seconds for seconds, _ in transfers),
         transfer_resources=tuple(resources for _, resources in transfers),
         limit_s=limit_s,
-        slack_s=slack_s,
+        latency_tolerance_s=slack_s,
     )
 
 
@@ -116,12 +116,12 @@ def _transfers(
     seconds = np.zeros((len(sizes), sites, sites, arrays.percentile.grid.count), dtype=sizes.dtype)
     resources = np.zeros((len(sizes), sites, sites, columns.count))
     bytes_per_s = query.rate_per_s * producer.mean_bytes
-    coming, first = Coming.of(query), producer is arrays.producers[INPUT_INDEX]
+    coming, first = ArrivalModel.of(query), producer is arrays.producers[INPUT_INDEX]
     crossing = {}
     for link in columns.links:
-        draws = arrays.percentile.grid.exponentials(queue_name(link)).astype(sizes.dtype)
+        draws = arrays.percentile.grid.exponentials(link_queue_key(link)).astype(sizes.dtype)
         wait_s = _waits(link, producer, query.rate_per_s, coming, columns.usable_link_share, draws, first=first)
-        crossing[link] = crossing_s(link, sizes, wait_s)
+        crossing[link] = link_delay_s(link, sizes, wait_s)
     for (source, target), path in paths.items():
         for link in path:
             seconds[:, source, target] += crossing[link]
@@ -136,7 +136,7 @@ def _waits(
     link: DirectedLink,
     producer: ProducerRows,
     rate_per_s: float,
-    coming: Coming,
+    coming: ArrivalModel,
     utilization: float,
     draws: FloatArray,
     *,
@@ -144,11 +144,11 @@ def _waits(
 ) -> FloatArray:
     """(rows, scenarios) seconds that a query's values wait for a link that is so busy."""
     mean_s, factor = producer.mean_bytes / link.bandwidth_bytes_per_s, producer.mean_factor
-    if coming.plain(first=first):
-        factor = np.asarray(among_others(factor, rate_per_s * mean_s, utilization))
+    if coming.is_poisson(first=first):
+        factor = np.asarray(pessimistic_link_factor(factor, rate_per_s * mean_s, utilization))
         always = utilization * factor >= 1
         busy = np.where(always, utilization, utilization * factor)
-        wait_s = waiting(1, busy, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
+        wait_s = gi_g_c_wait(1, busy, mean_s * factor, producer.scv, service_skew=producer.skew).at(draws)
         wait_s[always] = UNBOUNDED
         return wait_s
     rows = zip(mean_s.tolist(), producer.scv.tolist(), producer.skew.tolist(), factor.tolist(), strict=True)
@@ -156,14 +156,14 @@ def _waits(
         coming.traffic(rate_per_s, mean, mean**2 * (1 + scv), mean**3 * skew, first=first, mean_factor=times)
         for mean, scv, skew, times in rows
     ]
-    waits_s = [longer_wait_at(link_station(traffic, utilization), draws) for traffic in traffics]
+    waits_s = [pessimistic_link_wait_s(link_station(traffic, utilization), draws) for traffic in traffics]
     return np.stack(waits_s).astype(draws.dtype)
 
 
 def utilization_targets(query: Query, targets: Sequence[float]) -> tuple[float, ...]:
     """What deployments of a query may be sized to: for one whose requests come in bursts also such that they are no
     busier in a burst than others are all the time."""
-    come = Coming.of(query).modulation
+    come = ArrivalModel.of(query).modulation
     if come is None:
         return tuple(targets)
     peak = come.rates_per_s[come.burst] / come.rate_per_s

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate
-from circinus.planning.dominance import SLACK, nondominated
+from circinus.estimation import PlanCandidate
+from circinus.planning.dominance import DOMINANCE_TOLERANCE, nondominated
 from circinus.spec import Deployment, Query
 
 FloatArray = NDArray[np.float64]
@@ -31,11 +31,11 @@ class OperatorChange:
     """What a step changes of one operator."""
 
     operator: str
-    what: tuple[Change, ...]
+    changed: tuple[Change, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class LadderSteps:
     """n plans and all steps between them."""
 
     busy: FloatArray
@@ -52,14 +52,14 @@ class Steps:
     down: BoolArray
     """(n, n) whether from the first to the second is a step down: no more of CPU seconds and cost, less of one, and
     not more accurate."""
-    jolt: FloatArray
+    step_size: FloatArray
     """(n, n) how large a step down is; infinite where there is none. The squares of what it loses of the accuracy
     margin, of the latency margin, and of what it saves of CPU seconds and cost (as logarithms), each as a share of the
     range among the plans, and a tenth of the square of the share of deployments that it changes. Squares make a way of
     several small steps better than one large step, and steps that are much alike."""
 
     @classmethod
-    def of(cls, query: Query, plans: Sequence[Candidate]) -> Steps:
+    def of(cls, query: Query, plans: Sequence[PlanCandidate]) -> LadderSteps:
         """Between promised plans of one query."""
         busy = np.array([_busy_cpu_s(plan, query.rate_per_s) for plan in plans])
         cost = np.array([plan.estimate.cost_usd_per_h.lower for plan in plans])
@@ -75,13 +75,13 @@ class Steps:
         efficient[nondominated(np.column_stack([busy, cost, *lacking]))] = True
         return cls(busy, cost, accuracy, latency, efficient, down, np.where(down, size, np.inf))
 
-    def among(self, which: BoolArray) -> Steps:
+    def among(self, which: BoolArray) -> LadderSteps:
         """The same plans with steps between some of them only."""
         both = which[:, None] & which[None, :]
-        return replace(self, down=self.down & both, jolt=np.where(both, self.jolt, np.inf))
+        return replace(self, down=self.down & both, step_size=np.where(both, self.step_size, np.inf))
 
 
-def changes(upper: Candidate, lower: Candidate) -> tuple[OperatorChange, ...]:
+def plan_changes(upper: PlanCandidate, lower: PlanCandidate) -> tuple[OperatorChange, ...]:
     """What two plans of a query have different, operator by operator in topological order."""
     before = {use.deployment.operator: use.deployment for use in upper.deployments}
     found = []
@@ -93,25 +93,25 @@ def changes(upper: Candidate, lower: Candidate) -> tuple[OperatorChange, ...]:
     return tuple(found)
 
 
-def _busy_cpu_s(plan: Candidate, rate_per_s: float) -> float:
+def _busy_cpu_s(plan: PlanCandidate, rate_per_s: float) -> float:
     return sum(use.busy_replicas * use.deployment.allocation.cpus for use in plan.deployments) / rate_per_s
 
 
-def _accuracy_margin(plan: Candidate, query: Query) -> float:
+def _accuracy_margin(plan: PlanCandidate, query: Query) -> float:
     slo, accuracy = query.slos.accuracy, plan.estimate.accuracy
     if slo is None:
         return 0.0
     return accuracy.value - slo.threshold if slo.comparison == ">=" else slo.threshold - accuracy.value
 
 
-def _latency_margin_s(plan: Candidate, query: Query) -> float:
+def _latency_margin_s(plan: PlanCandidate, query: Query) -> float:
     slo = query.slos.latency
     return 0.0 if slo is None else slo.limit_s - plan.estimate.latency_s.value
 
 
 def _no_more(values: FloatArray) -> BoolArray:
     """(n, n) whether the second takes no more than the first; amounts that differ by rounding are the same."""
-    return np.asarray(values[None, :] <= values[:, None] * (1 + SLACK))
+    return np.asarray(values[None, :] <= values[:, None] * (1 + DOMINANCE_TOLERANCE))
 
 
 def _differences(values: FloatArray) -> FloatArray:
@@ -120,7 +120,7 @@ def _differences(values: FloatArray) -> FloatArray:
     return np.asarray((values[:, None] - values[None, :]) / (width if width > 0 else 1.0))
 
 
-def _changed_share(plans: Sequence[Candidate]) -> FloatArray:
+def _changed_share(plans: Sequence[PlanCandidate]) -> FloatArray:
     """(n, n) the share of deployments that two plans do not have in common."""
     numbers: dict[Deployment, int] = {}
     uses = [[numbers.setdefault(use.deployment, len(numbers)) for use in plan.deployments] for plan in plans]

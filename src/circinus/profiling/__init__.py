@@ -7,56 +7,60 @@ that its memory and the time it takes to load are the operator's own.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circinus.profiling.bounded import Bounded
+    from circinus.profiling.bounded import Interval
     from circinus.profiling.calibration import Calibration, calibrate
-    from circinus.profiling.certificate import Certificate
-    from circinus.profiling.class_measuring import ClassReport
-    from circinus.profiling.class_profiler import ClassSource, profile_on_classes
+    from circinus.profiling.certificate import StoppingCertificate
+    from circinus.profiling.class_measuring import HardwareClassReport
+    from circinus.profiling.class_profiler import HardwareClassBackend, profile_on_hardware_classes
     from circinus.profiling.dataset import Dataset, load_dataset
-    from circinus.profiling.expected_service import ExpectedService, ExpectedServices, load_expected_services
-    from circinus.profiling.explorer import Assessment, Explorer, Proposal
-    from circinus.profiling.held_out import record_held_out
+    from circinus.profiling.expected_service import (
+        PredictedServiceTime,
+        PredictedServiceTimes,
+        load_predicted_service_times,
+    )
+    from circinus.profiling.explorer import ConfigurationSampler, SamplerDecision, Suggestion
+    from circinus.profiling.held_out import record_for_replay
     from circinus.profiling.load import load_profile
-    from circinus.profiling.machine import Machine, elsewhere, this_machine
-    from circinus.profiling.objectives import Objective
-    from circinus.profiling.observations import Observation, load_observations, save_observations
+    from circinus.profiling.machine import Machine, current_machine, machine_mismatch
+    from circinus.profiling.objectives import SloRequirement
+    from circinus.profiling.observations import ServiceTimeObservation, load_observations, save_observations
     from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
-    from circinus.profiling.percentile_items import LEAST_ITEMS
+    from circinus.profiling.percentile_items import MIN_ITEMS
     from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, OperatorProfile, PipelineProfile
     from circinus.profiling.profiler import profile_pipeline
     from circinus.profiling.recordings import RecordedRun, Recordings, load_recordings
     from circinus.profiling.simulated_clock import SimulatedClock
-    from circinus.profiling.source import LocalSource, Source
+    from circinus.profiling.source import LocalBackend, MeasurementBackend
     from circinus.profiling.speeds import DECLARED, MeasuredSpeed, Speeds
-    from circinus.profiling.trace import Trace
+    from circinus.profiling.trace import MeasurementTrace
     from circinus.profiling.trace_file import load_trace, save_trace
-    from circinus.profiling.trace_recording import record_trace
-    from circinus.profiling.trace_source import TraceSource
-    from circinus.profiling.verdicts import Judgement, Verdict
-    from circinus.profiling.wire import wire_bytes
+    from circinus.profiling.trace_recording import export_trace
+    from circinus.profiling.trace_source import TraceBackend
+    from circinus.profiling.verdicts import ConfigurationVerdict, Verdict
+    from circinus.profiling.wire import pickled_bytes
 else:
     _HOMES = {
-        "Bounded": "bounded",
+        "Interval": "bounded",
         "Calibration": "calibration",
         "calibrate": "calibration",
         "Dataset": "dataset",
         "load_dataset": "dataset",
-        "Assessment": "explorer",
-        "Certificate": "certificate",
-        "ClassReport": "class_measuring",
-        "ClassSource": "class_profiler",
-        "profile_on_classes": "class_profiler",
-        "ExpectedService": "expected_service",
-        "ExpectedServices": "expected_service",
-        "Explorer": "explorer",
-        "Proposal": "explorer",
-        "Objective": "objectives",
-        "record_held_out": "held_out",
-        "LEAST_ITEMS": "percentile_items",
-        "load_expected_services": "expected_service",
+        "SamplerDecision": "explorer",
+        "StoppingCertificate": "certificate",
+        "HardwareClassReport": "class_measuring",
+        "HardwareClassBackend": "class_profiler",
+        "profile_on_hardware_classes": "class_profiler",
+        "PredictedServiceTime": "expected_service",
+        "PredictedServiceTimes": "expected_service",
+        "ConfigurationSampler": "explorer",
+        "Suggestion": "explorer",
+        "SloRequirement": "objectives",
+        "record_for_replay": "held_out",
+        "MIN_ITEMS": "percentile_items",
+        "load_predicted_service_times": "expected_service",
         "load_observations": "observations",
         "load_profile": "load",
-        "Observation": "observations",
+        "ServiceTimeObservation": "observations",
         "ProfileObserver": "observer",
         "ProfileProgress": "observer",
         "SilentObserver": "observer",
@@ -64,28 +68,28 @@ else:
         "FailedConfiguration": "profile",
         "OperatorProfile": "profile",
         "PipelineProfile": "profile",
-        "Judgement": "verdicts",
+        "ConfigurationVerdict": "verdicts",
         "Verdict": "verdicts",
         "profile_pipeline": "profiler",
         "RecordedRun": "recordings",
         "Recordings": "recordings",
         "load_recordings": "recordings",
-        "LocalSource": "source",
+        "LocalBackend": "source",
         "Machine": "machine",
         "SimulatedClock": "simulated_clock",
-        "Source": "source",
+        "MeasurementBackend": "source",
         "DECLARED": "speeds",
         "MeasuredSpeed": "speeds",
         "Speeds": "speeds",
-        "Trace": "trace",
-        "TraceSource": "trace_source",
-        "elsewhere": "machine",
+        "MeasurementTrace": "trace",
+        "TraceBackend": "trace_source",
+        "machine_mismatch": "machine",
         "load_trace": "trace_file",
-        "record_trace": "trace_recording",
+        "export_trace": "trace_recording",
         "save_observations": "observations",
         "save_trace": "trace_file",
-        "this_machine": "machine",
-        "wire_bytes": "wire",
+        "current_machine": "machine",
+        "pickled_bytes": "wire",
     }
 
     def __getattr__(name: str) -> Any:
@@ -98,53 +102,53 @@ else:
 
 __all__ = [
     "DECLARED",
-    "LEAST_ITEMS",
-    "Assessment",
-    "Bounded",
+    "MIN_ITEMS",
     "Calibration",
-    "Certificate",
-    "ClassReport",
-    "ClassSource",
     "ConfigurationProfile",
+    "ConfigurationSampler",
+    "ConfigurationVerdict",
     "Dataset",
-    "ExpectedService",
-    "ExpectedServices",
-    "Explorer",
     "FailedConfiguration",
-    "Judgement",
-    "LocalSource",
+    "HardwareClassBackend",
+    "HardwareClassReport",
+    "Interval",
+    "LocalBackend",
     "Machine",
     "MeasuredSpeed",
-    "Objective",
-    "Observation",
+    "MeasurementBackend",
+    "MeasurementTrace",
     "OperatorProfile",
     "PipelineProfile",
+    "PredictedServiceTime",
+    "PredictedServiceTimes",
     "ProfileObserver",
     "ProfileProgress",
-    "Proposal",
     "RecordedRun",
     "Recordings",
+    "SamplerDecision",
+    "ServiceTimeObservation",
     "SilentObserver",
     "SimulatedClock",
-    "Source",
+    "SloRequirement",
     "Speeds",
-    "Trace",
-    "TraceSource",
+    "StoppingCertificate",
+    "Suggestion",
+    "TraceBackend",
     "Verdict",
     "calibrate",
-    "elsewhere",
+    "current_machine",
+    "export_trace",
     "load_dataset",
-    "load_expected_services",
     "load_observations",
+    "load_predicted_service_times",
     "load_profile",
     "load_recordings",
     "load_trace",
-    "profile_on_classes",
+    "machine_mismatch",
+    "pickled_bytes",
+    "profile_on_hardware_classes",
     "profile_pipeline",
-    "record_held_out",
-    "record_trace",
+    "record_for_replay",
     "save_observations",
     "save_trace",
-    "this_machine",
-    "wire_bytes",
 ]

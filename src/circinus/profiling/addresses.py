@@ -21,7 +21,7 @@ LOCAL = "local"
 
 
 @dataclass(frozen=True)
-class PipelineCode:
+class CodeVersions:
     """Versions of the code that a pipeline refers to."""
 
     operators: Mapping[str, str]
@@ -31,7 +31,7 @@ class PipelineCode:
     """Of the data set, and of its features where they have code of their own."""
 
 
-def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineCode:
+def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> CodeVersions:
     """Import what `pipeline` refers to (no model is loaded) and tell its versions.
 
     Raises:
@@ -40,14 +40,14 @@ def pipeline_code(pipeline: Pipeline, module_paths: Sequence[Path]) -> PipelineC
     dataset = source_version(resolve(pipeline.dataset.uses, module_paths))
     if pipeline.dataset.features not in (PLAIN, NONE):
         dataset += source_version(resolve(pipeline.dataset.features, module_paths))
-    return PipelineCode(
+    return CodeVersions(
         operators={o.uses: resolve_operator(o.uses, module_paths).version for o in pipeline.operators},
         metric=source_version(resolve(pipeline.metric.uses, module_paths)),
         dataset=dataset,
     )
 
 
-def dataset_source(dataset: DatasetSpec, version: str, origin: str = "") -> str:
+def dataset_key(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     """Address of the code and arguments that make a data set: tells which one it is without making it."""
     features = [] if dataset.features == PLAIN else [{"features": dataset.features}]
     # The order, and with it what may be profiled, depends on how much is held out.
@@ -56,7 +56,7 @@ def dataset_source(dataset: DatasetSpec, version: str, origin: str = "") -> str:
     return _address("data set", dataset.uses, dict(dataset.arguments), version, *features, *held_out, *own)
 
 
-class Addresses:
+class MeasurementKeys:
     """The addresses of one pipeline's measurements, per configuration.
 
     The address of an output is a hash over the operator's reference, version and knob values and the addresses of its
@@ -67,7 +67,7 @@ class Addresses:
     def __init__(
         self,
         pipeline: Pipeline,
-        code: PipelineCode,
+        code: CodeVersions,
         hardware_class: str = LOCAL,
         machine: Machine | None = None,
         origin: str = "",
@@ -92,9 +92,9 @@ class Addresses:
         self._sinks = pipeline.sinks()
         self._known: dict[Hashable, str] = {}
 
-    def elsewhere(self, hardware_class: str, machine: Machine | None) -> Addresses:
+    def for_hardware_class(self, hardware_class: str, machine: Machine | None) -> MeasurementKeys:
         """Of the same pipeline and code, measured on another hardware class and machine."""
-        return Addresses(self.pipeline, self.code, hardware_class, machine, self.origin)
+        return MeasurementKeys(self.pipeline, self.code, hardware_class, machine, self.origin)
 
     def output(self, operator: str, configuration: Configuration) -> str:
         """Of what `operator` puts out: depends on its code and knobs and on those of all its ancestors."""
@@ -127,21 +127,21 @@ class Addresses:
             self._known[key] = _address("replica", *content, *self._own)
         return self._known[key]
 
-    def answer(self, configuration: Configuration) -> str:
+    def replay_output(self, configuration: Configuration) -> str:
         """Of what the whole pipeline puts out."""
         key = "answer", configuration
         if key not in self._known:
             self._known[key] = _address("answer", [[name, self.output(name, configuration)] for name in self._sinks])
         return self._known[key]
 
-    def effort(self, configuration: Configuration) -> str:
+    def profiling_time(self, configuration: Configuration) -> str:
         """Of what measuring a configuration took."""
-        answer = self.answer(configuration)
+        answer = self.replay_output(configuration)
         return answer if self.machine is None else _address("effort", answer, self._hardware)
 
     def class_effort(self, configuration: Configuration) -> str:
         """Of what measuring a configuration's operators took beside any profile."""
-        return _address("effort on a class", self.answer(configuration), self._hardware)
+        return _address("effort on a class", self.replay_output(configuration), self._hardware)
 
     def versions(self) -> dict[str, str]:
         """`uses` reference -> version of the code, of operators, metric and data set."""
@@ -150,13 +150,13 @@ class Addresses:
 
     def dataset(self) -> str:
         """Of what makes the data set."""
-        return dataset_source(self.pipeline.dataset, self.code.dataset, self.origin)
+        return dataset_key(self.pipeline.dataset, self.code.dataset, self.origin)
 
     def score(self, configuration: Configuration) -> str:
         """Of the scores: depends on the metric besides."""
         key = "score", configuration
         if key not in self._known:
-            metric, answer = self.pipeline.metric, self.answer(configuration)
+            metric, answer = self.pipeline.metric, self.replay_output(configuration)
             self._known[key] = _address("score", answer, metric.uses, self.code.metric, list(metric.range))
         return self._known[key]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.batch_ratios import allowed_allocations, measured_allocations
-from circinus.profiling.budget import Budget
+from circinus.profiling.budget import TimeBudget
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver
-from circinus.profiling.pace import Pace
+from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.profile import FailedConfiguration, IntArray
 from circinus.profiling.runner import MeasurementError
-from circinus.profiling.standings import Standings
+from circinus.profiling.standings import ConfigurationRace
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_allocations
 from circinus.spec import Configuration, KnobValues
@@ -33,18 +33,18 @@ class _Task:
     """Estimate."""
 
 
-class Allocations:
+class AllocationProfiler:
     """The allocations that the operators may be given and that nobody has measured yet."""
 
     def __init__(
         self,
         store: ProfileStore,
-        addresses: Addresses,
+        addresses: MeasurementKeys,
         measurer: Measurer,
         order: IntArray,
-        standings: Standings,
-        pace: Pace,
-        budget: Budget,
+        standings: ConfigurationRace,
+        pace: MeasurementTimeEstimator,
+        budget: TimeBudget,
         observer: ProfileObserver,
     ) -> None:
         self._store = store
@@ -81,7 +81,7 @@ class Allocations:
                 reason = f"{error.reason} (as one of the allocations {_said(task.allocations)})"
                 self._observer.failed(FailedConfiguration(task.configuration, error.item_key, reason))
                 continue
-            self._pace.spent(found.ran_s, self._budget.elapsed_s - before_s)
+            self._pace.spent(found.compute_s, self._budget.elapsed_s - before_s)
             tell(task.configuration)
 
     def _missing(self) -> list[_Task]:
@@ -103,7 +103,7 @@ class Allocations:
         allowed = allowed_allocations(self._addresses.pipeline.operator(operator))
         if len(allowed) == 1:
             return ()
-        known = self._store.known_numbers([self._addresses.replica(operator, knobs)])
+        known = self._store.existing_ids([self._addresses.replica(operator, knobs)])
         found = read_allocations(self._store, list(known.values()))
         measured = measured_allocations(allowed, next(iter(found.values()), {}))
         # With fewer CPUs than it names, an allocation's ratio would stand in the store as if it had been measured.

@@ -8,35 +8,35 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling.addresses import LOCAL, Addresses
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.addresses import LOCAL, MeasurementKeys
+from circinus.profiling.bounded import Interval
 from circinus.profiling.class_times import class_machines
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.earlier import EarlierScores, earlier_scores
-from circinus.profiling.explorer import Explorer
-from circinus.profiling.known_seconds import known_seconds
-from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
-from circinus.profiling.measurements import Measurements
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.earlier import SourceScores, load_source_scores
+from circinus.profiling.explorer import ConfigurationSampler
+from circinus.profiling.known_seconds import measurement_cost_model
+from circinus.profiling.listing import in_prefix_order, max_measured_configurations, prefix_order
+from circinus.profiling.measurements import StoredMeasurements
+from circinus.profiling.objectives import PipelineSlos
 from circinus.profiling.profile import FailedConfiguration, PipelineProfile
-from circinus.profiling.standings import Standings
+from circinus.profiling.standings import ConfigurationRace
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_effort, read_failures
 from circinus.profiling.variants import scored_configurations
 from circinus.spec import Configuration, configuration_count
 
 
-def read_profile(
+def build_profile(
     store: ProfileStore,
-    addresses: Addresses,
+    addresses: MeasurementKeys,
     dataset: StoredDataset,
-    objectives: Objectives,
+    objectives: PipelineSlos,
     *,
-    judged: bool = False,
+    with_verdicts: bool = False,
     interrupted: bool = False,
-    explorer: Explorer | None = None,
-    bounds: dict[tuple[Configuration, int], Bounded] | None = None,
-    ended: Collection[Configuration] = (),
+    explorer: ConfigurationSampler | None = None,
+    bounds: dict[tuple[Configuration, int], Interval] | None = None,
+    exhausted: Collection[Configuration] = (),
 ) -> PipelineProfile:
     """Put together what is known of a pipeline on a data set.
 
@@ -45,31 +45,31 @@ def read_profile(
         addresses: of the pipeline.
         dataset: the data set.
         objectives: what the queries ask.
-        judged: whether to say of every configuration what is decided, too, which takes longer.
+        with_verdicts: whether to say of every configuration what is decided, too, which takes longer.
         interrupted: what the profile says of itself.
         explorer: who says which configurations are worth measuring; None: all are.
         bounds: (configuration, items) -> bounds that were computed before in the same run; gets the new ones.
-        ended: configurations that cannot be measured further, as the run found.
+        exhausted: configurations that cannot be measured further, as the run found.
     """
     pipeline = addresses.pipeline
     scored = scored_configurations(store, addresses)
-    measurements = Measurements(store, addresses, dataset, scored)
-    beginnings = {configuration: measurements.beginning(configuration) for configuration in scored}
+    measurements = StoredMeasurements(store, addresses, dataset, scored)
+    beginnings = {configuration: measurements.measured_prefix(configuration) for configuration in scored}
     # A failure on other items, or of somebody else's attempt, takes nothing away where all that is asked is known.
     unfinished = [configuration for configuration, n in beginnings.items() if n < measurements.most_items]
     failures = _failures(store, addresses, unfinished)
     failed = {failure.configuration for failure in failures}
     measured = [(configuration, n) for configuration, n in beginnings.items() if n and configuration not in failed]
     confidence = measurements.confidence(
-        objectives, max(most_measured(pipeline), len(scored)), comparing=explorer is None
+        objectives, max(max_measured_configurations(pipeline), len(scored)), comparing=explorer is None
     )
     bounds = {} if bounds is None else bounds
     bounds |= _accuracies(measurements, [pair for pair in measured if pair not in bounds], confidence)
     profiles = tuple(measurements.profile(*pair, bounds[pair]) for pair in measured)
     ran_s, saved_s = read_effort(
         store,
-        store.known_numbers(
-            [addresses.effort(c) for c in scored]
+        store.existing_ids(
+            [addresses.profiling_time(c) for c in scored]
             + [addresses.replica(o.name, c[o.name]) for c in scored for o in pipeline.operators]
         ).values(),
     )
@@ -90,26 +90,26 @@ def read_profile(
         failed=failures,
         interrupted=interrupted,
     )
-    if not judged:
+    if not with_verdicts:
         return profile
-    earlier = () if explorer is None else earlier_scores(store, addresses, dataset)
-    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier, ended)
+    earlier = () if explorer is None else load_source_scores(store, addresses, dataset)
+    return _judged(measurements, profile, addresses, objectives, confidence, explorer, earlier, exhausted)
 
 
 def _failures(
-    store: ProfileStore, addresses: Addresses, scored: Sequence[Configuration]
+    store: ProfileStore, addresses: MeasurementKeys, scored: Sequence[Configuration]
 ) -> tuple[FailedConfiguration, ...]:
-    known = store.known_numbers([addresses.score(configuration) for configuration in scored])
+    known = store.existing_ids([addresses.score(configuration) for configuration in scored])
     found = read_failures(store, list(known.values()))
     subjects = {configuration: known[addresses.score(configuration)] for configuration in scored}
     return tuple(FailedConfiguration(c, *found[number]) for c, number in subjects.items() if number in found)
 
 
 def _accuracies(
-    measurements: Measurements, measured: Sequence[tuple[Configuration, int]], confidence: Confidence
-) -> Mapping[tuple[Configuration, int], Bounded]:
+    measurements: StoredMeasurements, measured: Sequence[tuple[Configuration, int]], confidence: RunConfidence
+) -> Mapping[tuple[Configuration, int], Interval]:
     """Bounds of all configurations; those with equally many items are computed together."""
-    found: dict[tuple[Configuration, int], Bounded] = {}
+    found: dict[tuple[Configuration, int], Interval] = {}
     for items in {n for _, n in measured}:
         group = [configuration for configuration, n in measured if n == items]
         scores = np.stack([measurements.scores(configuration, items) for configuration in group])
@@ -118,28 +118,28 @@ def _accuracies(
 
 
 def _judged(
-    measurements: Measurements,
+    measurements: StoredMeasurements,
     profile: PipelineProfile,
-    addresses: Addresses,
-    objectives: Objectives,
-    confidence: Confidence,
-    explorer: Explorer | None,
-    earlier: Sequence[EarlierScores],
-    ended: Collection[Configuration],
+    addresses: MeasurementKeys,
+    objectives: PipelineSlos,
+    confidence: RunConfidence,
+    explorer: ConfigurationSampler | None,
+    earlier: Sequence[SourceScores],
+    exhausted: Collection[Configuration],
 ) -> PipelineProfile:
     """With what is decided of the configurations that were measured, or are to be whatever others show."""
     known = [*(found.configuration for found in profile.configurations), *(f.configuration for f in profile.failed)]
-    to_begin = explorer.cover(earlier) if explorer is not None else prefix_order(addresses.pipeline)
+    to_begin = explorer.initial_design(earlier) if explorer is not None else prefix_order(addresses.pipeline)
     looked_at = in_prefix_order(addresses.pipeline, {*known, *to_begin})
-    standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
+    standings = ConfigurationRace(looked_at, confidence, objectives, comparing=explorer is None)
     for failure in profile.failed:
-        standings.fail(failure.configuration)
+        standings.mark_failed(failure.configuration)
     for found in profile.configurations:
-        standings.learn(found.configuration, found.scores)
-    standings.weigh(measurements.footprints(looked_at, objectives.hardware))
+        standings.update_scores(found.configuration, found.scores)
+    standings.update_usage(measurements.footprints(looked_at, objectives.hardware))
     if explorer is None:
-        return replace(profile, judgements=standings.judgements())
-    expected_s = known_seconds(addresses.pipeline, profile)
-    assessment = explorer.assess(profile, lambda c, items: math.inf if c in ended else expected_s(c, items))
-    standings.narrow(assessment.pointless)
-    return replace(profile, judgements=standings.judgements(), certificate=assessment.certificate)
+        return replace(profile, verdicts=standings.verdicts())
+    expected_s = measurement_cost_model(addresses.pipeline, profile)
+    assessment = explorer.suggest(profile, lambda c, items: math.inf if c in exhausted else expected_s(c, items))
+    standings.prune(assessment.pruned)
+    return replace(profile, verdicts=standings.verdicts(), certificate=assessment.certificate)

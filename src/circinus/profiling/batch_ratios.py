@@ -23,7 +23,7 @@ def batch_ratios(
     }
 
 
-def least_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], float]) -> float:
+def min_batch_ratio(spec: OperatorSpec, measured: Mapping[tuple[float, int], float]) -> float:
     """The least ratio that an allowed allocation may have.
 
     As measured; an allocation that nobody measured is taken to gain all that its CPUs may, and its batch to take no

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Bounded:
+class Interval:
     """A value known between two bounds. Which probability the bounds hold with is said by whoever made them."""
 
     value: float
@@ -18,6 +18,6 @@ class Bounded:
             raise ValueError(f"found {self.value} outside [{self.lower}, {self.upper}]")
 
     @classmethod
-    def exactly(cls, value: float) -> Bounded:
+    def exact(cls, value: float) -> Interval:
         """A number that is known."""
         return cls(value, value, value)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 
-class Budget:
+class TimeBudget:
     """Counts from its making."""
 
     def __init__(self, limit_s: float | None, clock: Callable[[], float]) -> None:

@@ -9,10 +9,10 @@ from math import comb
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.bounded import Interval
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import ConfigurationProfile, FloatArray, PipelineProfile
-from circinus.profiling.source import LocalSource, Source
+from circinus.profiling.source import LocalBackend, MeasurementBackend
 from circinus.spec import Configuration, Specification
 
 CALIBRATION_ITEMS = 24
@@ -33,9 +33,9 @@ class Calibration:
     """Whose speed is measured."""
     recorded_on: Machine | None
     """Whose speed is 1."""
-    speed: Bounded
+    speed: Interval
     """Of the whole configuration; the bounds hold every noteworthy operator's."""
-    operators: Mapping[str, Bounded]
+    operators: Mapping[str, Interval]
     """Of each noteworthy operator."""
     risk: float
     """Probability with which an operator's speed may lie outside its bounds, all together."""
@@ -45,7 +45,7 @@ def calibrate(
     specification: Specification,
     profile: PipelineProfile,
     *,
-    here: Source | None = None,
+    here: MeasurementBackend | None = None,
     seed: int = 0,
     items: int = CALIBRATION_ITEMS,
     risk: float = 0.05,
@@ -71,7 +71,7 @@ def calibrate(
         OperatorError: an operator cannot be found, or fails.
     """
     pipeline = specification.pipelines[profile.pipeline]
-    here = here or LocalSource(specification.module_paths)
+    here = here or LocalBackend(specification.module_paths)
     if not profile.configurations:
         raise ProfileError(f"pipeline {pipeline.name}: found no measured configuration to compare with; measure one")
     # One of a single item would say little, however cheap it was.
@@ -97,7 +97,7 @@ def calibrate(
         items=most,
         machine=here.machine,
         recorded_on=profile.machine,
-        speed=Bounded(
+        speed=Interval(
             value,
             min(value, *(operator.lower for operator in operators.values())),
             max(value, *(operator.upper for operator in operators.values())),
@@ -109,7 +109,7 @@ def calibrate(
 
 def _speeds(
     then_s: Mapping[str, FloatArray], now_s: Mapping[str, FloatArray], risk: float
-) -> tuple[float, dict[str, Bounded]]:
+) -> tuple[float, dict[str, Interval]]:
     """The speed of all operators together, and that of each noteworthy one with bounds; from (n,) seconds by name."""
     whole_then_s, whole_now_s = np.sum(list(then_s.values()), axis=0), np.sum(list(now_s.values()), axis=0)
     noteworthy = [name for name in then_s if now_s[name].sum() >= _NOTEWORTHY_SHARE * whole_now_s.sum()]
@@ -117,7 +117,7 @@ def _speeds(
     return float(np.median(whole_then_s / whole_now_s)), bounds
 
 
-def median_bounds(values: FloatArray, risk: float) -> Bounded:
+def median_bounds(values: FloatArray, risk: float) -> Interval:
     """Median of the distribution that n values are drawn from, between two order statistics.
 
     The k-th least of n values is above the median with probability P(B < k), B binomial(n, 1/2). Where even the
@@ -133,7 +133,7 @@ def median_bounds(values: FloatArray, risk: float) -> Bounded:
         k += 1
     least = np.sort(values)
     first = max(k - 1, 0)
-    return Bounded(float(np.median(values)), float(least[first]), float(least[n - 1 - first]))
+    return Interval(float(np.median(values)), float(least[first]), float(least[n - 1 - first]))
 
 
 def _seconds(measured: ConfigurationProfile) -> float:

@@ -11,7 +11,7 @@ _LEAST = 1e-6
 
 
 @dataclass(frozen=True)
-class Certificate:
+class StoppingCertificate:
     """How probable it is that a configuration which was not measured makes a query's plan cheaper."""
 
     unmeasured: int

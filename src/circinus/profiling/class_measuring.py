@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.budget import Budget
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.budget import TimeBudget
 from circinus.profiling.calibration import CALIBRATION_ITEMS
-from circinus.profiling.class_times import ClassTimes, OwnKnobs
-from circinus.profiling.class_writer import ClassWriter
+from circinus.profiling.class_times import HardwareClassTimes, OwnKnobs
+from circinus.profiling.class_writer import HardwareClassWriter
 from circinus.profiling.machine import Machine
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
 from circinus.profiling.profile import ConfigurationProfile, FailedConfiguration, IntArray, PipelineProfile
@@ -29,7 +29,7 @@ _MOST_FAILURES = 2
 
 
 @dataclass(frozen=True)
-class ClassReport:
+class HardwareClassReport:
     """What a run measured on one hardware class."""
 
     hardware_class: str
@@ -42,13 +42,13 @@ class ClassReport:
     failed: tuple[FailedConfiguration, ...] = ()
 
 
-class ClassMeasurer:
+class HardwareClassProfiler:
     """Measures the operators of one pipeline on one class, each with each of its knob values that a profile has."""
 
     def __init__(
         self,
         store: ProfileStore,
-        there: Addresses,
+        class_keys: MeasurementKeys,
         hardware_class: str,
         machine: Machine,
         items: Mapping[str, Item],
@@ -59,29 +59,29 @@ class ClassMeasurer:
 
         Args:
             store: gets what is measured.
-            there: addresses of measurements on the class.
+            class_keys: addresses of measurements on the class.
             hardware_class: its name.
             machine: that is measured on.
             items: the items by key.
             dataset: as the store knows it.
             operators: those that may run on the class; of the others only what has to run before these.
         """
-        self._store, self._there, self._dataset, self._items = store, there, dataset, items
+        self._store, self._there, self._dataset, self._items = store, class_keys, dataset, items
         self._class, self._machine = hardware_class, machine
-        self._operators = [o.name for o in there.pipeline.topological_order() if o.name in operators]
-        self._writer = ClassWriter(store, there, hardware_class, machine)
+        self._operators = [o.name for o in class_keys.pipeline.topological_order() if o.name in operators]
+        self._writer = HardwareClassWriter(store, class_keys, hardware_class, machine)
         self._failed: dict[Configuration, FailedConfiguration] = {}
         self._failures: Counter[OwnKnobs] = Counter()
         self._ran_s = 0.0
 
-    def wanting(self, profile: PipelineProfile) -> dict[OwnKnobs, int]:
+    def missing(self, profile: PipelineProfile) -> dict[OwnKnobs, int]:
         """Operators with their knobs that have to be measured yet -> items known of them."""
         listed = [found.configuration for found in profile.usable]
-        times = ClassTimes(self._store, self._there, listed, self._numbers)
+        times = HardwareClassTimes(self._store, self._there, listed, self._numbers)
         return _wanting(profile.usable, self._operators, times)
 
     def measure(
-        self, profile: PipelineProfile, runner: OperatorRunner, budget: Budget, observer: ProfileObserver
+        self, profile: PipelineProfile, runner: OperatorRunner, budget: TimeBudget, observer: ProfileObserver
     ) -> bool:
         """Measure what is wanting, the most telling configurations first, until the budget is spent.
 
@@ -91,7 +91,7 @@ class ClassMeasurer:
             Whether anything was measured.
         """
         any_measured, begin_s = False, budget.elapsed_s
-        wanting, tried = self.wanting(profile), set[Configuration]()
+        wanting, tried = self.missing(profile), set[Configuration]()
         all_of_them = len(wanting)
         while budget.remaining_s > 0:
             candidates = [found for found in profile.usable if found.configuration not in tried]
@@ -102,7 +102,7 @@ class ClassMeasurer:
             found, operators = chosen
             tried.add(found.configuration)
             any_measured |= self._measure(found, operators, runner, budget, observer)
-            wanting = self.wanting(profile)
+            wanting = self.missing(profile)
             done = all_of_them - len(wanting)
             expected_s = (budget.elapsed_s - begin_s) / max(done, 1) * len(wanting)
             observer.progressed(
@@ -117,10 +117,10 @@ class ClassMeasurer:
             )
         return any_measured
 
-    def report(self, profile: PipelineProfile) -> ClassReport:
+    def report(self, profile: PipelineProfile) -> HardwareClassReport:
         """What was measured until now."""
-        return ClassReport(
-            self._class, self._machine, self._ran_s, len(self.wanting(profile)), tuple(self._failed.values())
+        return HardwareClassReport(
+            self._class, self._machine, self._ran_s, len(self.missing(profile)), tuple(self._failed.values())
         )
 
     @property
@@ -132,11 +132,11 @@ class ClassMeasurer:
         found: ConfigurationProfile,
         operators: Sequence[str],
         runner: OperatorRunner,
-        budget: Budget,
+        budget: TimeBudget,
         observer: ProfileObserver,
     ) -> bool:
         configuration, any_measured = found.configuration, False
-        times = ClassTimes(self._store, self._there, [configuration], self._numbers)
+        times = HardwareClassTimes(self._store, self._there, [configuration], self._numbers)
         there_s = np.stack([times.service_s(name, configuration) for name in operators])
         known = np.asarray(np.isfinite(there_s).all(axis=0))
         missing = [int(index) for index in _first(found) if not known[index]]
@@ -153,7 +153,7 @@ class ClassMeasurer:
                 observer.failed(error.failure)
                 break
             self._writer.measured(configuration, [int(self._numbers[index]) for index in indexes], measured)
-            self._ran_s += measured.ran_s
+            self._ran_s += measured.compute_s
             any_measured = True
         return any_measured
 
@@ -168,7 +168,7 @@ def _first(found: ConfigurationProfile) -> Sequence[int]:
 
 
 def _wanting(
-    profiles: Sequence[ConfigurationProfile], operators: Sequence[str], times: ClassTimes
+    profiles: Sequence[ConfigurationProfile], operators: Sequence[str], times: HardwareClassTimes
 ) -> dict[OwnKnobs, int]:
     most: dict[OwnKnobs, int] = {}
     known: dict[OwnKnobs, set[int]] = {}

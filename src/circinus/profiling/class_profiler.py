@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import LOCAL, Addresses
-from circinus.profiling.budget import Budget
-from circinus.profiling.class_measuring import ClassMeasurer, ClassReport
-from circinus.profiling.explorer import Explorer
+from circinus.profiling.addresses import LOCAL, MeasurementKeys
+from circinus.profiling.budget import TimeBudget
+from circinus.profiling.class_measuring import HardwareClassProfiler, HardwareClassReport
+from circinus.profiling.explorer import ConfigurationSampler
 from circinus.profiling.machine import Machine
 from circinus.profiling.objectives import operator_hardware
 from circinus.profiling.observer import ProfileObserver, SilentObserver
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.profiler import patience_s, profile_pipeline
+from circinus.profiling.profiler import operator_timeout_s, profile_pipeline
 from circinus.profiling.runner import NodeLostError, OperatorRunner
-from circinus.profiling.source import Source
+from circinus.profiling.source import MeasurementBackend
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import read_dataset
 from circinus.spec import Specification
@@ -28,7 +28,7 @@ _FIRST_SHARE = 0.5
 """Of a budget that the first profile may take: verdicts stand on declared speeds before any are measured."""
 
 
-class ClassSource(Protocol):
+class HardwareClassBackend(Protocol):
     """Measures on a node of one hardware class."""
 
     @property
@@ -36,34 +36,34 @@ class ClassSource(Protocol):
         """The node's."""
         ...
 
-    def operator_runner(self, there: Addresses, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+    def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
         """What measures there. An operator that takes longer than `timeout_s` has failed."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class ClassesProfile:
+class HeterogeneousProfile:
     """A profile, and what was measured on every other hardware class in the same run."""
 
     profile: PipelineProfile
-    reports: tuple[ClassReport, ...]
+    reports: tuple[HardwareClassReport, ...]
 
 
-def profile_on_classes(
+def profile_on_hardware_classes(
     specification: Specification,
     pipeline_name: str,
     store: Path,
     *,
-    reference: Source,
-    classes: Mapping[str, ClassSource | None],
-    explorer: Callable[[], Explorer | None] = lambda: None,
+    reference: MeasurementBackend,
+    classes: Mapping[str, HardwareClassBackend | None],
+    explorer: Callable[[], ConfigurationSampler | None] = lambda: None,
     budget_s: float | None = None,
     seed: int = 0,
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] | None = None,
     exhaustive: bool = False,
-    without_lost: bool = False,
-) -> ClassesProfile:
+    skip_lost_nodes: bool = False,
+) -> HeterogeneousProfile:
     """Profile a pipeline on one machine and tell from it how fast its operators are on every hardware class.
 
     Outputs and scores are the same everywhere and come from the profile. On each other class every operator that may
@@ -83,7 +83,7 @@ def profile_on_classes(
         observer: is told of progress and failures.
         clock: seconds that pass; None: those of the reference.
         exhaustive: as of `profile_pipeline`.
-        without_lost: whether to go on without the classes whose nodes are lost meanwhile.
+        skip_lost_nodes: whether to go on without the classes whose nodes are lost meanwhile.
 
     Raises:
         ProfileError: as `profile_pipeline`; `NodeLostError`: a node was lost and its class has no other. What was
@@ -91,7 +91,7 @@ def profile_on_classes(
         OperatorError: as `profile_pipeline`.
     """
     clock = clock or reference.clock
-    budget, observer = Budget(budget_s, clock), observer or SilentObserver()
+    budget, observer = TimeBudget(budget_s, clock), observer or SilentObserver()
     wanted = _operators_by_class(specification, pipeline_name)
 
     def profiled(limit_s: float | None) -> PipelineProfile:
@@ -110,9 +110,9 @@ def profile_on_classes(
 
     measured_on = {name: source for name, source in classes.items() if source is not None and name in wanted}
     profile = profiled(None if budget_s is None else budget_s * (_FIRST_SHARE if measured_on else 1.0))
-    declared = tuple(ClassReport(name, None) for name in wanted if classes.get(name) is None and name != LOCAL)
+    declared = tuple(HardwareClassReport(name, None) for name in wanted if classes.get(name) is None and name != LOCAL)
     if not measured_on or profile.interrupted:
-        return ClassesProfile(profile, declared)
+        return HeterogeneousProfile(profile, declared)
     pipeline = specification.pipelines[pipeline_name]
     here = reference.addresses(pipeline, reference.machine)
     dataset = reference.dataset(pipeline, seed)
@@ -123,19 +123,21 @@ def profile_on_classes(
             raise ProfileError(f"{store}: the data set of pipeline {pipeline_name} was not stored; measure again")
         measurers, lost = {}, set[str]()
         for name, source in measured_on.items():
-            there = here.elsewhere(name, source.machine)
-            measurers[name] = ClassMeasurer(opened, there, name, source.machine, items, stored, wanted[name])
+            there = here.for_hardware_class(name, source.machine)
+            measurers[name] = HardwareClassProfiler(opened, there, name, source.machine, items, stored, wanted[name])
         try:
             while not profile.interrupted:
                 any_measured = False
                 for name, measurer in measurers.items():
-                    if name not in lost and measurer.wanting(profile) and budget.remaining_s > 0:
-                        there = here.elsewhere(name, measured_on[name].machine)
+                    if name not in lost and measurer.missing(profile) and budget.remaining_s > 0:
+                        there = here.for_hardware_class(name, measured_on[name].machine)
                         try:
-                            with measured_on[name].operator_runner(there, timeout_s=patience_s(budget_s)) as runner:
+                            with measured_on[name].operator_runner(
+                                there, timeout_s=operator_timeout_s(budget_s)
+                            ) as runner:
                                 any_measured |= measurer.measure(profile, runner, budget, observer)
                         except NodeLostError:
-                            if not without_lost:
+                            if not skip_lost_nodes:
                                 raise
                             lost.add(name)
                 if not any_measured:
@@ -144,10 +146,10 @@ def profile_on_classes(
         except KeyboardInterrupt:
             profile = replace(profile, interrupted=True)
         reports = tuple(measurer.report(profile) for measurer in measurers.values())
-    return ClassesProfile(profile, (*reports, *declared))
+    return HeterogeneousProfile(profile, (*reports, *declared))
 
 
-def declared_classes(profile: PipelineProfile, specification: Specification) -> tuple[str, ...]:
+def classes_with_declared_speed(profile: PipelineProfile, specification: Specification) -> tuple[str, ...]:
     """The hardware classes that a profile's operators may run on and were not all measured on: there the declared
     speed stands for some."""
     found = []

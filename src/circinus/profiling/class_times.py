@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circinus.profiling.addresses import LOCAL, Addresses
+from circinus.profiling.addresses import LOCAL, MeasurementKeys
 from circinus.profiling.calibration import median_bounds
 from circinus.profiling.machine import Machine
-from circinus.profiling.percentile_items import LEAST_ITEMS
+from circinus.profiling.percentile_items import MIN_ITEMS
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.speeds import MeasuredSpeed, Speeds
 from circinus.profiling.store import ProfileStore
@@ -24,11 +24,11 @@ OwnKnobs = tuple[str, KnobValues]
 """An operator and its own knob values: what has one speed on a class."""
 
 
-class ClassTimes:
+class HardwareClassTimes:
     """Service times of a pipeline's operators on one class, of some configurations on some items."""
 
     def __init__(
-        self, store: ProfileStore, there: Addresses, listed: Sequence[Configuration], numbers: IntArray
+        self, store: ProfileStore, there: MeasurementKeys, listed: Sequence[Configuration], numbers: IntArray
     ) -> None:
         """Read them.
 
@@ -39,11 +39,11 @@ class ClassTimes:
             numbers: (items,) of the items' addresses.
         """
         names = [operator.name for operator in there.pipeline.operators]
-        services = store.known_numbers([there.service(name, c) for c in listed for name in names])
+        services = store.existing_ids([there.service(name, c) for c in listed for name in names])
         self._there, self._items = there, len(numbers)
         self._row = {address: row for row, address in enumerate(services)}
         self._service_s, _ = read_services(store, list(services.values()), numbers)
-        replicas = store.known_numbers([there.replica(name, c[name]) for c in listed for name in names])
+        replicas = store.existing_ids([there.replica(name, c[name]) for c in listed for name in names])
         startups = {n: found.startup_s for n, found in read_replicas(store, list(replicas.values())).items()}
         self._startup_s = {address: startups.get(number) for address, number in replicas.items()}
 
@@ -71,7 +71,7 @@ def class_machines(store: ProfileStore) -> Mapping[str, tuple[Machine, ...]]:
 
 def measured_speeds(
     store: ProfileStore,
-    addresses: Addresses,
+    addresses: MeasurementKeys,
     listed: Sequence[Configuration],
     numbers: IntArray,
     service_s: Mapping[str, FloatArray],
@@ -93,7 +93,7 @@ def measured_speeds(
         if hardware_class == LOCAL:
             continue
         for machine in machines:
-            times = ClassTimes(store, addresses.elsewhere(hardware_class, machine), listed, numbers)
+            times = HardwareClassTimes(store, addresses.for_hardware_class(hardware_class, machine), listed, numbers)
             if times:
                 for own, speed in _speeds(times, addresses, listed, service_s).items():
                     found.setdefault(own, {})[hardware_class] = speed
@@ -102,7 +102,10 @@ def measured_speeds(
 
 
 def _speeds(
-    times: ClassTimes, addresses: Addresses, listed: Sequence[Configuration], service_s: Mapping[str, FloatArray]
+    times: HardwareClassTimes,
+    addresses: MeasurementKeys,
+    listed: Sequence[Configuration],
+    service_s: Mapping[str, FloatArray],
 ) -> Mapping[OwnKnobs, MeasuredSpeed]:
     logs: dict[OwnKnobs, dict[str, FloatArray]] = {}
     for configuration in listed:
@@ -117,7 +120,7 @@ def _speeds(
     found = {}
     for own, by_prefix in logs.items():
         ratios = _by_item(list(by_prefix.values()))
-        least = min(LEAST_ITEMS, times.service_s(own[0], listed[0]).size)
+        least = min(MIN_ITEMS, times.service_s(own[0], listed[0]).size)
         if len(ratios) >= least > 0:
             found[own] = MeasuredSpeed(median_bounds(ratios, risk), len(ratios), times.startup_s(*own))
     return found

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.bounded import Interval
 from circinus.profiling.profile import FloatArray
 from circinus.profiling.sequences import (
     Covariates,
-    RunningVerdicts,
-    Verdicts,
+    SequentialThresholdTest,
+    ThresholdDecisions,
     betting_bounds,
-    indicators,
-    sequence_risk,
-    split_risk,
+    one_hot_strata,
+    per_sequence_alpha,
+    split_alpha,
 )
 from circinus.spec import AccuracySlo, MetricSpec
 
@@ -25,7 +25,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Sides:
+class ThresholdVerdicts:
     """On which side of accuracy objectives mean scores surely are."""
 
     meets: BoolArray
@@ -34,7 +34,7 @@ class Sides:
     """(k, q) surely missed."""
 
     @classmethod
-    def of(cls, found: Verdicts, objectives: Sequence[AccuracySlo]) -> Sides:
+    def of(cls, found: ThresholdDecisions, objectives: Sequence[AccuracySlo]) -> ThresholdVerdicts:
         """From verdicts on the thresholds of the objectives."""
         rising = np.array([slo.comparison == ">=" for slo in objectives], dtype=bool)
         return cls(
@@ -44,7 +44,7 @@ class Sides:
 
 
 @dataclass(frozen=True, eq=False)
-class Confidence:
+class RunConfidence:
     """Anytime-valid bounds of the mean score over the items that may be profiled, in the order of measuring.
 
     All statements about all configurations, thresholds and compared pairs of a run are right together with
@@ -71,7 +71,7 @@ class Confidence:
         latency_percentiles: int = 0,
         *,
         comparing: bool = True,
-    ) -> Confidence:
+    ) -> RunConfidence:
         """For a run that may measure every configuration.
 
         Args:
@@ -82,11 +82,11 @@ class Confidence:
             latency_percentiles: at how many percentiles each of them is held against limits.
             comparing: whether it compares each with one other.
         """
-        of_scores, latency_risk = split_risk(risk, configurations, latency_percentiles)
-        side_risk = sequence_risk(of_scores, configurations, comparisons=configurations if comparing else 0)
-        return cls(metric, len(strata), Covariates.of(indicators(strata)), side_risk, latency_risk)
+        of_scores, latency_risk = split_alpha(risk, configurations, latency_percentiles)
+        side_risk = per_sequence_alpha(of_scores, configurations, comparisons=configurations if comparing else 0)
+        return cls(metric, len(strata), Covariates.of(one_hot_strata(strata)), side_risk, latency_risk)
 
-    def bounds(self, scores: FloatArray) -> tuple[Bounded, ...]:
+    def bounds(self, scores: FloatArray) -> tuple[Interval, ...]:
         """(k, n) scores of the first n items -> for each row the bounds of the mean of all.
 
         Raises:
@@ -97,20 +97,20 @@ class Confidence:
             scores, self.population, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
 
-    def running(self, objectives: Sequence[AccuracySlo]) -> RunningVerdicts:
+    def sequential_test(self, objectives: Sequence[AccuracySlo]) -> SequentialThresholdTest:
         """Verdicts on the thresholds of objectives, of one configuration, to which scores are added."""
         low, high = self.metric.range
         thresholds = np.array([slo.threshold for slo in objectives], dtype=np.float64)
-        return RunningVerdicts(
+        return SequentialThresholdTest(
             self.population, thresholds, risk=self.side_risk, low=low, high=high, covariates=self.covariates
         )
 
-    def running_comparison(self) -> RunningVerdicts:
+    def sequential_comparison(self) -> SequentialThresholdTest:
         """A verdict on whether one configuration is better than another, to which `advantages` are added."""
         width = self.metric.range[1] - self.metric.range[0]
-        return RunningVerdicts(self.population, np.zeros(1), risk=self.side_risk, low=-width, high=width)
+        return SequentialThresholdTest(self.population, np.zeros(1), risk=self.side_risk, low=-width, high=width)
 
-    def advantages(self, first: FloatArray, second: FloatArray) -> FloatArray:
+    def paired_differences(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """By how much the first scores are better, item by item."""
         width = self.metric.range[1] - self.metric.range[0]
         better = first - second if self.metric.direction == "maximize" else second - first

@@ -13,9 +13,9 @@ import numpy as np
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
 from circinus.profiling.features import item_features
-from circinus.profiling.found_strata import found_strata
-from circinus.profiling.order import measuring_order
-from circinus.profiling.wire import packed
+from circinus.profiling.found_strata import cluster_strata
+from circinus.profiling.order import measurement_order
+from circinus.profiling.wire import pickle_value
 from circinus.spec import Pipeline
 
 
@@ -39,11 +39,11 @@ class Dataset:
     """For each of `items` the size of its value as it is sent."""
 
     @property
-    def profiled(self) -> tuple[int, ...]:
+    def profiling_items(self) -> tuple[int, ...]:
         """The beginning of the order that may be profiled."""
         return self.order[: len(self.order) - self.held_out_items]
 
-    def for_traffic(self, count: int) -> tuple[int, ...]:
+    def traffic_items(self, count: int) -> tuple[int, ...]:
         """Indexes of at most `count` items that traffic may carry, last of the order first.
 
         These are held-out items; of a data set that holds out none, the items that profiling reaches last.
@@ -72,7 +72,7 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
     fingerprint = hashlib.sha256()
     for item in items:
         try:
-            value, truth = packed(item.value), packed(item.truth)
+            value, truth = pickle_value(item.value), pickle_value(item.truth)
         except Exception as error:  # pickle raises whatever a value's own methods raise
             raise ProfileError(
                 f"{_where(pipeline)}: item {item.key}: found a value or truth that cannot be pickled "
@@ -82,7 +82,7 @@ def load_dataset(pipeline: Pipeline, module_paths: Sequence[Path] = (), *, seed:
         sizes.append(len(value))
         fingerprint.update(f"{addresses[-1]}{sorted(item.strata.items())}".encode())
     held_out = pipeline.dataset.held_out_items(len(items))
-    order = measuring_order([item.strata for item in items], held_out, np.random.default_rng(seed))
+    order = measurement_order([item.strata for item in items], held_out, np.random.default_rng(seed))
     return Dataset(
         items=items,
         order=tuple(order.tolist()),
@@ -112,7 +112,7 @@ def _with_strata(pipeline: Pipeline, items: tuple[Item, ...], module_paths: Sequ
         return items
     features = item_features(items, pipeline.dataset.features, module_paths, _where(pipeline))
     # Whatever the seed of the order: strata belong to the data set, of which there may be several orders.
-    strata = found_strata(features, np.random.default_rng(0))
+    strata = cluster_strata(features, np.random.default_rng(0))
     return tuple(replace(item, strata=found) for item, found in zip(items, strata, strict=True))
 
 

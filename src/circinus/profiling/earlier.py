@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.earlier_names import distinct, earlier_name
-from circinus.profiling.earlier_runs import EarlierRuns, read_runs
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.earlier_names import numbered_names, source_name
+from circinus.profiling.earlier_runs import SourceRuns, load_source_runs
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.store import ProfileStore, as_json
 from circinus.profiling.stored import StoredDataset, read_failures
-from circinus.profiling.variants import Variant, read_scored, read_variants
+from circinus.profiling.variants import PipelineVersion, read_scored, read_variants
 from circinus.spec import Configuration, Pipeline
 
 MOST_SOURCES = 8
@@ -26,7 +26,7 @@ MOST_SOURCES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class EarlierScores:
+class SourceScores:
     """Scores of k configurations on n items by the same metric, which may be of another version."""
 
     name: str
@@ -35,11 +35,13 @@ class EarlierScores:
     """(k,) of the operators that the pipeline has too; two may be equal if others made them different."""
     scores: FloatArray
     """(k, n) NaN where nothing was measured; of each item one configuration has at least a score."""
-    runs: EarlierRuns
+    runs: SourceRuns
     """What the operators took under prefixes that the pipeline has too."""
 
 
-def earlier_scores(store: ProfileStore, addresses: Addresses, dataset: StoredDataset) -> tuple[EarlierScores, ...]:
+def load_source_scores(
+    store: ProfileStore, addresses: MeasurementKeys, dataset: StoredDataset
+) -> tuple[SourceScores, ...]:
     """What was scored elsewhere that is like a pipeline, the newest first: a source for each variant and data set.
 
     A variant is like the pipeline if it has the same metric, direction and range, and an operator of the same name and
@@ -51,7 +53,7 @@ def earlier_scores(store: ProfileStore, addresses: Addresses, dataset: StoredDat
         addresses: of the pipeline as it is now.
         dataset: of the pipeline.
     """
-    found: list[EarlierScores] = []
+    found: list[SourceScores] = []
     for variant in reversed(read_variants(store)):
         shared = shared_operators(variant, addresses.pipeline)
         if not shared or not _same_metric(variant, addresses.pipeline):
@@ -76,18 +78,18 @@ class _Scored:
     """(n,) numbers of their addresses, ascending."""
 
 
-def shared_operators(variant: Variant, pipeline: Pipeline) -> tuple[str, ...]:
+def shared_operators(variant: PipelineVersion, pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the operators of `pipeline` that a variant has too, with the same `uses`."""
     uses = {name: reference for name, (reference, _) in variant.operators.items()}
     return tuple(operator.name for operator in pipeline.operators if uses.get(operator.name) == operator.uses)
 
 
-def _same_metric(variant: Variant, pipeline: Pipeline) -> bool:
+def _same_metric(variant: PipelineVersion, pipeline: Pipeline) -> bool:
     metric = pipeline.metric
     return (variant.metric, variant.direction, variant.score_range) == (metric.uses, metric.direction, metric.range)
 
 
-def _same_code(variant: Variant, addresses: Addresses) -> bool:
+def _same_code(variant: PipelineVersion, addresses: MeasurementKeys) -> bool:
     """Whether the pipeline's scores may stand where the variant's do: addresses know no names."""
     code = addresses.code
     own = sorted((operator.uses, code.operators[operator.uses]) for operator in addresses.pipeline.operators)
@@ -95,7 +97,7 @@ def _same_code(variant: Variant, addresses: Addresses) -> bool:
     return (theirs, variant.metric_version, variant.origin) == (own, code.metric, addresses.origin)
 
 
-def _scored_items(store: ProfileStore, variant: Variant, left_out: Collection[int]) -> Iterator[_Scored]:
+def _scored_items(store: ProfileStore, variant: PipelineVersion, left_out: Collection[int]) -> Iterator[_Scored]:
     """A variant's scores by data set, the newest first; a data set all of whose items another one has is none."""
     rows = store.rows(
         "SELECT s.subject, s.item, s.score FROM scored c JOIN score s ON s.subject = c.subject WHERE c.variant = ?",
@@ -135,23 +137,23 @@ def _members(store: ProfileStore, items: Sequence[int]) -> Mapping[int, frozense
 
 def _source(
     store: ProfileStore,
-    addresses: Addresses,
+    addresses: MeasurementKeys,
     dataset: StoredDataset,
-    variant: Variant,
+    variant: PipelineVersion,
     shared: Sequence[str],
     scored: _Scored,
-) -> EarlierScores:
+) -> SourceScores:
     here = int(np.isin(scored.items, dataset.numbers).sum())
-    return EarlierScores(
-        name=earlier_name(variant, addresses, items=len(scored.items), here=here),
+    return SourceScores(
+        name=source_name(variant, addresses, items=len(scored.items), current=here),
         configurations=tuple(Configuration.of({o: c[o] for o in shared}) for c in scored.configurations),
         scores=scored.scores,
-        runs=read_runs(
+        runs=load_source_runs(
             store, addresses, variant, shared, scored.configurations, scored.dataset, scored.items, scored.scores
         ),
     )
 
 
-def _named(found: Sequence[EarlierScores]) -> tuple[EarlierScores, ...]:
-    names = distinct([source.name for source in found])
+def _named(found: Sequence[SourceScores]) -> tuple[SourceScores, ...]:
+    names = numbered_names([source.name for source in found])
     return tuple(replace(source, name=name) for source, name in zip(found, names, strict=True))

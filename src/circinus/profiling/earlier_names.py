@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.variants import Variant
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.variants import PipelineVersion
 
 
-def earlier_name(variant: Variant, addresses: Addresses, *, items: int, here: int) -> str:
+def source_name(variant: PipelineVersion, addresses: MeasurementKeys, *, items: int, current: int) -> str:
     """Such as "the same pipeline on 120 other items" or "pipeline meeting (operator denoise changed)".
 
     Args:
         variant: whose scores.
         addresses: of the pipeline as it is now.
         items: on how many.
-        here: how many of them the data set of the pipeline has too. Of another pipeline's nothing is said: that its
+        current: how many of them the data set of the pipeline has too. Of another pipeline's nothing is said: that its
             items are others goes without saying.
     """
     pipeline, changes = addresses.pipeline, _changes(variant, addresses)
@@ -28,13 +28,15 @@ def earlier_name(variant: Variant, addresses: Addresses, *, items: int, here: in
         found = "the same pipeline"
     if variant.origin != addresses.origin:
         found += " as traced" if variant.origin else " as run"
-    if here == items or variant.pipeline != pipeline.name:
+    if current == items or variant.pipeline != pipeline.name:
         return found
     noun = "item" if items == 1 else "items"
-    return f"{found} on {items} {noun}, {items - here} of them other" if here else f"{found} on {items} other {noun}"
+    return (
+        f"{found} on {items} {noun}, {items - current} of them other" if current else f"{found} on {items} other {noun}"
+    )
 
 
-def distinct(names: Sequence[str]) -> tuple[str, ...]:
+def numbered_names(names: Sequence[str]) -> tuple[str, ...]:
     """The same with numbers behind those that occurred before."""
     seen: Counter[str] = Counter()
     found = []
@@ -44,7 +46,7 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _changes(variant: Variant, addresses: Addresses) -> list[str]:
+def _changes(variant: PipelineVersion, addresses: MeasurementKeys) -> list[str]:
     """What of the variant's code differs from the pipeline's, in the pipeline's order."""
     pipeline, code = addresses.pipeline, addresses.code
     found = []

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.profiling.addresses import Addresses, PipelineCode
+from circinus.profiling.addresses import CodeVersions, MeasurementKeys
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredReplica, read_allocations, read_machines, read_replicas, read_services
-from circinus.profiling.variants import Variant
+from circinus.profiling.variants import PipelineVersion
 from circinus.spec import Configuration, KnobValues
 
 
 @dataclass(frozen=True, eq=False)
-class EarlierRuns:
+class SourceRuns:
     """r prefixes on the n items of the scores; all on one machine."""
 
     prefixes: tuple[tuple[str, Configuration], ...]
@@ -34,16 +34,16 @@ class EarlierRuns:
     """Ratios that were measured, by (CPUs, batch size)."""
 
 
-def read_runs(
+def load_source_runs(
     store: ProfileStore,
-    addresses: Addresses,
-    variant: Variant,
+    addresses: MeasurementKeys,
+    variant: PipelineVersion,
     shared: Sequence[str],
     configurations: Sequence[Configuration],
     dataset: int,
     items: IntArray,
     scores: FloatArray,
-) -> EarlierRuns:
+) -> SourceRuns:
     """What a variant's operators took, found by the addresses they had in it.
 
     Only where all ancestors are shared too and joined in the same way: else the address is another. On the pipeline's
@@ -62,7 +62,7 @@ def read_runs(
     pipeline = addresses.pipeline
     names = [name for name in shared if set(pipeline.ancestors(name)) <= set(shared)]
     alike = pipeline.model_copy(update={"operators": tuple(o for o in pipeline.operators if o.name in names)})
-    code = PipelineCode(
+    code = CodeVersions(
         operators={pipeline.operator(name).uses: variant.operators[name][1] for name in names},
         metric=variant.metric_version,
         dataset=addresses.code.dataset,
@@ -78,9 +78,9 @@ def read_runs(
     known = np.array([~np.isnan(scores[rows]).all(axis=0) for rows in measured.values()]).reshape(-1, len(items))
     machines: dict[Machine | None, None] = dict.fromkeys((addresses.machine, *read_machines(store), None))
     for machine in machines:
-        there = Addresses(alike, code, machine=machine, origin=variant.origin)
+        there = MeasurementKeys(alike, code, machine=machine, origin=variant.origin)
         wanted = [there.service(name, of) for name, of in measured]
-        numbers = store.known_numbers(wanted)
+        numbers = store.existing_ids(wanted)
         subjects = [numbers.get(address, 0) for address in wanted]  # 0 is no number of an address
         service_s, output_bytes = read_services(store, subjects, items)
         service_s[~known] = np.nan
@@ -89,11 +89,11 @@ def read_runs(
     rows = np.flatnonzero(np.isfinite(service_s).any(axis=1)) if len(service_s) else np.zeros(0, dtype=np.int64)
     prefixes = tuple(list(measured)[row] for row in rows.tolist())
     own = {(name, of[name]): there.replica(name, of[name]) for name, of in prefixes}
-    numbers = store.known_numbers(list(own.values()))
+    numbers = store.existing_ids(list(own.values()))
     subject_of = {key: numbers[address] for key, address in own.items() if address in numbers}
     replicas = read_replicas(store, list(subject_of.values()))
     allocations = read_allocations(store, list(subject_of.values()))
-    return EarlierRuns(
+    return SourceRuns(
         prefixes=prefixes,
         service_s=service_s[rows],
         output_bytes=np.where(known, output_bytes, np.nan)[rows],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from circinus.profiling.load import find_profile
+from circinus.profiling.load import read_profile
 from circinus.profiling.machine import Machine
 from circinus.profiling.speeds import DECLARED, Speeds
 from circinus.profiling.store import ProfileStore
@@ -17,7 +17,7 @@ from circinus.spec import Configuration, Specification
 
 
 @dataclass(frozen=True, eq=False)
-class ExpectedService:
+class PredictedServiceTime:
     """One operator under one prefix; seconds are those of one item alone with the fewest CPUs, at speed 1."""
 
     item_s: Mapping[str, float]
@@ -31,31 +31,31 @@ class ExpectedService:
     speeds: Speeds = DECLARED
     """As in `OperatorProfile`."""
 
-    def alone_s(self, item_key: str) -> float:
+    def single_item_s(self, item_key: str) -> float:
         """Seconds for an item; for one that nobody measured, the mean."""
         return self.item_s.get(item_key, self.mean_s)
 
 
 @dataclass(frozen=True, eq=False)
-class ExpectedServices:
+class PredictedServiceTimes:
     """All operators of some configurations of one pipeline."""
 
     machine: Machine | None
     """The one that measured."""
     code_versions: Mapping[str, str]
     """As in `PipelineProfile`."""
-    services: Mapping[tuple[str, Configuration], ExpectedService]
+    services: Mapping[tuple[str, Configuration], PredictedServiceTime]
     """(operator, configuration); those that are not in the profile are left out."""
 
 
-def load_expected_services(
+def load_predicted_service_times(
     specification: Specification,
     pipeline_name: str,
     store: Path,
     configurations: Iterable[Configuration],
     *,
     seed: int = 0,
-) -> ExpectedServices:
+) -> PredictedServiceTimes:
     """Read what is known of the operators of some configurations of a pipeline.
 
     Args:
@@ -70,20 +70,20 @@ def load_expected_services(
         OperatorError: an operator, metric or data set cannot be found.
     """
     with ProfileStore(store) as opened:
-        found = find_profile(opened, specification, pipeline_name, seed)
+        found = read_profile(opened, specification, pipeline_name, seed)
         known = {measured.configuration: measured for measured in found.profile.configurations}
         services = {}
         for configuration in dict.fromkeys(configurations):
             measured = known.get(configuration)
             for name, operator in {} if measured is None else measured.operators.items():
                 address = found.addresses.service(name, configuration)
-                numbers = opened.known_numbers([address])
+                numbers = opened.existing_ids([address])
                 service_s = read_services(opened, list(numbers.values()), found.dataset.numbers)[0][0]
-                services[name, configuration] = ExpectedService(
+                services[name, configuration] = PredictedServiceTime(
                     item_s={found.dataset.keys[i]: float(service_s[i]) for i in np.flatnonzero(np.isfinite(service_s))},
                     mean_s=float(operator.service_s.mean()),
                     batch_ratio=operator.batch_ratio,
                     measured_allocations=operator.measured_allocations,
                     speeds=operator.speeds,
                 )
-    return ExpectedServices(found.profile.machine, found.profile.code_versions, services)
+    return PredictedServiceTimes(found.profile.machine, found.profile.code_versions, services)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from circinus.profiling.certificate import Certificate
-from circinus.profiling.earlier import EarlierScores
-from circinus.profiling.objectives import Objective
+from circinus.profiling.certificate import StoppingCertificate
+from circinus.profiling.earlier import SourceScores
+from circinus.profiling.objectives import SloRequirement
 from circinus.profiling.profile import PipelineProfile
 from circinus.spec import Configuration
 
@@ -16,7 +16,7 @@ Seconds = Callable[[Configuration, int], float]
 
 
 @dataclass(frozen=True)
-class Proposal:
+class Suggestion:
     """A configuration to measure on its first items, or on more of them, up to the next look."""
 
     configuration: Configuration
@@ -25,30 +25,30 @@ class Proposal:
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
+class SamplerDecision:
     """What plans say of the configurations, measured and not."""
 
-    next: Proposal | None
+    next: Suggestion | None
     """None: nothing is worth it, be it begun or not."""
-    certificate: Certificate
-    pointless: Mapping[Objective, Collection[Configuration]]
+    certificate: StoppingCertificate
+    pruned: Mapping[SloRequirement, Collection[Configuration]]
     """For each objective the measured configurations with which no query's plan would be much cheaper than with those
     that surely keep it, whichever pool is full, or which most likely do not keep it: whether they do need not be
     asked."""
 
 
-class Explorer(Protocol):
+class ConfigurationSampler(Protocol):
     """Chooses among configurations by the plans of queries, which profiling knows nothing of. Follows from what is
     known alone."""
 
-    def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
+    def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
         """Configurations to begin with, so that something is known of every operator.
 
         Args:
             earlier: what was scored elsewhere, for all that is assessed afterwards.
         """
 
-    def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
+    def suggest(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """What is worth measuring.
 
         Args:

@@ -44,7 +44,7 @@ def item_features(items: Sequence[Item], uses: str, module_paths: Sequence[Path]
     if uses == NONE:
         return np.zeros((len(items), 0))
     if uses == PLAIN:
-        return _aligned([plain_features(item.value) for item in items])
+        return _aligned([default_features(item.value) for item in items])
     function = resolve(uses, module_paths)
     rows = [_declared(function, item, f"features {uses} of {where}: item {item.key}") for item in items]
     for item, row in zip(items, rows, strict=True):
@@ -78,7 +78,7 @@ def _brief(found: Any) -> str:
     return f"{type(found).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def plain_features(value: Any) -> dict[str, float]:
+def default_features(value: Any) -> dict[str, float]:
     """Finite numbers that say how large a value is and what it is like, by name.
 
     For arrays (sound and pictures as arrays), texts, bytes, numbers, and dataclasses, mappings, lists and tuples of

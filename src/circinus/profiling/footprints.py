@@ -27,7 +27,7 @@ _FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
-class Footprints:
+class ResourceUsage:
     """For k configurations and o operators what the first m items of the order take.
 
     Whether one stands in for another is seen on the items that both are known on, so that they differ by what they do
@@ -42,14 +42,14 @@ class Footprints:
     """(k, o) peak resident memory of a replica; NaN without a measurement."""
     items: IntArray
     """(k,) how many of the m items each is known on."""
-    changes: IntArray
+    knob_ids: IntArray
     """(k, o) numbers of the operators' knob values, equal where those are."""
     least_latency_s: FloatArray | None = None
     """(k, m) seconds that no plan undercuts on each item, 0 where the hardware is unknown; NaN beyond `items`."""
     tolerance: float = DEFAULT_TOLERANCE
 
     @classmethod
-    def unknown(cls, configurations: int) -> Footprints:
+    def empty(cls, configurations: int) -> ResourceUsage:
         """Of configurations that nobody has measured: none stands in for another."""
         nothing = np.full((configurations, 1, 1), np.nan)
         none = np.zeros(configurations, dtype=np.int64)
@@ -61,7 +61,7 @@ class Footprints:
         sums = np.nansum(self.cpu_s, axis=(1, 2))
         return np.where(self.items > 0, sums / np.maximum(self.items, 1), np.nan)
 
-    def stands_in(self, first: IntArray, second: IntArray) -> BoolArray:
+    def no_costlier(self, first: IntArray, second: IntArray) -> BoolArray:
         """(f, s) whether a plan of configuration `first[i]` takes hardly more than the same plan of `second[j]`.
 
         With the same pools and links, whatever they are: in no operator more CPU seconds, memory or bytes, up to the
@@ -78,21 +78,21 @@ class Footprints:
         mine, its = np.broadcast_arrays(self.memory_bytes[first][:, None], self.memory_bytes[second][None, :])
         return found & self._hardly_more(mine, its)
 
-    def covered_by(self, one: int) -> BoolArray:
+    def replaceable_by(self, one: int) -> BoolArray:
         """(k,) which configurations one may stand in for; looked at once."""
         if one not in self._rows:
-            self._rows[one] = self.stands_in(np.array([one]), np.arange(len(self.items)))[0]
+            self._rows[one] = self.no_costlier(np.array([one]), np.arange(len(self.items)))[0]
         return self._rows[one]
 
-    def partners_stand_in(self, partners: IntArray) -> BoolArray:
+    def reference_no_costlier(self, partners: IntArray) -> BoolArray:
         """(k,) whether each configuration's partner (-1: none) may stand in for it and comes before it."""
         found = np.zeros(len(partners), dtype=bool)
         for number in np.flatnonzero(partners >= 0):
             pair = partners[number : number + 1], np.array([number])
-            found[number] = self.stands_in(*pair)[0, 0] and self.before(*pair)[0, 0]
+            found[number] = self.no_costlier(*pair)[0, 0] and self.cheaper(*pair)[0, 0]
         return found
 
-    def before(self, first: IntArray, second: IntArray) -> BoolArray:
+    def cheaper(self, first: IntArray, second: IntArray) -> BoolArray:
         """(f, s) whether the first has fewer `total_cpu_s`; of equal ones the first listed. False without an item.
 
         One order of all, so that nobody comes before itself by way of others, as could be where each two were compared
@@ -103,7 +103,7 @@ class Footprints:
         return np.asarray((mine < its) | ((mine == its) & (first[:, None] < second[None, :])))
 
     @property
-    def uneven(self) -> BoolArray:
+    def heavy_tailed(self) -> BoolArray:
         """(k,) whether an operator that matters takes so different times that few items say little of the tail."""
         found = np.zeros(len(self.items), dtype=bool)
         for number in np.flatnonzero(self.items):
@@ -112,7 +112,7 @@ class Footprints:
             found[number] = (np.log(times_s).std(axis=1)[matters] > _UNEVEN).any()
         return found
 
-    def partners(self) -> IntArray:
+    def references(self) -> IntArray:
         """(k,) for each configuration one that may stand in for it and is most like it; -1 where there is none.
 
         The fewest operators differ, and of those the one with the most CPU seconds: where the two score alike, the
@@ -122,8 +122,8 @@ class Footprints:
         total_s, found = self.total_cpu_s, np.full(len(everything), -1, dtype=np.int64)
         for start in range(0, len(everything), _ROWS_AT_A_TIME):
             rows = everything[start : start + _ROWS_AT_A_TIME]
-            candidates = (self.stands_in(everything, rows) & self.before(everything, rows)).T
-            differing = (self.changes[rows][:, None, :] != self.changes[None, :, :]).sum(axis=2)
+            candidates = (self.no_costlier(everything, rows) & self.cheaper(everything, rows)).T
+            differing = (self.knob_ids[rows][:, None, :] != self.knob_ids[None, :, :]).sum(axis=2)
             distance = np.where(candidates, differing, _FAR)
             alike = candidates & (distance == distance.min(axis=1, keepdims=True))
             best = np.where(alike, total_s[None, :], -np.inf).argmax(axis=1)

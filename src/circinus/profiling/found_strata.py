@@ -21,7 +21,7 @@ _FARTHEST = 4.0
 """Standard deviations beyond which a feature is cut off: one outlier shall not be a cluster."""
 
 
-def found_strata(features: FloatArray, rng: np.random.Generator) -> tuple[Mapping[str, str], ...]:
+def cluster_strata(features: FloatArray, rng: np.random.Generator) -> tuple[Mapping[str, str], ...]:
     """Cluster items into 2, 4 and 8, as far as there are 8 items for each cluster, and call these their conditions.
 
     Which number explains scores is not known before scores are, and must not be chosen by looking at them all: the
@@ -36,7 +36,7 @@ def found_strata(features: FloatArray, rng: np.random.Generator) -> tuple[Mappin
         For each item a condition `features/k` for each number k of clusters that was found; the same conditions for the
         same features, whatever the other columns' units.
     """
-    points = standardised(features)
+    points = standardize(features)
     found: dict[str, IntArray] = {}
     for clusters in NUMBERS_OF_CLUSTERS:
         if points.shape[1] and len(points) >= clusters * _ITEMS_PER_CLUSTER:
@@ -46,7 +46,7 @@ def found_strata(features: FloatArray, rng: np.random.Generator) -> tuple[Mappin
     return tuple({name: str(cluster[item]) for name, cluster in found.items()} for item in range(len(points)))
 
 
-def standardised(features: FloatArray) -> FloatArray:
+def standardize(features: FloatArray) -> FloatArray:
     """(N, F) -> (N, at most F) columns of mean 0 and variance 1 before outliers are cut off, without constant ones."""
     if not features.size:
         return np.zeros((len(features), 0))

@@ -43,7 +43,7 @@ class GreedyDualSize(Generic[K]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def ask(self, key: K) -> bool:
+    def touch(self, key: K) -> bool:
         """Whether a key is kept; its credit is renewed."""
         entry = self._entries.get(key)
         if entry is None:

@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses, pipeline_code
-from circinus.profiling.budget import Budget
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
+from circinus.profiling.budget import TimeBudget
 from circinus.profiling.dataset import load_dataset
 from circinus.profiling.listing import in_prefix_order
 from circinus.profiling.local_runner import LocalRunner
-from circinus.profiling.machine import this_machine
+from circinus.profiling.machine import current_machine
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress, SilentObserver
 from circinus.profiling.recordings import Recordings, load_recordings
 from circinus.profiling.runner import MeasurementError
 from circinus.profiling.scorer import Scorer
 from circinus.profiling.store import ProfileStore
-from circinus.spec import Configuration, Pipeline, Specification, has_knob_values, prefix
+from circinus.spec import Configuration, Pipeline, Specification, has_knob_values, prefix_configuration
 
 _INCREMENT = 8
 
 
-def record_held_out(
+def record_for_replay(
     specification: Specification,
     pipeline_name: str,
     store: Path,
@@ -46,12 +46,12 @@ def record_held_out(
             `profile_pipeline`.
         OperatorError: as `profile_pipeline`.
     """
-    budget = Budget(None, clock)
+    budget = TimeBudget(None, clock)
     observer = observer or SilentObserver()
     pipeline, module_paths = specification.pipelines[pipeline_name], specification.module_paths
-    addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths), machine=this_machine())
+    addresses = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
     dataset = load_dataset(pipeline, module_paths, seed=seed)
-    indexes = dataset.for_traffic(items_count)
+    indexes = dataset.traffic_items(items_count)
     wanted = _in_prefix_order(pipeline, configurations)
     total, done, failed = len(wanted) * len(indexes), 0, set[int]()
     with ProfileStore(store, create=True) as opened, LocalRunner(addresses, module_paths) as runner:
@@ -72,8 +72,8 @@ def record_held_out(
                         remaining_s=elapsed_s / done * (total - done),
                     )
                 )
-        measurer.declare(wanted)
-    prefixes = [prefix(pipeline, c, operator.name) for c in wanted for operator in pipeline.operators]
+        measurer.register(wanted)
+    prefixes = [prefix_configuration(pipeline, c, operator.name) for c in wanted for operator in pipeline.operators]
     return load_recordings(store, pipeline_name, prefixes)
 
 

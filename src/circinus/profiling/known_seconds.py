@@ -9,10 +9,10 @@ from functools import cache
 import numpy as np
 
 from circinus.profiling.profile import PipelineProfile
-from circinus.spec import Configuration, Pipeline, prefix
+from circinus.spec import Configuration, Pipeline, prefix_configuration
 
 
-def known_seconds(pipeline: Pipeline, known: PipelineProfile) -> Callable[[Configuration, int], float]:
+def measurement_cost_model(pipeline: Pipeline, known: PipelineProfile) -> Callable[[Configuration, int], float]:
     """(configuration, items) -> seconds of processing until it is known on so many items.
 
     An operator's seconds are its mean under the same prefix, else with the same knobs, else with any. Other than
@@ -35,7 +35,7 @@ def known_seconds(pipeline: Pipeline, known: PipelineProfile) -> Callable[[Confi
     items_of = {found.configuration: len(found.items) for found in known.configurations}
 
     def operator_s(name: str, configuration: Configuration) -> float:
-        own = by_prefix.get((name, prefix(pipeline, configuration, name)))
+        own = by_prefix.get((name, prefix_configuration(pipeline, configuration, name)))
         return means.get((name, configuration[name]), means.get(name, 0.0)) if own is None else own
 
     @cache

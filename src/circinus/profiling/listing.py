@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from circinus.errors import ProfileError
 from circinus.spec import Configuration, Pipeline, configuration_count, configurations
 
-LONGEST_LIST = 20_000
+MAX_ENUMERATED = 20_000
 MOST_MEASURED = 1_000
 """Configurations that are measured at most of a pipeline with more than can be listed."""
 
 
-def most_measured(pipeline: Pipeline) -> int:
+def max_measured_configurations(pipeline: Pipeline) -> int:
     """How many configurations a run may measure, over which its risk is split."""
     count = configuration_count(pipeline)
-    return count if count <= LONGEST_LIST else MOST_MEASURED
+    return count if count <= MAX_ENUMERATED else MOST_MEASURED
 
 
 def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
@@ -25,9 +25,9 @@ def prefix_order(pipeline: Pipeline) -> tuple[Configuration, ...]:
         ProfileError: there are too many to list.
     """
     count = configuration_count(pipeline)
-    if count > LONGEST_LIST:
+    if count > MAX_ENUMERATED:
         raise ProfileError(
-            f"pipeline {pipeline.name}: found {count:,} configurations, expected at most {LONGEST_LIST:,} where all "
+            f"pipeline {pipeline.name}: found {count:,} configurations, expected at most {MAX_ENUMERATED:,} where all "
             "are to be measured; give it queries and an infrastructure, so that only those that may serve them are, or "
             "leave out choices or knobs that matter little"
         )

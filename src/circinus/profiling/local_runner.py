@@ -10,20 +10,20 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.prefix_cache import PrefixCache, operators_to_run
-from circinus.profiling.replica import BatchRun, Replica, ReplicaError, ReplicaKey
-from circinus.profiling.replicas import Replicas
+from circinus.profiling.replica import BatchRun, OperatorProcess, OperatorProcessError, OperatorProcessKey
+from circinus.profiling.replicas import OperatorProcessPool
 from circinus.profiling.runner import (
     AllocationMeasurement,
     Measurement,
     MeasurementError,
     OperatorRuns,
     OperatorsMeasurement,
-    ReplicaFacts,
+    ReplicaStats,
 )
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.wire import packed
+from circinus.profiling.wire import pickle_value
 from circinus.spec import Configuration, OperatorSpec
 
 _CACHE_BYTES = 512 * 2**20
@@ -51,7 +51,7 @@ class LocalRunner:
 
     def __init__(
         self,
-        addresses: Addresses,
+        addresses: MeasurementKeys,
         module_paths: Sequence[Path],
         *,
         cache_bytes: int = _CACHE_BYTES,
@@ -79,12 +79,12 @@ class LocalRunner:
         self._topological = self._pipeline.topological_order()
         self._module_paths = tuple(module_paths)
         self._timeout_s = timeout_s
-        self._replicas = Replicas(self._load, memory_limit_bytes)
+        self._replicas = OperatorProcessPool(self._load, memory_limit_bytes)
         self._runs: dict[tuple[str, str], _Run] = {}
         self._failures: dict[tuple[str, str], str] = {}
-        self._unloadable: dict[ReplicaKey, str] = {}
-        self._starts: dict[ReplicaKey, list[_Start]] = {}
-        self._peaks: dict[ReplicaKey, int] = {}
+        self._unloadable: dict[OperatorProcessKey, str] = {}
+        self._starts: dict[OperatorProcessKey, list[_Start]] = {}
+        self._peaks: dict[OperatorProcessKey, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +100,7 @@ class LocalRunner:
     @property
     def cpus(self) -> float:
         """See `Runner.cpus`."""
-        return usable_cpus()
+        return available_cpus()
 
     def measure(self, configuration: Configuration, items: Sequence[Item]) -> Measurement:
         """See `Runner.measure`."""
@@ -113,7 +113,7 @@ class LocalRunner:
         }
         needed_s = sum(run.service_s for its_runs in runs.values() for run in its_runs)
         saved_s = max(0.0, needed_s - ran_s)
-        self.cache.saved(saved_s)
+        self.cache.record_savings(saved_s)
         sinks = self._pipeline.sinks()
         return Measurement(
             runs=_operator_runs(runs),
@@ -123,7 +123,7 @@ class LocalRunner:
                 for item in items
             ),
             replicas=self._facts(configuration),
-            ran_s=ran_s,
+            compute_s=ran_s,
             saved_s=saved_s,
         )
 
@@ -140,7 +140,7 @@ class LocalRunner:
         return OperatorsMeasurement(
             runs=_operator_runs(runs),
             replicas={name: facts for name, facts in self._facts(configuration).items() if name in lineages},
-            ran_s=ran_s,
+            compute_s=ran_s,
         )
 
     def answers(self, configuration: Configuration, items: Sequence[Item]) -> Mapping[str, tuple[bytes, ...]]:
@@ -174,7 +174,7 @@ class LocalRunner:
         """
         spec = self._pipeline.operator(operator)
         inputs, ran_s = self._outputs(configuration, items, spec.after)
-        rows = [[inputs[parent, item.key] for parent in spec.after] or [packed(item.value)] for item in items]
+        rows = [[inputs[parent, item.key] for parent in spec.after] or [pickle_value(item.value)] for item in items]
         alone = [
             self._process(spec, configuration, min(spec.cpus), [row], item).service_s
             for row, item in zip(rows, items, strict=True)
@@ -218,7 +218,7 @@ class LocalRunner:
         ran_s = 0.0
         for operator in self._topological:
             for item in missing[operator.name]:
-                row = [held[parent, item.key] for parent in operator.after] or [packed(item.value)]
+                row = [held[parent, item.key] for parent in operator.after] or [pickle_value(item.value)]
                 run = self._run(operator, configuration, row, item)
                 held[operator.name, item.key] = run.outputs[0]
                 ran_s += run.service_s
@@ -251,27 +251,27 @@ class LocalRunner:
             raise self._error(spec, configuration, None, self._unloadable[key])
         try:
             replica = self._replicas.get(key)
-        except ReplicaError as error:
+        except OperatorProcessError as error:
             self._unloadable[key] = f"operator {spec.name} ({spec.uses}) cannot be loaded: {error}"
             raise self._error(spec, configuration, None, self._unloadable[key]) from error
         try:
             run = replica.process(batch)
-        except ReplicaError as error:
+        except OperatorProcessError as error:
             if not replica.alive:
                 self._replicas.discard(key)
             raise self._error(spec, configuration, item, f"operator {spec.name} ({spec.uses}): {error}") from error
         self._peaks[key] = max(self._peaks.get(key, 0), replica.peak_memory_bytes)
         return run
 
-    def _load(self, key: ReplicaKey) -> Replica:
-        replica = Replica(key, self._addresses.code.operators[key.uses], self._module_paths, self._timeout_s)
+    def _load(self, key: OperatorProcessKey) -> OperatorProcess:
+        replica = OperatorProcess(key, self._addresses.code.operators[key.uses], self._module_paths, self._timeout_s)
         self._starts.setdefault(key, []).append(_Start(replica.load_s, replica.startup_s))
         return replica
 
-    def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> ReplicaKey:
-        return ReplicaKey(spec.uses, configuration[spec.name], min(cpus, usable_cpus()))
+    def _key(self, spec: OperatorSpec, configuration: Configuration, cpus: float) -> OperatorProcessKey:
+        return OperatorProcessKey(spec.uses, configuration[spec.name], min(cpus, available_cpus()))
 
-    def _facts(self, configuration: Configuration) -> Mapping[str, ReplicaFacts]:
+    def _facts(self, configuration: Configuration) -> Mapping[str, ReplicaStats]:
         found = {}
         for spec in self._topological:
             key = self._key(spec, configuration, min(spec.cpus))
@@ -279,10 +279,10 @@ class LocalRunner:
                 found[spec.name] = self._replica_facts(key)
         return found
 
-    def _replica_facts(self, key: ReplicaKey) -> ReplicaFacts:
+    def _replica_facts(self, key: OperatorProcessKey) -> ReplicaStats:
         """Of its starts those that were not told before."""
         starts = self._starts.pop(key, [])
-        return ReplicaFacts(
+        return ReplicaStats(
             tuple(start.load_s for start in starts), tuple(start.startup_s for start in starts), self._peaks[key]
         )
 
@@ -302,7 +302,7 @@ def _operator_runs(runs: Mapping[str, Sequence[_Run]]) -> dict[str, OperatorRuns
     }
 
 
-def usable_cpus() -> float:
+def available_cpus() -> float:
     """CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return float(len(os.sched_getaffinity(0)))

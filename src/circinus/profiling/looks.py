@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def looks(items: int) -> tuple[int, ...]:
+def look_schedule(items: int) -> tuple[int, ...]:
     """Numbers of items after which to look again: 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, ... and all.
 
     The bounds allow any number of looks; eight items are worth starting an operator for, and four steps to a doubling

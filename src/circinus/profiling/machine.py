@@ -22,18 +22,18 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
-def this_machine() -> Machine:
+def current_machine() -> Machine:
     """The one that this process runs on."""
     return Machine(_cpu_model(), os.cpu_count() or 1)
 
 
-def elsewhere(machine: Machine | None) -> str | None:
+def machine_mismatch(machine: Machine | None) -> str | None:
     """Why service times of `machine` are not to be taken for this one's; None: they are its own.
 
     Args:
         machine: None: the one that measured was not recorded.
     """
-    here = this_machine()
+    here = current_machine()
     if machine == here:
         return None
     return (

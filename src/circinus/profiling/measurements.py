@@ -6,31 +6,31 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, least_ratio, measured_allocations
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations, min_batch_ratio
+from circinus.profiling.bounded import Interval
 from circinus.profiling.class_times import measured_speeds
-from circinus.profiling.confidence import Confidence
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.confidence import RunConfidence
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.objectives import PipelineSlos
 from circinus.profiling.profile import ConfigurationProfile, FloatArray, IntArray, OperatorProfile
 from circinus.profiling.speeds import DECLARED
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
 from circinus.profiling.too_slow import critical_path_s
-from circinus.spec import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix
+from circinus.spec import Configuration, HardwareClass, KnobValues, OperatorSpec, prefix_configuration
 
 _FOOTPRINT_ITEMS = 8
 """Items that configurations are compared on by what they take; the same for all, so that items make no difference."""
 
 
-class Measurements:
+class StoredMeasurements:
     """Everything the store knows of some configurations, read at once, as arrays in the order of measuring."""
 
     def __init__(
         self,
         store: ProfileStore,
-        addresses: Addresses,
+        addresses: MeasurementKeys,
         dataset: StoredDataset,
         listed: Sequence[Configuration],
     ) -> None:
@@ -41,13 +41,13 @@ class Measurements:
         """Items that may be profiled; what was recorded of the others is not looked at."""
         ordered = dataset.numbers[dataset.order[: self.most_items]]
         operators = [operator.name for operator in self._pipeline.operators]
-        services = store.known_numbers([addresses.service(name, c) for c in listed for name in operators])
+        services = store.existing_ids([addresses.service(name, c) for c in listed for name in operators])
         self._service_row = {address: row for row, address in enumerate(services)}
         self._service_s, self._output_bytes = read_services(store, list(services.values()), ordered)
-        scores = store.known_numbers([addresses.score(c) for c in listed])
+        scores = store.existing_ids([addresses.score(c) for c in listed])
         self._score_row = {address: row for row, address in enumerate(scores)}
         self._scores = read_scores(store, list(scores.values()), ordered)
-        self._replica = store.known_numbers([addresses.replica(name, c[name]) for c in listed for name in operators])
+        self._replica = store.existing_ids([addresses.replica(name, c[name]) for c in listed for name in operators])
         self._replicas = read_replicas(store, list(self._replica.values()))
         self._allocations = read_allocations(store, list(self._replica.values()))
         self._speeds = measured_speeds(
@@ -59,7 +59,7 @@ class Measurements:
         )
         self._operators: dict[tuple[str, int, int], OperatorProfile] = {}
 
-    def beginning(self, configuration: Configuration) -> int:
+    def measured_prefix(self, configuration: Configuration) -> int:
         """Length of the longest gap-free beginning of the order on which everything is known."""
         services = [self._addresses.service(o.name, configuration) for o in self._pipeline.operators]
         rows = [self._service_row[address] for address in services if address in self._service_row]
@@ -73,10 +73,10 @@ class Measurements:
         """(items,) scores of the first items."""
         return self._scores[self._score_row[self._addresses.score(configuration)], :items]
 
-    def confidence(self, objectives: Objectives, configurations: int, *, comparing: bool) -> Confidence:
+    def confidence(self, objectives: PipelineSlos, configurations: int, *, comparing: bool) -> RunConfidence:
         """What bounds mean scores, at the risk of a run over so many configurations."""
         strata = [self._dataset.strata[index] for index in self._dataset.order[: self.most_items]]
-        return Confidence.of_run(
+        return RunConfidence.of_run(
             self._pipeline.metric,
             strata,
             objectives.risk,
@@ -85,7 +85,7 @@ class Measurements:
             comparing=comparing,
         )
 
-    def profile(self, configuration: Configuration, items: int, accuracy: Bounded) -> ConfigurationProfile:
+    def profile(self, configuration: Configuration, items: int, accuracy: Interval) -> ConfigurationProfile:
         """The profile of a configuration on the first items."""
         indexes: IntArray = self._dataset.order[:items]
         return ConfigurationProfile(
@@ -111,7 +111,7 @@ class Measurements:
         ratios = batch_ratios(allowed_allocations(spec), measured)
         return OperatorProfile(
             operator=spec.name,
-            prefix=prefix(self._pipeline, configuration, spec.name),
+            prefix=prefix_configuration(self._pipeline, configuration, spec.name),
             service_s=self._service_s[row, :items],
             output_bytes=self._output_bytes[row, :items],
             peak_memory_bytes=replica.peak_memory_bytes,
@@ -124,7 +124,7 @@ class Measurements:
 
     def footprints(
         self, listed: Sequence[Configuration], hardware: Mapping[str, Sequence[HardwareClass]]
-    ) -> Footprints:
+    ) -> ResourceUsage:
         """What the first few items take under each configuration, as far as they are known.
 
         Args:
@@ -132,7 +132,7 @@ class Measurements:
             hardware: that each operator may run on; where it has none, nothing is said of how fast it may be.
         """
         operators, most = self._pipeline.operators, min(_FOOTPRINT_ITEMS, self.most_items)
-        items = np.array([min(self.beginning(configuration), most) for configuration in listed], dtype=np.int64)
+        items = np.array([min(self.measured_prefix(configuration), most) for configuration in listed], dtype=np.int64)
         cpu_s, output_bytes = (np.full((len(listed), len(operators), most), np.nan) for _ in range(2))
         least_service_s, memory_bytes = np.full_like(cpu_s, np.nan), np.full((len(listed), len(operators)), np.nan)
         values: dict[tuple[str, KnobValues], int] = {}
@@ -148,8 +148,8 @@ class Measurements:
                     number = self._replica[self._addresses.replica(spec.name, own)]
                     memory_bytes[row, column] = self._replicas[number].peak_memory_bytes
                     speeds = self._speeds.get((spec.name, own), DECLARED)
-                    fastest = max(map(speeds.promised, hardware.get(spec.name, ())), default=np.inf)
-                    factor = least_ratio(spec, self._allocations.get(number, {})) / fastest
+                    fastest = max(map(speeds.guaranteed, hardware.get(spec.name, ())), default=np.inf)
+                    factor = min_batch_ratio(spec, self._allocations.get(number, {})) / fastest
                     least_service_s[row, column, :known] = self._service_s[service, :known] * factor
         least_latency_s = critical_path_s(self._pipeline, least_service_s)
-        return Footprints(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)
+        return ResourceUsage(cpu_s, output_bytes, memory_bytes, items, changes, least_latency_s)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration, FloatArray, IntArray
-from circinus.profiling.runner import AllocationMeasurement, Measurement, Runner, UnrecordedError
+from circinus.profiling.runner import AllocationMeasurement, Measurement, NotRecordedError, Runner
 from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import coverage, read_outputs
-from circinus.profiling.writer import Writer
+from circinus.profiling.writer import StoreWriter
 from circinus.spec import Configuration, Pipeline
 
 
@@ -22,7 +22,7 @@ class Measurer:
     """Ties a runner to a store, for one pipeline and one data set."""
 
     def __init__(
-        self, store: ProfileStore, addresses: Addresses, dataset: Dataset, runner: Runner, scorer: ItemScorer
+        self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset, runner: Runner, scorer: ItemScorer
     ) -> None:
         self._store = store
         self._addresses = addresses
@@ -30,7 +30,7 @@ class Measurer:
         self._runner = runner
         self._scorer = scorer
         self._address = {item.key: a for item, a in zip(dataset.items, dataset.addresses, strict=True)}
-        self._writer = Writer(store, addresses, dataset)
+        self._writer = StoreWriter(store, addresses, dataset)
         self._numbers: IntArray = np.array([self._writer.item_numbers[a] for a in dataset.addresses], dtype=np.int64)
 
     def known_scores(self, configuration: Configuration) -> FloatArray:
@@ -38,7 +38,7 @@ class Measurer:
         measured, scores = coverage(self._store, self._addresses, configuration, self._numbers)
         return np.where(measured, scores, np.nan)
 
-    def known_beginning(self, configuration: Configuration, order: IntArray) -> FloatArray:
+    def measured_prefix(self, configuration: Configuration, order: IntArray) -> FloatArray:
         """(n,) scores of the longest gap-free beginning of an order, indexes of items, on which everything is known."""
         scores = self.known_scores(configuration)[order]
         missing = np.isnan(scores)
@@ -84,7 +84,7 @@ class Measurer:
             return None
         try:
             return self._measure(configuration, self._items(missing), counted)
-        except UnrecordedError as error:
+        except NotRecordedError as error:
             # What there is of it counts, and that there is no more is no failure of the configuration.
             if error.recorded:
                 self._measure(configuration, error.recorded, counted)
@@ -110,7 +110,7 @@ class Measurer:
         """Commit that a configuration failed."""
         self._writer.failed(failure)
 
-    def declare(self, configurations: Sequence[Configuration]) -> None:
+    def register(self, configurations: Sequence[Configuration]) -> None:
         """Commit that recordings of these configurations are those of the code as it is now."""
         self._writer.declare(configurations)
 
@@ -126,7 +126,7 @@ class Measurer:
         if not len(indexes):
             return
         sinks = self._addresses.pipeline.sinks()
-        known = self._store.known_numbers([self._addresses.output(sink, configuration) for sink in sinks])
+        known = self._store.existing_ids([self._addresses.output(sink, configuration) for sink in sinks])
         outputs = {
             sink: read_outputs(self._store, known[self._addresses.output(sink, configuration)], self._numbers)
             for sink in sinks

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.profile import FloatArray
-from circinus.profiling.verdicts import Decisions, Standing
+from circinus.profiling.verdicts import OpenQuestions, RaceSnapshot
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -21,7 +21,7 @@ LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class ScoreEvidence:
     """What scores say besides what is sure, for k configurations and q objectives."""
 
     variances: FloatArray
@@ -39,7 +39,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Step:
+class MeasurementStep:
     """Measure a configuration on more items."""
 
     configuration: int
@@ -50,15 +50,15 @@ class Step:
     then."""
 
 
-def next_step(
-    standing: Standing,
-    decisions: Decisions,
-    evidence: Evidence,
+def next_measurement(
+    standing: RaceSnapshot,
+    decisions: OpenQuestions,
+    evidence: ScoreEvidence,
     total_cpu_s: FloatArray,
     looks: Sequence[int],
     seconds: Callable[[int, int], float],
     within_s: float,
-) -> Step | None:
+) -> MeasurementStep | None:
     """The step that is expected to bring most per second.
 
     An objective that no configuration surely keeps yet waits for the one that is expected to do so soonest: that is
@@ -85,18 +85,20 @@ def next_step(
         if not len(open_):
             continue
         candidates, share = _pursued(open_, q, standing, evidence, total_cpu_s)
-        expected_s = {int(k): seconds(int(k), expected_items(int(k), q, standing, evidence)) for k in candidates}
+        expected_s = {
+            int(k): seconds(int(k), expected_items_to_decide(int(k), q, standing, evidence)) for k in candidates
+        }
         soonest = min(expected_s, key=lambda k: (expected_s[k], k))
         _add(worth, soonest, share * float(evidence.weights[q]), expected_s[soonest])
-    for k in np.flatnonzero(decisions.short):
-        weight = float(evidence.weights[decisions.kept[k]].sum()) if decisions.kept.shape[1] else 1.0
+    for k in np.flatnonzero(decisions.needs_latency_items):
+        weight = float(evidence.weights[decisions.surely_met[k]].sum()) if decisions.surely_met.shape[1] else 1.0
         _add(worth, int(k), weight, seconds(int(k), int(standing.latency_items[k])))
     if not worth:
         return None
     chosen = max(worth, key=lambda k: (worth[k][1] <= within_s, worth[k][0] / max(worth[k][1], 1e-9), -k))
     weight, longest_s = worth[chosen]
     target = next(look for look in looks if look > standing.items[chosen])
-    return Step(chosen, target, weight / max(longest_s, 1e-9))
+    return MeasurementStep(chosen, target, weight / max(longest_s, 1e-9))
 
 
 def _add(worth: dict[int, tuple[float, float]], configuration: int, weight: float, seconds: float) -> None:
@@ -106,7 +108,7 @@ def _add(worth: dict[int, tuple[float, float]], configuration: int, weight: floa
 
 
 def _pursued(
-    open_: IntArray, objective: int, standing: Standing, evidence: Evidence, total_cpu_s: FloatArray
+    open_: IntArray, objective: int, standing: RaceSnapshot, evidence: ScoreEvidence, total_cpu_s: FloatArray
 ) -> tuple[IntArray, float]:
     """(configurations one of which comes next, what deciding it is worth as a share of the objective's weight)"""
     hopeful = open_[evidence.keeps[open_, objective]]
@@ -120,7 +122,9 @@ def _pursued(
     return open_[total_cpu_s[open_] <= cheapest_s], max(saved, LEAST_SHARE)
 
 
-def expected_items(configuration: int, objective: int, standing: Standing, evidence: Evidence) -> int:
+def expected_items_to_decide(
+    configuration: int, objective: int, standing: RaceSnapshot, evidence: ScoreEvidence
+) -> int:
     """On how many items an objective will be decided if the estimates are right, by Bernstein's inequality.
 
     With the correction for a finite population. Only a guide for the order of steps: no promise rests on it.

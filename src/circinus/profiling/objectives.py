@@ -6,17 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from circinus.profiling.percentile_items import certain_items, items_for_percentile, latency_items
+from circinus.profiling.percentile_items import (
+    distribution_free_sample_size,
+    latency_sample_size,
+    percentile_sample_size,
+)
 from circinus.spec import AccuracySlo, HardwareClass, LatencySlo, Query, Specification
 
 DEFAULT_RISK = 0.05
-_USUAL_CERTAIN = items_for_percentile(95.0, DEFAULT_RISK)
+_USUAL_CERTAIN = percentile_sample_size(95.0, DEFAULT_RISK)
 _USUAL_ITEMS = math.ceil(_USUAL_CERTAIN / 2)
 """Where nobody asks for anything yet."""
 
 
 @dataclass(frozen=True)
-class Objective:
+class SloRequirement:
     """What some queries ask of a configuration; None: nothing."""
 
     accuracy: AccuracySlo | None = None
@@ -24,10 +28,10 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Objectives:
+class PipelineSlos:
     """The objectives of all queries on one pipeline, and what they take to be decided."""
 
-    asked: tuple[Objective, ...]
+    requirements: tuple[SloRequirement, ...]
     """Each once. Empty without queries."""
     weights: tuple[float, ...]
     """For each of `asked` the weight of the queries behind it."""
@@ -35,13 +39,13 @@ class Objectives:
     """The smallest risk of any query: that anything said of any configuration and any objective is wrong."""
     latency_items: int = _USUAL_ITEMS
     """Items that the most demanding latency objective takes (`latency_items`)."""
-    certain_items: int = _USUAL_CERTAIN
+    distribution_free_items: int = _USUAL_CERTAIN
     """Items that it takes of a configuration whose times are so uneven that fewer say little of their tail."""
     hardware: Mapping[str, tuple[HardwareClass, ...]] = field(default_factory=dict)
     """Operator name -> the classes of the pools that it may run in; nothing where no pools are known."""
 
     @classmethod
-    def of(cls, specification: Specification, pipeline_name: str) -> Objectives:
+    def of(cls, specification: Specification, pipeline_name: str) -> PipelineSlos:
         """Those of the queries on a pipeline, wherever they may run."""
         return cls.of_queries(specification.queries, pipeline_name, operator_hardware(specification, pipeline_name))
 
@@ -51,26 +55,26 @@ class Objectives:
         queries: Sequence[Query],
         pipeline_name: str,
         hardware: Mapping[str, tuple[HardwareClass, ...]] | None = None,
-    ) -> Objectives:
+    ) -> PipelineSlos:
         """Those of the queries on a pipeline."""
         concerned = [query for query in queries if query.pipeline == pipeline_name]
-        weights: dict[Objective, float] = {}
+        weights: dict[SloRequirement, float] = {}
         for query in concerned:
-            objective = Objective(query.slos.accuracy, query.slos.latency)
+            objective = SloRequirement(query.slos.accuracy, query.slos.latency)
             weights[objective] = weights.get(objective, 0.0) + query.weight
         return cls(
-            asked=tuple(weights),
+            requirements=tuple(weights),
             weights=tuple(weights.values()),
             risk=min((query.risk for query in concerned), default=DEFAULT_RISK),
-            latency_items=max(map(latency_items, concerned), default=_USUAL_ITEMS),
-            certain_items=max(map(certain_items, concerned), default=_USUAL_CERTAIN),
+            latency_items=max(map(latency_sample_size, concerned), default=_USUAL_ITEMS),
+            distribution_free_items=max(map(distribution_free_sample_size, concerned), default=_USUAL_CERTAIN),
             hardware=hardware or {},
         )
 
     @property
     def latency_percentiles(self) -> int:
         """At how many percentiles configurations are held against limits; none where no hardware is known."""
-        latencies = [objective.latency for objective in self.asked if objective.latency is not None]
+        latencies = [objective.latency for objective in self.requirements if objective.latency is not None]
         return len({latency.percentile for latency in latencies}) if self.hardware else 0
 
 

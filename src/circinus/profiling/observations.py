@@ -13,7 +13,7 @@ from circinus.spec import KnobValues
 
 
 @dataclass(frozen=True)
-class Observation:
+class ServiceTimeObservation:
     """One deployment in one run of traffic: its seconds in service over those that the profile predicts.
 
     The prediction is always that of the profile itself, without any corrections.
@@ -50,7 +50,7 @@ class Observation:
     """Different ones among the requests."""
 
 
-def save_observations(store: Path, observations: Sequence[Observation]) -> None:
+def save_observations(store: Path, observations: Sequence[ServiceTimeObservation]) -> None:
     """Add observations to a profile store, all or none.
 
     Raises:
@@ -63,7 +63,7 @@ def save_observations(store: Path, observations: Sequence[Observation]) -> None:
         )
 
 
-def load_observations(store: Path) -> tuple[Observation, ...]:
+def load_observations(store: Path) -> tuple[ServiceTimeObservation, ...]:
     """All observations of a profile store, in the order in which they were added.
 
     Raises:
@@ -79,7 +79,7 @@ _COLUMNS = (
 )
 
 
-def _row(observation: Observation) -> tuple[object, ...]:
+def _row(observation: ServiceTimeObservation) -> tuple[object, ...]:
     o, machine = observation, observation.profiled_on
     return (
         *(o.at, o.mode, o.plan, o.pipeline, o.operator, o.uses, o.version),
@@ -109,8 +109,8 @@ def _observation(
     standard_error: float,
     requests: int,
     items: int,
-) -> Observation:
-    return Observation(
+) -> ServiceTimeObservation:
+    return ServiceTimeObservation(
         at=at,
         mode=mode,
         plan=plan,

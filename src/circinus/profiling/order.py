@@ -15,7 +15,7 @@ _TIE = 1e-9
 _MOST_VALUES = 128
 
 
-def measuring_order(strata: Sequence[Mapping[str, str]], held_out: int, rng: np.random.Generator) -> IntArray:
+def measurement_order(strata: Sequence[Mapping[str, str]], held_out: int, rng: np.random.Generator) -> IntArray:
     """The one order for all configurations of a data set.
 
     The held-out items are chosen so that they hold each condition in proportion, and so do the others. These come in a

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.runner import Measurement
 from circinus.spec import Configuration
 
 
-class Pace:
+class MeasurementTimeEstimator:
     """Estimates the seconds of measuring a configuration.
 
     An operator's seconds are its mean under the same prefix, else with the same knobs, else with any knobs. What the
@@ -18,7 +18,7 @@ class Pace:
     processing, which is large at first and so errs on the safe side.
     """
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: MeasurementKeys) -> None:
         self._addresses = addresses
         self._seen: defaultdict[str, list[float]] = defaultdict(list)
         self._items: dict[str, int] = {}
@@ -37,7 +37,7 @@ class Pace:
         for name in found.runs:
             prefix = self._addresses.output(name, configuration)
             self._items[prefix] = max(items, self._items.get(prefix, 0))
-        self.spent(found.ran_s, elapsed_s)
+        self.spent(found.compute_s, elapsed_s)
 
     def spent(self, ran_s: float, elapsed_s: float) -> None:
         """Learn how many seconds passed for seconds of processing."""

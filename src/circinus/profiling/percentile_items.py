@@ -6,11 +6,11 @@ import math
 
 from circinus.spec import Query
 
-LEAST_ITEMS = 8
+MIN_ITEMS = 8
 """Items that anything is promised on: means of times and sizes, and tails."""
 
 
-def items_for_percentile(percentile: float, risk: float) -> int:
+def percentile_sample_size(percentile: float, risk: float) -> int:
     """The fewest items whose greatest value reaches a percentile of all with probability 1 - risk.
 
     No bound of the percentile from fewer items keeps the risk without assuming a shape: n values drawn at random are
@@ -24,18 +24,18 @@ def items_for_percentile(percentile: float, risk: float) -> int:
     return max(1, math.ceil(math.log(risk) / math.log(percentile / 100.0)))
 
 
-def certain_items(query: Query) -> int:
+def distribution_free_sample_size(query: Query) -> int:
     """Items on which the bound of the query's latency percentile needs no assumption of how long the slowest take; that
     of the waits rests on the mean of the items, however many."""
     latency = query.slos.latency
-    return LEAST_ITEMS if latency is None else max(LEAST_ITEMS, items_for_percentile(latency.percentile, query.risk))
+    return MIN_ITEMS if latency is None else max(MIN_ITEMS, percentile_sample_size(latency.percentile, query.risk))
 
 
-def latency_items(query: Query) -> int:
+def latency_sample_size(query: Query) -> int:
     """Items on which a configuration is measured for the query's latency objective.
 
     Half of what a bound of the percentile takes without assumptions. The allowance for the tail
     (`circinus.estimation.tails`) is then small, some per cent of the service time, unless times are of very different
     kinds.
     """
-    return max(LEAST_ITEMS, math.ceil(certain_items(query) / 2))
+    return max(MIN_ITEMS, math.ceil(distribution_free_sample_size(query) / 2))

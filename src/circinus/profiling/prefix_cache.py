@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from circinus.profiling.greedy_dual import GreedyDualSize
-from circinus.profiling.spill import Spill
+from circinus.profiling.spill import DiskCache
 from circinus.spec import OperatorSpec
 
 _Key = tuple[str, str]
@@ -37,12 +37,12 @@ class PrefixCache:
         """Seconds of processing that were not needed."""
         self._index: GreedyDualSize[_Key] = GreedyDualSize(limit_bytes)
         self._outputs: dict[_Key, bytes] = {}
-        self._spill = Spill(spill_bytes, spill_parent) if spill_bytes > 0 else None
+        self._spill = DiskCache(spill_bytes, spill_parent) if spill_bytes > 0 else None
 
     def get(self, prefix: str, item: str) -> bytes | None:
         """The output of a prefix for an item, by their addresses."""
         key = prefix, item
-        if self._index.ask(key):
+        if self._index.touch(key):
             self.hits += 1
             return self._outputs[key]
         spilled = self._spill.take(key) if self._spill is not None else None
@@ -59,7 +59,7 @@ class PrefixCache:
             self._spill.remove((prefix, item))
         self._keep((prefix, item), output, cost_s)
 
-    def saved(self, seconds: float) -> None:
+    def record_savings(self, seconds: float) -> None:
         """Add processing that a run would have needed without the cache."""
         self.saved_s += seconds
 

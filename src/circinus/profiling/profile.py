@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.certificate import Certificate
+from circinus.profiling.bounded import Interval
+from circinus.profiling.certificate import StoppingCertificate
 from circinus.profiling.machine import Machine
-from circinus.profiling.percentile_items import LEAST_ITEMS
+from circinus.profiling.percentile_items import MIN_ITEMS
 from circinus.profiling.speeds import DECLARED, Speeds
-from circinus.profiling.verdicts import Judgement, Verdict
+from circinus.profiling.verdicts import ConfigurationVerdict, Verdict
 from circinus.spec import Configuration, HardwareClass
 
 FloatArray = NDArray[np.float64]
@@ -51,18 +51,18 @@ class OperatorProfile:
 
     def correction(self, hardware: HardwareClass) -> float:
         """The factor on the seconds in service on `hardware`; 1 where nothing was learnt."""
-        return self.corrections.get((hardware.name, self.speeds.promised(hardware)), 1.0)
+        return self.corrections.get((hardware.name, self.speeds.guaranteed(hardware)), 1.0)
 
-    def slowness(self, hardware: HardwareClass) -> float:
+    def slowdown(self, hardware: HardwareClass) -> float:
         """What the seconds in service on `hardware` surely do not exceed, over those measured; corrected."""
-        return self.correction(hardware) / self.speeds.promised(hardware)
+        return self.correction(hardware) / self.speeds.guaranteed(hardware)
 
     def startup_on(self, hardware: HardwareClass) -> float | None:
         """Seconds from asking for a replica on `hardware` until it can take work: as measured there, else by speed."""
         measured = self.speeds.measured.get(hardware.name)
         if measured is not None and measured.startup_s is not None:
             return measured.startup_s
-        return None if self.startup_s is None else self.startup_s / self.speeds.promised(hardware)
+        return None if self.startup_s is None else self.startup_s / self.speeds.guaranteed(hardware)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class ConfigurationProfile:
     """(n,) indexes into the data set."""
     scores: FloatArray
     """(n,) metric of each item."""
-    accuracy: Bounded
+    accuracy: Interval
     """Mean score over the items that may be profiled; an anytime-valid confidence sequence at the profile's risk."""
     input_bytes: FloatArray
     """(n,) size of the pipeline's input as it is sent."""
@@ -122,10 +122,10 @@ class PipelineProfile:
     everywhere."""
     on_pool: bool = False
     """Whether that is a node of the class `local` of a pool, and not the machine that the command ran on."""
-    judgements: Mapping[Configuration, Judgement] = field(default_factory=dict)
+    verdicts: Mapping[Configuration, ConfigurationVerdict] = field(default_factory=dict)
     """What is decided of each configuration that has not failed, and why; empty where nobody asked for it. Of those
     that were not measured only what is to be measured in any case."""
-    certificate: Certificate | None = None
+    certificate: StoppingCertificate | None = None
     """What is said of the configurations that were not measured; None: nobody asked, or all are to be measured."""
     interrupted: bool = False
     """Whether the measurement was interrupted before its end; what was measured until then is in the profile."""
@@ -133,16 +133,16 @@ class PipelineProfile:
     @property
     def usable(self) -> tuple[ConfigurationProfile, ...]:
         """Configurations that anything is promised on: known on `LEAST_ITEMS` items, or on all there are."""
-        least = min(LEAST_ITEMS, self.dataset_items - self.held_out_items)
+        least = min(MIN_ITEMS, self.dataset_items - self.held_out_items)
         return tuple(found for found in self.configurations if len(found.items) >= least)
 
     @property
-    def unsettled(self) -> tuple[Configuration, ...]:
+    def undecided(self) -> tuple[Configuration, ...]:
         """Configurations of which more items may decide something."""
-        return tuple(c for c, judgement in self.judgements.items() if judgement.verdict is Verdict.UNDECIDED)
+        return tuple(c for c, judgement in self.verdicts.items() if judgement.verdict is Verdict.UNDECIDED)
 
     @property
-    def settled(self) -> bool:
+    def all_decided(self) -> bool:
         """Whether measuring longer would change nothing."""
         inconclusive = self.certificate is not None and not self.certificate.conclusive
-        return bool(self.judgements) and not self.unsettled and not inconclusive
+        return bool(self.verdicts) and not self.undecided and not inconclusive

@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.allocations import Allocations
-from circinus.profiling.assembly import read_profile
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.budget import Budget
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.allocations import AllocationProfiler
+from circinus.profiling.assembly import build_profile
+from circinus.profiling.bounded import Interval
+from circinus.profiling.budget import TimeBudget
 from circinus.profiling.class_writer import write_profiling_machine
-from circinus.profiling.confidence import Confidence
+from circinus.profiling.confidence import RunConfidence
 from circinus.profiling.dataset import Dataset
-from circinus.profiling.earlier import earlier_scores
-from circinus.profiling.explorer import Explorer
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.listing import in_prefix_order, most_measured, prefix_order
-from circinus.profiling.measurements import Measurements
+from circinus.profiling.earlier import load_source_scores
+from circinus.profiling.explorer import ConfigurationSampler
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.listing import in_prefix_order, max_measured_configurations, prefix_order
+from circinus.profiling.measurements import StoredMeasurements
 from circinus.profiling.measuring import Measurer
-from circinus.profiling.objectives import Objectives
+from circinus.profiling.objectives import PipelineSlos
 from circinus.profiling.observer import ProfileObserver, SilentObserver
-from circinus.profiling.pace import Pace
+from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.rounds import Rounds
-from circinus.profiling.source import LocalSource, Source
-from circinus.profiling.standings import Standings
+from circinus.profiling.rounds import ProfilingLoop
+from circinus.profiling.source import LocalBackend, MeasurementBackend
+from circinus.profiling.standings import ConfigurationRace
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.stored import StoredDataset, read_dataset
 from circinus.spec import Configuration, Specification
@@ -48,8 +48,8 @@ def profile_pipeline(
     seed: int = 0,
     observer: ProfileObserver | None = None,
     clock: Callable[[], float] | None = None,
-    source: Source | None = None,
-    explorer: Explorer | None = None,
+    source: MeasurementBackend | None = None,
+    explorer: ConfigurationSampler | None = None,
     exhaustive: bool = False,
 ) -> PipelineProfile:
     """Measure the configurations of a pipeline until all are settled or the budget is spent.
@@ -73,17 +73,17 @@ def profile_pipeline(
         ProfileError: a score outside the metric's range, an unusable data set, a store that cannot be used.
         OperatorError: an operator, metric or data set cannot be found.
     """
-    source = source or LocalSource(specification.module_paths)
-    budget = Budget(budget_s, clock or source.clock)
+    source = source or LocalBackend(specification.module_paths)
+    budget = TimeBudget(budget_s, clock or source.clock)
     observer = observer or SilentObserver()
     pipeline = specification.pipelines[pipeline_name]
     addresses = source.addresses(pipeline, source.machine)
     dataset = source.dataset(pipeline, seed)
-    objectives = Objectives.of(specification, pipeline_name)
+    objectives = PipelineSlos.of(specification, pipeline_name)
     interrupted, ended = False, frozenset[Configuration]()
     with (
         ProfileStore(store, create=True) as opened,
-        source.runner(addresses, timeout_s=patience_s(budget_s)) as runner,
+        source.runner(addresses, timeout_s=operator_timeout_s(budget_s)) as runner,
     ):
         measurer = Measurer(opened, addresses, dataset, runner, source.scorer(pipeline))
         write_profiling_machine(opened, addresses)
@@ -99,22 +99,22 @@ def profile_pipeline(
                 else:
                     rounds.run()
             finally:
-                ended = rounds.ended
+                ended = rounds.exhausted
         except KeyboardInterrupt:
             interrupted = True
-        return read_profile(
+        return build_profile(
             opened,
             addresses,
             stored,
             objectives,
-            judged=True,
+            with_verdicts=True,
             interrupted=interrupted,
             explorer=explorer,
-            ended=ended,
+            exhausted=ended,
         )
 
 
-def patience_s(budget_s: float | None) -> float:
+def operator_timeout_s(budget_s: float | None) -> float:
     """How long an operator may take: what takes longer than the whole budget cannot be measured within it, and the rest
     shall not wait for it."""
     return MOST_PATIENCE_S if budget_s is None else min(MOST_PATIENCE_S, max(LEAST_PATIENCE_S, budget_s))
@@ -123,50 +123,56 @@ def patience_s(budget_s: float | None) -> float:
 def _rounds(
     store: ProfileStore,
     measurer: Measurer,
-    addresses: Addresses,
+    addresses: MeasurementKeys,
     dataset: Dataset,
     stored: StoredDataset,
-    objectives: Objectives,
-    budget: Budget,
+    objectives: PipelineSlos,
+    budget: TimeBudget,
     observer: ProfileObserver,
-    explorer: Explorer | None,
-) -> Rounds:
+    explorer: ConfigurationSampler | None,
+) -> ProfilingLoop:
     """A measurement that goes on from what the store knows."""
     pipeline = addresses.pipeline
-    bounds: dict[tuple[Configuration, int], Bounded] = {}
-    profile = read_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
+    bounds: dict[tuple[Configuration, int], Interval] = {}
+    profile = build_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
     known = profile.configurations
     if explorer is None:
         looked_at = prefix_order(pipeline)
     else:
         begun = [*(c.configuration for c in known), *(failure.configuration for failure in profile.failed)]
-        cover = explorer.cover(earlier_scores(store, addresses, stored))
+        cover = explorer.initial_design(load_source_scores(store, addresses, stored))
         new = [configuration for configuration in cover if configuration not in begun]
-        looked_at = in_prefix_order(pipeline, [*begun, *new[: max(most_measured(pipeline) - len(begun), 0)]])
-    pace = Pace(addresses)
+        looked_at = in_prefix_order(
+            pipeline, [*begun, *new[: max(max_measured_configurations(pipeline) - len(begun), 0)]]
+        )
+    pace = MeasurementTimeEstimator(addresses)
     for measured in known:
         pace.known(measured.configuration, {n: o.service_s.tolist() for n, o in measured.operators.items()})
-    measurer.declare([measured.configuration for measured in known])
-    strata = [dataset.items[index].strata for index in dataset.profiled]
-    confidence = Confidence.of_run(
+    measurer.register([measured.configuration for measured in known])
+    strata = [dataset.items[index].strata for index in dataset.profiling_items]
+    confidence = RunConfidence.of_run(
         pipeline.metric,
         strata,
         objectives.risk,
-        max(most_measured(pipeline), len(looked_at)),  # more than that may have been measured by several at once
+        max(
+            max_measured_configurations(pipeline), len(looked_at)
+        ),  # more than that may have been measured by several at once
         objectives.latency_percentiles,
         comparing=explorer is None,
     )
-    standings = Standings(looked_at, confidence, objectives, comparing=explorer is None)
-    order = np.array(dataset.profiled, dtype=np.int64)
-    allocations = Allocations(store, addresses, measurer, order, standings, pace, budget, observer)
+    standings = ConfigurationRace(looked_at, confidence, objectives, comparing=explorer is None)
+    order = np.array(dataset.profiling_items, dtype=np.int64)
+    allocations = AllocationProfiler(store, addresses, measurer, order, standings, pace, budget, observer)
 
-    def footprints() -> Footprints:
-        measurements = Measurements(store, addresses, stored, standings.configurations)
+    def footprints() -> ResourceUsage:
+        measurements = StoredMeasurements(store, addresses, stored, standings.configurations)
         return measurements.footprints(standings.configurations, objectives.hardware)
 
     def known_now() -> PipelineProfile:
-        found = read_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
+        found = build_profile(store, addresses, stored, objectives, bounds=bounds, explorer=explorer)
         # What failed in an earlier run is tried again.
         return replace(found, failed=tuple(f for f in found.failed if standings.failed(f.configuration)))
 
-    return Rounds(measurer, order, standings, footprints, allocations, pace, budget, observer, explorer, known_now)
+    return ProfilingLoop(
+        measurer, order, standings, footprints, allocations, pace, budget, observer, explorer, known_now
+    )

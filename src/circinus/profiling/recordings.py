@@ -20,8 +20,8 @@ from circinus.profiling.stored import (
     read_recorded_dataset,
     read_services,
 )
-from circinus.profiling.wire import unpacked
-from circinus.profiling.writer import prefix_text
+from circinus.profiling.wire import unpickle_value
+from circinus.profiling.writer import prefix_label
 from circinus.spec import Configuration, KnobValues
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ class Recordings:
         Raises:
             ProfileError: it was not recorded.
         """
-        return unpacked(self._found(self.outputs, prefix, item_key))
+        return unpickle_value(self._found(self.outputs, prefix, item_key))
 
     def _found(self, recorded: Mapping[Configuration, Mapping[str, _T]], prefix: Configuration, item_key: str) -> _T:
         try:
@@ -121,7 +121,7 @@ def _recording(store: ProfileStore, pipeline_name: str, prefix: Configuration) -
         "SELECT operator, allowed, service, output, replica, dataset, seed FROM recording "
         "WHERE pipeline = ? AND prefix = ?",
         pipeline_name,
-        prefix_text(prefix),
+        prefix_label(prefix),
     )
     if not found:
         raise ProfileError(

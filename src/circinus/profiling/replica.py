@@ -25,12 +25,12 @@ _LAST_WORDS_BYTES = 2000
 _PATIENCE_S = 2.0
 
 
-class ReplicaError(Exception):
+class OperatorProcessError(Exception):
     """The operator could not be loaded, raised, or took its process with it. The message is the reason alone."""
 
 
 @dataclass(frozen=True)
-class ReplicaKey:
+class OperatorProcessKey:
     """What makes two replicas the same."""
 
     uses: str
@@ -47,10 +47,10 @@ class BatchRun:
     """Seconds, as if the process had been held to its share of CPUs."""
 
 
-class Replica:
+class OperatorProcess:
     """One loaded operator. Starting it takes as long as the operator takes to load."""
 
-    def __init__(self, key: ReplicaKey, version: str, module_paths: tuple[Path, ...], timeout_s: float) -> None:
+    def __init__(self, key: OperatorProcessKey, version: str, module_paths: tuple[Path, ...], timeout_s: float) -> None:
         """Start the process and wait until the operator is loaded.
 
         Raises:
@@ -66,7 +66,7 @@ class Replica:
         try:
             self._process, self._connection, self._said = _start(key.cpus)
         except OSError as error:
-            raise ReplicaError(f"no process can be started for it: {error}") from error
+            raise OperatorProcessError(f"no process can be started for it: {error}") from error
         request = LoadRequest(
             key.uses, version, key.knobs.as_dict(), key.cpus, tuple(p.resolve() for p in module_paths), tuple(sys.path)
         )
@@ -123,15 +123,15 @@ class Replica:
             self._connection.send(request)
             if not self._connection.poll(self._timeout_s):
                 self._kill()
-                raise ReplicaError(f"no answer within {self._timeout_s:g} s")
+                raise OperatorProcessError(f"no answer within {self._timeout_s:g} s")
             reply: Loaded | Processed | Failed = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise ReplicaError(self._obituary()) from error
+            raise OperatorProcessError(self._obituary()) from error
         except BaseException:  # an interrupt too: an answer that nobody waits for would be taken for the next one's
             self._kill()
             raise
         if isinstance(reply, Failed):
-            raise ReplicaError(reply.reason)
+            raise OperatorProcessError(reply.reason)
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak_resident_bytes(self._process.pid))
         return reply
 

@@ -6,15 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from circinus.profiling.memory import available_bytes
-from circinus.profiling.replica import Replica, ReplicaKey
+from circinus.profiling.replica import OperatorProcess, OperatorProcessKey
 
 _MEMORY_SHARE = 0.5
 
 
-class Replicas:
+class OperatorProcessPool:
     """Replicas by key; the least recently used are closed when together they take too much memory."""
 
-    def __init__(self, load: Callable[[ReplicaKey], Replica], memory_limit_bytes: float | None = None) -> None:
+    def __init__(
+        self, load: Callable[[OperatorProcessKey], OperatorProcess], memory_limit_bytes: float | None = None
+    ) -> None:
         """Begin with none.
 
         Args:
@@ -24,9 +26,9 @@ class Replicas:
         """
         self._load = load
         self._limit_bytes = memory_limit_bytes if memory_limit_bytes is not None else _MEMORY_SHARE * available_bytes()
-        self._loaded: OrderedDict[ReplicaKey, Replica] = OrderedDict()
+        self._loaded: OrderedDict[OperatorProcessKey, OperatorProcess] = OrderedDict()
 
-    def get(self, key: ReplicaKey) -> Replica:
+    def get(self, key: OperatorProcessKey) -> OperatorProcess:
         """The replica, loaded if it is not. Others may be closed to make room for it.
 
         Raises:
@@ -41,7 +43,7 @@ class Replicas:
         self._make_room()
         return replica
 
-    def discard(self, key: ReplicaKey) -> None:
+    def discard(self, key: OperatorProcessKey) -> None:
         """Close a replica that failed: what it is in now is unknown."""
         replica = self._loaded.pop(key, None)
         if replica is not None:

@@ -6,18 +6,18 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 
-from circinus.profiling.allocations import Allocations
-from circinus.profiling.budget import Budget
-from circinus.profiling.explorer import Explorer, Proposal, Seconds
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.known_seconds import known_seconds
-from circinus.profiling.listing import most_measured
+from circinus.profiling.allocations import AllocationProfiler
+from circinus.profiling.budget import TimeBudget
+from circinus.profiling.explorer import ConfigurationSampler, Seconds, Suggestion
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.known_seconds import measurement_cost_model
+from circinus.profiling.listing import max_measured_configurations
 from circinus.profiling.measuring import Measurer
 from circinus.profiling.observer import ProfileObserver, ProfileProgress
-from circinus.profiling.pace import Pace
+from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.profile import IntArray, PipelineProfile
-from circinus.profiling.runner import MeasurementError, UnrecordedError
-from circinus.profiling.standings import Standings
+from circinus.profiling.runner import MeasurementError, NotRecordedError
+from circinus.profiling.standings import ConfigurationRace
 from circinus.spec import Configuration
 
 _FIRST_ROUND_SHARE = 0.4
@@ -26,7 +26,7 @@ _ALLOCATION_SHARE = 0.2
 """Of the budget, at most, before scores are made more precise."""
 
 
-class Rounds:
+class ProfilingLoop:
     """One measurement of a pipeline.
 
     Every configuration is measured on a gap-free beginning of the same order of items. The first round brings each of
@@ -40,13 +40,13 @@ class Rounds:
         self,
         measurer: Measurer,
         order: IntArray,
-        standings: Standings,
-        footprints: Callable[[], Footprints],
-        allocations: Allocations,
-        pace: Pace,
-        budget: Budget,
+        standings: ConfigurationRace,
+        footprints: Callable[[], ResourceUsage],
+        allocations: AllocationProfiler,
+        pace: MeasurementTimeEstimator,
+        budget: TimeBudget,
         observer: ProfileObserver,
-        explorer: Explorer | None = None,
+        explorer: ConfigurationSampler | None = None,
         known: Callable[[], PipelineProfile] | None = None,
     ) -> None:
         """Measure nothing yet.
@@ -73,7 +73,7 @@ class Rounds:
         self._observer = observer
         self._explorer = explorer
         self._known = known
-        self._most = most_measured(measurer.pipeline)
+        self._most = max_measured_configurations(measurer.pipeline)
         for configuration in standings.configurations:
             self._learn(configuration)
 
@@ -94,9 +94,9 @@ class Rounds:
         self._pursue()  # batches may have taken more memory than was known
 
     @property
-    def ended(self) -> frozenset[Configuration]:
+    def exhausted(self) -> frozenset[Configuration]:
         """Configurations that cannot be measured further."""
-        return frozenset(c for c in self._standings.configurations if self._standings.closed(c))
+        return frozenset(c for c in self._standings.configurations if self._standings.is_closed(c))
 
     def _complete(self) -> None:
         """Bring increments that were broken off to their look, within the budget: all goes on as it was then."""
@@ -116,7 +116,7 @@ class Rounds:
         standings = self._standings
         for look in (standings.looks[0], standings.looks[-1]):
             for configuration in standings.configurations:
-                if not standings.closed(configuration):
+                if not standings.is_closed(configuration):
                     self._increase(configuration, look, self._budget.remaining_s)
         self._allocations.measure(math.inf, self._tell_allocations)
 
@@ -130,7 +130,7 @@ class Rounds:
         end_s, moved = self._budget.elapsed_s + limit_s, False
         for at_least in (1, 0):  # the first of all gets one item, to see how long that takes, and its part then
             waiting = [
-                c for c in self._standings.configurations if standings.items(c) < first and not standings.closed(c)
+                c for c in self._standings.configurations if standings.items(c) < first and not standings.is_closed(c)
             ]
             for done, configuration in enumerate(waiting):
                 allowed_s = (end_s - self._budget.elapsed_s) / (len(waiting) - done)
@@ -142,7 +142,7 @@ class Rounds:
         standings, stepped = self._standings, True
         beyond: set[Configuration] = set()  # not one item of them fits in what is left of the budget
         while stepped:
-            standings.weigh(self._footprints())
+            standings.update_usage(self._footprints())
             stepped = False
             learnt = True
             while self._budget.remaining_s > 0:
@@ -159,8 +159,8 @@ class Rounds:
                     break
                 begun = standings.items(configuration) > 0
                 if not standings.has(configuration):
-                    standings.begin(configuration)
-                    standings.weigh(self._footprints())
+                    standings.add(configuration)
+                    standings.update_usage(self._footprints())
                 if self._increase(configuration, target, self._budget.remaining_s):
                     stepped = learnt = True
                     if not begun:
@@ -169,12 +169,12 @@ class Rounds:
                     beyond.add(configuration)
                     learnt = proposal is not None and proposal.configuration == configuration
 
-    def _proposal(self, without: Collection[Configuration]) -> tuple[Proposal | None, Seconds]:
+    def _proposal(self, without: Collection[Configuration]) -> tuple[Suggestion | None, Seconds]:
         """What to measure next, begun or not, if it is worth it, and by which seconds; narrows what is open, too."""
         if self._explorer is None or self._known is None:
             return None, self._seconds
         known = self._known()
-        expected_s = known_seconds(self._measurer.pipeline, known)
+        expected_s = measurement_cost_model(self._measurer.pipeline, known)
         items_of = {found.configuration: len(found.items) for found in known.configurations}
 
         def item_s(configuration: Configuration) -> float:
@@ -184,11 +184,11 @@ class Rounds:
         least_s = min((item_s(configuration) for configuration in without), default=math.inf)
 
         def seconds(configuration: Configuration, items: int) -> float:
-            beyond = item_s(configuration) >= least_s or self._standings.closed(configuration)
+            beyond = item_s(configuration) >= least_s or self._standings.is_closed(configuration)
             return math.inf if beyond else expected_s(configuration, items)
 
-        assessment = self._explorer.assess(known, seconds)
-        self._standings.narrow(assessment.pointless)
+        assessment = self._explorer.suggest(known, seconds)
+        self._standings.prune(assessment.pruned)
         found, standings = assessment.next, self._standings
         full = len(standings.configurations) >= self._most
         if found is None or found.configuration in without or (full and not standings.has(found.configuration)):
@@ -199,7 +199,7 @@ class Rounds:
         return self._pace.increment_s(configuration, self._standings.items(configuration), items) or 0.0
 
     def _learn(self, configuration: Configuration) -> None:
-        self._standings.learn(configuration, self._measurer.known_beginning(configuration, self._order))
+        self._standings.update_scores(configuration, self._measurer.measured_prefix(configuration, self._order))
 
     def _increase(self, configuration: Configuration, target: int, allowed_s: float, at_least: int = 0) -> bool:
         """Measure a configuration on as many items more, up to `target`, as are expected to take `allowed_s`.
@@ -222,12 +222,12 @@ class Rounds:
         before_s = self._budget.elapsed_s
         try:
             found = self._measurer.measure(configuration, self._order[begin:end].tolist())
-        except UnrecordedError:
+        except NotRecordedError:
             self._learn(configuration)
-            self._standings.end(configuration)
+            self._standings.mark_exhausted(configuration)
             return True
         except MeasurementError as error:
-            self._standings.fail(configuration)
+            self._standings.mark_failed(configuration)
             self._measurer.record_failure(error.failure)
             self._observer.failed(error.failure)
             return True
@@ -256,7 +256,7 @@ class Rounds:
         self._tell("allocations", configuration)
 
     def _tell(self, phase: str, configuration: Configuration) -> None:
-        standings, goals = self._standings, self._standings.goals()
+        standings, goals = self._standings, self._standings.target_items()
         expected_s = 0.0
         for other, goal in goals.items():
             expected_s += self._pace.increment_s(other, standings.items(other), goal) or 0.0

@@ -33,7 +33,7 @@ class NodeLostError(ProfileError):
     """What measured is gone, and nothing of its kind is left to go on with."""
 
 
-class UnrecordedError(MeasurementError):
+class NotRecordedError(MeasurementError):
     """There is no measurement of an item where measurements come from; of others there is. Nothing failed."""
 
     def __init__(self, where: str, configuration: Configuration, item_key: str, recorded: tuple[Item, ...]) -> None:
@@ -54,7 +54,7 @@ class OperatorRuns:
 
 
 @dataclass(frozen=True)
-class ReplicaFacts:
+class ReplicaStats:
     """What was seen of an operator's replicas meanwhile."""
 
     load_s: tuple[float, ...]
@@ -76,9 +76,9 @@ class Measurement:
     """By sink: (n,) its outputs, packed."""
     scores: tuple[float, ...]
     """(n,) metric of each item."""
-    replicas: Mapping[str, ReplicaFacts]
+    replicas: Mapping[str, ReplicaStats]
     """By operator, those that ran."""
-    ran_s: float
+    compute_s: float
     """Seconds of processing that it took."""
     saved_s: float
     """Seconds of processing that the prefix cache saved: what had to run without it and did not."""
@@ -90,9 +90,9 @@ class AllocationMeasurement:
 
     ratios: Mapping[tuple[float, int], float]
     """(CPUs, batch size) -> seconds for a full batch over the seconds of one of its items with the fewest CPUs."""
-    replica: ReplicaFacts
+    replica: ReplicaStats
     """Over all allocations."""
-    ran_s: float
+    compute_s: float
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class OperatorsMeasurement:
 
     runs: Mapping[str, OperatorRuns]
     """By operator."""
-    replicas: Mapping[str, ReplicaFacts]
+    replicas: Mapping[str, ReplicaStats]
     """By operator."""
-    ran_s: float
+    compute_s: float
     """Seconds of processing that it took."""
 
 

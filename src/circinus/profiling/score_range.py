@@ -7,7 +7,7 @@ from typing import Any
 _ROUNDING = 1e-9
 
 
-def score_within(score: Any, score_range: tuple[float, float]) -> float | None:
+def validate_score(score: Any, score_range: tuple[float, float]) -> float | None:
     """`score` as a number in `score_range` (least, greatest); None when it is none.
 
     A mean of perfect scores may round to just above the greatest: what is outside by 1e-9 of the range's width is

@@ -9,8 +9,8 @@ from typing import Protocol
 from circinus.errors import ProfileError
 from circinus.operators import Item, Metric, resolve
 from circinus.profiling.runner import MeasurementError
-from circinus.profiling.score_range import score_within
-from circinus.profiling.wire import unpacked
+from circinus.profiling.score_range import validate_score
+from circinus.profiling.wire import unpickle_value
 from circinus.spec import Configuration, Pipeline
 
 
@@ -48,7 +48,7 @@ class Scorer:
         """
         spec = self._pipeline.metric
         try:
-            answer = self._pipeline.output({sink: unpacked(data) for sink, data in outputs.items()})
+            answer = self._pipeline.output({sink: unpickle_value(data) for sink, data in outputs.items()})
             score = self._metric(answer, item.truth)
         except Exception as error:  # whatever the user's metric raises
             reason = f"metric {spec.name} ({spec.uses}) failed with {type(error).__name__}: {error}"
@@ -58,7 +58,7 @@ class Scorer:
                 item.key,
                 reason,
             ) from error
-        value = score_within(score, spec.range)
+        value = validate_score(score, spec.range)
         if value is None:
             low, high = spec.range
             raise ProfileError(

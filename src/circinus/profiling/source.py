@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from circinus.profiling.addresses import Addresses, pipeline_code
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
 from circinus.profiling.dataset import Dataset, load_dataset
-from circinus.profiling.machine import Machine, this_machine
+from circinus.profiling.machine import Machine, current_machine
 from circinus.profiling.runner import Runner
 from circinus.profiling.scorer import ItemScorer, Scorer
 from circinus.spec import Pipeline
 
 
-class Source(Protocol):
+class MeasurementBackend(Protocol):
     """Everything that measuring takes from outside."""
 
     @property
@@ -29,7 +29,7 @@ class Source(Protocol):
         """Whose service times these are; None: nobody knows."""
         ...
 
-    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
         """Where measurements made on `machine` stand in the store.
 
         Raises:
@@ -50,12 +50,12 @@ class Source(Protocol):
         """What scores outputs that the store has already."""
         ...
 
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """What measures. An operator that takes longer than `timeout_s` has failed."""
         ...
 
 
-class LocalSource:
+class LocalBackend:
     """The operators themselves, in processes on this machine."""
 
     def __init__(self, module_paths: Sequence[Path]) -> None:
@@ -71,11 +71,11 @@ class LocalSource:
     @property
     def machine(self) -> Machine:
         """See `Source.machine`."""
-        return this_machine()
+        return current_machine()
 
-    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
         """See `Source.addresses`."""
-        return Addresses(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
+        return MeasurementKeys(pipeline, pipeline_code(pipeline, self._module_paths), machine=machine)
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
         """See `Source.dataset`; made once."""
@@ -88,7 +88,7 @@ class LocalSource:
         """See `Source.scorer`."""
         return Scorer(pipeline, self._module_paths)
 
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `Source.runner`."""
         from circinus.profiling.local_runner import LocalRunner
 

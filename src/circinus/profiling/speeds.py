@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.bounded import Interval
 from circinus.spec import HardwareClass
 
 
@@ -13,7 +13,7 @@ from circinus.spec import HardwareClass
 class MeasuredSpeed:
     """One operator with its knobs on a node of one hardware class, against the profile, item by item."""
 
-    speed: Bounded
+    speed: Interval
     """Seconds of the profile over seconds there: the median over items, with distribution-free bounds."""
     items: int
     """That it stands on."""
@@ -28,15 +28,15 @@ class Speeds:
     measured: Mapping[str, MeasuredSpeed] = field(default_factory=dict)
     """By the name of the class; nothing of classes that it was not measured on."""
 
-    def likely(self, hardware: HardwareClass) -> float:
+    def expected(self, hardware: HardwareClass) -> float:
         """The speed as well as it is known."""
         found = self.measured.get(hardware.name)
         return hardware.speed if found is None else found.speed.value
 
-    def promised(self, hardware: HardwareClass) -> float:
+    def guaranteed(self, hardware: HardwareClass) -> float:
         """The speed that it surely has, as far as bounds hold: what promises are made with."""
         found = self.measured.get(hardware.name)
-        return hardware.promised_speed if found is None else found.speed.lower
+        return hardware.guaranteed_speed if found is None else found.speed.lower
 
 
 DECLARED = Speeds()

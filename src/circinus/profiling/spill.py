@@ -10,7 +10,7 @@ from circinus.profiling.greedy_dual import GreedyDualSize
 Key = tuple[str, str]
 
 
-class Spill:
+class DiskCache:
     """Outputs in files of a folder of its own, which is gone after `close` (and when the process ends in order)."""
 
     def __init__(self, limit_bytes: int, parent: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from circinus.profiling.profile import FloatArray, IntArray
 
 
 @dataclass(eq=False)
-class StandingArrays:
+class RaceArrays:
     """Of k configurations and q objectives."""
 
     latency_items: IntArray
@@ -37,13 +37,13 @@ class StandingArrays:
     """(k,) see `Footprints.partners`."""
     stands_in: BoolArray
     """(k,) whether its partner may stand in for it."""
-    outdone: BoolArray
+    no_more_accurate: BoolArray
     """(k,) whether its partner is surely as accurate."""
 
     @classmethod
     def blank(
         cls, configurations: int, objectives: int, score_range: tuple[float, float], latency_items: int
-    ) -> StandingArrays:
+    ) -> RaceArrays:
         """Nothing is known."""
         of_each = np.zeros(configurations, dtype=bool)
         of_both = np.zeros((configurations, objectives), dtype=bool)
@@ -60,13 +60,13 @@ class StandingArrays:
             variances=np.full(configurations, (high - low) ** 2 / 4),
             partners=np.full(configurations, -1, dtype=np.int64),
             stands_in=of_each.copy(),
-            outdone=of_each.copy(),
+            no_more_accurate=of_each.copy(),
         )
 
-    def followed_by(self, others: StandingArrays) -> StandingArrays:
+    def followed_by(self, others: RaceArrays) -> RaceArrays:
         """These configurations and then the others."""
         joined: dict[str, Any] = {
             field.name: np.concatenate([getattr(self, field.name), getattr(others, field.name)])
             for field in fields(self)
         }
-        return StandingArrays(**joined)
+        return RaceArrays(**joined)

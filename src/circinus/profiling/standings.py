@@ -7,20 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.profiling.confidence import BoolArray, Confidence, Sides
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.looks import looks
-from circinus.profiling.next_step import Evidence, Step, expected_items, next_step
-from circinus.profiling.objectives import Objective, Objectives
+from circinus.profiling.confidence import BoolArray, RunConfidence, ThresholdVerdicts
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.looks import look_schedule
+from circinus.profiling.next_step import MeasurementStep, ScoreEvidence, expected_items_to_decide, next_measurement
+from circinus.profiling.objectives import PipelineSlos, SloRequirement
 from circinus.profiling.profile import FloatArray, IntArray
-from circinus.profiling.sequences import RunningVerdicts
-from circinus.profiling.standing_arrays import StandingArrays
-from circinus.profiling.too_slow import surely_too_slow
-from circinus.profiling.verdicts import Decisions, Judgement, Standing, decide, judge
+from circinus.profiling.sequences import SequentialThresholdTest
+from circinus.profiling.standing_arrays import RaceArrays
+from circinus.profiling.too_slow import provably_too_slow
+from circinus.profiling.verdicts import (
+    ConfigurationVerdict,
+    OpenQuestions,
+    RaceSnapshot,
+    assign_verdicts,
+    open_questions,
+)
 from circinus.spec import AccuracySlo, Configuration, MetricSpec
 
 
-class Standings:
+class ConfigurationRace:
     """On how many items each configuration is known, what that decides, and what to measure next.
 
     All of it follows from the scores and footprints alone: who ends a measurement and begins it again later gets the
@@ -30,8 +36,8 @@ class Standings:
     def __init__(
         self,
         configurations: Sequence[Configuration],
-        confidence: Confidence,
-        objectives: Objectives,
+        confidence: RunConfidence,
+        objectives: PipelineSlos,
         *,
         comparing: bool = True,
     ) -> None:
@@ -48,28 +54,28 @@ class Standings:
         self.configurations = tuple(configurations)
         self.confidence = confidence
         self.objectives = objectives
-        self.looks = looks(confidence.population)
+        self.looks = look_schedule(confidence.population)
         usual, certain = (
             next(look for look in self.looks if look >= min(items, confidence.population))
-            for items in (objectives.latency_items, objectives.certain_items)
+            for items in (objectives.latency_items, objectives.distribution_free_items)
         )
         self._certain_items = certain
         self._latency_items = usual
         self._number = {configuration: number for number, configuration in enumerate(self.configurations)}
         self._scores: list[FloatArray] = [np.zeros(0) for _ in self.configurations]
-        self._running = [confidence.running(self._thresholds) for _ in self.configurations]
-        self._comparisons: dict[int, RunningVerdicts] = {}
+        self._running = [confidence.sequential_test(self._thresholds) for _ in self.configurations]
+        self._comparisons: dict[int, SequentialThresholdTest] = {}
         self._of = self._blank(len(self.configurations))
-        self._footprints: Footprints | None = None
+        self._footprints: ResourceUsage | None = None
 
-    def begin(self, configuration: Configuration) -> None:
+    def add(self, configuration: Configuration) -> None:
         """Have one more configuration, of which nothing is known; nothing happens if it is there already."""
         if configuration in self._number:
             return
         self._number[configuration] = len(self.configurations)
         self.configurations += (configuration,)
         self._scores.append(np.zeros(0))
-        self._running.append(self.confidence.running(self._thresholds))
+        self._running.append(self.confidence.sequential_test(self._thresholds))
         self._of = self._of.followed_by(self._blank(1))
         self._footprints = None  # they are of fewer configurations
 
@@ -77,7 +83,7 @@ class Standings:
         """Whether it is one of these."""
         return configuration in self._number
 
-    def learn(self, configuration: Configuration, scores: FloatArray) -> None:
+    def update_scores(self, configuration: Configuration, scores: FloatArray) -> None:
         """Take note of the (n,) scores of a configuration on the first n items."""
         number = self._number[configuration]
         if len(scores) == len(self._scores[number]):
@@ -85,45 +91,45 @@ class Standings:
         self._scores[number] = scores
         running = self._running[number]
         running.extend(scores[running.items :])
-        sides = Sides.of(running.verdicts, self._thresholds)
+        sides = ThresholdVerdicts.of(running.verdicts, self._thresholds)
         self._of.meets[number, self._bounded] = sides.meets[0]
         self._of.fails[number, self._bounded] = sides.fails[0]
         self._of.meets[number, self._unbounded] = True
         width = _range(self.confidence.metric)
         self._of.means[number] = running.estimate
         # One item more whose score is a quarter of the range off: a few equal scores are no proof of certainty.
-        self._of.variances[number] = (running.residual_squares + width**2 / 16) / (len(scores) + 1)
+        self._of.variances[number] = (running.residual_sum_of_squares + width**2 / 16) / (len(scores) + 1)
         for pair in {number, *np.flatnonzero(self._of.partners == number).tolist()}:
             self._compare(pair)
 
-    def weigh(self, footprints: Footprints) -> None:
+    def update_usage(self, footprints: ResourceUsage) -> None:
         """Take note of what running each configuration takes, by which they are compared from now on."""
         self._footprints = footprints
         begun = np.array([number in self._comparisons for number in range(len(self.configurations))])
         # Who was compared once is compared with nobody else: every further comparison would take its share of the risk.
         if self._comparing:
-            self._of.partners = np.where(begun, self._of.partners, footprints.partners())
-        self._of.stands_in = footprints.partners_stand_in(self._of.partners)
+            self._of.partners = np.where(begun, self._of.partners, footprints.references())
+        self._of.stands_in = footprints.reference_no_costlier(self._of.partners)
         if footprints.least_latency_s is not None:
-            latencies = tuple(objective.latency for objective in self.objectives.asked)
+            latencies = tuple(objective.latency for objective in self.objectives.requirements)
             population, risk = self.confidence.population, self.confidence.latency_risk
-            self._of.slow = surely_too_slow(footprints.least_latency_s, population, latencies, risk)
-        self._of.latency_items = np.where(footprints.uneven, self._certain_items, self._of.latency_items)
+            self._of.slow = provably_too_slow(footprints.least_latency_s, population, latencies, risk)
+        self._of.latency_items = np.where(footprints.heavy_tailed, self._certain_items, self._of.latency_items)
         for number in range(len(self.configurations)):
             self._compare(number)
 
-    def narrow(self, pointless: Mapping[Objective, Collection[Configuration]]) -> None:
+    def prune(self, pointless: Mapping[SloRequirement, Collection[Configuration]]) -> None:
         """Take note of where it is pointless to ask (`Assessment.pointless`)."""
-        for column, objective in enumerate(self.objectives.asked):
+        for column, objective in enumerate(self.objectives.requirements):
             if objective in pointless:
                 idle = pointless[objective]
                 self._of.pointless[:, column] = [configuration in idle for configuration in self.configurations]
 
-    def fail(self, configuration: Configuration) -> None:
+    def mark_failed(self, configuration: Configuration) -> None:
         """Measure it no more."""
         self._of.failed[self._number[configuration]] = True
 
-    def end(self, configuration: Configuration) -> None:
+    def mark_exhausted(self, configuration: Configuration) -> None:
         """Measure it no more: there is nothing more to be had of it. What is known stays."""
         self._of.ended[self._number[configuration]] = True
 
@@ -132,7 +138,7 @@ class Standings:
         number = self._number.get(configuration)
         return number is not None and bool(self._of.failed[number])
 
-    def closed(self, configuration: Configuration) -> bool:
+    def is_closed(self, configuration: Configuration) -> bool:
         """Whether it is measured no more, because it failed or there is nothing more of it."""
         number = self._number.get(configuration)
         return number is not None and bool(self._of.failed[number] or self._of.ended[number])
@@ -153,7 +159,7 @@ class Standings:
         without: Collection[Configuration] = (),
         *,
         latency_only: bool = False,
-    ) -> Step | None:
+    ) -> MeasurementStep | None:
         """What to measure next of the configurations that have been measured at all; None: nothing is open.
 
         Args:
@@ -166,9 +172,9 @@ class Standings:
         measured = standing.items > 0
         measured[[self._number[configuration] for configuration in without]] = False
         open_ = np.zeros_like(decisions.open) if latency_only else decisions.open & measured[:, None]
-        decisions = replace(decisions, open=open_, short=decisions.short & measured)
+        decisions = replace(decisions, open=open_, needs_latency_items=decisions.needs_latency_items & measured)
         total_s = np.zeros(len(self.configurations)) if self._footprints is None else self._footprints.total_cpu_s
-        return next_step(
+        return next_measurement(
             standing,
             decisions,
             self._evidence(),
@@ -179,14 +185,14 @@ class Standings:
         )
 
     @property
-    def sure(self) -> tuple[BoolArray, BoolArray]:
+    def decided(self) -> tuple[BoolArray, BoolArray]:
         """(k, q) which objectives each configuration surely keeps, and which it surely misses."""
         standing = self._standing()
         return standing.meets, standing.fails
 
     def surely_as_accurate(self) -> list[tuple[int, int]]:
         """Pairs of numbers of configurations: the first is surely no less accurate than the second."""
-        return [(int(self._of.partners[number]), int(number)) for number in np.flatnonzero(self._of.outdone)]
+        return [(int(self._of.partners[number]), int(number)) for number in np.flatnonzero(self._of.no_more_accurate)]
 
     def recommended(self, cost: FloatArray) -> IntArray:
         """(q,) the configuration that one would choose for each objective now; -1: none.
@@ -201,82 +207,82 @@ class Standings:
         least = np.where(hopeful, cost[:, None], np.inf)
         return np.where(hopeful.any(axis=0), least.argmin(axis=0), -1)
 
-    def goals(self) -> dict[Configuration, int]:
+    def target_items(self) -> dict[Configuration, int]:
         """On how many items each configuration will be known in the end, as it looks now."""
         standing, decisions, evidence = self._standing(), self.decisions(), self._evidence()
         found = {}
         for number, configuration in enumerate(self.configurations):
             items = len(self._scores[number])
-            if decisions.short[number]:
+            if decisions.needs_latency_items[number]:
                 items = max(items, int(self._of.latency_items[number]))
             for q in np.flatnonzero(decisions.open[number]):
-                items = max(items, expected_items(number, int(q), standing, evidence))
+                items = max(items, expected_items_to_decide(number, int(q), standing, evidence))
             found[configuration] = items
         return found
 
-    def decisions(self) -> Decisions:
+    def decisions(self) -> OpenQuestions:
         """Which questions are open."""
-        return decide(self._standing(), self._footprints or Footprints.unknown(len(self.configurations)))
+        return open_questions(self._standing(), self._footprints or ResourceUsage.empty(len(self.configurations)))
 
-    def judgements(self) -> dict[Configuration, Judgement]:
+    def verdicts(self) -> dict[Configuration, ConfigurationVerdict]:
         """A verdict with its reason for every configuration that has not failed."""
         names = [str(configuration) for configuration in self.configurations]
-        found = judge(self._standing(), self.decisions(), self.objectives.asked, names)
+        found = assign_verdicts(self._standing(), self.decisions(), self.objectives.requirements, names)
         return {c: found[n] for n, c in enumerate(self.configurations) if not self._of.failed[n]}
 
-    def _blank(self, configurations: int) -> StandingArrays:
+    def _blank(self, configurations: int) -> RaceArrays:
         score_range = self.confidence.metric.range
-        return StandingArrays.blank(configurations, len(self.objectives.asked), score_range, self._latency_items)
+        return RaceArrays.blank(configurations, len(self.objectives.requirements), score_range, self._latency_items)
 
     @property
     def _bounded(self) -> list[int]:
         """Columns of objectives that ask for accuracy."""
-        return [q for q, objective in enumerate(self.objectives.asked) if objective.accuracy is not None]
+        return [q for q, objective in enumerate(self.objectives.requirements) if objective.accuracy is not None]
 
     @property
     def _unbounded(self) -> list[int]:
-        return [q for q, objective in enumerate(self.objectives.asked) if objective.accuracy is None]
+        return [q for q, objective in enumerate(self.objectives.requirements) if objective.accuracy is None]
 
     @property
     def _thresholds(self) -> list[AccuracySlo]:
-        return [objective.accuracy for objective in self.objectives.asked if objective.accuracy is not None]
+        return [objective.accuracy for objective in self.objectives.requirements if objective.accuracy is not None]
 
     def _compare(self, number: int) -> None:
         """See whether the partner of a configuration is surely as accurate."""
         partner = int(self._of.partners[number])
         if partner < 0:
             return
-        comparison = self._comparisons.setdefault(number, self.confidence.running_comparison())
+        comparison = self._comparisons.setdefault(number, self.confidence.sequential_comparison())
         new = slice(comparison.items, min(len(self._scores[number]), len(self._scores[partner])))
         if new.start < new.stop:
             first, second = self._scores[partner][new], self._scores[number][new]
-            comparison.extend(self.confidence.advantages(first, second))
-            self._of.outdone[number] = comparison.verdicts.at_least[0, 0]
+            comparison.extend(self.confidence.paired_differences(first, second))
+            self._of.no_more_accurate[number] = comparison.verdicts.at_least[0, 0]
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> RaceSnapshot:
         everything = self.confidence.population
         items = np.array([len(scores) for scores in self._scores], dtype=np.int64)
-        return Standing(
+        return RaceSnapshot(
             meets=self._of.meets & ~self._of.slow & ~self._of.failed[:, None],
             fails=self._of.fails | self._of.slow | self._of.failed[:, None],
             slow=self._of.slow,
             items=np.where(self._of.failed | self._of.ended, everything, items),
             latency_items=self._of.latency_items,
             all_items=everything,
-            outdone=self._of.outdone & self._of.stands_in & ~self._of.failed[self._of.partners],
+            outdone=self._of.no_more_accurate & self._of.stands_in & ~self._of.failed[self._of.partners],
             partners=self._of.partners,
             pointless=self._of.pointless,
         )
 
-    def _evidence(self) -> Evidence:
+    def _evidence(self) -> ScoreEvidence:
         keeps = np.ones(self._of.meets.shape, dtype=bool)
         margins = np.zeros(self._of.meets.shape)
-        for column, objective in enumerate(self.objectives.asked):
+        for column, objective in enumerate(self.objectives.requirements):
             slo = objective.accuracy
             if slo is not None:
-                keeps[:, column] = [slo.holds_for(mean) for mean in self._of.means.tolist()]
+                keeps[:, column] = [slo.is_met_by(mean) for mean in self._of.means.tolist()]
                 margins[:, column] = np.abs(self._of.means - slo.threshold)
-        return Evidence(
+        return ScoreEvidence(
             variances=self._of.variances,
             keeps=keeps,
             margins=margins,

@@ -92,12 +92,12 @@ class ProfileStore:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def numbers(self, addresses: Sequence[str]) -> dict[str, int]:
+    def ids(self, addresses: Sequence[str]) -> dict[str, int]:
         """Number content addresses, new ones too. Call it inside `transaction`."""
         self.write("INSERT OR IGNORE INTO address (address) VALUES (?)", [(address,) for address in addresses])
-        return self.known_numbers(addresses)
+        return self.existing_ids(addresses)
 
-    def known_numbers(self, addresses: Sequence[str]) -> dict[str, int]:
+    def existing_ids(self, addresses: Sequence[str]) -> dict[str, int]:
         """The numbers of those content addresses that have one."""
         return dict(
             self.rows(

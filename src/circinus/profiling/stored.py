@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FloatArray, IntArray
 from circinus.profiling.store import ProfileStore, as_json
@@ -134,13 +134,13 @@ def read_outputs(store: ProfileStore, subject: int, numbers: IntArray) -> Mappin
 
 
 def coverage(
-    store: ProfileStore, addresses: Addresses, configuration: Configuration, numbers: IntArray
+    store: ProfileStore, addresses: MeasurementKeys, configuration: Configuration, numbers: IntArray
 ) -> tuple[NDArray[np.bool_], FloatArray]:
     """(items,) whether all but the score is known of a configuration on an item, and the scores (NaN: unknown)."""
     services = [addresses.service(operator.name, configuration) for operator in addresses.pipeline.operators]
     outputs = [addresses.output(sink, configuration) for sink in addresses.pipeline.sinks()]
     score = addresses.score(configuration)
-    known = store.known_numbers([*services, *outputs, score])
+    known = store.existing_ids([*services, *outputs, score])
     scores = read_scores(store, [known[score]], numbers)[0] if score in known else np.full(len(numbers), np.nan)
     if not all(address in known for address in (*services, *outputs)):
         return np.zeros(len(numbers), dtype=bool), scores

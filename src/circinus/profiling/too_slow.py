@@ -26,7 +26,7 @@ def critical_path_s(pipeline: Pipeline, service_s: FloatArray) -> FloatArray:
     return np.asarray(np.max(list(finish.values()), axis=0))
 
 
-def surely_too_slow(
+def provably_too_slow(
     least_latency_s: FloatArray, population: int, latencies: tuple[LatencySlo | None, ...], risk: float
 ) -> BoolArray:
     """(k, n) seconds that no plan undercuts on n items -> (k, q) whether a latency objective is surely missed.

@@ -10,7 +10,7 @@ import numpy as np
 from circinus.errors import ProfileError
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FailedConfiguration, FloatArray, IntArray
-from circinus.spec import Configuration, KnobValues, Pipeline, prefix
+from circinus.spec import Configuration, KnobValues, Pipeline, prefix_configuration
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TraceReplica:
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class MeasurementTrace:
     """C configurations of a pipeline of O operators on N items.
 
     Service times and output sizes belong to a prefix, R of them in all, not to a configuration: configurations that
@@ -120,7 +120,7 @@ def prefix_rows(
     rows = np.empty((len(configurations), len(topological)), dtype=np.int64)
     for i, configuration in enumerate(configurations):
         for j, operator in enumerate(topological):
-            key = operator.name, prefix(pipeline, configuration, operator.name)
+            key = operator.name, prefix_configuration(pipeline, configuration, operator.name)
             if key not in numbers:
                 numbers[key] = len(owners)
                 owners.append((operator.name, configuration))
@@ -128,7 +128,7 @@ def prefix_rows(
     return rows, tuple(owners)
 
 
-def _faults(trace: Trace) -> list[str]:
+def _faults(trace: MeasurementTrace) -> list[str]:
     """What is wrong with a trace in itself."""
     items, configurations = len(trace.item_keys), len(trace.configurations)
     shapes = {

@@ -16,7 +16,7 @@ import numpy as np
 from circinus.errors import ProfileError
 from circinus.profiling.machine import Machine
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.trace import Trace, TraceOperator, TraceReplica
+from circinus.profiling.trace import MeasurementTrace, TraceOperator, TraceReplica
 from circinus.spec import Configuration, KnobValues
 
 SCHEMA_VERSION = 1
@@ -25,7 +25,7 @@ _ARRAYS = {"rows": np.int64, "service_s": np.float64, "output_bytes": np.float64
            "input_bytes": np.float64}  # fmt: skip
 
 
-def save_trace(trace: Trace, path: Path) -> None:
+def save_trace(trace: MeasurementTrace, path: Path) -> None:
     """Write a trace; a file that was there stays as it was until the new one is complete.
 
     Raises:
@@ -48,7 +48,7 @@ def save_trace(trace: Trace, path: Path) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def load_trace(path: Path) -> Trace:
+def load_trace(path: Path) -> MeasurementTrace:
     """Read a trace.
 
     Raises:
@@ -81,7 +81,7 @@ def load_trace(path: Path) -> Trace:
         ) from error
 
 
-def trace_digest(trace: Trace) -> str:
+def trace_digest(trace: MeasurementTrace) -> str:
     """SHA-256 of everything in a trace."""
     digest = hashlib.sha256(json.dumps(_header(trace), sort_keys=True).encode())
     for name, kind in _ARRAYS.items():
@@ -89,7 +89,7 @@ def trace_digest(trace: Trace) -> str:
     return digest.hexdigest()
 
 
-def _header(trace: Trace) -> dict[str, Any]:
+def _header(trace: MeasurementTrace) -> dict[str, Any]:
     return {
         "kind": _KIND,
         "schema_version": SCHEMA_VERSION,
@@ -127,9 +127,9 @@ def _header(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _trace(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Trace:
+def _trace(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> MeasurementTrace:
     items = header["dataset"]["items"]
-    return Trace(
+    return MeasurementTrace(
         pipeline=header["pipeline"],
         operators=tuple(TraceOperator(o["name"], tuple(o["after"]), float(o["cpus"])) for o in header["operators"]),
         configurations=tuple(_configuration(found) for found in header["configurations"]),

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.load import find_profile
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.load import read_profile
 from circinus.profiling.profile import FloatArray
 from circinus.profiling.store import ProfileStore, as_json
 from circinus.profiling.stored import StoredDataset, read_allocations, read_replicas, read_scores, read_services
-from circinus.profiling.trace import Trace, TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
 from circinus.profiling.variants import scored_configurations
 from circinus.spec import Configuration, KnobValues, Specification
 
 
-def record_trace(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> Trace:
+def export_trace(specification: Specification, pipeline_name: str, store: Path, *, seed: int = 0) -> MeasurementTrace:
     """Everything per item that a store holds of a pipeline as it is now, on the machine that `load_profile` reads.
 
     Configurations that are known on no item are left out, those that failed are in it as failures.
@@ -29,18 +29,18 @@ def record_trace(specification: Specification, pipeline_name: str, store: Path, 
         OperatorError: as `load_profile`.
     """
     with ProfileStore(store) as opened:
-        found = find_profile(opened, specification, pipeline_name, seed)
+        found = read_profile(opened, specification, pipeline_name, seed)
         addresses, dataset, pipeline = found.addresses, found.dataset, found.addresses.pipeline
         failed = {failure.configuration for failure in found.profile.failed}
         recorded = [c for c in scored_configurations(opened, addresses) if c not in failed]
-        subjects = opened.known_numbers([addresses.score(configuration) for configuration in recorded])
+        subjects = opened.existing_ids([addresses.score(configuration) for configuration in recorded])
         scores = read_scores(opened, [subjects[addresses.score(c)] for c in recorded], dataset.numbers)
         replicas = _replicas(opened, addresses, recorded)
         kept = [i for i, c in enumerate(recorded) if all((name, c[name]) in replicas for name in c)]
         configurations = tuple(recorded[i] for i in kept)
         rows, owners = prefix_rows(pipeline, configurations)
         service_s, output_bytes = _services(opened, addresses, owners, dataset)
-        return Trace(
+        return MeasurementTrace(
             pipeline=pipeline_name,
             operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
             configurations=configurations,
@@ -63,10 +63,10 @@ def record_trace(specification: Specification, pipeline_name: str, store: Path, 
 
 
 def _replicas(
-    store: ProfileStore, addresses: Addresses, configurations: Sequence[Configuration]
+    store: ProfileStore, addresses: MeasurementKeys, configurations: Sequence[Configuration]
 ) -> dict[tuple[str, KnobValues], TraceReplica]:
     keys = dict.fromkeys((name, c[name]) for c in configurations for name in c)
-    numbers = store.known_numbers([addresses.replica(*key) for key in keys])
+    numbers = store.existing_ids([addresses.replica(*key) for key in keys])
     known = read_replicas(store, list(numbers.values()))
     ratios = read_allocations(store, list(numbers.values()))
     found = {}
@@ -81,11 +81,11 @@ def _replicas(
 
 
 def _services(
-    store: ProfileStore, addresses: Addresses, owners: Sequence[tuple[str, Configuration]], dataset: StoredDataset
+    store: ProfileStore, addresses: MeasurementKeys, owners: Sequence[tuple[str, Configuration]], dataset: StoredDataset
 ) -> tuple[FloatArray, FloatArray]:
     """(prefixes, items) seconds and sizes."""
     wanted = [addresses.service(name, configuration) for name, configuration in owners]
-    numbers = store.known_numbers(wanted)
+    numbers = store.existing_ids(wanted)
     service_s, output_bytes = read_services(store, list(numbers.values()), dataset.numbers)
     row = {address: i for i, address in enumerate(numbers)}
     missing = np.full((1, len(dataset.numbers)), np.nan)

@@ -10,20 +10,20 @@ import numpy as np
 
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.greedy_dual import GreedyDualSize
 from circinus.profiling.prefix_cache import operators_to_run
 from circinus.profiling.runner import (
     AllocationMeasurement,
     Measurement,
     MeasurementError,
+    NotRecordedError,
     OperatorRuns,
-    ReplicaFacts,
-    UnrecordedError,
+    ReplicaStats,
 )
-from circinus.profiling.score_range import score_within
+from circinus.profiling.score_range import validate_score
 from circinus.profiling.simulated_clock import SimulatedClock
-from circinus.profiling.trace import Trace
+from circinus.profiling.trace import MeasurementTrace
 from circinus.spec import Configuration, KnobValues, OperatorSpec
 
 _CACHE_BYTES = 512 * 2**20
@@ -38,7 +38,12 @@ class TraceRunner:
     """
 
     def __init__(
-        self, trace: Trace, addresses: Addresses, clock: SimulatedClock, *, cache_bytes: int = _CACHE_BYTES
+        self,
+        trace: MeasurementTrace,
+        addresses: MeasurementKeys,
+        clock: SimulatedClock,
+        *,
+        cache_bytes: int = _CACHE_BYTES,
     ) -> None:
         """Begin with nothing loaded and nothing kept.
 
@@ -98,7 +103,7 @@ class TraceRunner:
                 for spec in self._topological
                 if (spec.name, configuration[spec.name], min(spec.cpus)) in self._loaded
             },
-            ran_s=ran_s,
+            compute_s=ran_s,
             saved_s=saved_s,
         )
 
@@ -135,7 +140,7 @@ class TraceRunner:
         """
         found = float(self._trace.scores[self._indexes[configuration], self._items[item.key]])
         low, high = self._pipeline.metric.range
-        value = score_within(found, (low, high))
+        value = validate_score(found, (low, high))
         if value is None:
             raise ProfileError(
                 f"trace of pipeline {self._pipeline.name}: found the score {found} for item {item.key} under "
@@ -152,7 +157,7 @@ class TraceRunner:
             reason = f"{failure.reason} (as recorded)"
             raise MeasurementError(f"{where}: {reason}", configuration, failure.item_key, reason)
         if configuration not in self._indexes:
-            raise UnrecordedError(where, configuration, items[0].key, ())
+            raise NotRecordedError(where, configuration, items[0].key, ())
         index = self._indexes[configuration]
         numbers = [self._items[item.key] for item in items]
         known = np.isfinite(self._trace.scores[index, numbers])
@@ -160,7 +165,7 @@ class TraceRunner:
             known &= np.isfinite(self._trace.service_s[row, numbers] + self._trace.output_bytes[row, numbers])
         if not known.all():
             recorded = tuple(item for item, is_known in zip(items, known, strict=True) if is_known)
-            raise UnrecordedError(where, configuration, items[int(np.argmin(known))].key, recorded)
+            raise NotRecordedError(where, configuration, items[int(np.argmin(known))].key, recorded)
 
     def _run(self, configuration: Configuration, items: Sequence[Item], wanted: Sequence[str]) -> float:
         """Let the missing outputs of the wanted operators be computed; gives the seconds of processing."""
@@ -168,7 +173,7 @@ class TraceRunner:
         for item in items:
 
             def holds(operator: str, item: Item = item) -> bool:
-                return self._cache.ask((self._addresses.output(operator, configuration), item.key))
+                return self._cache.touch((self._addresses.output(operator, configuration), item.key))
 
             for name in operators_to_run(self._topological, wanted, holds):
                 missing[name].append(item)
@@ -192,13 +197,13 @@ class TraceRunner:
         if cpus == min(spec.cpus):
             self._untold.add(key)
 
-    def _facts(self, operator: str, configuration: Configuration) -> ReplicaFacts:
+    def _facts(self, operator: str, configuration: Configuration) -> ReplicaStats:
         key = operator, configuration[operator]
         replica = self._trace.replicas[key]
         if key not in self._untold:
-            return ReplicaFacts((), (), replica.peak_memory_bytes)
+            return ReplicaStats((), (), replica.peak_memory_bytes)
         self._untold.remove(key)
-        return ReplicaFacts((replica.load_s,), (replica.whole_start_s,), replica.peak_memory_bytes)
+        return ReplicaStats((replica.load_s,), (replica.whole_start_s,), replica.peak_memory_bytes)
 
     def _service_s(self, operator: str, configuration: Configuration, item: Item) -> float:
         return float(self._trace.service_s[self._row(operator, configuration), self._items[item.key]])

@@ -8,27 +8,27 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses, PipelineCode
+from circinus.profiling.addresses import CodeVersions, MeasurementKeys
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.machine import Machine
-from circinus.profiling.order import measuring_order
+from circinus.profiling.order import measurement_order
 from circinus.profiling.runner import Runner
 from circinus.profiling.scorer import ItemScorer
 from circinus.profiling.simulated_clock import SimulatedClock
-from circinus.profiling.trace import Trace
+from circinus.profiling.trace import MeasurementTrace
 from circinus.profiling.trace_file import trace_digest
 from circinus.profiling.trace_runner import TraceRunner
 from circinus.spec import Pipeline
 
 
-class TraceSource:
+class TraceBackend:
     """A `Source` that needs neither the operators nor the values of the data set, and whose time is recorded time.
 
     What is measured from a trace stands in a store of its own or beside real measurements: it shares no address with
     those, nor with those of other traces.
     """
 
-    def __init__(self, trace: Trace, clock: SimulatedClock | None = None) -> None:
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock | None = None) -> None:
         """Measure from `trace`, on a clock that begins at 0 where none is given."""
         self.trace = trace
         self._clock = clock or SimulatedClock()
@@ -44,22 +44,22 @@ class TraceSource:
         """See `Source.machine`."""
         return self.trace.machine
 
-    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> Addresses:
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
         """See `Source.addresses`."""
         self.trace.check(pipeline)
         versions = self.trace.code_versions
-        code = PipelineCode(
+        code = CodeVersions(
             operators={o.uses: versions.get(o.uses, "not recorded") for o in pipeline.operators},
             metric=versions.get(pipeline.metric.uses, "not recorded"),
             dataset=versions.get(pipeline.dataset.uses, "not recorded"),
         )
-        return Addresses(pipeline, code, machine=machine, origin=f"trace {self._digest}")
+        return MeasurementKeys(pipeline, code, machine=machine, origin=f"trace {self._digest}")
 
     def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
         """See `Source.dataset`: keys, strata and sizes, without values."""
         trace = self.trace
         held_out = pipeline.dataset.held_out_items(len(trace.item_keys))
-        order = measuring_order(trace.strata, held_out, np.random.default_rng(seed))
+        order = measurement_order(trace.strata, held_out, np.random.default_rng(seed))
         return Dataset(
             items=tuple(Item(key, None, None, dict(s)) for key, s in zip(trace.item_keys, trace.strata, strict=True)),
             order=tuple(order.tolist()),
@@ -74,6 +74,6 @@ class TraceSource:
         """See `Source.scorer`: scores are the recorded ones."""
         return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
 
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `Source.runner`."""
         return TraceRunner(self.trace, addresses, self._clock)

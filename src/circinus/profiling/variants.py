@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from circinus.profiling.addresses import Addresses
-from circinus.profiling.listing import LONGEST_LIST, in_prefix_order, prefix_order
+from circinus.profiling.addresses import MeasurementKeys
+from circinus.profiling.listing import MAX_ENUMERATED, in_prefix_order, prefix_order
 from circinus.profiling.store import ProfileStore
 from circinus.spec import Configuration, KnobValues, configuration_count, has_knob_values
 
 
 @dataclass(frozen=True)
-class Variant:
+class PipelineVersion:
     """A pipeline as it was when it was scored."""
 
     number: int
@@ -36,7 +36,7 @@ class Variant:
     """Of a trace; empty: the operators themselves were run."""
 
 
-def write_variant(store: ProfileStore, addresses: Addresses) -> int:
+def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
     """The number of the variant that `addresses` are of, a new one too. Call it inside a transaction."""
     pipeline, code = addresses.pipeline, addresses.code
     description = json.dumps(
@@ -55,7 +55,7 @@ def write_variant(store: ProfileStore, addresses: Addresses) -> int:
     return int(store.rows("SELECT id FROM variant WHERE description = ?", description)[0][0])
 
 
-def read_variants(store: ProfileStore) -> tuple[Variant, ...]:
+def read_variants(store: ProfileStore) -> tuple[PipelineVersion, ...]:
     """All of them, in the order in which they were first measured."""
     return tuple(
         _variant(number, json.loads(description))
@@ -63,17 +63,17 @@ def read_variants(store: ProfileStore) -> tuple[Variant, ...]:
     )
 
 
-def read_scored(store: ProfileStore, variant: Variant) -> Mapping[int, Configuration]:
+def read_scored(store: ProfileStore, variant: PipelineVersion) -> Mapping[int, Configuration]:
     """Number of the scores' address -> configuration, in the order of the numbers."""
     rows = store.rows("SELECT subject, configuration FROM scored WHERE variant = ? ORDER BY subject", variant.number)
     return {subject: _configuration(json.loads(content)) for subject, content in rows}
 
 
-def scored_configurations(store: ProfileStore, addresses: Addresses) -> tuple[Configuration, ...]:
+def scored_configurations(store: ProfileStore, addresses: MeasurementKeys) -> tuple[Configuration, ...]:
     """The configurations of a pipeline, as it is now, that have scores or failed, in the order of `prefix_order`."""
-    if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= LONGEST_LIST:
+    if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= MAX_ENUMERATED:
         listed = prefix_order(addresses.pipeline)
-        known = store.known_numbers([addresses.score(configuration) for configuration in listed])
+        known = store.existing_ids([addresses.score(configuration) for configuration in listed])
         return tuple(configuration for configuration in listed if addresses.score(configuration) in known)
     operators = addresses.pipeline.operators
     names = {operator.name for operator in operators}
@@ -83,7 +83,7 @@ def scored_configurations(store: ProfileStore, addresses: Addresses) -> tuple[Co
             found |= read_scored(store, variant)
     own = {subject: c for subject, c in found.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
     wanted = {subject: addresses.score(configuration) for subject, configuration in own.items()}
-    numbers = store.known_numbers(list(wanted.values()))
+    numbers = store.existing_ids(list(wanted.values()))
     return in_prefix_order(addresses.pipeline, (own[s] for s, address in wanted.items() if numbers.get(address) == s))
 
 
@@ -91,9 +91,9 @@ def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:
     return Configuration.of({name: KnobValues.of(values) for name, values in content.items()})
 
 
-def _variant(number: int, content: Mapping[str, Any]) -> Variant:
+def _variant(number: int, content: Mapping[str, Any]) -> PipelineVersion:
     low, high = content["score_range"]
-    return Variant(
+    return PipelineVersion(
         number=number,
         pipeline=content["pipeline"],
         metric=content["metric"],

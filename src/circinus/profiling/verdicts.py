@@ -9,8 +9,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling.footprints import Footprints
-from circinus.profiling.objectives import Objective
+from circinus.profiling.footprints import ResourceUsage
+from circinus.profiling.objectives import SloRequirement
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ConfigurationVerdict:
     """A verdict with its reason."""
 
     verdict: Verdict
@@ -45,7 +45,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class RaceSnapshot:
     """What is known of k configurations and q objectives."""
 
     meets: BoolArray
@@ -69,25 +69,25 @@ class Standing:
 
 
 @dataclass(frozen=True, eq=False)
-class Decisions:
+class OpenQuestions:
     """What follows from a standing."""
 
     open: BoolArray
     """(k, q) undecided, and an answer would matter."""
-    kept: BoolArray
+    surely_met: BoolArray
     """(k, q) surely kept, and there is nothing that stands in and takes less or is surely as accurate."""
-    short: BoolArray
+    needs_latency_items: BoolArray
     """(k,) feasible and not dominated, but its latency is not known well enough."""
-    covered: IntArray
+    covered_by: IntArray
     """(k, q) a configuration that surely keeps the objective and stands in; -1: none."""
 
     @property
     def settled(self) -> BoolArray:
         """(k,) whether more items of a configuration would change no decision."""
-        return ~(self.open.any(axis=1) | self.short)
+        return ~(self.open.any(axis=1) | self.needs_latency_items)
 
 
-def decide(standing: Standing, footprints: Footprints) -> Decisions:
+def open_questions(standing: RaceSnapshot, footprints: ResourceUsage) -> OpenQuestions:
     """Say which questions are open.
 
     A configuration that may keep an objective need not be asked where another surely keeps it and may stand in for
@@ -112,18 +112,18 @@ def decide(standing: Standing, footprints: Footprints) -> Decisions:
     last = _outdoers(standing, outdone)
     gives_way = outdone[:, None] & (standing.meets[last] | open_[last])
     kept = standing.meets & (_covered(standing, footprints, cheaper=True) < 0) & ~gives_way
-    return Decisions(open_, kept, kept.any(axis=1) & (standing.items < standing.latency_items), covered)
+    return OpenQuestions(open_, kept, kept.any(axis=1) & (standing.items < standing.latency_items), covered)
 
 
-def _without_objectives(standing: Standing) -> Decisions:
+def _without_objectives(standing: RaceSnapshot) -> OpenQuestions:
     """Nobody asks for anything yet: all that its partner does not outdo is to be known well enough to plan on."""
     none = np.zeros((len(standing.items), 0), dtype=bool)
     outdone = standing.outdone & (standing.partners >= 0)
     short = ~outdone & (standing.items < standing.latency_items)
-    return Decisions(none, none, short, none.astype(np.int64))
+    return OpenQuestions(none, none, short, none.astype(np.int64))
 
 
-def _outdoers(standing: Standing, outdone: BoolArray) -> IntArray:
+def _outdoers(standing: RaceSnapshot, outdone: BoolArray) -> IntArray:
     """(k,) from partner to partner the one that is not outdone itself, which for most is each itself."""
     found = np.where(outdone, standing.partners, np.arange(len(outdone)))
     while outdone[found].any():
@@ -131,7 +131,7 @@ def _outdoers(standing: Standing, outdone: BoolArray) -> IntArray:
     return found
 
 
-def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> IntArray:
+def _covered(standing: RaceSnapshot, footprints: ResourceUsage, *, cheaper: bool) -> IntArray:
     """(k, q) for each the configuration with the fewest CPU seconds that surely keeps the objective and stands in.
 
     Args:
@@ -145,17 +145,17 @@ def _covered(standing: Standing, footprints: Footprints, *, cheaper: bool) -> In
     sure = np.flatnonzero(standing.meets.any(axis=1))
     sure = sure[np.argsort(footprints.total_cpu_s[sure], kind="stable")]
     for one in sure[::-1]:  # the cheapest last, so that it is the one that is named
-        stands_in = footprints.covered_by(int(one)).copy()
+        stands_in = footprints.replaceable_by(int(one)).copy()
         stands_in[one] = False
         if cheaper:
-            stands_in &= footprints.before(one[None], everything)[0]
+            stands_in &= footprints.cheaper(one[None], everything)[0]
         found[np.ix_(np.flatnonzero(stands_in), np.flatnonzero(standing.meets[one]))] = one
     return found
 
 
-def judge(
-    standing: Standing, decisions: Decisions, objectives: Sequence[Objective], names: Sequence[str]
-) -> tuple[Judgement, ...]:
+def assign_verdicts(
+    standing: RaceSnapshot, decisions: OpenQuestions, objectives: Sequence[SloRequirement], names: Sequence[str]
+) -> tuple[ConfigurationVerdict, ...]:
     """A verdict and its reason for each configuration.
 
     Args:
@@ -168,47 +168,51 @@ def judge(
 
 
 def _judgement(
-    standing: Standing,
-    decisions: Decisions,
-    objectives: Sequence[Objective],
+    standing: RaceSnapshot,
+    decisions: OpenQuestions,
+    objectives: Sequence[SloRequirement],
     names: Sequence[str],
     row: int,
-) -> Judgement:
+) -> ConfigurationVerdict:
     if not standing.items[row]:
-        return Judgement(Verdict.UNDECIDED, "it was not measured")
+        return ConfigurationVerdict(Verdict.UNDECIDED, "it was not measured")
     if decisions.open[row].any():
         which = _accuracies(objectives, decisions.open[row])
-        return Judgement(Verdict.UNDECIDED, f"it may or may not keep {which}")
-    if decisions.short[row]:
-        return Judgement(Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items[row]} items")
+        return ConfigurationVerdict(Verdict.UNDECIDED, f"it may or may not keep {which}")
+    if decisions.needs_latency_items[row]:
+        return ConfigurationVerdict(
+            Verdict.UNDECIDED, f"latency is to be estimated from {standing.latency_items[row]} items"
+        )
     if standing.fails[row].all() and len(objectives):
-        return Judgement(Verdict.INFEASIBLE, _missed(objectives, standing.slow[row]))
-    if decisions.kept[row].any():
-        which = _accuracies(objectives, decisions.kept[row])
-        return Judgement(Verdict.FEASIBLE, f"it surely keeps {which}")
+        return ConfigurationVerdict(Verdict.INFEASIBLE, _missed(objectives, standing.slow[row]))
+    if decisions.surely_met[row].any():
+        which = _accuracies(objectives, decisions.surely_met[row])
+        return ConfigurationVerdict(Verdict.FEASIBLE, f"it surely keeps {which}")
     if standing.outdone[row] and standing.partners[row] >= 0:
         other = names[standing.partners[row]]
-        return Judgement(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
+        return ConfigurationVerdict(Verdict.DOMINATED, f"{other} takes hardly more and is surely as accurate")
     if not objectives:
-        return Judgement(Verdict.FEASIBLE, "no query asks for anything yet")
+        return ConfigurationVerdict(Verdict.FEASIBLE, "no query asks for anything yet")
     pointless = standing.pointless[row] & ~standing.fails[row]
     if pointless.any():
         kept = pointless & standing.meets[row]
         if (kept == pointless).all():
-            return Judgement(Verdict.UNLIKELY, f"it surely keeps {_accuracies(objectives, kept)}, {_NO_CHEAPER}")
-        return Judgement(Verdict.UNLIKELY, _POINTLESS)
-    others = dict.fromkeys(names[one] for one in decisions.covered[row][~standing.fails[row]] if one >= 0)
+            return ConfigurationVerdict(
+                Verdict.UNLIKELY, f"it surely keeps {_accuracies(objectives, kept)}, {_NO_CHEAPER}"
+            )
+        return ConfigurationVerdict(Verdict.UNLIKELY, _POINTLESS)
+    others = dict.fromkeys(names[one] for one in decisions.covered_by[row][~standing.fails[row]] if one >= 0)
     if not others:
-        return Judgement(Verdict.UNDECIDED, "there are no more measurements of it")
-    return Judgement(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")
+        return ConfigurationVerdict(Verdict.UNDECIDED, "there are no more measurements of it")
+    return ConfigurationVerdict(Verdict.DOMINATED, f"{' and '.join(others)} surely will do and takes hardly more")
 
 
-def _accuracies(objectives: Sequence[Objective], which: BoolArray) -> str:
+def _accuracies(objectives: Sequence[SloRequirement], which: BoolArray) -> str:
     slos = [objective.accuracy for objective, among in zip(objectives, which, strict=True) if among]
     return ", ".join(dict.fromkeys("any accuracy" if slo is None else f"accuracy {slo}" for slo in slos))
 
 
-def _missed(objectives: Sequence[Objective], slow: BoolArray) -> str:
+def _missed(objectives: Sequence[SloRequirement], slow: BoolArray) -> str:
     limits = dict.fromkeys(str(o.latency) for o, late in zip(objectives, slow, strict=True) if late)
     parts = [f"is surely too slow for latency {', '.join(limits)}"] if limits else []
     if not slow.all():

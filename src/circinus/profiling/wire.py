@@ -9,16 +9,16 @@ PROTOCOL = 5
 """Pickle protocol in which values travel and are measured."""
 
 
-def packed(value: Any) -> bytes:
+def pickle_value(value: Any) -> bytes:
     """`value` as it is sent. Raises whatever pickle raises for what cannot be pickled."""
     return pickle.dumps(value, protocol=PROTOCOL)
 
 
-def unpacked(data: bytes | bytearray | memoryview) -> Any:
+def unpickle_value(data: bytes | bytearray | memoryview) -> Any:
     """The value that was sent as `data`."""
     return pickle.loads(data)
 
 
-def wire_bytes(value: Any) -> int:
+def pickled_bytes(value: Any) -> int:
     """Number of bytes that `value` takes on a link."""
-    return len(packed(value))
+    return len(pickle_value(value))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import CircinusError
 from circinus.operators import Operator, resolve_operator
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.wire import pickle_value, unpickle_value
 
 if TYPE_CHECKING:
     from circinus.spec.model import Scalar
@@ -125,7 +125,7 @@ def _load(request: LoadRequest) -> Operator:
 
 
 def _process(operator: Operator, request: ProcessRequest) -> Processed:
-    columns = [[unpacked(data) for data in column] for column in zip(*request.batch, strict=True)]
+    columns = [[unpickle_value(data) for data in column] for column in zip(*request.batch, strict=True)]
     cpu_before, before = time.process_time(), time.perf_counter()
     outputs = operator.process(*columns)
     elapsed_s, cpu_s = time.perf_counter() - before, time.process_time() - cpu_before
@@ -133,7 +133,7 @@ def _process(operator: Operator, request: ProcessRequest) -> Processed:
         found = f"{len(outputs)} outputs" if hasattr(outputs, "__len__") else type(outputs).__name__
         raise CircinusError(f"found {found} for a batch of {len(request.batch)}, expected a sequence of as many")
     try:
-        sent = tuple(packed(output) for output in outputs)
+        sent = tuple(pickle_value(output) for output in outputs)
     except Exception as error:  # pickle raises whatever an output's own methods raise
         raise CircinusError(f"its output cannot be pickled: {type(error).__name__}: {error}") from error
     return Processed(sent, elapsed_s, cpu_s)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.batch_ratios import allowed_allocations
 from circinus.profiling.dataset import Dataset
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaFacts
+from circinus.profiling.runner import AllocationMeasurement, Measurement, OperatorRuns, ReplicaStats
 from circinus.profiling.store import ProfileStore
 from circinus.profiling.variants import write_variant
-from circinus.spec import Configuration, KnobValues, prefix
+from circinus.spec import Configuration, KnobValues, prefix_configuration
 
 
-class Writer:
+class StoreWriter:
     """Writes what was measured of one pipeline on one data set."""
 
-    def __init__(self, store: ProfileStore, addresses: Addresses, dataset: Dataset) -> None:
+    def __init__(self, store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset) -> None:
         """Write into `store`; the data set is written at once."""
         self._store = store
         self._addresses = addresses
@@ -28,7 +28,7 @@ class Writer:
             if addresses.machine is not None and not addresses.origin:
                 machine = addresses.machine.cpu_model, addresses.machine.cores
                 store.write("INSERT OR IGNORE INTO machine (cpu_model, cores) VALUES (?, ?)", [machine])
-            self.item_numbers = store.numbers(dataset.addresses)
+            self.item_numbers = store.ids(dataset.addresses)
             self._dataset = _write_dataset(store, addresses, dataset, self.item_numbers)
             self._variant = write_variant(store, addresses)
 
@@ -52,8 +52,8 @@ class Writer:
         with store.transaction():
             services = {name: addresses.service(name, configuration) for name in operators}
             outputs = {name: addresses.output(name, configuration) for name in self._pipeline.sinks()}
-            score, effort = addresses.score(configuration), addresses.effort(configuration)
-            ids = store.numbers([*services.values(), *outputs.values(), score, effort])
+            score, effort = addresses.score(configuration), addresses.profiling_time(configuration)
+            ids = store.ids([*services.values(), *outputs.values(), score, effort])
             for name, runs in found.runs.items():
                 write_services(store, ids[services[name]], numbers, runs)
             for name, packed in found.outputs.items():
@@ -65,7 +65,7 @@ class Writer:
             for name, facts in found.replicas.items():
                 write_replica(store, addresses.replica(name, configuration[name]), facts)
             if counted:
-                self._write_effort(ids[effort], found.ran_s, found.saved_s)
+                self._write_effort(ids[effort], found.compute_s, found.saved_s)
                 store.write("DELETE FROM failure WHERE subject = ?", [(ids[score],)])
             self._write_scored(configuration, ids[score])
             self._write_recordings(configuration)
@@ -73,7 +73,7 @@ class Writer:
     def declare(self, configurations: Sequence[Configuration]) -> None:
         """Commit that the scores and prefixes of these configurations have the addresses they have now."""
         with self._store.transaction():
-            ids = self._store.numbers([self._addresses.score(configuration) for configuration in configurations])
+            ids = self._store.ids([self._addresses.score(configuration) for configuration in configurations])
             for configuration in configurations:
                 self._write_scored(configuration, ids[self._addresses.score(configuration)])
                 self._write_recordings(configuration)
@@ -82,7 +82,7 @@ class Writer:
         """Commit scores of outputs that the store had."""
         with self._store.transaction():
             score = self._addresses.score(configuration)
-            number = self._store.numbers([score])[score]
+            number = self._store.ids([score])[score]
             self._write_scores(number, [self.item_numbers[item] for item in items], scores)
             self._write_scored(configuration, number)
 
@@ -90,19 +90,19 @@ class Writer:
         """Commit the gains of an operator's allocations."""
         address = self._addresses.replica(operator, knobs)
         with self._store.transaction():
-            number = self._store.numbers([address])[address]
+            number = self._store.ids([address])[address]
             self._store.write(
                 "INSERT OR REPLACE INTO allocation VALUES (?, ?, ?, ?)",
                 [(number, cpus, size, ratio) for (cpus, size), ratio in found.ratios.items()],
             )
             write_replica(self._store, address, found.replica)
-            self._write_effort(number, found.ran_s, 0.0)
+            self._write_effort(number, found.compute_s, 0.0)
 
     def failed(self, failure: FailedConfiguration) -> None:
         """Commit that a configuration failed."""
         address = self._addresses.score(failure.configuration)
         with self._store.transaction():
-            number = self._store.numbers([address])[address]
+            number = self._store.ids([address])[address]
             self._store.write(
                 "INSERT OR REPLACE INTO failure VALUES (?, ?, ?)", [(number, failure.item_key, failure.reason)]
             )
@@ -110,7 +110,7 @@ class Writer:
 
     def _write_scored(self, configuration: Configuration, subject: int) -> None:
         self._store.write(
-            "INSERT OR IGNORE INTO scored VALUES (?, ?, ?)", [(self._variant, subject, prefix_text(configuration))]
+            "INSERT OR IGNORE INTO scored VALUES (?, ?, ?)", [(self._variant, subject, prefix_label(configuration))]
         )
 
     def _write_scores(self, subject: int, items: Sequence[int], scores: Sequence[float]) -> None:
@@ -137,11 +137,11 @@ class Writer:
                 self._addresses.output(spec.name, configuration),
                 self._addresses.replica(spec.name, configuration[spec.name]),
             )
-            ids = self._store.numbers(addresses)
+            ids = self._store.ids(addresses)
             rows.append(
                 (
                     self._pipeline.name,
-                    prefix_text(prefix(self._pipeline, configuration, spec.name)),
+                    prefix_label(prefix_configuration(self._pipeline, configuration, spec.name)),
                     spec.name,
                     json.dumps(allowed_allocations(spec)),
                     *(ids[address] for address in addresses),
@@ -163,9 +163,9 @@ def write_services(store: ProfileStore, subject: int, items: Sequence[int], runs
     )
 
 
-def write_replica(store: ProfileStore, address: str, facts: ReplicaFacts) -> None:
+def write_replica(store: ProfileStore, address: str, facts: ReplicaStats) -> None:
     """Add what was seen of an operator's replicas to what is there. Call it inside a transaction."""
-    number = store.numbers([address])[address]
+    number = store.ids([address])[address]
     store.write(
         "INSERT INTO replica (subject, loads, load_s, startup_s, peak_memory_bytes) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET loads = loads + excluded.loads, load_s = load_s + excluded.load_s, "
@@ -175,12 +175,12 @@ def write_replica(store: ProfileStore, address: str, facts: ReplicaFacts) -> Non
     )
 
 
-def prefix_text(prefix: Configuration) -> str:
+def prefix_label(prefix: Configuration) -> str:
     """A prefix as the store names it."""
     return json.dumps({name: prefix[name].as_dict() for name in prefix}, sort_keys=True)
 
 
-def _write_dataset(store: ProfileStore, addresses: Addresses, dataset: Dataset, items: Mapping[str, int]) -> int:
+def _write_dataset(store: ProfileStore, addresses: MeasurementKeys, dataset: Dataset, items: Mapping[str, int]) -> int:
     """Write what has to be known of a data set to read its profile without making it; gives its number."""
     source = addresses.dataset()
     store.write("INSERT OR IGNORE INTO dataset (fingerprint) VALUES (?)", [(dataset.fingerprint,)])
@@ -198,5 +198,5 @@ def _write_dataset(store: ProfileStore, addresses: Addresses, dataset: Dataset, 
     store.write(
         "INSERT OR REPLACE INTO dataset_order VALUES (?, ?, ?)", [(number, dataset.seed, json.dumps(dataset.order))]
     )
-    store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.numbers([source])[source], number)])
+    store.write("INSERT OR REPLACE INTO dataset_source VALUES (?, ?)", [(store.ids([source])[source], number)])
     return number

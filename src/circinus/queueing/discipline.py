@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedRequests:
     """The requests that began, which are the first ones of those that were waiting."""
 
     start_s: FloatArray
@@ -33,9 +33,9 @@ class Served:
     """(m,) how many were in the same batch."""
 
 
-def serve(
+def serve_fcfs(
     station: Station, free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float = math.inf
-) -> Served:
+) -> ServedRequests:
     """Serve waiting requests as long as they begin before `until_s`.
 
     Args:
@@ -47,7 +47,7 @@ def serve(
     """
     if station.batch_size > 1:
         return _in_batches(station, free_s, arrival_s, service_s, until_s)
-    single_s = service_s * station.fill_ratios[0]
+    single_s = service_s * station.batch_time_ratios[0]
     if station.servers == 1:
         start_s = _one_server(free_s[0], arrival_s, single_s)
         count = int(np.searchsorted(start_s, until_s)) if math.isfinite(until_s) else len(start_s)
@@ -57,7 +57,7 @@ def serve(
     else:
         start_s = _several_servers(free_s, arrival_s, single_s, until_s)
     end_s = start_s + single_s[: len(start_s)]
-    return Served(start_s, end_s, np.ones(len(start_s), dtype=np.int64))
+    return ServedRequests(start_s, end_s, np.ones(len(start_s), dtype=np.int64))
 
 
 def _one_server(free_s: float, arrival_s: FloatArray, service_s: FloatArray) -> FloatArray:
@@ -85,8 +85,8 @@ def _several_servers(free_s: list[float], arrival_s: FloatArray, service_s: Floa
 
 def _in_batches(
     station: Station, free_s: list[float], arrival_s: FloatArray, service_s: FloatArray, until_s: float
-) -> Served:
-    size, wait, ratios = station.batch_size, station.batch_wait_s, (0.0, *station.fill_ratios)
+) -> ServedRequests:
+    size, wait, ratios = station.batch_size, station.batch_wait_s, (0.0, *station.batch_time_ratios)
     arrivals = arrival_s.tolist()
     sums = [0.0, *np.cumsum(service_s).tolist()]
     starts: list[float] = []
@@ -115,7 +115,7 @@ def _in_batches(
         fills.append(fill)
         first = end
     fill_of = np.array(fills, dtype=np.int64)
-    return Served(
+    return ServedRequests(
         np.repeat(np.array(starts, dtype=np.float64), fill_of),
         np.repeat(np.array(ends, dtype=np.float64), fill_of),
         np.repeat(fill_of, fill_of),

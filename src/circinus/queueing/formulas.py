@@ -35,7 +35,7 @@ _LEAST_VARIATION, _MOST_VARIATION = 0.36, 7 / 3
 
 
 @dataclass(frozen=True)
-class Wait:
+class WaitDistribution:
     """The distribution of a wait: 0 with some probability, else of a family with the right mean and variance.
 
     The wait at a draw e of a standard exponential distribution is proportional to `e + bend (1 - exp(-e))`: an
@@ -47,7 +47,7 @@ class Wait:
     """Probability to wait at all; any shape that broadcasts with that of the others."""
     conditional_mean_s: FloatArray
     """Mean wait of those who wait."""
-    bend: FloatArray
+    tail_shape: FloatArray
     """From -1, where the tail is heavier than exponential."""
 
     @property
@@ -66,8 +66,8 @@ class Wait:
         """
         with np.errstate(divide="ignore"):
             shift = np.log(self.probability)[..., None].astype(exponentials.dtype)
-        bend = self.bend[..., None].astype(exponentials.dtype)
-        scale = (self.conditional_mean_s / (1 + self.bend / 2))[..., None].astype(exponentials.dtype)
+        bend = self.tail_shape[..., None].astype(exponentials.dtype)
+        scale = (self.conditional_mean_s / (1 + self.tail_shape / 2))[..., None].astype(exponentials.dtype)
         beyond = np.maximum(0.0, exponentials + shift)
         return np.asarray((beyond - bend * np.expm1(-beyond)) * scale)
 
@@ -106,7 +106,7 @@ def _erlang_c_of_one(servers: int, load: float) -> float:
     return blocked / (blocked + free * (1.0 - blocked))
 
 
-def waiting(
+def gi_g_c_wait(
     servers: Amount,
     utilization: Amount,
     service_s: Amount,
@@ -114,7 +114,7 @@ def waiting(
     *,
     service_skew: Amount | None = None,
     arrival_scv: float = 1.0,
-) -> Wait:
+) -> WaitDistribution:
     """The wait in GI/G/c, first come, first served, one queue for all servers, one request at a time.
 
     All arguments are numbers or arrays; arrays broadcast. Good for utilisations up to 0.7, service times whose squared
@@ -149,7 +149,7 @@ def waiting(
     variation = _variation(utilization, service_scv, skew)
     # The wait for the first of several servers varies as exponential ones do, the more servers the more so.
     variation = np.where((np.asarray(servers) > 1) & (variation < 1), (1 + variation) / 2, variation)
-    return Wait(probability, np.asarray(conditional_s), _bend(variation))
+    return WaitDistribution(probability, np.asarray(conditional_s), _bend(variation))
 
 
 def _correction(servers: Amount, utilization: Amount, service_scv: Amount) -> Amount:

@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from circinus.queueing.arrivals import MarkovModulated
-from circinus.queueing.formulas import Wait, waiting
-from circinus.queueing.recursion import INDEPENDENT, response_by_recursion
-from circinus.queueing.response import MIDDLES, Response, mean_size, mixture
+from circinus.queueing.arrivals import MarkovModulatedPoisson
+from circinus.queueing.formulas import WaitDistribution, gi_g_c_wait
+from circinus.queueing.recursion import INDEPENDENT, response_by_sample_path
+from circinus.queueing.response import MIDDLES, ResponseTime, mean_batch_size, mixture
 
 MOST_UTILIZATION = 0.7
 """Beyond it far percentiles depend on more than means and variances."""
@@ -32,7 +32,7 @@ _LEAST_LOAD = 1e-7
 
 
 @dataclass(frozen=True)
-class StationLoad:
+class LoadedStation:
     """Equal servers behind one queue, in order of arrival, and the requests that come."""
 
     servers: int
@@ -40,7 +40,7 @@ class StationLoad:
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of its requests' seconds alone."""
     batch_wait_s: float
     rate_per_s: float
-    alone_s: float
+    mean_service_s: float
     """Mean seconds of a request alone."""
     service_scv: float
     """Squared coefficient of variation of these."""
@@ -48,7 +48,7 @@ class StationLoad:
     """Mean cube of these over the cube of their mean."""
     jitter_s: float | None = None
     """Requests come one every so often, each moved with this standard deviation; None: at random."""
-    modulation: MarkovModulated | None = None
+    modulation: MarkovModulatedPoisson | None = None
     """Whether they come in bursts."""
     groups: tuple[float, ...] = (1.0,)
     """Shares of groups of 1, 2, ... requests that come at once: from a station before that serves in batches."""
@@ -60,7 +60,7 @@ class StationLoad:
     @property
     def capacity_per_s(self) -> float:
         """Requests that all servers get done a second, when batches are full."""
-        seconds = self.alone_s * self.fill_ratios[-1]
+        seconds = self.mean_service_s * self.fill_ratios[-1]
         return self.servers * len(self.fill_ratios) / seconds if seconds > 0 else math.inf
 
     @property
@@ -69,7 +69,7 @@ class StationLoad:
         return self.rate_per_s / self.capacity_per_s
 
     @property
-    def plain(self) -> bool:
+    def is_poisson(self) -> bool:
         """Whether one formula says it all."""
         return self._one_by_one and self.modulation is None
 
@@ -79,9 +79,9 @@ class StationLoad:
 
     @property
     def _one_by_one(self) -> bool:
-        return len(self.fill_ratios) == 1 and not self._regular and mean_size(self.groups) <= _ALONE
+        return len(self.fill_ratios) == 1 and not self._regular and mean_batch_size(self.groups) <= _ALONE
 
-    def slower(self) -> StationLoad | None:
+    def pessimistic(self) -> LoadedStation | None:
         """With servers that take as long as they may; None: then no time at the station can be told.
 
         They would be busy all the time, or for so much of it that a path of some thousand requests does not show how
@@ -89,11 +89,11 @@ class StationLoad:
         """
         if self.mean_factor == 1:
             return self
-        slower = replace(self, alone_s=self.alone_s * self.mean_factor, mean_factor=1.0)
-        most = 1.0 if slower.plain else _MOST_FOLLOWED
+        slower = replace(self, mean_service_s=self.mean_service_s * self.mean_factor, mean_factor=1.0)
+        most = 1.0 if slower.is_poisson else _MOST_FOLLOWED
         return slower if slower.utilization < most else None
 
-    def response(self) -> Response:
+    def response(self) -> ResponseTime:
         """The time at the station; computed once for equal stations.
 
         Requests in bursts: where the station keeps up with a burst, requests meet it as if the rate at which they come
@@ -108,14 +108,14 @@ class StationLoad:
         """
         return _response(self if self.mean_factor == 1 else replace(self, mean_factor=1.0))
 
-    def wait(self, utilization: float) -> Wait:
+    def wait(self, utilization: float) -> WaitDistribution:
         """How long requests that come one by one and at random wait for a server, whatever their rate really is.
 
         Raises:
             PlanningError: servers would be busy all the time.
         """
-        service_s = self.alone_s * self.fill_ratios[0]
-        return waiting(
+        service_s = self.mean_service_s * self.fill_ratios[0]
+        return gi_g_c_wait(
             self.servers,
             utilization,
             service_s,
@@ -130,13 +130,13 @@ class StationLoad:
 
         Of stations that serve in batches or requests that come regularly it is not known, and taken as 1.
         """
-        if not self.plain:
+        if not self.is_poisson:
             return 1.0
         rho = min(self.utilization, 1.0)
         regular = rho**2 / math.sqrt(self.servers) * (max(self.service_scv, _LEAST_SCV) - 1)
         return min(1.0, 1 + (1 - rho**2) * (self.arrival_scv - 1) + regular)
 
-    def doubts(self) -> tuple[str, ...]:
+    def caveats(self) -> tuple[str, ...]:
         """Why the response is no more than a guess; empty where it is good (see `formulas.waiting`)."""
         found = []
         if self.utilization > MOST_UTILIZATION + _ROUNDING:
@@ -147,17 +147,17 @@ class StationLoad:
             found.append(f"its service times vary widely (squared coefficient of variation {self.service_scv:.1f})")
         return tuple(found)
 
-    def steady(self, rate_per_s: float) -> Response:
+    def is_stable(self, rate_per_s: float) -> ResponseTime:
         """As if requests had always come at this rate, without bursts."""
         if self._one_by_one:
             wait = self.wait(rate_per_s / self.capacity_per_s)
             factor = np.full(len(MIDDLES), self.fill_ratios[0])
-            return Response(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
-        alone_s = self.alone_s
+            return ResponseTime(np.asarray(wait.quantile(MIDDLES)), factor, float(wait.mean_s))
+        alone_s = self.mean_service_s
         if self.batch_wait_s > 0 and rate_per_s > 0:  # how batches fill depends on how often requests come
             full_s = self.servers * len(self.fill_ratios) / rate_per_s
             alone_s = max(alone_s, _LEAST_LOAD * full_s / self.fill_ratios[-1])
-        found = response_by_recursion(
+        found = response_by_sample_path(
             self.servers,
             self.fill_ratios,
             rate_per_s * alone_s * self.fill_ratios[-1] / (self.servers * len(self.fill_ratios)),
@@ -170,15 +170,15 @@ class StationLoad:
 
 
 @lru_cache(maxsize=65_536)
-def _response(load: StationLoad) -> Response:
+def _response(load: LoadedStation) -> ResponseTime:
     if load.modulation is None or load.utilization >= 1:
-        return load.steady(load.rate_per_s)  # which says so where servers would be busy all the time
+        return load.is_stable(load.rate_per_s)  # which says so where servers would be busy all the time
     come, capacity_per_s = load.modulation, load.capacity_per_s
     burst_per_s, calm_per_s = come.rates_per_s[come.burst], come.rates_per_s[1 - come.burst]
     in_bursts = burst_per_s * come.shares[come.burst] / come.rate_per_s
     if burst_per_s < _NEARLY_FULL * capacity_per_s:
         parts = ((1 - in_bursts, calm_per_s), (in_bursts, burst_per_s))
-        return mixture([(share, load.steady(rate_per_s)) for share, rate_per_s in parts], load.alone_s)
+        return mixture([(share, load.is_stable(rate_per_s)) for share, rate_per_s in parts], load.mean_service_s)
     burst_s, calm_s = come.durations_s[come.burst], come.durations_s[1 - come.burst]
     drift, variance_s = burst_per_s / capacity_per_s - 1, burst_per_s / capacity_per_s**2 * (1 + load.service_scv)
     filling = (drift + math.hypot(drift, math.sqrt(2 * variance_s / burst_s))) / 2
@@ -188,5 +188,5 @@ def _response(load: StationLoad) -> Response:
         decay_per_s = (1 - load.utilization) / (burst_s * filling)
     share = min(1.0, in_bursts * (1 + calm_per_s / burst_per_s * filling / draining))
     behind_s = -np.log1p(-MIDDLES) / decay_per_s
-    behind = load.steady(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).later(behind_s)
-    return mixture([(1 - share, load.steady(calm_per_s)), (share, behind)], load.alone_s)
+    behind = load.is_stable(min(load.rate_per_s, _NEARLY_FULL * capacity_per_s)).shifted(behind_s)
+    return mixture([(1 - share, load.is_stable(calm_per_s)), (share, behind)], load.mean_service_s)

@@ -14,8 +14,8 @@ from statistics import NormalDist
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.queueing.discipline import serve
-from circinus.queueing.response import FloatArray, IntArray, Response, from_sample
+from circinus.queueing.discipline import serve_fcfs
+from circinus.queueing.response import FloatArray, IntArray, ResponseTime, from_sample
 from circinus.queueing.station import Station
 
 _REQUESTS = 12_000
@@ -38,7 +38,7 @@ _LOW = 0.1
 _LOWEST = 1e-9
 
 
-def response_by_recursion(
+def response_by_sample_path(
     servers: int,
     fill_ratios: tuple[float, ...],
     utilization: float,
@@ -47,7 +47,7 @@ def response_by_recursion(
     batch_wait: float = 0.0,
     jitter: float | None = None,
     groups: tuple[float, ...] = (1.0,),
-) -> Response:
+) -> ResponseTime:
     """The time at a station whose requests take one second alone on average.
 
     Numbers are rounded so that stations that are nearly the same are computed once: utilisations up to the next per
@@ -91,7 +91,9 @@ def response_by_recursion(
         # Of sums, so that many small shares do not all become none.
         tuple(np.diff(np.cumsum(groups).round(2), prepend=0.0).round(2).tolist()),
     )
-    return found.slower(_batch_s(found.fills, fill_ratios) / _batch_s(found.fills, ratios))
+    return found.slower(
+        _batch_s(found.batch_size_distribution, fill_ratios) / _batch_s(found.batch_size_distribution, ratios)
+    )
 
 
 def _batch_s(fills: tuple[float, ...], ratios: tuple[float, ...]) -> float:
@@ -108,13 +110,13 @@ def _computed(
     batch_wait: float,
     jitter: float | None,
     groups: tuple[float, ...],
-) -> Response:
+) -> ResponseTime:
     """Where a full batch takes the mean seconds of a request alone."""
     gaps, alone_s = _path(spread)
     rate_per_s = utilization * servers * len(ratios)
     moments = np.cumsum(gaps) if jitter is None else _regular(jitter)
     arrival_s = moments[_last_of_groups(groups)] / rate_per_s
-    served = serve(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
+    served = serve_fcfs(Station("", servers, ratios, batch_wait), [0.0] * servers, arrival_s, alone_s)
     kept = slice(_WARM_UP, None)
     wait_s, fill, own_s = (served.start_s - arrival_s)[kept], served.fill[kept], alone_s[kept]
     factor = np.array((0.0, *ratios))[fill] / fill

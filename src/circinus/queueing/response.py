@@ -20,7 +20,7 @@ _WIDTHS: FloatArray = np.diff(LEVELS)
 
 
 @dataclass(frozen=True, eq=False)
-class Response:
+class ResponseTime:
     """The time at a station as `added + factor x own`, where own is what the request takes alone.
 
     Both depend on how lucky the request is, from 0 (all others take longer) to 1.
@@ -31,7 +31,7 @@ class Response:
     factor: FloatArray
     """(levels,) of the request's own seconds."""
     mean_wait_s: float
-    fills: tuple[float, ...] = (1.0,)
+    batch_size_distribution: tuple[float, ...] = (1.0,)
     """(batch size,) shares of the batches that have 1, 2, ... requests."""
 
     def at(self, exponentials: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -43,22 +43,26 @@ class Response:
         uniforms = -np.expm1(-exponentials)
         return np.interp(uniforms, MIDDLES, self.added_s), np.interp(uniforms, MIDDLES, self.factor)
 
-    def scaled(self, mean_s: float) -> Response:
+    def scaled(self, mean_s: float) -> ResponseTime:
         """Of a station whose requests take `mean_s` times as long."""
-        return Response(self.added_s * mean_s, self.factor, self.mean_wait_s * mean_s, self.fills)
+        return ResponseTime(self.added_s * mean_s, self.factor, self.mean_wait_s * mean_s, self.batch_size_distribution)
 
-    def slower(self, times: float) -> Response:
+    def slower(self, times: float) -> ResponseTime:
         """Of a station that takes so many times as long for the same requests."""
-        return Response(self.added_s * times, self.factor * times, self.mean_wait_s * times, self.fills)
+        return ResponseTime(
+            self.added_s * times, self.factor * times, self.mean_wait_s * times, self.batch_size_distribution
+        )
 
-    def later(self, wait_s: FloatArray) -> Response:
+    def shifted(self, wait_s: FloatArray) -> ResponseTime:
         """With (levels,) seconds more, the more the less lucky."""
-        return Response(self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.fills)
+        return ResponseTime(
+            self.added_s + wait_s, self.factor, self.mean_wait_s + float(wait_s @ _WIDTHS), self.batch_size_distribution
+        )
 
 
 def from_sample(
     wait_s: FloatArray, others_s: FloatArray, factor: FloatArray, fill: IntArray, mean_own_s: float
-) -> Response:
+) -> ResponseTime:
     """From what happened to (n,) requests.
 
     Args:
@@ -73,10 +77,10 @@ def from_sample(
     bounds = np.round(LEVELS * len(order)).astype(np.int64)
     means = np.add.reduceat(np.stack((added_s[order], factor[order])), bounds[:-1], axis=1) / np.diff(bounds)
     batches = np.bincount(fill)[1:] / np.arange(1, fill.max() + 1)
-    return Response(means[0], means[1], float(wait_s.mean()), tuple((batches / batches.sum()).tolist()))
+    return ResponseTime(means[0], means[1], float(wait_s.mean()), tuple((batches / batches.sum()).tolist()))
 
 
-def mixture(parts: Sequence[tuple[float, Response]], mean_own_s: float) -> Response:
+def mixture(parts: Sequence[tuple[float, ResponseTime]], mean_own_s: float) -> ResponseTime:
     """Some requests meet one response, others another.
 
     Args:
@@ -89,15 +93,15 @@ def mixture(parts: Sequence[tuple[float, Response]], mean_own_s: float) -> Respo
     order = np.argsort(added_s + factor * mean_own_s, kind="stable")
     ends = np.cumsum(weight[order])
     places = (ends - weight[order] / 2) / ends[-1]
-    return Response(
+    return ResponseTime(
         np.interp(MIDDLES, places, added_s[order]),
         np.interp(MIDDLES, places, factor[order]),
         sum(share * part.mean_wait_s for share, part in parts),
-        mixed_fills([(share, part.fills) for share, part in parts]),
+        mixed_batch_sizes([(share, part.batch_size_distribution) for share, part in parts]),
     )
 
 
-def mixed_fills(parts: Sequence[tuple[float, tuple[float, ...]]]) -> tuple[float, ...]:
+def mixed_batch_sizes(parts: Sequence[tuple[float, tuple[float, ...]]]) -> tuple[float, ...]:
     """Batch sizes of several stations together.
 
     Args:
@@ -107,10 +111,10 @@ def mixed_fills(parts: Sequence[tuple[float, tuple[float, ...]]]) -> tuple[float
         return parts[0][1]
     total = np.zeros(max(len(fills) for _, fills in parts))
     for share, fills in parts:
-        total[: len(fills)] += share / mean_size(fills) * np.array(fills)
+        total[: len(fills)] += share / mean_batch_size(fills) * np.array(fills)
     return tuple((total / total.sum()).tolist())
 
 
-def mean_size(fills: tuple[float, ...]) -> float:
+def mean_batch_size(fills: tuple[float, ...]) -> float:
     """Requests a batch."""
     return sum(size * share for size, share in enumerate(fills, start=1))

@@ -15,7 +15,7 @@ class Station:
 
     name: str
     servers: int
-    fill_ratios: tuple[float, ...] = (1.0,)
+    batch_time_ratios: tuple[float, ...] = (1.0,)
     """(batch size,) seconds of a batch of 1, 2, ... over the mean of what its requests would take alone."""
     batch_wait_s: float = 0.0
     """How long the oldest waiting request may wait for its batch to fill."""
@@ -23,4 +23,4 @@ class Station:
     @property
     def batch_size(self) -> int:
         """Most requests in a batch."""
-        return len(self.fill_ratios)
+        return len(self.batch_time_ratios)

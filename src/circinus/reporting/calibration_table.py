@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import Bounded, Calibration
+from circinus.profiling import Calibration, Interval
 
 
 def calibration_table(calibration: Calibration) -> RenderableType:
@@ -32,7 +32,7 @@ def calibration_table(calibration: Calibration) -> RenderableType:
     )
 
 
-def _said(speed: Bounded) -> str:
+def _said(speed: Interval) -> str:
     return f"{_digits(speed.value)} ({_digits(speed.lower)} to {_digits(speed.upper)})"
 
 

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import ClassReport, MeasuredSpeed, PipelineProfile
+from circinus.profiling import HardwareClassReport, MeasuredSpeed, PipelineProfile
 from circinus.spec import KnobValues
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 
 def speed_table(profile: PipelineProfile) -> Table:
@@ -31,14 +31,14 @@ def speed_table(profile: PipelineProfile) -> Table:
     return table
 
 
-def class_reports(reports: Sequence[ClassReport]) -> list[Text]:
+def hardware_class_lines(reports: Sequence[HardwareClassReport]) -> list[Text]:
     """A line for each hardware class, and one for each failure there."""
     lines = []
     for report in reports:
         if report.machine is None:
             lines.append(Text(f"{report.hardware_class}: not measured, its declared speed stands", style="yellow"))
             continue
-        line = f"{report.hardware_class}: {duration(report.ran_s)} of processing on {report.machine}"
+        line = f"{report.hardware_class}: {format_duration(report.ran_s)} of processing on {report.machine}"
         missing = f"; declared speeds stand for {report.missing} operators with their knobs" if report.missing else ""
         lines.append(Text(line + missing, style="yellow" if missing else ""))
         for failed in report.failed:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from circinus.estimation import Correction, Corrections
-from circinus.profiling import Observation
+from circinus.profiling import ServiceTimeObservation
 from circinus.spec import KnobValues
 
 
@@ -33,7 +33,7 @@ def correction_table(corrections: Sequence[Correction]) -> Table:
     return table
 
 
-def observation_table(observations: Sequence[Observation]) -> Table:
+def observation_table(observations: Sequence[ServiceTimeObservation]) -> Table:
     """A row for each deployment in each run of traffic, the newest last."""
     table = Table(title="Observed in traffic, beside the profile", title_justify="left")
     for column in ("run", "mode", "operator", "knobs", "hardware"):

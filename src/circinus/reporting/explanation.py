@@ -10,10 +10,10 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.matching import Alternative, Assignment, Rejection
 from circinus.reporting.ladder_table import ladder_table
-from circinus.reporting.odds_text import best_so_far_text, probability
+from circinus.reporting.odds_text import best_effort_text, format_probability
 from circinus.reporting.plan_text import plan_text
 from circinus.spec import PoissonArrivals, Query
-from circinus.spec.spoken import bounded, duration, latency_bound, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_interval, format_latency_bound, format_score, format_usd_per_h
 
 
 def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
@@ -49,7 +49,7 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
         Text(f"binding: {', '.join(rejection.binding)}"),
     ]
     if rejection.best_so_far is not None:
-        lines.append(Text(best_so_far_text(rejection.best_so_far, query)))
+        lines.append(Text(best_effort_text(rejection.best_so_far, query)))
     relaxation = rejection.relaxation
     if relaxation is None:
         lines.append(Text("no relaxation of a single objective would let it in beside the other queries"))
@@ -64,23 +64,23 @@ def rejection_explanation(rejection: Rejection, query: Query) -> RenderableType:
 
 
 def _probability(estimate: Estimate, query: Query) -> list[Text]:
-    odds, slos = estimate.odds, query.slos
+    odds, slos = estimate.slo_probability, query.slos
     if odds is None or (slos.latency is None and slos.accuracy is None):
         return []
-    parts = [f"latency {probability(odds.latency)}"] if slos.latency is not None else []
-    parts += [f"accuracy {probability(odds.accuracy)}"] if slos.accuracy is not None else []
-    words = f"probability that it keeps its objectives: {probability(odds.together)} ({', '.join(parts)})"
+    parts = [f"latency {format_probability(odds.latency)}"] if slos.latency is not None else []
+    parts += [f"accuracy {format_probability(odds.accuracy)}"] if slos.accuracy is not None else []
+    words = f"probability that it keeps its objectives: {format_probability(odds.joint)} ({', '.join(parts)})"
     return [Text(words)]
 
 
 def _doubts(estimate: Estimate) -> list[Text]:
     """What formulas are not good for, and whether the latency is that of a simulation instead."""
-    if not estimate.doubts:
+    if not estimate.caveats:
         return []
     words = "formulas are not good for it, so its latency is that of a simulation of all queries together"
     if not estimate.simulated:
         words = "its latency is a guess, as formulas are not good for it"
-    return [Text(f"{words}: {'; '.join(estimate.doubts)}")]
+    return [Text(f"{words}: {'; '.join(estimate.caveats)}")]
 
 
 def _ladder(assignment: Assignment) -> list[RenderableType]:
@@ -96,20 +96,25 @@ def _objectives(estimate: Estimate, query: Query) -> Table:
     wanted = margin = "-"
     if slos.latency is not None:
         wanted = str(slos.latency)
-        margin = duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
-    table.add_row(f"latency p{estimate.percentile:g}", bounded(latency_bound, estimate.latency_s), wanted, margin)
+        margin = format_duration(max(slos.latency.limit_s - estimate.latency_s.upper, 0.0))
+    table.add_row(
+        f"latency p{estimate.percentile:g}", format_interval(format_latency_bound, estimate.latency_s), wanted, margin
+    )
     wanted = margin = "-"
     if slos.accuracy is not None:
         worst = estimate.accuracy.lower if slos.accuracy.comparison == ">=" else estimate.accuracy.upper
         wanted = str(slos.accuracy)
-        margin = score(abs(worst - slos.accuracy.threshold))
-    table.add_row("accuracy", bounded(score, estimate.accuracy), wanted, margin)
+        margin = format_score(abs(worst - slos.accuracy.threshold))
+    table.add_row("accuracy", format_interval(format_score, estimate.accuracy), wanted, margin)
     wanted = margin = "-"
     if slos.cost is not None:
         wanted = str(slos.cost)
-        margin = usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
+        margin = format_usd_per_h(slos.cost.limit_usd_per_h - estimate.cost_usd_per_h.value)
     table.add_row(
-        "cost: its share (fully shared to alone)", bounded(usd_per_h, estimate.cost_usd_per_h), wanted, margin
+        "cost: its share (fully shared to alone)",
+        format_interval(format_usd_per_h, estimate.cost_usd_per_h),
+        wanted,
+        margin,
     )
     return table
 
@@ -118,9 +123,13 @@ def _stages(assignment: Assignment) -> Table:
     table = Table("operator", "pool", "transfer", "wait", "service", title="mean time", title_justify="left")
     for stage in assignment.chosen.estimate.stages:
         table.add_row(
-            stage.operator, stage.pool, duration(stage.transfer_s), duration(stage.wait_s), duration(stage.service_s)
+            stage.operator,
+            stage.pool,
+            format_duration(stage.transfer_s),
+            format_duration(stage.wait_s),
+            format_duration(stage.service_s),
         )
-    table.add_row("(result back)", "", duration(assignment.chosen.estimate.return_s), "", "")
+    table.add_row("(result back)", "", format_duration(assignment.chosen.estimate.return_s), "", "")
     return table
 
 
@@ -140,9 +149,9 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
         estimate = alternative.estimate
         table.add_row(
             escape(plan_text(alternative.plan, estimate)),
-            duration(estimate.latency_s.value),
-            score(estimate.accuracy.value),
-            f"{usd_per_h(estimate.cost_usd_per_h.upper)}\n({usd_per_h(estimate.cost_usd_per_h.lower)})",
+            format_duration(estimate.latency_s.value),
+            format_score(estimate.accuracy.value),
+            f"{format_usd_per_h(estimate.cost_usd_per_h.upper)}\n({format_usd_per_h(estimate.cost_usd_per_h.lower)})",
             escape(alternative.reason),
         )
     return Group(Text(title, style="italic"), table)

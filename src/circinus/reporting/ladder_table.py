@@ -6,9 +6,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from circinus.planning import Ladder, Rung
-from circinus.reporting.odds_text import probability
+from circinus.reporting.odds_text import format_probability
 from circinus.reporting.plan_text import plan_text
-from circinus.spec.spoken import duration, latency_bound, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_latency_bound, format_score, format_usd_per_h
 
 
 def ladder_table(ladder: Ladder) -> Table:
@@ -27,15 +27,15 @@ def ladder_table(ladder: Ladder) -> Table:
         table.add_row(
             "→" if index == ladder.chosen else "",
             escape(plan_text(rung.candidate.plan, estimate)),
-            duration(rung.busy_cpu_s),
-            usd_per_h(rung.shared_usd_per_h),
-            f"≤ {latency_bound(estimate.latency_s.upper)}",
-            score(estimate.accuracy.value),
-            "-" if estimate.odds is None else probability(estimate.odds.together),
+            format_duration(rung.cpu_s_per_request),
+            format_usd_per_h(rung.shared_usd_per_h),
+            f"≤ {format_latency_bound(estimate.latency_s.upper)}",
+            format_score(estimate.accuracy.value),
+            "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
             _changes(rung),
         )
     return table
 
 
 def _changes(rung: Rung) -> str:
-    return "; ".join(f"{change.operator}: {', '.join(change.what)}" for change in rung.changes)
+    return "; ".join(f"{change.operator}: {', '.join(change.changed)}" for change in rung.changes)

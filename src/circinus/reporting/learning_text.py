@@ -7,11 +7,11 @@ import math
 from rich.console import Group
 from rich.text import Text
 
-from circinus.profiling import Observation
-from circinus.serving.measurement import Learning
+from circinus.profiling import ServiceTimeObservation
+from circinus.serving.measurement import ServiceTimeReport
 
 
-def learning_text(learning: Learning, why_not_kept: str = "") -> Group:
+def service_time_text(learning: ServiceTimeReport, why_not_kept: str = "") -> Group:
     """A line for each deployment: the ratio that it showed, or why nothing is learnt from it.
 
     Args:
@@ -28,7 +28,7 @@ def learning_text(learning: Learning, why_not_kept: str = "") -> Group:
     return Group(*lines)
 
 
-def _line(observation: Observation) -> str:
+def _line(observation: ServiceTimeObservation) -> str:
     operator = f"{observation.pipeline}/{observation.operator}"
     knobs = f"({observation.knobs})" if observation.knobs.values else ""
     return (

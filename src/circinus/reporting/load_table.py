@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from circinus.reporting.simulation_table import at_load
+from circinus.reporting.simulation_table import load_suffix
 from circinus.serving.measurement import LoadReport, QueryMeasurement
-from circinus.spec.spoken import duration, score, usd_per_h
+from circinus.spec.spoken import format_duration, format_score, format_usd_per_h
 
 
 def load_table(report: LoadReport) -> RenderableType:
@@ -18,7 +18,7 @@ def load_table(report: LoadReport) -> RenderableType:
     table.add_column("objectives", overflow="fold")
     for column in (
         "requests",
-        f"latency predicted{at_load(report.rate_factor)}",
+        f"latency predicted{load_suffix(report.rate_factor)}",
         "measured",
         "accuracy predicted",
         "measured",
@@ -39,40 +39,42 @@ def _row(query: QueryMeasurement) -> tuple[str, ...]:
     predicted = query.predicted
     measured_s = query.latency_s.at_percentile_s
     lost = query.failures + query.unanswered
-    broken = [name for name, held in (query.held or {}).items() if not held]
+    broken = [name for name, held in (query.slos_met or {}).items() if not held]
     missed = f"missed {', '.join(broken)}" if broken else "requests lost"
     cost = query.cost_usd_per_h
     return (
         query.query,
         objectives,
         f"{query.requests}" + (f" ({lost} lost)" if lost else ""),
-        f"p{query.latency_s.percentile:g} {duration(predicted.latency_s.value)}" if predicted is not None else "",
-        "no answer" if measured_s is None else duration(measured_s),
-        score(predicted.accuracy.value) if predicted is not None else "",
+        f"p{query.latency_s.percentile:g} {format_duration(predicted.latency_s.value)}"
+        if predicted is not None
+        else "",
+        "no answer" if measured_s is None else format_duration(measured_s),
+        format_score(predicted.accuracy.value) if predicted is not None else "",
         _measured_score(query),
-        "" if cost is None else usd_per_h(cost),
+        "" if cost is None else format_usd_per_h(cost),
         "[green]yes[/green]" if query.satisfied else f"[red]no[/red] ({missed})",
     )
 
 
 def _measured_score(query: QueryMeasurement) -> str:
     unscored = f" ({query.unscored} unscored)" if query.unscored else ""
-    return "" if query.score is None else f"{score(query.score)}{unscored}"
+    return "" if query.score is None else f"{format_score(query.score)}{unscored}"
 
 
 def _remarks(report: LoadReport) -> list[Text]:
     remarks = [
         Text(
             f"goodput {report.goodput:g} of {report.total_weight:g}; {report.promises_kept} of {report.promises} plans "
-            f"kept all they promised; deployments cost {usd_per_h(report.deployments_cost_usd_per_h)}; "
-            f"{duration(report.duration_s)} measured after {duration(report.warm_up_s)} of warm-up, "
+            f"kept all they promised; deployments cost {format_usd_per_h(report.deployments_cost_usd_per_h)}; "
+            f"{format_duration(report.duration_s)} measured after {format_duration(report.warm_up_s)} of warm-up, "
             f"{report.rate_factor:g}x the rates, seed {report.seed}"
         )
     ]
     if report.lateness.late:
         remarks.append(
             Text(
-                f"the machine was too busy to send on time (99th percentile {duration(report.lateness.p99_s)} late): "
+                f"the machine was too busy to send on time (99th percentile {format_duration(report.lateness.p99_s)} late): "
                 "measured latencies are overstated",
                 style="yellow",
             )

@@ -10,11 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Assignment, Matching, ResourcePrice, SizedDeployment, TenantShare
-from circinus.reporting.odds_text import best_so_far_text
+from circinus.matching import Assignment, Matching, ShadowPrice, SizedDeployment, TenantShare
+from circinus.reporting.odds_text import best_effort_text
 from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
 from circinus.spec import Query
-from circinus.spec.spoken import duration, latency_bound, percentage, score, size, usd_per_h
+from circinus.spec.spoken import (
+    format_bytes,
+    format_duration,
+    format_latency_bound,
+    format_percentage,
+    format_score,
+    format_usd_per_h,
+)
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:
@@ -32,12 +39,12 @@ def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableTy
         if rejection.relaxation is not None:
             wanted += f"; beside the others it would be served with {rejection.relaxation.change}"
         if rejection.best_so_far is not None:
-            wanted += f"; {escape(best_so_far_text(rejection.best_so_far, query))}"
+            wanted += f"; {escape(best_effort_text(rejection.best_so_far, query))}"
         table.add_row(query.name, str(query.slos), wanted, "", "", "")
     served = len(matching.assignments)
     sums = Text(
         f"{served} of {served + len(matching.rejections)} queries served, weight {matching.satisfied_weight:g} of "
-        f"{matching.total_weight:g} ({_proof(matching)}), {usd_per_h(matching.cost_usd_per_h)} in total"
+        f"{matching.total_weight:g} ({_proof(matching)}), {format_usd_per_h(matching.cost_usd_per_h)} in total"
     )
     tenants = [_tenant_line(share) for share in matching.tenants]
     return Group(table, Text(PLAN_LEGEND, style="dim"), sums, *tenants)
@@ -59,11 +66,11 @@ def _proof(matching: Matching) -> str:
     missing = matching.weight_bound - matching.satisfied_weight
     return (
         f"bound {matching.weight_bound:g}, so at most {missing:.4g} more over the candidates; "
-        f"this weight costs at most {percentage(matching.cost_gap)} too much"
+        f"this weight costs at most {format_percentage(matching.cost_gap)} too much"
     )
 
 
-def price_table(prices: tuple[ResourcePrice, ...]) -> RenderableType:
+def price_table(prices: tuple[ShadowPrice, ...]) -> RenderableType:
     """What binds, the dearest first, and what one more unit of it would be worth."""
     binding = [price for price in prices if price.weight > 0 or price.saving_usd_per_h > 0]
     if not binding:
@@ -78,7 +85,7 @@ def price_table(prices: tuple[ResourcePrice, ...]) -> RenderableType:
             f"{price.used:.0%}",
             f"{price.capacity:.4g} {price.unit}",
             f"{price.weight:.3g}" if price.weight > 0 else "",
-            usd_per_h(price.saving_usd_per_h) if price.saving_usd_per_h > 0 else "",
+            format_usd_per_h(price.saving_usd_per_h) if price.saving_usd_per_h > 0 else "",
         )
     note = "At the margin, and as if queries and replicas could be divided: whole ones may need several units at once."
     return Group(table, Text(note, style="dim"))
@@ -91,17 +98,15 @@ def _assignment_row(assignment: Assignment, query: Query) -> tuple[str, ...]:
         str(query.slos),
         escape(plan_text(assignment.chosen.plan, estimate)),
         _latency(estimate),
-        f"{score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",
-        usd_per_h(estimate.cost_usd_per_h.value),
+        f"{format_score(estimate.accuracy.value)}\n{_promised_accuracy(estimate, query)}",
+        format_usd_per_h(estimate.cost_usd_per_h.value),
     )
 
 
 def _latency(estimate: Estimate) -> str:
     """With how it was found, where formulas are not good for it."""
-    found = (
-        f"p{estimate.percentile:g} {duration(estimate.latency_s.value)}\n≤ {latency_bound(estimate.latency_s.upper)}"
-    )
-    if not estimate.doubts:
+    found = f"p{estimate.percentile:g} {format_duration(estimate.latency_s.value)}\n≤ {format_latency_bound(estimate.latency_s.upper)}"
+    if not estimate.caveats:
         return found
     return f"{found}\n{'simulated' if estimate.simulated else 'a guess'}"
 
@@ -109,8 +114,8 @@ def _latency(estimate: Estimate) -> str:
 def _promised_accuracy(estimate: Estimate, query: Query) -> str:
     slo = query.slos.accuracy
     if slo is not None and slo.comparison == "<=":
-        return f"≤ {score(estimate.accuracy.upper)}"
-    return f"≥ {score(estimate.accuracy.lower)}"
+        return f"≤ {format_score(estimate.accuracy.upper)}"
+    return f"≥ {format_score(estimate.accuracy.lower)}"
 
 
 def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType:
@@ -128,10 +133,10 @@ def deployment_table(deployments: tuple[SizedDeployment, ...]) -> RenderableType
             deployment.pool,
             str(sized.replicas),
             f"{sized.demand.cpus:g}",
-            size(sized.demand.memory_bytes),
+            format_bytes(sized.demand.memory_bytes),
             str(deployment.allocation.batch_size),
             f"{sized.utilization:.0%}",
-            "" if sized.startup_s is None else duration(sized.startup_s),
-            usd_per_h(sized.demand.cost_usd_per_h * sized.replicas),
+            "" if sized.startup_s is None else format_duration(sized.startup_s),
+            format_usd_per_h(sized.demand.cost_usd_per_h * sized.replicas),
         )
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from circinus.estimation import Estimate
-from circinus.spec import Plan
+from circinus.spec import QueryPlan
 
 PLAN_LEGEND = (
     "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES of the knobs in the order of their names, which"
@@ -18,7 +18,7 @@ _UNNAMED = 2
 """Knobs of an operator whose values can be told apart without their names."""
 
 
-def plan_text(plan: Plan, estimate: Estimate) -> str:
+def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
     """Configuration, placement and the size of replicas in the order of the flow.
 
     `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny (2 CPUs, batch 4)`: knobs show
@@ -35,7 +35,7 @@ def plan_text(plan: Plan, estimate: Estimate) -> str:
     )
 
 
-def _operator_text(plan: Plan, operator: str) -> str:
+def _operator_text(plan: QueryPlan, operator: str) -> str:
     knobs = plan.configuration[operator].values
     values = (str(value) if len(knobs) <= _UNNAMED else f"{name}={value}" for name, value in knobs)
     allocation = plan.allocation_of(operator)

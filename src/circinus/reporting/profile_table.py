@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from circinus.profiling import FailedConfiguration, Judgement, OperatorProfile, PipelineProfile, Verdict
+from circinus.profiling import ConfigurationVerdict, FailedConfiguration, OperatorProfile, PipelineProfile, Verdict
 from circinus.reporting.class_table import speed_table
 from circinus.spec import KnobValues
-from circinus.spec.spoken import bounded, duration, score, size, spread
+from circinus.spec.spoken import format_bytes, format_duration, format_interval, format_range, format_score
 
 
 def profile_table(profile: PipelineProfile, direction: str, warning: str | None = None) -> RenderableType:
@@ -32,10 +32,10 @@ def profile_table(profile: PipelineProfile, direction: str, warning: str | None 
         table.add_row(
             escape(str(measured.configuration)),
             str(len(measured.items)),
-            bounded(score, measured.accuracy),
-            duration(sum(float(operator.service_s.mean()) for operator in operators)),
-            size(sum(operator.peak_memory_bytes for operator in operators)),
-            _verdict(profile.judgements.get(measured.configuration)),
+            format_interval(format_score, measured.accuracy),
+            format_duration(sum(float(operator.service_s.mean()) for operator in operators)),
+            format_bytes(sum(operator.peak_memory_bytes for operator in operators)),
+            _verdict(profile.verdicts.get(measured.configuration)),
         )
     tables = [_operators(profile)] if profile.configurations else []
     if any(operator.speeds.measured for found in profile.configurations for operator in found.operators.values()):
@@ -59,24 +59,24 @@ def _operators(profile: PipelineProfile) -> Table:
         table.add_row(
             escape(name),
             escape(str(knobs)),
-            spread(duration, min(service_s), max(service_s)),
-            size(sum(float(operator.output_bytes.mean()) for operator in found) / len(found)),
-            duration(found[0].load_s),
-            "" if found[0].startup_s is None else duration(found[0].startup_s),
-            size(found[0].peak_memory_bytes),
+            format_range(format_duration, min(service_s), max(service_s)),
+            format_bytes(sum(float(operator.output_bytes.mean()) for operator in found) / len(found)),
+            format_duration(found[0].load_s),
+            "" if found[0].startup_s is None else format_duration(found[0].startup_s),
+            format_bytes(found[0].peak_memory_bytes),
             f"{len(found[0].measured_allocations)} of {len(found[0].batch_ratio)}",
         )
     return table
 
 
-def searched(profile: PipelineProfile) -> str:
+def search_summary(profile: PipelineProfile) -> str:
     """How many configurations were measured, and what that says of the others."""
     all_of_them = len(profile.configurations) + len(profile.failed) + profile.unmeasured
     why = f"; {profile.certificate}" if profile.certificate is not None else ""
     return f"{len(profile.configurations):,} of {all_of_them:,} configurations were measured{why}"
 
 
-def _verdict(judgement: Judgement | None) -> str:
+def _verdict(judgement: ConfigurationVerdict | None) -> str:
     return "" if judgement is None else escape(f"{judgement.verdict}: {judgement.reason}")
 
 
@@ -84,7 +84,7 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     held_out = f", {profile.held_out_items} of them held out" if profile.held_out_items else ""
     remarks = [
         Text(
-            f"{duration(profile.profiled_s)} of processing, {duration(profile.saved_s)} saved by shared beginnings; "
+            f"{format_duration(profile.profiled_s)} of processing, {format_duration(profile.saved_s)} saved by shared beginnings; "
             f"with probability {1 - profile.risk:g} all that is said of accuracy holds"
         ),
         Text(f"data set: {profile.dataset_items} items{held_out}; version {profile.dataset_fingerprint[:12]}"),
@@ -92,16 +92,16 @@ def _remarks(profile: PipelineProfile, warning: str | None) -> list[Text]:
     ]
     if warning is not None:
         remarks.append(Text(f"warning: {warning}", style="yellow"))
-    if profile.unsettled:
-        words = f"undecided configurations: {len(profile.unsettled)}"
+    if profile.undecided:
+        words = f"undecided configurations: {len(profile.undecided)}"
         remarks.append(Text(f"{words}; profile longer to decide them"))
-    elif profile.configurations and profile.settled:
-        believed = any(found.verdict is Verdict.UNLIKELY for found in profile.judgements.values())
+    elif profile.configurations and profile.all_decided:
+        believed = any(found.verdict is Verdict.UNLIKELY for found in profile.verdicts.values())
         words = "nothing is worth measuring further for these queries"
         why = ": what is not decided most likely makes no plan cheaper" if believed else ": everything is decided"
         remarks.append(Text(words + why))
     if profile.unmeasured:
-        remarks.append(Text(searched(profile)))
+        remarks.append(Text(search_summary(profile)))
     if profile.certificate is not None and profile.certificate.prior:
         remarks.append(Text(f"known from elsewhere: {profile.certificate.prior}"))
     by_reason: dict[str, list[FailedConfiguration]] = {}

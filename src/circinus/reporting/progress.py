@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 if TYPE_CHECKING:
     from circinus.profiling import FailedConfiguration, ProfileProgress
@@ -83,7 +83,7 @@ class ProfileBar:
 
     def progressed(self, progress: ProfileProgress) -> None:
         """Show it."""
-        left = f"{duration(progress.remaining_s)} left"
+        left = f"{format_duration(progress.remaining_s)} left"
         self._shown.update(f"{self._what}: {progress.phase}", progress.done, progress.total, left)
 
     def failed(self, failure: FailedConfiguration) -> None:
@@ -111,7 +111,7 @@ def load_bar(console: Console, clock: Callable[[], float] = time.monotonic) -> I
         def show(state: LoadProgress) -> None:
             left_s = max(state.total_s - state.elapsed_s, 0.0)
             failed = f", {state.failed} failed" if state.failed else ""
-            shown.update("traffic", state.answered, state.due, f"{duration(left_s)} left{failed}")
+            shown.update("traffic", state.answered, state.due, f"{format_duration(left_s)} left{failed}")
 
         yield show
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
 from circinus.spec import Query
-from circinus.spec.spoken import duration, score
+from circinus.spec.spoken import format_duration, format_score
 
 _MOST_STATIONS = 12
 """Rows of the table of deployments and links: the busiest."""
@@ -34,7 +34,7 @@ def simulation_table(
     table.add_column("objectives", overflow="fold")
     for column in (
         "requests",
-        f"latency predicted{at_load(report.load)}",
+        f"latency predicted{load_suffix(report.load)}",
         "simulated",
         "p50",
         "p99",
@@ -51,7 +51,7 @@ def simulation_table(
     return Group(table, _stations(report), *_remarks(report))
 
 
-def at_load(factor: float) -> str:
+def load_suffix(factor: float) -> str:
     """What to add where something was predicted for the load as planned and stands beside another one."""
     return "" if factor == 1 else " at 1x"
 
@@ -60,26 +60,26 @@ def _row(query: QueryOutcome, predicted: Estimate | None) -> tuple[str, ...]:
     named = (escape(query.query), escape(str(query.slos)), str(query.requests))
     if not query.requests:
         return (*named, "", "", "", "", "", "[red]no[/red] (no requests)")
-    missed = [name for name, held in query.held.items() if not held]
-    unsure = "" if query.sure else " (unsure)"
+    missed = [name for name, held in query.slos_met.items() if not held]
+    unsure = "" if query.is_significant else " (unsure)"
     return (
         *named,
-        f"p{query.percentile:g} {duration(predicted.latency_s.value)}" if predicted is not None else "",
+        f"p{query.percentile:g} {format_duration(predicted.latency_s.value)}" if predicted is not None else "",
         _said(query.at_percentile_s),
-        duration(query.latency_s["p50"].value),
-        duration(query.latency_s["p99"].value),
-        score(query.score),
+        format_duration(query.latency_s["p50"].value),
+        format_duration(query.latency_s["p99"].value),
+        format_score(query.score),
         f"[red]no[/red] (missed {', '.join(missed)}){unsure}" if missed else f"[green]yes[/green]{unsure}",
     )
 
 
-def _said(latency_s: Bounded) -> str:
-    upper = "?" if latency_s.upper == float("inf") else duration(latency_s.upper)
-    return f"{duration(latency_s.value)} ({duration(latency_s.lower)} to {upper})"
+def _said(latency_s: Interval) -> str:
+    upper = "?" if latency_s.upper == float("inf") else format_duration(latency_s.upper)
+    return f"{format_duration(latency_s.value)} ({format_duration(latency_s.lower)} to {upper})"
 
 
 def _stations(report: SimulationReport) -> RenderableType:
-    stations = sorted((*report.deployments, *report.links), key=lambda station: -station.asked)
+    stations = sorted((*report.deployments, *report.links), key=lambda station: -station.offered_utilization)
     table = Table(title="Busiest deployments and links", title_justify="left")
     table.add_column("where", overflow="fold")
     for column in ("servers", "busy", "asked for", "mean wait", "a batch"):
@@ -90,13 +90,13 @@ def _stations(report: SimulationReport) -> RenderableType:
 
 
 def _station_row(station: StationOutcome) -> tuple[str, ...]:
-    asked = f"{station.asked:.0%}"
+    asked = f"{station.offered_utilization:.0%}"
     return (
         escape(station.name),
         str(station.servers),
         f"{station.utilization:.0%}",
-        f"[red]{asked}[/red]" if station.asked >= 1 else asked,
-        duration(station.mean_wait_s),
+        f"[red]{asked}[/red]" if station.offered_utilization >= 1 else asked,
+        format_duration(station.mean_wait_s),
         f"{station.mean_fill:.1f}",
     )
 
@@ -105,12 +105,12 @@ def _remarks(report: SimulationReport) -> list[Text]:
     simulated_s = report.duration_s - report.warm_up_s
     remarks = [
         Text(
-            f"goodput {report.goodput:g} of {report.total_weight:g}; {duration(simulated_s)} simulated after "
-            f"{duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
-            f"{duration(report.computed_s)}, seed {report.seed}; intervals hold with 95 %"
+            f"goodput {report.goodput:g} of {report.total_weight:g}; {format_duration(simulated_s)} simulated after "
+            f"{format_duration(report.warm_up_s)} of warm-up, {report.executions} executions in "
+            f"{format_duration(report.computed_s)}, seed {report.seed}; intervals hold with 95 %"
         )
     ]
-    growing = [station.name for station in (*report.deployments, *report.links) if station.asked >= 1]
+    growing = [station.name for station in (*report.deployments, *report.links) if station.offered_utilization >= 1]
     if growing:
         remarks.append(
             Text(

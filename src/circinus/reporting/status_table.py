@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.serving import EngineStatus
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 
 def status_table(status: EngineStatus) -> RenderableType:
@@ -26,7 +26,7 @@ def status_table(status: EngineStatus) -> RenderableType:
             str(deployment.queue_length),
             str(deployment.requests),
             str(deployment.restarts),
-            "" if deployment.startup_s is None else duration(deployment.startup_s),
+            "" if deployment.startup_s is None else format_duration(deployment.startup_s),
             escape(deployment.message),
         )
     return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))

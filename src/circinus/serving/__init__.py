@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circinus.serving.engine import (
-        Audited,
-        Audits,
+        AuditableEngine,
+        AuditBatch,
         AuditSample,
         DeploymentStatus,
         DesiredDeployment,
         DesiredState,
         Engine,
         EngineStatus,
+        FencedEngine,
         Guard,
-        Guarded,
         Mode,
         Request,
         Response,
@@ -35,16 +35,16 @@ else:
 
 
 __all__ = [
+    "AuditBatch",
     "AuditSample",
-    "Audited",
-    "Audits",
+    "AuditableEngine",
     "DeploymentStatus",
     "DesiredDeployment",
     "DesiredState",
     "Engine",
     "EngineStatus",
+    "FencedEngine",
     "Guard",
-    "Guarded",
     "Mode",
     "Request",
     "Response",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from circinus.errors import Fault, SpecError
+from circinus.errors import Diagnostic, SpecError
 from circinus.queueing.arrivals import ArrivalProcess, Poisson
-from circinus.spec.recording import QUERY, TIME, timed_rows
+from circinus.spec.recording import QUERY, TIME, read_arrival_rows
 
 
 @dataclass(frozen=True, order=True)
@@ -22,7 +22,7 @@ class Arrival:
     query: str
 
 
-def drawn_arrivals(processes: Mapping[str, ArrivalProcess], duration_s: float, seed: int) -> tuple[Arrival, ...]:
+def sample_arrivals(processes: Mapping[str, ArrivalProcess], duration_s: float, seed: int) -> tuple[Arrival, ...]:
     """One draw of every query's process over `[0, duration_s)`, merged in order of time.
 
     Every query has a random stream of its own, from the seed and its name, so that adding a query leaves the arrivals
@@ -37,7 +37,7 @@ def drawn_arrivals(processes: Mapping[str, ArrivalProcess], duration_s: float, s
 
 def poisson_arrivals(rates_per_s: Mapping[str, float], duration_s: float, seed: int) -> tuple[Arrival, ...]:
     """`drawn_arrivals` of independent Poisson processes."""
-    return drawn_arrivals({query: Poisson(rate) for query, rate in rates_per_s.items()}, duration_s, seed)
+    return sample_arrivals({query: Poisson(rate) for query, rate in rates_per_s.items()}, duration_s, seed)
 
 
 def query_rng(seed: int, query: str, purpose: str) -> np.random.Generator:
@@ -52,15 +52,15 @@ def read_trace(path: Path, queries: Collection[str]) -> tuple[Arrival, ...]:
         SpecError: the file cannot be read, lacks a column, or has rows without a time >= 0 or a known query; all such
             rows are named.
     """
-    rows, _ = timed_rows(path, (TIME, QUERY))
-    faults: list[Fault] = []
+    rows, _ = read_arrival_rows(path, (TIME, QUERY))
+    faults: list[Diagnostic] = []
     arrivals: list[Arrival] = []
     for row in rows:
         if row.time_s is None:
             faults.append(row.fault(path))
         elif row.query is None or row.query not in queries:
             expected = f"a query of the plan: {', '.join(sorted(queries))}"
-            faults.append(Fault(str(path), row.line, QUERY, repr(row.query), expected))
+            faults.append(Diagnostic(str(path), row.line, QUERY, repr(row.query), expected))
         else:
             arrivals.append(Arrival(row.time_s, row.query))
     if faults:

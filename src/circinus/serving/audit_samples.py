@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
-from circinus.serving.engine import Audits, AuditSample
+from circinus.serving.engine import AuditBatch, AuditSample
 from circinus.serving.replicas.messages import Payload
 
 MOST_SAMPLES = 256
@@ -14,7 +14,7 @@ MOST_BYTES = 64 * 2**20
 """What is kept at most; beyond either the oldest go, also where nobody ever comes."""
 
 
-class AuditSamples:
+class AuditBuffer:
     """What is kept of one engine, or of the part of it where requests enter."""
 
     def __init__(self, *, seed: int = 0, most_samples: int = MOST_SAMPLES, most_bytes: int = MOST_BYTES) -> None:
@@ -31,7 +31,7 @@ class AuditSamples:
         self._dropped = 0
         self._answered: defaultdict[str, int] = defaultdict(int)
 
-    def answered(
+    def record(
         self,
         query: str,
         share: float,
@@ -52,7 +52,7 @@ class AuditSamples:
         """
         number = self._answered[query]
         self._answered[query] += 1
-        if share <= 0 or not drawn(self._seed, query, number, share):
+        if share <= 0 or not is_sampled(self._seed, query, number, share):
             return
         sample = AuditSample(
             query=query,
@@ -67,15 +67,15 @@ class AuditSamples:
             self._bytes -= self._kept.popleft().size_bytes
             self._dropped += 1
 
-    def hand_over(self) -> Audits:
+    def drain(self) -> AuditBatch:
         """Everything that is kept, which is forgotten here."""
-        found = Audits(tuple(self._kept), self._dropped)
+        found = AuditBatch(tuple(self._kept), self._dropped)
         self._kept.clear()
         self._bytes = self._dropped = 0
         return found
 
 
-def drawn(seed: int, query: str, number: int, share: float) -> bool:
+def is_sampled(seed: int, query: str, number: int, share: float) -> bool:
     """Whether a request is kept: the same for the same numbers, and otherwise as if by chance.
 
     Args:
@@ -88,7 +88,7 @@ def drawn(seed: int, query: str, number: int, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 
-def together(parts: Iterable[Audits]) -> Audits:
+def merge_audits(parts: Iterable[AuditBatch]) -> AuditBatch:
     """What several parts of an engine handed over."""
     found = list(parts)
-    return Audits(tuple(sample for part in found for sample in part.samples), sum(part.dropped for part in found))
+    return AuditBatch(tuple(sample for part in found for sample in part.samples), sum(part.dropped for part in found))

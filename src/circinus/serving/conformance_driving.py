@@ -18,7 +18,7 @@ _Self = TypeVar("_Self")
 _Test = Callable[Concatenate[_Self, Engine, _P], Coroutine[Any, Any, None]]
 
 
-def driven(test: _Test[_Self, _P]) -> Callable[..., None]:
+def run_async_test(test: _Test[_Self, _P]) -> Callable[..., None]:
     """Run a test in an event loop of its own, and close the engine after it."""
 
     @wraps(test)
@@ -44,7 +44,7 @@ async def respond(engine: Engine, value: Any, query: str = "q", key: str = "item
     return await engine.submit(Request(query, key, value, input_bytes=100.0))
 
 
-async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+async def wait_until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
     """Wait until `condition` holds; fails when it does not within a minute."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not await condition():
@@ -52,7 +52,7 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         await asyncio.sleep(0.005)
 
 
-def lives(process: int) -> bool:
+def is_alive(process: int) -> bool:
     """Whether a process runs; one that ended and was not yet collected by its parent does not."""
     try:
         os.kill(process, 0)

@@ -53,7 +53,7 @@ def die_on_negative(value: float) -> float:
 
 
 @operator
-class Meet:
+class Barrier:
     """Holds its batch until enough others have come: shows what is processed at the same time, and together.
 
     Each item `{"folder": path, "parties": n}` puts a file into the folder; the batch goes on when every item's folder
@@ -63,7 +63,7 @@ class Meet:
     def process(self, values: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         """Process a batch."""
         for value in values:
-            come(Path(value["folder"]))
+            signal_barrier(Path(value["folder"]))
         deadline_s = time.monotonic() + _PATIENCE_S
         while not all(len(os.listdir(value["folder"])) >= value["parties"] for value in values):
             if time.monotonic() > deadline_s:
@@ -72,7 +72,7 @@ class Meet:
         return [[os.getpid(), len(values)]] * len(values)
 
 
-def come(folder: Path) -> None:
+def signal_barrier(folder: Path) -> None:
     """Put one more file into `folder`."""
     descriptor, _ = tempfile.mkstemp(dir=folder)
     os.close(descriptor)
@@ -90,11 +90,11 @@ class Unloadable:
         return values
 
 
-def numbers(count: int = 12) -> list[Item]:
+def number_items(count: int = 12) -> list[Item]:
     """The data set: numbers, the truth being one more."""
     return [Item(f"number-{value}", float(value), float(value + 1)) for value in range(count)]
 
 
-def equal(output: Any, truth: Any) -> float:
+def exact_match(output: Any, truth: Any) -> float:
     """The metric: 1 for the right answer."""
     return float(output == truth)

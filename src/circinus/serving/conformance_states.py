@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circinus.profiling import Recordings, record_held_out
+from circinus.profiling import Recordings, record_for_replay
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
 from circinus.spec import (
     Allocation,
@@ -52,7 +52,7 @@ def infrastructure() -> Infrastructure:
 
 
 @dataclass(frozen=True)
-class Step:
+class StageSpec:
     """One operator of a route: which of `conformance_operators`, after what, with which knobs, where, how large."""
 
     operator: str
@@ -89,7 +89,7 @@ class Step:
         )
 
 
-def route(query: str, *steps: Step) -> Route:
+def route(query: str, *steps: StageSpec) -> Route:
     """A route from and to the site `home`; what no step comes after is a sink."""
     consumed = {producer for step in steps for producer in step.after}
     knobs = {step.operator: KnobValues(step.knobs) for step in steps}
@@ -104,7 +104,7 @@ def route(query: str, *steps: Step) -> Route:
     )
 
 
-def state(routes: Sequence[Route], steps: Sequence[Step], mode: Mode = Mode.REAL) -> DesiredState:
+def state(routes: Sequence[Route], steps: Sequence[StageSpec], mode: Mode = Mode.REAL) -> DesiredState:
     """The deployments of `steps` and `routes` over them."""
     return DesiredState(
         mode=mode,
@@ -115,7 +115,7 @@ def state(routes: Sequence[Route], steps: Sequence[Step], mode: Mode = Mode.REAL
     )
 
 
-def chain(query: str, *steps: Step) -> DesiredState:
+def chain(query: str, *steps: StageSpec) -> DesiredState:
     """One query over all `steps`."""
     return state([route(query, *steps)], steps)
 
@@ -123,8 +123,8 @@ def chain(query: str, *steps: Step) -> DesiredState:
 def recorded(store: Path) -> tuple[DesiredState, Recordings]:
     """Record a pipeline of two operators into `store`, and a state that replays it as the query `q`."""
     steps = (
-        Step("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
-        Step("second", "process_id", after=("first",), replicas=2),
+        StageSpec("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
+        StageSpec("second", "process_id", after=("first",), replicas=2),
     )
     operators = [
         OperatorSpec(
@@ -146,11 +146,11 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
     )
     specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
     configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
-    recordings = record_held_out(specification, PIPELINE, store, configurations=[configuration], items_count=4)
+    recordings = record_for_replay(specification, PIPELINE, store, configurations=[configuration], items_count=4)
     return replace(state([route("q", *steps)], steps, Mode.REPLAY), recordings=store), recordings
 
 
-def _prefix(step: Step, steps: Sequence[Step], knobs: dict[str, KnobValues]) -> Configuration:
+def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobValues]) -> Configuration:
     by_name = {other.operator: other for other in steps}
     needed: dict[str, KnobValues] = {}
     waiting = [step.operator]

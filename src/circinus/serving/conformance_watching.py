@@ -9,25 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import unpacked
-from circinus.serving.audit_samples import drawn
-from circinus.serving.conformance_driving import PATIENCE_S, ask, driven
-from circinus.serving.conformance_states import Step, chain, route, state
-from circinus.serving.engine import Audited, Audits, Engine
-from circinus.serving.labels import label_of
+from circinus.profiling.wire import unpickle_value
+from circinus.serving.audit_samples import is_sampled
+from circinus.serving.conformance_driving import PATIENCE_S, ask, run_async_test
+from circinus.serving.conformance_states import StageSpec, chain, route, state
+from circinus.serving.engine import AuditableEngine, AuditBatch, Engine
+from circinus.serving.labels import configuration_hash
 
 
-class WatchingConformance:
+class StatusConformance:
     """As `EngineConformance`, which has it."""
 
-    @driven
+    @run_async_test
     async def test_status_tells_how_long_the_last_batches_took(self, engine: Engine, tmp_path: Path) -> None:
-        one, ten = (Step("first", "add", knobs=(("amount", n),), pool="far") for n in (1, 10))
+        one, ten = (StageSpec("first", "add", knobs=(("amount", n),), pool="far") for n in (1, 10))
         meet, refuse = (
-            Step("meet", "Meet", batch_size=4, batch_wait_s=100 * PATIENCE_S),
-            Step("refuse", "refuse_negative"),
+            StageSpec("meet", "Meet", batch_size=4, batch_wait_s=100 * PATIENCE_S),
+            StageSpec("refuse", "refuse_negative"),
         )
-        last = Step("last", "process_id", after=("first",))
+        last = StageSpec("last", "process_id", after=("first",))
         routes = [route("one", one, last), route("ten", ten, last), route("meet", meet), route("refuse", refuse)]
         await engine.apply(state(routes, [one, ten, last, meet, refuse]))
         sent = ["one", "ten", "one", "ten", "one"]
@@ -39,11 +39,11 @@ class WatchingConformance:
             with suppress(ServingError):
                 await ask(engine, value, "refuse")
         found = {d.deployment: d for d in (await engine.status()).deployments}
-        prefixes = {r.query: {stage.operator: label_of(stage.prefix) for stage in r.stages} for r in routes}
+        prefixes = {r.query: {stage.operator: configuration_hash(stage.prefix) for stage in r.stages} for r in routes}
         shared = found[last.deployment]
         # The same deployment, after another operator before it.
         assert [batch_.prefix for batch_ in shared.recent_batches] == [prefixes[query]["last"] for query in sent]
-        assert [batch_.earlier for batch_ in shared.recent_batches] == [0, 1, 2, 3, 4]
+        assert [batch_.batch_index for batch_ in shared.recent_batches] == [0, 1, 2, 3, 4]
         assert shared.batches == 5
         assert all(batch_.items == 1 and batch_.service_s > 0 for batch_ in shared.recent_batches)
         assert found[one.deployment].batches == 3
@@ -51,9 +51,9 @@ class WatchingConformance:
         assert (met.items, met.prefix) == (4, prefixes["meet"]["meet"])
         assert found[refuse.deployment].batches == 1  # what failed says nothing of how long it would have taken
 
-    @driven
+    @run_async_test
     async def test_status_stays_small_and_counts_on(self, engine: Engine) -> None:
-        await engine.apply(chain("q", Step("first", "add")))
+        await engine.apply(chain("q", StageSpec("first", "add")))
         await asyncio.gather(*(ask(engine, 0) for _ in range(60)))
         (before,) = (await engine.status()).deployments
         await ask(engine, 0)
@@ -62,35 +62,37 @@ class WatchingConformance:
         assert len(before.recent_batches) == len(after.recent_batches) < 60
         assert after.recent_batches[:-1] == before.recent_batches[1:]
 
-    @driven
+    @run_async_test
     async def test_audited_requests_are_handed_over_once(self, engine: Engine) -> None:
-        who, add = Step("who", "process_id"), Step("first", "add", knobs=(("amount", 5),), pool="far")
+        who, add = StageSpec("who", "process_id"), StageSpec("first", "add", knobs=(("amount", 5),), pool="far")
         unwatched, watched = route("who", who), route("q", add)
         await engine.apply(state([unwatched, watched], [who, add]))
         process = await ask(engine, 0, "who")
         await ask(engine, 1)
-        desired = state([unwatched, replace(watched, audited_share=1.0)], [who, add])
+        desired = state([unwatched, replace(watched, audit_rate=1.0)], [who, add])
         await engine.apply(desired)
         assert await ask(engine, 0, "who") == process  # nothing was started anew for it
         for value in (2, 3):
             await ask(engine, value, key=f"number-{value}")
-        assert isinstance(engine, Audited)
-        found = await engine.audits()
+        assert isinstance(engine, AuditableEngine)
+        found = await engine.drain_audits()
         assert [(s.query, s.item_key, s.configuration) for s in found.samples] == [
-            ("q", f"number-{value}", label_of(watched.configuration)) for value in (2, 3)
+            ("q", f"number-{value}", configuration_hash(watched.configuration)) for value in (2, 3)
         ]
-        assert [unpacked(s.value) for s in found.samples if s.value is not None] == [2, 3]
-        assert [unpacked(s.outputs["first"]) for s in found.samples] == [7, 8]
+        assert [unpickle_value(s.value) for s in found.samples if s.value is not None] == [2, 3]
+        assert [unpickle_value(s.outputs["first"]) for s in found.samples] == [7, 8]
         assert found.dropped == 0
-        assert await engine.audits() == Audits(())
+        assert await engine.drain_audits() == AuditBatch(())
 
-    @driven
+    @run_async_test
     async def test_a_share_of_the_requests_is_audited(self, engine: Engine) -> None:
-        first = Step("first", "add")
-        await engine.apply(state([replace(route("some", first), audited_share=0.25)], [first]))
+        first = StageSpec("first", "add")
+        await engine.apply(state([replace(route("some", first), audit_rate=0.25)], [first]))
         for value in range(40):
             await ask(engine, value, "some", key=str(value))
-        assert isinstance(engine, Audited)
-        samples = (await engine.audits()).samples
-        assert [s.item_key for s in samples] == [str(number) for number in range(40) if drawn(0, "some", number, 0.25)]
+        assert isinstance(engine, AuditableEngine)
+        samples = (await engine.drain_audits()).samples
+        assert [s.item_key for s in samples] == [
+            str(number) for number in range(40) if is_sampled(0, "some", number, 0.25)
+        ]
         assert 3 <= len(samples) <= 20

@@ -17,7 +17,7 @@ RESULT = ""
 
 
 @dataclass(frozen=True)
-class Delivery:
+class RouteTransfer:
     """One output on its way to one site, sent there once for all who consume it there."""
 
     site: str
@@ -26,7 +26,7 @@ class Delivery:
     consumers: tuple[str, ...]
 
 
-def deliveries_of(route: Route, network: Network) -> Mapping[str, tuple[Delivery, ...]]:
+def route_transfers(route: Route, network: Network) -> Mapping[str, tuple[RouteTransfer, ...]]:
     """By producer, where its output goes.
 
     Raises:
@@ -42,7 +42,7 @@ def deliveries_of(route: Route, network: Network) -> Mapping[str, tuple[Delivery
     sites[INPUT] = route.source
     return {
         producer: tuple(
-            Delivery(site, _path(network, sites[producer], site, route), tuple(names))
+            RouteTransfer(site, _path(network, sites[producer], site, route), tuple(names))
             for site, names in by_site.items()
         )
         for producer, by_site in consumers.items()

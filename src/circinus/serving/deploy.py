@@ -8,13 +8,21 @@ from pathlib import Path
 from circinus.errors import ServingError
 from circinus.matching import Matching, SizedDeployment
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
-from circinus.spec import BurstyArrivals, Infrastructure, Pipeline, Plan, Query, Specification, prefix
+from circinus.spec import (
+    BurstyArrivals,
+    Infrastructure,
+    Pipeline,
+    Query,
+    QueryPlan,
+    Specification,
+    prefix_configuration,
+)
 
 _ADMITTED = 1.2
 """Times the rate that a query was planned for at its highest: beyond that its objectives are promised to nobody."""
 
 
-def desired_state(
+def build_desired_state(
     matching: Matching,
     specification: Specification,
     mode: Mode,
@@ -22,7 +30,7 @@ def desired_state(
     operator_versions: Mapping[str, str] | None = None,
     *,
     deployments: Sequence[SizedDeployment] | None = None,
-    plans: Mapping[str, Plan] | None = None,
+    plans: Mapping[str, QueryPlan] | None = None,
     peak: float = 1.0,
     audited_share: float = 0.0,
 ) -> DesiredState:
@@ -58,7 +66,7 @@ def desired_state(
             for sized in (matching.deployments if deployments is None else deployments)
         ),
         routes=tuple(
-            route_of(
+            build_route(
                 queries[assignment.query],
                 (plans or {}).get(assignment.query, assignment.chosen.plan),
                 specification.pipelines[assignment.chosen.plan.pipeline],
@@ -72,7 +80,9 @@ def desired_state(
     )
 
 
-def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0, audited_share: float = 0.0) -> Route:
+def build_route(
+    query: Query, plan: QueryPlan, pipeline: Pipeline, peak: float = 1.0, audited_share: float = 0.0
+) -> Route:
     """The way of the requests of `query` under `plan`; the rest as of `desired_state`."""
     return Route(
         query=query.name,
@@ -83,13 +93,13 @@ def route_of(query: Query, plan: Plan, pipeline: Pipeline, peak: float = 1.0, au
                 operator=operator.name,
                 after=operator.after,
                 deployment=plan.deployment_of(operator.name),
-                prefix=prefix(pipeline, plan.configuration, operator.name),
+                prefix=prefix_configuration(pipeline, plan.configuration, operator.name),
             )
             for operator in pipeline.topological_order()
         ),
         sinks=pipeline.sinks(),
-        admitted_per_s=_ADMITTED * query.rate_per_s * max(peak, _peak(query)),
-        audited_share=audited_share,
+        rate_limit_per_s=_ADMITTED * query.rate_per_s * max(peak, _peak(query)),
+        audit_rate=audited_share,
     )
 
 

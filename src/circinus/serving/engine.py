@@ -64,9 +64,9 @@ class Route:
     stages: tuple[RouteStage, ...]
     """In topological order."""
     sinks: tuple[str, ...]
-    admitted_per_s: float | None = None
+    rate_limit_per_s: float | None = None
     """Requests a second that an entry for clients lets in; None: all."""
-    audited_share: float = 0.0
+    audit_rate: float = 0.0
     """Of the answered requests that is kept for `Audited.audits`; drawn request by request, the same ones each time."""
 
     @property
@@ -108,7 +108,7 @@ class Response:
     """From the moment the engine received the request at the source until the result was back there."""
     stage_s: Mapping[str, float]
     """Operator -> seconds in service, for comparing with the profile."""
-    busy_s: Mapping[str, float]
+    replica_s: Mapping[str, float]
     """Operator -> replica-seconds used: the seconds in service shared evenly by the batch. Sums to the replicas' busy
     time, so it divides the cost of a deployment among its queries."""
     link_bytes: Mapping[str, float]
@@ -123,7 +123,7 @@ class ServedBatch(NamedTuple):
     items: int
     prefix: str
     """`circinus.serving.labels.label_of` the `RouteStage.prefix` of its items; empty where they have several."""
-    earlier: int
+    batch_index: int
     """Batches that its replica had done before it: in the first ones it may still load and compile what it needs."""
 
 
@@ -138,7 +138,7 @@ class DeploymentStatus:
     requests: int
     restarts: int
     message: str = ""
-    fewest_batches: int | None = None
+    min_batches_served: int | None = None
     """Batches that the replica with the fewest has done since it was started; None: no replica is ready, or the engine
     does not count. What has done few may still load and compile what it needs."""
     startup_s: float | None = None
@@ -156,7 +156,7 @@ class QueryStatus:
     """The requests of one query so far, as the engine counted them."""
 
     query: str
-    entered: int
+    received: int
     """That came."""
     answered: int
     failed: int
@@ -167,9 +167,9 @@ class QueryStatus:
     """How many of the last requests that ended failed. With the answers among them that is all of them."""
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """Requests that came and have not ended."""
-        return self.entered - self.answered - self.failed
+        return self.received - self.answered - self.failed
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class AuditSample:
 
 
 @dataclass(frozen=True)
-class Audits:
+class AuditBatch:
     """Samples that were handed over."""
 
     samples: tuple[AuditSample, ...]
@@ -256,14 +256,14 @@ Guard = Callable[[], Awaitable[None]]
 
 
 @runtime_checkable
-class Guarded(Protocol):
+class FencedEngine(Protocol):
     """An engine whose changes are many steps that the process takes that asks for them.
 
     If that was asleep for long in the middle of a change, somebody else may have taken over. A local engine carries out
     changes itself, one after the other in the order in which they come, and so needs to be asked in time only once.
     """
 
-    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+    async def apply_fenced(self, desired: DesiredState, guard: Guard) -> None:
         """As `Engine.apply`.
 
         Args:
@@ -279,10 +279,10 @@ class Guarded(Protocol):
 
 
 @runtime_checkable
-class Audited(Protocol):
+class AuditableEngine(Protocol):
     """An engine that keeps the requests that `Route.audited_share` asks for."""
 
-    async def audits(self) -> Audits:
+    async def drain_audits(self) -> AuditBatch:
         """The samples since the last call, by whomever it was; they are forgotten in the engine.
 
         Raises:

@@ -14,6 +14,6 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def label_of(configuration: Configuration) -> str:
+def configuration_hash(configuration: Configuration) -> str:
     """Twelve hexadecimal digits that no other configuration, or prefix of one, is likely to have."""
     return _digest(json.dumps([[name, configuration[name].as_dict()] for name in configuration], sort_keys=True))

@@ -7,38 +7,38 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from circinus.matching import Matching, SizedDeployment
-from circinus.profiling import DECLARED, LEAST_ITEMS, ExpectedService, ExpectedServices, Observation
+from circinus.profiling import DECLARED, MIN_ITEMS, PredictedServiceTime, PredictedServiceTimes, ServiceTimeObservation
 from circinus.serving.engine import DeploymentStatus, EngineStatus, Response
-from circinus.serving.measurement import Learning, NotLearnt, clustered_log_ratio
-from circinus.serving.open_loop import Answer
-from circinus.serving.replicas.replaying import batch_ratio
-from circinus.spec import Deployment, Plan, Specification
+from circinus.serving.measurement import ServiceTimeReport, SkippedDeployment, clustered_log_ratio
+from circinus.serving.open_loop import RequestOutcome
+from circinus.serving.replicas.replaying import interpolated_batch_ratio
+from circinus.spec import Deployment, QueryPlan, Specification
 
-LEAST_REQUESTS = 30
+MIN_REQUESTS = 30
 """Requests that anything is learnt from; and `LEAST_ITEMS` different items, as for all else: a standard error from
 fewer clusters is itself hardly known."""
 
-COLD_BATCHES = 3
+WARMUP_BATCHES = 3
 """The first batches of a replica are not learnt from. The very first pays for what is made on first use (kernels,
 buffers, thread pools, pages of the model), the next ones for what is compiled or grown once inputs have been seen. It
 is counted in batches, not in seconds: a replica without work does not get warmer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
+class PredictionsAtRun:
     """What service times are held against."""
 
-    services: Mapping[str, ExpectedServices]
+    services: Mapping[str, PredictedServiceTimes]
     """By pipeline; one without a profile is missing."""
     at: datetime
     """When the run begins."""
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadRun:
     """A run of traffic as it went."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[RequestOutcome]
     """Of all requests, those of the warm-up too, in the order in which they were due."""
     warm_up_s: float
     late: bool
@@ -47,7 +47,9 @@ class Run:
     after: EngineStatus
 
 
-def learn(specification: Specification, matching: Matching, run: Run, expected: Expected) -> Learning:
+def observe_service_times(
+    specification: Specification, matching: Matching, run: LoadRun, expected: PredictionsAtRun
+) -> ServiceTimeReport:
     """An observation of every deployment that served requests, or the reason why there is none.
 
     Whether a request failed because of this operator or another one on its way is not asked: what waited beside it, and
@@ -62,28 +64,28 @@ def learn(specification: Specification, matching: Matching, run: Run, expected: 
     plans = {assignment.query: assignment.chosen.plan for assignment in matching.assignments}
     before = {status.deployment: status for status in run.before.deployments}
     after = {status.deployment: status for status in run.after.deployments}
-    observations: list[Observation] = []
-    refused: list[NotLearnt] = []
+    observations: list[ServiceTimeObservation] = []
+    refused: list[SkippedDeployment] = []
     for sized in matching.deployments:
         deployment = sized.deployment
         users = {q for q, plan in plans.items() if _uses(plan, deployment)}
         answers = [answer for answer in run.answers if answer.query in users]
         reason = _disturbed(run, answers, before.get(deployment), after.get(deployment))
-        found: Observation | str
+        found: ServiceTimeObservation | str
         found = reason or _observation(specification, sized, plans, answers, before[deployment], run, expected)
         if isinstance(found, str):
-            refused.append(NotLearnt(deployment, found))
+            refused.append(SkippedDeployment(deployment, found))
         else:
             observations.append(found)
-    return Learning(tuple(observations), tuple(refused))
+    return ServiceTimeReport(tuple(observations), tuple(refused))
 
 
-def _uses(plan: Plan, deployment: Deployment) -> bool:
+def _uses(plan: QueryPlan, deployment: Deployment) -> bool:
     return plan.pipeline == deployment.pipeline and plan.deployment_of(deployment.operator) == deployment
 
 
 def _disturbed(
-    run: Run, answers: Sequence[Answer], before: DeploymentStatus | None, after: DeploymentStatus | None
+    run: LoadRun, answers: Sequence[RequestOutcome], before: DeploymentStatus | None, after: DeploymentStatus | None
 ) -> str:
     """Why the times of a deployment are not its usual ones; empty where they are."""
     if run.late:
@@ -94,7 +96,7 @@ def _disturbed(
         return "a replica ended during the run and was started again"
     if not before.replicas_ready == before.replicas_wanted == after.replicas_wanted == after.replicas_ready:
         return "replicas were started or missing during the run"
-    if (after.fewest_batches or 0) < (before.fewest_batches or 0):
+    if (after.min_batches_served or 0) < (before.min_batches_served or 0):
         return "a replica was replaced during the run"
     failed = sum(answer.response is None for answer in answers)
     if failed:
@@ -105,12 +107,12 @@ def _disturbed(
 def _observation(
     specification: Specification,
     sized: SizedDeployment,
-    plans: Mapping[str, Plan],
-    answers: Sequence[Answer],
+    plans: Mapping[str, QueryPlan],
+    answers: Sequence[RequestOutcome],
     before: DeploymentStatus,
-    run: Run,
-    expected: Expected,
-) -> Observation | str:
+    run: LoadRun,
+    expected: PredictionsAtRun,
+) -> ServiceTimeObservation | str:
     """What a deployment's requests show, or why they show too little; all of them were answered."""
     deployment, allocation = sized.deployment, sized.deployment.allocation
     known = expected.services.get(deployment.pipeline)
@@ -128,30 +130,30 @@ def _observation(
     hardware = specification.infrastructure.pool(deployment.pool).hardware
     # An operator with its knobs has one speed on each class, whatever comes before it.
     known_speeds = next((service.speeds for service in services.values() if service is not None), DECLARED)
-    speed = known_speeds.promised(hardware)
+    speed = known_speeds.guaranteed(hardware)
     items, observed_s, predicted_s = [], [], []
     for answer in answers[cold:]:
         service, response = services[answer.query], answer.response
         assert service is not None
         assert response is not None
         alone_s = _predicted_s(service, answer.item_key, response, deployment)
-        if answer.due_s >= run.warm_up_s and alone_s is not None:
+        if answer.scheduled_s >= run.warm_up_s and alone_s is not None:
             items.append(answer.item_key)
             observed_s.append(response.stage_s[deployment.operator])
             predicted_s.append(alone_s / speed)
     different = len(set(items))
-    if len(items) < LEAST_REQUESTS or different < LEAST_ITEMS:
+    if len(items) < MIN_REQUESTS or different < MIN_ITEMS:
         return (
             f"found {len(items)} requests with {different} different items after the warm-up"
             + (f" and the first {cold}, which its replicas may have been cold for" if cold else "")
-            + f", expected {LEAST_REQUESTS} with {LEAST_ITEMS}; send for longer"
+            + f", expected {MIN_REQUESTS} with {MIN_ITEMS}; send for longer"
         )
     if sum(observed_s) <= 0 or sum(predicted_s) <= 0:
         return "it takes no time that could be compared"
     log_ratio, standard_error = clustered_log_ratio(observed_s, predicted_s, items)
     assert standard_error is not None  # there are several items
     uses = specification.pipelines[deployment.pipeline].operator(deployment.operator).uses
-    return Observation(
+    return ServiceTimeObservation(
         at=expected.at.isoformat(timespec="milliseconds"),
         mode=str(run.before.mode),
         plan=run.before.state,
@@ -174,21 +176,23 @@ def _observation(
 
 def _cold_requests(before: DeploymentStatus, replicas: int, batch_size: int) -> int:
     """How many requests may meet a replica in one of its first batches: free replicas take turns."""
-    done = before.fewest_batches or 0  # an engine that does not count may have started them just now
-    return max(COLD_BATCHES - done, 0) * replicas * batch_size
+    done = before.min_batches_served or 0  # an engine that does not count may have started them just now
+    return max(WARMUP_BATCHES - done, 0) * replicas * batch_size
 
 
-def _predicted_s(service: ExpectedService, item_key: str, response: Response, deployment: Deployment) -> float | None:
+def _predicted_s(
+    service: PredictedServiceTime, item_key: str, response: Response, deployment: Deployment
+) -> float | None:
     """Seconds at speed 1 of a batch as full as the request's was, of items like its own.
 
     A batch shares its time evenly, so that the time over the request's share is the number of its items. None where
     it had fewer items than any batch that was profiled: what is predicted of it is a guess, which is cautious.
     """
     operator, allocation = deployment.operator, deployment.allocation
-    stage_s, busy_s = response.stage_s[operator], response.busy_s[operator]
+    stage_s, busy_s = response.stage_s[operator], response.replica_s[operator]
     fill = min(max(round(stage_s / busy_s), 1), allocation.batch_size) if busy_s > 0 else 1
     measured = [size for cpus, size in service.measured_allocations if cpus == allocation.cpus]
     if fill < min(measured):
         return None
     ratios = {size: service.batch_ratio[allocation.cpus, size] for size in measured}
-    return service.alone_s(item_key) * batch_ratio(ratios, fill)
+    return service.single_item_s(item_key) * interpolated_batch_ratio(ratios, fill)

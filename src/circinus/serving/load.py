@@ -14,24 +14,24 @@ import numpy as np
 from circinus.errors import ServingError
 from circinus.matching import Matching
 from circinus.operators import Item
-from circinus.profiling import wire_bytes
+from circinus.profiling import pickled_bytes
 from circinus.queueing.arrivals import arrival_process
-from circinus.serving.arrivals import Arrival, drawn_arrivals, query_rng, read_trace
+from circinus.serving.arrivals import Arrival, query_rng, read_trace, sample_arrivals
 from circinus.serving.engine import Engine, EngineStatus, Mode, Request
-from circinus.serving.learning import Expected, Run, learn
-from circinus.serving.measurement import GeneratorLateness, LoadReport
+from circinus.serving.learning import LoadRun, PredictionsAtRun, observe_service_times
+from circinus.serving.measurement import GeneratorLag, LoadReport
 from circinus.serving.open_loop import LoadProgress, OpenLoop
 from circinus.serving.scoring import measure_queries
 from circinus.spec import Specification
 
-__all__ = ["LATE_P99_S", "LoadProgress", "Traffic", "run_load"]
+__all__ = ["LATE_P99_S", "LoadProgress", "LoadSpec", "run_load_test"]
 
 LATE_P99_S = 0.010
 """A generator that is later than this at its 99th percentile is reported as late."""
 
 
 @dataclass(frozen=True)
-class Traffic:
+class LoadSpec:
     """What to send, and how long."""
 
     duration_s: float
@@ -43,22 +43,22 @@ class Traffic:
     seed: int = 0
     trace: Path | None = None
     """CSV file (`time_s,query`) that replaces the arrivals of the queries' own processes."""
-    stragglers_s: float = 30.0
+    drain_timeout_s: float = 30.0
     """How long to wait for answers after the last request; what comes later counts as unanswered."""
 
     def __post_init__(self) -> None:
-        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.stragglers_s >= 0):
+        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.drain_timeout_s >= 0):
             raise ServingError(f"found {self}, expected a duration and a rate factor above 0 and no negative seconds")
 
 
-async def run_load(
+async def run_load_test(
     engine: Engine,
     specification: Specification,
     matching: Matching,
     items: Mapping[str, Sequence[Item]],
-    traffic: Traffic,
+    traffic: LoadSpec,
     on_progress: Callable[[LoadProgress], None] | None = None,
-    expected: Expected | None = None,
+    expected: PredictionsAtRun | None = None,
 ) -> LoadReport:
     """Send traffic to the queries that `matching` serves and measure each of them.
 
@@ -84,7 +84,7 @@ async def run_load(
     mode = before.mode
     arrivals = _arrivals(specification, matching, traffic)
     requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
-    sender = OpenLoop(engine, traffic.stragglers_s)
+    sender = OpenLoop(engine, traffic.drain_timeout_s)
     # A full collection in a process with many modules stops it for tens of milliseconds; what lives now stays anyway.
     gc.collect()
     gc.freeze()
@@ -93,7 +93,7 @@ async def run_load(
     finally:
         gc.unfreeze()
     after = before if expected is None else await engine.status()
-    measured = [answer for answer in answers if answer.due_s >= traffic.warm_up_s]
+    measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
     # In a thread: other traffic may be measured in this event loop, and metrics compute.
     queries = await asyncio.to_thread(
         measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
@@ -101,8 +101,8 @@ async def run_load(
     lateness = _lateness(sender.lateness_s)
     learning = None
     if expected is not None:
-        run = Run(answers, traffic.warm_up_s, lateness.late, before, after)
-        learning = learn(specification, matching, run, expected)
+        run = LoadRun(answers, traffic.warm_up_s, lateness.late, before, after)
+        learning = observe_service_times(specification, matching, run, expected)
     return LoadReport(
         mode=str(mode),
         arrivals=_kinds(specification, matching) if traffic.trace is None else traffic.trace.name,
@@ -139,13 +139,13 @@ def _kinds(specification: Specification, matching: Matching) -> str:
     return " and ".join(kind for kind, _ in kinds.most_common()) or "no"
 
 
-def _arrivals(specification: Specification, matching: Matching, traffic: Traffic) -> tuple[Arrival, ...]:
+def _arrivals(specification: Specification, matching: Matching, traffic: LoadSpec) -> tuple[Arrival, ...]:
     served = {assignment.query for assignment in matching.assignments}
     total_s = traffic.warm_up_s + traffic.duration_s
     if traffic.trace is None:
         own = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
         scaled = {query: process.scaled(traffic.rate_factor) for query, process in own.items()}
-        return drawn_arrivals(scaled, total_s, traffic.seed)
+        return sample_arrivals(scaled, total_s, traffic.seed)
     recorded = read_trace(traffic.trace, {query.name for query in specification.queries})
     played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in recorded)
     return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)
@@ -170,7 +170,7 @@ def _requests(
             turns[arrival.query] = _turns(items[pipeline], query_rng(seed, arrival.query, "items"))
         item = next(turns[arrival.query])
         if (pipeline, item.key) not in sizes:
-            sizes[pipeline, item.key] = float(wire_bytes(item.value))
+            sizes[pipeline, item.key] = float(pickled_bytes(item.value))
         value = item.value if with_values else None
         requests.append(Request(arrival.query, item.key, value, sizes[pipeline, item.key]))
     return requests
@@ -183,8 +183,8 @@ def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
             yield items[index]
 
 
-def _lateness(lateness_s: Sequence[float]) -> GeneratorLateness:
+def _lateness(lateness_s: Sequence[float]) -> GeneratorLag:
     if not lateness_s:
-        return GeneratorLateness(0.0, 0.0, 0.0, late=False)
+        return GeneratorLag(0.0, 0.0, 0.0, late=False)
     p99_s = float(np.percentile(lateness_s, 99))
-    return GeneratorLateness(float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > LATE_P99_S)
+    return GeneratorLag(float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > LATE_P99_S)

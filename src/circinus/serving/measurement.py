@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation import Estimate
-from circinus.profiling import Observation
+from circinus.profiling import ServiceTimeObservation
 from circinus.spec import Deployment, Slos
 
 SCHEMA_VERSION = 1
@@ -75,7 +75,7 @@ class QueryMeasurement:
     """Share, by busy seconds, of the deployments as sized, plus transfers."""
     stage_s: Mapping[str, float] | None = None
     """Operator -> mean seconds in service."""
-    held: Mapping[str, bool] | None = None
+    slos_met: Mapping[str, bool] | None = None
     """Objective (`latency`, `accuracy`, `cost`) -> whether it held; only those that the query has."""
     satisfied: bool = False
     """Whether the query was served and all its objectives held."""
@@ -85,7 +85,7 @@ class QueryMeasurement:
 
 
 @dataclass(frozen=True)
-class GeneratorLateness:
+class GeneratorLag:
     """How punctually the traffic was sent. Latencies count from the scheduled arrival, so lateness is in them."""
 
     mean_s: float
@@ -96,7 +96,7 @@ class GeneratorLateness:
 
 
 @dataclass(frozen=True)
-class NotLearnt:
+class SkippedDeployment:
     """A deployment whose service times teach nothing, and why."""
 
     deployment: Deployment
@@ -104,12 +104,12 @@ class NotLearnt:
 
 
 @dataclass(frozen=True)
-class Learning:
+class ServiceTimeReport:
     """What a run showed of service times beside the profile."""
 
-    observations: tuple[Observation, ...]
+    observations: tuple[ServiceTimeObservation, ...]
     """Of all deployments from which something can be learnt."""
-    refused: tuple[NotLearnt, ...]
+    refused: tuple[SkippedDeployment, ...]
     """All others."""
 
 
@@ -127,7 +127,7 @@ class LoadReport:
     duration_s: float
     """Measured seconds, after the warm-up."""
     queries: tuple[QueryMeasurement, ...]
-    lateness: GeneratorLateness
+    lateness: GeneratorLag
     deployments_cost_usd_per_h: float
     """Of all deployments as sized, whether used or not."""
     goodput: float
@@ -138,7 +138,7 @@ class LoadReport:
     """Queries that were served and whose objectives all held."""
     promises: int
     """Queries that were served."""
-    learning: Learning | None = None
+    learning: ServiceTimeReport | None = None
     """None: nobody asked."""
     schema_version: int = SCHEMA_VERSION
 
@@ -198,7 +198,7 @@ def clustered_log_ratio(
     return math.log(ratio), error / float(observed.sum())
 
 
-def held_objectives(
+def slo_attainment(
     slos: Slos, latency: LatencySummary | None, score: float | None, cost_usd_per_h: float
 ) -> dict[str, bool]:
     """Which of the objectives in `slos` held; what is not known (None) did not."""
@@ -207,7 +207,7 @@ def held_objectives(
         reached_s = latency.at_percentile_s if latency is not None else None
         held["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
     if slos.accuracy is not None:
-        held["accuracy"] = score is not None and slos.accuracy.holds_for(score)
+        held["accuracy"] = score is not None and slos.accuracy.is_met_by(score)
     if slos.cost is not None:
         held["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h
     return held

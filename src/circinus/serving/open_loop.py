@@ -15,12 +15,12 @@ _PROGRESS_S = 0.25
 
 
 @dataclass(frozen=True)
-class Answer:
+class RequestOutcome:
     """What became of one request."""
 
     query: str
     item_key: str
-    due_s: float
+    scheduled_s: float
     """When it was due, after the traffic began."""
     latency_s: float = math.inf
     """From then until its answer was back."""
@@ -60,7 +60,7 @@ class OpenLoop:
         """Of each request sent, how late it left."""
         self._engine = engine
         self._stragglers_s = stragglers_s
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, RequestOutcome] = {}
         self._failed = 0
         self._begin_s = 0.0
 
@@ -69,7 +69,7 @@ class OpenLoop:
         arrivals: Sequence[Arrival],
         requests: Sequence[Request],
         on_progress: Callable[[LoadProgress], None] | None = None,
-    ) -> list[Answer]:
+    ) -> list[RequestOutcome]:
         """Send `requests` at their `arrivals`, which ascend; one answer for each, in the same order."""
         self._begin_s = asyncio.get_running_loop().time()
         reporter = asyncio.create_task(self._report(len(arrivals), arrivals, on_progress))
@@ -91,7 +91,7 @@ class OpenLoop:
             if isinstance(end, Exception):
                 raise end
         return [
-            self._answers.get(index, Answer(arrival.query, request.item_key, arrival.time_s))
+            self._answers.get(index, RequestOutcome(arrival.query, request.item_key, arrival.time_s))
             for index, (arrival, request) in enumerate(zip(arrivals, requests, strict=True))
         ]
 
@@ -104,7 +104,9 @@ class OpenLoop:
             error = str(failure)
             self._failed += 1
         latency_s = self._elapsed_s() - arrival.time_s
-        self._answers[index] = Answer(arrival.query, request.item_key, arrival.time_s, latency_s, response, error)
+        self._answers[index] = RequestOutcome(
+            arrival.query, request.item_key, arrival.time_s, latency_s, response, error
+        )
 
     async def _report(
         self, due: int, arrivals: Sequence[Arrival], on_progress: Callable[[LoadProgress], None] | None

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import unpacked
+from circinus.profiling.wire import unpickle_value
 from circinus.serving.engine import Response
 from circinus.serving.replicas.messages import Payload
 
 
 @dataclass(frozen=True)
-class PackedResponse:
+class PickledResponse:
     """`Response` with the sinks' outputs still packed."""
 
     outputs: Mapping[str, Payload]
@@ -23,14 +23,14 @@ class PackedResponse:
     link_bytes: Mapping[str, float]
 
 
-def unpack(response: PackedResponse) -> Response:
+def unpickle_response(response: PickledResponse) -> Response:
     """With the outputs unpickled: the sink's, or a dict of them where there are several.
 
     Raises:
         ServingError: an output's type cannot be imported here.
     """
     try:
-        outputs = {sink: unpacked(output) for sink, output in response.outputs.items()}
+        outputs = {sink: unpickle_value(output) for sink, output in response.outputs.items()}
     except Exception as error:  # whatever the user's types raise while they are unpickled
         raise ServingError(
             f"the answer cannot be unpickled here ({type(error).__name__}: {error}); its module must be importable"

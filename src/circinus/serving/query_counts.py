@@ -26,7 +26,7 @@ class _Counts:
         )
 
 
-class QueryCounts:
+class RequestCounters:
     """What became of the requests of every query."""
 
     def __init__(self) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 from circinus.errors import OperatorError
 from circinus.matching import Assignment, Matching
 from circinus.operators import Item, Metric, resolve
-from circinus.profiling.score_range import score_within
-from circinus.queueing.arrivals import observed_dispersion
+from circinus.profiling.score_range import validate_score
+from circinus.queueing.arrivals import empirical_idc
 from circinus.serving.engine import Response
-from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, held_objectives
-from circinus.serving.open_loop import Answer
+from circinus.serving.measurement import LatencySummary, QueryMeasurement, clustered_mean, slo_attainment
+from circinus.serving.open_loop import RequestOutcome
 from circinus.spec import Deployment, Infrastructure, Network, Pipeline, Query, Specification
 from circinus.spec.units import DURATION
 
@@ -33,7 +33,7 @@ _SECONDS_PER_H = 3600.0
 def measure_queries(
     specification: Specification,
     matching: Matching,
-    answers: Sequence[Answer],
+    answers: Sequence[RequestOutcome],
     items: Mapping[str, Sequence[Item]],
     duration_s: float,
     begin_s: float = 0.0,
@@ -52,7 +52,7 @@ def measure_queries(
         OperatorError: a metric cannot be found. One that fails on an answer is reported in its query's `errors`.
     """
     assignments = {assignment.query: assignment for assignment in matching.assignments}
-    by_query: defaultdict[str, list[Answer]] = defaultdict(list)
+    by_query: defaultdict[str, list[RequestOutcome]] = defaultdict(list)
     for answer in answers:
         by_query[answer.query].append(answer)
     costs = _costs_usd_per_h(specification.infrastructure, matching, assignments, by_query, duration_s)
@@ -70,10 +70,10 @@ def measure_queries(
     return tuple(measurements)
 
 
-def _dispersion(answers: Sequence[Answer], begin_s: float, duration_s: float) -> dict[str, float]:
+def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: float) -> dict[str, float]:
     """Length of a window -> index of dispersion of the requests, where there are windows enough."""
-    due_s = np.array([answer.due_s - begin_s for answer in answers])
-    index = observed_dispersion(due_s, duration_s, np.array(_WINDOWS_S))
+    due_s = np.array([answer.scheduled_s - begin_s for answer in answers])
+    index = empirical_idc(due_s, duration_s, np.array(_WINDOWS_S))
     return {
         DURATION.format(window_s): float(value)
         for window_s, value in zip(_WINDOWS_S, index, strict=True)
@@ -92,7 +92,7 @@ class _Scorer:
         least, greatest = pipeline.metric.range
         self.worst = least if pipeline.metric.direction == "maximize" else greatest
 
-    def score(self, answer: Answer, response: Response) -> float:
+    def score(self, answer: RequestOutcome, response: Response) -> float:
         """Raises OperatorError when the metric fails or gives no score in its range."""
         metric = self._pipeline.metric
         truth = self._truth[answer.item_key]
@@ -103,7 +103,7 @@ class _Scorer:
                 f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} failed on item "
                 f"{answer.item_key} with {type(error).__name__}: {error}"
             ) from error
-        score = score_within(found, metric.range)
+        score = validate_score(found, metric.range)
         if score is None:
             least, greatest = metric.range
             raise OperatorError(
@@ -112,7 +112,7 @@ class _Scorer:
             )
         return score
 
-    def scores(self, answered: Sequence[tuple[Answer, Response]]) -> tuple[list[float], list[str]]:
+    def scores(self, answered: Sequence[tuple[RequestOutcome, Response]]) -> tuple[list[float], list[str]]:
         """A score for every answer, the worst where there is none, and why there is none for those."""
         scores, errors = [], []
         for answer, response in answered:
@@ -127,7 +127,7 @@ class _Scorer:
 def _measure(
     query: Query,
     assignment: Assignment,
-    answers: Sequence[Answer],
+    answers: Sequence[RequestOutcome],
     scorer: _Scorer,
     cost_usd_per_h: float,
     duration_s: float,
@@ -146,7 +146,7 @@ def _measure(
             score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
             stages = answered[0][1].stage_s
             stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
-    held = held_objectives(query.slos, latency, score, cost_usd_per_h)
+    held = slo_attainment(query.slos, latency, score, cost_usd_per_h)
     return QueryMeasurement(
         query=query.name,
         pipeline=query.pipeline,
@@ -163,7 +163,7 @@ def _measure(
         score_standard_error=standard_error,
         cost_usd_per_h=cost_usd_per_h,
         stage_s=stage_s,
-        held=held,
+        slos_met=held,
         satisfied=bool(answers) and all(held.values()),
         predicted=assignment.chosen.estimate,
         errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
@@ -181,7 +181,7 @@ def _costs_usd_per_h(
     infrastructure: Infrastructure | None,
     matching: Matching,
     assignments: Mapping[str, Assignment],
-    by_query: Mapping[str, Sequence[Answer]],
+    by_query: Mapping[str, Sequence[RequestOutcome]],
     duration_s: float,
 ) -> dict[str, float]:
     """Query -> its share, by busy seconds, of its deployments as sized, plus its transfers scaled to an hour."""
@@ -192,7 +192,7 @@ def _costs_usd_per_h(
     for query, assignment in assignments.items():
         plan = assignment.chosen.plan
         for response in (answer.response for answer in by_query.get(query, ()) if answer.response is not None):
-            for operator, seconds in response.busy_s.items():
+            for operator, seconds in response.replica_s.items():
                 busy_s[plan.deployment_of(operator)][query] += seconds
             for link, sent_bytes in response.link_bytes.items():
                 costs[query] += sent_bytes * usd_per_byte[link] * _SECONDS_PER_H / duration_s

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from circinus.serving.engine import ServedBatch
 from circinus.serving.replicas.messages import BatchResult
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.work import QueuedItem
 
 RECENT = 32
 """Batches that are remembered: somebody who looks every quarter of a second misses none at a hundred a second."""
 
 
-class ServedBatches:
+class BatchHistory:
     """Of one deployment."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class ServedBatches:
         """Batches so far whose items all went well."""
         self._recent: deque[ServedBatch] = deque(maxlen=RECENT)
 
-    def note(self, batch: Sequence[Work], result: BatchResult) -> None:
+    def record(self, batch: Sequence[QueuedItem], result: BatchResult) -> None:
         """One more; where an item failed nothing is said of how long the others would have taken without it."""
         if not batch or any(its_result.error for its_result in result.results):
             return

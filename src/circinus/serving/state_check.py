@@ -6,7 +6,7 @@ from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState
 
 
-def check_state(desired: DesiredState) -> None:
+def validate_state(desired: DesiredState) -> None:
     """Refuse a state that contradicts itself.
 
     Raises:

@@ -40,7 +40,7 @@ def state_from_json(text: str) -> DesiredState:
         raise ServingError(f"cannot read the desired state: {error}") from error
 
 
-def desired_fingerprint(desired: DesiredState) -> str:
+def state_fingerprint(desired: DesiredState) -> str:
     """SHA-256, in hexadecimal, that two states share when the same would run.
 
     Covers the mode, the infrastructure whose links are emulated, the deployments with their replicas and versions, and

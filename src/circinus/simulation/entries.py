@@ -13,7 +13,7 @@ from circinus.simulation.model import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
-class Entries:
+class VisitArrivals:
     """Requests that come to visits, (n,) each.
 
     They come in order of time; at the same time, in the order in which the station before served them (those of a batch
@@ -28,11 +28,11 @@ class Entries:
     request: IntArray
     """Number of the request, over all queries."""
 
-    def chosen(self, which: slice | NDArray[Any]) -> Entries:
+    def chosen(self, which: slice | NDArray[Any]) -> VisitArrivals:
         """Some of them."""
-        return Entries(self.time_s[which], self.order[which], self.visit[which], self.request[which])
+        return VisitArrivals(self.time_s[which], self.order[which], self.visit[which], self.request[which])
 
-    def sorted(self) -> Entries:
+    def sorted(self) -> VisitArrivals:
         """In the order in which they come."""
         if len(self.time_s) < 2:
             return self
@@ -43,7 +43,7 @@ class Entries:
         return self.chosen(order)
 
     @classmethod
-    def of(cls, parts: Sequence[Entries]) -> Entries:
+    def of(cls, parts: Sequence[VisitArrivals]) -> VisitArrivals:
         """One after the other."""
         if len(parts) == 1:
             return parts[0]
@@ -58,11 +58,11 @@ class Entries:
 
 
 _NONE: IntArray = np.zeros(0, dtype=np.int64)
-_NOBODY = Entries(np.zeros(0), _NONE, _NONE, _NONE)
+_NOBODY = VisitArrivals(np.zeros(0), _NONE, _NONE, _NONE)
 
 
 @dataclass(frozen=True, eq=False)
-class Exits:
+class VisitDepartures:
     """Visits that ended, (m,) each, in the order in which the station, or each of several, served them."""
 
     visit: IntArray
@@ -77,7 +77,7 @@ class Exits:
     """How many requests were in the same batch."""
 
     @classmethod
-    def of(cls, parts: Sequence[Exits]) -> Exits:
+    def of(cls, parts: Sequence[VisitDepartures]) -> VisitDepartures:
         """One after the other; at least one."""
         if len(parts) == 1:
             return parts[0]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from circinus.simulation.model import SimulatedQuery
+from circinus.simulation.model import QueryModel
 
 
-def station_groups(queries: Sequence[SimulatedQuery], stations: int) -> tuple[tuple[int, ...], ...]:
+def strongly_connected_groups(queries: Sequence[QueryModel], stations: int) -> tuple[tuple[int, ...], ...]:
     """Groups of stations, each after all that send requests to it.
 
     A group has several stations, or one that sends requests to itself, only where requests come back to a station from
     one that lies behind it (of different queries also): these can only be simulated together. They are the strongly
     connected components of the graph of who sends requests to whom (Tarjan, SIAM Journal on Computing 1, 1972).
     """
-    return tuple(tuple(sorted(group)) for group in reversed(_components(sends_to(queries, stations))))
+    return tuple(tuple(sorted(group)) for group in reversed(_components(successors(queries, stations))))
 
 
-def sends_to(queries: Sequence[SimulatedQuery], stations: int) -> Mapping[int, frozenset[int]]:
+def successors(queries: Sequence[QueryModel], stations: int) -> Mapping[int, frozenset[int]]:
     """Station -> the stations that it sends requests to."""
     found: dict[int, set[int]] = {station: set() for station in range(stations)}
     for query in queries:

@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.simulation.model import FloatArray
 
 CONFIDENCE = 0.95
@@ -19,7 +19,7 @@ _FEWEST = 5
 """Sections that a standard error is taken from, at least."""
 
 
-def percentile_interval(latency_s: FloatArray, percentile: float) -> Bounded:
+def percentile_interval(latency_s: FloatArray, percentile: float) -> Interval:
     """A percentile of requests in the order in which they came, between the bounds of a 95 % confidence interval.
 
     Latencies of neighbours depend on each other: the run is cut into as many as 20 sections, and the interval is that
@@ -41,11 +41,11 @@ def percentile_interval(latency_s: FloatArray, percentile: float) -> Bounded:
             latency_s[: sections * size].reshape(sections, size), share, axis=1, method="inverted_cdf"
         )
         half = student_t(sections - 1) * float(of_sections.std(ddof=1)) / math.sqrt(sections)
-        return Bounded(value, max(0.0, value - half), value + half)
+        return Interval(value, max(0.0, value - half), value + half)
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count * share * (1 - share))
     ordered = np.sort(latency_s)
     first, last = math.floor(count * share - reach), math.ceil(count * share + reach)
-    return Bounded(
+    return Interval(
         value,
         min(value, float(ordered[max(first, 1) - 1])) if first >= 1 else 0.0,
         max(value, float(ordered[last - 1])) if last <= count else math.inf,

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.simulation.entries import Entries
+from circinus.simulation.entries import VisitArrivals
 from circinus.simulation.joins import Joins
-from circinus.simulation.model import FloatArray, IntArray, Requests, SimulatedQuery
+from circinus.simulation.model import FloatArray, IntArray, QueryModel, Requests
 
 
-class Itineraries:
+class RequestPaths:
     """The visits of all queries, numbered one query after the other, and so their requests.
 
     Behind the visits, two more for each query stand for its result and for its source: they take no time, and no
     station serves them.
     """
 
-    def __init__(self, queries: Sequence[SimulatedQuery], requests: Sequence[Requests]) -> None:
+    def __init__(self, queries: Sequence[QueryModel], requests: Sequence[Requests]) -> None:
         """Number visits and requests.
 
         Args:
@@ -74,7 +74,7 @@ class Itineraries:
         """The visits of its group that follow one that was left to a group."""
         return self._within[visit]
 
-    def alone_s(self, visit: IntArray, request: IntArray) -> FloatArray:
+    def service_s(self, visit: IntArray, request: IntArray) -> FloatArray:
         """(n,) seconds of requests at visits, alone."""
         return np.asarray(self._all_service_s[self._first_service[visit] + self.items[request]])
 
@@ -82,7 +82,7 @@ class Itineraries:
         """(items,) seconds at one visit, alone."""
         return self._service_s[visit]
 
-    def onward(self, visit: IntArray, request: IntArray, end_s: FloatArray, order: IntArray) -> Entries:
+    def next_visits(self, visit: IntArray, request: IntArray, end_s: FloatArray, order: IntArray) -> VisitArrivals:
         """Requests that come to visits or to their results because visits ended, where nothing else is missing.
 
         Args:
@@ -94,16 +94,16 @@ class Itineraries:
         first = self._first_target[visit]
         counts = self._first_target[visit + 1] - first
         if (counts == 1).all():
-            coming = Entries(end_s + self.delay_s[visit], order, self._targets[first], request)
+            coming = VisitArrivals(end_s + self.delay_s[visit], order, self._targets[first], request)
             return self.joins.complete(coming, self._ranks[first])
         source = np.repeat(np.arange(len(visit)), counts)
         # The k-th target of everybody: k counts from 0 within each run of equal sources.
         edge = np.arange(len(source)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
         targets = self._targets[edge]
-        coming = Entries((end_s + self.delay_s[visit])[source], order[source], targets, request[source])
+        coming = VisitArrivals((end_s + self.delay_s[visit])[source], order[source], targets, request[source])
         return self.joins.complete(coming, self._ranks[edge])
 
-    def _predecessors(self, queries: Sequence[SimulatedQuery]) -> list[tuple[int, ...]]:
+    def _predecessors(self, queries: Sequence[QueryModel]) -> list[tuple[int, ...]]:
         """Visit, result or source -> what it waits for."""
         visits: list[tuple[int, ...]] = []
         results: list[tuple[int, ...]] = []
@@ -111,7 +111,7 @@ class Itineraries:
             numbers = range(first, first + len(query.visits))
             *befores, final = [
                 tuple(numbers[index] for index in dict.fromkeys(after)) or (source,)
-                for after in (*(visit.after for visit in query.visits), query.finals)
+                for after in (*(visit.after for visit in query.visits), query.sink_visits)
             ]
             visits += befores
             results.append(final)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from circinus.simulation.entries import Entries
+from circinus.simulation.entries import VisitArrivals
 
 
 class Joins:
@@ -40,7 +40,7 @@ class Joins:
     def __contains__(self, visit: int) -> bool:
         return visit in self._first
 
-    def complete(self, coming: Entries, ranks: np.ndarray) -> Entries:
+    def complete(self, coming: VisitArrivals, ranks: np.ndarray) -> VisitArrivals:
         """Those of `coming` that wait for nothing else, with the time and the order of the last they waited for.
 
         Args:
@@ -65,8 +65,8 @@ class Joins:
             self._missing[place] -= 1
             done = self._missing[place] == 0
             place = place[done]
-            parts.append(Entries(self._latest_s[place], self._order[place], now.visit[done], now.request[done]))
-        return Entries.of(parts)
+            parts.append(VisitArrivals(self._latest_s[place], self._order[place], now.visit[done], now.request[done]))
+        return VisitArrivals.of(parts)
 
     def come(self, visit: int, request: int, time_s: float, order: int) -> tuple[float, int] | None:
         """The same for one: the time and the order of the last that it waited for; None: something is missing."""

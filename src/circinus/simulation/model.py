@@ -35,7 +35,7 @@ class Visit:
 
 
 @dataclass(frozen=True, eq=False)
-class SimulatedQuery:
+class QueryModel:
     """Requests that carry items at random and make visits."""
 
     name: str
@@ -44,7 +44,7 @@ class SimulatedQuery:
     """n, how many items there are to draw from."""
     visits: tuple[Visit, ...]
     """Each after all that it waits for. What one output is sent to first stands first."""
-    finals: tuple[int, ...]
+    sink_visits: tuple[int, ...]
     """Visits at whose ends the result is complete."""
 
 
@@ -58,7 +58,7 @@ class Requests:
     """What they carry, by number."""
 
     @classmethod
-    def drawn(cls, query: SimulatedQuery, duration_s: float, seed: int) -> Requests:
+    def drawn(cls, query: QueryModel, duration_s: float, seed: int) -> Requests:
         """At random, from a stream of random numbers that only this query has.
 
         Args:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from circinus.errors import PlanningError
-from circinus.estimation.fills import fill_ratios
+from circinus.estimation.fills import batch_time_ratios
 from circinus.estimation.transfer import INPUT, destinations, path_between
 from circinus.profiling import ConfigurationProfile
 from circinus.queueing.arrivals import ArrivalProcess
 from circinus.queueing.station import Station
-from circinus.simulation.model import FloatArray, SimulatedQuery, Visit
-from circinus.spec import Deployment, DirectedLink, Network, Pipeline, Plan, Query
+from circinus.simulation.model import FloatArray, QueryModel, Visit
+from circinus.spec import Deployment, DirectedLink, Network, Pipeline, Query, QueryPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class PlannedQuery:
 
     query: Query
     pipeline: Pipeline
-    plan: Plan
+    plan: QueryPlan
     profile: ConfigurationProfile
     arrivals: ArrivalProcess
     cost_usd_per_h: float = 0.0
@@ -29,11 +29,11 @@ class PlannedQuery:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SimulationModel:
     """What a simulation runs."""
 
     stations: tuple[Station, ...]
-    queries: tuple[SimulatedQuery, ...]
+    queries: tuple[QueryModel, ...]
     deployments: Mapping[Deployment, int]
     """Deployment -> its station."""
     links: Mapping[DirectedLink, int]
@@ -42,9 +42,9 @@ class Model:
     """Of every query: operator -> its visit."""
 
 
-def model_of(
+def build_model(
     planned: Sequence[PlannedQuery], replicas: Mapping[Deployment, int], network: Network, *, promised: bool = False
-) -> Model:
+) -> SimulationModel:
     """Deployments and the directions of links as stations, requests as visits along their plan's DAG.
 
     The same rules as of the local engine that replays, to which tests hold every request: an output is sent to each
@@ -63,7 +63,7 @@ def model_of(
     """
     building = _Building(replicas, network, promised)
     queries = tuple(building.query(one) for one in planned)
-    return Model(
+    return SimulationModel(
         stations=tuple(building.stations),
         queries=queries,
         deployments=building.deployments,
@@ -82,7 +82,7 @@ class _Building:
         self.links: dict[DirectedLink, int] = {}
         self.operators: list[dict[str, int]] = []
 
-    def query(self, planned: PlannedQuery) -> SimulatedQuery:
+    def query(self, planned: PlannedQuery) -> QueryModel:
         """The visits of one query, input first."""
         pipeline, plan, profile = planned.pipeline, planned.plan, planned.profile
         order, sinks = pipeline.topological_order(), pipeline.sinks()
@@ -113,18 +113,18 @@ class _Building:
             allocation = plan.allocation_of(operator.name)
             inputs = [at[parent, pool.site] for parent in operator.after or (INPUT,)]
             after = tuple(dict.fromkeys(visit for visit in inputs if visit is not None))
-            ratios = fill_ratios(measured, allocation.cpus, allocation.batch_size)
+            ratios = batch_time_ratios(measured, allocation.cpus, allocation.batch_size)
             station = self._deployment(plan.deployment_of(operator.name), ratios, operator.batch_wait_s)
             # Other queries of the deployment may have other ratios: what the station's lack is put into the seconds.
-            scale = ratios[-1] / self.stations[station].fill_ratios[-1]
-            speed = (measured.speeds.promised if self._promised else measured.speeds.likely)(pool.hardware)
+            scale = ratios[-1] / self.stations[station].batch_time_ratios[-1]
+            speed = (measured.speeds.guaranteed if self._promised else measured.speeds.expected)(pool.hardware)
             scale *= measured.correction(pool.hardware) / speed
             visits.append(Visit(station, after, measured.service_s * scale))
             operators[operator.name] = len(visits) - 1
             send(operator.name, len(visits) - 1, measured.output_bytes)
         self.operators.append(operators)
         finals = tuple(dict.fromkeys(visit for sink in sinks if (visit := at[sink, source]) is not None))
-        return SimulatedQuery(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), finals)
+        return QueryModel(planned.query.name, planned.arrivals, len(profile.items), tuple(visits), finals)
 
     def _deployment(self, deployment: Deployment, ratios: tuple[float, ...], wait_s: float) -> int:
         if deployment not in self.deployments:

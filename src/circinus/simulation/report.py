@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from circinus.profiling import Bounded
+from circinus.profiling import Interval
 from circinus.spec import Slos
 
 
@@ -28,7 +28,7 @@ class QueryOutcome:
     requests: int
     """That came after the warm-up; each was followed to its end."""
     rate_per_s: float
-    latency_s: Mapping[str, Bounded]
+    latency_s: Mapping[str, Interval]
     """`p50`, `p90`, `p95`, `p99` and that of the query's objective, between bounds of a 95 % confidence interval."""
     percentile: float
     """The percentile (of 100) of the query's objective; 95 where it has none."""
@@ -37,18 +37,18 @@ class QueryOutcome:
     cost_usd_per_h: float
     """As planned, whatever the load."""
     stages: tuple[StageOutcome, ...]
-    held: Mapping[str, bool]
+    slos_met: Mapping[str, bool]
     """Objective (`latency`, `accuracy`, `cost`) -> whether it held; only those that the query has."""
-    sure: bool
+    is_significant: bool
     """Whether the latency's confidence interval lies on one side of its limit."""
 
     @property
     def satisfied(self) -> bool:
         """Whether all objectives held."""
-        return all(self.held.values())
+        return all(self.slos_met.values())
 
     @property
-    def at_percentile_s(self) -> Bounded:
+    def at_percentile_s(self) -> Interval:
         """The latency at the percentile of the objective."""
         return self.latency_s[f"p{self.percentile:g}"]
 
@@ -62,7 +62,7 @@ class StationOutcome:
     requests: int
     utilization: float
     """Share of the simulated time that a server is busy."""
-    asked: float
+    offered_utilization: float
     """Share of what all servers can do, with full batches, that was asked for; from 1 on queues only grow."""
     mean_wait_s: float
     mean_fill: float

@@ -13,7 +13,7 @@ from circinus.errors import PlanningError
 from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.queueing.station import Station
 from circinus.simulation.intervals import percentile_interval
-from circinus.simulation.plans import Model, PlannedQuery, model_of
+from circinus.simulation.plans import PlannedQuery, SimulationModel, build_model
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome
 from circinus.simulation.simulation import QueryRun, Simulation, StationRun
 from circinus.spec import Deployment, Network, Slos
@@ -64,7 +64,7 @@ def simulate(
     _check(planned, duration_s, warm_up_s, load)
     begun_s = clock()
     loaded = [replace(one, arrivals=one.arrivals.scaled(load)) for one in planned]
-    model = model_of(loaded, replicas, network)
+    model = build_model(loaded, replicas, network)
     expected = sum(
         one.arrivals.rate_per_s * duration_s * len(query.visits)
         for one, query in zip(loaded, model.queries, strict=True)
@@ -91,7 +91,7 @@ def simulate(
         links=tuple(stations[station] for station in model.links.values()),
         goodput=sum(query.weight for query in queries if query.satisfied),
         total_weight=sum(query.weight for query in queries) + unserved_weight,
-        executions=sum(did.requests for did in simulation.did),
+        executions=sum(did.requests for did in simulation.station_stats),
         computed_s=clock() - begun_s,
     )
 
@@ -129,8 +129,8 @@ def _outcome(
         score=score,
         cost_usd_per_h=planned.cost_usd_per_h,
         stages=stages,
-        held=held,
-        sure=reached is not None and (reached.upper <= limit_s or reached.lower > limit_s),
+        slos_met=held,
+        is_significant=reached is not None and (reached.upper <= limit_s or reached.lower > limit_s),
     )
 
 
@@ -148,13 +148,13 @@ def _held(slos: Slos, reached_s: float | None, score: float, cost_usd_per_h: flo
     if slos.latency is not None:
         held["latency"] = reached_s is not None and reached_s <= slos.latency.limit_s
     if slos.accuracy is not None:
-        held["accuracy"] = not math.isnan(score) and slos.accuracy.holds_for(score)
+        held["accuracy"] = not math.isnan(score) and slos.accuracy.is_met_by(score)
     if slos.cost is not None:
         held["cost"] = cost_usd_per_h <= slos.cost.limit_usd_per_h * (1 + 1e-9)
     return held
 
 
-def _stations(model: Model, simulation: Simulation) -> list[StationOutcome]:
+def _stations(model: SimulationModel, simulation: Simulation) -> list[StationOutcome]:
     asked_s = np.zeros(len(model.stations))
     for run in simulation.runs:
         often = np.bincount(run.items, minlength=run.query.items)
@@ -162,18 +162,18 @@ def _stations(model: Model, simulation: Simulation) -> list[StationOutcome]:
             asked_s[visit.station] += float(often @ visit.service_s)
     return [
         _station(station, did, asked, simulation.duration_s)
-        for station, did, asked in zip(model.stations, simulation.did, asked_s.tolist(), strict=True)
+        for station, did, asked in zip(model.stations, simulation.station_stats, asked_s.tolist(), strict=True)
     ]
 
 
 def _station(station: Station, did: StationRun, asked_s: float, duration_s: float) -> StationOutcome:
-    full_s = asked_s * station.fill_ratios[-1] / station.batch_size
+    full_s = asked_s * station.batch_time_ratios[-1] / station.batch_size
     return StationOutcome(
         name=station.name,
         servers=station.servers,
         requests=did.requests,
         utilization=did.busy_s / (station.servers * duration_s),
-        asked=full_s / (station.servers * duration_s),
+        offered_utilization=full_s / (station.servers * duration_s),
         mean_wait_s=did.wait_s / did.requests if did.requests else 0.0,
         mean_fill=did.requests / did.batches if did.batches else 0.0,
     )

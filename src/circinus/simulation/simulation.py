@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.queueing.station import Station
-from circinus.simulation.blocks import Block, OneStation
-from circinus.simulation.entries import Entries, Exits
-from circinus.simulation.groups import sends_to, station_groups
-from circinus.simulation.itineraries import Itineraries
-from circinus.simulation.model import FloatArray, IntArray, Requests, SimulatedQuery
-from circinus.simulation.together import StationsTogether
+from circinus.simulation.blocks import FeedForwardStation, StationBlock
+from circinus.simulation.entries import VisitArrivals, VisitDepartures
+from circinus.simulation.groups import strongly_connected_groups, successors
+from circinus.simulation.itineraries import RequestPaths
+from circinus.simulation.model import FloatArray, IntArray, QueryModel, Requests
+from circinus.simulation.together import FeedbackStations
 
 _WINDOW = 200_000
 """Executions in a window of time, about: large enough for arrays, small enough for memory."""
@@ -26,7 +26,7 @@ _WINDOW_OF_VISIT = 100
 class QueryRun:
     """One query's requests as far as they came."""
 
-    query: SimulatedQuery
+    query: QueryModel
     arrival_s: FloatArray
     """(N,)"""
     items: IntArray
@@ -73,13 +73,13 @@ class Simulation:
     def __init__(
         self,
         stations: Sequence[Station],
-        queries: Sequence[SimulatedQuery],
+        queries: Sequence[QueryModel],
         *,
         duration_s: float,
         seed: int = 0,
         warm_up_s: float = 0.0,
         requests: Sequence[Requests] | None = None,
-        watch: Callable[[Exits], None] | None = None,
+        watch: Callable[[VisitDepartures], None] | None = None,
     ) -> None:
         """Draw all requests.
 
@@ -96,7 +96,7 @@ class Simulation:
         self.duration_s = duration_s
         self.now_s = 0.0
         drawn = [Requests.drawn(query, duration_s, seed) for query in queries] if requests is None else requests
-        self.itineraries = Itineraries(queries, drawn)
+        self.itineraries = RequestPaths(queries, drawn)
         first = self.itineraries.first_request
         self._done_s = np.full(int(first[-1]), math.inf)
         self.runs = tuple(
@@ -105,7 +105,7 @@ class Simulation:
         )
         self._watch = watch
         self._blocks, self._block_of = self._grouped(queries)
-        self._coming: list[list[Entries]] = [[] for _ in self._blocks]
+        self._coming: list[list[VisitArrivals]] = [[] for _ in self._blocks]
         """Block -> who comes to it."""
         self._arrived = [0] * len(queries)
         """Query -> how many of its requests have arrived."""
@@ -117,7 +117,7 @@ class Simulation:
         )
 
     @property
-    def did(self) -> tuple[StationRun, ...]:
+    def station_stats(self) -> tuple[StationRun, ...]:
         """What every station did."""
         sums = self._stations
         columns = (sums.requests, sums.batches, sums.served_s, sums.wait_s)
@@ -128,7 +128,7 @@ class Simulation:
         number, sums = int(self.itineraries.first_visit[query]) + visit, self._visits
         return VisitRun(int(sums.requests[number]), float(sums.wait_s[number]), float(sums.served_s[number]))
 
-    def let_in(self, query: int, enters: bool) -> None:
+    def inject(self, query: int, enters: bool) -> None:
         """Whether requests of a query that arrive from now on enter, or are turned away and never done.
 
         Several queries with the same requests and other visits are one query that may change its plan: one of them is
@@ -164,26 +164,26 @@ class Simulation:
                 continue
             exits = block.advance(entries, until_s)
             if len(exits.visit):
-                self._pass_on(self.itineraries.onward(exits.visit, exits.request, exits.end_s, exits.order))
+                self._pass_on(self.itineraries.next_visits(exits.visit, exits.request, exits.end_s, exits.order))
                 parts.append(exits)
         if parts:
-            exits = Exits.of(parts)
+            exits = VisitDepartures.of(parts)
             self._count(exits)
             if self._watch is not None:
                 self._watch(exits)
         self.now_s = until_s
 
-    def unbegun(self) -> Mapping[int, int]:
+    def queued(self) -> Mapping[int, int]:
         """Station -> requests that have come by now and of which it is not known when they are served.
 
         Others that have not begun are those that `watch` was told begin later than now.
         """
-        return {number: count for block in self._blocks for number, count in block.unbegun().items()}
+        return {number: count for block in self._blocks for number, count in block.queued().items()}
 
-    def _grouped(self, queries: Sequence[SimulatedQuery]) -> tuple[list[Block], IntArray]:
+    def _grouped(self, queries: Sequence[QueryModel]) -> tuple[list[StationBlock], IntArray]:
         """The blocks, each after all that send to it, and (visits,) the block of each."""
-        groups = station_groups(queries, len(self.stations))
-        targets, station_of = sends_to(queries, len(self.stations)), self.itineraries.station_of
+        groups = strongly_connected_groups(queries, len(self.stations))
+        targets, station_of = successors(queries, len(self.stations)), self.itineraries.station_of
         group_of = np.zeros(len(self.stations), dtype=np.int64)
         for number, group in enumerate(groups):
             group_of[list(group)] = number
@@ -191,13 +191,13 @@ class Simulation:
         alone = [len(group) == 1 and group[0] not in targets[group[0]] for group in groups]
         visits = [[] if alone[number] else np.flatnonzero(block_of == number).tolist() for number in range(len(groups))]
         self.itineraries.cut([frozenset(members) for members in visits if members])
-        blocks: list[Block] = []
+        blocks: list[StationBlock] = []
         for number, group in enumerate(groups):
             if alone[number]:
-                blocks.append(OneStation(group[0], self.stations[group[0]], self.itineraries))
+                blocks.append(FeedForwardStation(group[0], self.stations[group[0]], self.itineraries))
             else:
                 members = {station: self.stations[station] for station in group}
-                blocks.append(StationsTogether(members, visits[number], self.itineraries))
+                blocks.append(FeedbackStations(members, visits[number], self.itineraries))
         return blocks, block_of
 
     def _arrive(self, until_s: float) -> None:
@@ -210,11 +210,11 @@ class Simulation:
             number: IntArray = np.arange(first, last)
             source = np.full(last - first, self.itineraries.sources[query])
             request = number + self.itineraries.first_request[query]
-            self._pass_on(self.itineraries.onward(source, request, run.arrival_s[first:last], number))
+            self._pass_on(self.itineraries.next_visits(source, request, run.arrival_s[first:last], number))
 
-    def _entries(self, block: int, until_s: float) -> Entries:
+    def _entries(self, block: int, until_s: float) -> VisitArrivals:
         """Who comes to a block before `until_s`."""
-        coming = Entries.of(self._coming[block]).sorted()
+        coming = VisitArrivals.of(self._coming[block]).sorted()
         count = int(coming.time_s.searchsorted(until_s))
         if count == len(coming.visit):
             self._coming[block] = []
@@ -222,7 +222,7 @@ class Simulation:
         self._coming[block] = [coming.chosen(slice(count, None))]
         return coming.chosen(slice(0, count))
 
-    def _pass_on(self, coming: Entries) -> None:
+    def _pass_on(self, coming: VisitArrivals) -> None:
         """To the blocks that they come to, or to the results."""
         if not len(coming.visit):
             return
@@ -235,7 +235,7 @@ class Simulation:
         for number in np.flatnonzero(np.bincount(block)).tolist():
             self._coming[number].append(coming.chosen(block == number))
 
-    def _count(self, exits: Exits) -> None:
+    def _count(self, exits: VisitDepartures) -> None:
         wait_s, share = exits.start_s - exits.time_s, 1.0 / exits.fill
         busy_s = np.minimum(exits.end_s, self.duration_s) - np.minimum(exits.start_s, self.duration_s)
         itineraries = self.itineraries

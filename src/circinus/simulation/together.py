@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from circinus.queueing.station import Station
-from circinus.simulation.entries import Entries, Exits
-from circinus.simulation.itineraries import Itineraries
+from circinus.simulation.entries import VisitArrivals, VisitDepartures
+from circinus.simulation.itineraries import RequestPaths
 
 _Event = tuple[float, int, int, int, int]
 """A request comes: time, order, visit, request, item; so they compare as `Entries` are ordered. Or a batch may begin:
@@ -70,9 +70,9 @@ class _Ended:
     end_s: list[float] = field(default_factory=list)
     fill: list[int] = field(default_factory=list)
 
-    def exits(self) -> Exits:
+    def exits(self) -> VisitDepartures:
         """As arrays."""
-        return Exits(
+        return VisitDepartures(
             np.array(self.visit, dtype=np.int64),
             np.array(self.request, dtype=np.int64),
             np.array(self.time_s, dtype=np.float64),
@@ -83,14 +83,14 @@ class _Ended:
         )
 
 
-class StationsTogether:
+class FeedbackStations:
     """Several stations, event by event in order of time.
 
     Without batches start and end are known as soon as a request comes: servers are taken in order of arrival. So it
     is at once said where it goes next, and only what comes in the future is kept in order by a heap.
     """
 
-    def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], itineraries: Itineraries) -> None:
+    def __init__(self, stations: Mapping[int, Station], visits: Sequence[int], itineraries: RequestPaths) -> None:
         """Nothing has come.
 
         Args:
@@ -110,7 +110,7 @@ class StationsTogether:
         for visit in visits:
             number = int(itineraries.station_of[visit])
             alone_s = itineraries.alone_by_item_s(visit)
-            ratio = 1.0 if number in self._batches else stations[number].fill_ratios[0]
+            ratio = 1.0 if number in self._batches else stations[number].batch_time_ratios[0]
             following = itineraries.within(visit)
             self._stops[visit] = _Stop(
                 number,
@@ -122,7 +122,7 @@ class StationsTogether:
                 tuple(target for target in following if target in joins),
             )
 
-    def advance(self, entries: Entries, until_s: float) -> Exits:
+    def advance(self, entries: VisitArrivals, until_s: float) -> VisitDepartures:
         """As of `Block`."""
         events, stops, leave, ended = self._events, self._stops, self._leave, _Ended()
         end: _Event = (until_s, -1, -1, -1, -1)
@@ -157,11 +157,11 @@ class StationsTogether:
         """As of `Block`."""
         return not self._events
 
-    def unbegun(self) -> Mapping[int, int]:
+    def queued(self) -> Mapping[int, int]:
         """As of `Block`."""
         return {number: len(batches.waiting) for number, batches in self._batches.items()}
 
-    def _rows(self, entries: Entries) -> list[_Event]:
+    def _rows(self, entries: VisitArrivals) -> list[_Event]:
         items = self._itineraries.items[entries.request]
         columns = (entries.time_s, entries.order, entries.visit, entries.request, items)
         return list(zip(*(column.tolist() for column in columns), strict=True))
@@ -177,7 +177,7 @@ class StationsTogether:
         """Begin all batches that are due, if any still is."""
         if now_s != batches.due_s:
             return  # it was full before
-        waiting, size, ratios = batches.waiting, batches.station.batch_size, batches.station.fill_ratios
+        waiting, size, ratios = batches.waiting, batches.station.batch_size, batches.station.batch_time_ratios
         while batches.begin_s() <= now_s:
             batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
             alone_s = sum(self._stops[visit].service_s[item] for _, _, visit, _, item in batch)

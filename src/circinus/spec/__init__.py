@@ -7,13 +7,13 @@ from circinus.spec.configurations import (
     has_knob_values,
     knob_values,
     knob_values_count,
-    prefix,
+    prefix_configuration,
 )
 from circinus.spec.document import load_specification, parse_specification
 from circinus.spec.infrastructure import HardwareClass, Infrastructure, Link, Pool, Site, Tenant
 from circinus.spec.network import DirectedLink, Network
 from circinus.spec.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
-from circinus.spec.plan import Allocation, Configuration, Deployment, KnobValues, Plan
+from circinus.spec.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
 from circinus.spec.query import PinnedKnob, PinnedOperator, Query
 from circinus.spec.slo import AccuracySlo, CostSlo, LatencySlo, Slos
 from circinus.spec.specification import Specification
@@ -41,10 +41,10 @@ __all__ = [
     "PinnedKnob",
     "PinnedOperator",
     "Pipeline",
-    "Plan",
     "PoissonArrivals",
     "Pool",
     "Query",
+    "QueryPlan",
     "RecordedArrivals",
     "Site",
     "Slos",
@@ -57,5 +57,5 @@ __all__ = [
     "knob_values_count",
     "load_specification",
     "parse_specification",
-    "prefix",
+    "prefix_configuration",
 ]

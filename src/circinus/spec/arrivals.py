@@ -16,9 +16,9 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from circinus.spec.faults import Expects, Wrong, describe, did_you_mean, refusal, wrong
+from circinus.spec.faults import Expected, Issue, describe, did_you_mean, issue_error, issues_error
 from circinus.spec.model import Number, SpecModel
-from circinus.spec.units import BARE_NUMBERS_REFUSED, DURATION, DurationS
+from circinus.spec.units import DURATION, REQUIRE_UNITS, DurationS
 
 _ROUNDING = 1e-9
 """A share of all arrivals that is 1 may be computed as so much more."""
@@ -71,21 +71,21 @@ class BurstyArrivals(_Kind):
     """The mean time from the beginning of a burst to that of the next."""
 
     @property
-    def calm(self) -> float:
+    def off_peak_factor(self) -> float:
         """How many times the query's rate requests arrive between bursts, from 0 to 1."""
         return max(0.0, (self.every_s - self.peak * self.burst_s) / (self.every_s - self.burst_s))
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         if not isinstance(content, BurstyArrivals):
             return
         burst = DURATION.format(content.burst_s)
         if content.burst_s >= content.every_s:
-            yield Wrong(("every",), DURATION.format(content.every_s), f"more than the {burst} that a burst lasts")
+            yield Issue(("every",), DURATION.format(content.every_s), f"more than the {burst} that a burst lasts")
         elif content.peak * content.burst_s > content.every_s * (1 + _ROUNDING):
             most, every = content.every_s / content.burst_s, DURATION.format(content.every_s)
             expected = f"at most {most:g}: then all arrivals are in bursts of {burst} every {every}"
-            yield Wrong(("peak",), f"{content.peak:g}", expected)
+            yield Issue(("peak",), f"{content.peak:g}", expected)
 
     def __str__(self) -> str:
         times = f"{DURATION.format(self.burst_s)} every {DURATION.format(self.every_s)}"
@@ -94,20 +94,20 @@ class BurstyArrivals(_Kind):
 
 def _only_of_python(value: Any, info: ValidationInfo) -> Any:
     if _is_yaml(info):
-        raise wrong("a list of times", "the times in a file, named by `file`")
+        raise issue_error("a list of times", "the times in a file, named by `file`")
     return value
 
 
 def _instants(times_s: tuple[float, ...]) -> tuple[float, ...]:
     faults = [
-        Wrong((position + 1,), f"{after:g} after {before:g}", "times that ascend")
+        Issue((position + 1,), f"{after:g} after {before:g}", "times that ascend")
         for position, (before, after) in enumerate(pairwise(times_s))
         if after < before
     ]
     if faults:
-        raise refusal("times", faults)
+        raise issues_error("times", faults)
     if len(times_s) < 2 or times_s[0] == times_s[-1]:
-        raise wrong(describe(times_s), "at least two different times")
+        raise issue_error(describe(times_s), "at least two different times")
     return times_s
 
 
@@ -115,7 +115,7 @@ class RecordedArrivals(_Kind):
     """As they were recorded, again and again, faster or slower so that their mean is the query's rate."""
 
     kind: Literal["recorded"] = "recorded"
-    file: Annotated[str, Field(min_length=1), Expects("the path of a CSV file with the column time_s")]
+    file: Annotated[str, Field(min_length=1), Expected("the path of a CSV file with the column time_s")]
     """A CSV file with the column `time_s`, relative to the file that names it; where it has a column `query`, only the
     rows of this query count."""
     times_s: SkipJsonSchema[
@@ -143,7 +143,7 @@ _EXPECTED = f"one of {', '.join(ARRIVAL_KINDS)}"
 
 def _is_yaml(info: ValidationInfo) -> bool:
     """Bare numbers are refused in what was read from files, and only there."""
-    return info.context is not None and bool(info.context.get(BARE_NUMBERS_REFUSED))
+    return info.context is not None and bool(info.context.get(REQUIRE_UNITS))
 
 
 def _of_its_kind(given: Any, info: ValidationInfo) -> Any:
@@ -152,14 +152,14 @@ def _of_its_kind(given: Any, info: ValidationInfo) -> Any:
         return given
     if isinstance(given, str):
         if given not in ARRIVAL_KINDS:
-            raise wrong(describe(given), _EXPECTED, did_you_mean(given, ARRIVAL_KINDS))
+            raise issue_error(describe(given), _EXPECTED, did_you_mean(given, ARRIVAL_KINDS))
         given = {"kind": given}
     if not isinstance(given, Mapping):
-        raise wrong(describe(given), f"{_EXPECTED}, or a mapping with the field kind")
+        raise issue_error(describe(given), f"{_EXPECTED}, or a mapping with the field kind")
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in ARRIVAL_KINDS:
         hint = "the field is required" if kind is None else did_you_mean(kind, ARRIVAL_KINDS)
-        raise refusal("arrivals", [Wrong(("kind",), describe(kind), _EXPECTED, hint)])
+        raise issues_error("arrivals", [Issue(("kind",), describe(kind), _EXPECTED, hint)])
     by_name = not _is_yaml(info)
     return ARRIVAL_KINDS[kind].model_validate(given, context=info.context, by_alias=True, by_name=by_name)
 

@@ -73,7 +73,7 @@ def configurations(pipeline: Pipeline) -> Iterator[Configuration]:
         yield Configuration.of(dict(zip(names, choice, strict=True)))
 
 
-def prefix(pipeline: Pipeline, configuration: Configuration, operator: str) -> Configuration:
+def prefix_configuration(pipeline: Pipeline, configuration: Configuration, operator: str) -> Configuration:
     """The part of `configuration` that the output of `operator` depends on: itself and all its ancestors."""
     lineage = _lineages(tuple((spec.name, spec.after) for spec in pipeline.operators))[operator]
     return Configuration(tuple(pair for pair in configuration.operators if pair[0] in lineage))

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from circinus.spec.faults import Wrong, describe, did_you_mean, one_of
-from circinus.spec.forms import KeyedByName, listed
+from circinus.spec.faults import Issue, describe, did_you_mean, expected_choice
+from circinus.spec.forms import KeyedByName, as_list
 
 RESERVED_KNOBS = ("cpus",)
 """Keywords by which an operator is told what its replica has; no knob may be called so."""
 
 
-def read(content: Any, *names: str) -> Any:
+def get_field(content: Any, *names: str) -> Any:
     """The field of `content` under the first of `names` (as written in YAML, in Python) that it has; None: absent."""
     for name in names:
         if isinstance(content, Mapping):
@@ -27,53 +27,53 @@ def read(content: Any, *names: str) -> Any:
     return None
 
 
-def entries(content: Any) -> list[tuple[int, Any]]:
+def list_entries(content: Any) -> list[tuple[int, Any]]:
     """Positions and entries of a list; nothing where there is no list."""
     return list(enumerate(content)) if isinstance(content, list | tuple) else []
 
 
-def texts(content: Any) -> list[tuple[int, str]]:
+def text_entries(content: Any) -> list[tuple[int, str]]:
     """Positions and entries of a list (or of one text) that are texts."""
-    return [(position, entry) for position, entry in entries(listed(content)) if isinstance(entry, str)]
+    return [(position, entry) for position, entry in list_entries(as_list(content)) if isinstance(entry, str)]
 
 
-def named(content: Any) -> list[tuple[int, str]]:
+def named_entries(content: Any) -> list[tuple[int, str]]:
     """Positions and names of the entries of a list; where only the name is written, of that."""
-    names = [(i, entry if isinstance(entry, str) else read(entry, "name")) for i, entry in entries(content)]
+    names = [(i, entry if isinstance(entry, str) else get_field(entry, "name")) for i, entry in list_entries(content)]
     return [(position, name) for position, name in names if isinstance(name, str)]
 
 
-def _same_names(content: Any, field: str) -> Iterator[Wrong]:
+def _same_names(content: Any, field: str) -> Iterator[Issue]:
     first: dict[str, int] = {}
-    for position, name in named(read(content, field)):
+    for position, name in named_entries(get_field(content, field)):
         if name in first:
             other = f"a name that {field}[{first[name]}] does not have already"
-            yield Wrong((field, position, "name"), f"{describe(name)} again", other)
+            yield Issue((field, position, "name"), f"{describe(name)} again", other)
         first.setdefault(name, position)
 
 
-def graph(pipeline: Any) -> Iterator[Wrong]:
+def validate_operator_graph(pipeline: Any) -> Iterator[Issue]:
     """What is wrong with the names of a pipeline's operators and with what they come after."""
     yield from _same_names(pipeline, "operators")
-    operators = entries(read(pipeline, "operators"))
-    names = dict(named(read(pipeline, "operators")))
+    operators = list_entries(get_field(pipeline, "operators"))
+    names = dict(named_entries(get_field(pipeline, "operators")))
     parents: dict[str, list[str]] = {}
     for position, operator in operators:
-        after = texts(read(operator, "after"))
+        after = text_entries(get_field(operator, "after"))
         for place, parent in after:
             path = ("operators", position, "after", place)
             if parent == names.get(position):
-                yield Wrong(path, f"{describe(parent)}, the operator itself", "another operator")
+                yield Issue(path, f"{describe(parent)}, the operator itself", "another operator")
             elif parent not in names.values() and len(names) == len(operators):  # else it may be a nameless one
                 others = [other for other in names.values() if other != names[position]]
                 hint = did_you_mean(parent, others)
-                yield Wrong(path, describe(parent), one_of(others, "an operator of this pipeline"), hint)
+                yield Issue(path, describe(parent), expected_choice(others, "an operator of this pipeline"), hint)
         if position in names:
             parents.setdefault(names[position], [parent for _, parent in after if parent != names[position]])
     for cycle in _cycles(parents):
         position = next(i for i, name in names.items() if name == cycle[0])
         way = " -> ".join([*cycle, cycle[0]])
-        yield Wrong(("operators", position, "after"), f"the cycle {way}", "operators that form no cycle")
+        yield Issue(("operators", position, "after"), f"the cycle {way}", "operators that form no cycle")
 
 
 def _cycles(parents: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
@@ -95,77 +95,83 @@ def _cycles(parents: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
             del rest[name]
 
 
-def knobs(operator: Any) -> Iterator[Wrong]:
+def validate_knobs(operator: Any) -> Iterator[Issue]:
     """What is wrong with the names of an operator's knobs and with the conditions under which they exist."""
-    given = read(operator, "knobs")
-    content = {"knobs": KeyedByName(main="choices").spread(given)}
+    given = get_field(operator, "knobs")
+    content = {"knobs": KeyedByName(main="choices").expand(given)}
     yield from _same_names(content, "knobs")
-    names = dict(named(content["knobs"]))
-    choices = {names[i]: listed(read(knob, "choices")) for i, knob in entries(content["knobs"]) if i in names}
+    names = dict(named_entries(content["knobs"]))
+    choices = {
+        names[i]: as_list(get_field(knob, "choices")) for i, knob in list_entries(content["knobs"]) if i in names
+    }
     conditions: dict[str, list[str]] = {}
-    for position, knob in entries(content["knobs"]):
+    for position, knob in list_entries(content["knobs"]):
         name = names.get(position)
         if name in RESERVED_KNOBS:
             expected = f"another name; an operator is told the {name} of its replica under this one"
-            yield Wrong(("knobs", position, "name"), f"the knob {name}", expected)
-        only_if = read(knob, "only_if")
+            yield Issue(("knobs", position, "name"), f"the knob {name}", expected)
+        only_if = get_field(knob, "only_if")
         for other, values in only_if.items() if isinstance(only_if, Mapping) else ():
             path = ("knobs", position, "only_if", other)
             if other == name:
-                yield Wrong(path, f"{describe(other)}, the knob itself", "another knob")
+                yield Issue(path, f"{describe(other)}, the knob itself", "another knob")
             elif other not in choices:
                 others = [known for known in choices if known != name]
                 hint = did_you_mean(other, others)
-                yield Wrong(path, describe(other), one_of(others, "a knob of this operator"), hint)
+                yield Issue(path, describe(other), expected_choice(others, "a knob of this operator"), hint)
             else:
                 conditions.setdefault(str(name), []).append(other)
                 yield from _unknown_choices(path, other, values, choices[other])
     for cycle in _cycles({name: conditions.get(name, []) for name in choices}):
         position = next(i for i, name in names.items() if name == cycle[0])
         way = " -> ".join([*cycle, cycle[0]])
-        yield Wrong(("knobs", position, "only_if"), f"the cycle {way}", "conditions that form no cycle")
+        yield Issue(("knobs", position, "only_if"), f"the cycle {way}", "conditions that form no cycle")
 
 
-def pins(content: Any, field: str, main: str) -> Iterator[Wrong]:
+def validate_pins(content: Any, field: str, main: str) -> Iterator[Issue]:
     """What is wrong with the names under which something is pinned: each may be there once."""
-    yield from _same_names({field: KeyedByName(main=main).spread(read(content, field))}, field)
+    yield from _same_names({field: KeyedByName(main=main).expand(get_field(content, field))}, field)
 
 
-def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Wrong]:
+def _unknown_choices(path: tuple[str | int, ...], knob: str, values: Any, choices: Any) -> Iterator[Issue]:
     if not isinstance(choices, list | tuple):
         return
-    for place, value in entries(listed(values)):
+    for place, value in list_entries(as_list(values)):
         if value not in choices and isinstance(value, bool | int | float | str):
             hint = did_you_mean(value, [choice for choice in choices if isinstance(choice, str)])
-            yield Wrong((*path, place), describe(value), one_of(choices, f"a choice of the knob {knob}"), hint)
+            yield Issue((*path, place), describe(value), expected_choice(choices, f"a choice of the knob {knob}"), hint)
 
 
-def places(infrastructure: Any, default_tiers: Sequence[str]) -> Iterator[Wrong]:
+def validate_topology(infrastructure: Any, default_tiers: Sequence[str]) -> Iterator[Issue]:
     """What is wrong with the names of sites, pools and links, and with the sites and tiers they refer to."""
     for field in ("sites", "pools"):
         yield from _same_names(infrastructure, field)
-    yield from _same_names({"tenants": KeyedByName(main="at_least").spread(read(infrastructure, "tenants"))}, "tenants")
-    sites = [name for _, name in named(read(infrastructure, "sites"))]
-    tiers = read(infrastructure, "tiers")
-    known = {"site": sites, "tier": [n for _, n in texts(tiers)] if tiers is not None else list(default_tiers)}
-    for position, pool in entries(read(infrastructure, "pools")):
+    yield from _same_names(
+        {"tenants": KeyedByName(main="at_least").expand(get_field(infrastructure, "tenants"))}, "tenants"
+    )
+    sites = [name for _, name in named_entries(get_field(infrastructure, "sites"))]
+    tiers = get_field(infrastructure, "tiers")
+    known = {"site": sites, "tier": [n for _, n in text_entries(tiers)] if tiers is not None else list(default_tiers)}
+    for position, pool in list_entries(get_field(infrastructure, "pools")):
         for field, names in known.items():
-            yield from _place(("pools", position, field), read(pool, field), names, f"a {field} of this infrastructure")
+            yield from _place(
+                ("pools", position, field), get_field(pool, field), names, f"a {field} of this infrastructure"
+            )
     first: dict[frozenset[str], int] = {}
-    for position, link in entries(read(infrastructure, "links")):
-        ends = {"from": read(link, "from", "source"), "to": read(link, "to", "target")}
+    for position, link in list_entries(get_field(infrastructure, "links")):
+        ends = {"from": get_field(link, "from", "source"), "to": get_field(link, "to", "target")}
         for field, end in ends.items():
             yield from _place(("links", position, field), end, sites, "a site of this infrastructure")
         pair = frozenset(end for end in ends.values() if isinstance(end, str))
         if len(pair) == 1 and None not in ends.values():
-            yield Wrong(("links", position, "to"), f"{describe(ends['to'])} at both ends", "two sites")
+            yield Issue(("links", position, "to"), f"{describe(ends['to'])} at both ends", "two sites")
         elif len(pair) == 2 and pair in first:
             both = " and ".join(sorted(pair))
-            yield Wrong(("links", position), f"a second link between {both}", f"one, which is links[{first[pair]}]")
+            yield Issue(("links", position), f"a second link between {both}", f"one, which is links[{first[pair]}]")
         if len(pair) == 2:
             first.setdefault(pair, position)
 
 
-def _place(path: tuple[str | int, ...], name: Any, names: Sequence[str], what: str) -> Iterator[Wrong]:
+def _place(path: tuple[str | int, ...], name: Any, names: Sequence[str], what: str) -> Iterator[Issue]:
     if isinstance(name, str) and names and name not in names:
-        yield Wrong(path, describe(name), one_of(names, what), did_you_mean(name, names))
+        yield Issue(path, describe(name), expected_choice(names, what), did_you_mean(name, names))

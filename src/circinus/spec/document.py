@@ -6,13 +6,13 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from circinus.errors import Fault, SpecError
-from circinus.spec.envelope import API_VERSION, Document, foreign, read_document
+from circinus.errors import Diagnostic, SpecError
+from circinus.spec.envelope import API_VERSION, Document, foreign_kind, read_document
 from circinus.spec.faults import did_you_mean
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
-from circinus.spec.recording import with_recordings
+from circinus.spec.recording import resolve_arrival_files
 from circinus.spec.references import check_references
 from circinus.spec.specification import Specification
 from circinus.spec.yaml_tree import YamlNode
@@ -37,7 +37,7 @@ def load_specification(paths: Sequence[Path]) -> Specification:
     texts: list[tuple[Path, str]] = []
     for file in files:
         text = _text(file)
-        if isinstance(text, Fault):
+        if isinstance(text, Diagnostic):
             faults.append(text)
         else:
             texts.append((file, text))
@@ -66,7 +66,7 @@ def parse_specification(text: str, name: str = "<text>", module_paths: Sequence[
 
 def _specification(
     texts: Iterable[tuple[Path, str]],
-    unread: list[Fault],
+    unread: list[Diagnostic],
     module_paths: tuple[Path, ...],
     files: tuple[Path, ...],
     sources: tuple[Path, ...] = (),
@@ -95,7 +95,7 @@ def _specification(
                 continue
             trees = ours
         if not trees and not found:
-            found = [Fault(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
+            found = [Diagnostic(str(file), 0, WHOLE_FILE, "no document", "at least one, beginning with apiVersion")]
         faults += found
         told = {(fault.line, fault.field) for fault in found}
         for tree in trees:
@@ -106,7 +106,7 @@ def _specification(
                 documents.append(document)
     faults += [_nothing_of_ours(folder) for folder in _folders_without_ours(found_in_folders, others)]
     faults += check_references(documents, complete)
-    documents, unplayable = with_recordings(documents, folders)
+    documents, unplayable = resolve_arrival_files(documents, folders)
     faults += unplayable
     if faults:
         # Recordings stand behind the files that name them.
@@ -119,14 +119,14 @@ def _specification(
         module_paths=module_paths,
         files=tuple(file for file in files if file not in others),
         sources=sources,
-        passed_over=tuple(passed_over),
+        skipped_documents=tuple(passed_over),
         locations={(d.kind, d.name): d.source for d in documents if d.name is not None and d.source is not None},
     )
 
 
 def _told_apart(trees: Sequence[YamlNode], file: Path) -> tuple[list[YamlNode], list[str]]:
     """The documents that may be ours, and what the others are."""
-    whose = [(tree, foreign(tree)) for tree in trees]
+    whose = [(tree, foreign_kind(tree)) for tree in trees]
     return (
         [tree for tree, other in whose if other is None],
         [f"{file}:{tree.line}: is a document of {other}" for tree, other in whose if other is not None],
@@ -138,18 +138,18 @@ def _folders_without_ours(found: Collection[Path], others: Collection[Path]) -> 
     return sorted({file.parent for file in others} - {file.parent for file in found if file not in others})
 
 
-def _nothing_of_ours(folder: Path) -> Fault:
-    return Fault(
+def _nothing_of_ours(folder: Path) -> Diagnostic:
+    return Diagnostic(
         str(folder), 0, WHOLE_FILE, "a folder without any document of Circinus", f"one of apiVersion: {API_VERSION}"
     )
 
 
-def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
+def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Diagnostic]]:
     """The files that `paths` stand for, each once."""
     found: dict[str, Path] = {}
-    faults: list[Fault] = []
+    faults: list[Diagnostic] = []
     if not paths:
-        faults.append(Fault("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
+        faults.append(Diagnostic("(no path)", 0, WHOLE_FILE, "nothing", "at least one file or folder"))
     for path in map(Path, paths):
         files = [path]
         if path.is_dir():
@@ -159,29 +159,31 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Fault]]:
                 faults.append(_unreadable(path, error))
                 continue
             if not files:
-                faults.append(Fault(str(path), 0, WHOLE_FILE, "a folder without any", "*.yaml or *.yml files in it"))
+                faults.append(
+                    Diagnostic(str(path), 0, WHOLE_FILE, "a folder without any", "*.yaml or *.yml files in it")
+                )
         for file in files:
             found.setdefault(os.path.realpath(file), file)
     return list(found.values()), faults
 
 
-def _text(file: Path) -> str | Fault:
+def _text(file: Path) -> str | Diagnostic:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        return Fault(str(file), 0, WHOLE_FILE, "nothing", "a file", _neighbour(file))
+        return Diagnostic(str(file), 0, WHOLE_FILE, "nothing", "a file", _neighbour(file))
     except OSError as error:
         return _unreadable(file, error)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return Fault(str(file), line, WHOLE_FILE, f"the byte 0x{content[error.start]:02x}", "text in UTF-8")
+        return Diagnostic(str(file), line, WHOLE_FILE, f"the byte 0x{content[error.start]:02x}", "text in UTF-8")
 
 
-def _unreadable(path: Path, error: OSError) -> Fault:
+def _unreadable(path: Path, error: OSError) -> Diagnostic:
     found = f"what cannot be read ({error.strerror})"
-    return Fault(str(path), 0, WHOLE_FILE, found, "a file or folder that may be read")
+    return Diagnostic(str(path), 0, WHOLE_FILE, found, "a file or folder that may be read")
 
 
 def _neighbour(file: Path) -> str:

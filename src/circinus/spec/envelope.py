@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from circinus.errors import Fault
-from circinus.spec.consistency import read
-from circinus.spec.faults import Expects, Path, Wrong, describe, explain, near
+from circinus.errors import Diagnostic
+from circinus.spec.consistency import get_field
+from circinus.spec.faults import Expected, Issue, Path, closest_match, describe, issues_of
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.model import Name, SpecModel
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
-from circinus.spec.units import BARE_NUMBERS_REFUSED
+from circinus.spec.units import REQUIRE_UNITS
 from circinus.spec.yaml_tree import YamlNode, dotted
 
 M = TypeVar("M", bound=SpecModel)
@@ -29,7 +29,7 @@ KINDS: Mapping[str, type[Pipeline | Infrastructure | Query]] = {
 WHOLE = "(document)"
 """Stands for the field in faults of a whole document."""
 _UNNAMED = "unnamed"
-_CONTEXT = {BARE_NUMBERS_REFUSED: True}
+_CONTEXT = {REQUIRE_UNITS: True}
 
 
 class Metadata(SpecModel):
@@ -42,20 +42,20 @@ class Metadata(SpecModel):
 class Envelope(SpecModel):
     """What surrounds every document."""
 
-    api_version: Annotated[Literal["circinus/v1"], Expects(API_VERSION)] = Field(alias="apiVersion")
-    kind: Annotated[Literal["Pipeline", "Infrastructure", "Query"], Expects(", ".join(KINDS))]
+    api_version: Annotated[Literal["circinus/v1"], Expected(API_VERSION)] = Field(alias="apiVersion")
+    kind: Annotated[Literal["Pipeline", "Infrastructure", "Query"], Expected(", ".join(KINDS))]
     metadata: Metadata
     spec: Mapping[str, Any]
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        spec = read(content, "spec")
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        spec = get_field(content, "spec")
         if isinstance(spec, Mapping) and "name" in spec:
-            yield Wrong(("spec", "name"), "the unknown field name", "the name in metadata.name")
+            yield Issue(("spec", "name"), "the unknown field name", "the name in metadata.name")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceLocation:
     """Where a document was written."""
 
     file: str
@@ -75,7 +75,7 @@ class Document:
     """None: it cannot be read."""
     content: Pipeline | Infrastructure | Query | Mapping[str, Any]
     """The model; where the document is faulty, what was written in `spec`."""
-    source: Source | None = None
+    source: SourceLocation | None = None
     """None: it was made in Python."""
 
     @classmethod
@@ -83,31 +83,31 @@ class Document:
         """The document of an object made in Python."""
         return cls(type(model).__name__, model.name, model)
 
-    def fault(self, wrong: Wrong) -> Fault:
+    def fault(self, wrong: Issue) -> Diagnostic:
         """What is wrong, with its place in the file (or the name of the object made in Python)."""
         if self.source is None:
             file, line, field = f"{self.kind} {self.name}", 0, dotted(wrong.path).removeprefix(".")
         else:
             file = self.source.file
             line, field = self.source.locate(wrong.path)
-        return Fault(file, line, field or WHOLE, wrong.found, wrong.expected, wrong.hint)
+        return Diagnostic(file, line, field or WHOLE, wrong.found, wrong.expected, wrong.hint)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where the document stands, for hints in faults of others."""
         return f"{self.source.file}:{self.source.tree.line}" if self.source is not None else "given"
 
-    def part(self, path: Path, kind: type[M]) -> M | None:
+    def valid_part(self, path: Path, kind: type[M]) -> M | None:
         """The valid part at `path`; None where it is absent or faulty."""
         found: Any = self.content
         for step in path:
-            found = read(found, step) if isinstance(step, str) else found[step]
+            found = get_field(found, step) if isinstance(step, str) else found[step]
         if found is None or isinstance(found, kind):
             return found
         return _read(kind, found)[0]
 
 
-def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Fault]]:
+def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Diagnostic]]:
     """What `tree` holds, and everything that is wrong with it on its own.
 
     Returns:
@@ -116,39 +116,39 @@ def read_document(tree: YamlNode, file: str) -> tuple[Document | None, list[Faul
     content = tree.value
     if not isinstance(content, dict):
         expected = "a mapping with the fields apiVersion, kind, metadata, spec"
-        return None, [Fault(file, tree.line, WHOLE, describe(content), expected)]
-    faults: list[Fault] = []
+        return None, [Diagnostic(file, tree.line, WHOLE, describe(content), expected)]
+    faults: list[Diagnostic] = []
     for wrong in _read(Envelope, content)[1]:
         line, field = tree.locate(wrong.path)
-        faults.append(Fault(file, line, field, wrong.found, wrong.expected, wrong.hint))
-    kind = near(str(content.get("kind")), KINDS)
+        faults.append(Diagnostic(file, line, field, wrong.found, wrong.expected, wrong.hint))
+    kind = closest_match(str(content.get("kind")), KINDS)
     if kind is None:
         return None, faults
-    name = read(content.get("metadata"), "name")
+    name = get_field(content.get("metadata"), "name")
     named = isinstance(name, str) and not any(fault.field == "metadata.name" for fault in faults)
     name = name if named else None
     spec = content.get("spec")
     if not isinstance(spec, dict):
-        return Document(kind, name, {}, Source(file, tree)), faults
+        return Document(kind, name, {}, SourceLocation(file, tree)), faults
     given = {**spec, "name": name if named else _UNNAMED}
     model, wrongs = _read(KINDS[kind], given)
     content = model if named and model is not None else given
-    document = Document(kind, name, content, Source(file, tree))
+    document = Document(kind, name, content, SourceLocation(file, tree))
     return document, faults + [document.fault(wrong) for wrong in wrongs]
 
 
-def foreign(tree: YamlNode) -> str | None:
+def foreign_kind(tree: YamlNode) -> str | None:
     """Whose document `tree` is, where it is plainly another tool's: `ray.io/v1 RayService`; None: it may be ours."""
-    version, kind = read(tree.value, "apiVersion"), read(tree.value, "kind")
+    version, kind = get_field(tree.value, "apiVersion"), get_field(tree.value, "kind")
     group = version.partition("/")[0] if isinstance(version, str) else ""
     # A version misspelt, and one that lacks its group before a kind of ours, are faults to be told.
-    if not group or near(group, (API_VERSION.partition("/")[0],)) or (group == version and kind in KINDS):
+    if not group or closest_match(group, (API_VERSION.partition("/")[0],)) or (group == version and kind in KINDS):
         return None
     return f"{version} {kind}" if isinstance(kind, str) else str(version)
 
 
-def _read(model: type[M], given: Any) -> tuple[M | None, list[Wrong]]:
+def _read(model: type[M], given: Any) -> tuple[M | None, list[Issue]]:
     try:
         return model.model_validate(given, by_alias=True, by_name=False, context=_CONTEXT), []
     except ValidationError as error:
-        return None, explain(error, model, given)
+        return None, issues_of(error, model, given)

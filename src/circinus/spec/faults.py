@@ -50,14 +50,14 @@ _EXPECTED = {
 
 
 @dataclass(frozen=True)
-class Expects:
+class Expected:
     """Annotates a type with what a message says is expected of it: `Annotated[str, Expects("a name")]`."""
 
     what: str
 
 
 @dataclass(frozen=True)
-class Wrong:
+class Issue:
     """One thing wrong at `path`, relative to the value that was checked."""
 
     path: Path
@@ -65,27 +65,27 @@ class Wrong:
     expected: str
     hint: str = ""
 
-    def below(self, *path: str | int) -> Wrong:
+    def with_prefix(self, *path: str | int) -> Issue:
         """The same, seen from `path` further up."""
-        return Wrong((*path, *self.path), self.found, self.expected, self.hint)
+        return Issue((*path, *self.path), self.found, self.expected, self.hint)
 
 
-def wrong(found: str, expected: str, hint: str = "") -> PydanticCustomError:
+def issue_error(found: str, expected: str, hint: str = "") -> PydanticCustomError:
     """The error that a validator raises about the value it was given."""
     message = "found {found}, expected {expected}; {hint}" if hint else "found {found}, expected {expected}"
     return PydanticCustomError(_FAULT, message, {"found": found, "expected": expected, "hint": hint})
 
 
-def refusal(title: str, wrongs: Iterable[Wrong]) -> ValidationError:
+def issues_error(title: str, wrongs: Iterable[Issue]) -> ValidationError:
     """The error that a validator raises about parts of the value it was given."""
     details = [
-        InitErrorDetails(type=wrong(found.found, found.expected, found.hint), loc=found.path, input=None)
+        InitErrorDetails(type=issue_error(found.found, found.expected, found.hint), loc=found.path, input=None)
         for found in wrongs
     ]
     return ValidationError.from_exception_data(title, details, hide_input=True)
 
 
-def explain(error: ValidationError, model: type[BaseModel], given: Any) -> list[Wrong]:
+def issues_of(error: ValidationError, model: type[BaseModel], given: Any) -> list[Issue]:
     """Everything that `error` says about `given`, which was to become a `model`.
 
     A required field is not called missing when it was only misspelt, nor a list too short because of faulty entries.
@@ -110,30 +110,30 @@ def _is_below(place: Path, other: Path) -> bool:
     return len(place) > len(other) and place[: len(other)] == other
 
 
-def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Wrong:
+def _explain_one(error: ErrorDetails, model: type[BaseModel], written: Mapping[str, FieldInfo], given: Any) -> Issue:
     path = tuple(step for step in error["loc"] if step != "[key]")
     kind, context = error["type"], error.get("ctx", {})
     if kind == _FAULT:
-        return Wrong(path, context["found"], context["expected"], context["hint"])
+        return Issue(path, context["found"], context["expected"], context["hint"])
     field = written.get(str(path[0])) if len(path) == 1 else None
     expects = _expectation(field.metadata) if field is not None else None
     if kind == "missing":
-        return Wrong(path, "nothing", expects or "a value", "the field is required")
+        return Issue(path, "nothing", expects or "a value", "the field is required")
     if kind == "extra_forbidden":
         key = str(path[-1])
         meant = _meant(key, model)
         hint = f"did you mean {meant}?" if meant is not None else ""
         fields = [name for name in written if name not in getattr(model, "WRITTEN_ELSEWHERE", ())]
-        return Wrong(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
+        return Issue(path, f"the unknown field {key}", f"one of {', '.join(fields)}", hint)
     value = _dig(given, path, error["input"])
     if kind == "model_type" and not path:
-        return Wrong(path, describe(value), f"a mapping with the fields {', '.join(written)}")
+        return Issue(path, describe(value), f"a mapping with the fields {', '.join(written)}")
     expected = expected_by(error)
     if kind.endswith("_type") and expects:
         expected = expects
     if kind == "literal_error":
-        return Wrong(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
-    return Wrong(path, describe(value), expected, _quoting(kind, value))
+        return Issue(path, describe(value), expected, did_you_mean(value, re.findall(r"'([^']*)'", expected)))
+    return Issue(path, describe(value), expected, _quoting(kind, value))
 
 
 def expected_by(error: ErrorDetails) -> str:
@@ -147,11 +147,11 @@ def _meant(key: str, model: type[BaseModel]) -> str | None:
     in_python = model.model_fields.get(key)
     if in_python is not None:
         return in_python.alias
-    return near(key, (field.alias or name for name, field in model.model_fields.items()))
+    return closest_match(key, (field.alias or name for name, field in model.model_fields.items()))
 
 
 def _expectation(metadata: Iterable[Any]) -> str | None:
-    return next((mark.what for mark in metadata if isinstance(mark, Expects)), None)
+    return next((mark.what for mark in metadata if isinstance(mark, Expected)), None)
 
 
 def _quoting(kind: str, value: Any) -> str:
@@ -188,7 +188,7 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def near(name: str, names: Iterable[Any]) -> str | None:
+def closest_match(name: str, names: Iterable[Any]) -> str | None:
     """The one of `names` that a mistyped `name` most likely means."""
     folded = {str(known).casefold(): str(known) for known in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
@@ -199,11 +199,11 @@ def near(name: str, names: Iterable[Any]) -> str | None:
 
 def did_you_mean(name: Any, names: Iterable[Any]) -> str:
     """A hint that names the near one of `names`; empty when there is none."""
-    meant = near(name, names) if isinstance(name, str) else None
+    meant = closest_match(name, names) if isinstance(name, str) else None
     return f"did you mean {meant}?" if meant is not None else ""
 
 
-def one_of(names: Iterable[Any], what: str) -> str:
+def expected_choice(names: Iterable[Any], what: str) -> str:
     """What is expected where one of `names` must be referred to."""
     known = [describe(name) if not isinstance(name, str) else name for name in names]
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")

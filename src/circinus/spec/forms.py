@@ -10,10 +10,10 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from circinus.spec.faults import Wrong, describe, refusal, wrong
+from circinus.spec.faults import Issue, describe, issue_error, issues_error
 
 
-def listed(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """`value` where it is a list; one value alone stands for a list of it."""
     several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
     return value if value is None or several else (value,)
@@ -24,7 +24,7 @@ class OneOrMany:
     """Annotates a tuple: a single value may stand for a list of one."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(listed, handler(source))
+        return core_schema.no_info_before_validator_function(as_list, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         many = handler(schema)
@@ -57,7 +57,7 @@ class KeyedByName:
         keyed = {"type": "object", "additionalProperties": {"anyOf": [fields[self.main], entry]}}
         return {"anyOf": [keyed, array]}
 
-    def spread(self, given: Any) -> Any:
+    def expand(self, given: Any) -> Any:
         """`given` as a list of mappings with the field `name`, where it is a mapping from names."""
         if not isinstance(given, Mapping):
             return given
@@ -70,41 +70,41 @@ class KeyedByName:
 
     def _validate(self, given: Any) -> Any:
         if not isinstance(given, Mapping | list | tuple):
-            raise wrong(describe(given), "a mapping by name, or a list")
+            raise issue_error(describe(given), "a mapping by name, or a list")
         if isinstance(given, Mapping):
             second = [
-                Wrong((position, "name"), "a second name", f"no field `name` here; it is called {name}")
+                Issue((position, "name"), "a second name", f"no field `name` here; it is called {name}")
                 for position, (name, value) in enumerate(given.items())
                 if "name" in self._fields(value)
             ]
             if second:
-                raise refusal("list", second)
-        return self.spread(given)
+                raise issues_error("list", second)
+        return self.expand(given)
 
 
-def repeated(values: Sequence[Any], what: str) -> list[Wrong]:
+def duplicate_issues(values: Sequence[Any], what: str) -> list[Issue]:
     """One fault for every value that equals an earlier one; `what` says what must differ."""
     faults = []
     for position, value in enumerate(values):
         if value in values[:position]:
             first = values.index(value)
             same = "" if repr(values[first]) == repr(value) else f" (equal to {describe(values[first])})"
-            faults.append(Wrong((position,), f"{describe(value)} again{same}", f"every {what} once"))
+            faults.append(Issue((position,), f"{describe(value)} again{same}", f"every {what} once"))
     return faults
 
 
-def distinct(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+def require_unique(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     """A validator that refuses equal values in a tuple."""
 
     def check(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if faults := repeated(values, what):
-            raise refusal(what, faults)
+        if faults := duplicate_issues(values, what):
+            raise issues_error(what, faults)
         return values
 
     return check
 
 
-def ascending(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+def sorted_unique(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     """A validator that refuses equal values in a tuple and sorts the others."""
-    check = distinct(what)
+    check = require_unique(what)
     return lambda values: tuple(sorted(check(values)))

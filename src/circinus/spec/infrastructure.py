@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from circinus.spec.consistency import places
-from circinus.spec.faults import Wrong, describe, wrong
-from circinus.spec.forms import KeyedByName, OneOrMany, distinct
+from circinus.spec.consistency import validate_topology
+from circinus.spec.faults import Issue, describe, issue_error
+from circinus.spec.forms import KeyedByName, OneOrMany, require_unique
 from circinus.spec.model import Count, Flag, Name, Number, SpecModel
 from circinus.spec.slo import Score
 from circinus.spec.units import Bytes, BytesPerS, DurationS, UsdPerGb, UsdPerH
@@ -21,7 +21,7 @@ class Site(SpecModel):
     name: Name
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         return {"name": given} if isinstance(given, str) else given
 
 
@@ -31,7 +31,7 @@ LOCAL_CLASS = "local"
 
 def _bounds(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise wrong(describe(value), "the least and the greatest speed, such as [0.4, 0.5]")
+        raise issue_error(describe(value), "the least and the greatest speed, such as [0.4, 0.5]")
     return value
 
 
@@ -52,19 +52,19 @@ class HardwareClass(SpecModel):
         return 1.0 if self.relative_speed is None else self.relative_speed
 
     @property
-    def promised_speed(self) -> float:
+    def guaranteed_speed(self) -> float:
         """The relative speed that it surely has."""
         return self.speed if self.relative_speed_bounds is None else self.relative_speed_bounds[0]
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         if not isinstance(content, HardwareClass):
             return
         if content.name == LOCAL_CLASS and content.relative_speed not in (None, 1.0):
             found, expected = f"{content.relative_speed:g}", "1, as this is the machine that profiles"
-            yield Wrong(("relative_speed",), found, expected, "give the class another name")
+            yield Issue(("relative_speed",), found, expected, "give the class another name")
         elif content.relative_speed is None and content.name != LOCAL_CLASS:
-            yield Wrong(
+            yield Issue(
                 ("relative_speed",),
                 "nothing",
                 f"how fast {content.name} is, where the machine that profiles is 1",
@@ -74,7 +74,7 @@ class HardwareClass(SpecModel):
             least, greatest = content.relative_speed_bounds
             if not 0 < least <= content.speed <= greatest:
                 expected = f"two numbers above 0 with the relative speed {content.speed:g} between them"
-                yield Wrong(("relative_speed_bounds",), f"[{least:g}, {greatest:g}]", expected)
+                yield Issue(("relative_speed_bounds",), f"[{least:g}, {greatest:g}]", expected)
 
 
 class Pool(SpecModel):
@@ -103,7 +103,7 @@ class Pool(SpecModel):
     private: Flag | None = None
     """Whether only queries whose source is this site may run here; by default so on the tier `device`."""
 
-    def serves_only_its_site(self) -> bool:
+    def is_private(self) -> bool:
         """Whether queries from other sites are kept out."""
         return self.tier == "device" if self.private is None else self.private
 
@@ -141,7 +141,7 @@ class Infrastructure(SpecModel):
     WRITTEN_ELSEWHERE = frozenset({"name"})
 
     name: Name
-    tiers: Annotated[tuple[Name, ...], AfterValidator(distinct("tier")), OneOrMany()] = Field(
+    tiers: Annotated[tuple[Name, ...], AfterValidator(require_unique("tier")), OneOrMany()] = Field(
         default=("device", "edge", "cloud"), min_length=1
     )
     """The levels, from nearest to the input to farthest."""
@@ -155,8 +155,8 @@ class Infrastructure(SpecModel):
     """Who shares it; in YAML a mapping from the tenant's name to the share that is promised, or a list."""
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        return places(content, default_tiers=cls.model_fields["tiers"].default)
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        return validate_topology(content, default_tiers=cls.model_fields["tiers"].default)
 
     def pool(self, name: str) -> Pool:
         """The pool called `name`; KeyError when there is none."""

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from circinus.spec.faults import Expects, Wrong, describe, explain, refusal, wrong
+from circinus.spec.faults import Expected, Issue, describe, issue_error, issues_error, issues_of
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a character: Python's texts may have it, files may not."""
@@ -33,15 +33,15 @@ def _text(pattern: str, what: str, longest: int | None = None) -> tuple[Any, ...
 
     def check(value: str) -> str:
         if longest is not None and len(value) > longest:
-            raise wrong(f"{len(value)} characters", f"at most {longest}")
+            raise issue_error(f"{len(value)} characters", f"at most {longest}")
         if re.fullmatch(pattern, value, re.ASCII) is None:
-            raise wrong(describe(value), what)
+            raise issue_error(describe(value), what)
         return value
 
     schema: dict[str, Any] = {"type": "string", "pattern": f"^({pattern})$"}
     if longest is not None:
         schema["maxLength"] = longest
-    return AfterValidator(check), Expects(what), WithJsonSchema(schema)
+    return AfterValidator(check), Expected(what), WithJsonSchema(schema)
 
 
 Name = Annotated[
@@ -72,24 +72,24 @@ Scalar = bool | int | float | str
 
 def _scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
-        raise wrong(describe(value), "text, a number, true or false")
+        raise issue_error(describe(value), "text, a number, true or false")
     if isinstance(value, float) and not math.isfinite(value):
-        raise wrong(describe(value), "a finite number")
+        raise issue_error(describe(value), "a finite number")
     if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
-        raise wrong(describe(value), "text in Unicode")
+        raise issue_error(describe(value), "text in Unicode")
     return value
 
 
-ScalarValue = Annotated[Scalar, BeforeValidator(_scalar), Expects("text, a number, true or false")]
+ScalarValue = Annotated[Scalar, BeforeValidator(_scalar), Expected("text, a number, true or false")]
 """A `Scalar` as a field: finite where it is a number."""
 
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False), Expects("a number")]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False), Expected("a number")]
 """A finite number; texts and truth values are not taken for one."""
 
-Count = Annotated[int, Strict(), Expects("a whole number")]
+Count = Annotated[int, Strict(), Expected("a whole number")]
 """A whole number."""
 
-Flag = Annotated[bool, Strict(), Expects("true or false")]
+Flag = Annotated[bool, Strict(), Expected("true or false")]
 """True or false and nothing else."""
 
 
@@ -112,27 +112,27 @@ class SpecModel(BaseModel):
     """Fields that stand in another part of the document than the others."""
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         """`given` with the short forms that people write spread out to fields; appends what it finds wrong."""
         return given
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         """What does not fit together within `content`: the model, or what was given where its fields are faulty."""
         return ()
 
     @model_validator(mode="wrap")
     @classmethod
     def _all_faults(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        faults: list[Wrong] = []
+        faults: list[Issue] = []
         content = given if isinstance(given, cls) else cls._spread(given, faults)
         try:
             made = handler(content)
         except ValidationError as error:
-            faults += explain(error, cls, content)
-            faults += cls._disagreements(content)
-            raise refusal(cls.__name__, faults) from None
-        faults += cls._disagreements(made)
+            faults += issues_of(error, cls, content)
+            faults += cls._cross_field_issues(content)
+            raise issues_error(cls.__name__, faults) from None
+        faults += cls._cross_field_issues(made)
         if faults:
-            raise refusal(cls.__name__, faults)
+            raise issues_error(cls.__name__, faults)
         return made

@@ -69,16 +69,16 @@ class Network:
                     heapq.heappush(queue, (delay_s + link.one_way_s, hops + 1, link.target, (*path, link)))
         return None
 
-    def open_pools(self, source: str) -> tuple[Pool, ...]:
+    def accessible_pools(self, source: str) -> tuple[Pool, ...]:
         """The pools, with nodes or without, that are open to queries from site `source` and reachable both ways."""
         return tuple(
             pool
             for pool in self.infrastructure.pools
-            if (pool.site == source or not pool.serves_only_its_site())
+            if (pool.site == source or not pool.is_private())
             and self.path(source, pool.site) is not None
             and self.path(pool.site, source) is not None
         )
 
     def pools_for(self, source: str) -> tuple[Pool, ...]:
         """The pools that a query from site `source` may use: those open to it that have nodes."""
-        return tuple(pool for pool in self.open_pools(source) if pool.nodes > 0)
+        return tuple(pool for pool in self.accessible_pools(source) if pool.nodes > 0)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from circinus.spec.consistency import graph, knobs
-from circinus.spec.faults import Expects, Wrong, describe, wrong
-from circinus.spec.forms import KeyedByName, OneOrMany, ascending, distinct
+from circinus.spec.consistency import validate_knobs, validate_operator_graph
+from circinus.spec.faults import Expected, Issue, describe, issue_error
+from circinus.spec.forms import KeyedByName, OneOrMany, require_unique, sorted_unique
 from circinus.spec.model import Count, Flag, Label, Name, Number, Reference, ScalarValue, SpecModel
 from circinus.spec.slo import Score
 from circinus.spec.units import Bytes, DurationS
@@ -19,9 +19,9 @@ DEFAULT_HELD_OUT = 0.2
 Choices = Annotated[
     tuple[ScalarValue, ...],
     Field(min_length=1),
-    AfterValidator(distinct("choice")),
+    AfterValidator(require_unique("choice")),
     OneOrMany(),
-    Expects("a list of choices"),
+    Expected("a list of choices"),
 ]
 
 
@@ -43,12 +43,12 @@ class OperatorSpec(SpecModel):
     name: Name
     uses: Reference
     """`module:attribute`, or the name of an entry point of the group `circinus.operators`."""
-    after: Annotated[tuple[Name, ...], AfterValidator(distinct("operator")), OneOrMany()] = ()
+    after: Annotated[tuple[Name, ...], AfterValidator(require_unique("operator")), OneOrMany()] = ()
     """The operators whose outputs this one receives, in the order of its parameters; none: the pipeline's input."""
     knobs: Annotated[tuple[Knob, ...], KeyedByName(main="choices")] = ()
     """What can be chosen of it; in YAML a mapping from the knob's name to its choices, or a list."""
     cpus: Annotated[
-        tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(ascending("number of CPUs")), OneOrMany()
+        tuple[Annotated[Number, Field(gt=0)], ...], AfterValidator(sorted_unique("number of CPUs")), OneOrMany()
     ] = Field(default=(1.0,), min_length=1)
     """CPUs that one replica may be given; ascending."""
     gpus: Number = Field(default=0.0, ge=0)
@@ -56,25 +56,25 @@ class OperatorSpec(SpecModel):
     gpu_memory_bytes: Bytes = Field(default=0.0, alias="gpu_memory")
     """GPU memory that one replica needs."""
     batch_sizes: Annotated[
-        tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(ascending("batch size")), OneOrMany()
+        tuple[Annotated[Count, Field(ge=1)], ...], AfterValidator(sorted_unique("batch size")), OneOrMany()
     ] = Field(default=(1,), min_length=1)
     """Items that one replica may process at once; ascending."""
     batch_wait_s: DurationS = Field(default=0.0, alias="batch_wait")
     """How long the oldest item that waits for a free replica may wait for its batch to fill; 0: not at all. Without
     effect where the batch size is 1."""
     allowed_tiers: (
-        Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(distinct("tier")), OneOrMany()] | None
+        Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(require_unique("tier")), OneOrMany()] | None
     ) = None
     """Tiers on which the operator may run (none: all). Privacy keeps an operator on the device or the edge."""
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        return knobs(content)
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        return validate_knobs(content)
 
 
 def _pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise wrong(describe(value), "the least and the greatest score, such as [0, 1]")
+        raise issue_error(describe(value), "the least and the greatest score, such as [0, 1]")
     return value
 
 
@@ -91,10 +91,10 @@ class MetricSpec(SpecModel):
     """Least and greatest score the metric can give; a score outside is an error."""
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
         if isinstance(content, MetricSpec) and content.range[0] >= content.range[1]:
             least, greatest = content.range
-            yield Wrong(("range",), f"[{least:g}, {greatest:g}]", "a least score below the greatest")
+            yield Issue(("range",), f"[{least:g}, {greatest:g}]", "a least score below the greatest")
 
 
 class DatasetSpec(SpecModel):
@@ -127,8 +127,8 @@ class Pipeline(SpecModel):
     dataset: DatasetSpec
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        return graph(content)
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        return validate_operator_graph(content)
 
     def operator(self, name: str) -> OperatorSpec:
         """The operator called `name`; KeyError when there is none."""

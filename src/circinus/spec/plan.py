@@ -72,7 +72,7 @@ class Allocation:
 
 
 @dataclass(frozen=True)
-class Plan:
+class QueryPlan:
     """Configuration + placement + allocation: everything that is chosen for one query."""
 
     pipeline: str

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from circinus.spec.arrivals import Arrivals, PeriodicArrivals, PoissonArrivals
-from circinus.spec.consistency import pins
-from circinus.spec.faults import Wrong
+from circinus.spec.consistency import validate_pins
+from circinus.spec.faults import Issue
 from circinus.spec.forms import KeyedByName
 from circinus.spec.model import Count, Name, Number, ScalarValue, SpecModel
 from circinus.spec.slo import Slos
@@ -34,8 +34,8 @@ class PinnedOperator(SpecModel):
     """Values of its knobs; in YAML a mapping from the knob's name to its value, or a list."""
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        return pins(content, "knobs", "value")
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        return validate_pins(content, "knobs", "value")
 
 
 class Query(SpecModel):
@@ -67,14 +67,14 @@ class Query(SpecModel):
     `pool` and `knobs`. A query with a pin, be it an empty one, must be served."""
 
     @classmethod
-    def _disagreements(cls, content: Any) -> Iterable[Wrong]:
-        yield from pins(content, "pin", "pool")
+    def _cross_field_issues(cls, content: Any) -> Iterable[Issue]:
+        yield from validate_pins(content, "pin", "pool")
         if isinstance(content, Query) and isinstance(content.arrivals, PeriodicArrivals):
             jitter_s, most_s = content.arrivals.jitter_s, 0.5 / content.rate_per_s
             if jitter_s > most_s:
                 expected = f"at most {DURATION.format(most_s)}, half of the time between two arrivals"
                 rate = RATE.format(content.rate_per_s)
-                yield Wrong(("arrivals", "jitter"), DURATION.format(jitter_s), f"{expected} at {rate}")
+                yield Issue(("arrivals", "jitter"), DURATION.format(jitter_s), f"{expected} at {rate}")
 
     def pinned_pool(self, operator: str) -> str | None:
         """The pool that an operator is pinned to; None: any."""

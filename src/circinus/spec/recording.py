@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circinus.errors import Fault, SpecError
+from circinus.errors import Diagnostic, SpecError
 from circinus.spec.arrivals import RecordedArrivals
 from circinus.spec.envelope import Document
-from circinus.spec.faults import Wrong, describe, did_you_mean
+from circinus.spec.faults import Issue, describe, did_you_mean
 from circinus.spec.query import Query
 
 TIME = "time_s"
@@ -19,7 +19,7 @@ QUERY = "query"
 
 
 @dataclass(frozen=True)
-class TimedRow:
+class ArrivalRow:
     """One row of a CSV file with the column `time_s`."""
 
     line: int
@@ -30,12 +30,12 @@ class TimedRow:
     query: str | None
     """None: there is no such column, or nothing in it."""
 
-    def fault(self, path: Path) -> Fault:
+    def fault(self, path: Path) -> Diagnostic:
         """That there is no time."""
-        return Fault(str(path), self.line, TIME, repr(self.written), "seconds >= 0")
+        return Diagnostic(str(path), self.line, TIME, repr(self.written), "seconds >= 0")
 
 
-def timed_rows(path: Path, columns: Collection[str]) -> tuple[list[TimedRow], bool]:
+def read_arrival_rows(path: Path, columns: Collection[str]) -> tuple[list[ArrivalRow], bool]:
     """The rows of a CSV file, and whether it has a column `query`.
 
     Args:
@@ -52,22 +52,24 @@ def timed_rows(path: Path, columns: Collection[str]) -> tuple[list[TimedRow], bo
             if not set(columns) <= set(given):
                 noun = "column" if len(columns) == 1 else "columns"
                 expected = f"the {noun} {' and '.join(columns)}"
-                raise SpecError([Fault(str(path), 1, "header", ", ".join(given) or "an empty file", expected)])
-            found = [TimedRow(rows.line_num, row[TIME], _time_s(row[TIME]), row.get(QUERY)) for row in rows]
+                raise SpecError([Diagnostic(str(path), 1, "header", ", ".join(given) or "an empty file", expected)])
+            found = [ArrivalRow(rows.line_num, row[TIME], _time_s(row[TIME]), row.get(QUERY)) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SpecError([Fault(str(path), 0, "trace", reason, "a readable CSV file")]) from error
+        raise SpecError([Diagnostic(str(path), 0, "trace", reason, "a readable CSV file")]) from error
     return found, QUERY in given
 
 
-def with_recordings(documents: Sequence[Document], folders: Sequence[Path]) -> tuple[list[Document], list[Fault]]:
+def resolve_arrival_files(
+    documents: Sequence[Document], folders: Sequence[Path]
+) -> tuple[list[Document], list[Diagnostic]]:
     """The documents, with the times of all recorded arrivals that are not known yet, and what is wrong with the files.
 
     Args:
         documents: of a specification.
         folders: where relative files are looked for, the first that has it first; none: beside the document.
     """
-    faults: list[Fault] = []
+    faults: list[Diagnostic] = []
     filled = []
     for document in documents:
         query = document.content
@@ -83,7 +85,7 @@ def with_recordings(documents: Sequence[Document], folders: Sequence[Path]) -> t
 
 def _recording(
     document: Document, query: str, file: str, folders: Sequence[Path]
-) -> tuple[tuple[float, ...] | None, list[Fault]]:
+) -> tuple[tuple[float, ...] | None, list[Diagnostic]]:
     """The times that a file has for a query, ascending; None where the file is at fault."""
     paths = [folder / file for folder in folders]
     path = next((path for path in paths if path.is_file()), None)
@@ -91,9 +93,9 @@ def _recording(
         beside = [one.name for one in paths[0].parent.iterdir()] if paths[0].parent.is_dir() else []
         expected = f"a CSV file ({paths[0]}) with the column {TIME}"
         found = f"{describe(file)}, where there is no file"
-        return None, [document.fault(Wrong(("arrivals", "file"), found, expected, did_you_mean(paths[0].name, beside)))]
+        return None, [document.fault(Issue(("arrivals", "file"), found, expected, did_you_mean(paths[0].name, beside)))]
     try:
-        rows, by_query = timed_rows(path, (TIME,))
+        rows, by_query = read_arrival_rows(path, (TIME,))
     except SpecError as error:
         return None, list(error.faults)
     faulty = [row.fault(path) for row in rows if row.time_s is None]
@@ -106,7 +108,7 @@ def _recording(
         different = len(set(times_s))
         found = f"{different} different time{'' if different == 1 else 's'}{whose}"
         hint = did_you_mean(query, others) if not times_s else ""
-        return None, [Fault(str(path), 0, TIME, found, "at least two", hint)]
+        return None, [Diagnostic(str(path), 0, TIME, found, "at least two", hint)]
     return tuple(times_s), []
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from circinus.spec.faults import Expects, Wrong, describe, wrong
+from circinus.spec.faults import Expected, Issue, describe, issue_error
 from circinus.spec.model import Number, SpecModel
 from circinus.spec.units import DURATION, PRICE_PER_H, DurationS, UsdPerH
 
@@ -31,7 +31,7 @@ def _score(value: Any) -> Any:
         return value
     match = re.fullmatch(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?)\s*", value, re.ASCII)
     if match is None:
-        raise wrong(describe(value), "a number or a percentage such as 90%")
+        raise issue_error(describe(value), "a number or a percentage such as 90%")
     number = float(match[1])
     return number / 100 if match[2] else number
 
@@ -39,7 +39,7 @@ def _score(value: Any) -> Any:
 Score = Annotated[
     Number,
     BeforeValidator(_score),
-    Expects("a number or a percentage such as 90%"),
+    Expected("a number or a percentage such as 90%"),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*[+-]?[0-9.eE+-]+\s*%?\s*$"}]}),
 ]
 """A score of a metric: `0.9` or `90%`."""
@@ -52,12 +52,12 @@ class LatencySlo(SpecModel):
     limit_s: DurationS = Field(alias="limit", gt=0)
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
         match = _LATENCY.fullmatch(given) if isinstance(given, str) else None
         if match is None or match["comparison"] not in _AT_MOST:
-            raise wrong(describe(given), "a latency objective such as p95 <= 800ms")
+            raise issue_error(describe(given), "a latency objective such as p95 <= 800ms")
         if match["percentile"] is None:
             return {"limit": match["limit"]}
         percentile = float(match["percentile"])
@@ -77,15 +77,15 @@ class AccuracySlo(SpecModel):
     comparison: Literal[">=", "<="] = ">="
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
         match = _ACCURACY.fullmatch(given) if isinstance(given, str) else None
         if match is None:
-            raise wrong(describe(given), "an accuracy objective such as >= 0.9")
+            raise issue_error(describe(given), "an accuracy objective such as >= 0.9")
         return {"threshold": match["threshold"], "comparison": "<=" if match["comparison"] in _AT_MOST else ">="}
 
-    def holds_for(self, score: float) -> bool:
+    def is_met_by(self, score: float) -> bool:
         """Whether a mean score keeps the objective, rounding aside."""
         beyond = score - self.threshold if self.comparison == ">=" else self.threshold - score
         return beyond >= -_ROUNDING
@@ -103,12 +103,12 @@ class CostSlo(SpecModel):
     limit_usd_per_h: UsdPerH = Field(alias="limit")
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         if isinstance(given, Mapping):
             return given
         match = _COST.fullmatch(given) if isinstance(given, str) else None
         if match is None or match["comparison"] not in _AT_MOST:
-            raise wrong(describe(given), "a cost objective such as <= $0.50/h")
+            raise issue_error(describe(given), "a cost objective such as <= $0.50/h")
         return {"limit": match["limit"]}
 
     def __str__(self) -> str:
@@ -140,20 +140,20 @@ class Slos(SpecModel):
         return cls.model_validate(given)
 
     @classmethod
-    def _spread(cls, given: Any, faults: list[Wrong]) -> Any:
+    def _spread(cls, given: Any, faults: list[Issue]) -> Any:
         entries = (given,) if isinstance(given, str) else given
         if isinstance(entries, Mapping):
             return entries
         if not isinstance(entries, list | tuple):
-            raise wrong(describe(given), _EXAMPLES)
+            raise issue_error(describe(given), _EXAMPLES)
         spread: dict[str, Any] = {}
         for position, entry in enumerate(entries):
             found = _objectives(entry)
             if not found:
-                faults.append(Wrong((position,), describe(entry), _EXAMPLES))
+                faults.append(Issue((position,), describe(entry), _EXAMPLES))
             for objective, value in found:
                 if objective in spread:
-                    faults.append(Wrong((position,), f"a second objective for {objective}", "at most one of a kind"))
+                    faults.append(Issue((position,), f"a second objective for {objective}", "at most one of a kind"))
                 spread.setdefault(objective, value)
         return spread
 

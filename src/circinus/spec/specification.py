@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from circinus.errors import Fault, SpecError
-from circinus.spec.envelope import Document, Source
+from circinus.errors import Diagnostic, SpecError
+from circinus.spec.envelope import Document, SourceLocation
+from circinus.spec.faults import Issue
 from circinus.spec.faults import Path as FieldPath
-from circinus.spec.faults import Wrong
 from circinus.spec.infrastructure import Infrastructure
 from circinus.spec.pipeline import Pipeline
 from circinus.spec.query import Query
-from circinus.spec.recording import with_recordings
+from circinus.spec.recording import resolve_arrival_files
 from circinus.spec.references import check_references
 from circinus.spec.writing import to_yaml
 
@@ -36,9 +36,9 @@ class Specification:
     files: tuple[Path, ...] = field(default=(), compare=False)
     sources: tuple[Path, ...] = field(default=(), compare=False)
     """Files and folders as they were named: a folder may get further files."""
-    passed_over: tuple[str, ...] = field(default=(), compare=False)
+    skipped_documents: tuple[str, ...] = field(default=(), compare=False)
     """What stands in folders beside the specification and is none of it: empty files, documents of other tools."""
-    locations: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
+    locations: Mapping[tuple[str, str], SourceLocation] = field(default_factory=dict, compare=False, repr=False)
     """(kind, name) -> where the document was written; empty for what was made in Python."""
 
     @classmethod
@@ -59,20 +59,22 @@ class Specification:
         places = () if infrastructure is None else (infrastructure,)
         documents = [Document.of(model) for model in (*pipelines, *places, *queries)]
         faults = check_references(documents)
-        documents, unplayable = with_recordings(documents, module_paths)
+        documents, unplayable = resolve_arrival_files(documents, module_paths)
         if faults or unplayable:
             raise SpecError([*faults, *unplayable])
         filled = tuple(document.content for document in documents if isinstance(document.content, Query))
         return cls({p.name: p for p in pipelines}, infrastructure, filled, tuple(module_paths))
 
-    def fault(self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = "") -> Fault:
+    def diagnostic(
+        self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = ""
+    ) -> Diagnostic:
         """A fault of the document `name` of kind `kind` (`Pipeline`, ...), with the line of its field.
 
         Args:
             path: the field below `spec`, in its full form: `("operators", 2, "knobs", 0, "choices")`.
         """
         document = Document(kind, name, {}, self.locations.get((kind, name)))
-        return document.fault(Wrong(path, found, expected, hint))
+        return document.fault(Issue(path, found, expected, hint))
 
     def to_yaml(self) -> str:
         """YAML documents, with units as people write them, that load back to an equal specification.

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
 
-from circinus.spec.faults import Expects, describe, wrong
+from circinus.spec.faults import Expected, describe, issue_error
 
 _NUMBER = r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
 
-BARE_NUMBERS_REFUSED = "bare_numbers_refused"
+REQUIRE_UNITS = "bare_numbers_refused"
 """Key of the validation context under which a number without a unit is a fault, unless it is 0."""
 
 
@@ -119,13 +119,13 @@ class Quantity:
             try:
                 return self.parse(value)
             except UnitError as error:
-                raise wrong(error.found, error.expected, error.hint) from None
+                raise issue_error(error.found, error.expected, error.hint) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong(describe(value), self.expected)
+            raise issue_error(describe(value), self.expected)
         if not math.isfinite(value) or value < 0:
-            raise wrong(describe(value), f"a {self.name} of at least 0, and finite")
-        if value != 0 and info.context is not None and info.context.get(BARE_NUMBERS_REFUSED):
-            raise wrong(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
+            raise issue_error(describe(value), f"a {self.name} of at least 0, and finite")
+        if value != 0 and info.context is not None and info.context.get(REQUIRE_UNITS):
+            raise issue_error(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
         return value
 
 
@@ -182,7 +182,7 @@ def _annotated(quantity: Quantity) -> tuple[Any, ...]:
         BeforeValidator(quantity.validate),
         PlainSerializer(quantity.format, return_type=str, when_used="json-unless-none"),
         WithJsonSchema(schema),
-        Expects(quantity.expected),
+        Expected(quantity.expected),
     )
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from circinus.errors import Fault
+from circinus.errors import Diagnostic
 from circinus.spec.faults import Path, describe
 from circinus.spec.model import SURROGATE
 from circinus.spec.yaml_tree import YamlNode, dotted
@@ -31,19 +31,19 @@ _KEPT_AS_TEXT = ("str", "timestamp", "value")
 _DOCUMENT_START = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
-def read_yaml(text: str, file: str) -> tuple[list[YamlNode], list[Fault]]:
+def read_yaml(text: str, file: str) -> tuple[list[YamlNode], list[Diagnostic]]:
     """Every document of `text` that is not empty, and what is wrong with its syntax.
 
     Faults are: text that is not YAML (reading goes on at the next `---`), keys given twice in a mapping, keys that
     are no text, tags, anchors that contain themselves. Merge keys (`<<: *base`) are merged.
     """
-    faults: list[Fault] = []
+    faults: list[Diagnostic] = []
     converter = _Converter(file, faults)
     trees = [converter.document(node) for node in _nodes(text, file, faults)]
     return [tree for tree in trees if tree.value is not None], faults
 
 
-def _nodes(text: str, file: str, faults: list[Fault]) -> Iterator[Node]:
+def _nodes(text: str, file: str, faults: list[Diagnostic]) -> Iterator[Node]:
 
     start = 0
     while True:
@@ -53,10 +53,12 @@ def _nodes(text: str, file: str, faults: list[Fault]) -> Iterator[Node]:
             return
         except ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            faults.append(Fault(file, line, SYNTAX, f"the character U+{error.character:04X}", "printable characters"))
+            faults.append(
+                Diagnostic(file, line, SYNTAX, f"the character U+{error.character:04X}", "printable characters")
+            )
             return
         except RecursionError:
-            faults.append(Fault(file, 1, SYNTAX, "a nesting too deep to be read", "a few levels"))
+            faults.append(Diagnostic(file, 1, SYNTAX, "a nesting too deep to be read", "a few levels"))
             return
         except MarkedYAMLError as error:
             line = _line_of(error)
@@ -73,18 +75,18 @@ def _line_of(error: MarkedYAMLError) -> int:
     return int(mark.line) + 1 if mark is not None else 1
 
 
-def _syntax_fault(error: MarkedYAMLError, file: str, line: int) -> Fault:
+def _syntax_fault(error: MarkedYAMLError, file: str, line: int) -> Diagnostic:
     problem = str(error.problem or error.context)
     unmet = re.fullmatch(r"expected (?P<expected>.*), but (?:found|got) (?P<found>.*)", problem)
     found, expected = (unmet["found"], unmet["expected"]) if unmet else (problem.removeprefix("found "), "valid YAML")
     hint = next((hint for part, hint in _SYNTAX_HINTS.items() if part in problem), "")
-    return Fault(file, line, SYNTAX, found, expected, hint)
+    return Diagnostic(file, line, SYNTAX, found, expected, hint)
 
 
 class _Converter:
     """Turns composed nodes into trees; an anchored node becomes one tree, however often it is used."""
 
-    def __init__(self, file: str, faults: list[Fault]) -> None:
+    def __init__(self, file: str, faults: list[Diagnostic]) -> None:
 
         constructor = YAML(typ="safe", pure=True).constructor
         self._file = file
@@ -193,7 +195,7 @@ class _Converter:
         return []
 
     def _fault(self, line: int, found: str, expected: str) -> None:
-        self._faults.append(Fault(self._file, line, _field(tuple(self._path)), found, expected))
+        self._faults.append(Diagnostic(self._file, line, _field(tuple(self._path)), found, expected))
 
 
 def _field(path: Path) -> str:

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from budget import examples
 from circinus.errors import PlanningError
-from circinus.matching.prices import FluidProblem, solve_fluid
-from circinus.matching.prices.admission import Admissions, Admitted, Applicant, Refused
+from circinus.matching.prices import RelaxedProblem, solve_relaxed
+from circinus.matching.prices.admission import AdmissionRefused, AdmissionRequest, Admitted, OnlineAdmission
 from random_fluid import crowd
 
 
-def _applicants(problem: FluidProblem) -> list[Applicant]:
+def _applicants(problem: RelaxedProblem) -> list[AdmissionRequest]:
     return [
-        Applicant(float(problem.weight[row]), problem.cost_usd_per_h[row], problem.amounts[row], int(problem.site[row]))
+        AdmissionRequest(
+            float(problem.weight[row]), problem.cost_usd_per_h[row], problem.amounts[row], int(problem.site[row])
+        )
         for row in range(problem.classes)
     ]
 
@@ -27,13 +29,13 @@ def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
     rng = np.random.default_rng(seed)
     whole = crowd(rng, 240, load=3.0, sites=3, local=2, shared=2)
     runs = np.sort(rng.choice(240, 200, replace=False))
-    answer = solve_fluid(whole.part(runs), time_limit_s=0.0)
-    admissions = Admissions(answer, churn=churn)
+    answer = solve_relaxed(whole.part(runs), time_limit_s=0.0)
+    admissions = OnlineAdmission(answer, churn=churn)
     weight, changes, used = answer.weight, 0, answer.members.usage(answer.chosen)
     came = whole.part(np.setdiff1d(np.arange(240), runs))
     for asked in _applicants(came):
-        decision = admissions.ask(asked)
-        if isinstance(decision, Refused):
+        decision = admissions.admit(asked)
+        if isinstance(decision, AdmissionRefused):
             assert decision.lacking.max() > 0
             assert len(decision.binding)
             assert ((asked.amounts[decision.plan] - decision.lacking) >= -1e-12).all()
@@ -55,38 +57,38 @@ def test_what_is_let_in_fits_and_gains(seed: int, churn: float) -> None:
         assert changes == 0
 
 
-def _alone(amounts: list[list[list[float]]], weight: list[float]) -> FluidProblem:
+def _alone(amounts: list[list[list[float]]], weight: list[float]) -> RelaxedProblem:
     count = len(amounts)
     shape = np.array(amounts)
-    return FluidProblem(np.ones(count), np.array(weight), np.ones(shape.shape[:2]), shape, np.zeros(count, int), 1, 0)
+    return RelaxedProblem(np.ones(count), np.array(weight), np.ones(shape.shape[:2]), shape, np.zeros(count, int), 1, 0)
 
 
 def test_the_best_plan_that_fits_is_taken_and_its_room_comes_back() -> None:
-    admissions = Admissions(solve_fluid(_alone([[[0.5, 0.1], [0.1, 0.5]]], [1.0])))
-    asked = Applicant(1.0, np.array([1.0, 1.0, np.inf]), np.array([[0.6, 0.0], [0.3, 0.3], [0.0, 0.0]]), 0)
-    decisions = [admissions.ask(asked) for _ in range(4)]
+    admissions = OnlineAdmission(solve_relaxed(_alone([[[0.5, 0.1], [0.1, 0.5]]], [1.0])))
+    asked = AdmissionRequest(1.0, np.array([1.0, 1.0, np.inf]), np.array([[0.6, 0.0], [0.3, 0.3], [0.0, 0.0]]), 0)
+    decisions = [admissions.admit(asked) for _ in range(4)]
     served = [decision for decision in decisions if isinstance(decision, Admitted)]
     assert len(served) < 4
     assert all(decision.plan in (0, 1) for decision in served)
     for decision in served:
         admissions.leave(asked.amounts[decision.plan], 0)
-    assert isinstance(admissions.ask(asked), Admitted)
+    assert isinstance(admissions.admit(asked), Admitted)
 
 
 def test_a_heavier_query_takes_the_place_of_a_lighter_one() -> None:
-    answer = solve_fluid(_alone([[[0.9]]], [1.0]))
-    heavy = Applicant(3.0, np.array([1.0]), np.array([[0.8]]), 0)
-    assert Admissions(answer).ask(heavy) == Admitted(0, ((0, -1),))
-    refused = Admissions(answer, churn=2.5).ask(heavy)
-    assert isinstance(refused, Refused)
+    answer = solve_relaxed(_alone([[[0.9]]], [1.0]))
+    heavy = AdmissionRequest(3.0, np.array([1.0]), np.array([[0.8]]), 0)
+    assert OnlineAdmission(answer).admit(heavy) == Admitted(0, ((0, -1),))
+    refused = OnlineAdmission(answer, churn=2.5).admit(heavy)
+    assert isinstance(refused, AdmissionRefused)
     assert refused.lacking == pytest.approx([0.7])
     assert refused.binding.tolist() == [0]
 
 
 def test_a_query_without_a_plan_is_refused() -> None:
-    answer = solve_fluid(_alone([[[0.9]]], [1.0]))
-    refused = Admissions(answer).ask(Applicant(3.0, np.array([np.inf]), np.array([[0.0]]), 0))
-    assert isinstance(refused, Refused)
+    answer = solve_relaxed(_alone([[[0.9]]], [1.0]))
+    refused = OnlineAdmission(answer).admit(AdmissionRequest(3.0, np.array([np.inf]), np.array([[0.0]]), 0))
+    assert isinstance(refused, AdmissionRefused)
     assert refused.plan == -1
     assert not len(refused.binding)
 
@@ -94,28 +96,31 @@ def test_a_query_without_a_plan_is_refused() -> None:
 @pytest.mark.parametrize(
     ("applicant", "words"),
     [
-        (Applicant(np.nan, np.ones(1), np.ones((1, 1)), 0), "weight nan"),
-        (Applicant(1.0, np.ones(1), np.ones((1, 1)), 5), "site 5"),
-        (Applicant(1.0, np.ones(1), np.ones((1, 2)), 0), "shape"),
-        (Applicant(1.0, np.ones(1), -np.ones((1, 1)), 0), "negative or no number"),
-        (Applicant(1.0, np.array([np.nan]), np.ones((1, 1)), 0), "negative or no number"),
+        (AdmissionRequest(np.nan, np.ones(1), np.ones((1, 1)), 0), "weight nan"),
+        (AdmissionRequest(1.0, np.ones(1), np.ones((1, 1)), 5), "site 5"),
+        (AdmissionRequest(1.0, np.ones(1), np.ones((1, 2)), 0), "shape"),
+        (AdmissionRequest(1.0, np.ones(1), -np.ones((1, 1)), 0), "negative or no number"),
+        (AdmissionRequest(1.0, np.array([np.nan]), np.ones((1, 1)), 0), "negative or no number"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_words(applicant: Applicant, words: str) -> None:
-    admissions = Admissions(solve_fluid(_alone([[[0.9]]], [1.0])))
+def test_what_makes_no_sense_is_refused_in_words(applicant: AdmissionRequest, words: str) -> None:
+    admissions = OnlineAdmission(solve_relaxed(_alone([[[0.9]]], [1.0])))
     with pytest.raises(PlanningError, match=words):
-        admissions.ask(applicant)
+        admissions.admit(applicant)
 
 
 def test_free_plans_do_not_make_costs_dear() -> None:
     free = _alone([[[0.9]]], [1.0])
-    answer = solve_fluid(FluidProblem(free.multiplicity, free.weight, np.zeros((1, 1)), free.amounts, free.site, 1, 0))
-    heavy = Applicant(3.0, np.array([0.01, np.inf]), np.array([[0.8], [0.0]]), 0)
-    assert Admissions(answer).ask(heavy) == Admitted(0, ((0, -1),))
+    answer = solve_relaxed(
+        RelaxedProblem(free.multiplicity, free.weight, np.zeros((1, 1)), free.amounts, free.site, 1, 0)
+    )
+    heavy = AdmissionRequest(3.0, np.array([0.01, np.inf]), np.array([[0.8], [0.0]]), 0)
+    assert OnlineAdmission(answer).admit(heavy) == Admitted(0, ((0, -1),))
 
 
 def test_a_resource_that_is_overfull_by_rounding_keeps_nobody_out_who_does_not_use_it() -> None:
     problem = _alone([[[0.10000001, 0.0]]] * 10, [1.0] * 10)
     assert isinstance(
-        Admissions(solve_fluid(problem)).ask(Applicant(1.0, np.ones(1), np.array([[0.0, 0.5]]), 0)), Admitted
+        OnlineAdmission(solve_relaxed(problem)).admit(AdmissionRequest(1.0, np.ones(1), np.array([[0.0, 0.5]]), 0)),
+        Admitted,
     )

@@ -8,7 +8,7 @@ from math import prod
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace
 from circinus.spec import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
 from spec.strategies import knobs
 
@@ -17,8 +17,8 @@ def pipeline_of(*specs: OperatorSpec) -> Pipeline:
     return Pipeline(name="p", operators=specs, metric=MetricSpec(name="m", uses="m:f"), dataset=DatasetSpec(uses="m:f"))
 
 
-def one_operator(*knobs: Knob) -> KnobSpace:
-    return KnobSpace.of(pipeline_of(OperatorSpec(name="o", uses="m:f", knobs=knobs)))
+def one_operator(*knobs: Knob) -> ConfigurationSpace:
+    return ConfigurationSpace.of(pipeline_of(OperatorSpec(name="o", uses="m:f", knobs=knobs)))
 
 
 def chain_of(*operators: Sequence[Knob]) -> Pipeline:
@@ -36,14 +36,14 @@ def knob(name: str, count: int, *, ordered: bool = False) -> Knob:
     return Knob(name=name, choices=list(range(count)), ordered=ordered)
 
 
-def chain(*operators: Sequence[int]) -> KnobSpace:
+def chain(*operators: Sequence[int]) -> ConfigurationSpace:
     """Operators one after the other; for each the numbers of choices of its knobs, negative where without order."""
     specs = []
     for number, counts in enumerate(operators):
         knobs = [Knob(name=f"k{i}", choices=list(range(abs(n))), ordered=n > 0) for i, n in enumerate(counts)]
         after = [f"o{number - 1}"] if number else []
         specs.append(OperatorSpec(name=f"o{number}", uses="m:f", after=after, knobs=knobs))
-    return KnobSpace.of(pipeline_of(*specs))
+    return ConfigurationSpace.of(pipeline_of(*specs))
 
 
 CASCADE = one_operator(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from circinus.planning.exploration.candidates import candidates, optimistic
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.candidates import candidates, upper_confidence_bound
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
 from circinus.planning.exploration.surrogate import FloatArray, Surrogate
 from circinus.spec import Knob, OperatorSpec
 from planning.exploration.spaces import CASCADE, chain, pipeline_of
@@ -18,7 +18,7 @@ SPACES = [
     chain([10, 10], [-10, 10], [10, -10]),
     chain(*[[10]] * 12),
     chain([10] * 12),
-    KnobSpace.of(
+    ConfigurationSpace.of(
         pipeline_of(
             *(
                 OperatorSpec(
@@ -41,7 +41,7 @@ SIZES = [10**3, 10**6, 10**12, 10**12, (8 * 9) ** 7]
 class Separable:
     """Each knob adds its own part, greatest at one of its choices."""
 
-    def __init__(self, space: KnobSpace, rng: np.random.Generator) -> None:
+    def __init__(self, space: ConfigurationSpace, rng: np.random.Generator) -> None:
         tops = [int(rng.integers(len(knob.choices))) for knob in space.columns]
         self._parts = [
             np.append(-abs(np.arange(len(knob.choices)) - top) / len(knob.choices), -1.0)
@@ -53,7 +53,7 @@ class Separable:
         return np.asarray(1 + np.mean([part[codes[:, i]] for i, part in enumerate(self._parts)], axis=0))
 
 
-def fitted(space: KnobSpace, codes: IntArray, scores: FloatArray, warm: Surrogate | None = None) -> Surrogate:
+def fitted(space: ConfigurationSpace, codes: IntArray, scores: FloatArray, warm: Surrogate | None = None) -> Surrogate:
     return Surrogate.fit(space, codes, scores, np.full(len(codes), 1e-6), additive=True, warm=warm)
 
 
@@ -62,7 +62,7 @@ def rows(codes: IntArray) -> set[Sequence[int]]:
 
 
 @pytest.mark.parametrize(("space", "size"), list(zip(SPACES, SIZES, strict=True)))
-def test_they_are_valid_distinct_and_new(space: KnobSpace, size: int) -> None:
+def test_they_are_valid_distinct_and_new(space: ConfigurationSpace, size: int) -> None:
     assert space.size == size
     rng = np.random.default_rng(0)
     score = Separable(space, rng)
@@ -72,13 +72,13 @@ def test_they_are_valid_distinct_and_new(space: KnobSpace, size: int) -> None:
     assert len(found) == len(rows(found)) == 100
     assert space.valid(found).all()
     assert not rows(found) & rows(known)
-    promises = optimistic(surrogate, found)
+    promises = upper_confidence_bound(surrogate, found)
     assert (np.diff(promises[:75]) <= 1e-12).all()
-    assert promises[0] > optimistic(surrogate, space.random(rng, 500)).max()
+    assert promises[0] > upper_confidence_bound(surrogate, space.random(rng, 500)).max()
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_what_is_looked_at_does_not_grow_with_the_space(space: KnobSpace) -> None:
+def test_what_is_looked_at_does_not_grow_with_the_space(space: ConfigurationSpace) -> None:
     rng = np.random.default_rng(1)
     looked_at = []
 
@@ -93,7 +93,7 @@ def test_what_is_looked_at_does_not_grow_with_the_space(space: KnobSpace) -> Non
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_one_pass_finds_the_best_of_what_adds_up(space: KnobSpace) -> None:
+def test_one_pass_finds_the_best_of_what_adds_up(space: ConfigurationSpace) -> None:
     rng = np.random.default_rng(2)
     score = Separable(space, rng)
     known = space.random(rng, 10)
@@ -104,7 +104,7 @@ def test_one_pass_finds_the_best_of_what_adds_up(space: KnobSpace) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES[:4])
-def test_a_separable_optimum_is_reached_in_few_rounds(space: KnobSpace) -> None:
+def test_a_separable_optimum_is_reached_in_few_rounds(space: ConfigurationSpace) -> None:
     rng = np.random.default_rng(3)
     score = Separable(space, rng)
     known = space.random(rng, 20)
@@ -121,13 +121,13 @@ def test_a_separable_optimum_is_reached_in_few_rounds(space: KnobSpace) -> None:
 
 def test_small_spaces_are_listed_to_the_end() -> None:
     rng = np.random.default_rng(4)
-    everything = CASCADE.everything()
+    everything = CASCADE.enumerate()
     known = everything[::2]
     surrogate = fitted(CASCADE, known, np.zeros(len(known)))
     assert rows(candidates(CASCADE, surrogate, known, 1000, rng)) == rows(everything) - rows(known)
     assert candidates(CASCADE, surrogate, everything, 10, rng).shape == (0, 4)
     single = chain([], [])
-    assert candidates(single, fitted(single, single.everything(), np.zeros(1)), single.everything(), 5, rng).shape == (
+    assert candidates(single, fitted(single, single.enumerate(), np.zeros(1)), single.enumerate(), 5, rng).shape == (
         0,
         0,
     )

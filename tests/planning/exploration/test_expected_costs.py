@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from budget import seeds
-from circinus.planning.exploration.expected_costs import Expected, ExpectedCosts
-from circinus.planning.exploration.knob_cover import covering_choices
-from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.predicted import Predictor
+from circinus.planning.exploration.expected_costs import ExpectedCost, ExpectedCosts
+from circinus.planning.exploration.knob_cover import covering_array
+from circinus.planning.exploration.knob_space import ConfigurationSpace
+from circinus.planning.exploration.predicted import ProfilePredictor
 from circinus.profiling import (
     ConfigurationProfile,
     FailedConfiguration,
     PipelineProfile,
     SimulatedClock,
-    TraceSource,
+    TraceBackend,
     profile_pipeline,
 )
 from circinus.spec import Configuration, Network
 from planning.exploration.two_operators import ITEMS, PIPELINE, recorded, two_queries
 
-SPACE = KnobSpace.of(PIPELINE)
+SPACE = ConfigurationSpace.of(PIPELINE)
 FEW = 8
 
 
@@ -34,7 +34,7 @@ def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     trace = recorded(request.param)
     work = np.random.default_rng(request.param).gamma(4.0, 0.25, ITEMS)
     trace = replace(trace, service_s=trace.service_s * work)
-    source, store = TraceSource(trace, SimulatedClock()), tmp_path_factory.mktemp("store") / "store"
+    source, store = TraceBackend(trace, SimulatedClock()), tmp_path_factory.mktemp("store") / "store"
     return profile_pipeline(two_queries(), PIPELINE.name, store, source=source, exhaustive=True)
 
 
@@ -57,27 +57,27 @@ def _beginning(known: ConfigurationProfile, items: int) -> ConfigurationProfile:
     )
 
 
-def _expected(known: PipelineProfile) -> Expected:
+def _expected(known: PipelineProfile) -> ExpectedCost:
     specification = two_queries()
     assert specification.infrastructure is not None
-    predictor = Predictor(PIPELINE, SPACE)
+    predictor = ProfilePredictor(PIPELINE, SPACE)
     assert predictor.learn(known)
     costs = ExpectedCosts(PIPELINE, specification.queries[:1], Network(specification.infrastructure), predictor)
-    return costs.of(known, SPACE.decode(SPACE.everything()))
+    return costs.of(known, SPACE.decode(SPACE.enumerate()))
 
 
-def _costs(expected: Expected) -> np.ndarray:
+def _costs(expected: ExpectedCost) -> np.ndarray:
     return np.maximum(expected.usd_per_h[0], expected.floor_usd_per_h[0])
 
 
 def test_one_that_is_known_on_all_items_tells_of_the_others(everything: PipelineProfile) -> None:
-    cover = SPACE.decode(covering_choices(SPACE))
+    cover = SPACE.decode(covering_array(SPACE))
     known = _known_on(everything, dict.fromkeys(cover, FEW) | {cover[0]: ITEMS})
     truth, found = (_costs(_expected(profile)) for profile in (everything, known))
     both = np.isfinite(truth) & np.isfinite(found)
     assert both.sum() > truth.size / 3
     off = np.log(np.where(both, found, 1.0) / np.where(both, truth, 1.0))
-    begun = np.array([c in cover for c in SPACE.decode(SPACE.everything())])
+    begun = np.array([c in cover for c in SPACE.decode(SPACE.enumerate())])
     assert abs(off[both]).max() < 0.2
     # The same bias on both sides: else those that were not begun would always seem better, or worse.
     assert abs(off[begun][both[begun]].mean() - off[~begun][both[~begun]].mean()) < 0.03
@@ -94,12 +94,12 @@ def test_what_failed_has_no_plan_and_nothing_is_computed_again(
     )
     specification = two_queries()
     assert specification.infrastructure is not None
-    predictor = Predictor(PIPELINE, SPACE)
+    predictor = ProfilePredictor(PIPELINE, SPACE)
     predictor.learn(known)
     costs = ExpectedCosts(PIPELINE, specification.queries, Network(specification.infrastructure), predictor)
     first = costs.of(known, [failed, known.configurations[0].configuration])
     assert np.isinf(first.usd_per_h[0][0]).all()
     assert np.isfinite(first.usd_per_h[0][1]).any()
-    monkeypatch.setattr(Predictor, "predict", None)
+    monkeypatch.setattr(ProfilePredictor, "predict", None)
     again = costs.of(known, [known.configurations[0].configuration])
     np.testing.assert_array_equal(again.usd_per_h[1][0], first.usd_per_h[1][1])

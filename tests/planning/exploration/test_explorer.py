@@ -13,24 +13,24 @@ import pytest
 from budget import seeds, share_of
 from circinus.operators import Item
 from circinus.planning import plan_queries
-from circinus.planning.exploration import PlanExplorer, explorer_of
+from circinus.planning.exploration import PlanCostSampler, make_sampler
 from circinus.profiling import (
-    Certificate,
     FailedConfiguration,
+    MeasurementTrace,
     ProfileProgress,
-    Proposal,
     SilentObserver,
     SimulatedClock,
-    Trace,
-    TraceSource,
+    StoppingCertificate,
+    Suggestion,
+    TraceBackend,
     Verdict,
     load_profile,
     profile_pipeline,
 )
-from circinus.profiling.addresses import Addresses
+from circinus.profiling.addresses import MeasurementKeys
 from circinus.profiling.runner import Measurement, MeasurementError, Runner
 from circinus.profiling.store import ProfileStore
-from circinus.profiling.writer import Writer
+from circinus.profiling.writer import StoreWriter
 from circinus.spec import Configuration
 from planning.exploration.two_operators import CHOICES, PIPELINE, Breaker, Whole, level, measured, recorded, two_queries
 
@@ -44,7 +44,7 @@ def test_few_configurations_give_plans_that_are_as_cheap(
     everything, exhaustive_s = measured(trace, specification, tmp_path / "everything", explored=False)
     assert len(found.configurations) < len(everything.configurations) == CHOICES**2
     assert explored_s < exhaustive_s / 2
-    assert not found.unsettled
+    assert not found.undecided
     ours = plan_queries(specification, {PIPELINE.name: found})
     best = plan_queries(specification, {PIPELINE.name: everything})
     for name, frontier in best.items():
@@ -70,20 +70,20 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(whole: 
         specification,
         PIPELINE.name,
         whole(0).store,
-        source=TraceSource(trace),
+        source=TraceBackend(trace),
         judged=True,
-        explorer=explorer_of(specification, PIPELINE.name),
+        explorer=make_sampler(specification, PIPELINE.name),
     )
-    assert (again.judgements, again.certificate) == (found.judgements, found.certificate)
+    assert (again.verdicts, again.certificate) == (found.verdicts, found.certificate)
 
 
 def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
     trace, specification = recorded(1), two_queries()
     for _ in range(40):
         broken, spent_s = measured(trace, specification, tmp_path / "broken", budget_s=whole(1).seconds / 4)
-        if not broken.unsettled and spent_s == 0:
+        if not broken.undecided and spent_s == 0:
             break
-    assert not broken.unsettled
+    assert not broken.undecided
     # Not the cost of all together: that may be lower by a deployment which two queries happen to share.
     ours = plan_queries(specification, {PIPELINE.name: whole(1).profile})
     others = plan_queries(specification, {PIPELINE.name: broken})
@@ -105,7 +105,7 @@ def test_who_is_ended_after_every_few_increments_measures_the_same(
     assert [(c.configuration, len(c.items)) for c in broken.configurations] == [
         (c.configuration, len(c.items)) for c in through.configurations
     ]
-    assert broken.judgements == through.judgements
+    assert broken.verdicts == through.verdicts
 
 
 def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> None:
@@ -125,45 +125,45 @@ def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> Non
 
 def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
     trace, specification = recorded(3), two_queries()
-    explorer = PlanExplorer(specification, PIPELINE.name)
+    explorer = PlanCostSampler(specification, PIPELINE.name)
     listed = trace.configurations
-    cover = explorer.cover()
+    cover = explorer.initial_design()
     assert {pair for c in cover for pair in c.operators} == {pair for c in listed for pair in c.operators}
     known, _ = measured(trace, specification, tmp_path / "everything", explored=False)
     begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
-    first = explorer.assess(begun, lambda configuration, items: 1.0)
-    again = PlanExplorer(specification, PIPELINE.name)
-    assert again.assess(begun, lambda configuration, items: 1.0).next == first.next
-    assert isinstance(first.next, Proposal)
+    first = explorer.suggest(begun, lambda configuration, items: 1.0)
+    again = PlanCostSampler(specification, PIPELINE.name)
+    assert again.suggest(begun, lambda configuration, items: 1.0).next == first.next
+    assert isinstance(first.next, Suggestion)
     assert first.next.configuration not in cover
     assert first.next.worth_per_s > 0
     assert first.certificate.next == first.next.configuration
     assert not first.certificate.conclusive
-    unmeasurable = explorer.assess(begun, lambda configuration, items: math.inf)
+    unmeasurable = explorer.suggest(begun, lambda configuration, items: math.inf)
     assert unmeasurable.next is None
     assert not unmeasurable.certificate.conclusive
-    last = explorer.assess(known, lambda configuration, items: 1.0)
+    last = explorer.suggest(known, lambda configuration, items: 1.0)
     assert last.next is None
-    assert last.certificate == Certificate(0, 0, 0.0, 0.05, conclusive=True)
-    assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pointless.values()))
+    assert last.certificate == StoppingCertificate(0, 0, 0.0, 0.05, conclusive=True)
+    assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pruned.values()))
 
 
 def test_plans_say_nothing_without_machines_or_queries() -> None:
     specification = two_queries()
-    assert explorer_of(replace(specification, infrastructure=None), PIPELINE.name) is None
-    assert explorer_of(replace(specification, queries=()), PIPELINE.name) is None
+    assert make_sampler(replace(specification, infrastructure=None), PIPELINE.name) is None
+    assert make_sampler(replace(specification, queries=()), PIPELINE.name) is None
     with pytest.raises(ValueError, match="expected both"):
-        PlanExplorer(replace(specification, queries=()), PIPELINE.name)
+        PlanCostSampler(replace(specification, queries=()), PIPELINE.name)
 
 
 def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -> None:
     trace, specification = recorded(0), two_queries()
     for budget_s in (9.0, 16.0, 28.0):
         found, _ = measured(trace, specification, tmp_path / f"{budget_s}", budget_s=budget_s)
-        assert found.unsettled
+        assert found.undecided
         assert found.certificate is not None
         assert not found.certificate.conclusive
-        assert not found.settled
+        assert not found.all_decided
 
 
 @pytest.mark.parametrize("lost", [4, 1, 3, 0, 2][: share_of(CHOICES)])
@@ -187,7 +187,7 @@ def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(t
 
 def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
     trace, specification = recorded(0), two_queries((0.7,))
-    first = TraceSource(trace).dataset(PIPELINE, 0).profiled[3]
+    first = TraceBackend(trace).dataset(PIPELINE, 0).profiling_items[3]
     service_s = trace.service_s.copy()
     service_s[:, first] = 6.5
     found, _ = measured(replace(trace, service_s=service_s), specification, tmp_path / "store", budget_s=300.0)
@@ -195,15 +195,15 @@ def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
     assert frontier.candidates
 
 
-class _Failing(TraceSource):
+class _Failing(TraceBackend):
     """Nothing can be measured; each try takes three seconds."""
 
-    def __init__(self, trace: Trace, clock: SimulatedClock) -> None:
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock) -> None:
         super().__init__(trace, clock)
         self._now = clock
 
     @contextmanager
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> Iterator[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> Iterator[Runner]:
         with super().runner(addresses, timeout_s=timeout_s) as whole:
 
             def fail(configuration: Configuration, items: Sequence[Item]) -> Measurement:
@@ -223,33 +223,33 @@ def test_it_ends_where_everything_fails(tmp_path: Path, budget_s: float | None) 
         tmp_path / "store",
         budget_s=budget_s,
         source=source,
-        explorer=explorer_of(two_queries(), PIPELINE.name),
+        explorer=make_sampler(two_queries(), PIPELINE.name),
     )
     assert found.failed
     assert not found.configurations
-    assert not found.settled
+    assert not found.all_decided
 
 
 def test_a_failure_that_another_process_records_meanwhile_does_no_harm(tmp_path: Path) -> None:
     trace, specification = recorded(0), two_queries()
-    source, store = TraceSource(trace, SimulatedClock()), tmp_path / "store"
+    source, store = TraceBackend(trace, SimulatedClock()), tmp_path / "store"
     addresses = source.addresses(PIPELINE, source.machine)
     never_begun = trace.configurations[7]
 
     class Meanwhile(SilentObserver):
         def progressed(self, progress: ProfileProgress) -> None:
             with ProfileStore(store) as opened:
-                writer = Writer(opened, addresses, source.dataset(PIPELINE, 0))
+                writer = StoreWriter(opened, addresses, source.dataset(PIPELINE, 0))
                 writer.failed(FailedConfiguration(never_begun, None, "elsewhere it failed"))
 
     found, _ = measured(trace, specification, store, observer=Meanwhile())
     assert found.configurations
-    assert not found.unsettled
+    assert not found.undecided
 
 
 def test_where_nothing_of_the_beginning_was_recorded_others_are_measured(tmp_path: Path) -> None:
     trace, specification = recorded(0), two_queries()
-    beginning = set(PlanExplorer(specification, PIPELINE.name).cover())
+    beginning = set(PlanCostSampler(specification, PIPELINE.name).initial_design())
     rows = [row for row, configuration in enumerate(trace.configurations) if configuration not in beginning]
     partial = replace(
         trace,
@@ -265,11 +265,11 @@ def test_where_nothing_of_the_beginning_was_recorded_others_are_measured(tmp_pat
 @pytest.mark.parametrize("seed", seeds(3))
 def test_a_failure_takes_nothing_away_of_what_is_known_on_all_items(tmp_path: Path, seed: int) -> None:
     trace, specification = recorded(seed), two_queries()
-    store, source = tmp_path / "store", TraceSource(trace, SimulatedClock())
+    store, source = tmp_path / "store", TraceBackend(trace, SimulatedClock())
     everything, _ = measured(trace, specification, store, explored=False)
     with ProfileStore(store) as opened:
         addresses = source.addresses(PIPELINE, source.machine)
-        writer = Writer(opened, addresses, source.dataset(PIPELINE, 0))
+        writer = StoreWriter(opened, addresses, source.dataset(PIPELINE, 0))
         for known in everything.configurations[::2]:
             writer.failed(FailedConfiguration(known.configuration, "an item of other data", "out of memory"))
     found, seconds = measured(trace, specification, store)
@@ -281,8 +281,8 @@ def test_who_has_spent_the_budget_does_not_look_on(
 ) -> None:
     trace, specification = recorded(0), two_queries()
     whole_s = whole(0).seconds
-    looks, assess = [], PlanExplorer.assess
-    monkeypatch.setattr(PlanExplorer, "assess", lambda *given: (looks.append(1), assess(*given))[1])
+    looks, assess = [], PlanCostSampler.suggest
+    monkeypatch.setattr(PlanCostSampler, "assess", lambda *given: (looks.append(1), assess(*given))[1])
     measured = []
 
     class Counting(SilentObserver):
@@ -298,5 +298,5 @@ def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path, 
     for part in (0.02, 0.05, 0.1):
         found, _ = measured(trace, specification, tmp_path / f"{part}", budget_s=whole(1).seconds * part)
         usable = {known.configuration for known in found.usable}
-        unlikely = {c for c, judgement in found.judgements.items() if judgement.verdict is Verdict.UNLIKELY}
+        unlikely = {c for c, judgement in found.verdicts.items() if judgement.verdict is Verdict.UNLIKELY}
         assert unlikely <= usable

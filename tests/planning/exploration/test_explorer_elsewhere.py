@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from circinus.planning import plan_queries
-from circinus.planning.exploration import explorer_of
+from circinus.planning.exploration import make_sampler
 from circinus.profiling import (
+    MeasurementTrace,
     PipelineProfile,
-    Trace,
-    TraceSource,
+    TraceBackend,
     load_profile,
 )
 from circinus.spec import Specification
 from planning.exploration.two_operators import PIPELINE, Breaker, Whole, measured, recorded, two_queries
 
 
-def earlier(seed: int, *, misleading: bool) -> Trace:
+def earlier(seed: int, *, misleading: bool) -> MeasurementTrace:
     """On other items, everything is harder and takes three times as long; or the best score least."""
     trace = recorded(seed + 100)
     scores = trace.scores
@@ -54,7 +54,7 @@ def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path, whole: C
     assert cold.certificate is not None
     assert warm.certificate.prior.startswith("scores of the same pipeline as traced on ")
     assert cold.certificate.prior == ""
-    assert not warm.unsettled
+    assert not warm.undecided
     assert len(warm.configurations) < len(cold.configurations)
     assert least_cost(specification, warm) <= 1.06 * least_cost(specification, cold)
 
@@ -73,11 +73,11 @@ def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path, who
         specification,
         PIPELINE.name,
         tmp_path / "warm",
-        source=TraceSource(trace),
+        source=TraceBackend(trace),
         judged=True,
-        explorer=explorer_of(specification, PIPELINE.name),
+        explorer=make_sampler(specification, PIPELINE.name),
     )
-    assert (again.judgements, again.certificate) == (warm.judgements, warm.certificate)
+    assert (again.verdicts, again.certificate) == (warm.verdicts, warm.certificate)
 
 
 def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path) -> None:
@@ -92,4 +92,4 @@ def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path) -> None:
     assert [(c.configuration, len(c.items)) for c in broken.configurations] == [
         (c.configuration, len(c.items)) for c in through.configurations
     ]
-    assert (broken.judgements, broken.certificate) == (through.judgements, through.certificate)
+    assert (broken.verdicts, broken.certificate) == (through.verdicts, through.certificate)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.keeping import keeps
+from circinus.planning.exploration.keeping import feasibility_probability
 
 
 @given(st.floats(-1, 1), st.floats(0.01, 1), st.floats(-1, 1))
 def test_the_chance_to_keep_a_threshold_is_that_of_students_distribution(
     mean: float, deviation: float, threshold: float
 ) -> None:
-    up = keeps(np.array([mean]), np.array([deviation]), threshold, at_least=True)[0]
-    down = keeps(np.array([mean]), np.array([deviation]), threshold, at_least=False)[0]
+    up = feasibility_probability(np.array([mean]), np.array([deviation]), threshold, at_least=True)[0]
+    down = feasibility_probability(np.array([mean]), np.array([deviation]), threshold, at_least=False)[0]
     # The density of five degrees of freedom and a variance of 1, summed up.
     x = np.linspace(-60.0, (mean - threshold) / deviation, 200_001)
     density = 8 / (3 * np.pi * np.sqrt(5)) * np.sqrt(5 / 3) * (1 + x**2 / 3) ** -3

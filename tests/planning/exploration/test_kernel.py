@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.planning.exploration.gaussian_process import Inputs, Observations, minus_log_likelihood
+from circinus.planning.exploration.gaussian_process import KernelInputs, ScoreObservations, minus_log_likelihood
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace
 from planning.exploration.spaces import CASCADE, chain
 
 SPACES = [CASCADE, chain([5, 3], [-4], [2]), chain([1, -1], [3])]
@@ -19,10 +19,12 @@ SPACES = [CASCADE, chain([5, 3], [-4], [2]), chain([1, -1], [3])]
 
 @settings(max_examples=examples(120))
 @given(st.sampled_from(SPACES), st.booleans(), st.integers(0, 2**32 - 1))
-def test_it_is_symmetric_and_positive_whatever_the_sharpness(space: KnobSpace, additive: bool, seed: int) -> None:
+def test_it_is_symmetric_and_positive_whatever_the_sharpness(
+    space: ConfigurationSpace, additive: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     kernel = KnobKernel.of(space, additive=additive)
-    slots = kernel.slots(space.everything())
+    slots = kernel.slots(space.enumerate())
     for matrix in kernel.correlations(slots, slots, np.exp(rng.normal(0, 3, len(space.columns)))):
         assert np.allclose(matrix, matrix.T)
         assert np.allclose(np.diag(matrix), 1)
@@ -56,11 +58,11 @@ def test_components_are_the_operators_and_all_together() -> None:
 
 @pytest.mark.parametrize("additive", [False, True])
 @pytest.mark.parametrize("space", SPACES[:2])
-def test_the_gradient_is_that_of_the_likelihood(space: KnobSpace, additive: bool) -> None:
+def test_the_gradient_is_that_of_the_likelihood(space: ConfigurationSpace, additive: bool) -> None:
     rng = np.random.default_rng(5)
     kernel = KnobKernel.of(space, additive=additive)
-    inputs = Inputs(kernel.slots(space.random(rng, 12)), np.ones((12, 1)))
-    observations = Observations(inputs, rng.normal(0, 0.2, 12), np.diag(rng.uniform(1e-4, 1e-2, 12)))
+    inputs = KernelInputs(kernel.slots(space.random(rng, 12)), np.ones((12, 1)))
+    observations = ScoreObservations(inputs, rng.normal(0, 0.2, 12), np.diag(rng.uniform(1e-4, 1e-2, 12)))
     h = Hyperparameters.expected(kernel, about_prior=False)
     at = h.parameters + rng.normal(0, 0.5, len(h.parameters))
     _, gradient = minus_log_likelihood(kernel, h.at(at), observations)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.planning.exploration.knob_space import ABSENT, KnobSpace
+from circinus.planning.exploration.knob_space import INACTIVE, ConfigurationSpace
 from circinus.spec import (
     Configuration,
     Knob,
@@ -27,9 +27,9 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(max_examples=examples(120))
 @given(small_pipelines())
 def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> None:
-    space = KnobSpace.of(pipeline)
+    space = ConfigurationSpace.of(pipeline)
     expected = tuple(configurations(pipeline))
-    codes = space.everything()
+    codes = space.enumerate()
     assert space.size == len(codes) == len(expected)
     assert space.decode(codes) == expected
     assert np.array_equal(space.encode(expected), codes)
@@ -39,7 +39,7 @@ def test_the_codes_are_the_configurations_in_their_order(pipeline: Pipeline) -> 
 @settings(max_examples=examples(120))
 @given(small_pipelines(), seeds)
 def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
-    space = KnobSpace.of(pipeline)
+    space = ConfigurationSpace.of(pipeline)
     codes = space.random(np.random.default_rng(seed), 20)
     assert codes.shape == (20, len(space.columns))
     assert set(space.decode(codes)) <= set(configurations(pipeline))
@@ -48,30 +48,30 @@ def test_random_codes_are_valid(pipeline: Pipeline, seed: int) -> None:
 @settings(max_examples=examples(120))
 @given(small_pipelines(), seeds)
 def test_neighbours_are_all_that_are_one_change_away(pipeline: Pipeline, seed: int) -> None:
-    space = KnobSpace.of(pipeline)
+    space = ConfigurationSpace.of(pipeline)
     rng = np.random.default_rng(seed)
     code = space.random(rng, 1)[0]
     found = space.neighbours(code)
     assert space.valid(found).all()
     assert len({tuple(row) for row in found.tolist()} - {tuple(code.tolist())}) == len(found)
-    everything = space.everything()
+    everything = space.enumerate()
     expected = {tuple(row) for row in everything.tolist() if _one_change(space, code, np.array(row))}
     assert {tuple(row) for row in found.tolist()} == expected
 
 
-def _one_change(space: KnobSpace, first: np.ndarray, second: np.ndarray) -> bool:
+def _one_change(space: ConfigurationSpace, first: np.ndarray, second: np.ndarray) -> bool:
     """One knob takes another choice; all else that differs is absent on one side."""
-    both = (first != ABSENT) & (second != ABSENT) & (first != second)
+    both = (first != INACTIVE) & (second != INACTIVE) & (first != second)
     if both.sum() != 1:
         return False
     column = int(np.flatnonzero(both)[0])
     if space.columns[column].ordered and abs(first[column] - second[column]) > 1:
         return False
-    vanished = (first == ABSENT) ^ (second == ABSENT)
+    vanished = (first == INACTIVE) ^ (second == INACTIVE)
     return all(_hangs_on(space, int(other), column) for other in np.flatnonzero(vanished))
 
 
-def _hangs_on(space: KnobSpace, column: int, other: int) -> bool:
+def _hangs_on(space: ConfigurationSpace, column: int, other: int) -> bool:
     return any(on == other or _hangs_on(space, on, other) for on, _ in space.columns[column].conditions)
 
 
@@ -79,7 +79,7 @@ def test_knobs_appear_with_each_of_their_choices_and_vanish_with_what_they_hang_
     model, beam, patience, rate = (
         [knob.name for knob in CASCADE.columns].index(name) for name in ("model", "beam", "patience", "rate")
     )
-    code = np.full(4, ABSENT)
+    code = np.full(4, INACTIVE)
     code[[model, rate]] = 1, 2
     found = CASCADE.neighbours(code)
     huge = found[found[:, model] == 3]
@@ -95,7 +95,7 @@ def test_the_size_is_exact_where_nobody_could_list() -> None:
     space = one_operator(*knobs)
     assert space.size == 9 * 10**11 + 3 * 10**11
     with pytest.raises(ValueError, match="1200000000000"):
-        space.everything()
+        space.enumerate()
     codes = space.random(np.random.default_rng(3), 50)
     assert np.array_equal(space.encode(space.decode(codes)), codes)
 
@@ -103,7 +103,7 @@ def test_the_size_is_exact_where_nobody_could_list() -> None:
 def test_many_appearing_knobs_do_not_multiply_without_end() -> None:
     hidden = [Knob(name=f"h{i}", choices=list(range(9)), only_if={"on": [True]}) for i in range(12)]
     space = one_operator(Knob(name="on", choices=[False, True]), *hidden)
-    found = space.neighbours(np.array([0] + [ABSENT] * 12))
+    found = space.neighbours(np.array([0] + [INACTIVE] * 12))
     assert 1 <= len(found) <= 64
     assert space.valid(found).all()
     assert space.size == 1 + 9**12
@@ -114,12 +114,12 @@ def test_the_columns_stand_in_topological_order_and_the_list_in_that_of_the_spec
         OperatorSpec(name="last", uses="m:f", after=("first",), knobs={"b": [1, 2]}),
         OperatorSpec(name="first", uses="m:f", knobs={"a": ["x", "y", "z"]}),
     )
-    space = KnobSpace.of(pipeline)
+    space = ConfigurationSpace.of(pipeline)
     assert [(knob.operator, knob.operator_name, knob.name) for knob in space.columns] == [
         (0, "first", "a"),
         (1, "last", "b"),
     ]
-    assert space.everything().tolist() == [[a, b] for b, a in product(range(2), range(3))]
+    assert space.enumerate().tolist() == [[a, b] for b, a in product(range(2), range(3))]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,6 @@ def test_what_is_not_of_the_space_is_refused(operators_: dict[str, dict[str, str
 
 
 def test_codes_that_contradict_themselves_are_not_valid() -> None:
-    everything = {tuple(code) for code in CASCADE.everything().tolist()}
+    everything = {tuple(code) for code in CASCADE.enumerate().tolist()}
     grid = np.array(list(product(range(-2, 4), range(-2, 5), range(-2, 3), range(-2, 5))))
     assert [tuple(code) in everything for code in grid.tolist()] == CASCADE.valid(grid).tolist()

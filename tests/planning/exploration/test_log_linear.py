@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circinus.planning.exploration.log_linear import Group, LogLinear
+from circinus.planning.exploration.log_linear import CoefficientGroup, LogLinear
 
-GROUPS = (Group((0.1, 0.5)), Group((0.005, 0.2)))
+GROUPS = (CoefficientGroup((0.1, 0.5)), CoefficientGroup((0.005, 0.2)))
 
 
 def _features(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

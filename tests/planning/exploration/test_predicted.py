@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from circinus.planning.exploration.knob_cover import covering_choices
-from circinus.planning.exploration.knob_space import KnobSpace
+from circinus.planning.exploration.knob_cover import covering_array
+from circinus.planning.exploration.knob_space import ConfigurationSpace
 from circinus.planning.exploration.operator_models import OperatorModel
-from circinus.planning.exploration.predicted import CAUTION, Predictor
+from circinus.planning.exploration.predicted import CAUTION, ProfilePredictor
 from circinus.profiling import OperatorProfile, PipelineProfile
-from circinus.spec import Configuration, KnobValues, configurations, prefix
+from circinus.spec import Configuration, KnobValues, configurations, prefix_configuration
 from instances import Instance, random_instance
 from planning.exploration.spaces import chain_of, knob
 
@@ -22,16 +22,16 @@ SEEDS = (9, 10, 15, 18, 21, 23, 33, 39, 45, 48, 49, 51, 56)
 
 def _known(instance: Instance, share: float, seed: int = 0) -> PipelineProfile:
     """A cover and some more of the configurations."""
-    space = KnobSpace.of(instance.pipeline)
+    space = ConfigurationSpace.of(instance.pipeline)
     rng = np.random.default_rng(seed)
-    chosen = set(space.decode(covering_choices(space)))
+    chosen = set(space.decode(covering_array(space)))
     chosen |= {c for c in configurations(instance.pipeline) if rng.random() < share}
     kept = tuple(c for c in instance.profile.configurations if c.configuration in chosen)
     return replace(instance.profile, configurations=kept)
 
 
 def _predicted(instance: Instance, known: PipelineProfile) -> PipelineProfile:
-    predictor = Predictor(instance.pipeline, KnobSpace.of(instance.pipeline))
+    predictor = ProfilePredictor(instance.pipeline, ConfigurationSpace.of(instance.pipeline))
     assert predictor.learn(known)
     return predictor.predict(known, tuple(configurations(instance.pipeline)))
 
@@ -44,7 +44,7 @@ def test_a_cover_predicts_every_configuration_on_the_same_items(seed: int) -> No
     assert len({c.items.tobytes() for c in found.configurations}) == 1
     for profile in found.configurations:
         for name, operator in profile.operators.items():
-            assert operator.prefix == prefix(instance.pipeline, profile.configuration, name)
+            assert operator.prefix == prefix_configuration(instance.pipeline, profile.configuration, name)
             assert np.isfinite(operator.service_s).all()
             assert (operator.service_s >= 0).all()
 
@@ -63,7 +63,7 @@ def test_what_was_measured_of_a_prefix_is_kept(seed: int) -> None:
 
 def test_failed_configurations_are_left_out_and_nothing_is_predicted_of_nothing() -> None:
     instance = random_instance(SEEDS[0])
-    predictor = Predictor(instance.pipeline, KnobSpace.of(instance.pipeline))
+    predictor = ProfilePredictor(instance.pipeline, ConfigurationSpace.of(instance.pipeline))
     assert not predictor.learn(replace(instance.profile, configurations=()))
 
 
@@ -81,7 +81,7 @@ def _operator(own: Configuration) -> OperatorProfile:
 
 
 def test_the_model_of_an_operator_learns_what_multiplies_and_what_is_dead() -> None:
-    space, rng = KnobSpace.of(PIPELINE), np.random.default_rng(0)
+    space, rng = ConfigurationSpace.of(PIPELINE), np.random.default_rng(0)
     errors = {}
     for count in (6, 24):
         known = {c: _operator(c) for c in space.decode(space.random(rng, count))}
@@ -98,9 +98,9 @@ def test_the_model_of_an_operator_learns_what_multiplies_and_what_is_dead() -> N
 
 def test_an_operator_without_knobs_takes_what_it_took() -> None:
     bare = chain_of([], [knob("width", 3)])
-    space = KnobSpace.of(bare)
+    space = ConfigurationSpace.of(bare)
     own = Configuration.of({"o0": KnobValues()})
     profile = OperatorProfile("o0", own, np.full(4, 0.25), np.full(4, 9.0), 1e6, 0.1, {(1.0, 1): 1.0})
     model = OperatorModel.of(space, bare, "o0", {own: profile}, np.array([9.0]))
-    found = model.predict(space.everything(), np.full(3, 9.0))
+    found = model.predict(space.enumerate(), np.full(3, 9.0))
     np.testing.assert_allclose(found.service_s(0.0), 0.25, rtol=0.01)

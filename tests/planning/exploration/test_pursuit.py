@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.pursuit import Prospects, pursue, settling_items
-from circinus.planning.exploration.stopping import Stopping
+from circinus.planning.exploration.pursuit import CandidateBeliefs, expected_items_to_decide, select_by_reservation_cost
+from circinus.planning.exploration.stopping import StoppingRule
 from circinus.planning.exploration.surrogate import Belief
 
-STOPPING = Stopping(saving=0.05, probability=0.05, without_plan=0.01)
+STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01)
 SAVING_S = 10.0
 
 
-def _random(seed: int) -> Prospects:
+def _random(seed: int) -> CandidateBeliefs:
     rng = np.random.default_rng(seed)
     count, draws = 6, 8
     begun = rng.random(count) < 0.5
@@ -23,10 +23,12 @@ def _random(seed: int) -> Prospects:
     usd[rng.random((count, draws)) < 0.2] = np.inf
     usd[begun] = usd[begun, :1]
     keeps = rng.random(count)
-    return Prospects(keeps, begun & (rng.random(count) < 0.3), begun, usd, rng.uniform(1, 5, count), rng.uniform(1, 50))
+    return CandidateBeliefs(
+        keeps, begun & (rng.random(count) < 0.3), begun, usd, rng.uniform(1, 5, count), rng.uniform(1, 50)
+    )
 
 
-def _gain(prospects: Prospects, number: int, plan: float, usd_per_s: float) -> float:
+def _gain(prospects: CandidateBeliefs, number: int, plan: float, usd_per_s: float) -> float:
     """Of opening a box with a plan in hand, by definition."""
     settle = prospects.settle_s if np.isscalar(prospects.settle_s) else prospects.settle_s[number]
     look = 0.0 if prospects.begun[number] else usd_per_s * prospects.look_s[number]
@@ -37,8 +39,8 @@ def _gain(prospects: Prospects, number: int, plan: float, usd_per_s: float) -> f
 @given(st.integers(0, 10_000))
 def test_by_brute_force(seed: int) -> None:
     one = _random(seed)
-    prospects = Prospects(one.keeps, one.sure, one.begun, one.usd_per_h, one.look_s, np.full(6, one.settle_s))
-    found = pursue(prospects, STOPPING, SAVING_S)
+    prospects = CandidateBeliefs(one.keeps, one.sure, one.begun, one.usd_per_h, one.look_s, np.full(6, one.settle_s))
+    found = select_by_reservation_cost(prospects, STOPPING, SAVING_S)
     sure = prospects.usd_per_h[prospects.sure]
     best = float(sure.min(initial=np.inf))
     cheaper = prospects.usd_per_h < 0.95 * best if np.isfinite(best) else np.isfinite(prospects.usd_per_h)
@@ -68,23 +70,27 @@ def test_by_brute_force(seed: int) -> None:
 def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked_at() -> None:
     usd = np.array([[2.0] * 4, [2.0] * 4, [1.0, 2.0, 2.0, 3.0]])
     begun = np.array([False, True, False])
-    alike = Prospects(np.full(3, 0.5), np.zeros(3, dtype=bool), begun, usd, np.full(3, 1.0), np.full(3, 5.0))
-    assert pursue(alike, STOPPING, 1000.0).configuration == 2
-    assert pursue(alike, STOPPING, 0.05).configuration == 1  # seconds are dear: what is known already
+    alike = CandidateBeliefs(np.full(3, 0.5), np.zeros(3, dtype=bool), begun, usd, np.full(3, 1.0), np.full(3, 5.0))
+    assert select_by_reservation_cost(alike, STOPPING, 1000.0).configuration == 2
+    assert (
+        select_by_reservation_cost(alike, STOPPING, 0.05).configuration == 1
+    )  # seconds are dear: what is known already
 
 
 def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:
     usd = np.ones((2, 3))
     nobody, begun = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
-    found = pursue(Prospects(np.array([0.009, 0.0]), nobody, begun, usd, usd[:, 0], usd[:, 0]), STOPPING, 1.0)
+    found = select_by_reservation_cost(
+        CandidateBeliefs(np.array([0.009, 0.0]), nobody, begun, usd, usd[:, 0], usd[:, 0]), STOPPING, 1.0
+    )
     assert found.configuration is None
     assert found.probability == pytest.approx([0.009, 0.0])
 
 
 def test_items_until_settled_grow_towards_the_threshold_and_end_at_all() -> None:
     belief = Belief(np.array([0.5, 0.6, 0.9]), np.full(3, 0.001))
-    items = settling_items(belief, np.array([0.5, 1.0, 1.0]), 0.5, 0.04, 1.0, 1e-3, 300)
+    items = expected_items_to_decide(belief, np.array([0.5, 1.0, 1.0]), 0.5, 0.04, 1.0, 1e-3, 300)
     assert items[0] > items[1] > items[2]
     assert (items <= 300).all()
-    hopeless = settling_items(belief, np.zeros(3), 0.5, 0.04, 1.0, 1e-3, 300)
+    hopeless = expected_items_to_decide(belief, np.zeros(3), 0.5, 0.04, 1.0, 1e-3, 300)
     assert (hopeless < items).all()  # to stop believing takes less than to be sure

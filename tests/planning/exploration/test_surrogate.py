@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples, share_of
-from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations, covariance
+from circinus.planning.exploration.gaussian_process import GaussianProcess, KernelInputs, ScoreObservations, covariance
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
 from circinus.planning.exploration.surrogate import FloatArray, Surrogate
 from planning.exploration.spaces import CASCADE, chain
 
@@ -27,8 +27,8 @@ def smooth(codes: IntArray) -> FloatArray:
     return np.asarray(0.4 + 0.3 * np.tanh(codes[:, 0] / 2 - 1) + level + 0.03 * codes[:, 3])
 
 
-def some(rng: np.random.Generator, space: KnobSpace, count: int) -> IntArray:
-    return space.everything()[rng.permutation(space.size)[:count]]
+def some(rng: np.random.Generator, space: ConfigurationSpace, count: int) -> IntArray:
+    return space.enumerate()[rng.permutation(space.size)[:count]]
 
 
 @settings(max_examples=examples(60))
@@ -48,8 +48,8 @@ def test_no_belief_is_wider_than_before(seed: int, additive: bool, count: int) -
     codes = some(rng, space, count)
     means, variances = rng.uniform(0, 1, count), rng.uniform(0, 0.1, count)
     surrogate = Surrogate.fit(space, codes, means, variances, additive=additive)
-    everything = space.everything()
-    inputs = Inputs(surrogate.kernel.slots(everything), np.ones((space.size, 1)))
+    everything = space.enumerate()
+    inputs = KernelInputs(surrogate.kernel.slots(everything), np.ones((space.size, 1)))
     for process in surrogate.processes:
         _, left = process.predict(inputs)
         assert (left <= process.prior_variances(inputs)).all()
@@ -59,8 +59,8 @@ def test_no_belief_is_wider_than_before(seed: int, additive: bool, count: int) -
 def test_far_away_the_prior_is_left() -> None:
     kernel = KnobKernel.of(SPACE)
     h = Hyperparameters(np.full(4, np.log(50.0)), np.array([np.log(0.2)]), 0.8, np.zeros(1))
-    here, far = (Inputs(kernel.slots(np.array([code])), np.ones((1, 1))) for code in ([0, 0, 0, 0], [4, 2, 2, 3]))
-    process = GaussianProcess.given(kernel, h, Observations(here, np.array([0.3]), np.array([1e-6])))
+    here, far = (KernelInputs(kernel.slots(np.array([code])), np.ones((1, 1))) for code in ([0, 0, 0, 0], [4, 2, 2, 3]))
+    process = GaussianProcess.condition(kernel, h, ScoreObservations(here, np.array([0.3]), np.array([1e-6])))
     mean, variance = process.predict(far)
     assert mean == pytest.approx(0.0, abs=1e-9)
     assert variance == pytest.approx(0.2**2)
@@ -68,9 +68,9 @@ def test_far_away_the_prior_is_left() -> None:
 
 
 def test_far_away_a_given_prior_mean_is_left_as_wide_as_its_level_and_slope_are_known() -> None:
-    codes, prior = SPACE.everything()[:1], np.array([0.5])
+    codes, prior = SPACE.enumerate()[:1], np.array([0.5])
     surrogate = Surrogate.fit(SPACE, codes, np.array([0.5]), np.array([1e-6]), prior=prior)
-    belief = surrogate.predict(SPACE.everything()[-1:].repeat(2, axis=0), np.array([0.5, 0.9]))
+    belief = surrogate.predict(SPACE.enumerate()[-1:].repeat(2, axis=0), np.array([0.5, 0.9]))
     assert belief.mean == pytest.approx([0.5, 0.9], abs=1e-3)
     assert 0.05 < belief.deviation[0] < belief.deviation[1] - 0.02
 
@@ -103,9 +103,9 @@ def test_the_order_of_measurements_does_not_matter(seed: int, additive: bool) ->
     codes = some(rng, SPACE, 12)
     means, variances = smooth(codes) + rng.normal(0, 0.02, 12), rng.uniform(1e-4, 1e-3, 12)
     other = rng.permutation(12)
-    one = Surrogate.fit(SPACE, codes, means, variances, additive=additive).predict(SPACE.everything())
+    one = Surrogate.fit(SPACE, codes, means, variances, additive=additive).predict(SPACE.enumerate())
     two = Surrogate.fit(SPACE, codes[other], means[other], variances[other], additive=additive).predict(
-        SPACE.everything()
+        SPACE.enumerate()
     )
     assert one.mean == pytest.approx(two.mean, abs=1e-3)
     assert one.deviation == pytest.approx(two.deviation, abs=1e-3)
@@ -122,7 +122,7 @@ def test_the_truth_lies_in_its_intervals_as_often_as_it_should(count: int, addit
     for _ in range(max(10, share_of(30))):
         drawn = expected.at(expected.parameters + expected.spread * rng.normal(size=len(expected.parameters)))
         codes = some(rng, SPACE, count + 40)
-        inputs = Inputs(kernel.slots(codes), np.ones((len(codes), 1)))
+        inputs = KernelInputs(kernel.slots(codes), np.ones((len(codes), 1)))
         whole, _ = covariance(kernel, inputs, replace(drawn, trend_deviation=np.array([0.2])))
         truth = 0.5 + np.linalg.cholesky(whole + 1e-10 * np.eye(len(codes))) @ rng.normal(size=len(codes))
         means = truth[:count] + rng.normal(0, 0.005, count)
@@ -139,8 +139,8 @@ def test_it_beats_the_mean_of_what_was_measured(additive: bool) -> None:
     for _ in range(10):
         codes = some(rng, SPACE, 20)
         means = smooth(codes) + rng.normal(0, 0.01, 20)
-        belief = Surrogate.fit(SPACE, codes, means, np.full(20, 1e-4), additive=additive).predict(SPACE.everything())
-        truth = smooth(SPACE.everything())
+        belief = Surrogate.fit(SPACE, codes, means, np.full(20, 1e-4), additive=additive).predict(SPACE.enumerate())
+        truth = smooth(SPACE.enumerate())
         errors.append((np.sqrt(np.mean((belief.mean - truth) ** 2)), np.sqrt(np.mean((means.mean() - truth) ** 2))))
     ours, constant = np.mean(errors, axis=0)
     assert ours < 0.3 * constant
@@ -153,13 +153,13 @@ def test_a_warm_fit_is_near_the_cold_one() -> None:
     before = Surrogate.fit(SPACE, codes[:-2], means[:-2], variances[:-2])
     warm = Surrogate.fit(SPACE, codes, means, variances, warm=before)
     cold = Surrogate.fit(SPACE, codes, means, variances)
-    assert warm.predict(SPACE.everything()).mean == pytest.approx(cold.predict(SPACE.everything()).mean, abs=0.02)
+    assert warm.predict(SPACE.enumerate()).mean == pytest.approx(cold.predict(SPACE.enumerate()).mean, abs=0.02)
     assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=1.0)
 
 
 def test_a_good_prior_mean_narrows_what_is_believed_and_is_followed() -> None:
     codes = some(np.random.default_rng(6), SPACE, 5)
-    everything = SPACE.everything()
+    everything = SPACE.enumerate()
     wavy = 0.02 * np.sin(np.arange(SPACE.size))
     prior = dict(zip(map(tuple, everything.tolist()), smooth(everything) + wavy, strict=True))
     at = np.array([prior[tuple(code)] for code in codes.tolist()])
@@ -173,9 +173,9 @@ def test_a_good_prior_mean_narrows_what_is_believed_and_is_followed() -> None:
 def test_scores_may_have_any_range() -> None:
     codes = some(np.random.default_rng(7), SPACE, 12)
     variances = np.full(12, 1e-4)
-    one = Surrogate.fit(SPACE, codes, smooth(codes), variances).predict(SPACE.everything())
+    one = Surrogate.fit(SPACE, codes, smooth(codes), variances).predict(SPACE.enumerate())
     scaled = Surrogate.fit(SPACE, codes, 200 * smooth(codes) - 50, variances * 200**2, score_range=(-50.0, 150.0))
-    two = scaled.predict(SPACE.everything())
+    two = scaled.predict(SPACE.enumerate())
     assert two.mean == pytest.approx(200 * one.mean - 50, abs=0.1)
     assert two.deviation == pytest.approx(200 * one.deviation, abs=0.1)
 
@@ -183,7 +183,7 @@ def test_scores_may_have_any_range() -> None:
 def test_joint_beliefs_agree_with_single_ones() -> None:
     codes = some(np.random.default_rng(8), SPACE, 12)
     surrogate = Surrogate.fit(SPACE, codes, smooth(codes), np.full(12, 1e-4))
-    few = SPACE.everything()[::17]
+    few = SPACE.enumerate()[::17]
     mean, joint = surrogate.joint(few)
     belief = surrogate.predict(few)
     assert mean == pytest.approx(belief.mean)
@@ -193,7 +193,7 @@ def test_joint_beliefs_agree_with_single_ones() -> None:
 
 def test_a_pipeline_without_knobs_has_one_score() -> None:
     space = chain([], [])
-    codes = space.everything()
+    codes = space.enumerate()
     belief = Surrogate.fit(space, codes, np.array([0.7]), np.array([1e-4])).predict(codes)
     assert belief.mean == pytest.approx([0.7], abs=0.01)
 

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration.knob_space import ConfigurationSpace
+from circinus.planning.exploration.sources import SourceTask
 from circinus.planning.exploration.surrogate import Belief, FloatArray
-from circinus.planning.exploration.transfer import Measured, Prior, _factor, about_uncertain, best_prior
+from circinus.planning.exploration.transfer import MeanPrior, MeasuredScores, _factor, inflate_uncertainty, select_prior
 from circinus.spec import Configuration, Knob, KnobValues, OperatorSpec
 from planning.exploration.spaces import chain, pipeline_of
 
 SPACE = chain([5], [-4, 3], [4])
-EVERYTHING = SPACE.everything()
+EVERYTHING = SPACE.enumerate()
 NOISE = 0.01
 
 
@@ -26,22 +26,22 @@ def landscape(rng: np.random.Generator) -> FloatArray:
     return np.asarray(0.5 + smooth + rng.normal(0, 0.05, len(EVERYTHING)))
 
 
-def source_of(name: str, scores: FloatArray) -> Source:
-    source = Source.of(name, SPACE, SPACE.decode(EVERYTHING), scores)
+def source_of(name: str, scores: FloatArray) -> SourceTask:
+    source = SourceTask.of(name, SPACE, SPACE.decode(EVERYTHING), scores)
     assert source is not None
     return source
 
 
 def measured(
-    truth: FloatArray, sources: list[Source], count: int, rng: np.random.Generator, earlier: Prior | None = None
-) -> Prior:
+    truth: FloatArray, sources: list[SourceTask], count: int, rng: np.random.Generator, earlier: MeanPrior | None = None
+) -> MeanPrior:
     rows = rng.permutation(len(truth))[:count]
     means = truth[rows] + rng.normal(0, NOISE, count)
     variances = np.full(count, NOISE**2)
-    return best_prior(SPACE, sources, EVERYTHING[rows], means, variances, EVERYTHING, earlier=earlier)
+    return select_prior(SPACE, sources, EVERYTHING[rows], means, variances, EVERYTHING, earlier=earlier)
 
 
-def error(prior: Prior, name: str | None, truth: FloatArray) -> float:
+def error(prior: MeanPrior, name: str | None, truth: FloatArray) -> float:
     fit = prior.fits[name]
     return float(np.sqrt(np.mean((fit.predict(EVERYTHING, prior.candidates if name else None).mean - truth) ** 2)))
 
@@ -77,7 +77,7 @@ def dropped(kind: str, seed: int) -> bool:
     source = source_of("there", there)
     for count in range(3, 7):
         variances = np.full(count, NOISE**2)
-        prior = best_prior(SPACE, [source], EVERYTHING[rows[:count]], means[:count], variances, EVERYTHING)
+        prior = select_prior(SPACE, [source], EVERYTHING[rows[:count]], means[:count], variances, EVERYTHING)
         if prior.name is None:
             assert prior.candidates is prior.observed is None
             assert prior.reason.startswith("dropped scores of there: they make ")
@@ -112,7 +112,7 @@ def test_of_several_the_better_one_is_taken() -> None:
     assert again.name == "near"
 
 
-def _at(prior: Prior, name: str | None) -> FloatArray | None:
+def _at(prior: MeanPrior, name: str | None) -> FloatArray | None:
     return None if name is None else prior.sources[name].at(EVERYTHING)
 
 
@@ -135,8 +135,8 @@ def test_before_the_first_measurement_the_source_is_all_there_is() -> None:
     assert measured(truth, [], 3, rng).reason == "there is no source"
 
 
-def _target() -> KnobSpace:
-    return KnobSpace.of(
+def _target() -> ConfigurationSpace:
+    return ConfigurationSpace.of(
         pipeline_of(
             OperatorSpec(name="a", uses="m:f", knobs=[Knob(name="x", choices=[1, 2, 3], ordered=True)]),
             OperatorSpec(name="b", uses="m:f", knobs=[Knob(name="y", choices=["p", "q"])]),
@@ -151,21 +151,21 @@ def _configuration(**operators: dict[str, int | str]) -> Configuration:
 def test_what_a_source_does_not_share_makes_no_difference() -> None:
     space = _target()
     elsewhere = [_configuration(a={"x": x, "old": o}, c={"z": 1}) for x in (1, 3, 7) for o in (0, 1)]
-    source = Source.of("s", space, elsewhere, np.array([0.1, 0.3, 0.6, 0.8, 0.0, 0.0]))
+    source = SourceTask.of("s", space, elsewhere, np.array([0.1, 0.3, 0.6, 0.8, 0.0, 0.0]))
     assert source is not None
     assert source.shared.tolist() == [True, False]
     assert source.codes.tolist() == [[0, -1], [2, -1]]  # the choice 7 is none of the target's
     assert source.means == pytest.approx([0.2, 0.7])
-    found = source.at(space.everything())
+    found = source.at(space.enumerate())
     assert found[[0, 1, 4, 5]] == pytest.approx([0.2, 0.2, 0.7, 0.7])
     assert found[2] == pytest.approx(found[3])
     assert 0.2 < found[2] < 0.7
 
 
 def test_a_source_that_shares_nothing_is_none() -> None:
-    assert Source.of("s", _target(), [_configuration(a={"y": 1}, d={})], np.array([0.5])) is None
-    assert Source.of("s", _target(), [_configuration(a={"x": 9})], np.array([0.5])) is None
-    assert Source.of("s", _target(), [], np.array([])) is None
+    assert SourceTask.of("s", _target(), [_configuration(a={"y": 1}, d={})], np.array([0.5])) is None
+    assert SourceTask.of("s", _target(), [_configuration(a={"x": 9})], np.array([0.5])) is None
+    assert SourceTask.of("s", _target(), [], np.array([])) is None
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 5))
@@ -186,7 +186,9 @@ def test_errors_of_the_prior_mean_are_told_from_those_of_measurements(seed: int,
     both = process + np.diag(uncertain)
     expected_mean, expected_variance = conditioned(both, both[:count, :count] + np.diag(noise))
     codes = np.arange(everything)[:, None]
-    found = about_uncertain(Belief(mean, np.sqrt(variance)), codes, uncertain, Measured(codes[:count], means, noise))
+    found = inflate_uncertainty(
+        Belief(mean, np.sqrt(variance)), codes, uncertain, MeasuredScores(codes[:count], means, noise)
+    )
     np.testing.assert_allclose(found.mean, expected_mean, atol=1e-8)
     np.testing.assert_allclose(found.deviation**2, expected_variance, atol=1e-8)
 
@@ -200,7 +202,7 @@ def test_beliefs_about_a_noisy_source_are_as_wide_as_they_are_wrong() -> None:
         known = rng.permutation(len(truth))[: len(truth) // 4]
         there = truth[known] + 0.1 + rng.normal(0, 0.08, len(known))
         configurations = SPACE.decode(EVERYTHING[known])
-        source = Source.of("few", SPACE, configurations, there, variances=np.full(len(known), 0.08**2))
+        source = SourceTask.of("few", SPACE, configurations, there, variances=np.full(len(known), 0.08**2))
         assert source is not None
         prior = measured(truth, [source], 6, rng)
         belief = prior.belief(EVERYTHING)
@@ -214,10 +216,10 @@ def test_beliefs_about_a_noisy_source_are_as_wide_as_they_are_wrong() -> None:
 def test_a_mean_over_what_is_not_shared_errs_less_than_its_parts() -> None:
     space = _target()
     elsewhere = [_configuration(a={"x": x, "old": o}, c={"z": 1}) for x in (1, 3) for o in (0, 1)]
-    source = Source.of("s", space, elsewhere, np.full(4, 0.5), variances=np.array([0.04, 0.08, 0.01, 0.01]))
+    source = SourceTask.of("s", space, elsewhere, np.full(4, 0.5), variances=np.array([0.04, 0.08, 0.01, 0.01]))
     assert source is not None
-    assert source.variances_at(space.everything())[[0, 4]] == pytest.approx([0.03, 0.005])
-    assert source.variances_at(space.everything())[2] > 0.0
+    assert source.variances_at(space.enumerate())[[0, 4]] == pytest.approx([0.03, 0.005])
+    assert source.variances_at(space.enumerate())[2] > 0.0
 
 
 @pytest.mark.parametrize(

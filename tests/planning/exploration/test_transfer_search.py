@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from budget import seeds
-from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
-from circinus.planning.exploration.joint_pursuit import Common, QueryOutlook, pursue_together
-from circinus.planning.exploration.keeping import keeps
-from circinus.planning.exploration.knob_space import KnobSpace
-from circinus.planning.exploration.stopping import Stopping
+from circinus.planning.exploration.cover import covering_design
+from circinus.planning.exploration.elsewhere import TransferSources, missing_from_design, warm_start_design
+from circinus.planning.exploration.joint_pursuit import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.exploration.keeping import feasibility_probability
+from circinus.planning.exploration.knob_space import ConfigurationSpace
+from circinus.planning.exploration.stopping import StoppingRule
 from circinus.planning.exploration.surrogate import FloatArray
-from circinus.profiling.earlier import EarlierScores
-from circinus.profiling.earlier_runs import EarlierRuns
+from circinus.profiling.earlier import SourceScores
+from circinus.profiling.earlier_runs import SourceRuns
 from circinus.spec import AccuracySlo, Knob, OperatorSpec
 from planning.exploration.spaces import pipeline_of
 
@@ -27,12 +27,12 @@ PIPELINE = pipeline_of(
         for name, after in (("a", ()), ("b", ("a",)), ("c", ("b",)))
     )
 )
-SPACE = KnobSpace.of(PIPELINE)
-CODES = SPACE.everything()
+SPACE = ConfigurationSpace.of(PIPELINE)
+CODES = SPACE.enumerate()
 LISTED = SPACE.decode(CODES)
 NOISE = 0.01
 SLO = AccuracySlo(threshold=0.5, comparison=">=")
-NOTHING = EarlierRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {}, {})
+NOTHING = SourceRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {}, {})
 
 
 @dataclass(frozen=True)
@@ -50,41 +50,43 @@ def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     return truth - float(np.quantile(truth, 0.8)) + SLO.threshold, np.asarray(cost)
 
 
-def source_of(means: FloatArray, rng: np.random.Generator) -> EarlierScores:
+def source_of(means: FloatArray, rng: np.random.Generator) -> SourceScores:
     scores = means[:, None] + rng.normal(0, 0.1, 20) + rng.normal(0, 0.02, (len(means), 20))
-    return EarlierScores("there", LISTED, scores, NOTHING)
+    return SourceScores("there", LISTED, scores, NOTHING)
 
 
-def search(truth: FloatArray, cost: FloatArray, elsewhere: Elsewhere, rng: np.random.Generator) -> Ended:
+def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng: np.random.Generator) -> Ended:
     """Until no configuration that was not measured is worth it; who was measured is known to keep the objective."""
     noise = rng.normal(0, NOISE, len(truth))
     if elsewhere.sources:
         before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
         assert before.candidates is not None
-        rows = list(beginning(before.candidates, [cost[:, None]], [SLO]))
+        rows = list(warm_start_design(before.candidates, [cost[:, None]], [SLO]))
     else:
-        rows = [LISTED.index(configuration) for configuration in covering(LISTED)]
+        rows = [LISTED.index(configuration) for configuration in covering_design(LISTED)]
     while True:
         measured = np.isin(np.arange(len(truth)), rows)
         prior = elsewhere.prior(CODES[rows], (truth + noise)[rows], np.full(len(rows), NOISE**2), CODES)
-        next_owed = owed(covering(LISTED), [LISTED[row] for row in rows]) if prior.name is None else None
+        next_owed = (
+            missing_from_design(covering_design(LISTED), [LISTED[row] for row in rows]) if prior.name is None else None
+        )
         if next_owed is not None:
             rows.append(LISTED.index(next_owed))
             continue
         belief = prior.belief(CODES)
         sure = measured & (truth >= SLO.threshold)
-        kept = keeps(belief.mean, belief.deviation, SLO.threshold, at_least=True)
-        outlook = QueryOutlook(
-            keeps=np.where(measured, 0.0, kept),
+        kept = feasibility_probability(belief.mean, belief.deviation, SLO.threshold, at_least=True)
+        outlook = QueryBelief(
+            feasibility=np.where(measured, 0.0, kept),
             sure=sure,
             usd_per_h=cost[:, None],
             floor_usd_per_h=np.zeros((len(cost), 1)),
             sure_usd_per_h=np.where(sure, cost, np.inf)[:, None],
-            settle_s=np.zeros(len(cost)),
+            decision_s=np.zeros(len(cost)),
             weight=1.0,
         )
-        among = Common(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
-        choice = pursue_together([outlook], among, Stopping(0.01, 0.05, 0.05), saving_s=1.0)
+        among = SharedInputs(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
+        choice = select_next_configuration([outlook], among, StoppingRule(0.01, 0.05, 0.05), saving_s=1.0)
         if choice.configuration is None:
             best = float(np.where(sure, cost, np.inf).min())
             return Ended(len(rows), best / float(cost[truth >= SLO.threshold].min()), prior.name)
@@ -101,10 +103,10 @@ def compared(seed: int, *, good: bool) -> tuple[Ended, Ended]:
         assert np.corrcoef(*ranks)[0, 1] > 0.95
     else:
         there = truth.max() + truth.min() - truth if seed % 2 else rng.permutation(truth)
-    elsewhere = Elsewhere(PIPELINE, SPACE, (source_of(there, rng),))
+    elsewhere = TransferSources(PIPELINE, SPACE, (source_of(there, rng),))
     return (
         search(truth, cost, elsewhere, np.random.default_rng(seed)),
-        search(truth, cost, Elsewhere(PIPELINE, SPACE), np.random.default_rng(seed)),
+        search(truth, cost, TransferSources(PIPELINE, SPACE), np.random.default_rng(seed)),
     )
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from circinus.planning.exploration import explorer_of
+from circinus.planning.exploration import make_sampler
 from circinus.profiling import (
+    MeasurementTrace,
     PipelineProfile,
     ProfileProgress,
     SilentObserver,
     SimulatedClock,
-    Trace,
-    TraceSource,
+    TraceBackend,
     profile_pipeline,
 )
 from circinus.spec import (
@@ -62,7 +62,7 @@ def level(configuration: Configuration) -> tuple[int, int]:
     return tuple(int(own.values[0][1]) for _, own in configuration.operators)  # type: ignore[return-value]
 
 
-def recorded(seed: int) -> Trace:
+def recorded(seed: int) -> MeasurementTrace:
     """Greater knob values take longer and score higher, with less and less gain."""
     trace = random_trace(PIPELINE, ITEMS, seed=seed)
     rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def two_queries(thresholds: tuple[float, ...] = (0.7, 0.8)) -> Specification:
 
 
 def measured(
-    trace: Trace,
+    trace: MeasurementTrace,
     specification: Specification,
     store: Path,
     *,
@@ -133,8 +133,8 @@ def measured(
         store,
         budget_s=budget_s,
         observer=observer,
-        source=TraceSource(trace, clock),
-        explorer=explorer_of(specification, PIPELINE.name) if explored else None,
+        source=TraceBackend(trace, clock),
+        explorer=make_sampler(specification, PIPELINE.name) if explored else None,
         exhaustive=not explored,
     )
     return found, clock()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.profiling.bounded import Bounded
+from circinus.profiling.bounded import Interval
 
 RISK = 0.1
 RUNS = 300
@@ -45,7 +45,7 @@ def random_orders(population: int, seed: int = 5, runs: int = RUNS) -> np.ndarra
     return rng.permuted(np.tile(np.arange(population), (runs, 1)), axis=1)
 
 
-def misses(bounds: Sequence[Bounded], mean: float) -> tuple[float, float]:
+def misses(bounds: Sequence[Interval], mean: float) -> tuple[float, float]:
     """Share of the bounds whose lower (upper) one is on the wrong side of the mean.
 
     Bounds of a sequence only tighten, so those after all items but one have all earlier failures in them.

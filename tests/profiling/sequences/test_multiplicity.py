@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from simulated_populations import random_orders
 
-from circinus.profiling.sequences import difference_bounds, sequence_risk, threshold_verdicts
+from circinus.profiling.sequences import difference_bounds, per_sequence_alpha, threshold_decisions
 
 
 def test_shares_add_up_to_the_risk() -> None:
-    assert sequence_risk(0.05, 25) * 50 == pytest.approx(0.05)
-    assert sequence_risk(0.05, 25, comparisons=24) * 98 == pytest.approx(0.05)
+    assert per_sequence_alpha(0.05, 25) * 50 == pytest.approx(0.05)
+    assert per_sequence_alpha(0.05, 25, comparisons=24) * 98 == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_shares_add_up_to_the_risk() -> None:
 )
 def test_what_cannot_be_is_refused(risk: float, configurations: int, comparisons: int) -> None:
     with pytest.raises(ValueError, match="expected"):
-        sequence_risk(risk, configurations, comparisons)
+        per_sequence_alpha(risk, configurations, comparisons)
 
 
 def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None:
@@ -29,11 +29,11 @@ def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None
     scores = (rng.random((6, size)) < np.linspace(0.2, 0.8, 6)[:, None]).astype(float)
     means = scores.mean(axis=1)
     thresholds = np.concatenate([means + 1e-6, means - 1e-6])
-    risk = sequence_risk(promised, configurations=6, comparisons=5)
+    risk = per_sequence_alpha(promised, configurations=6, comparisons=5)
     drawn = scores[:, random_orders(size, runs=runs)[:, :-1]]  # (6, runs, items)
     wrong = np.zeros(runs, dtype=bool)
     for mean, coin in zip(means, drawn, strict=True):
-        verdicts = threshold_verdicts(coin, size, thresholds, risk=risk)
+        verdicts = threshold_decisions(coin, size, thresholds, risk=risk)
         misjudged = (verdicts.above & (thresholds >= mean)) | (verdicts.below & (thresholds <= mean))
         wrong |= misjudged.any(axis=1)
     for mean, coin in zip(means[1:] - means[0], drawn[1:], strict=True):
@@ -43,4 +43,4 @@ def test_in_a_whole_run_anything_is_wrong_at_most_as_often_as_promised() -> None
 
 
 def test_who_says_something_of_one_side_only_shares_with_half_as_many() -> None:
-    assert sequence_risk(0.05, 25, sides=1) * 25 == pytest.approx(0.05)
+    assert per_sequence_alpha(0.05, 25, sides=1) * 25 == pytest.approx(0.05)

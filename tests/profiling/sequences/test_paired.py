@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from simulated_populations import ALLOWED, POPULATIONS, RISK, misses, random_orders
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.sequences import betting_bounds, difference_bounds, through_partner
+from circinus.profiling.bounded import Interval
+from circinus.profiling.sequences import betting_bounds, bounds_via_difference, difference_bounds
 
 
 def _pair(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def test_the_way_through_a_partner_fails_at_most_as_often_as_both_parts(name: st
     longer, shorter = orders[:, : size * 3 // 4], orders[:, : size // 2]
     partner = betting_bounds(other[longer], size, risk=RISK / 2)
     difference = difference_bounds(one[shorter], other[shorter], size, risk=RISK / 2)
-    through = [through_partner(p, d) for p, d in zip(partner, difference, strict=True)]
+    through = [bounds_via_difference(p, d) for p, d in zip(partner, difference, strict=True)]
     below, above = misses(through, one.mean())
     assert below <= ALLOWED
     assert above <= ALLOWED
@@ -62,10 +62,10 @@ def test_one_partner_serves_all_and_swapping_changes_the_sign() -> None:
 
 
 def test_through_a_partner_bounds_add_and_stay_in_the_range() -> None:
-    found = through_partner(Bounded(0.5, 0.4, 0.6), Bounded(0.1, 0.05, 0.2))
+    found = bounds_via_difference(Interval(0.5, 0.4, 0.6), Interval(0.1, 0.05, 0.2))
     assert (found.value, found.lower, found.upper) == pytest.approx((0.6, 0.45, 0.8))
-    assert through_partner(Bounded(0.9, 0.8, 1.0), Bounded(0.3, 0.1, 0.5)) == Bounded(1.0, 0.9, 1.0)
-    assert through_partner(Bounded(0.1, 0.0, 0.2), Bounded(-0.5, -0.6, -0.4)) == Bounded(0.0, 0.0, 0.0)
+    assert bounds_via_difference(Interval(0.9, 0.8, 1.0), Interval(0.3, 0.1, 0.5)) == Interval(1.0, 0.9, 1.0)
+    assert bounds_via_difference(Interval(0.1, 0.0, 0.2), Interval(-0.5, -0.6, -0.4)) == Interval(0.0, 0.0, 0.0)
 
 
 def test_scores_outside_the_range_are_refused() -> None:

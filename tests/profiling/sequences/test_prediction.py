@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.profiling.sequences.covariates import Covariates
-from circinus.profiling.sequences.prediction import left_out_errors, predicted_means, predictions
+from circinus.profiling.sequences.prediction import leave_one_out_errors, predicted_means, predictions
 
 
 def _ridge(columns: np.ndarray, scores: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_errors_left_out_are_those_of_predictions_from_the_others() -> None:
     kind = rng.integers(0, 3, 40)
     covariates = Covariates.of((kind[:, None] == np.arange(3)).astype(np.float64))
     scores = np.clip(0.2 + 0.3 * kind[:12] + rng.normal(0, 0.02, 12), 0.0, 1.0)
-    found = left_out_errors(scores[None], covariates)[0]
+    found = leave_one_out_errors(scores[None], covariates)[0]
     for item in range(12):
         order = [*np.delete(np.arange(40), item), item]
         moved = Covariates(covariates.rows, covariates.kind[order])

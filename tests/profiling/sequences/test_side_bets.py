@@ -10,11 +10,11 @@ import pytest
 from budget import LEVEL
 from circinus.profiling.sequences.capital import FRACTIONS, PARTS
 from circinus.profiling.sequences.covariates import Covariates
-from circinus.profiling.sequences.side_bets import side_bets
+from circinus.profiling.sequences.side_bets import covariate_bet_payoffs
 
 
 def _side_bets(scores: np.ndarray, covariates: np.ndarray) -> np.ndarray:
-    return side_bets(scores, Covariates.of(covariates))
+    return covariate_bet_payoffs(scores, Covariates.of(covariates))
 
 
 def _final_capital(scores: np.ndarray, covariates: np.ndarray, mean: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from circinus.serving.engine import QueryStatus, ServedBatch
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.names import ROUTER
-from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation, config_from_python
+from circinus.serving.ray.wire import ApplicationStatus, RouterConfig, RouterStatus, config_from_dict
 
 
 @dataclass
@@ -26,7 +26,7 @@ class PaperCluster:
     steps: list[str] = field(default_factory=list)
     """What was asked and told, in its order."""
     apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    told: dict[str, SiteConfig] = field(default_factory=dict)
+    told: dict[str, RouterConfig] = field(default_factory=dict)
     """Router -> what it goes by."""
     silent: set[str] = field(default_factory=set)
     """Routers that do not answer."""
@@ -57,7 +57,7 @@ class PaperCluster:
         for name, app in self.apps.items():
             (deployment,) = app["deployments"]
             if deployment["name"] == ROUTER:
-                self.told.setdefault(name, config_from_python(deployment["user_config"]))
+                self.told.setdefault(name, config_from_dict(deployment["user_config"]))
 
     def router(self, application: str) -> Any:
         return PaperRouter(self, application)
@@ -73,25 +73,25 @@ class PaperRouter:
     def __getattr__(self, name: str) -> Any:
         return _Method(getattr(self, f"_{name}"))
 
-    async def _switch(self, config: SiteConfig) -> None:
+    async def _switch(self, config: RouterConfig) -> None:
         self.cluster.steps.append("switch")
         self.cluster.told[self.application] = config
 
     async def _abandon(self, applications: list[str], why: str) -> None:
         self.cluster.steps.append("abandon")
 
-    async def _observe(self) -> SiteObservation:
+    async def _observe(self) -> RouterStatus:
         if self.application in self.cluster.silent:
             await asyncio.sleep(1e6)
         config = self.cluster.told[self.application]
         recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
         found = tuple(
-            ApplicationObservation(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            ApplicationStatus(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
             for wanted in config.deployments
         )
         entered = self.cluster.entered
         counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
-        return SiteObservation(config, found, dict(self.cluster.under_way), counts)
+        return RouterStatus(config, found, dict(self.cluster.under_way), counts)
 
 
 @dataclass

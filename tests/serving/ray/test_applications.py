@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
-from circinus.serving.ray.recordings import RecordingName
+from circinus.serving.ray.applications import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.recordings import RecordingKey
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import config_from_python, config_to_python
+from circinus.serving.ray.wire import config_from_dict, config_to_dict
 
-HERE = Step("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
-THERE = Step("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
+HERE = StageSpec("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
+THERE = StageSpec("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
 
 
 def _schema(desired: DesiredState, labelled: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
-    applications = applications_of(desired, RaySettings())
+    applications = build_applications(desired, RaySettings())
     schema = serve_schema(
         applications,
-        site_configs(desired, applications),
+        build_router_configs(desired, applications),
         desired.infrastructure,
         RaySettings(),
         replays=desired.mode is Mode.REPLAY,
@@ -56,7 +56,7 @@ def test_replicas_are_as_many_as_large_and_where_the_plan_says() -> None:
 
 def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() -> None:
     desired = chain("q", HERE, THERE)
-    configs = site_configs(desired, applications_of(desired, RaySettings()))
+    configs = build_router_configs(desired, build_applications(desired, RaySettings()))
     assert {site: [d.deployment.operator for d in config.deployments] for site, config in configs.items()} == {
         "home": ["start"],
         "center": ["next"],
@@ -67,16 +67,16 @@ def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() ->
     }
     # What cannot be batched does not wait for others.
     assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.0]
-    assert all(config_from_python(config_to_python(config)) == config for config in configs.values())
+    assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
 
 
 def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
     desired = replace(chain("q", HERE, THERE), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
-    applications = applications_of(desired, RaySettings())
+    applications = build_applications(desired, RaySettings())
     (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
     assert deployment["ray_actor_options"]["num_cpus"] == 0
-    (route,) = site_configs(desired, applications)["home"].routes
-    names = [RecordingName.read(stage.recording) for stage in route.stages]
+    (route,) = build_router_configs(desired, applications)["home"].routes
+    names = [RecordingKey.read(stage.recording) for stage in route.stages]
     assert [(name.pipeline, name.stage.operator, name.is_sink) for name in names] == [
         ("conformance", "start", False),
         ("conformance", "next", True),

@@ -10,25 +10,27 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
-from circinus.serving.ray.asking import ask
+from circinus.serving.ray.asking import call_in_thread
 
 
 def test_what_a_call_gives_or_raises_comes_through() -> None:
-    assert asyncio.run(ask(divmod, 7, 2)) == (3, 1)
+    assert asyncio.run(call_in_thread(divmod, 7, 2)) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(ask(divmod, 7, 0))
+        asyncio.run(call_in_thread(divmod, 7, 0))
 
 
 def test_calls_that_never_end_are_given_up_and_hold_up_nothing_else() -> None:
     ends = threading.Event()
 
     async def run() -> None:
-        stuck = await asyncio.gather(*(ask(ends.wait, patience_s=0.05) for _ in range(50)), return_exceptions=True)
+        stuck = await asyncio.gather(
+            *(call_in_thread(ends.wait, timeout_s=0.05) for _ in range(50)), return_exceptions=True
+        )
         assert {str(one) for one in stuck} == {"the cluster does not answer within 0.05 s"}
         assert {type(one) for one in stuck} == {ServingError}
         assert await asyncio.wait_for(asyncio.to_thread(divmod, 7, 2), HANG_LIMIT_S) == (3, 1)
         ends.set()
-        assert await ask(divmod, 7, 2) == (3, 1), "threads are free again"
+        assert await call_in_thread(divmod, 7, 2) == (3, 1), "threads are free again"
 
     try:
         asyncio.run(run())
@@ -41,7 +43,7 @@ def test_whoever_is_cancelled_just_when_the_answer_comes_stays_cancelled() -> No
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[None] = loop.create_future()
         with mock.patch.object(loop, "run_in_executor", return_value=answered):
-            asked = asyncio.create_task(ask(divmod, 7, 2))
+            asked = asyncio.create_task(call_in_thread(divmod, 7, 2))
             await asyncio.sleep(0)
             answered.set_result(None)
             asked.cancel()

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from circinus.serving.conformance_states import Step, chain, infrastructure
+from circinus.serving.conformance_states import StageSpec, chain, infrastructure
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
-from circinus.serving.ray.changes import grown, kept_as_they_are, router_configs, with_deployments_of, without_nodes
+from circinus.serving.ray.applications import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.changes import (
+    apps_without_nodes,
+    reuse_unchanged,
+    router_configs,
+    surge_config,
+    with_deployments_of,
+)
 from circinus.serving.ray.cluster import AppSnapshot
-from circinus.serving.ray.settings import RaySettings, placement
+from circinus.serving.ray.settings import RaySettings, placement_options
 
-HERE, MORE = Step("start", "add"), Step("start", "add", replicas=3)
-THERE = Step("start", "add", pool="far")
+HERE, MORE = StageSpec("start", "add"), StageSpec("start", "add", replicas=3)
+THERE = StageSpec("start", "add", pool="far")
 
 
 def _apps(desired: DesiredState, there: tuple[str, ...] = ("near", "far")) -> list[dict[str, Any]]:
-    applications = applications_of(desired, RaySettings())
-    configs = site_configs(desired, applications)
-    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, there=there)
+    applications = build_applications(desired, RaySettings())
+    configs = build_router_configs(desired, applications)
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=there)
     found: list[dict[str, Any]] = schema["applications"]
     return found
 
@@ -34,20 +40,20 @@ def _replicas(apps: list[Any]) -> dict[str, int]:
 def test_where_only_a_route_changes_nothing_grows() -> None:
     both = chain("q", HERE)
     before = _running(_apps(both))
-    assert grown(before, _apps(both)) is None
+    assert surge_config(before, _apps(both)) is None
 
 
 def test_more_replicas_are_added_first_and_fewer_taken_last() -> None:
     few, many = _apps(chain("q", HERE)), _apps(chain("q", MORE))
-    larger = grown(_running(few), many)
+    larger = surge_config(_running(few), many)
     assert larger is not None
     assert _replicas(larger)["start-near"] == 3
-    assert grown(_running(many), few) is None
+    assert surge_config(_running(many), few) is None
 
 
 def test_old_and_new_run_beside_each_other() -> None:
     old, new = _apps(chain("q", HERE)), _apps(chain("q", THERE))
-    larger = grown(_running(old), new)
+    larger = surge_config(_running(old), new)
     assert larger is not None
     assert {"start-near", "start-far"} <= set(_replicas(larger))
     # The router of the source goes on with what it knows until it is told.
@@ -61,7 +67,7 @@ def test_old_and_new_run_beside_each_other() -> None:
 
 def test_what_failed_to_start_before_is_no_hindrance() -> None:
     failed = _running(_apps(chain("q", THERE)), status="DEPLOY_FAILED")
-    larger = grown(failed, _apps(chain("q", HERE)))
+    larger = surge_config(failed, _apps(chain("q", HERE)))
     assert larger is not None
     assert "start-far" not in _replicas(larger)
 
@@ -71,7 +77,7 @@ def test_what_stays_is_told_as_it_was_but_for_its_size() -> None:
     before, wanted = _apps(chain("q", HERE)), _apps(chain("q", MORE))
     for app in wanted:
         app["deployments"][0]["ray_actor_options"]["memory"] = 5.0
-    kept = kept_as_they_are(_running(before), wanted)
+    kept = reuse_unchanged(_running(before), wanted)
     for old, new in zip(before, kept, strict=True):
         (old_deployment,), (deployment,) = old["deployments"], new["deployments"]
         assert deployment["ray_actor_options"] == old_deployment["ray_actor_options"]
@@ -80,22 +86,22 @@ def test_what_stays_is_told_as_it_was_but_for_its_size() -> None:
 
 def test_a_router_moves_to_a_pool_that_has_nodes() -> None:
     before, after = _apps(chain("q", HERE)), _apps(chain("q", HERE), there=())
-    (moved,) = [app for app in kept_as_they_are(_running(before), after) if app["name"] == "site-home"]
+    (moved,) = [app for app in reuse_unchanged(_running(before), after) if app["name"] == "site-home"]
     assert "resources" not in moved["deployments"][0]["ray_actor_options"]
-    assert grown(_running(before), after) is not None
+    assert surge_config(_running(before), after) is not None
 
 
 def test_what_runs_where_no_node_is_left_is_told_from_what_does() -> None:
-    apps = _apps(chain("q", HERE, Step("next", "add", after=("start",), pool="far")))
-    assert without_nodes(apps, {"near", "far"}) == set()
-    gone = without_nodes(apps, {"near"})
+    apps = _apps(chain("q", HERE, StageSpec("next", "add", after=("start",), pool="far")))
+    assert apps_without_nodes(apps, {"near", "far"}) == set()
+    gone = apps_without_nodes(apps, {"near"})
     assert "site-center" in gone, "its router runs in the pool of its site"
     assert {name.rpartition("-")[0] for name in gone} == {"next-far", "site"}
     labelled = [
-        {**app, "deployments": [{**one, "ray_actor_options": placement("far", labelled=True)}]}
+        {**app, "deployments": [{**one, "ray_actor_options": placement_options("far", labelled=True)}]}
         for app in apps
         for one in app["deployments"]
     ]
-    assert without_nodes(labelled, {"near"}) == {app["name"] for app in apps}
+    assert apps_without_nodes(labelled, {"near"}) == {app["name"] for app in apps}
     anywhere = _apps(chain("q", HERE), there=())
-    assert "site-home" not in without_nodes(anywhere, ())
+    assert "site-home" not in apps_without_nodes(anywhere, ())

@@ -14,7 +14,7 @@ import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.ray import driver
-from circinus.serving.ray.driver import check_head, connect, own_sigterm
+from circinus.serving.ray.driver import connect, preserve_sigterm, require_reachable_head
 
 pytest.importorskip("ray")
 
@@ -27,16 +27,16 @@ def test_an_address_without_a_head_is_told_soon(listens: bool) -> None:
             other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(ServingError, match=rf"found no Ray cluster at address {address}.* within 0\.2 s"):
-            check_head(address, 0.2)
+            require_reachable_head(address, 0.2)
 
 
 def test_an_address_that_is_none_is_told() -> None:
     with pytest.raises(ServingError, match="found no Ray cluster at address head"):
-        check_head("head", 0.2)
+        require_reachable_head("head", 0.2)
 
 
 def test_the_address_of_a_client_is_left_to_ray() -> None:
-    check_head("ray://127.0.0.1:1", 0.2)
+    require_reachable_head("ray://127.0.0.1:1", 0.2)
 
 
 def _take_below_python(number: int) -> None:
@@ -51,7 +51,7 @@ def test_a_process_keeps_what_it_does_on_sigterm() -> None:
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
 
     def connect() -> None:
-        with own_sigterm():
+        with preserve_sigterm():
             _take_below_python(signal.SIGTERM)
 
     try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.applications import applications_of, site_configs
-from circinus.serving.ray.first_calls import FirstCalls
+from circinus.serving.ray.applications import build_applications, build_router_configs
+from circinus.serving.ray.first_calls import WarmupCalls
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import SiteConfig
+from circinus.serving.ray.wire import RouterConfig
 from scenes import driven
 
 
@@ -23,7 +23,7 @@ async def test_everybody_is_called_once_and_at_the_same_time() -> None:
         if name != "late":
             await both.wait()
 
-    calls = FirstCalls(call, patience_s=20.0)
+    calls = WarmupCalls(call, patience_s=20.0)
     await calls.make(["one", "two"])
     await calls.make(["two", "late", "one"])
     assert sorted(called) == ["late", "one", "two"]
@@ -40,22 +40,22 @@ async def test_who_fails_or_does_not_answer_is_called_again() -> None:
         if name == "silent":
             await asyncio.Event().wait()
 
-    calls = FirstCalls(call, patience_s=0.01)
+    calls = WarmupCalls(call, patience_s=0.01)
     await calls.make(["broken", "silent", "well"])
     await calls.make(["broken", "silent", "well"])
     assert sorted(called) == ["broken", "broken", "silent", "silent", "well"]
 
 
 def test_sites_know_whom_their_outputs_go_to() -> None:
-    here, there = Step("here", "add"), Step("there", "add", after=("here",), pool="far")
+    here, there = StageSpec("here", "add"), StageSpec("there", "add", after=("here",), pool="far")
     both = chain("q", here, there)
-    assert {site: found.sends_to for site, found in _configs(both).items()} == {
+    assert {site: found.peers for site, found in _configs(both).items()} == {
         "home": ("center",),
         "center": ("home",),
     }
     alone = state([route("q", here)], [here])
-    assert _configs(alone)["home"].sends_to == ()
+    assert _configs(alone)["home"].peers == ()
 
 
-def _configs(desired: DesiredState) -> Mapping[str, SiteConfig]:
-    return site_configs(desired, applications_of(desired, RaySettings()))
+def _configs(desired: DesiredState) -> Mapping[str, RouterConfig]:
+    return build_router_configs(desired, build_applications(desired, RaySettings()))

@@ -10,29 +10,29 @@ from typing import cast
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain, infrastructure
-from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
+from circinus.serving.conformance_states import StageSpec, chain, infrastructure
+from circinus.serving.ray.applications import build_applications, build_router_configs, serve_schema
 from circinus.serving.ray.cluster import AppSnapshot, Cluster, PoolNodes
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.ray.glances import ClusterView, glance
+from circinus.serving.ray.glances import ClusterSnapshot, observe_cluster
 from circinus.serving.ray.names import router_name
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import SiteObservation
+from circinus.serving.ray.wire import RouterStatus
 from virtual_time import run as in_virtual_time
 
 NODE = PoolNodes(1, labelled=False)
 BOTH = {"near": NODE, "far": NODE}
 
 
-def _view() -> ClusterView:
-    desired = chain("q", Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
-    applications = applications_of(desired, RaySettings())
-    configs = site_configs(desired, applications)
-    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, there=BOTH)
-    return ClusterView({app["name"]: AppSnapshot("RUNNING", "", app, 1, 0) for app in schema["applications"]}, BOTH)
+def _view() -> ClusterSnapshot:
+    desired = chain("q", StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
+    applications = build_applications(desired, RaySettings())
+    configs = build_router_configs(desired, applications)
+    schema = serve_schema(applications, configs, infrastructure(), RaySettings(), replays=False, live_pools=BOTH)
+    return ClusterSnapshot({app["name"]: AppSnapshot("RUNNING", "", app, 1, 0) for app in schema["applications"]}, BOTH)
 
 
-def _without_router(view: ClusterView, site: str) -> ClusterView:
+def _without_router(view: ClusterSnapshot, site: str) -> ClusterSnapshot:
     apps = dict(view.apps)
     apps[router_name(site)] = replace(apps[router_name(site)], reachable=False)
     return replace(view, apps=apps)
@@ -42,20 +42,20 @@ def _without_router(view: ClusterView, site: str) -> ClusterView:
 class Scene:
     """A cluster at any time, and routers that take so long to answer."""
 
-    view: Callable[[float], ClusterView]
+    view: Callable[[float], ClusterSnapshot]
     answers_s: dict[str, float]
     fails: Callable[[str, float], bool] = lambda site, now_s: False
     asked: list[str] = field(default_factory=list)
 
-    async def look(self) -> ClusterView:
+    async def look(self) -> ClusterSnapshot:
         return self.view(asyncio.get_running_loop().time())
 
-    async def observe(self, site: str) -> SiteObservation | None:
+    async def observe(self, site: str) -> RouterStatus | None:
         self.asked.append(site)
         if self.fails(site, asyncio.get_running_loop().time()):
             return None
         await asyncio.sleep(self.answers_s[site])
-        return SiteObservation(None, (), {}, ())
+        return RouterStatus(None, (), {}, ())
 
     def glance(self, patience_s: float = 2.0) -> tuple[set[str], set[str], float]:
         """Pools and sites that were seen, and after how long."""
@@ -63,7 +63,7 @@ class Scene:
         async def run() -> tuple[set[str], set[str], float]:
             loop = asyncio.get_running_loop()
             begin_s = loop.time()
-            view, seen = await glance(self.look, self.observe, patience_s)
+            view, seen = await observe_cluster(self.look, self.observe, patience_s)
             return set(view.pools), set(seen), loop.time() - begin_s
 
         return in_virtual_time(run())
@@ -112,7 +112,7 @@ def test_one_that_never_answers_costs_no_more_than_the_patience() -> None:
 
 def test_what_runs_where_no_node_is_left_is_lost() -> None:
     view = replace(_view(), pools={"near": NODE})
-    assert {name.rpartition("-")[0] for name in view.lost} == {"next-far", "site"}
+    assert {name.rpartition("-")[0] for name in view.lost_applications} == {"next-far", "site"}
     assert view.sites == ["home"]
 
 

@@ -10,19 +10,19 @@ import pytest
 from paper_cluster import PaperCluster
 
 from circinus.errors import ServingError
-from circinus.serving import Guarded
-from circinus.serving.conformance_states import Step, chain, state
+from circinus.serving import FencedEngine
+from circinus.serving.conformance_states import StageSpec, chain, state
 from circinus.serving.engine import DesiredState, Guard
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")
 
-BEFORE = chain("q", Step("start", "add"))
-AFTER = chain("q", Step("start", "add", pool="far"))
+BEFORE = chain("q", StageSpec("start", "add"))
+AFTER = chain("q", StageSpec("start", "add", pool="far"))
 NOTHING = state([], [])
 
 
@@ -52,8 +52,8 @@ def _steps(after: DesiredState) -> list[str]:
         await _engine(cluster).apply(BEFORE)
         cluster.steps.clear()
         engine: object = _engine(cluster)
-        assert isinstance(engine, Guarded)
-        await engine.apply_guarded(after, _guard(cluster))
+        assert isinstance(engine, FencedEngine)
+        await engine.apply_fenced(after, _guard(cluster))
         return cluster.steps
 
     return in_virtual_time(run())
@@ -75,7 +75,7 @@ def test_whoever_loses_the_lease_during_a_change_goes_no_step_further_nor_back()
         await _engine(cluster).apply(BEFORE)
         cluster.steps.clear()
         with pytest.raises(LeaseLostError, match="another one"):
-            await _engine(cluster).apply_guarded(AFTER, _guard(cluster, last))
+            await _engine(cluster).apply_fenced(AFTER, _guard(cluster, last))
         steps = cluster.steps
         first_refusal = [number for number, step in enumerate(steps) if step == "guard"][last]
         assert set(steps[first_refusal:]) == {"guard"}
@@ -93,7 +93,7 @@ def test_a_change_that_is_given_up_is_undone_but_not_after_the_lease_was_lost() 
         before = dict(cluster.apps)
         cluster.steps.clear()
         cluster.status = "DEPLOYING"
-        changing = asyncio.create_task(_engine(cluster).apply_guarded(AFTER, _guard(cluster, last)))
+        changing = asyncio.create_task(_engine(cluster).apply_fenced(AFTER, _guard(cluster, last)))
         while "deploy" not in cluster.steps:
             await asyncio.sleep(0.01)
         assert len(cluster.apps) > len(before)
@@ -132,7 +132,7 @@ def test_a_change_that_is_given_up_while_requests_need_what_goes_leaves_that_to_
         cluster.under_way.clear()
         await _engine(cluster).apply(AFTER)
         assert leaving not in cluster.apps
-        assert (await _engine(cluster).status()).state == desired_fingerprint(AFTER)
+        assert (await _engine(cluster).status()).state == state_fingerprint(AFTER)
 
     in_virtual_time(run())
 
@@ -144,7 +144,7 @@ def test_a_change_that_fails_is_not_undone_after_the_lease_was_lost() -> None:
         cluster.steps.clear()
         cluster.status = "DEPLOY_FAILED"
         with pytest.raises(ServingError, match="does not start"):
-            await _engine(cluster).apply_guarded(AFTER, _guard(cluster, 1))
+            await _engine(cluster).apply_fenced(AFTER, _guard(cluster, 1))
         assert cluster.steps == ["guard", "deploy", "guard"]
 
     in_virtual_time(run())

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.http_entry import HttpEntry
+from circinus.serving.ray.http_entry import HttpIngress
 from scenes import Scene, driven
 
 pytest.importorskip("starlette")
 
-START = Step("start", "add")
+START = StageSpec("start", "add")
 
 
 async def send(
-    entry: HttpEntry, body: bytes = b"1", path: str = "/home/q", method: str = "POST", **headers: str
+    entry: HttpIngress, body: bytes = b"1", path: str = "/home/q", method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """(status, headers, body as JSON, or as it is)"""
     from starlette.requests import Request
@@ -39,14 +39,14 @@ async def send(
     return response.status_code, dict(response.headers), json.loads(content) if is_json else content
 
 
-def opened(desired: DesiredState) -> tuple[Scene, HttpEntry]:
+def opened(desired: DesiredState) -> tuple[Scene, HttpIngress]:
     scene = Scene(desired)
-    return scene, HttpEntry(scene.boards["home"], asyncio.get_running_loop())
+    return scene, HttpIngress(scene.boards["home"], asyncio.get_running_loop())
 
 
 @driven
 async def test_json_goes_in_and_comes_out() -> None:
-    _, entry = opened(chain("q", START, Step("next", "add", after=("start",), pool="far")))
+    _, entry = opened(chain("q", START, StageSpec("next", "add", after=("start",), pool="far")))
     status, headers, body = await send(entry, b"41", content_type="application/json")
     assert (status, body) == (200, 43)
     assert float(headers["circinus-latency-ms"]) > 0
@@ -88,7 +88,7 @@ async def test_beyond_the_admitted_rate_clients_are_told_when_to_come_again() ->
 
     desired = chain("q", START)
     (route,) = desired.routes
-    _, entry = opened(replace(desired, routes=(replace(route, admitted_per_s=0.01),)))
+    _, entry = opened(replace(desired, routes=(replace(route, rate_limit_per_s=0.01),)))
     answers = [await send(entry) for _ in range(7)]
     assert [status for status, _, _ in answers] == [200] * 5 + [429] * 2
     assert 0 < int(answers[-1][1]["retry-after"]) <= 100

@@ -12,12 +12,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 
 KUBERNETES = "1.34"
-DESIRED = chain("q", Step("start", "add", replicas=2), Step("next", "add", after=("start",), pool="far"))
+DESIRED = chain("q", StageSpec("start", "add", replicas=2), StageSpec("next", "add", after=("start",), pool="far"))
 
 # Which fields there are, of which types, and which are required: as in KubeRay's published definition of `ray.io/v1`,
 # helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay at commit 02a80a6f, for the parts that
@@ -134,7 +134,7 @@ def test_a_pool_whose_name_no_pod_can_have_is_refused() -> None:
     pools = tuple(
         pool.model_copy(update={"name": "far_1"}) if pool.name == "far" else pool for pool in infrastructure.pools
     )
-    desired = chain("q", Step("start", "add"), Step("next", "add", after=("start",), pool="far_1"))
+    desired = chain("q", StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far_1"))
     desired = replace(desired, infrastructure=infrastructure.model_copy(update={"pools": pools}))
     with pytest.raises(ServingError, match="pool far_1"):
         ray_service(desired, Manifest("image:1"))

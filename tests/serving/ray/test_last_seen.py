@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import QueryStatus
-from circinus.serving.ray.applications import applications_of, site_configs
+from circinus.serving.ray.applications import build_applications, build_router_configs
 from circinus.serving.ray.last_seen import queries_of
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import SiteObservation
+from circinus.serving.ray.wire import RouterStatus
 
-_DESIRED = chain("q", Step("start", "add", pool="far"))
-_CONFIGS = site_configs(_DESIRED, applications_of(_DESIRED, RaySettings()))
+_DESIRED = chain("q", StageSpec("start", "add", pool="far"))
+_CONFIGS = build_router_configs(_DESIRED, build_applications(_DESIRED, RaySettings()))
 
 
 def _counts(query: str, count: int) -> QueryStatus:
@@ -21,15 +21,15 @@ def _counts(query: str, count: int) -> QueryStatus:
 
 def test_of_a_query_that_moved_only_its_new_source_is_heard() -> None:
     assert [route.query for route in _CONFIGS["home"].routes] == ["q"]
-    now = SiteObservation(_CONFIGS["home"], (), {}, (_counts("q", 5),))
-    once = SiteObservation(_CONFIGS["center"], (), {}, (_counts("q", 1_000), _counts("gone", 3)))
-    beginning = SiteObservation(None, (), {}, (_counts("q", 7),))
+    now = RouterStatus(_CONFIGS["home"], (), {}, (_counts("q", 5),))
+    once = RouterStatus(_CONFIGS["center"], (), {}, (_counts("q", 1_000), _counts("gone", 3)))
+    beginning = RouterStatus(None, (), {}, (_counts("q", 7),))
     for order in itertools.permutations([now, once, beginning]):
         assert set(queries_of(order)) == {_counts("q", 5), _counts("gone", 3)}
 
 
 def test_of_a_query_that_no_request_came_of_at_its_new_source_yet_nothing_is_told() -> None:
-    now = SiteObservation(_CONFIGS["home"], (), {}, ())
-    once = SiteObservation(_CONFIGS["center"], (), {}, (_counts("q", 1_000),))
+    now = RouterStatus(_CONFIGS["home"], (), {}, ())
+    once = RouterStatus(_CONFIGS["center"], (), {}, (_counts("q", 1_000),))
     for order in itertools.permutations([now, once]):
         assert queries_of(order) == ()

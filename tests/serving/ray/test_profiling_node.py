@@ -12,47 +12,47 @@ import pytest
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.operators import Item, resolve
-from circinus.profiling import Machine, this_machine
-from circinus.profiling.addresses import Addresses, PipelineCode, pipeline_code
+from circinus.profiling import Machine, current_machine
+from circinus.profiling.addresses import CodeVersions, MeasurementKeys, pipeline_code
 from circinus.profiling.local_runner import LocalRunner
 from circinus.profiling.runner import MeasurementError
-from circinus.profiling.wire import packed
+from circinus.profiling.wire import pickle_value
 from circinus.serving.ray.cluster import PoolNodes
-from circinus.serving.ray.profiling_node import NodeFacts, NodeOrder, ProfilingNode, Refused
-from circinus.serving.ray.profiling_runner import ClassPools
+from circinus.serving.ray.profiling_node import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError
+from circinus.serving.ray.profiling_runner import HardwareClassPools
 from circinus.spec import configurations
 from pool_application import hardware, pool, pool_specification
 
 
 @pytest.fixture
-def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeOrder]:
+def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProfilingRequest]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     specification = pool_specification(tmp_path, pool("far", hardware("slow", 1.0)))
     pipeline = specification.pipelines["naps"]
     code = pipeline_code(pipeline, [tmp_path])
-    yield NodeOrder(pipeline, code, "slow", this_machine(), (tmp_path,), 60.0)
+    yield ProfilingRequest(pipeline, code, "slow", current_machine(), (tmp_path,), 60.0)
     sys.modules.pop("pool_operators", None)
 
 
-def _items(order: NodeOrder) -> list[Item]:
+def _items(order: ProfilingRequest) -> list[Item]:
     found: list[Item] = resolve("pool_operators:items", order.module_paths)()
     return found[:3]
 
 
-def _refused(answer: object) -> Refused:
-    assert isinstance(answer, Refused)
+def _refused(answer: object) -> RemoteError:
+    assert isinstance(answer, RemoteError)
     found = pickle.loads(pickle.dumps(answer))
-    assert isinstance(found, Refused)
+    assert isinstance(found, RemoteError)
     return found
 
 
 @pytest.mark.slow
-def test_a_node_answers_as_this_machine_does(order: NodeOrder) -> None:
-    node, items = ProfilingNode(order), _items(order)
-    assert isinstance(node.open(), NodeFacts)
+def test_a_node_answers_as_this_machine_does(order: ProfilingRequest) -> None:
+    node, items = ProfilingActor(order), _items(order)
+    assert isinstance(node.open(), NodeInfo)
     configuration = next(iter(configurations(order.pipeline)))
-    keys, sent = [item.key for item in items], [packed(item) for item in items]
-    addresses = Addresses(order.pipeline, order.code, machine=this_machine())
+    keys, sent = [item.key for item in items], [pickle_value(item) for item in items]
+    addresses = MeasurementKeys(order.pipeline, order.code, machine=current_machine())
     with LocalRunner(addresses, order.module_paths) as runner:
         here = runner.measure(configuration, items)
     try:
@@ -64,13 +64,13 @@ def test_a_node_answers_as_this_machine_does(order: NodeOrder) -> None:
         assert all(facts.peak_memory_bytes > 0 and facts.startup_s for facts in there.replicas.values())
         # Items are sent once, and what was computed is kept.
         again = node.measure_operators(configuration, keys[:2], [], ["answer"])
-        assert not isinstance(again, Refused)
-        assert again.ran_s == 0.0
+        assert not isinstance(again, RemoteError)
+        assert again.compute_s == 0.0
         assert {name: runs.service_s for name, runs in again.runs.items()} == {
             name: runs.service_s[:2] for name, runs in there.runs.items()
         }
         alone = node.measure_allocations(configuration, keys, [], "ahead", [(1.0, 1)])
-        assert not isinstance(alone, Refused)
+        assert not isinstance(alone, RemoteError)
         assert alone.ratios.keys() == {(1.0, 1)}
         assert alone.ratios[1.0, 1] > 0
     finally:
@@ -78,13 +78,13 @@ def test_a_node_answers_as_this_machine_does(order: NodeOrder) -> None:
 
 
 @pytest.mark.slow
-def test_failures_travel_as_what_they_were(order: NodeOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_travel_as_what_they_were(order: ProfilingRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_BROKEN", "2")
-    node, (item, *_) = ProfilingNode(order), _items(order)
+    node, (item, *_) = ProfilingActor(order), _items(order)
     node.open()
     configuration = next(c for c in configurations(order.pipeline) if c["ahead"].as_dict() == {"effort": 2})
     try:
-        error = _refused(node.measure(configuration, [item.key], [packed(item)])).error()
+        error = _refused(node.measure(configuration, [item.key], [pickle_value(item)])).error()
         assert isinstance(error, MeasurementError)
         assert (error.configuration, error.item_key) == (configuration, item.key)
         assert "this node cannot do that" in error.reason
@@ -95,19 +95,19 @@ def test_failures_travel_as_what_they_were(order: NodeOrder, monkeypatch: pytest
         node.close()
 
 
-def test_other_code_or_another_machine_is_refused_before_anything_is_measured(order: NodeOrder) -> None:
-    changed = PipelineCode({**order.code.operators, "pool_operators:answer": "f" * 64}, order.code.metric, "")
-    other_code = _refused(ProfilingNode(replace(order, code=changed)).open()).error()
+def test_other_code_or_another_machine_is_refused_before_anything_is_measured(order: ProfilingRequest) -> None:
+    changed = CodeVersions({**order.code.operators, "pool_operators:answer": "f" * 64}, order.code.metric, "")
+    other_code = _refused(ProfilingActor(replace(order, code=changed)).open()).error()
     assert isinstance(other_code, OperatorError)
     assert "operator pool_operators:answer: found version" in str(other_code)
     assert "expected ffffffffffff as here; install the same code on all nodes" in str(other_code)
-    other_machine = _refused(ProfilingNode(replace(order, machine=Machine("Another CPU", 99))).open()).error()
+    other_machine = _refused(ProfilingActor(replace(order, machine=Machine("Another CPU", 99))).open()).error()
     assert isinstance(other_machine, ProfileError)
     assert "expected Another CPU, 99 cores as on the node before" in str(other_machine)
 
 
 def test_what_is_said_of_a_class_without_nodes() -> None:
-    said = ClassPools("arm", ("phone", "tablet"), "auto").missing({"edge": PoolNodes(2, labelled=False)})
+    said = HardwareClassPools("arm", ("phone", "tablet"), "auto").missing({"edge": PoolNodes(2, labelled=False)})
     assert "hardware class arm (pools phone, tablet)" in said
     assert "nodes by pool: edge 2" in said
     assert "resource pool:phone or the label circinus/pool=phone" in said

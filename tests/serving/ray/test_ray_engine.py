@@ -27,25 +27,25 @@ from urllib.request import urlopen
 import pytest
 
 from budget import HANG_LIMIT_S, LEVEL
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.records import APPLIED, BEGAN, FAILED, REPLAN, ControlRecords, Event
-from circinus.control.replanning.planner import Planner
+from circinus.control.records import APPLIED, FAILED, REPLAN, STARTED, ControlStateStore, Event
+from circinus.control.replanning.planner import ReplanDependencies
 from circinus.errors import ServingError
-from circinus.matching import plan_all
+from circinus.matching import plan_all_queries
 from circinus.profiling import profile_pipeline
 from circinus.serving import Mode, Request
 from circinus.serving.conformance import EngineConformance
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
 from circinus.serving.ray import applications as applications_module
 from circinus.serving.ray import cluster as cluster_module
 from circinus.serving.ray import engine as engine_module
 from circinus.serving.ray import lease as lease_module
-from circinus.serving.ray.asking import ask
+from circinus.serving.ray.asking import call_in_thread
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
-from circinus.serving.ray.router_calls import RouterCalls
+from circinus.serving.ray.router_calls import RouterClient
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
 from pool_application import hardware, pool, pool_specification
 
@@ -134,8 +134,8 @@ def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
         (engine_module, "_GLANCE_S", 10.0),
     ):
         monkeypatch.setattr(module, limit, patience_s)
-    monkeypatch.setitem(ask.__kwdefaults__, "patience_s", HANG_LIMIT_S)
-    monkeypatch.setitem(RouterCalls.call.__kwdefaults__, "patience_s", 30.0)
+    monkeypatch.setitem(call_in_thread.__kwdefaults__, "patience_s", HANG_LIMIT_S)
+    monkeypatch.setitem(RouterClient.call.__kwdefaults__, "patience_s", 30.0)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ class TestRayEngine(EngineConformance):
             pytest.skip("all of them: make test-ray")
 
 
-SERVED = chain("q", Step("first", "add"))
+SERVED = chain("q", StageSpec("first", "add"))
 """What tests leave running."""
 
 
@@ -254,7 +254,7 @@ def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> 
     settings = RaySettings(address=nodes.cluster.address)
     first, second = ClusterLease(settings), ClusterLease(settings)
     number = first.acquire("one on here", 0.0, LEASE_S)
-    assert second.held_by() == "one on here"
+    assert second.holder() == "one on here"
     with pytest.raises(LeaseHeldError, match="one on here controls this"):
         second.acquire("two on there", 0.0, LEASE_S)
     first.renew(number, 0.0, LEASE_S)
@@ -267,7 +267,7 @@ def test_one_controller_at_a_time_has_the_lease_of_the_cluster(nodes: Nodes) -> 
     with pytest.raises(LeaseHeldError):
         first.acquire("one on here", 0.0, LEASE_S)
     second.release(later)
-    assert first.held_by() == ""
+    assert first.holder() == ""
 
 
 def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
@@ -280,7 +280,7 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
     async def run() -> None:
         engine = nodes.engine
         try:
-            first, second = Step("first", "add"), Step("second", "add", after=("first",), pool="far")
+            first, second = StageSpec("first", "add"), StageSpec("second", "add", after=("first",), pool="far")
             await engine.apply(chain("q", first, second))
             bound = serve.deployment(Mine, name="router").bind()  # called as one of the engine's
             handle = await asyncio.to_thread(serve.run, bound, name="others", route_prefix="/others")
@@ -303,7 +303,7 @@ def test_requests_over_http_and_what_others_serve_stays(nodes: Nodes) -> None:
 
 
 def test_a_lost_node_is_told_and_left(nodes: Nodes) -> None:
-    here, there = Step("here", "process_id"), Step("there", "add", pool="far")
+    here, there = StageSpec("here", "process_id"), StageSpec("there", "add", pool="far")
     both = state([route("here", here), route("there", there)], [here, there])
 
     async def run() -> None:
@@ -371,8 +371,8 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
     machine = hardware("machine", 1.0)
     specification = pool_specification(tmp_path, pool("far", machine, price=0.01), pool("near", machine, price=1.0))
     profiles = {"naps": profile_pipeline(specification, "naps", tmp_path / "store.sqlite")}
-    matching, _ = plan_all(specification, profiles)
-    controlled = Controlled(matching, specification, matching.deployments, Mode.REAL, None, {})
+    matching, _ = plan_all_queries(specification, profiles)
+    controlled = ManagedPlans(matching, specification, matching.deployments, Mode.REAL, None, {})
     assert {found.deployment.pool for found in matching.deployments} == {"far"}
     events: list[Event] = []
 
@@ -392,15 +392,15 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
         controller = Controller(
             nodes.engine,
             controlled,
-            ControlRecords(tmp_path / "control.sqlite"),
+            ControlStateStore(tmp_path / "control.sqlite"),
             holder="test",
             clock=asyncio.get_running_loop().time,
             wall_clock=time.time,
             on_event=events.append,
-            planner=Planner(lambda plans: profiles),
+            planner=ReplanDependencies(lambda plans: profiles),
             engine_lease=ClusterLease(RaySettings(address=nodes.cluster.address)),
         )
-        controller.begin()
+        controller.start()
         controlling = asyncio.create_task(controller.run(stop))
         try:
             await answered(engine, {"far"})
@@ -417,7 +417,7 @@ def test_a_lost_pool_is_planned_around_and_its_query_answers_again(nodes: Nodes,
             await engine.close()
             nodes.add_far()
         kinds = [event.kind for event in events if event.kind != FAILED]  # what is late on a busy machine is said, too
-        assert kinds == [BEGAN, APPLIED, REPLAN, APPLIED]
+        assert kinds == [STARTED, APPLIED, REPLAN, APPLIED]
         assert "far has 0 of 1 nodes" in next(event.reason for event in events if event.kind == REPLAN)
 
     _run(run())

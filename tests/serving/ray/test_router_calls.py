@@ -10,13 +10,13 @@ import pytest
 
 from circinus.errors import ServingError
 from circinus.serving.ray.cluster import Cluster
-from circinus.serving.ray.router_calls import RouterCalls
+from circinus.serving.ray.router_calls import RouterClient
 from scenes import driven
 
 pytest.importorskip("ray")
 
 
-def _calls(response: Any) -> RouterCalls:
+def _calls(response: Any) -> RouterClient:
     """Of routers that say this."""
     method = SimpleNamespace(remote=lambda: response)
     cluster = SimpleNamespace(router=lambda application: SimpleNamespace(ask=method))
@@ -24,7 +24,7 @@ def _calls(response: Any) -> RouterCalls:
     async def connected() -> Cluster:
         return cast(Cluster, cluster)
 
-    return RouterCalls(connected)
+    return RouterClient(connected)
 
 
 @driven

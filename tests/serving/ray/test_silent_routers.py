@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 from paper_cluster import PaperCluster
 
-from circinus.control.drift.readings import BatchReader
-from circinus.control.ladders.rates import RateBounds, RateMeter
+from circinus.control.drift.readings import NewBatchReader
+from circinus.control.ladders.rates import RateBounds, RateEstimator
 from circinus.serving import DeploymentStatus
-from circinus.serving.conformance_states import Step, chain
+from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.names import router_name
@@ -29,7 +29,7 @@ def _looks(cluster: PaperCluster, *happens: Callable[[], object]) -> list[Deploy
     async def run() -> list[DeploymentStatus]:
         engine, found = RayEngine(), []
         engine._cluster = cast(Cluster, cluster)
-        await engine.apply(chain("q", Step("start", "add")))
+        await engine.apply(chain("q", StageSpec("start", "add")))
         for happening in happens:
             happening()
             (status,) = (await engine.status()).deployments
@@ -52,7 +52,7 @@ def test_a_router_that_misses_a_look_lets_no_batch_be_read_twice() -> None:
     misses = lambda: cluster.silent.add(ROUTER)  # noqa: E731
     looks = _looks(cluster, _seen(cluster, 500), misses, _seen(cluster, 500), misses, _seen(cluster, 503))
     assert [look.batches for look in looks] == [500, 500, 500, 500, 503]
-    reader = BatchReader()
+    reader = NewBatchReader()
     assert [sum(map(len, reader.read([look]).values())) for look in looks] == [0, 0, 0, 0, 3]
 
 
@@ -86,16 +86,16 @@ def test_a_router_that_misses_a_look_does_not_seem_to_get_a_burst_afterwards() -
     """Ten requests a second come; a look that a router misses takes longer."""
 
     async def run() -> list[RateBounds | None]:
-        cluster, engine, meter, found = PaperCluster(), RayEngine(), RateMeter(), []
+        cluster, engine, meter, found = PaperCluster(), RayEngine(), RateEstimator(), []
         engine._cluster = cast(Cluster, cluster)
-        await engine.apply(chain("q", Step("start", "add")))
+        await engine.apply(chain("q", StageSpec("start", "add")))
         loop = asyncio.get_running_loop()
         for look in range(12):
             await asyncio.sleep(1.0)
             cluster.silent = {ROUTER} if look == 8 else set()
             cluster.entered = round(10.0 * loop.time())
             status = await engine.status()
-            found += [meter.read(loop.time(), query.entered) for query in status.queries]
+            found += [meter.read(loop.time(), query.received) for query in status.queries]
         return found
 
     rates = in_virtual_time(run())

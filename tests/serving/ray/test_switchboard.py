@@ -11,41 +11,41 @@ from typing import Any
 import pytest
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed, unpacked
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.profiling.wire import pickle_value, unpickle_value
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState
-from circinus.serving.labels import label_of
-from circinus.serving.packed_response import unpack
-from circinus.serving.ray.applications import applications_of, site_configs
+from circinus.serving.labels import configuration_hash
+from circinus.serving.packed_response import unpickle_response
+from circinus.serving.ray.applications import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.replicas.messages import BatchResult, WorkResult
+from circinus.serving.replicas.messages import BatchResult, ItemResult
 from circinus.spec import Infrastructure, Link, Site
 from scenes import Scene, driven
 
-START = Step("start", "add")
-LEFT = Step("left", "add", after=("start",), pool="far")
-RIGHT = Step("right", "add", after=("left",))
-JOIN = Step("join", "pair", after=("right", "start"), pool="far")
+START = StageSpec("start", "add")
+LEFT = StageSpec("left", "add", after=("start",), pool="far")
+RIGHT = StageSpec("right", "add", after=("left",))
+JOIN = StageSpec("join", "pair", after=("right", "start"), pool="far")
 
 
 @driven
 async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
     scene = Scene(chain("q", START, LEFT, RIGHT, JOIN))
     assert await scene.ask(1) == [4, 2]
-    response = await scene.boards["home"].submit("q", "item", packed(1), 100.0)
+    response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
     assert dict(response.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
-    value = len(packed(1))
+    value = len(pickle_value(1))
     # The output of `start` crosses once for both who need it there, that of `right` once, and so do both ways back.
     assert response.link_bytes["home->center"] == 2 * value
-    assert response.link_bytes["center->home"] == value + len(packed([4, 2]))
+    assert response.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
     assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
 
 
 @driven
 async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice() -> None:
     """As plans and the local engine count it."""
-    left, right = Step("left", "add"), Step("right", "add", pool="far")
-    desired = chain("q", left, right, Step("join", "pair", after=("left", "right")))
+    left, right = StageSpec("left", "add"), StageSpec("right", "add", pool="far")
+    desired = chain("q", left, right, StageSpec("join", "pair", after=("left", "right")))
     near, far = desired.infrastructure.pools
     lan, wan = (
         Link(source=source, target=target, bandwidth_bytes_per_s=1e9, round_trip_s=0.0)
@@ -62,12 +62,12 @@ async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice()
             ),
         )
     )
-    response = await scene.boards["home"].submit("q", "item", packed(1), 100.0)
+    response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
     assert response.link_bytes == {
         "home->edge": 200.0,
         "edge->center": 100.0,
-        "center->edge": len(packed(2)),
-        "edge->home": len(packed([2, 2])),
+        "center->edge": len(pickle_value(2)),
+        "edge->home": len(pickle_value([2, 2])),
     }
 
 
@@ -79,8 +79,8 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
 
     async def replaying(application: str, items: Any, payloads: Any) -> Any:
         assert payloads == []
-        results = [WorkResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
-        return BatchResult(0.0, results), [packed("recorded") for found in results if found.has_payload]
+        results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
+        return BatchResult(0.0, results), [pickle_value("recorded") for found in results if found.has_payload]
 
     async def delivering(site: str, parcel: Any) -> None:
         crossed.append((parcel.producer, parcel.value, len(parcel.filling)))
@@ -88,20 +88,20 @@ async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
 
     scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
     answer = await scene.boards["home"].submit("q", "item", None, 300.0)
-    assert unpack(answer).output == "recorded"
+    assert unpickle_response(answer).output == "recorded"
     assert crossed == [("start", None, 1000), ("left", None, 1000)]
     assert answer.link_bytes == {"home->center": 1000.0, "center->home": 1000.0}
 
 
 @driven
 async def test_several_sinks_answer_together() -> None:
-    scene = Scene(chain("q", START, LEFT, Step("other", "add", after=("start",))))
+    scene = Scene(chain("q", START, LEFT, StageSpec("other", "add", after=("start",))))
     assert await scene.ask(1) == {"left": 3, "other": 3}
 
 
 @driven
 async def test_as_many_batches_at_once_as_replicas_and_what_waits_goes_together() -> None:
-    scene = Scene(chain("q", Step("start", "add", replicas=2, batch_size=4)))
+    scene = Scene(chain("q", StageSpec("start", "add", replicas=2, batch_size=4)))
     scene.hold.clear()
     first = [asyncio.create_task(scene.ask(0)) for _ in range(2)]
     await asyncio.sleep(0.01)
@@ -131,7 +131,7 @@ async def test_a_lost_replica_costs_no_request_and_one_that_ends_replicas_is_giv
 
 @driven
 async def test_an_error_names_operator_and_item_wherever_it_happens() -> None:
-    scene = Scene(chain("q", Step("start", "add", pool="far"), Step("next", "add", after=("start",))))
+    scene = Scene(chain("q", StageSpec("start", "add", pool="far"), StageSpec("next", "add", after=("start",))))
     with pytest.raises(
         ServingError, match=r"query q: operator start failed on item 'item': ValueError: -1 is negative"
     ):
@@ -141,7 +141,7 @@ async def test_an_error_names_operator_and_item_wherever_it_happens() -> None:
 
 @driven
 async def test_a_site_that_cannot_be_reached_fails_its_requests_only() -> None:
-    here, there = Step("here", "add"), Step("there", "add", pool="far")
+    here, there = StageSpec("here", "add"), StageSpec("there", "add", pool="far")
     scene = Scene(state([route("here", here), route("there", there)], [here, there]))
     scene.unreachable.add("center")
     with pytest.raises(ServingError, match=r"site center.*unplugged"):
@@ -166,7 +166,7 @@ async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
 
 @driven
 async def test_a_request_stays_on_the_route_it_began_on() -> None:
-    old, new = chain("q", START), chain("q", Step("start", "add", pool="far"))
+    old, new = chain("q", START), chain("q", StageSpec("start", "add", pool="far"))
     scene = Scene(old)
     scene.hold.clear()
     under_way = asyncio.create_task(scene.ask(1))
@@ -174,7 +174,7 @@ async def test_a_request_stays_on_the_route_it_began_on() -> None:
     both = Scene(new)
     home, center = scene.boards["home"], both.boards["center"]
     scene.boards["center"] = center
-    config = site_configs(new, applications_of(new, RaySettings()))
+    config = build_router_configs(new, build_applications(new, RaySettings()))
     home.configure(config["home"])
     scene.hold.set()
     both.deliver = scene.deliver  # type: ignore[method-assign]
@@ -191,17 +191,17 @@ async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
 
 def test_replicas_that_can_take_each_others_place_have_one_name() -> None:
     def names(desired: DesiredState) -> Mapping[str, str]:
-        return {a.wanted.deployment.operator: a.name for a in applications_of(desired, RaySettings())}
+        return {a.wanted.deployment.operator: a.name for a in build_applications(desired, RaySettings())}
 
     one = names(chain("q", START, LEFT))
-    assert names(chain("q", Step("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one
-    assert names(chain("q", Step("start", "add", knobs=(("amount", 2),)), LEFT))["start"] != one["start"]
+    assert names(chain("q", StageSpec("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one
+    assert names(chain("q", StageSpec("start", "add", knobs=(("amount", 2),)), LEFT))["start"] != one["start"]
     assert one["left"].startswith("left-far-")
 
 
 @driven
 async def test_whatever_goes_wrong_nobody_waits_for_ever() -> None:
-    scene = Scene(chain("q", Step("start", "add", batch_size=4), LEFT))
+    scene = Scene(chain("q", StageSpec("start", "add", batch_size=4), LEFT))
 
     async def broken(*arguments: object) -> None:
         raise RuntimeError("larger than the most that may be sent")
@@ -270,13 +270,13 @@ async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> Non
 
 @driven
 async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not() -> None:
-    here, there = Step("here", "add"), Step("there", "add", pool="far")
+    here, there = StageSpec("here", "add"), StageSpec("there", "add", pool="far")
     scene = Scene(state([route("here", here), route("there", there)], [here, there]))
     scene.hold.clear()
     asked = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
     await asyncio.sleep(0.01)
     (leaving,) = [a.name for a in scene.applications if a.wanted.deployment.pool == "far"]
-    scene.boards["home"].abandon([leaving], "its pool is gone")
+    scene.boards["home"].fail_requests([leaving], "its pool is gone")
     scene.hold.set()
     with pytest.raises(ServingError, match="query there: its pool is gone"):
         await asked[1]
@@ -285,21 +285,25 @@ async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not(
 
 @driven
 async def test_answers_are_kept_to_be_audited_where_they_entered() -> None:
-    steps = (Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
-    watched = replace(route("q", *steps), audited_share=1.0)
+    steps = (StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
+    watched = replace(route("q", *steps), audit_rate=1.0)
     scene = Scene(state([watched, route("other", steps[0])], steps))
     assert await scene.ask(1) == 3
     assert await scene.ask(1, "other") == 2
-    (sample,) = scene.boards["home"].audits().samples
-    assert (sample.query, sample.item_key, sample.configuration) == ("q", "item", label_of(watched.configuration))
+    (sample,) = scene.boards["home"].drain_audits().samples
+    assert (sample.query, sample.item_key, sample.configuration) == (
+        "q",
+        "item",
+        configuration_hash(watched.configuration),
+    )
     assert sample.value is not None
-    assert (unpacked(sample.value), unpacked(sample.outputs["next"])) == (1, 3)
-    assert scene.boards["home"].audits().samples == scene.boards["center"].audits().samples == ()
+    assert (unpickle_value(sample.value), unpickle_value(sample.outputs["next"])) == (1, 3)
+    assert scene.boards["home"].drain_audits().samples == scene.boards["center"].drain_audits().samples == ()
 
 
 @driven
 async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> None:
-    steps = (Step("start", "add"), Step("next", "add", after=("start",), pool="far"))
+    steps = (StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
     given = route("q", *steps)
     scene = Scene(state([given], steps))
     await scene.ask(1)
@@ -309,4 +313,4 @@ async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> 
         (seen,) = scene.boards[site].observe().applications
         assert seen.batches == 1
         (batch,) = seen.recent_batches
-        assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, label_of(stage.prefix))
+        assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, configuration_hash(stage.prefix))

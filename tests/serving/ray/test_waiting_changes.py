@@ -9,19 +9,19 @@ import pytest
 from paper_cluster import PaperCluster
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import Step, chain, route, state
+from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")
 
-STAYS, MOVES, MOVED = Step("stays", "add"), Step("moves", "add"), Step("moves", "add", pool="far")
+STAYS, MOVES, MOVED = StageSpec("stays", "add"), StageSpec("moves", "add"), StageSpec("moves", "add", pool="far")
 BEFORE = state([route("a", STAYS), route("b", MOVES)], [STAYS, MOVES])
 AFTER = state([route("a", STAYS), route("b", MOVED)], [STAYS, MOVED])
-GROWN = chain("a", Step("stays", "add", replicas=2))
+GROWN = chain("a", StageSpec("stays", "add", replicas=2))
 
 
 def _engine(cluster: PaperCluster) -> RayEngine:
@@ -45,7 +45,7 @@ def _changed(after: DesiredState, status: str) -> str:
 
 
 def test_what_ray_serve_mends_by_itself_does_not_stop_a_change_of_something_else() -> None:
-    assert _changed(AFTER, "UNHEALTHY") == desired_fingerprint(AFTER)
+    assert _changed(AFTER, "UNHEALTHY") == state_fingerprint(AFTER)
 
 
 def test_what_grows_and_does_not_get_healthy_stops_it() -> None:

@@ -10,18 +10,18 @@ from typing import Protocol, Self
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import Machine, Recordings, load_recordings
-from circinus.profiling.addresses import Addresses, pipeline_code
+from circinus.profiling.addresses import MeasurementKeys, pipeline_code
 from circinus.profiling.local_runner import LocalRunner
-from circinus.profiling.machine import this_machine
+from circinus.profiling.machine import current_machine
 from circinus.profiling.runner import Measurement, OperatorRuns
 from circinus.profiling.scorer import ItemScorer, Scorer
-from circinus.spec import Configuration, Pipeline, Specification, prefix
+from circinus.spec import Configuration, Pipeline, Specification, prefix_configuration
 
 _MOST_ITEMS = 2000
 """That a runner is asked for before another takes its place: it remembers every item."""
 
 
-class Answers(Protocol):
+class ReferenceRunner(Protocol):
     """Runs configurations on items that came, beside the engine."""
 
     @property
@@ -48,7 +48,7 @@ class Answers(Protocol):
         ...
 
 
-class ComputedAnswers:
+class LiveReferenceRunner:
     """By running the operators on this machine, as profiling does. Processes are started when they are first needed
     and kept; `close` ends them."""
 
@@ -66,7 +66,7 @@ class ComputedAnswers:
     @property
     def machine(self) -> Machine:
         """As `Answers.machine`."""
-        return this_machine()
+        return current_machine()
 
     def answers(
         self, pipeline: str, configuration: Configuration, items: Sequence[Item]
@@ -97,12 +97,12 @@ class ComputedAnswers:
             self._items[name] = items
         if name not in self._runners:
             pipeline, module_paths = self._specification.pipelines[name], self._specification.module_paths
-            addresses = Addresses(pipeline, pipeline_code(pipeline, module_paths), machine=this_machine())
+            addresses = MeasurementKeys(pipeline, pipeline_code(pipeline, module_paths), machine=current_machine())
             self._runners[name] = LocalRunner(addresses, module_paths, timeout_s=self._timeout_s)
         return self._runners[name]
 
 
-class RecordedAnswers:
+class ReplayReferenceRunner:
     """From a profile store, for engines that replay: of items and configurations that were recorded."""
 
     def __init__(self, specification: Specification, store: Path) -> None:
@@ -128,7 +128,7 @@ class RecordedAnswers:
         spec = self._specification.pipelines[pipeline]
         recorded = self._having(spec, configuration, items)
         return {
-            sink: tuple(recorded.outputs[prefix(spec, configuration, sink)][item.key] for item in items)
+            sink: tuple(recorded.outputs[prefix_configuration(spec, configuration, sink)][item.key] for item in items)
             for sink in spec.sinks()
         }
 
@@ -141,21 +141,21 @@ class RecordedAnswers:
             self._scorers[pipeline] = Scorer(spec, self._specification.module_paths)
         scorer, runs = self._scorers[pipeline], {}
         for operator in spec.operators:
-            found = [recorded.run(prefix(spec, configuration, operator.name), item.key) for item in items]
+            found = [recorded.run(prefix_configuration(spec, configuration, operator.name), item.key) for item in items]
             sizes = tuple(round(run.output_bytes) for run in found)
             runs[operator.name] = OperatorRuns(tuple(run.service_s for run in found), sizes)
         scores = tuple(
             scorer.score(configuration, item, {sink: outputs[sink][number] for sink in outputs})
             for number, item in enumerate(items)
         )
-        return Measurement(runs, outputs, scores, replicas={}, ran_s=0.0, saved_s=0.0)
+        return Measurement(runs, outputs, scores, replicas={}, compute_s=0.0, saved_s=0.0)
 
     def _having(self, pipeline: Pipeline, configuration: Configuration, items: Sequence[Item]) -> Recordings:
         """Read again where an item is missing: it may have been recorded since."""
         key = pipeline.name, configuration
         known = self._recorded.get(key)
         if known is None or not all(item.key in known.items for item in items):
-            prefixes = [prefix(pipeline, configuration, operator.name) for operator in pipeline.operators]
+            prefixes = [prefix_configuration(pipeline, configuration, operator.name) for operator in pipeline.operators]
             known = self._recorded[key] = load_recordings(self._store, pipeline.name, prefixes)
         missing = [item.key for item in items if item.key not in known.items]
         if missing:

@@ -17,29 +17,29 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.drift.answers import Answers
+from circinus.control.drift.answers import ReferenceRunner
 from circinus.control.drift.audit_scores import Agreements, AuditScore, FloatArray, most_accurate
-from circinus.control.drift.live_items import LiveItem
-from circinus.control.drift.truths import Truths
+from circinus.control.drift.live_items import AuditedItem
+from circinus.control.drift.truths import GroundTruthSource
 from circinus.errors import CircinusError, ProfileError, ServingError
 from circinus.operators import Item
 from circinus.profiling import PipelineProfile, load_recordings
 from circinus.profiling.scorer import Scorer
-from circinus.profiling.wire import unpacked
+from circinus.profiling.wire import unpickle_value
 from circinus.serving import AuditSample
-from circinus.serving.labels import label_of
-from circinus.spec import Configuration, Pipeline, Specification, prefix
+from circinus.serving.labels import configuration_hash
+from circinus.spec import Configuration, Pipeline, Specification, prefix_configuration
 
 MOST_WAITING = 512
 """Samples that wait for their truth or to be re-run; beyond, the oldest are given up."""
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditResult:
     """What came of auditing."""
 
     scores: tuple[AuditScore, ...] = ()
-    items: tuple[LiveItem, ...] = ()
+    items: tuple[AuditedItem, ...] = ()
     """Those that were scored, with what stood for the truth."""
     failures: tuple[str, ...] = ()
     """Why others were not."""
@@ -71,8 +71,8 @@ class Auditor:
         self,
         specification: Specification,
         profiles: Mapping[str, PipelineProfile],
-        answers: Answers,
-        truths: Truths | None = None,
+        answers: ReferenceRunner,
+        truths: GroundTruthSource | None = None,
         *,
         truth_patience_s: float = 0.0,
     ) -> None:
@@ -94,9 +94,9 @@ class Auditor:
         self._waiting: deque[_Waiting] = deque()
         self._given_up = 0
         self._known: dict[str, _Known] = {}
-        self.replanned(profiles)
+        self.update_profiles(profiles)
 
-    def replanned(self, profiles: Mapping[str, PipelineProfile]) -> None:
+    def update_profiles(self, profiles: Mapping[str, PipelineProfile]) -> None:
         """Something was measured again: the most accurate plan may be another one."""
         for name, profile in profiles.items():
             if profile.configurations:
@@ -120,14 +120,14 @@ class Auditor:
                     found.append((name, configuration, reference))
         return found
 
-    def take(self, samples: Iterable[AuditSample], time_s: float) -> None:
+    def drain(self, samples: Iterable[AuditSample], time_s: float) -> None:
         """Samples that an engine handed over; seconds since 1970."""
         self._waiting.extend(_Waiting(sample, time_s) for sample in samples)
         while len(self._waiting) > MOST_WAITING:
             self._waiting.popleft()
             self._given_up += 1
 
-    def score(self, time_s: float, *, most: int = 8) -> Audited:
+    def score(self, time_s: float, *, most: int = 8) -> AuditResult:
         """Score samples whose truth is there, and re-run at most so many of those that waited long enough.
 
         Args:
@@ -166,28 +166,28 @@ class Auditor:
                 scores.append(found[0])
                 items.append(found[1])
         self._waiting.extendleft(reversed(kept))
-        return Audited(tuple(scores), tuple(items), tuple(dict.fromkeys(failures)))
+        return AuditResult(tuple(scores), tuple(items), tuple(dict.fromkeys(failures)))
 
-    def _against_truth(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, LiveItem] | None:
+    def _against_truth(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, AuditedItem] | None:
         pipeline = self._pipelines.get(sample.query, "")
         truth = None if self._truths is None else self._truths.find(pipeline, sample.item_key)
         return None if truth is None else self._scored(sample, truth.value, None, time_s)
 
-    def _against_reference(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, LiveItem] | None:
+    def _against_reference(self, sample: AuditSample, time_s: float) -> tuple[AuditScore, AuditedItem] | None:
         pipeline = self._pipelines.get(sample.query, "")
         known = self._known.get(pipeline)
         configuration = None if known is None else known.by_label.get(sample.configuration)
         reference = None if configuration is None else self.reference(pipeline, configuration)
         if known is None or reference is None:
             return None
-        value = None if sample.value is None else unpacked(sample.value)
+        value = None if sample.value is None else unpickle_value(sample.value)
         outputs = self._answers.answers(pipeline, reference, [Item(sample.item_key, value, None)])
-        answer = known.pipeline.output({sink: unpacked(found[0]) for sink, found in outputs.items()})
+        answer = known.pipeline.output({sink: unpickle_value(found[0]) for sink, found in outputs.items()})
         return self._scored(sample, answer, reference, time_s)
 
     def _scored(
         self, sample: AuditSample, truth: Any, against: Configuration | None, time_s: float
-    ) -> tuple[AuditScore, LiveItem] | None:
+    ) -> tuple[AuditScore, AuditedItem] | None:
         name = self._pipelines.get(sample.query, "")
         known = self._known.get(name)
         configuration = None if known is None else known.by_label.get(sample.configuration)
@@ -195,7 +195,7 @@ class Auditor:
             return None
         score = known.scorer.score(configuration, Item(sample.item_key, None, truth), sample.outputs)
         found = AuditScore(sample.query, name, sample.item_key, sample.configuration, score, against, time_s)
-        return found, LiveItem(name, sample.item_key, sample.value, truth, against, time_s)
+        return found, AuditedItem(name, sample.item_key, sample.value, truth, against, time_s)
 
 
 def _known(specification: Specification, profile: PipelineProfile) -> _Known:
@@ -205,7 +205,7 @@ def _known(specification: Specification, profile: PipelineProfile) -> _Known:
     others = [configuration for configuration in configurations if configuration != first]
     return _Known(
         pipeline,
-        {label_of(configuration): configuration for configuration in configurations},
+        {configuration_hash(configuration): configuration for configuration in configurations},
         Scorer(pipeline, specification.module_paths),
         first,
         most_accurate(profile, pipeline.metric, others) if others else None,
@@ -241,7 +241,8 @@ def _agreement(
     pipeline: Pipeline, store: Path, configuration: Configuration, reference: Configuration, scorer: Scorer
 ) -> FloatArray:
     sinks = {
-        sink: (prefix(pipeline, configuration, sink), prefix(pipeline, reference, sink)) for sink in pipeline.sinks()
+        sink: (prefix_configuration(pipeline, configuration, sink), prefix_configuration(pipeline, reference, sink))
+        for sink in pipeline.sinks()
     }
     recorded = load_recordings(store, pipeline.name, [one for both in sinks.values() for one in both])
     scores = []

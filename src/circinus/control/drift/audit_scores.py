@@ -29,7 +29,7 @@ class AuditScore:
     """Label of the one that answered."""
     score: float
     """By the pipeline's metric."""
-    against: Configuration | None
+    reference: Configuration | None
     """Whose answer stood for the truth; None: it was the truth."""
     time_s: float
     """When it was scored; seconds since 1970."""

@@ -26,7 +26,7 @@ _BEST, _SINCE, _VALUES, _TOTAL, _EXPECTED = range(5)
 
 
 @dataclass(frozen=True)
-class Placed:
+class ScaledObservation:
     """A value that was seen, as either side takes it.
 
     `worth` is in [0, 1] and the greater the further the value lies on that side; as long as nothing moved, its mean is
@@ -41,7 +41,7 @@ class Placed:
     """What was expected, likewise."""
 
     @classmethod
-    def within(cls, value: float, least: float, most: float, shown: float, expected: float) -> Placed:
+    def within(cls, value: float, least: float, most: float, shown: float, expected: float) -> ScaledObservation:
         """A value in [0, 1] whose mean is between two bounds as long as nothing moved."""
         return cls((value, 1.0 - value), (most, 1.0 - least), shown, expected)
 
@@ -66,18 +66,18 @@ class Change:
 class Detector:
     """What is owned, by side and by share of the capital that is bet each time."""
 
-    capital: FloatArray
+    wealth: FloatArray
     """(2, f) of all bets that were begun at any time and went on until now, together."""
     bets: FloatArray
     """(5, 2, f) of the one that was begun at the best time: what it made of 1, that time, how many values came since,
     the sum of those values as they are spoken of, and the sum of what was expected of them."""
 
     @classmethod
-    def fresh(cls) -> Detector:
+    def initial(cls) -> Detector:
         """Owns nothing."""
         return cls(np.zeros((2, len(FRACTIONS))), np.zeros((5, 2, len(FRACTIONS))))
 
-    def after(self, seen: Placed, time_s: float, stakes: tuple[float, float]) -> Detector:
+    def updated(self, seen: ScaledObservation, time_s: float, stakes: tuple[float, float]) -> Detector:
         """One more value was seen.
 
         Of the capital that was put on fraction c, the share c buys what the value is worth at the greatest price that
@@ -95,7 +95,7 @@ class Detector:
         bets = np.where(self.bets[_BEST] <= 1.0, anew, self.bets)
         bets[_BEST] *= growth
         bets[_VALUES:] += np.array([1.0, seen.shown, seen.expected])[:, None, None]
-        return Detector((self.capital + np.array(stakes)[:, None]) * growth, bets)
+        return Detector((self.wealth + np.array(stakes)[:, None]) * growth, bets)
 
     def change(self, threshold: float) -> Change | None:
         """What is noticed.
@@ -107,10 +107,10 @@ class Detector:
         Args:
             threshold: in the units of the stakes.
         """
-        by_side = self.capital @ PARTS
+        by_side = self.wealth @ PARTS
         side = int(by_side.argmax())
         if by_side[side] < threshold:
             return None
-        bet = self.bets[:, side, int((self.capital[side] * PARTS).argmax())].tolist()
+        bet = self.bets[:, side, int((self.wealth[side] * PARTS).argmax())].tolist()
         count = bet[_VALUES]
         return Change(side, bet[_SINCE], int(count), bet[_TOTAL] / count, bet[_EXPECTED] / count)

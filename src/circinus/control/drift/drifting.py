@@ -9,24 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from circinus.control.aside import Aside, Broken, Done
+from circinus.control.aside import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.controlled import Controlled
-from circinus.control.drift.answers import Answers
-from circinus.control.drift.audit import Audited as Scored
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.answers import ReferenceRunner
 from circinus.control.drift.audit import Auditor
+from circinus.control.drift.audit import AuditResult as Scored
 from circinus.control.drift.audit_scores import Agreements, AuditScore
-from circinus.control.drift.live_items import LiveItems
-from circinus.control.drift.measured import Measured
-from circinus.control.drift.reprofile import Reprofiled, reprofile
-from circinus.control.drift.truths import Truths
-from circinus.control.drift.watches import AccuracyWatch, DriftSettings, GoodputWatch, Moved
-from circinus.control.drift.watching import DriftWatch
-from circinus.control.records import DRIFT, FAILED, UNWATCHED, Event
+from circinus.control.drift.live_items import RecentItems
+from circinus.control.drift.measured import ProfileOverrides
+from circinus.control.drift.reprofile import ReprofileResult, reprofile
+from circinus.control.drift.truths import GroundTruthSource
+from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm, DriftSettings, LatencySloMonitor
+from circinus.control.drift.watching import MonitorSet
+from circinus.control.records import DRIFT, FAILED, NOT_MONITORED, Event
 from circinus.errors import ServingError
-from circinus.profiling import Observation, PipelineProfile
-from circinus.serving import Audited, Engine, EngineStatus, Mode
-from circinus.spec import Configuration, Plan, Specification
+from circinus.profiling import PipelineProfile, ServiceTimeObservation
+from circinus.serving import AuditableEngine, Engine, EngineStatus, Mode
+from circinus.spec import Configuration, QueryPlan, Specification
 
 Profiles = Mapping[str, PipelineProfile]
 Pair = tuple[str, Configuration, Configuration]
@@ -40,16 +40,16 @@ _ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
-class DriftTools:
+class DriftDependencies:
     """What noticing drift needs besides an engine and plans. All of it may block."""
 
-    answers: Callable[[Specification], Answers]
+    answers: Callable[[Specification], ReferenceRunner]
     """Runs other configurations on items that came."""
     agreements: Callable[[Specification, Sequence[Pair]], Agreements]
     """How well recorded answers of two configurations agree; records what is missing, where it can."""
-    keep: Callable[[Sequence[Observation]], None] = lambda observations: None
+    keep: Callable[[Sequence[ServiceTimeObservation]], None] = lambda observations: None
     """Keeps what was observed of service times for those who plan later."""
-    truths: Truths | None = None
+    truths: GroundTruthSource | None = None
     truth_patience_s: float = 0.0
     """How long an answer waits for its truth before it is held against another answer."""
     on_scores: Callable[[Sequence[AuditScore]], None] = lambda scores: None
@@ -69,24 +69,24 @@ class DriftTools:
 class _Fitted:
     """What is watched under some plans."""
 
-    controlled: Controlled
-    plans: Mapping[str, Sequence[Plan]]
+    controlled: ManagedPlans
+    plans: Mapping[str, Sequence[QueryPlan]]
     stored: Profiles
     """What the store says."""
     profiles: Profiles
     """What is known: that, and what was measured again."""
     auditor: Auditor | None
     """None: nothing is audited."""
-    answers: Answers
-    watch: DriftWatch
+    answers: ReferenceRunner
+    watch: MonitorSet
 
 
 @dataclass(frozen=True)
-class Remeasured:
+class ReprofileOutcome:
     """What came of measuring again what moved."""
 
-    moved: tuple[Moved, ...]
-    again: Reprofiled
+    moved: tuple[DriftAlarm, ...]
+    again: ReprofileResult
     stored: Profiles
     """What the store said."""
     came: Mapping[str, int]
@@ -103,13 +103,13 @@ class Remeasured:
         return self.again.notes
 
 
-class Drifting:
+class DriftMonitor:
     """Notices what moved since it was measured, and measures that again when it is asked to."""
 
     def __init__(
         self,
-        tools: DriftTools,
-        profiles: Callable[[Controlled], Profiles],
+        tools: DriftDependencies,
+        profiles: Callable[[ManagedPlans], Profiles],
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -124,18 +124,18 @@ class Drifting:
         """
         self._tools, self._stored, self._clock, self._wall_clock = tools, profiles, clock, wall_clock
         self._fitted: _Fitted | None = None
-        self._fits: Controlled | None = None
+        self._fits: ManagedPlans | None = None
         """The plans that what is watched was made for."""
-        self._fitting: Aside[_Fitted] = Aside()
-        self._scoring: Aside[Scored] = Aside()
+        self._fitting: BackgroundTask[_Fitted] = BackgroundTask()
+        self._scoring: BackgroundTask[Scored] = BackgroundTask()
         self._scores: tuple[AuditScore, ...] = ()
         """That no watch has seen."""
         self._audited_s = -math.inf
-        self._measured = Measured()
-        self._live = LiveItems()
-        self._moved: list[Moved] = []
+        self._measured = ProfileOverrides()
+        self._live = RecentItems()
+        self._moved: list[DriftAlarm] = []
         """What waits to be measured again."""
-        self._few: dict[str, tuple[Moved, int]] = {}
+        self._few: dict[str, tuple[DriftAlarm, int]] = {}
         """Pipeline whose data moved -> what did, and how many items had come when it was measured: on twice as many,
         more can be promised."""
         self._refit, self._remeasure = (Backoff(tools.pause_s, tools.pause_s) for _ in range(2))
@@ -147,26 +147,26 @@ class Drifting:
         self._at_work = threading.Lock()
         """Answers are computed by one at a time."""
 
-    def take_up(self, text: str) -> None:
+    def restore(self, text: str) -> None:
         """What an earlier controller measured again.
 
         Raises:
             ServingError: it cannot be read.
         """
-        self._measured = Measured.from_document(text)
+        self._measured = ProfileOverrides.from_document(text)
 
-    def document(self, more: Remeasured | None = None) -> str | None:
+    def to_json(self, more: ReprofileOutcome | None = None) -> str | None:
         """What was measured again, to be kept; None: nothing."""
         return self._with(more).document()
 
-    def measured_again(self, stored: Profiles, more: Remeasured | None = None) -> Profiles:
+    def profile_overrides(self, stored: Profiles, more: ReprofileOutcome | None = None) -> Profiles:
         """Pipeline -> what was measured of it again, unless the store is newer."""
-        return self._with(more).unless_newer(stored).profiles
+        return self._with(more).without_stale(stored).profiles
 
-    def _with(self, more: Remeasured | None) -> Measured:
-        return self._measured if more is None else self._measured.after(more.again, more.stored)
+    def _with(self, more: ReprofileOutcome | None) -> ProfileOverrides:
+        return self._measured if more is None else self._measured.merged_with(more.again, more.stored)
 
-    async def look(self, engine: Engine, status: EngineStatus, controlled: Controlled) -> list[Event]:
+    async def poll(self, engine: Engine, status: EngineStatus, controlled: ManagedPlans) -> list[Event]:
         """What moved, what cannot be watched, and what failed, each told once.
 
         Begins what takes longer, and goes on with it at the next look.
@@ -177,7 +177,7 @@ class Drifting:
             controlled: the plans in force.
         """
         now_s, time_s = self._clock(), self._wall_clock()
-        moved: tuple[Moved, ...] = ()
+        moved: tuple[DriftAlarm, ...] = ()
         events: list[Event] = []
         self._collect()
         if self._fit(now_s, controlled):
@@ -185,7 +185,7 @@ class Drifting:
             await self._audit(now_s, time_s, engine, self._fitted.auditor)
             scores, self._scores = self._scores, ()
             moved = self._fitted.watch.look(now_s, time_s, status, scores)
-            self._moved += [one for one in moved if not isinstance(one.watch, GoodputWatch)]
+            self._moved += [one for one in moved if not isinstance(one.watch, LatencySloMonitor)]
             self._moved += self._with_more_items()
             events += self._not_watched(time_s, self._fitted.watch.unwatched)
         events += [_event(time_s, one) for one in moved]
@@ -195,18 +195,20 @@ class Drifting:
             events.append(Event(time_s, FAILED, "audit", f"{failures[0]}{more}"))
         return events
 
-    def due(self, now_s: float) -> bool:
+    def reprofile_due(self, now_s: float) -> bool:
         """Whether something waits to be measured again."""
-        return bool(self._moved) and self._fitted is not None and not self._fitting.busy and self._remeasure.may(now_s)
+        return (
+            bool(self._moved) and self._fitted is not None and not self._fitting.busy and self._remeasure.is_due(now_s)
+        )
 
-    def remeasuring(self) -> Callable[[], Remeasured]:
+    def reprofile_task(self) -> Callable[[], ReprofileOutcome]:
         """What measures again what moved. It may block for long and touches nothing here; `took` goes by its result."""
         fitted, moved, live = self._fitted, tuple(self._moved), self._live.copy()
         assert fitted is not None, "something moved"
-        data = {one.watch.pipeline: one for one in moved if isinstance(one.watch, AccuracyWatch)}
+        data = {one.watch.pipeline: one for one in moved if isinstance(one.watch, AccuracyMonitor)}
         came = {name: len(live.since(name, one.since_s)) for name, one in data.items()}
 
-        def remeasure() -> Remeasured:
+        def remeasure() -> ReprofileOutcome:
             with self._at_work:
                 again = reprofile(
                     moved,
@@ -221,29 +223,29 @@ class Drifting:
                     mode=fitted.controlled.mode.value,
                 )
             self._tools.keep(again.observations)
-            return Remeasured(moved, again, fitted.stored, came)
+            return ReprofileOutcome(moved, again, fitted.stored, came)
 
         return remeasure
 
-    def took(self, found: Remeasured) -> None:
+    def commit_reprofile(self, found: ReprofileOutcome) -> None:
         """What was measured again is known from now on."""
         again = found.again
-        left = again.left_of(found.moved)
+        left = again.still_pending(found.moved)
         self._moved = [one for one in self._moved if one in left or one not in found.moved]
-        if again.waits:
-            self._failures += [f"not measured again yet: {wait}" for wait in again.waits]
-            self._remeasure.failed(self._clock())
+        if again.pending_reasons:
+            self._failures += [f"not measured again yet: {wait}" for wait in again.pending_reasons]
+            self._remeasure.record_failure(self._clock())
         else:
             self._remeasure.reset()
         if not again.profiles:
             return
-        self._measured = self._measured.after(again, found.stored)
+        self._measured = self._measured.merged_with(again, found.stored)
         for one in found.moved:
-            if isinstance(one.watch, AccuracyWatch) and one.watch.pipeline in again.data_moved:
+            if isinstance(one.watch, AccuracyMonitor) and one.watch.pipeline in again.pipelines_with_data_drift:
                 self._few[one.watch.pipeline] = one, found.came[one.watch.pipeline]
         self._fits = None
 
-    def _with_more_items(self) -> list[Moved]:
+    def _with_more_items(self) -> list[DriftAlarm]:
         """Data that moved and of which twice as many items have come as were measured; each time once."""
         found = []
         for pipeline, (moved, items) in list(self._few.items()):
@@ -259,47 +261,49 @@ class Drifting:
         if not new:
             return []
         more = f"; and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
-        return [Event(time_s, UNWATCHED, "drift", f"not watched: {'; '.join(new[:_NAMED])}{more}", {"all": new})]
+        return [Event(time_s, NOT_MONITORED, "drift", f"not watched: {'; '.join(new[:_NAMED])}{more}", {"all": new})]
 
     async def wait(self) -> None:
         """Until what goes on beside the loop is done; the next look goes by it."""
         await self._fitting.wait()
         await self._scoring.wait()
 
-    async def end(self, patience_s: float) -> None:
+    async def close(self, patience_s: float) -> None:
         """Wait for what goes on, though not for long, and end the processes that answered."""
         await self._fitting.wait(patience_s)
         await self._scoring.wait(patience_s)
         _close(self._fitted)
 
-    def _fit(self, now_s: float, controlled: Controlled) -> bool:
+    def _fit(self, now_s: float, controlled: ManagedPlans) -> bool:
         """Whether what is watched fits the plans in force; it is made to fit beside the loop."""
-        result = self._fitting.found()
-        if isinstance(result, Broken):
+        result = self._fitting.poll()
+        if isinstance(result, TaskFailed):
             self._failures.append(f"nothing is watched: {result.reason}")
             self._fits = None
-            self._refit.failed(now_s)
-        elif isinstance(result, Done):
+            self._refit.record_failure(now_s)
+        elif isinstance(result, TaskSucceeded):
             self._fitted = result.value
             self._refit.reset()
             self._forget_gone(result.value.profiles)
         if self._fits is controlled and not self._fitting.busy:
             return self._fitted is not None
-        if not self._fitting.busy and not self._scoring.busy and self._refit.may(now_s):
+        if not self._fitting.busy and not self._scoring.busy and self._refit.is_due(now_s):
             self._fits = controlled
-            self._fitting.begin(partial(self._fitted_to, controlled, self._fitted, self._measured))
+            self._fitting.start(partial(self._fitted_to, controlled, self._fitted, self._measured))
         return False
 
     def _forget_gone(self, profiles: Profiles) -> None:
         """What moved in pipelines that nobody asks for any more: none of it can be measured."""
         self._moved = [
-            one for one in self._moved if not isinstance(one.watch, GoodputWatch) and one.watch.pipeline in profiles
+            one
+            for one in self._moved
+            if not isinstance(one.watch, LatencySloMonitor) and one.watch.pipeline in profiles
         ]
         self._few = {name: few for name, few in self._few.items() if name in profiles}
 
-    def _fitted_to(self, controlled: Controlled, before: _Fitted | None, known: Measured) -> _Fitted:
+    def _fitted_to(self, controlled: ManagedPlans, before: _Fitted | None, known: ProfileOverrides) -> _Fitted:
         specification, stored = controlled.specification, self._stored(controlled)
-        measured = known.unless_newer(stored)
+        measured = known.without_stale(stored)
         profiles = {**stored, **measured.profiles}
         plans = {name: [rung.candidate.plan for rung in rungs] for name, rungs in controlled.rungs.items()}
         with self._at_work:
@@ -309,7 +313,7 @@ class Drifting:
             else:
                 answers, auditor = before.answers, before.auditor
             if auditor is not None:
-                auditor.replanned(profiles)
+                auditor.update_profiles(profiles)
             elif controlled.audited_share > 0:
                 auditor = Auditor(
                     specification,
@@ -321,16 +325,20 @@ class Drifting:
             agreements = {} if auditor is None else self._expected(specification, plans, auditor, measured)
             if before is None:
                 replays = controlled.mode is Mode.REPLAY
-                watch = DriftWatch(
+                watch = MonitorSet(
                     specification, plans, profiles, self._tools.settings, replays=replays, agreements=agreements
                 )
             else:
                 watch = before.watch
-                watch.replanned(specification, plans, profiles, agreements, measured.without_truth)
+                watch.rebuild(specification, plans, profiles, agreements, measured.without_truth)
         return _Fitted(controlled, plans, stored, profiles, auditor, answers, watch)
 
     def _expected(
-        self, specification: Specification, plans: Mapping[str, Sequence[Plan]], auditor: Auditor, measured: Measured
+        self,
+        specification: Specification,
+        plans: Mapping[str, Sequence[QueryPlan]],
+        auditor: Auditor,
+        measured: ProfileOverrides,
     ) -> Agreements:
         used: dict[str, dict[Configuration, None]] = {}
         for its in plans.values():
@@ -341,10 +349,10 @@ class Drifting:
 
     def _collect(self) -> None:
         """Scores that are there."""
-        result = self._scoring.found()
-        if isinstance(result, Broken):
+        result = self._scoring.poll()
+        if isinstance(result, TaskFailed):
             self._failures.append(result.reason)
-        elif isinstance(result, Done):
+        elif isinstance(result, TaskSucceeded):
             self._scores += result.value.scores
             self._live.add(result.value.items)
             self._failures.extend(result.value.failures)
@@ -353,17 +361,17 @@ class Drifting:
     async def _audit(self, now_s: float, time_s: float, engine: Engine, auditor: Auditor | None) -> None:
         """Begin to score answers, if it is time."""
         due = now_s - self._audited_s >= self._tools.audits_every_s
-        if auditor is None or not due or self._scoring.busy or not isinstance(engine, Audited):
+        if auditor is None or not due or self._scoring.busy or not isinstance(engine, AuditableEngine):
             return
         self._audited_s = now_s
         try:
             async with asyncio.timeout(_ANSWER_S):
-                handed = await engine.audits()
+                handed = await engine.drain_audits()
         except (ServingError, TimeoutError) as error:
             self._failures.append(f"no answers to audit: {error or 'the engine does not answer'}")
             return
-        auditor.take(handed.samples, time_s)
-        self._scoring.begin(partial(self._scored, auditor, time_s))
+        auditor.drain(handed.samples, time_s)
+        self._scoring.start(partial(self._scored, auditor, time_s))
 
     def _scored(self, auditor: Auditor, time_s: float) -> Scored:
         with self._at_work:
@@ -377,7 +385,7 @@ def _close(fitted: _Fitted | None) -> None:
         close()
 
 
-def _event(time_s: float, moved: Moved) -> Event:
+def _event(time_s: float, moved: DriftAlarm) -> Event:
     """Its subject says already what is watched."""
     subject = str(moved.watch)
     return Event(time_s, DRIFT, subject, moved.reason.removeprefix(f"{subject}: "), moved.details)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from circinus.operators import Item
-from circinus.profiling.wire import unpacked
+from circinus.profiling.wire import unpickle_value
 from circinus.spec import Configuration
 
 MOST_ITEMS = 256
@@ -17,7 +17,7 @@ MOST_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
-class LiveItem:
+class AuditedItem:
     """One audited item."""
 
     pipeline: str
@@ -34,24 +34,24 @@ class LiveItem:
     @property
     def item(self) -> Item:
         """As profiling takes it."""
-        return Item(self.key, None if self.value is None else unpacked(self.value), self.truth)
+        return Item(self.key, None if self.value is None else unpickle_value(self.value), self.truth)
 
 
-class LiveItems:
+class RecentItems:
     """The last items of every pipeline, each key once."""
 
     def __init__(self, *, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES) -> None:
         """Nothing came yet."""
         self._most_items, self._most_bytes = most_items, most_bytes
-        self._items: dict[str, deque[LiveItem]] = {}
+        self._items: dict[str, deque[AuditedItem]] = {}
 
-    def copy(self) -> LiveItems:
+    def copy(self) -> RecentItems:
         """As they are now."""
-        found = LiveItems(most_items=self._most_items, most_bytes=self._most_bytes)
+        found = RecentItems(most_items=self._most_items, most_bytes=self._most_bytes)
         found._items = {pipeline: deque(items) for pipeline, items in self._items.items()}
         return found
 
-    def add(self, items: Iterable[LiveItem]) -> None:
+    def add(self, items: Iterable[AuditedItem]) -> None:
         """More came."""
         for item in items:
             known = self._items.setdefault(item.pipeline, deque())
@@ -62,6 +62,6 @@ class LiveItems:
             while len(known) > self._most_items or (size > self._most_bytes and len(known) > 1):
                 size -= len(known.popleft().value or b"")
 
-    def since(self, pipeline: str, time_s: float) -> tuple[LiveItem, ...]:
+    def since(self, pipeline: str, time_s: float) -> tuple[AuditedItem, ...]:
         """Those of a pipeline that came at a time or later, oldest first."""
         return tuple(item for item in self._items.get(pipeline, ()) if item.time_s >= time_s)

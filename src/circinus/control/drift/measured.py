@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.control.drift.audit_scores import Agreements
-from circinus.control.drift.reprofile import Reprofiled
+from circinus.control.drift.reprofile import ReprofileResult
 from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
-from circinus.profiling.wire import packed, unpacked
+from circinus.profiling.wire import pickle_value, unpickle_value
 
 Profiles = Mapping[str, PipelineProfile]
 
 
 @dataclass(frozen=True)
-class Measured:
+class ProfileOverrides:
     """Of some pipelines."""
 
     profiles: Profiles = field(default_factory=dict)
@@ -30,22 +30,22 @@ class Measured:
     without_truth: frozenset[str] = frozenset()
     """Those of them whose scores are against the answers of the most accurate configuration."""
 
-    def after(self, again: Reprofiled, stored: Profiles) -> Measured:
+    def merged_with(self, again: ReprofileResult, stored: Profiles) -> ProfileOverrides:
         """With more.
 
         Args:
             again: what was measured.
             stored: what the store says of the pipelines.
         """
-        return Measured(
+        return ProfileOverrides(
             profiles={**self.profiles, **again.profiles},
             stored={**self.stored, **{name: _signature(stored[name]) for name in again.profiles if name in stored}},
-            agreements=again.over(self.agreements),
-            data_moved=self.data_moved | again.data_moved,
-            without_truth=(self.without_truth - again.data_moved) | again.without_truth,
+            agreements=again.merged_agreements(self.agreements),
+            data_moved=self.data_moved | again.pipelines_with_data_drift,
+            without_truth=(self.without_truth - again.pipelines_with_data_drift) | again.pipelines_without_truth,
         )
 
-    def unless_newer(self, stored: Profiles) -> Measured:
+    def without_stale(self, stored: Profiles) -> ProfileOverrides:
         """Without pipelines of which the store says something else by now: somebody profiled, or other code is used."""
         old = {
             name for name in self.profiles if name not in stored or _signature(stored[name]) != self.stored.get(name)
@@ -66,18 +66,20 @@ class Measured:
         if not self.profiles:
             return None
         return base64.b85encode(
-            packed((dict(self.profiles), dict(self.stored), dict(self.agreements), self.data_moved, self.without_truth))
+            pickle_value(
+                (dict(self.profiles), dict(self.stored), dict(self.agreements), self.data_moved, self.without_truth)
+            )
         ).decode()
 
     @classmethod
-    def from_document(cls, text: str) -> Measured:
+    def from_document(cls, text: str) -> ProfileOverrides:
         """As it was kept.
 
         Raises:
             ServingError: it is damaged, or another version of Circinus kept it.
         """
         try:
-            return cls(*unpacked(base64.b85decode(text)))
+            return cls(*unpickle_value(base64.b85decode(text)))
         except Exception as error:  # pickles raise whatever they like
             raise ServingError(f"what was measured again cannot be read: {type(error).__name__}: {error}") from error
 

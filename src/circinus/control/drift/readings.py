@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
-from circinus.serving.learning import COLD_BATCHES
+from circinus.serving.learning import WARMUP_BATCHES
 from circinus.spec import Deployment
 
 
-class BatchReader:
+class NewBatchReader:
     """Batches that deployments served since the last reading, each once; those of replicas that are still cold are
     left out. What came before the first reading is not read."""
 
@@ -26,7 +26,7 @@ class BatchReader:
             new = status.batches - before if status.batches >= before else status.batches
             self._counts[status.deployment] = status.batches
             batches = status.recent_batches[-new:] if new else ()
-            warm = tuple(batch for batch in batches if batch.earlier >= COLD_BATCHES)
+            warm = tuple(batch for batch in batches if batch.batch_index >= WARMUP_BATCHES)
             if warm:
                 found[status.deployment] = warm
         return found
@@ -41,7 +41,7 @@ class _Block:
     late: float = 0.0
 
 
-class LateReader:
+class LateShareReader:
     """Shares of requests that are late, by blocks of time. Requests that failed are late."""
 
     def __init__(self, block_s: float, least: int) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.control.drift.detector import Placed
-from circinus.profiling import LEAST_ITEMS, Bounded, OperatorProfile
+from circinus.control.drift.detector import ScaledObservation
+from circinus.profiling import MIN_ITEMS, Interval, OperatorProfile
 from circinus.profiling.sequences import betting_bounds
 from circinus.serving import ServedBatch
-from circinus.serving.replicas.replaying import batch_ratio
+from circinus.serving.replicas.replaying import interpolated_batch_ratio
 from circinus.spec import Allocation, HardwareClass, MetricSpec
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +27,7 @@ always is seen whole."""
 
 
 @dataclass(frozen=True)
-class ServiceReference:
+class ServiceTimeBaseline:
     """The seconds in service of one operator under one prefix, alone, on one hardware class."""
 
     expected_s: float
@@ -55,7 +55,7 @@ class ServiceReference:
         risk: float,
         least_s: float = 0.0,
         corrected: bool = True,
-    ) -> ServiceReference | None:
+    ) -> ServiceTimeBaseline | None:
         """From what was profiled; None: from too few items.
 
         Nothing moved as long as the mean logarithm is where the few items leave it unsure (Student's bound), the
@@ -72,15 +72,15 @@ class ServiceReference:
                 without it.
         """
         n = len(profile.service_s)
-        if n < LEAST_ITEMS or not (profile.service_s > 0).all():
+        if n < MIN_ITEMS or not (profile.service_s > 0).all():
             return None
         factor = profile.correction(hardware) if corrected else 1.0
-        promised = profile.speeds.promised(hardware)
+        promised = profile.speeds.guaranteed(hardware)
         alone_s = profile.service_s * factor / promised
         added_s = least_s / tolerance if tolerance > 0 else 0.0
         logs = np.log(alone_s + added_s)
         centre, deviation = float(logs.mean()), float(logs.std(ddof=1))
-        off = student_quantile(risk, n - 1) * deviation / math.sqrt(n) + math.log1p(tolerance)
+        off = student_t_quantile(risk, n - 1) * deviation / math.sqrt(n) + math.log1p(tolerance)
         fastest = _fastest(profile, hardware)
         width = _FAR + 2 * deviation
         longer = np.mean([_worth(float(log) - centre, deviation) for log in logs])
@@ -101,7 +101,7 @@ class ServiceReference:
             batch_ratio=ratios,
         )
 
-    def placed(self, batch: ServedBatch, allocation: Allocation) -> Placed | None:
+    def placed(self, batch: ServedBatch, allocation: Allocation) -> ScaledObservation | None:
         """A batch that was served; None where it cannot be compared with what was profiled.
 
         Its time is divided by what the profile says a batch of so many takes over one item. Where no batch of so few
@@ -110,11 +110,11 @@ class ServiceReference:
         ratios = self.batch_ratio.get(allocation.cpus)
         if not ratios or batch.items < min(ratios) or batch.service_s <= 0:
             return None
-        alone_s = batch.service_s / batch_ratio(ratios, batch.items)
+        alone_s = batch.service_s / interpolated_batch_ratio(ratios, batch.items)
         beyond = math.log(alone_s + self.added_s) - self.centre
         longer, shorter = _worth(beyond, self.deviation), _worth(-beyond, self.deviation)
         fair = min(1.0, self.fair[0] + (self.spread if batch.items > 1 else 0.0)), self.fair[1]
-        return Placed((longer, shorter), fair, alone_s, self.expected_s)
+        return ScaledObservation((longer, shorter), fair, alone_s, self.expected_s)
 
 
 def _fastest(profile: OperatorProfile, hardware: HardwareClass) -> float:
@@ -132,7 +132,7 @@ def _worth(beyond: float, deviation: float) -> float:
 
 
 @dataclass(frozen=True)
-class AccuracyReference:
+class AccuracyBaseline:
     """The scores of one configuration, against the truth or against the most accurate plan's answers."""
 
     expected: float
@@ -144,7 +144,7 @@ class AccuracyReference:
     """What the metric can give."""
 
     @classmethod
-    def of_scores(cls, scores: FloatArray, metric: MetricSpec, *, tolerance: float, risk: float) -> AccuracyReference:
+    def of_scores(cls, scores: FloatArray, metric: MetricSpec, *, tolerance: float, risk: float) -> AccuracyBaseline:
         """From (n,) scores of items like those that are to come: a betting bound of their mean, and the tolerance.
 
         Args:
@@ -159,7 +159,7 @@ class AccuracyReference:
     @classmethod
     def through(
         cls, scores: FloatArray, of_reference: FloatArray, metric: MetricSpec, *, tolerance: float, risk: float
-    ) -> AccuracyReference:
+    ) -> AccuracyBaseline:
         """What to expect of scores against the answers of another configuration, if only truths are known.
 
         By as much as that one's answers are off themselves, scores may differ from those against the truth, where the
@@ -179,31 +179,31 @@ class AccuracyReference:
         return cls.of_bounds(_mean_of(scores, metric, risk / 2), metric, tolerance=width)
 
     @classmethod
-    def of_bounds(cls, mean: Bounded, metric: MetricSpec, *, tolerance: float) -> AccuracyReference:
+    def of_bounds(cls, mean: Interval, metric: MetricSpec, *, tolerance: float) -> AccuracyBaseline:
         """From bounds of the mean score and what it may differ by, in the units of the score."""
         low, high = metric.range
         width = max(high - low, 1e-12)
         least, most = (mean.lower - tolerance - low) / width, (mean.upper + tolerance - low) / width
         return cls(mean.value, max(0.0, least), min(1.0, most), low, high)
 
-    def placed(self, score: float) -> Placed:
+    def placed(self, score: float) -> ScaledObservation:
         """One score."""
         value = (score - self.low) / max(self.high - self.low, 1e-12)
-        return Placed.within(min(max(value, 0.0), 1.0), self.least, self.most, score, self.expected)
+        return ScaledObservation.within(min(max(value, 0.0), 1.0), self.least, self.most, score, self.expected)
 
 
-def _mean_of(scores: FloatArray, metric: MetricSpec, risk: float) -> Bounded:
+def _mean_of(scores: FloatArray, metric: MetricSpec, risk: float) -> Interval:
     low, high = metric.range
     return betting_bounds(np.asarray(scores, dtype=np.float64)[None], _ENDLESS, risk=risk, low=low, high=high)[0]
 
 
-def placed_late(share: float, percentile: float) -> Placed:
+def scaled_late_share(share: float, percentile: float) -> ScaledObservation:
     """A share of requests that were late, where so many of a hundred must not be."""
     promised = 1.0 - percentile / 100.0
-    return Placed.within(share, 0.0, promised, share, promised)
+    return ScaledObservation.within(share, 0.0, promised, share, promised)
 
 
-def student_quantile(risk: float, freedom: int) -> float:
+def student_t_quantile(risk: float, freedom: int) -> float:
     """Which Student's t exceeds with probability `risk` (one side, 0 < risk < 0.5).
 
     By bisection of the distribution in closed form (Abramowitz & Stegun, Handbook of Mathematical Functions, 26.7.3 and

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from circinus.control.drift.answers import Answers
+from circinus.control.drift.answers import ReferenceRunner
 from circinus.control.drift.audit_scores import Agreements, most_accurate
-from circinus.control.drift.live_items import LiveItem
+from circinus.control.drift.live_items import AuditedItem
 from circinus.errors import CircinusError
 from circinus.operators import Item
-from circinus.profiling import LEAST_ITEMS, ConfigurationProfile, PipelineProfile
+from circinus.profiling import MIN_ITEMS, ConfigurationProfile, PipelineProfile
 from circinus.profiling.listing import in_prefix_order
 from circinus.profiling.runner import Measurement
-from circinus.profiling.sequences import betting_bounds, sequence_risk
-from circinus.profiling.wire import unpacked
+from circinus.profiling.sequences import betting_bounds, per_sequence_alpha
+from circinus.profiling.wire import unpickle_value
 from circinus.spec import Configuration, Pipeline, configuration_count
 
 _ENDLESS = 10**6
@@ -28,7 +28,7 @@ _INCREMENT = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Remeasured:
+class PipelineReprofile:
     """What was measured."""
 
     profile: PipelineProfile
@@ -49,16 +49,16 @@ class _Measured:
     """With the reference's answers."""
 
 
-def remeasured(
+def reprofile_pipeline(
     profile: PipelineProfile,
     pipeline: Pipeline,
     configurations: Iterable[Configuration],
-    items: Sequence[LiveItem],
-    answers: Answers,
+    items: Sequence[AuditedItem],
+    answers: ReferenceRunner,
     *,
     clock: Callable[[], float],
     budget_s: float,
-) -> Remeasured | str:
+) -> PipelineReprofile | str:
     """The profile on items that came lately, and on no others; or why there is none.
 
     First of the configurations that are asked for and of the most accurate one, all on the same items, for half of the
@@ -88,31 +88,31 @@ def remeasured(
         return "none of the configurations in use was profiled"
     reference = most_accurate(profile, pipeline.metric)
     truthful = [item for item in items if item.against is None]
-    by_truth = len(truthful) >= LEAST_ITEMS
+    by_truth = len(truthful) >= MIN_ITEMS
     chosen = sorted(truthful if by_truth else items, key=_by_chance)
-    if len(chosen) < LEAST_ITEMS:
-        return f"found {len(chosen)} items that came since, expected {LEAST_ITEMS}"
+    if len(chosen) < MIN_ITEMS:
+        return f"found {len(chosen)} items that came since, expected {MIN_ITEMS}"
     measured = {one: _Measured() for one in in_prefix_order(pipeline, {*used, reference})}
     answered: list[Item] = []
     failure, begin_s = "", clock()
     for number, live in enumerate(chosen):
-        if number % _INCREMENT == 0 and len(answered) >= LEAST_ITEMS and clock() > begin_s + budget_s / 2:
+        if number % _INCREMENT == 0 and len(answered) >= MIN_ITEMS and clock() > begin_s + budget_s / 2:
             break
         try:
             answered.append(_measure(number, live.item, pipeline, reference, answers, measured, by_truth=by_truth))
         except CircinusError as error:  # on one of them: the others are known on the same items
             failure = str(error)
-    if len(answered) < LEAST_ITEMS:
+    if len(answered) < MIN_ITEMS:
         return f"only {len(answered)} of {len(chosen)} items could be measured: {failure}"
     numbers = measured[reference].items
     asked = [(number, chosen[number].item, answer) for number, answer in zip(numbers, answered, strict=True)]
     others = sorted((one for one in known if one not in measured), key=lambda one: _promise(known[one], pipeline))
     for one in others:
         its = _measured_beside(one, asked, pipeline, answers, clock, begin_s + budget_s, by_truth=by_truth)
-        if len(its.items) >= LEAST_ITEMS:
+        if len(its.items) >= MIN_ITEMS:
             measured[one] = its
     sizes = [None if live.value is None else len(live.value) for live in chosen]
-    risk = sequence_risk(profile.risk, len(measured))
+    risk = per_sequence_alpha(profile.risk, len(measured))
     found = replace(
         profile,
         dataset_fingerprint=hashlib.sha256("/".join(item.key for item in chosen).encode()).hexdigest(),
@@ -121,7 +121,7 @@ def remeasured(
         configurations=tuple(_profile(known[one], pipeline, its, sizes, risk) for one, its in measured.items()),
         unmeasured=configuration_count(pipeline) - len(measured),
         failed=(),
-        judgements={},
+        verdicts={},
         certificate=None,
         interrupted=False,
     )
@@ -130,7 +130,7 @@ def remeasured(
         for one, its in measured.items()
         if one != reference and len(its.agreements) == len(its.items)
     }
-    return Remeasured(found, None if by_truth else reference, agreements)
+    return PipelineReprofile(found, None if by_truth else reference, agreements)
 
 
 def _measure(
@@ -138,14 +138,14 @@ def _measure(
     item: Item,
     pipeline: Pipeline,
     reference: Configuration,
-    answers: Answers,
+    answers: ReferenceRunner,
     measured: dict[Configuration, _Measured],
     *,
     by_truth: bool,
 ) -> Item:
     """Of one item, all or nothing; the item with the answer of the reference for the truth."""
     outputs = answers.answers(pipeline.name, reference, [item])
-    answer: Any = pipeline.output({sink: unpacked(found[0]) for sink, found in outputs.items()})
+    answer: Any = pipeline.output({sink: unpickle_value(found[0]) for sink, found in outputs.items()})
     answered = replace(item, truth=answer)
     runs = [answers.measure(pipeline.name, one, [item if by_truth else answered]) for one in measured]
     agreements: list[float | None] = [run.scores[0] for run in runs]
@@ -163,7 +163,7 @@ def _measured_beside(
     one: Configuration,
     asked: Sequence[tuple[int, Item, Item]],
     pipeline: Pipeline,
-    answers: Answers,
+    answers: ReferenceRunner,
     clock: Callable[[], float],
     end_s: float,
     *,
@@ -202,7 +202,7 @@ def _promise(found: ConfigurationProfile, pipeline: Pipeline) -> float:
     return -mean if pipeline.metric.direction == "maximize" else mean
 
 
-def _agreement(pipeline: Pipeline, one: Configuration, answered: Item, answers: Answers) -> float | None:
+def _agreement(pipeline: Pipeline, one: Configuration, answered: Item, answers: ReferenceRunner) -> float | None:
     """Scored anew: its outputs are still known. None: the metric takes no answer for a truth."""
     try:
         return answers.measure(pipeline.name, one, [answered]).scores[0]
@@ -210,7 +210,7 @@ def _agreement(pipeline: Pipeline, one: Configuration, answered: Item, answers: 
         return None
 
 
-def _by_chance(live: LiveItem) -> str:
+def _by_chance(live: AuditedItem) -> str:
     """Items come in the order of time, in which they change; bounds that hold at every look are for any other order."""
     return hashlib.sha256(live.key.encode()).hexdigest()
 

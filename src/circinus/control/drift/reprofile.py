@@ -9,66 +9,68 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from circinus.control.drift.answers import Answers
+from circinus.control.drift.answers import ReferenceRunner
 from circinus.control.drift.audit_scores import Agreements, FloatArray
-from circinus.control.drift.live_items import LiveItems
-from circinus.control.drift.remeasuring import remeasured
-from circinus.control.drift.watches import AccuracyWatch, Moved, ServiceWatch
+from circinus.control.drift.live_items import RecentItems
+from circinus.control.drift.remeasuring import reprofile_pipeline
+from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
 from circinus.estimation.corrections import Corrections, learn_corrections
 from circinus.profiling import (
-    Observation,
     OperatorProfile,
     PipelineProfile,
+    ServiceTimeObservation,
 )
-from circinus.spec import Configuration, Pipeline, Plan, Specification
+from circinus.spec import Configuration, Pipeline, QueryPlan, Specification
 
 
 @dataclass(frozen=True)
-class Reprofiled:
+class ReprofileResult:
     """What was measured again."""
 
     profiles: Mapping[str, PipelineProfile]
     """Those that changed; all others are as they were."""
-    observations: tuple[Observation, ...] = ()
+    observations: tuple[ServiceTimeObservation, ...] = ()
     """Of service times, as the profile store takes them (`save_observations`)."""
     notes: tuple[str, ...] = ()
     """What was measured on what, in words."""
-    waits: tuple[str, ...] = ()
+    pending_reasons: tuple[str, ...] = ()
     """What cannot be measured yet, and why; ask again with what `left_of` gives later."""
     agreements: Agreements = field(default_factory=dict)
     """Of the pipelines whose data moved: what was recorded of those before says nothing any more."""
-    data_moved: frozenset[str] = frozenset()
+    pipelines_with_data_drift: frozenset[str] = frozenset()
     """Pipelines that were measured on other items."""
-    without_truth: frozenset[str] = frozenset()
+    pipelines_without_truth: frozenset[str] = frozenset()
     """Those of them whose scores are against the answers of the most accurate configuration."""
 
-    def left_of(self, moved: Iterable[Moved]) -> tuple[Moved, ...]:
+    def still_pending(self, moved: Iterable[DriftAlarm]) -> tuple[DriftAlarm, ...]:
         """What of that which moved was not measured and waits: all else is done."""
-        if not self.waits:
+        if not self.pending_reasons:
             return ()
         return tuple(
-            one for one in moved if isinstance(one.watch, AccuracyWatch) and one.watch.pipeline not in self.data_moved
+            one
+            for one in moved
+            if isinstance(one.watch, AccuracyMonitor) and one.watch.pipeline not in self.pipelines_with_data_drift
         )
 
-    def over(self, agreements: Agreements) -> Agreements:
+    def merged_agreements(self, agreements: Agreements) -> Agreements:
         """All agreements to expect, given those to expect before."""
-        kept = {key: scores for key, scores in agreements.items() if key[0] not in self.data_moved}
+        kept = {key: scores for key, scores in agreements.items() if key[0] not in self.pipelines_with_data_drift}
         return {**kept, **self.agreements}
 
 
 def reprofile(
-    moved: Sequence[Moved],
+    moved: Sequence[DriftAlarm],
     specification: Specification,
-    plans: Mapping[str, Sequence[Plan]],
+    plans: Mapping[str, Sequence[QueryPlan]],
     profiles: Mapping[str, PipelineProfile],
-    live: LiveItems,
-    answers: Answers,
+    live: RecentItems,
+    answers: ReferenceRunner,
     *,
     time_s: float,
     clock: Callable[[], float],
     budget_s: float = 60.0,
     mode: str = "real",
-) -> Reprofiled:
+) -> ReprofileResult:
     """Measure again what moved. May take as long as the budget; call it in a thread.
 
     Service times that moved become factors on those of the operator on that hardware class, as traffic taught them
@@ -104,7 +106,7 @@ def reprofile(
         ]
     since: dict[str, float] = {}
     for one in moved:
-        if isinstance(one.watch, AccuracyWatch):
+        if isinstance(one.watch, AccuracyMonitor):
             since[one.watch.pipeline] = min(since.get(one.watch.pipeline, math.inf), one.since_s)
     end_s = clock() + budget_s
     for left, (name, since_s) in zip(range(len(since), 0, -1), since.items(), strict=True):
@@ -112,7 +114,9 @@ def reprofile(
         allowed_s = (end_s - clock()) / left
         items = live.since(name, since_s)
         before = changed.get(name, profiles[name])
-        found = remeasured(before, specification.pipelines[name], used, items, answers, clock=clock, budget_s=allowed_s)
+        found = reprofile_pipeline(
+            before, specification.pipelines[name], used, items, answers, clock=clock, budget_s=allowed_s
+        )
         if isinstance(found, str):
             waits.append(f"{name}: {found}")
             continue
@@ -122,24 +126,24 @@ def reprofile(
             without_truth.add(name)
         measured = found.profile.configurations
         notes.append(f"{name}: {len(measured)} configurations on {len(measured[0].items)} items that came lately")
-    return Reprofiled(
+    return ReprofileResult(
         profiles=changed,
         observations=tuple(observations),
         notes=tuple(notes),
-        waits=tuple(waits),
+        pending_reasons=tuple(waits),
         agreements=agreements,
-        data_moved=frozenset(since) - {wait.partition(":")[0] for wait in waits},
-        without_truth=frozenset(without_truth),
+        pipelines_with_data_drift=frozenset(since) - {wait.partition(":")[0] for wait in waits},
+        pipelines_without_truth=frozenset(without_truth),
     )
 
 
 def _observation(
-    moved: Moved, specification: Specification, profiles: Mapping[str, PipelineProfile], time_s: float, mode: str
-) -> Observation | None:
+    moved: DriftAlarm, specification: Specification, profiles: Mapping[str, PipelineProfile], time_s: float, mode: str
+) -> ServiceTimeObservation | None:
     """What was seen since it moved, over what the profile says without any corrections; None: of no service time, or
     of one that is not in the profile any more."""
     watch = moved.watch
-    if not isinstance(watch, ServiceWatch) or watch.pipeline not in profiles or moved.now <= 0:
+    if not isinstance(watch, ServiceTimeMonitor) or watch.pipeline not in profiles or moved.now <= 0:
         return None
     profile, pipeline = profiles[watch.pipeline], specification.pipelines[watch.pipeline]
     assert specification.infrastructure is not None, "plans are made for one"
@@ -150,10 +154,10 @@ def _observation(
     if hardware is None or operator is None:
         return None
     spec = pipeline.operator(watch.operator)
-    promised = operator.speeds.promised(hardware)
+    promised = operator.speeds.guaranteed(hardware)
     plain_s = float(operator.service_s.mean()) / promised
     spread = float(np.log(operator.service_s).std(ddof=1)) if len(operator.service_s) > 1 else 1.0
-    return Observation(
+    return ServiceTimeObservation(
         at=datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds"),
         mode=mode,
         plan="",

@@ -14,21 +14,21 @@ from circinus.spec import DatasetSpec, Specification
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """One that is known, whatever it is."""
 
     value: Any
 
 
-class Truths(Protocol):
+class GroundTruthSource(Protocol):
     """Where truths come from."""
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """That of an item; None: it is not known yet, or never will be."""
         ...
 
 
-class DatasetTruths:
+class DatasetGroundTruth:
     """Of items that a data set has, for traffic that is made of it: whatever has the key of an item is that item.
 
     A data set is built when the first truth of it is asked for, and again where another is specified.
@@ -43,7 +43,7 @@ class DatasetTruths:
         self._specified = specified
         self._known: dict[str, tuple[DatasetSpec, Mapping[str, Any]]] = {}
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """As `Truths.find`. Blocks while the data set is built.
 
         Raises:
@@ -61,17 +61,17 @@ class DatasetTruths:
             except CircinusError as error:
                 raise ServingError(f"no truths of the data set of {pipeline}: {error}") from error
             self._known[pipeline] = known = specified.dataset, {item.key: item.truth for item in items}
-        return Truth(known[1][item_key]) if item_key in known[1] else None
+        return GroundTruth(known[1][item_key]) if item_key in known[1] else None
 
 
-class FirstTruths:
+class ChainedGroundTruth:
     """Of several sources, the first that knows one."""
 
-    def __init__(self, *sources: Truths) -> None:
+    def __init__(self, *sources: GroundTruthSource) -> None:
         """In the order in which they are asked."""
         self._sources = sources
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """As `Truths.find`.
 
         Raises:
@@ -84,7 +84,7 @@ class FirstTruths:
         return None
 
 
-class TruthFile:
+class GroundTruthFile:
     """A file to which somebody adds a line whenever a truth is known: `{"pipeline": .., "item": .., "truth": ..}`."""
 
     def __init__(self, path: Path, *, most: int = 10_000) -> None:
@@ -98,7 +98,7 @@ class TruthFile:
         self._read_bytes = 0
         self._known: dict[tuple[str, str], Any] = {}
 
-    def find(self, pipeline: str, item_key: str) -> Truth | None:
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
         """As `Truths.find`.
 
         Raises:
@@ -106,7 +106,7 @@ class TruthFile:
         """
         self._read()
         key = pipeline, item_key
-        return Truth(self._known[key]) if key in self._known else None
+        return GroundTruth(self._known[key]) if key in self._known else None
 
     def _read(self) -> None:
         try:

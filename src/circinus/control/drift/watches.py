@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from circinus.control.drift.detector import Change, Detector, Placed
+from circinus.control.drift.detector import Change, Detector, ScaledObservation
 from circinus.spec import Configuration
-from circinus.spec.spoken import duration
+from circinus.spec.spoken import format_duration
 
 
 @dataclass(frozen=True)
-class ServiceWatch:
+class ServiceTimeMonitor:
     """The service time of one operator under one prefix on one hardware class."""
 
     pipeline: str
@@ -31,7 +31,7 @@ class ServiceWatch:
 
 
 @dataclass(frozen=True)
-class AccuracyWatch:
+class AccuracyMonitor:
     """The scores of one query's audited answers."""
 
     query: str
@@ -42,7 +42,7 @@ class AccuracyWatch:
 
 
 @dataclass(frozen=True)
-class GoodputWatch:
+class LatencySloMonitor:
     """The share of one query's requests that are not answered within its latency limit."""
 
     query: str
@@ -51,17 +51,17 @@ class GoodputWatch:
         return f"late requests of {self.query}"
 
 
-Watch = ServiceWatch | AccuracyWatch | GoodputWatch
+Watch = ServiceTimeMonitor | AccuracyMonitor | LatencySloMonitor
 
 
 @dataclass(frozen=True)
-class Seen:
+class MonitorSample:
     """One value of what is watched."""
 
     watch: Watch
     time_s: float
     """Seconds since 1970; ascending."""
-    placed: Placed
+    placed: ScaledObservation
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ class DriftSettings:
     """Late requests come together; their share is taken over so many seconds."""
     block_answers: int = 10
     """And over so many requests at least."""
-    saved_s: float = 60.0
+    max_alpha_budget_s: float = 60.0
     """Watches that see nothing save what they may stake for so long at most."""
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class MonitorState:
     """One watch as it stands."""
 
-    detector: Detector = field(default_factory=Detector.fresh)
-    earned_s: float = 0.0
+    detector: Detector = field(default_factory=Detector.initial)
+    alpha_budget_s: float = 0.0
     """What it may stake on the next value."""
-    told: bool = False
+    reported: bool = False
     """Whether it has told that it moved; nobody is told twice of what was not measured again."""
 
 
@@ -102,13 +102,13 @@ class Watched:
 class DriftState:
     """Everything that is known of whether things moved."""
 
-    watches: Mapping[Watch, Watched] = field(default_factory=dict)
+    watches: Mapping[Watch, MonitorState] = field(default_factory=dict)
     """Those that ever saw a value."""
     looked_s: float | None = None
 
 
 @dataclass(frozen=True)
-class Moved:
+class DriftAlarm:
     """Something is not any more as it was measured."""
 
     watch: Watch
@@ -130,17 +130,17 @@ class Moved:
     def reason(self) -> str:
         """In words."""
         since = datetime.fromtimestamp(self.since_s).strftime("%H:%M")
-        if isinstance(self.watch, ServiceWatch):
-            now, before = duration(self.now), duration(self.before)
+        if isinstance(self.watch, ServiceTimeMonitor):
+            now, before = format_duration(self.now), format_duration(self.before)
             return f"{self.watch}: {now} now, {before} when profiled, since about {since}"
-        if isinstance(self.watch, AccuracyWatch):
+        if isinstance(self.watch, AccuracyMonitor):
             return f"{self.watch}: {self.now:.3g} now, {self.before:.3g} when profiled, since about {since}"
         return f"{self.watch}: {self.now:.1%} now, {self.before:.1%} promised, since about {since}"
 
 
-def look(
-    state: DriftState, seen: Sequence[Seen], now_s: float, settings: DriftSettings
-) -> tuple[DriftState, tuple[Moved, ...]]:
+def update_monitors(
+    state: DriftState, seen: Sequence[MonitorSample], now_s: float, settings: DriftSettings
+) -> tuple[DriftState, tuple[DriftAlarm, ...]]:
     """What follows from the values that came since the last look.
 
     Every second that passes is shared out evenly among the watches, and between the sides of each: it is what they may
@@ -157,44 +157,46 @@ def look(
     watches = dict(state.watches)
     for one in seen:
         if one.watch not in watches:
-            watches[one.watch] = Watched()
+            watches[one.watch] = MonitorState()
     passed_s = 0.0 if state.looked_s is None else max(0.0, now_s - state.looked_s)
     share_s = passed_s / max(len(watches), 1)
-    most_s = settings.saved_s / max(len(watches), 1)
+    most_s = settings.max_alpha_budget_s / max(len(watches), 1)
     for watch, known in watches.items():
-        earned_s = max(known.earned_s, min(known.earned_s + share_s, most_s))
-        watches[watch] = Watched(known.detector, earned_s, known.told)
+        earned_s = max(known.alpha_budget_s, min(known.alpha_budget_s + share_s, most_s))
+        watches[watch] = MonitorState(known.detector, earned_s, known.reported)
     moved = []
     for one in seen:
         known = watches[one.watch]
-        if known.told:
+        if known.reported:
             continue
-        detector = known.detector.after(one.placed, one.time_s, _stakes(one.watch, known.earned_s))
+        detector = known.detector.updated(one.placed, one.time_s, _stakes(one.watch, known.alpha_budget_s))
         change = detector.change(settings.false_alarm_every_s)
         if change is None:
-            watches[one.watch] = Watched(detector, told=known.told)
+            watches[one.watch] = MonitorState(detector, reported=known.reported)
             continue
-        watches[one.watch] = Watched(told=True)
+        watches[one.watch] = MonitorState(reported=True)
         moved.append(_moved(one.watch, change))
     return DriftState(watches, now_s), tuple(moved)
 
 
-def forgotten(state: DriftState, keep: Mapping[Watch, bool]) -> DriftState:
+def reset_monitors(state: DriftState, keep: Mapping[Watch, bool]) -> DriftState:
     """After something was measured again.
 
     Args:
         state: before.
         keep: watch -> whether what it is held against is as it was; those that are not named are given up.
     """
-    watches = {watch: known if keep[watch] else Watched() for watch, known in state.watches.items() if watch in keep}
+    watches = {
+        watch: known if keep[watch] else MonitorState() for watch, known in state.watches.items() if watch in keep
+    }
     return DriftState(watches, state.looked_s)
 
 
 def _stakes(watch: Watch, earned_s: float) -> tuple[float, float]:
-    if isinstance(watch, GoodputWatch):  # that fewer are late than may be is nothing to tell
+    if isinstance(watch, LatencySloMonitor):  # that fewer are late than may be is nothing to tell
         return (earned_s, 0.0)
     return (earned_s / 2, earned_s / 2)
 
 
-def _moved(watch: Watch, change: Change) -> Moved:
-    return Moved(watch, change.since_s, change.mean, change.expected, change.values)
+def _moved(watch: Watch, change: Change) -> DriftAlarm:
+    return DriftAlarm(watch, change.since_s, change.mean, change.expected, change.values)

@@ -29,7 +29,7 @@ class RateBounds:
     """That came in them; 0 where readings are further apart."""
 
 
-class RateMeter:
+class RateEstimator:
     """The rate of one counter over windows of several lengths. Pure: told the time."""
 
     def __init__(self, windows_s: Sequence[float] = WINDOWS_S) -> None:

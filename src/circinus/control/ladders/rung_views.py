@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.control.ladders.policy import RungView
+from circinus.control.ladders.policy import RungLoad
 from circinus.control.ladders.rates import RateBounds
-from circinus.estimation import Candidate
+from circinus.estimation import PlanCandidate
 from circinus.serving import DeploymentStatus
 from circinus.spec import Deployment, Query
 
@@ -21,14 +21,14 @@ _SURE = 2.0
 class RungDemand:
     """What one plan of a query asks of its deployments."""
 
-    candidate: Candidate
+    candidate: PlanCandidate
     busy: Mapping[Deployment, float]
     """Replicas that one request a second keeps busy."""
     alone_s: float
     """Mean latency of a request that waits for nobody."""
 
     @classmethod
-    def of(cls, candidate: Candidate, query: Query) -> RungDemand:
+    def of(cls, candidate: PlanCandidate, query: Query) -> RungDemand:
         """From the plan's estimate."""
         estimate = candidate.estimate
         # Where branches are parallel not all of it is waited for: the percentile as estimated is more than enough.
@@ -61,7 +61,7 @@ class QueryLoad:
         return self.dispersion * self.rate.recent_requests / self.rate.recent_s**2
 
 
-class Loads:
+class DeploymentLoads:
     """What all queries ask of every deployment, so that one of them can be moved."""
 
     def __init__(self, loads: Mapping[str, QueryLoad], deployments: Mapping[Deployment, DeploymentStatus]) -> None:
@@ -90,7 +90,7 @@ class Loads:
         self._loads[query] = replace(old, demand=demand)
         self._add(self._loads[query], 1.0)
 
-    def views(self, query: str, rungs: Sequence[RungDemand]) -> tuple[RungView, ...]:
+    def rung_loads(self, query: str, rungs: Sequence[RungDemand]) -> tuple[RungLoad, ...]:
         """The rungs of a query's ladder, from the top down, if all its requests went there."""
         return tuple(self._view(self._loads[query], rung) for rung in rungs)
 
@@ -101,12 +101,12 @@ class Loads:
             self._recent[deployment] += sign * load.recent_per_s * busy
             self._variance[deployment] += sign * load.variance_per_s2 * busy**2
 
-    def _view(self, load: QueryLoad, rung: RungDemand) -> RungView:
+    def _view(self, load: QueryLoad, rung: RungDemand) -> RungLoad:
         least = likely = strain = surge = backlog_s = 0.0
         for deployment, busy in rung.busy.items():
             status = self._deployments.get(deployment)
             if status is None or status.replicas_ready < 1:
-                return RungView(rung.alone_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
+                return RungLoad(rung.alone_s, math.inf, math.inf, math.inf, math.inf, math.inf, ready=False)
             replicas, now = status.replicas_ready, load.demand.busy.get(deployment, 0.0)
             least = max(least, (self._least[deployment] + load.rate.least_per_s * (busy - now)) / replicas)
             here = (self._likely[deployment] + load.rate.likely_per_s * (busy - now)) / replicas
@@ -117,4 +117,4 @@ class Loads:
             # What waits is taken to be like this query's own; one batch of each replica goes together.
             together = replicas * deployment.allocation.batch_size if deployment.allocation.batch_size > 1 else 0
             backlog_s += max(0, status.queue_length - together) * busy / replicas
-        return RungView(rung.alone_s, backlog_s, least, likely, strain, surge, ready=True)
+        return RungLoad(rung.alone_s, backlog_s, least, likely, strain, surge, ready=True)

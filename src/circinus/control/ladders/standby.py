@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation import Candidate, ReplicaDemand
+from circinus.estimation import PlanCandidate, ReplicaDemand
 from circinus.estimation.conditions import replicas_for
 from circinus.matching import Assignment, Matching, SizedDeployment
-from circinus.matching.start_ups import with_start_ups
+from circinus.matching.start_ups import add_startup_times
 from circinus.profiling import PipelineProfile
 from circinus.spec import Deployment, Infrastructure, Pool
 
@@ -21,14 +21,14 @@ _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Standby:
+class StandbyReplicas:
     """What is kept ready beside a matching."""
 
     deployments: tuple[SizedDeployment, ...]
     """Those of the matching and those that are ready, as large as both together."""
     extra: Mapping[Deployment, int]
     """Replicas beyond those of the matching."""
-    without: tuple[str, ...]
+    queries_without_room: tuple[str, ...]
     """Queries for whose rung there is no room where replicas may stand by."""
     cost_usd_per_h: float
     """Of the extra replicas."""
@@ -46,14 +46,14 @@ class _Taken:
     """Pool -> (nodes, amounts) what nobody takes."""
 
 
-def standby(
+def plan_standby(
     matching: Matching,
     infrastructure: Infrastructure,
     peak: float,
     profiles: Mapping[str, PipelineProfile] | None = None,
     pools: Collection[str] | None = None,
     running: Mapping[Deployment, int] | None = None,
-) -> Standby:
+) -> StandbyReplicas:
     """Make every served query ready for a burst of `peak` times its rate at the bottom of its ladder.
 
     The bottom takes least of all plans that promise the query's objectives. Queries whose bottom takes least come
@@ -94,13 +94,13 @@ def standby(
         deployments.append(replace(one, nodes=tuple(sorted(nodes)), utilization=busy))
     extra = {deployment: len(nodes) for deployment, nodes in taken.extra.items() if nodes}
     cost = sum(count * demands[deployment].cost_usd_per_h for deployment, count in extra.items())
-    told = with_start_ups(deployments, profiles, infrastructure) if profiles else tuple(deployments)
-    return Standby(told, extra, tuple(without), cost)
+    told = add_startup_times(deployments, profiles, infrastructure) if profiles else tuple(deployments)
+    return StandbyReplicas(told, extra, tuple(without), cost)
 
 
 def _with(
     taken: _Taken,
-    candidate: Candidate,
+    candidate: PlanCandidate,
     peak: float,
     sized: Mapping[Deployment, SizedDeployment],
     most: Mapping[Deployment, int] | None = None,
@@ -128,17 +128,17 @@ def _with(
     return _Taken(busy, extra, free)
 
 
-def _lower(assignment: Assignment) -> list[Candidate]:
+def _lower(assignment: Assignment) -> list[PlanCandidate]:
     """Plans of the rungs below the one that a query got, from the top down."""
     ladder = assignment.ladder
     return [] if ladder is None else [rung.candidate for rung in ladder.rungs[ladder.chosen + 1 :]]
 
 
-def _in_pools(candidates: Sequence[Candidate], pools: Collection[str] | None) -> list[Candidate]:
+def _in_pools(candidates: Sequence[PlanCandidate], pools: Collection[str] | None) -> list[PlanCandidate]:
     return [c for c in candidates if pools is None or all(use.deployment.pool in pools for use in c.deployments)]
 
 
-def _asked(candidate: Candidate) -> float:
+def _asked(candidate: PlanCandidate) -> float:
     """Cost of what a plan keeps busy."""
     return sum(use.busy_replicas * use.demand.cost_usd_per_h for use in candidate.deployments)
 

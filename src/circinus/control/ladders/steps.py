@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from circinus.control.controlled import Controlled
-from circinus.control.ladders.policy import LadderState, ladder_step
-from circinus.control.ladders.rates import RECENT_S, RateBounds, RateMeter
-from circinus.control.ladders.rung_views import Loads, QueryLoad
+from circinus.control.controlled import ManagedPlans
+from circinus.control.ladders.policy import LadderState, decide_step
+from circinus.control.ladders.rates import RECENT_S, RateBounds, RateEstimator
+from circinus.control.ladders.rung_views import DeploymentLoads, QueryLoad
 from circinus.control.records import STEP, Event
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import EngineStatus
@@ -19,10 +19,10 @@ _BUSIER = 1.2
 """Times the planned rate."""
 
 
-class LadderControl:
+class LadderController:
     """Which rung every query should be on. Keeps nothing but counters that it read."""
 
-    def __init__(self, controlled: Controlled, before: LadderControl | None = None) -> None:
+    def __init__(self, controlled: ManagedPlans, before: LadderController | None = None) -> None:
         """For some plans.
 
         Args:
@@ -30,24 +30,26 @@ class LadderControl:
             before: of the plans that these follow: how often requests come is known already.
         """
         self._controlled = controlled
-        known: Mapping[str, RateMeter] = {} if before is None else before._meters
-        self._meters: dict[str, RateMeter] = {name: known.get(name) or RateMeter() for name in controlled.queries}
+        known: Mapping[str, RateEstimator] = {} if before is None else before._meters
+        self._meters: dict[str, RateEstimator] = {
+            name: known.get(name) or RateEstimator() for name in controlled.queries
+        }
         self._rates: dict[str, RateBounds] = {}
         planned = {} if before is None else {q: before._dispersions[n] for n, q in before._controlled.queries.items()}
         self._dispersions: dict[str, float] = {
-            name: planned[query] if query in planned else dispersion(query)
+            name: planned[query] if query in planned else planned_idc(query)
             for name, query in controlled.queries.items()
         }
 
     @property
-    def busier(self) -> frozenset[str]:
+    def above_planned_rate(self) -> frozenset[str]:
         """Queries whose requests come clearly more often than was planned for."""
         queries = self._controlled.queries
         return frozenset(n for n, rate in self._rates.items() if rate.likely_per_s > _BUSIER * queries[n].rate_per_s)
 
-    def read(self, now_s: float, status: EngineStatus, began_s: float | None = None) -> None:
+    def observe(self, now_s: float, status: EngineStatus, began_s: float | None = None) -> None:
         """Counters, at a time that never goes back; `began_s`: when the look at them began."""
-        counts = {query.query: query.entered for query in status.queries}
+        counts = {query.query: query.received for query in status.queries}
         self._rates = {}
         for name in counts.keys() & self._meters.keys():
             rate = self._meters[name].read(now_s, counts[name], began_s)
@@ -70,12 +72,12 @@ class LadderControl:
             name: QueryLoad(rungs[name][ladders[name].rung], rate, self._dispersions[name])
             for name, rate in self._rates.items()
         }
-        loads = Loads(known, {found.deployment: found for found in status.deployments})
+        loads = DeploymentLoads(known, {found.deployment: found for found in status.deployments})
         found, events = dict(ladders), []
         for name, settings in self._controlled.ladder_settings.items():
             if name not in loads:
                 continue
-            step = ladder_step(now_s, found[name], loads.views(name, rungs[name]), settings)
+            step = decide_step(now_s, found[name], loads.rung_loads(name, rungs[name]), settings)
             if step.reason:
                 rate_per_s = loads.rate(name).likely_per_s
                 details = {"from": found[name].rung, "to": step.state.rung, "rate_per_s": rate_per_s}
@@ -85,6 +87,6 @@ class LadderControl:
         return found, events
 
 
-def dispersion(query: Query) -> float:
+def planned_idc(query: Query) -> float:
     """Of planned arrivals over the last moments; what comes more evenly than by chance counts as by chance."""
     return max(1.0, float(arrival_process(query).index_of_dispersion(np.array([RECENT_S]))[0]))

@@ -21,7 +21,7 @@ class NodeSettings:
 
 
 @dataclass(frozen=True)
-class PoolView:
+class PoolState:
     """What is believed of one pool."""
 
     believed: int
@@ -40,7 +40,7 @@ class PoolView:
         return settings.back_after_s * 2.0 ** min(self.broken_returns, settings.most_doublings)
 
 
-def seen(view: PoolView, now_s: float, nodes: int, settings: NodeSettings) -> PoolView:
+def update_pool(view: PoolState, now_s: float, nodes: int, settings: NodeSettings) -> PoolState:
     """What is believed after one more look.
 
     Args:
@@ -61,13 +61,13 @@ def seen(view: PoolView, now_s: float, nodes: int, settings: NodeSettings) -> Po
     lasted_s = now_s - view.since_s
     if lost and lasted_s >= settings.lost_after_s:
         broken = view.broken_returns + (view.back_s is not None)
-        return PoolView(level, broken_returns=broken)
+        return PoolState(level, broken_returns=broken)
     if not lost and lasted_s >= view.waits_s(settings):
-        return PoolView(level, back_s=now_s, broken_returns=view.broken_returns)
+        return PoolState(level, back_s=now_s, broken_returns=view.broken_returns)
     return replace(view, level=level)
 
 
-class NodeWatch:
+class NodeTracker:
     """All pools. Told the time; whoever adopts plans says what they were made for."""
 
     def __init__(
@@ -85,14 +85,14 @@ class NodeWatch:
         """
         self._specified = dict(specified)
         self._settings = settings or NodeSettings()
-        self._views = {pool: PoolView((believed or specified)[pool]) for pool in specified}
+        self._views = {pool: PoolState((believed or specified)[pool]) for pool in specified}
 
     @property
-    def believed(self) -> dict[str, int]:
+    def node_counts(self) -> dict[str, int]:
         """Pool -> its nodes."""
         return {pool: view.believed for pool, view in self._views.items()}
 
-    def look(self, now_s: float, nodes: Mapping[str, int]) -> None:
+    def observe(self, now_s: float, nodes: Mapping[str, int]) -> None:
         """One more look.
 
         Args:
@@ -100,14 +100,14 @@ class NodeWatch:
             nodes: pool -> nodes that live; a pool that is not told of has none.
         """
         self._views = {
-            pool: seen(view, now_s, min(nodes.get(pool, 0), self._specified[pool]), self._settings)
+            pool: update_pool(view, now_s, min(nodes.get(pool, 0), self._specified[pool]), self._settings)
             for pool, view in self._views.items()
         }
 
-    def respecified(self, specified: Mapping[str, int]) -> NodeWatch:
+    def with_specified(self, specified: Mapping[str, int]) -> NodeTracker:
         """For another infrastructure, or other plans for the same: what is believed of pools with as many nodes as
         before stays as it is, returns that must prove to last among it. Elsewhere, what is missing goes on missing."""
-        watch = NodeWatch(specified, self._settings)
+        watch = NodeTracker(specified, self._settings)
         for pool, nodes in specified.items():
             view = self._views.get(pool)
             if view is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.control.controlled import Controlled
-from circinus.control.ladders.standby import standby
+from circinus.control.controlled import ManagedPlans
+from circinus.control.ladders.standby import plan_standby
 from circinus.errors import PlanningError
-from circinus.matching import Matching, Running, plan_all
+from circinus.matching import Incumbent, Matching, plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.spec import Query, Specification
 
@@ -22,19 +22,19 @@ _RELAXED_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
-class Replanned:
+class ReplanResult:
     """Plans for what is there now."""
 
-    controlled: Controlled
+    controlled: ManagedPlans
     unpinned: tuple[str, ...] = ()
     """Queries that must run as given, and cannot on what is left."""
     relaxed: tuple[str, ...] = ()
     """Queries whose objectives cannot be promised any more, with what can: `lots (accuracy >= 0.9 -> 0.82)`."""
 
 
-def for_nodes(
-    controlled: Controlled, nodes: Mapping[str, int], profiles: Profiles, *, relax: Collection[str] = ()
-) -> Replanned:
+def replan_for_nodes(
+    controlled: ManagedPlans, nodes: Mapping[str, int], profiles: Profiles, *, relax: Collection[str] = ()
+) -> ReplanResult:
     """Plans for the same queries on other nodes; those that can stay as they are do, unless much is gained.
 
     Args:
@@ -54,7 +54,7 @@ def for_nodes(
     there = specified.model_copy(update={"pools": pools})
     served = controlled.matching.assignments
     price = _CHANGE_SHARE * controlled.matching.cost_usd_per_h / max(1, len(served))
-    running = Running.of(controlled.matching, change_usd_per_h=price)
+    running = Incumbent.of(controlled.matching, change_usd_per_h=price)
     specification = replace(controlled.specification, infrastructure=there)
     lower = [query.name for query in controlled.queries.values() if query.pipeline in relax]
     matching, unpinned = _planned(specification, profiles, running, lower)
@@ -68,14 +68,16 @@ def for_nodes(
     ready = matching.deployments
     if controlled.peak > 1:
         before = {found.deployment: found.replicas for found in controlled.deployments}
-        ready = standby(matching, there, controlled.peak, profiles, controlled.standby_pools, before).deployments
+        ready = plan_standby(matching, there, controlled.peak, profiles, controlled.standby_pools, before).deployments
     fewer = {pool.name: nodes.get(pool.name, 0) for pool in specified.pools if nodes.get(pool.name, 0) != pool.nodes}
     served_now = {found.query for found in matching.assignments}
     lowered = tuple(said for name, said in words.items() if name in served_now)
-    return Replanned(replace(controlled, matching=matching, deployments=ready, fewer_nodes=fewer), unpinned, lowered)
+    return ReplanResult(
+        replace(controlled, matching=matching, deployments=ready, node_overrides=fewer), unpinned, lowered
+    )
 
 
-def _relaxed(controlled: Controlled, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:
+def _relaxed(controlled: ManagedPlans, matching: Matching) -> tuple[dict[str, Query], dict[str, str]]:
     """Those that got no plan, with objectives that some plan was found to keep, and what changed in words. They make
     room for all others."""
     found, words = {}, {}
@@ -89,7 +91,7 @@ def _relaxed(controlled: Controlled, matching: Matching) -> tuple[dict[str, Quer
 
 
 def _planned(
-    specification: Specification, profiles: Profiles, running: Running, lower: Collection[str] = ()
+    specification: Specification, profiles: Profiles, running: Incumbent, lower: Collection[str] = ()
 ) -> tuple[Matching, tuple[str, ...]]:
     """All plans; where pinned queries cannot run, without the least important of them. For those in `lower` is found,
     where they get no plan, what they could be promised instead: for nobody else, as plans must not wait for that."""
@@ -98,8 +100,8 @@ def _planned(
     while True:
         queries = [query for query in specification.queries if query.name not in dropped]
         try:
-            matching, _ = plan_all(
-                replace(specification, queries=tuple(queries)), profiles, running=running, relax=lower
+            matching, _ = plan_all_queries(
+                replace(specification, queries=tuple(queries)), profiles, incumbent=running, explain_rejections=lower
             )
         except PlanningError as error:
             if len(dropped) == len(pinned):
@@ -121,19 +123,19 @@ def _hopeless(pinned: Sequence[Query], specification: Specification, dropped: Se
 
 
 @dataclass(frozen=True)
-class Planner:
+class ReplanDependencies:
     """Everything about making other plans that a controller must be told. All but `changed`, `end` and `took` may
     block."""
 
-    profiles: Callable[[Controlled], Profiles]
+    profiles: Callable[[ManagedPlans], Profiles]
     """Of all pipelines that the queries of some plans use."""
     changed: Callable[[], bool] = lambda: False
     """Whether files that plans come from are others than when they gave the plans that were last taken over."""
-    latest: Callable[[Controlled], Controlled] = lambda controlled: controlled
+    latest: Callable[[ManagedPlans], ManagedPlans] = lambda controlled: controlled
     """The plans that files say now, given those in force."""
-    prepare: Callable[[Controlled], None] = lambda controlled: None
+    prepare: Callable[[ManagedPlans], None] = lambda controlled: None
     """Whatever plans need before they can be deployed, such as recordings."""
-    end: Callable[[], None] = lambda: None
+    cancel: Callable[[], None] = lambda: None
     """Nothing that is being made is wanted any more, nor to be written."""
-    took: Callable[[], None] = lambda: None
+    acknowledge: Callable[[], None] = lambda: None
     """What `latest` last gave was taken over, or was what files said before: until then it can be lost on the way."""

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from circinus.control.aside import Aside, Broken, Done
+from circinus.control.aside import BackgroundTask, TaskFailed, TaskSucceeded
 from circinus.control.backoff import Backoff
-from circinus.control.controlled import Controlled
-from circinus.control.drift.drifting import Drifting, Remeasured
-from circinus.control.replanning.nodes import NodeSettings, NodeWatch
-from circinus.control.replanning.planner import Planner, Profiles, Replanned, for_nodes
+from circinus.control.controlled import ManagedPlans
+from circinus.control.drift.drifting import DriftMonitor, ReprofileOutcome
+from circinus.control.replanning.nodes import NodeSettings, NodeTracker
+from circinus.control.replanning.planner import Profiles, ReplanDependencies, ReplanResult, replan_for_nodes
 from circinus.serving import EngineStatus
 from circinus.spec import Specification
 
@@ -32,36 +32,36 @@ class ReplanSettings:
 
 
 @dataclass(frozen=True)
-class NewPlans:
+class ReplanReady:
     """Plans to be brought about."""
 
-    controlled: Controlled
+    controlled: ManagedPlans
     why: str
     reason: str
     """In words."""
-    base: Controlled | None
+    base: ManagedPlans | None
     """What the plan file says, where it was written over."""
 
 
 @dataclass(frozen=True)
-class NoPlans:
+class ReplanFailed:
     """None could be made."""
 
     why: str
     reason: str
 
 
-class Replanning:
+class Replanner:
     """Makes plans beside the loop, one at a time, and measures again what moved beside both. Until plans are there, and
     if they cannot be made, the last good ones stay in force."""
 
     def __init__(
         self,
-        planner: Planner,
-        now: Controlled,
+        planner: ReplanDependencies,
+        now: ManagedPlans,
         base: str,
         settings: ReplanSettings | None = None,
-        drifting: Drifting | None = None,
+        drifting: DriftMonitor | None = None,
     ) -> None:
         """Nothing is being planned.
 
@@ -74,13 +74,13 @@ class Replanning:
         """
         self._planner, self._drifting, self._base = planner, drifting, base
         self._settings = times = settings or ReplanSettings()
-        self._watch = NodeWatch(_specified(now), times.nodes, now.nodes)
-        self._planning: Aside[NewPlans | None] = Aside()
-        self._measuring: Aside[Remeasured] = Aside()
+        self._watch = NodeTracker(_specified(now), times.nodes, now.nodes)
+        self._planning: BackgroundTask[ReplanReady | None] = BackgroundTask()
+        self._measuring: BackgroundTask[ReprofileOutcome] = BackgroundTask()
         """By itself: it may take a minute, and lost nodes must be planned for meanwhile."""
-        self._found: NewPlans | None = None
+        self._found: ReplanReady | None = None
         """Plans that are there and were not taken over yet."""
-        self._again: Remeasured | None = None
+        self._again: ReprofileOutcome | None = None
         """What was measured again, as long as no plans that were made from it were taken over."""
         self._why = ""
         self._outdated = False
@@ -95,9 +95,9 @@ class Replanning:
     @property
     def nodes(self) -> Mapping[str, int]:
         """Pool -> nodes that are believed to live."""
-        return self._watch.believed
+        return self._watch.node_counts
 
-    def look(self, now_s: float, status: EngineStatus, now: Controlled) -> None:
+    def schedule(self, now_s: float, status: EngineStatus, now: ManagedPlans) -> None:
         """Begin to plan if there is reason to.
 
         Args:
@@ -107,62 +107,62 @@ class Replanning:
         """
         before = self.nodes
         if status.nodes is not None:
-            self._watch.look(now_s, status.nodes)
+            self._watch.observe(now_s, status.nodes)
         if self.nodes != before:  # whatever was found of the nodes before says nothing of these
             self._refused = None
             self._backoff[NODES].reset()
         self._measure_again(now_s)
         if self._planning.busy or self._found is not None:
             return
-        nodes, watch = dict(self.nodes), self._watch.respecified(_specified(now))  # as looks go on beside
-        if self._backoff[NODES].may(now_s) and self.nodes != now.nodes and self._refused is None:
+        nodes, watch = dict(self.nodes), self._watch.with_specified(_specified(now))  # as looks go on beside
+        if self._backoff[NODES].is_due(now_s) and self.nodes != now.nodes and self._refused is None:
             self._begin(NODES, lambda: self._for_nodes(now, nodes))
-        elif self._backoff[FILES].may(now_s) and self._files_changed(now_s):
+        elif self._backoff[FILES].is_due(now_s) and self._files_changed(now_s):
             self._begin(FILES, lambda: self._from_files(now, watch))
         elif self._again is not None:
             again = self._again
             self._begin(DRIFTED, lambda: self._for_what_moved(now, nodes, again))
 
-    def found(self, now_s: float) -> NewPlans | NoPlans | None:
+    def poll(self, now_s: float) -> ReplanReady | ReplanFailed | None:
         """What came of planning; plans are told until they are taken. None: nothing yet, or nothing new."""
         failed = self._collect(now_s)
         if failed is not None:
             return failed
-        result = self._planning.found()
+        result = self._planning.poll()
         if result is not None and self._outdated:  # it is made anew, from the plans in force
             self._outdated, result = False, None
-        if isinstance(result, Broken):
+        if isinstance(result, TaskFailed):
             if self._why == DRIFTED:
                 self._again = None  # it is measured anew: by then more may have moved
             return self._failed(now_s, self._why, result.reason)
-        if isinstance(result, Done):
+        if isinstance(result, TaskSucceeded):
             self._went_well(self._why)
             self._found = result.value
             if self._found is None and self._why == FILES:
-                self._planner.took()
+                self._planner.acknowledge()
         return self._found
 
-    def measured(self) -> str | None:
+    def pending_overrides(self) -> str | None:
         """What was measured again, also for the plans that were found, to be kept with them."""
         made_from_it = self._found is not None and self._found.why == DRIFTED
-        return None if self._drifting is None else self._drifting.document(self._again if made_from_it else None)
+        return None if self._drifting is None else self._drifting.to_json(self._again if made_from_it else None)
 
-    def taken(self, found: NewPlans) -> None:
+    def commit(self, found: ReplanReady) -> None:
         """They are in force, or are being brought about."""
         if found.base is not None:
             self._base = found.base.fingerprint
-            self._planner.took()
+            self._planner.acknowledge()
         if self._drifting is not None and self._again is not None and found.why == DRIFTED:
-            self._drifting.took(self._again)
+            self._drifting.commit_reprofile(self._again)
             self._again = None
         self._found = None
-        self.follow(found.controlled)
+        self.track(found.controlled)
 
-    def follow(self, controlled: Controlled) -> None:
+    def track(self, controlled: ManagedPlans) -> None:
         """Other plans are in force."""
-        self._watch = self._watch.respecified(_specified(controlled))
+        self._watch = self._watch.with_specified(_specified(controlled))
 
-    def took_back(self, refused: Controlled, before: Controlled) -> None:
+    def rolled_back(self, refused: ManagedPlans, before: ManagedPlans) -> None:
         """Plans did not do. Whatever was made from them is not wanted any more, but for what files say; and for nodes
         that they were made for, no others are made until there are other nodes.
 
@@ -174,7 +174,7 @@ class Replanning:
         if self._found is not None and self._found.why != FILES:
             self._found = None
         repeats = refused.nodes != before.nodes and refused.nodes == self.nodes
-        self.follow(before)
+        self.track(before)
         if repeats:
             self._refused = dict(self.nodes)
 
@@ -183,9 +183,9 @@ class Replanning:
         await self._measuring.wait()
         await self._planning.wait()
 
-    async def end(self, patience_s: float) -> None:
+    async def close(self, patience_s: float) -> None:
         """What is being planned is not wanted any more."""
-        self._planner.end()
+        self._planner.cancel()
         await asyncio.gather(self._planning.wait(patience_s), self._measuring.wait(patience_s))
 
     def _files_changed(self, now_s: float) -> bool:
@@ -194,79 +194,81 @@ class Replanning:
         self._looked_s = now_s
         return self._planner.changed()
 
-    def _begin(self, why: str, work: Callable[[], NewPlans | None]) -> None:
+    def _begin(self, why: str, work: Callable[[], ReplanReady | None]) -> None:
         self._why = why
-        self._planning.begin(work)
+        self._planning.start(work)
 
     def _measure_again(self, now_s: float) -> None:
         """What moved, if it is time; once more only when plans were made from it."""
         if self._drifting is None or self._measuring.busy or self._again is not None:
             return
-        if self._backoff[DRIFTED].may(now_s) and self._drifting.due(now_s):
-            self._measuring.begin(self._drifting.remeasuring())
+        if self._backoff[DRIFTED].is_due(now_s) and self._drifting.reprofile_due(now_s):
+            self._measuring.start(self._drifting.reprofile_task())
 
-    def _collect(self, now_s: float) -> NoPlans | None:
+    def _collect(self, now_s: float) -> ReplanFailed | None:
         """What was measured again; why nothing was, if that is new."""
-        result = self._measuring.found()
-        if isinstance(result, Broken):
+        result = self._measuring.poll()
+        if isinstance(result, TaskFailed):
             return self._failed(now_s, DRIFTED, result.reason)
-        if isinstance(result, Done) and result.value.changed:
+        if isinstance(result, TaskSucceeded) and result.value.changed:
             self._again = result.value
-        elif isinstance(result, Done) and self._drifting is not None:
+        elif isinstance(result, TaskSucceeded) and self._drifting is not None:
             self._went_well(DRIFTED)
-            self._drifting.took(result.value)
+            self._drifting.commit_reprofile(result.value)
         return None
 
-    def _failed(self, now_s: float, why: str, reason: str) -> NoPlans | None:
+    def _failed(self, now_s: float, why: str, reason: str) -> ReplanFailed | None:
         """Said once."""
-        self._backoff[why].failed(now_s)
+        self._backoff[why].record_failure(now_s)
         new = self._said.get(why) != reason
         self._said[why] = reason
-        return NoPlans(why, reason) if new else None
+        return ReplanFailed(why, reason) if new else None
 
     def _went_well(self, why: str) -> None:
         self._backoff[why].reset()
         self._said.pop(why, None)
 
-    def _profiles(self, controlled: Controlled, more: Remeasured | None = None) -> tuple[Profiles, Collection[str]]:
+    def _profiles(
+        self, controlled: ManagedPlans, more: ReprofileOutcome | None = None
+    ) -> tuple[Profiles, Collection[str]]:
         """What is known of the pipelines of some plans, and of which of them something was measured again."""
         stored = self._planner.profiles(controlled)
-        again = {} if self._drifting is None else self._drifting.measured_again(stored, more)
+        again = {} if self._drifting is None else self._drifting.profile_overrides(stored, more)
         return {**stored, **again}, tuple(again)
 
-    def _from_files(self, now: Controlled, watch: NodeWatch) -> NewPlans | None:
+    def _from_files(self, now: ManagedPlans, watch: NodeTracker) -> ReplanReady | None:
         base = self._planner.latest(now)
         if base.fingerprint == self._base:
             return None
-        nodes = watch.respecified(_specified(base)).believed
+        nodes = watch.with_specified(_specified(base)).node_counts
         profiles, again = self._profiles(base)
-        found = Replanned(base)
+        found = ReplanResult(base)
         if again or nodes != base.nodes:
-            found = for_nodes(base, nodes, profiles, relax=again)
+            found = replan_for_nodes(base, nodes, profiles, relax=again)
         self._planner.prepare(found.controlled)
-        return NewPlans(
+        return ReplanReady(
             found.controlled, FILES, _with_exceptions(_written_over(now.specification, base.specification), found), base
         )
 
-    def _for_what_moved(self, now: Controlled, nodes: Mapping[str, int], again: Remeasured) -> NewPlans:
+    def _for_what_moved(self, now: ManagedPlans, nodes: Mapping[str, int], again: ReprofileOutcome) -> ReplanReady:
         profiles, measured = self._profiles(now, again)
-        found = for_nodes(now, nodes, profiles, relax=measured)
+        found = replan_for_nodes(now, nodes, profiles, relax=measured)
         self._planner.prepare(found.controlled)
-        return NewPlans(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
+        return ReplanReady(found.controlled, DRIFTED, _with_exceptions("; ".join(again.notes), found), None)
 
-    def _for_nodes(self, now: Controlled, nodes: Mapping[str, int]) -> NewPlans:
+    def _for_nodes(self, now: ManagedPlans, nodes: Mapping[str, int]) -> ReplanReady:
         profiles, again = self._profiles(now)
-        found = for_nodes(now, nodes, profiles, relax=again)
+        found = replan_for_nodes(now, nodes, profiles, relax=again)
         self._planner.prepare(found.controlled)
         words = ", ".join(
             f"{pool} has {count} of {now.nodes[pool]} nodes" if count < now.nodes[pool] else f"{pool} has {count} again"
             for pool, count in nodes.items()
             if count != now.nodes[pool]
         )
-        return NewPlans(found.controlled, NODES, _with_exceptions(words, found), None)
+        return ReplanReady(found.controlled, NODES, _with_exceptions(words, found), None)
 
 
-def _specified(controlled: Controlled) -> Mapping[str, int]:
+def _specified(controlled: ManagedPlans) -> Mapping[str, int]:
     infrastructure = controlled.specification.infrastructure
     assert infrastructure is not None, "plans are made for one"
     return {pool.name: pool.nodes for pool in infrastructure.pools}
@@ -282,7 +284,7 @@ def _written_over(before: Specification, after: Specification) -> str:
     return f"the specification was written over{named}"
 
 
-def _with_exceptions(words: str, found: Replanned) -> str:
+def _with_exceptions(words: str, found: ReplanResult) -> str:
     if found.unpinned:
         words = f"{words}; pinned and cannot run on what is left: {', '.join(found.unpinned)}"
     return f"{words}; no longer promised: {', '.join(found.relaxed)}" if found.relaxed else words

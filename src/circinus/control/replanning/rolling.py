@@ -20,7 +20,7 @@ Kind = tuple[object, ...]
 
 
 @dataclass(frozen=True)
-class Room:
+class ClusterCapacity:
     """What replicas may take."""
 
     infrastructure: Infrastructure
@@ -43,7 +43,9 @@ class Room:
         return pack(demand, count, node, self.nodes[pool.name], _PACKING_STEPS).nodes is not None
 
 
-def next_state(before: DesiredState, after: DesiredState, room: Room, order: Sequence[str]) -> DesiredState:
+def next_intermediate_state(
+    before: DesiredState, after: DesiredState, room: ClusterCapacity, order: Sequence[str]
+) -> DesiredState:
     """The state to bring about next, on the way to `after`; an engine runs old and new replicas side by side meanwhile.
 
     `after` itself where both fit. Otherwise the first of these that helps: what no request needs any more is ended; as
@@ -115,7 +117,7 @@ def _needed(before: DesiredState, routes: Sequence[Route], after: DesiredState) 
 
 
 def _moved(
-    before: DesiredState, after: DesiredState, room: Room, order: Sequence[str], *, thin: bool = False
+    before: DesiredState, after: DesiredState, room: ClusterCapacity, order: Sequence[str], *, thin: bool = False
 ) -> DesiredState | None:
     """With as many queries as fit on their new routes, the most important first; None: not one can move.
 

@@ -12,7 +12,7 @@ from circinus.spec import Query
 
 
 @dataclass(frozen=True)
-class TrialSettings:
+class CanarySettings:
     """When new plans are taken back."""
 
     lasts_s: float = 15.0
@@ -30,21 +30,21 @@ class TrialSettings:
 
 
 @dataclass(frozen=True)
-class Before:
+class CanaryBaseline:
     """One query under the plans before, or when it was first told during the trial."""
 
     entered: int
     answered: int
     failed: int
-    kept: bool
+    met_slo: bool
     """Whether its last answers kept the latency objective."""
 
     @classmethod
-    def of(cls, status: QueryStatus, query: Query) -> Before:
+    def of(cls, status: QueryStatus, query: Query) -> CanaryBaseline:
         """As it is now."""
         latency, recent_s = query.slos.latency, status.recent_latency_s
         kept = latency is None or not recent_s or _within(recent_s, latency.limit_s) >= latency.percentile / 100
-        return cls(status.entered, status.answered, status.failed, kept)
+        return cls(status.received, status.answered, status.failed, kept)
 
     @property
     def failed_share(self) -> float:
@@ -53,27 +53,27 @@ class Before:
 
 
 @dataclass
-class Trial:
+class CanaryAnalysis:
     """Plans that came into force."""
 
     begin_s: float
     """When they did."""
-    before: dict[str, Before]
+    before: dict[str, CanaryBaseline]
     """Query -> how it was then. One that was not told then is added when it is: a part of the engine may have been too
     busy to answer, and what it counted under the plans before is not held against these."""
 
     @classmethod
-    def begin(cls, now_s: float, status: EngineStatus, queries: Mapping[str, Query]) -> Trial:
+    def begin(cls, now_s: float, status: EngineStatus, queries: Mapping[str, Query]) -> CanaryAnalysis:
         """From the first look at the engine at which they are in force."""
         told = (found for found in status.queries if found.query in queries)
-        return cls(now_s, {found.query: Before.of(found, queries[found.query]) for found in told})
+        return cls(now_s, {found.query: CanaryBaseline.of(found, queries[found.query]) for found in told})
 
-    def over(self, now_s: float, settings: TrialSettings) -> bool:
+    def is_complete(self, now_s: float, settings: CanarySettings) -> bool:
         """Whether they have proved themselves, if nothing was against them."""
         return now_s - self.begin_s >= settings.lasts_s
 
-    def against(
-        self, status: EngineStatus, queries: Mapping[str, Query], busier: Collection[str], settings: TrialSettings
+    def regression_reason(
+        self, status: EngineStatus, queries: Mapping[str, Query], busier: Collection[str], settings: CanarySettings
     ) -> str:
         """Why the plans before should come back; empty: nothing is against the new ones.
 
@@ -88,11 +88,11 @@ class Trial:
             if query is None:  # it is not served any more
                 continue
             if before is None:
-                before = Before.of(found, query)
+                before = CanaryBaseline.of(found, query)
                 few = len(found.recent_latency_s) < settings.least_answers  # as of a query that is new
-                self.before[found.query] = replace(before, kept=before.kept or few)
+                self.before[found.query] = replace(before, met_slo=before.met_slo or few)
                 continue
-            if found.entered < before.entered:  # the engine was started anew
+            if found.received < before.entered:  # the engine was started anew
                 continue
             reason = _failing(before, found, settings)
             if not reason and found.query not in busier:
@@ -102,7 +102,7 @@ class Trial:
         return ""
 
 
-def _failing(before: Before, now: QueryStatus, settings: TrialSettings) -> str:
+def _failing(before: CanaryBaseline, now: QueryStatus, settings: CanarySettings) -> str:
     failed = now.failed - before.failed
     ended = failed + now.answered - before.answered
     most = max(settings.most_failed, settings.failed_times * before.failed_share)
@@ -111,10 +111,10 @@ def _failing(before: Before, now: QueryStatus, settings: TrialSettings) -> str:
     return f"{failed} of {ended} requests failed"
 
 
-def _late(before: Before, now: QueryStatus, query: Query, settings: TrialSettings) -> str:
+def _late(before: CanaryBaseline, now: QueryStatus, query: Query, settings: CanarySettings) -> str:
     latency, answers = query.slos.latency, now.answered - before.answered
     recent_s = now.recent_latency_s[-answers:] if answers > 0 else ()
-    if latency is None or not before.kept or len(recent_s) < settings.least_answers:
+    if latency is None or not before.met_slo or len(recent_s) < settings.least_answers:
         return ""
     share = _within(recent_s, latency.limit_s)
     surely = share + 2.0 * math.sqrt(max(share * (1.0 - share), 0.25 / len(recent_s)) / len(recent_s))

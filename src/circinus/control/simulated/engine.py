@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.errors import ServingError
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response, ServedBatch
 from circinus.serving.engine import DesiredDeployment, QueryStatus, Route
-from circinus.serving.labels import label_of
+from circinus.serving.labels import configuration_hash
 from circinus.serving.served_batches import RECENT
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.state_file import state_fingerprint
 from circinus.simulation import PlannedQuery
-from circinus.simulation.entries import Exits
+from circinus.simulation.entries import VisitDepartures
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import Model, model_of
+from circinus.simulation.plans import SimulationModel, build_model
 from circinus.simulation.simulation import Simulation
-from circinus.spec import Deployment, Network, Plan, prefix
+from circinus.spec import Deployment, Network, QueryPlan, prefix_configuration
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -58,7 +58,7 @@ class _Served:
         self._counts = dict.fromkeys(self._parts, 0)
         self._recent: dict[int, deque[ServedBatch]] = {number: deque(maxlen=RECENT) for number in self._parts}
 
-    def note(self, exits: Exits) -> None:
+    def note(self, exits: VisitDepartures) -> None:
         """Requests that came, and when they are served."""
         station = self._places.station_of[exits.visit]
         for number in np.unique(station).tolist():
@@ -153,7 +153,7 @@ class SimulatedEngine:
 
     def __init__(
         self,
-        controlled: Controlled,
+        controlled: ManagedPlans,
         profiles: Mapping[str, PipelineProfile],
         requests: Mapping[str, Requests],
         *,
@@ -174,7 +174,7 @@ class SimulatedEngine:
         self._network = Network(infrastructure)
         self._profiles = profiles
         self._startup_s = startup_s
-        self._plans: dict[str, list[Plan]] = {}
+        self._plans: dict[str, list[QueryPlan]] = {}
         self._sent = {name: _Sent(asked, np.full(len(asked.arrival_s), math.inf)) for name, asked in requests.items()}
         self._nodes = {pool.name: pool.nodes for pool in infrastructure.pools}
         self._lost: set[str] = set()
@@ -184,7 +184,7 @@ class SimulatedEngine:
         self._state = ""
         self.learn(controlled)
 
-    def learn(self, controlled: Controlled) -> None:
+    def learn(self, controlled: ManagedPlans) -> None:
         """Plans that routes may follow from now on."""
         for name, rungs in controlled.rungs.items():
             known = self._plans.setdefault(name, [])
@@ -199,7 +199,7 @@ class SimulatedEngine:
             self._enter(coming, coming.desired)
         self._advance(until_s)
 
-    def lose(self, pool: str) -> None:
+    def fail_nodes(self, pool: str) -> None:
         """All nodes of a pool are gone, with what was under way there."""
         self._lost.add(pool)
         for sent in self._sent.values():
@@ -209,7 +209,7 @@ class SimulatedEngine:
                     sent.fail(len(which))
                     sent.under_way = [entry for entry in sent.under_way if entry[2] is not which]
 
-    def bring_back(self, pool: str) -> None:
+    def restore_nodes(self, pool: str) -> None:
         """The nodes of a pool are there again; nothing runs on them."""
         self._lost.discard(pool)
 
@@ -259,7 +259,7 @@ class SimulatedEngine:
         last = self._phases[-1] if self._phases else None
         deployments = []
         if last is not None:
-            unbegun = last.simulation.unbegun()
+            unbegun = last.simulation.queued()
             for wanted in last.desired.deployments:
                 ready = 0 if wanted.deployment.pool in self._lost else wanted.replicas
                 deployments.append(last.served.status(wanted, ready, self.now_s, unbegun))
@@ -296,13 +296,13 @@ class SimulatedEngine:
                 variants[query.name, deployments] = len(planned)
                 planned.append(PlannedQuery(query, pipeline, plan, profile, arrival_process(query)))
                 asked.append(_on_items(self._sent[query.name].requests, len(profile.items)))
-        model = model_of(planned, replicas, self._network)
+        model = build_model(planned, replicas, self._network)
         ends_s = max((float(one.arrival_s[-1]) for one in asked if len(one.arrival_s)), default=0.0) + 1.0
         served = _Served(_places(model, planned))
         simulation = Simulation(model.stations, model.queries, duration_s=ends_s, requests=asked, watch=served.note)
         phase = _Phase(desired, begin_s, simulation, variants, served)
         for number in range(len(planned)):
-            simulation.let_in(number, False)
+            simulation.inject(number, False)
         if begin_s > 0:
             simulation.advance(begin_s)
         return phase
@@ -310,7 +310,7 @@ class SimulatedEngine:
     def _enter(self, phase: _Phase, desired: DesiredState) -> None:
         """From now on requests enter a phase, on the routes of a state."""
         phase.desired = desired
-        self._state = desired_fingerprint(desired)
+        self._state = state_fingerprint(desired)
         self._routes = {route.query: route for route in desired.routes}
 
     def _advance(self, until_s: float) -> None:
@@ -319,7 +319,7 @@ class SimulatedEngine:
         last = self._phases[-1] if self._phases else None
         for phase in self._phases:
             for number in phase.variants.values():
-                phase.simulation.let_in(number, False)
+                phase.simulation.inject(number, False)
         for name, sent in self._sent.items():
             begin, sent.entered = sent.entered, int(np.searchsorted(sent.requests.arrival_s, until_s))
             route = self._routes.get(name)
@@ -327,7 +327,7 @@ class SimulatedEngine:
             if entry is None or last is None or any(d.pool in self._lost for d in _deployments(route)):
                 sent.fail(sent.entered - begin)
                 continue
-            last.simulation.let_in(entry, True)
+            last.simulation.inject(entry, True)
             if sent.entered > begin:
                 sent.under_way.append((last, entry, np.arange(begin, sent.entered)))
         for phase in self._phases:
@@ -352,13 +352,15 @@ class SimulatedEngine:
         sent.under_way = left
 
 
-def _places(model: Model, planned: Sequence[PlannedQuery]) -> _Places:
+def _places(model: SimulationModel, planned: Sequence[PlannedQuery]) -> _Places:
     stations, prefixes = [np.zeros(0, dtype=np.int64)], []
     for one, query, visits in zip(planned, model.queries, model.operators, strict=True):
         operators = {visit: operator for operator, visit in visits.items()}
         stations.append(np.array([visit.station for visit in query.visits], dtype=np.int64))
         prefixes += [
-            label_of(prefix(one.pipeline, one.plan.configuration, operators[visit])) if visit in operators else ""
+            configuration_hash(prefix_configuration(one.pipeline, one.plan.configuration, operators[visit]))
+            if visit in operators
+            else ""
             for visit in range(len(query.visits))
         ]
     return _Places(np.concatenate(stations), model.deployments, tuple(prefixes))

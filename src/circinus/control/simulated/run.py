@@ -6,33 +6,33 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from circinus.control.controlled import Controlled
+from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.drift.drifting import DriftTools
-from circinus.control.records import ControlRecords, Event
-from circinus.control.replanning.planner import Planner
+from circinus.control.drift.drifting import DriftDependencies
+from circinus.control.records import ControlStateStore, Event
+from circinus.control.replanning.planner import ReplanDependencies
 from circinus.control.settings import ControlSettings
 from circinus.control.simulated.engine import SimulatedEngine
 
 
 @dataclass(frozen=True)
-class Happening:
+class ScheduledEvent:
     """Something that happens to the engine at a moment."""
 
     time_s: float
-    happens: Callable[[SimulatedEngine], None]
+    action: Callable[[SimulatedEngine], None]
 
 
 def run_controlled(
     engine: SimulatedEngine,
-    controlled: Controlled,
-    records: ControlRecords,
+    controlled: ManagedPlans,
+    records: ControlStateStore,
     *,
     until_s: float,
     settings: ControlSettings,
-    happenings: Sequence[Happening] = (),
-    planner: Planner | None = None,
-    drift: DriftTools | None = None,
+    happenings: Sequence[ScheduledEvent] = (),
+    planner: ReplanDependencies | None = None,
+    drift: DriftDependencies | None = None,
 ) -> list[Event]:
     """Let the controller look at a simulated engine again and again, as it does at a real one.
 
@@ -59,20 +59,20 @@ def run_controlled(
             holder="simulated",
             clock=lambda: engine.now_s,
             wall_clock=lambda: engine.now_s,
-            settings=replace(settings, patience_s=0.0),  # simulated time does not pass meanwhile
+            settings=replace(settings, apply_wait_s=0.0),  # simulated time does not pass meanwhile
             on_event=events.append,
             planner=planner and replace(planner, prepare=engine.learn),
             drift=drift,
         )
-        controller.begin()
+        controller.start()
         left = list(happenings)
         while engine.now_s < until_s:
-            await controller.tick()
-            await controller.planned()
+            await controller.reconcile()
+            await controller.wait_idle()
             next_s = min(engine.now_s + settings.interval_s, until_s)
             while left and left[0].time_s <= next_s:
                 engine.advance(left[0].time_s)
-                left.pop(0).happens(engine)
+                left.pop(0).action(engine)
             engine.advance(next_s)
 
     asyncio.run(run())

@@ -1,7 +1,7 @@
 """Matching by prices: any number of queries, with a bound on what any other answer could do better."""
 
-from circinus.matching.prices.dual import Objective, Prices, bound
-from circinus.matching.prices.fluid import FluidProblem
-from circinus.matching.prices.solve import FluidAnswer, solve_fluid
+from circinus.matching.prices.dual import DualObjective, Prices, dual_bound
+from circinus.matching.prices.fluid import RelaxedProblem
+from circinus.matching.prices.solve import RelaxedSolution, solve_relaxed
 
-__all__ = ["FluidAnswer", "FluidProblem", "Objective", "Prices", "bound", "solve_fluid"]
+__all__ = ["DualObjective", "Prices", "RelaxedProblem", "RelaxedSolution", "dual_bound", "solve_relaxed"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.exchange import no_gain
+from circinus.matching.prices.dual import DualObjective
+from circinus.matching.prices.exchange import improvement_tolerance
 from circinus.matching.prices.fluid import Amounts, BoolArray, FloatArray, IntArray
-from circinus.matching.prices.moves import Moves, Running, best_pair, list_moves
-from circinus.matching.prices.rounding import Regrets
-from circinus.matching.prices.solve import FluidAnswer
+from circinus.matching.prices.moves import ChurnTerms, Moves, best_pair, list_moves
+from circinus.matching.prices.rounding import ReducedProfits
+from circinus.matching.prices.solve import RelaxedSolution
 
 _NEAREST, _YIELDING = 4_000, 1_024
 """Queries of a site that may make room, and their moves that are kept at hand."""
@@ -21,7 +21,7 @@ _UNPRICED = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Applicant:
+class AdmissionRequest:
     """A query that asks to be served."""
 
     weight: float
@@ -42,7 +42,7 @@ class Admitted:
 
 
 @dataclass(frozen=True, eq=False)
-class Refused:
+class AdmissionRefused:
     """None of its plans fits beside the others."""
 
     plan: int
@@ -59,10 +59,10 @@ class Refused:
         return np.asarray(order[self.lacking[order] > 0], dtype=np.int64)
 
 
-class Admissions:
+class OnlineAdmission:
     """Lets queries in one by one; what they take is kept in mind, prices stay as they are."""
 
-    def __init__(self, answer: FluidAnswer, *, churn: float = 0.0) -> None:
+    def __init__(self, answer: RelaxedSolution, *, churn: float = 0.0) -> None:
         """Begin with a whole answer.
 
         Args:
@@ -70,16 +70,16 @@ class Admissions:
             churn: weight that must be gained for a running query that gets another plan, or none.
         """
         self._answer, self._members = answer, answer.members
-        self._objective = Objective(1.0, answer.cost_counts)
-        self._regrets = Regrets.at(self._members.problem, self._objective, answer.prices)
-        self._running = Running(answer.chosen, churn)
+        self._objective = DualObjective(1.0, answer.cost_counts)
+        self._regrets = ReducedProfits.at(self._members.problem, self._objective, answer.prices)
+        self._running = ChurnTerms(answer.chosen, churn)
         self._yielding: dict[int, Moves] = {}
         self.chosen = answer.chosen.copy()
         """(N,) of the queries that ran at the beginning."""
         self.usage = self._members.usage(self.chosen)
         """(capacities,) of all that runs."""
 
-    def ask(self, applicant: Applicant) -> Admitted | Refused:
+    def admit(self, applicant: AdmissionRequest) -> Admitted | AdmissionRefused:
         """Let a query in, if there is room or can be made; what runs is changed accordingly.
 
         Raises:
@@ -102,7 +102,7 @@ class Admissions:
             return Admitted(plan)
         plans = np.flatnonzero(np.isfinite(gain))
         coming = Moves(np.full(len(plans), -1), plans, gain[plans], amounts[plans])
-        pair = best_pair(coming, self._making_room(site), room, no_gain(self._members, self._objective))
+        pair = best_pair(coming, self._making_room(site), room, improvement_tolerance(self._members, self._objective))
         if pair is None:
             return _refused(amounts, np.isfinite(gain), room, price)
         for moves, one in pair:
@@ -128,11 +128,11 @@ class Admissions:
             queries = queries[self.chosen[queries] >= 0]
             self._yielding[site] = list_moves(
                 self._members, self._regrets, self.chosen, self._objective, queries,
-                gaining=0, yielding=_YIELDING, running=self._running,
+                max_gaining=0, max_yielding=_YIELDING, running=self._running,
             )[1]  # fmt: skip
         return self._yielding[site]
 
-    def _check(self, applicant: Applicant) -> None:
+    def _check(self, applicant: AdmissionRequest) -> None:
         problem = self._members.problem
         if not (np.isfinite(applicant.weight) and applicant.weight > 0):
             raise PlanningError(f"query: found weight {applicant.weight:g}, expected a finite number above 0")
@@ -147,11 +147,11 @@ class Admissions:
             raise PlanningError("query: found a cost or demand that is negative or no number, expected at least 0")
 
 
-def _refused(amounts: FloatArray, listed: BoolArray, room: FloatArray, price: FloatArray) -> Refused:
+def _refused(amounts: FloatArray, listed: BoolArray, room: FloatArray, price: FloatArray) -> AdmissionRefused:
     """For the plan that lacks least, weighed by prices."""
     lacking = np.maximum(amounts - room, 0.0)
     if not listed.any():
-        return Refused(-1, np.zeros(len(room)), price)
+        return AdmissionRefused(-1, np.zeros(len(room)), price)
     dearest = np.where(listed, lacking @ (price + max(float(price.max(initial=0.0)), 1.0) * _UNPRICED), np.inf)
     plan = int(dearest.argmin())
-    return Refused(plan, lacking[plan], price)
+    return AdmissionRefused(plan, lacking[plan], price)

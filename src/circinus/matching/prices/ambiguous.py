@@ -7,19 +7,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from circinus.matching.highs import Minimise
-from circinus.matching.linear import LinearProgramme
-from circinus.matching.prices.answer import NOT_SERVED, Members
-from circinus.matching.prices.dual import Objective
+from circinus.matching.highs import SolveMilp
+from circinus.matching.linear import LpModel
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
+from circinus.matching.prices.dual import DualObjective
 from circinus.matching.prices.fluid import TOLERANCE, BoolArray, FloatArray, IntArray
-from circinus.matching.prices.rounding import Regrets, best_plans
+from circinus.matching.prices.rounding import ReducedProfits, choose_best_plans
 
 _ROUNDING = 1e-9
 """Share by which sums of weights may differ."""
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class RestrictedSolution:
     """What came of the exact model."""
 
     chosen: IntArray
@@ -28,20 +28,20 @@ class Settled:
     """No choice without greater regrets is worth more; infinite where queries in doubt were left out."""
 
 
-def settle(
-    members: Members,
-    regrets: Regrets,
+def solve_restricted(
+    members: ExpandedQueries,
+    regrets: ReducedProfits,
     chosen: IntArray,
-    objective: Objective,
-    distance: float,
-    minimise: Minimise,
+    objective: DualObjective,
+    gap: float,
+    minimise: SolveMilp,
     *,
     most: int,
     time_limit_s: float,
     seed: int = 0,
     least_weight: float | None = None,
     unit: float = 0.0,
-) -> Settled:
+) -> RestrictedSolution:
     """Choose anew for the queries that are in doubt.
 
     A choice falls short of the dual bound by the regrets of its plans and by what is left of priced resources. So one
@@ -53,7 +53,7 @@ def settle(
         regrets: at some prices.
         chosen: (N,) a choice that fits.
         objective: what is maximised.
-        distance: the greatest regret that is looked at.
+        gap: the greatest regret that is looked at.
         minimise: the solver.
         most: queries in doubt that are chosen for at once; those with the nearest alternatives first.
         time_limit_s: of the solver.
@@ -62,14 +62,14 @@ def settle(
         unit: by which worths differ at least, if they do.
     """
     now = members.worth(chosen, objective)
-    queries = np.flatnonzero(regrets.second[members.class_of] <= distance)
+    queries = np.flatnonzero(regrets.second[members.class_of] <= gap)
     complete = len(queries) <= most
     queries = regrets.nearest(members, queries, most)
     if not len(queries):  # a better choice takes the best of every query, if that fits
-        best = best_plans(members, regrets)
+        best = choose_best_plans(members, regrets)
         found = best if _keeps(members, best, least_weight) and members.worth(best, objective) > now else chosen
-        return Settled(found, members.worth(found, objective))
-    model = _Model.of(members, regrets, chosen, objective, queries, distance, least_weight, complete=complete)
+        return RestrictedSolution(found, members.worth(found, objective))
+    model = _Model.of(members, regrets, chosen, objective, queries, gap, least_weight, complete=complete)
     values, least = minimise(
         model.programme,
         model.objective,
@@ -84,10 +84,10 @@ def settle(
     limit = np.inf
     if complete and np.isfinite(least):
         limit = max(model.fixed_worth - least, now)
-    return Settled(found, float(limit))
+    return RestrictedSolution(found, float(limit))
 
 
-def _keeps(members: Members, chosen: IntArray, least_weight: float | None) -> bool:
+def _keeps(members: ExpandedQueries, chosen: IntArray, least_weight: float | None) -> bool:
     """Whether a choice fits, and satisfies the weight that it must."""
     enough = least_weight is None or members.weight(chosen) >= least_weight * (1 - _ROUNDING)
     return enough and members.usage(chosen).max(initial=0.0) <= 1.0 + TOLERANCE
@@ -95,7 +95,7 @@ def _keeps(members: Members, chosen: IntArray, least_weight: float | None) -> bo
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    programme: LinearProgramme
+    programme: LpModel
     objective: FloatArray
     start: FloatArray
     query: IntArray
@@ -109,12 +109,12 @@ class _Model:
     @classmethod
     def of(
         cls,
-        members: Members,
-        regrets: Regrets,
+        members: ExpandedQueries,
+        regrets: ReducedProfits,
         chosen: IntArray,
-        objective: Objective,
+        objective: DualObjective,
         queries: IntArray,
-        distance: float,
+        gap: float,
         least_weight: float | None,
         *,
         complete: bool,
@@ -123,7 +123,7 @@ class _Model:
         plans = problem.cost_usd_per_h.shape[1]
         reduced = regrets.reduced[members.class_of[queries]].astype(np.float64)
         best = reduced.max(axis=1)
-        within: BoolArray = (best[:, None] - reduced <= distance) & np.isfinite(reduced)
+        within: BoolArray = (best[:, None] - reduced <= gap) & np.isfinite(reduced)
         served = np.flatnonzero(chosen[queries] >= 0)
         within[served, chosen[queries[served]]] = True
         row, plan = np.nonzero(within[:, :plans])
@@ -138,7 +138,7 @@ class _Model:
             others[clear] = np.where(options == plans, NOT_SERVED, options)
         room = 1.0 - members.usage(others)
         worth = objective.weight * problem.weight[classes] - objective.cost * problem.cost_usd_per_h[classes, plan]
-        programme = LinearProgramme(upper=[1.0] * len(row))
+        programme = LpModel(upper=[1.0] * len(row))
         if least_weight is not None:
             missing = least_weight - members.weight(others)
             programme.add_row(np.arange(len(row)), problem.weight[classes], missing * (1 - _ROUNDING), np.inf)

@@ -7,17 +7,17 @@ from functools import cached_property
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective
-from circinus.matching.prices.fluid import FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.dual import DualObjective
+from circinus.matching.prices.fluid import FloatArray, IntArray, RelaxedProblem
 
 NOT_SERVED = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Members:
+class ExpandedQueries:
     """The N single queries of a problem's classes."""
 
-    problem: FluidProblem
+    problem: RelaxedProblem
     class_of: IntArray
     """(N,) ascending."""
     resources: IntArray = field(repr=False)
@@ -26,7 +26,7 @@ class Members:
     """Of all sites and all that is shared."""
 
     @classmethod
-    def of(cls, problem: FluidProblem) -> Members:
+    def of(cls, problem: RelaxedProblem) -> ExpandedQueries:
         """Every query by itself."""
         class_of = np.repeat(np.arange(problem.classes), np.rint(problem.multiplicity).astype(np.int64))
         local = problem.sites * problem.local
@@ -62,6 +62,6 @@ class Members:
         served = np.flatnonzero(chosen >= 0)
         return float(self.problem.cost_usd_per_h[self.class_of[served], chosen[served]].sum())
 
-    def worth(self, chosen: IntArray, objective: Objective) -> float:
+    def worth(self, chosen: IntArray, objective: DualObjective) -> float:
         """By an objective."""
         return objective.weight * self.weight(chosen) - objective.cost * self.cost_usd_per_h(chosen)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, IntArray, RelaxedProblem
 
 T = TypeVar("T")
 _NEGLIGIBLE = 1e-9
@@ -33,7 +33,7 @@ _ALONE = 2
 
 
 @dataclass(frozen=True)
-class Objective:
+class DualObjective:
     """What a query is worth when served: `weight` times its weight, less `cost` times what its plan costs.
 
     With a least weight that must be served in all, its price is sought, too.
@@ -56,13 +56,13 @@ class Prices:
     """>= 0, what a unit of weight is worth beyond the objective where a least weight binds."""
 
     @classmethod
-    def zero(cls, problem: FluidProblem) -> Prices:
+    def zero(cls, problem: RelaxedProblem) -> Prices:
         """Of resources that nobody lacks."""
         return cls(np.zeros((problem.sites, problem.local)), np.zeros(problem.shared))
 
 
 @dataclass(frozen=True, eq=False)
-class Smoothed:
+class SmoothedDual:
     """The smoothed dual at some prices, with derivatives. G' stands for the shared resources and the weight's price."""
 
     value: float
@@ -80,13 +80,13 @@ class Smoothed:
     """(G', G')"""
 
 
-def usual_worth(problem: FluidProblem, objective: Objective) -> float:
+def value_scale(problem: RelaxedProblem, objective: DualObjective) -> float:
     """The scale of values: of a query's weight and of its cheapest plan, on average."""
     worth = objective.weight * problem.weight + objective.cost * problem.least_cost_usd_per_h
     return max(float(problem.multiplicity @ worth) / problem.queries, 1e-12)
 
 
-def bound(problem: FluidProblem, objective: Objective, prices: Prices) -> float:
+def dual_bound(problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> float:
     """No choice, not even one that divides queries over plans, is worth more; valid at any prices.
 
     In double precision, and also of choices that exceed capacities by the tolerance that counts as rounding.
@@ -101,30 +101,32 @@ def bound(problem: FluidProblem, objective: Objective, prices: Prices) -> float:
     return float(total + (prices.local.sum() + prices.shared.sum()) * (1.0 + TOLERANCE) - floor)
 
 
-def reduced_values(problem: FluidProblem, objective: Objective, prices: Prices) -> Iterator[tuple[slice, Amounts]]:
+def reduced_profits(
+    problem: RelaxedProblem, objective: DualObjective, prices: Prices
+) -> Iterator[tuple[slice, Amounts]]:
     """Classes and their (classes, P) values less what their plans pay; -inf where there is no plan."""
     for chunk in _chunks(problem):
         yield chunk.classes, _reduced(problem, objective, prices, chunk)
 
 
-def smoothed_shares(problem: FluidProblem, objective: Objective, prices: Prices, temperature: float) -> FloatArray:
+def softmax_shares(problem: RelaxedProblem, objective: DualObjective, prices: Prices, temperature: float) -> FloatArray:
     """(C, P) share of each class that takes each plan where the dual is smoothed at a temperature."""
     found = np.zeros(problem.cost_usd_per_h.shape)
-    for rows, values in reduced_values(problem, objective, prices):
+    for rows, values in reduced_profits(problem, objective, prices):
         most = np.maximum(values.max(axis=1, keepdims=True), 0.0)
         share = np.exp((values - most) / values.dtype.type(temperature))
         found[rows] = share / (share.sum(axis=1, keepdims=True) + np.exp(-most / values.dtype.type(temperature)))
     return found
 
 
-def smoothed(
-    problem: FluidProblem,
-    objective: Objective,
+def smoothed_dual(
+    problem: RelaxedProblem,
+    objective: DualObjective,
     prices: Prices,
     temperature: float,
     *,
     sites: BoolArray | None = None,
-) -> Smoothed:
+) -> SmoothedDual:
     """The dual smoothed at a temperature, in the objective's units.
 
     Args:
@@ -157,7 +159,7 @@ def smoothed(
     if objective.least_weight is not None:
         capacity[-1] = -objective.least_weight
         total -= prices.weight * objective.least_weight
-    return Smoothed(
+    return SmoothedDual(
         value=total,
         site_value=value,
         local_slope=1.0 - usage[:, :local],
@@ -169,7 +171,7 @@ def smoothed(
 
 
 def _part(
-    problem: FluidProblem, objective: Objective, prices: Prices, temperature: float, chunk: _Chunk
+    problem: RelaxedProblem, objective: DualObjective, prices: Prices, temperature: float, chunk: _Chunk
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(value, usage, curvature times temperature) of each site of a chunk; weight, as a slot that is given, is last."""
     amounts, count = problem.amounts[chunk.classes], problem.multiplicity[chunk.classes]
@@ -239,7 +241,7 @@ def _spans(starts: tuple[int, ...]) -> tuple[_Chunk, ...]:
     return tuple(found)
 
 
-def _chunks(problem: FluidProblem) -> tuple[_Chunk, ...]:
+def _chunks(problem: RelaxedProblem) -> tuple[_Chunk, ...]:
     return _spans(problem.starts)
 
 
@@ -256,8 +258,8 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _reduced(
-    problem: FluidProblem,
-    objective: Objective,
+    problem: RelaxedProblem,
+    objective: DualObjective,
     prices: Prices,
     chunk: _Chunk,
     precision: type[np.floating[Any]] | None = None,

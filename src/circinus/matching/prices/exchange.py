@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from circinus.matching.prices.answer import Members
-from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.answer import ExpandedQueries
+from circinus.matching.prices.dual import DualObjective
 from circinus.matching.prices.fluid import IntArray
-from circinus.matching.prices.moves import Running, best_pair, list_moves
-from circinus.matching.prices.rounding import Regrets
+from circinus.matching.prices.moves import ChurnTerms, best_pair, list_moves
+from circinus.matching.prices.rounding import ReducedProfits
 
 _GAINING, _YIELDING = 96, 1024
 """Moves of a site that are looked at: those that gain, and those that make room."""
@@ -28,13 +28,13 @@ _NO_GAIN = 1e-9
 """Share of the most that serving a query can be worth that counts as rounding."""
 
 
-def exchange(
-    members: Members,
-    regrets: Regrets,
+def swap_search(
+    members: ExpandedQueries,
+    regrets: ReducedProfits,
     chosen: IntArray,
-    objective: Objective,
+    objective: DualObjective,
     *,
-    running: Running | None = None,
+    running: ChurnTerms | None = None,
     sites: IntArray | None = None,
 ) -> IntArray:
     """(N,) a choice at least as good, with what was found in some rounds of pairs.
@@ -48,7 +48,7 @@ def exchange(
         sites: those whose queries may move; None: all.
     """
     problem, chosen = members.problem, chosen.copy()
-    least = no_gain(members, objective)
+    least = improvement_tolerance(members, objective)
     starts, usage = members.site_starts, members.usage(chosen)
     for site in (np.arange(problem.sites) if sites is None else sites).tolist():
         if starts[site] == starts[site + 1]:
@@ -59,7 +59,7 @@ def exchange(
         for _ in range(_ROUNDS):
             gaining, yielding = list_moves(
                 members, regrets, chosen, objective, queries,
-                gaining=min(_GAINING, few[0]), yielding=min(_YIELDING, few[1]), running=running,
+                max_gaining=min(_GAINING, few[0]), max_yielding=min(_YIELDING, few[1]), running=running,
             )  # fmt: skip
             before = chosen[queries]
             while (pair := best_pair(gaining, yielding, np.maximum(1.0 - usage[resources], 0.0), least)) is not None:
@@ -73,6 +73,6 @@ def exchange(
     return chosen
 
 
-def no_gain(members: Members, objective: Objective) -> float:
+def improvement_tolerance(members: ExpandedQueries, objective: DualObjective) -> float:
     """What is rounding in the objective."""
     return _NO_GAIN * (objective.weight * float(members.problem.weight.max(initial=0.0)) + objective.cost)

@@ -23,7 +23,7 @@ _TOGETHER = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class FluidProblem:
+class RelaxedProblem:
     """C classes of queries that are alike, up to P plans each, S slots of resources a plan may take from.
 
     The first `local` slots are resources of the class's site, which only that site's queries can take; the others are
@@ -89,7 +89,7 @@ class FluidProblem:
         np.add.at(found, self.site, squares)
         return found
 
-    def part(self, classes: IntArray) -> FluidProblem:
+    def part(self, classes: IntArray) -> RelaxedProblem:
         """Some of the classes, ascending."""
         return replace(
             self,
@@ -100,7 +100,7 @@ class FluidProblem:
             site=self.site[classes],
         )
 
-    def checked(self) -> FluidProblem:
+    def checked(self) -> RelaxedProblem:
         """The problem itself.
 
         Raises:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.highs import linear_optimum
-from circinus.matching.linear import LinearProgramme
-from circinus.matching.prices.dual import Objective, Prices
-from circinus.matching.prices.fluid import FloatArray, FluidProblem
+from circinus.matching.highs import solve_lp
+from circinus.matching.linear import LpModel
+from circinus.matching.prices.dual import DualObjective, Prices
+from circinus.matching.prices.fluid import FloatArray, RelaxedProblem
 
 
 @dataclass(frozen=True, eq=False)
-class LinearOptimum:
+class LpPrices:
     """The best that queries may do that are divided over plans."""
 
     prices: Prices
@@ -22,12 +22,12 @@ class LinearOptimum:
     are resources without room have fractions."""
 
 
-def solve_linear(problem: FluidProblem, objective: Objective, *, time_limit_s: float = 1.0) -> LinearOptimum | None:
+def solve_lp_prices(problem: RelaxedProblem, objective: DualObjective, *, time_limit_s: float = 1.0) -> LpPrices | None:
     """The optimum; None where the solver does not find it in time."""
     row, plan = np.nonzero(np.isfinite(problem.cost_usd_per_h))
     if not len(row):
-        return LinearOptimum(Prices.zero(problem), np.zeros(problem.cost_usd_per_h.shape))
-    programme = LinearProgramme(upper=[np.inf] * len(row))
+        return LpPrices(Prices.zero(problem), np.zeros(problem.cost_usd_per_h.shape))
+    programme = LpModel(upper=[np.inf] * len(row))
     for one in np.unique(row):
         columns = np.flatnonzero(row == one)
         programme.add_row(columns, np.ones(len(columns)), -np.inf, float(problem.multiplicity[one]))
@@ -44,7 +44,7 @@ def solve_linear(problem: FluidProblem, objective: Objective, *, time_limit_s: f
     if objective.least_weight is not None:
         programme.add_row(np.arange(len(row)), problem.weight[row], objective.least_weight, np.inf)
     worth = objective.weight * problem.weight[row] - objective.cost * problem.cost_usd_per_h[row, plan]
-    found = linear_optimum(programme, -worth, time_limit_s=time_limit_s)
+    found = solve_lp(programme, -worth, time_limit_s=time_limit_s)
     if found is None:
         return None
     values, duals = found
@@ -53,4 +53,4 @@ def solve_linear(problem: FluidProblem, objective: Objective, *, time_limit_s: f
     weight = 0.0 if objective.least_weight is None else max(float(duals[-1]), 0.0)
     taken = np.zeros(problem.cost_usd_per_h.shape)
     taken[row, plan] = np.maximum(values, 0.0)
-    return LinearOptimum(Prices(local, prices[problem.sites * problem.local :], weight), taken)
+    return LpPrices(Prices(local, prices[problem.sites * problem.local :], weight), taken)

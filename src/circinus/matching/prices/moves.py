@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.matching.prices.answer import NOT_SERVED, Members
-from circinus.matching.prices.dual import Objective
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
+from circinus.matching.prices.dual import DualObjective
 from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray
-from circinus.matching.prices.rounding import Regrets
+from circinus.matching.prices.rounding import ReducedProfits
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class ChurnTerms:
     """What runs already, and what it costs to change it."""
 
     chosen: IntArray
@@ -46,15 +46,15 @@ class Moves:
 
 
 def list_moves(
-    members: Members,
-    regrets: Regrets,
+    members: ExpandedQueries,
+    regrets: ReducedProfits,
     chosen: IntArray,
-    objective: Objective,
+    objective: DualObjective,
     queries: IntArray,
     *,
-    gaining: int,
-    yielding: int,
-    running: Running | None = None,
+    max_gaining: int,
+    max_yielding: int,
+    running: ChurnTerms | None = None,
 ) -> tuple[Moves, Moves]:
     """(moves that gain, any moves), of each kind those with the least regret at the prices.
 
@@ -64,8 +64,8 @@ def list_moves(
         chosen: (N,) the present choice.
         objective: of gains.
         queries: whose moves are looked at; all of one site.
-        gaining: moves of the first kind at most.
-        yielding: moves of the second kind at most.
+        max_gaining: moves of the first kind at most.
+        max_yielding: moves of the second kind at most.
         running: what runs already, so that changes of it have a price.
     """
     problem = members.problem
@@ -85,17 +85,17 @@ def list_moves(
     possible: BoolArray = np.isfinite(reduced)
     possible[rows, now] = False
     found = []
-    for wanted, most in ((possible & (gain > 0), gaining), (possible, yielding)):
+    for wanted, most in ((possible & (gain > 0), max_gaining), (possible, max_yielding)):
         flat = np.flatnonzero(wanted)
         if len(flat) > most:
             flat = flat[np.argpartition(regret.reshape(-1)[flat], most)[:most]]
         row, option = np.divmod(flat, plans + 1)
-        change = taken(members, classes[row], option) - taken(members, classes[row], now[row])
+        change = usage_of_options(members, classes[row], option) - usage_of_options(members, classes[row], now[row])
         found.append(Moves(queries[row], np.where(option == plans, NOT_SERVED, option), gain.reshape(-1)[flat], change))
     return found[0], found[1]
 
 
-def taken(members: Members, classes: IntArray, options: IntArray) -> FloatArray:
+def usage_of_options(members: ExpandedQueries, classes: IntArray, options: IntArray) -> FloatArray:
     """(m, S) what options of classes take; the last one, not being served, and -1 nothing."""
     amounts = members.problem.amounts
     plans = amounts.shape[1]

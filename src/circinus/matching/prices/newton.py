@@ -14,8 +14,8 @@ from functools import partial
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective, Prices, Smoothed, smoothed, usual_worth
-from circinus.matching.prices.fluid import BoolArray, FloatArray, FluidProblem
+from circinus.matching.prices.dual import DualObjective, Prices, SmoothedDual, smoothed_dual, value_scale
+from circinus.matching.prices.fluid import BoolArray, FloatArray, RelaxedProblem
 
 _MOST_STEPS = 25
 """At one temperature; five are usual."""
@@ -43,8 +43,8 @@ _RIDGE = 1e-8
 """Of the scaled Hessian's diagonal of ones: resources that nobody takes have no curvature."""
 
 
-def minimise(
-    problem: FluidProblem, objective: Objective, prices: Prices, temperature: float, *, tolerance: float
+def minimize_dual(
+    problem: RelaxedProblem, objective: DualObjective, prices: Prices, temperature: float, *, tolerance: float
 ) -> Prices:
     """Prices at which demand meets supply at a temperature.
 
@@ -56,7 +56,7 @@ def minimise(
         tolerance: share of any capacity by which demand at the prices may miss it.
     """
     weighing = objective.least_weight is not None
-    here = smoothed(problem, objective, prices, temperature)
+    here = smoothed_dual(problem, objective, prices, temperature)
     for _ in range(_MOST_STEPS):
         local, common = prices.local, _common(prices, weighing)
         if _balanced(here, local, common, objective, tolerance):
@@ -82,15 +82,15 @@ def minimise(
 
 
 def _joint_step(
-    problem: FluidProblem,
-    objective: Objective,
+    problem: RelaxedProblem,
+    objective: DualObjective,
     prices: Prices,
-    here: Smoothed,
+    here: SmoothedDual,
     temperature: float,
     floor: tuple[FloatArray, FloatArray],
     ridge: float,
     lengths: Sequence[float],
-) -> tuple[Prices, Smoothed] | None:
+) -> tuple[Prices, SmoothedDual] | None:
     """A step of all prices, as long as it helps; None: no length does."""
     weighing = objective.least_weight is not None
     local, common = prices.local, _common(prices, weighing)
@@ -101,7 +101,7 @@ def _joint_step(
             np.maximum(common + length * step_common, 0.0),
         )
         tried = _prices(to_local, to_common, weighing)
-        there = smoothed(problem, objective, tried, temperature)
+        there = smoothed_dual(problem, objective, tried, temperature)
         promised = float((here.local_slope * (to_local - local)).sum() + here.common_slope @ (to_common - common))
         if there.value <= here.value + _ENOUGH * promised:
             return tried, there
@@ -109,13 +109,13 @@ def _joint_step(
 
 
 def _each_site(
-    problem: FluidProblem,
-    objective: Objective,
+    problem: RelaxedProblem,
+    objective: DualObjective,
     prices: Prices,
-    here: Smoothed,
+    here: SmoothedDual,
     temperature: float,
     floor: FloatArray,
-) -> tuple[Prices, Smoothed] | None:
+) -> tuple[Prices, SmoothedDual] | None:
     """A step of every site's own prices, each as long as it helps that site; None: it helps none.
 
     As long as shared prices stay, sites do not meet; a joint step is as short as the worst of them needs it.
@@ -130,7 +130,7 @@ def _each_site(
     waiting = np.abs(step).max(axis=1) > 0
     for _ in _ALL_LENGTHS[:_TRIES]:
         tried = np.where(waiting[:, None], np.maximum(local + length[:, None] * step, 0.0), best)
-        there = smoothed(problem, objective, replace(prices, local=tried), temperature, sites=waiting)
+        there = smoothed_dual(problem, objective, replace(prices, local=tried), temperature, sites=waiting)
         promised = (here.local_slope * (tried - local)).sum(axis=1)
         good = waiting & (there.site_value <= here.site_value + _ENOUGH * promised)
         best[good] = tried[good]
@@ -141,7 +141,7 @@ def _each_site(
     if np.array_equal(best, local):
         return None
     moved = replace(prices, local=best)
-    return moved, smoothed(problem, objective, moved, temperature)
+    return moved, smoothed_dual(problem, objective, moved, temperature)
 
 
 def _common(prices: Prices, weighing: bool) -> FloatArray:
@@ -152,7 +152,9 @@ def _prices(local: FloatArray, common: FloatArray, weighing: bool) -> Prices:
     return Prices(local, common[:-1], float(common[-1])) if weighing else Prices(local, common)
 
 
-def _balanced(here: Smoothed, local: FloatArray, common: FloatArray, objective: Objective, tolerance: float) -> bool:
+def _balanced(
+    here: SmoothedDual, local: FloatArray, common: FloatArray, objective: DualObjective, tolerance: float
+) -> bool:
     """Whether demand hardly exceeds any capacity, and what is left of priced ones is worth as little."""
     over = -here.common_slope
     if objective.least_weight is not None:
@@ -163,7 +165,7 @@ def _balanced(here: Smoothed, local: FloatArray, common: FloatArray, objective: 
 
 
 def _steps(
-    here: Smoothed, local: FloatArray, common: FloatArray, floor: tuple[FloatArray, FloatArray], ridge: float
+    here: SmoothedDual, local: FloatArray, common: FloatArray, floor: tuple[FloatArray, FloatArray], ridge: float
 ) -> tuple[FloatArray, FloatArray]:
     """(sites, local) and (G',) Newton's step over the prices that are free."""
     free_local = (local > 0) | (here.local_slope < 0)
@@ -185,14 +187,14 @@ def _steps(
     return step_local * unit_local, step_common * unit_common
 
 
-def _floor(problem: FluidProblem, objective: Objective, prices: Prices) -> tuple[FloatArray, FloatArray]:
+def _floor(problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> tuple[FloatArray, FloatArray]:
     """(sites, local) and (G',) the least curvature that is believed.
 
     Where at some prices nearly no query is undecided, the curvature is next to nothing, and a step by it would go far
     beyond where they decide otherwise. If their worths are spread as widely as they are large, the curvature of a price
     is the sum of the squares of what they take over their usual worth.
     """
-    worth = usual_worth(problem, replace(objective, weight=objective.weight + prices.weight))
+    worth = value_scale(problem, replace(objective, weight=objective.weight + prices.weight))
     believed = _BELIEVED * problem.spread / worth
     believed[:, -1] *= _OF_WEIGHT
     last = problem.shared + (objective.least_weight is not None)

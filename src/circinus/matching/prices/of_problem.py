@@ -16,12 +16,12 @@ import numpy as np
 from circinus.matching.cuts import Cut, PoolCut
 from circinus.matching.prices.answer import NOT_SERVED
 from circinus.matching.prices.dual import Prices
-from circinus.matching.prices.fluid import BoolArray, FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.fluid import BoolArray, FloatArray, IntArray, RelaxedProblem
 from circinus.matching.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
-class FluidView:
+class RelaxedView:
     """A fluid problem, and which of the problem's candidates and queries its plans and classes stand for."""
 
     problem: Problem
@@ -42,7 +42,7 @@ class FluidView:
     shared: int
 
     @classmethod
-    def of(cls, problem: Problem, usable: BoolArray) -> FluidView:
+    def of(cls, problem: Problem, usable: BoolArray) -> RelaxedView:
         """Group queries that are alike, and find out which resources only one source can use."""
         sources, source_of = np.unique(np.array(problem.sources), return_inverse=True)
         groups: dict[object, list[int]] = {}
@@ -75,7 +75,7 @@ class FluidView:
             shared=int((~own).sum()),
         )
 
-    def stretched(self, stretch: FloatArray, filled: FloatArray | None = None) -> FluidProblem:
+    def scaled(self, stretch: FloatArray, filled: FloatArray | None = None) -> RelaxedProblem:
         """Where every unit of a deployment's load takes `stretch` (D,) times what it would alone.
 
         Args:
@@ -100,7 +100,7 @@ class FluidView:
         share = share if filled is None else share / filled[resource]
         query = problem.query_of[candidate]
         np.add.at(amounts, (class_of[query], candidate - problem.block[query], self.slot[resource]), share)
-        return FluidProblem(
+        return RelaxedProblem(
             multiplicity=np.array([len(members) for members in self.queries], dtype=np.float64),
             weight=problem.weight[self.first],
             cost_usd_per_h=cost,
@@ -135,7 +135,7 @@ def _key(problem: Problem, query: int, source: int, usable: BoolArray) -> object
         problem.change_usd_per_h[span],
         usable[span],
     ]
-    for incidence in (problem.fluid, problem.traffic):
+    for incidence in (problem.fractional_load, problem.traffic):
         entries = slice(incidence.start[span.start], incidence.start[span.stop])
         parts += [
             np.diff(incidence.start[span.start : span.stop + 1]),
@@ -152,7 +152,7 @@ def _resources(problem: Problem) -> int:
 def _entries(problem: Problem, stretch: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """(candidate, resource, share of its capacity) of all that candidates take; a pair may occur more than once."""
     count = len(problem.candidates)
-    candidate, column, load = problem.fluid.entries(0, count)
+    candidate, column, load = problem.fractional_load.entries(0, count)
     rows, deployment = np.nonzero(problem.rows.coefficients)
     order = np.argsort(deployment, kind="stable")
     rows, deployment = rows[order], deployment[order]
@@ -177,13 +177,13 @@ def _costs(problem: Problem, stretch: FloatArray) -> FloatArray:
 
     That a query which runs gets none counts, too; without it, bounds are only looser.
     """
-    candidate, column, load = problem.fluid.entries(0, len(problem.candidates))
+    candidate, column, load = problem.fractional_load.entries(0, len(problem.candidates))
     found = problem.transfer_cost_usd_per_h + problem.change_usd_per_h
     np.add.at(found, candidate, load * stretch[column] * problem.price_usd_per_h[column])
     return found
 
 
-def filled_shares(problem: Problem, cuts: Sequence[Cut]) -> FloatArray:
+def capacity_scaling(problem: Problem, cuts: Sequence[Cut]) -> FloatArray:
     """(resources,) what cuts leave of each capacity."""
     found = np.ones(_resources(problem))
     for cut in cuts:
@@ -193,7 +193,9 @@ def filled_shares(problem: Problem, cuts: Sequence[Cut]) -> FloatArray:
     return found
 
 
-def stretches(problem: Problem, load: FloatArray, replicas: Sequence[int] | IntArray, before: FloatArray) -> FloatArray:
+def replica_scaling(
+    problem: Problem, load: FloatArray, replicas: Sequence[int] | IntArray, before: FloatArray
+) -> FloatArray:
     """(D,) replicas for each unit of load where there is any, else as before."""
     running = np.asarray(replicas) > 0
     return np.where(running, np.asarray(replicas) / np.where(running, np.maximum(load, 1e-12), 1.0), before)

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from circinus.matching.prices.answer import NOT_SERVED, Members
-from circinus.matching.prices.dual import Objective, Prices, reduced_values
-from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, FluidProblem, IntArray
+from circinus.matching.prices.answer import NOT_SERVED, ExpandedQueries
+from circinus.matching.prices.dual import DualObjective, Prices, reduced_profits
+from circinus.matching.prices.fluid import TOLERANCE, Amounts, BoolArray, FloatArray, IntArray, RelaxedProblem
 
 _NEAREST, _TIMES = 10_000, 8
 """Queries a site that are moved first, and how many times more where these are not enough."""
@@ -23,7 +23,7 @@ _ROUNDINGS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Regrets:
+class ReducedProfits:
     """What every class's options are worth at some prices."""
 
     reduced: Amounts
@@ -32,15 +32,15 @@ class Regrets:
     """(C,) the option that is worth most."""
 
     @classmethod
-    def at(cls, problem: FluidProblem, objective: Objective, prices: Prices) -> Regrets:
+    def at(cls, problem: RelaxedProblem, objective: DualObjective, prices: Prices) -> ReducedProfits:
         """At some prices."""
         classes, plans = problem.cost_usd_per_h.shape
         reduced = np.zeros((classes, plans + 1), dtype=problem.amounts.dtype)
-        for rows, values in reduced_values(problem, objective, prices):
+        for rows, values in reduced_profits(problem, objective, prices):
             reduced[rows, :plans] = values
         return cls(reduced, reduced.argmax(axis=1))
 
-    def bound(self, problem: FluidProblem, prices: Prices) -> float:
+    def bound(self, problem: RelaxedProblem, prices: Prices) -> float:
         """The dual at the prices, as `dual.bound` gives it without a least weight, less the precision of the values."""
         best = self.reduced[np.arange(len(self.best)), self.best].astype(np.float64)
         rounding = float(np.finfo(self.reduced.dtype).eps) * _ROUNDINGS * float(np.abs(best).max(initial=0.0))
@@ -54,21 +54,21 @@ class Regrets:
         top = np.partition(self.reduced, count - 2, axis=1)[:, count - 2 :]
         return (top[:, 1] - top[:, 0]).astype(np.float64)
 
-    def nearest(self, members: Members, queries: IntArray, most: int) -> IntArray:
+    def nearest(self, members: ExpandedQueries, queries: IntArray, most: int) -> IntArray:
         """Of some queries those, at most so many, whose second options are nearest to their best, ascending."""
         if len(queries) <= most:
             return queries
         return np.sort(queries[np.argpartition(self.second[members.class_of[queries]], most)[:most]])
 
 
-def best_plans(members: Members, regrets: Regrets) -> IntArray:
+def choose_best_plans(members: ExpandedQueries, regrets: ReducedProfits) -> IntArray:
     """(N,) the plan that pays best at the prices, for each query; overfull or not."""
     plans = regrets.reduced.shape[1] - 1
     chosen = regrets.best[members.class_of]
     return np.where(chosen == plans, NOT_SERVED, chosen).astype(np.int64)
 
 
-def divided_plans(members: Members, taken: FloatArray) -> IntArray:
+def round_fractional(members: ExpandedQueries, taken: FloatArray) -> IntArray:
     """(N,) plans so that of each class about as many queries take each as `taken` (C, P) says; overfull or not.
 
     Where many queries are alike, prices at which some of them take a plan are prices at which all might: who takes what
@@ -85,7 +85,7 @@ def divided_plans(members: Members, taken: FloatArray) -> IntArray:
     return chosen
 
 
-def ease(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
+def repair_overload(members: ExpandedQueries, regrets: ReducedProfits, chosen: IntArray) -> IntArray:
     """(N,) the choice without what is overfull: queries take other plans, or none.
 
     Those go first that lose least at the prices for what they make free of what is overfull.
@@ -105,7 +105,9 @@ def ease(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
         usage = members.usage(chosen)
 
 
-def _eased(members: Members, regrets: Regrets, served: IntArray, chosen: IntArray, usage: FloatArray) -> bool:
+def _eased(
+    members: ExpandedQueries, regrets: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
+) -> bool:
     """Move those of the served that lose least, in place; whether any was moved."""
     problem, changed = members.problem, False
     plan, score = _best_moves(members, regrets, served, chosen, usage)
@@ -130,7 +132,7 @@ def _eased(members: Members, regrets: Regrets, served: IntArray, chosen: IntArra
 
 
 def _best_moves(
-    members: Members, regrets: Regrets, served: IntArray, chosen: IntArray, usage: FloatArray
+    members: ExpandedQueries, regrets: ReducedProfits, served: IntArray, chosen: IntArray, usage: FloatArray
 ) -> tuple[IntArray, FloatArray]:
     """For each of the served the option with the least regret for its relief, and that; infinite: it brings none."""
     problem = members.problem
@@ -156,7 +158,7 @@ def _best_moves(
     return option, score
 
 
-def _fit_alone(members: Members, queries: IntArray, usage: FloatArray) -> BoolArray:
+def _fit_alone(members: ExpandedQueries, queries: IntArray, usage: FloatArray) -> BoolArray:
     """(queries,) whether any plan of each fits into what is left, were it the only one to come in."""
     found = np.zeros(len(queries), dtype=bool)
     for first in range(0, len(queries), _TOGETHER):
@@ -168,7 +170,7 @@ def _fit_alone(members: Members, queries: IntArray, usage: FloatArray) -> BoolAr
     return found
 
 
-def fill(members: Members, regrets: Regrets, chosen: IntArray) -> IntArray:
+def greedy_fill(members: ExpandedQueries, regrets: ReducedProfits, chosen: IntArray) -> IntArray:
     """(N,) the choice and more queries, the best at the prices first, as far as they fit."""
     problem, chosen = members.problem, chosen.copy()
     usage = members.usage(chosen)

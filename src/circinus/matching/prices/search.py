@@ -7,10 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.dual import Objective, Prices, bound, reduced_values, smoothed_shares, usual_worth
-from circinus.matching.prices.fluid import FloatArray, FluidProblem
-from circinus.matching.prices.linear_optimum import solve_linear
-from circinus.matching.prices.newton import minimise
+from circinus.matching.prices.dual import (
+    DualObjective,
+    Prices,
+    dual_bound,
+    reduced_profits,
+    softmax_shares,
+    value_scale,
+)
+from circinus.matching.prices.fluid import FloatArray, RelaxedProblem
+from circinus.matching.prices.linear_optimum import solve_lp_prices
+from circinus.matching.prices.newton import minimize_dual
 
 _WARM, _COOLING = 0.2, 0.2
 """First temperature, as a share of what a query is usually worth, and factor from one to the next."""
@@ -32,14 +39,14 @@ _MOST = 1.0 - 1e-3
 """Of the weight that a sample could serve at most, what is asked of it: prices run away where it is all."""
 
 
-class PriceSearch:
+class DualSolver:
     """Prices that nearly minimise the dual: its kinks are smoothed at a small share of what a query is usually worth.
 
     Prices found for a sample of the queries with capacities to match are close to those of all, so that few steps are
     taken with all of them.
     """
 
-    def __init__(self, problem: FluidProblem, rng: np.random.Generator) -> None:
+    def __init__(self, problem: RelaxedProblem, rng: np.random.Generator) -> None:
         """Draw the samples.
 
         Args:
@@ -51,14 +58,14 @@ class PriceSearch:
         self._most: list[float] = []
         """Weight that each sample may serve at most, where it was asked."""
 
-    def most_worth(self, objective: Objective, start: Prices | None = None) -> Prices:
+    def maximize_weight(self, objective: DualObjective, start: Prices | None = None) -> Prices:
         """Prices where no least weight is asked for.
 
         Args:
             objective: what is maximised.
             start: prices to begin with; these make samples and high temperatures unnecessary.
         """
-        usual = usual_worth(self._problem, objective)
+        usual = value_scale(self._problem, objective)
         if start is not None:
             return self._cooled(self._problem, objective, start, [_COLD * usual], _CLOSELY)
         prices, temperatures = None, _cooling()
@@ -66,10 +73,10 @@ class PriceSearch:
         for sample in self._samples:
             prices = self._cooled(sample, objective, prices, [t * usual for t in temperatures])
             temperatures = [_COLD]
-            self._most.append(bound(sample, replace(objective, cost=0.0), prices) / objective.weight)
+            self._most.append(dual_bound(sample, replace(objective, cost=0.0), prices) / objective.weight)
         return self._cooled(self._problem, objective, prices, [t * usual for t in temperatures], _CLOSELY)
 
-    def least_cost(self, weight: float, most: float, start: Prices | None = None) -> Prices:
+    def minimize_cost(self, weight: float, most: float, start: Prices | None = None) -> Prices:
         """Prices in US dollars per hour at which a weight is served at least cost.
 
         Args:
@@ -77,8 +84,8 @@ class PriceSearch:
             most: that may be served at most.
             start: prices to begin with.
         """
-        objective = Objective(0.0, 1.0, weight)
-        usual = usual_worth(self._problem, objective)
+        objective = DualObjective(0.0, 1.0, weight)
+        usual = value_scale(self._problem, objective)
         if start is not None:
             return self._paid_for(weight, self._cooled(self._problem, objective, start, [_COLD * usual], _CLOSELY))
         prices, temperatures = None, _cooling()
@@ -99,36 +106,36 @@ class PriceSearch:
         if weight < float(problem.multiplicity[planned] @ problem.weight[planned]) * (1 - _ROUNDING):
             return prices
         bare = replace(prices, weight=0.0)
-        for rows, values in reduced_values(problem, Objective(0.0, 1.0), bare):
+        for rows, values in reduced_profits(problem, DualObjective(0.0, 1.0), bare):
             least = -values.max(axis=1)[planned[rows]] / problem.weight[rows][planned[rows]]
             needed = max(needed, float(least.max(initial=0.0)))
         return replace(prices, weight=max(prices.weight, needed * (1 + _AMPLY)))
 
-    def sharpened(self, objective: Objective, prices: Prices) -> Prices:
+    def polish(self, objective: DualObjective, prices: Prices) -> Prices:
         """Prices for a tighter bound: of the prices found and colder ones those that give the tightest."""
-        exact = solve_linear(self._problem, objective) if self._problem.classes <= EXACT_UP_TO else None
+        exact = solve_lp_prices(self._problem, objective) if self._problem.classes <= EXACT_UP_TO else None
         if exact is not None:
-            return min(prices, exact.prices, key=lambda found: bound(self._problem, objective, found))
+            return min(prices, exact.prices, key=lambda found: dual_bound(self._problem, objective, found))
         if self._problem.queries > _FEW_QUERIES:
             return prices
-        usual, tried = usual_worth(self._problem, objective), [prices]
+        usual, tried = value_scale(self._problem, objective), [prices]
         for temperature in _SHARP:
             tried.append(self._cooled(self._problem, objective, tried[-1], [temperature * usual], _CLOSELY))
-        return min(tried, key=lambda found: bound(self._problem, objective, found))
+        return min(tried, key=lambda found: dual_bound(self._problem, objective, found))
 
-    def divided(self, objective: Objective, prices: Prices) -> FloatArray:
+    def fractional_primal(self, objective: DualObjective, prices: Prices) -> FloatArray:
         """(C, P) queries of each class that take each plan where queries may be divided, at best or nearly so."""
         problem = self._problem
-        exact = solve_linear(problem, objective) if problem.classes <= EXACT_UP_TO else None
+        exact = solve_lp_prices(problem, objective) if problem.classes <= EXACT_UP_TO else None
         if exact is not None:
             return exact.taken
-        temperature = _COLD * usual_worth(problem, objective)
-        return smoothed_shares(problem, objective, prices, temperature) * problem.multiplicity[:, None]
+        temperature = _COLD * value_scale(problem, objective)
+        return softmax_shares(problem, objective, prices, temperature) * problem.multiplicity[:, None]
 
     @staticmethod
     def _cooled(
-        problem: FluidProblem,
-        objective: Objective,
+        problem: RelaxedProblem,
+        objective: DualObjective,
         prices: Prices | None,
         temperatures: Sequence[float],
         tolerance: float = _ROUGHLY,
@@ -136,7 +143,7 @@ class PriceSearch:
         found = Prices.zero(problem) if prices is None else prices
         for temperature in temperatures:
             last = temperature == temperatures[-1]
-            found = minimise(problem, objective, found, temperature, tolerance=tolerance if last else _ROUGHLY)
+            found = minimize_dual(problem, objective, found, temperature, tolerance=tolerance if last else _ROUGHLY)
         return found
 
 
@@ -147,7 +154,7 @@ def _cooling() -> list[float]:
     return temperatures
 
 
-def _samples(problem: FluidProblem, rng: np.random.Generator) -> tuple[FluidProblem, ...]:
+def _samples(problem: RelaxedProblem, rng: np.random.Generator) -> tuple[RelaxedProblem, ...]:
     """Smaller problems with the same prices, about; none where the problem is small itself."""
     found, size = [], _FEW * problem.sites
     while size * _TIMES <= problem.classes:

@@ -9,15 +9,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.highs import Minimise
-from circinus.matching.prices.ambiguous import settle
-from circinus.matching.prices.answer import Members
-from circinus.matching.prices.dual import Objective, Prices, bound
-from circinus.matching.prices.exchange import exchange
-from circinus.matching.prices.fluid import TOLERANCE, FloatArray, FluidProblem, IntArray
-from circinus.matching.prices.rounding import Regrets, best_plans, divided_plans, ease, fill
-from circinus.matching.prices.search import EXACT_UP_TO, PriceSearch
-from circinus.matching.whole_weights import WholeWeights
+from circinus.matching.highs import SolveMilp
+from circinus.matching.prices.ambiguous import solve_restricted
+from circinus.matching.prices.answer import ExpandedQueries
+from circinus.matching.prices.dual import DualObjective, Prices, dual_bound
+from circinus.matching.prices.exchange import swap_search
+from circinus.matching.prices.fluid import TOLERANCE, FloatArray, IntArray, RelaxedProblem
+from circinus.matching.prices.rounding import (
+    ReducedProfits,
+    choose_best_plans,
+    greedy_fill,
+    repair_overload,
+    round_fractional,
+)
+from circinus.matching.prices.search import EXACT_UP_TO, DualSolver
+from circinus.matching.whole_weights import IntegerWeights
 
 _OF_LIGHTEST = 0.1
 """Of the lightest query's weight, what the dearest plan counts at most."""
@@ -47,10 +53,10 @@ _ATTEMPTS = 2
 
 
 @dataclass(frozen=True, eq=False)
-class FluidAnswer:
+class RelaxedSolution:
     """At most one plan for every query, and how good that is at least."""
 
-    members: Members
+    members: ExpandedQueries
     chosen: IntArray
     """(N,) plan of each query, -1 for none."""
     weight: float
@@ -77,16 +83,16 @@ class FluidAnswer:
         return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
 
 
-def solve_fluid(
-    problem: FluidProblem,
+def solve_relaxed(
+    problem: RelaxedProblem,
     *,
-    minimise: Minimise | None = None,
+    minimise: SolveMilp | None = None,
     time_limit_s: float = 1.0,
     seed: int = 0,
     start: Prices | None = None,
     weight_only: bool = False,
     clock: Callable[[], float] = time.monotonic,
-) -> FluidAnswer:
+) -> RelaxedSolution:
     """Choose plans by prices, then for the queries in doubt by an exact model.
 
     Args:
@@ -103,10 +109,10 @@ def solve_fluid(
     """
     problem.checked()
     deadline_s = clock() + time_limit_s
-    members = Members.of(problem)
+    members = ExpandedQueries.of(problem)
     if not problem.classes:
         nothing, zero = np.zeros(0, dtype=np.int64), Prices.zero(problem)
-        return FluidAnswer(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
+        return RelaxedSolution(members, nothing, 0.0, 0.0, 0.0, 0.0, zero, zero, 0.0)
     search = _Search(members, minimise, deadline_s, clock, seed)
     return search.answer(start, weight_only=weight_only)
 
@@ -114,27 +120,27 @@ def solve_fluid(
 class _Search:
     def __init__(
         self,
-        members: Members,
-        minimise: Minimise | None,
+        members: ExpandedQueries,
+        minimise: SolveMilp | None,
         deadline_s: float,
         clock: Callable[[], float],
         seed: int,
     ) -> None:
         self._members, self._problem = members, members.problem
         self._minimise, self._deadline_s, self._clock, self._seed = minimise, deadline_s, clock, seed
-        self._weights = WholeWeights.of(self._problem.weight)
+        self._weights = IntegerWeights.of(self._problem.weight)
         self._alike = len(members.class_of) >= _ALIKE * self._problem.classes
 
-    def answer(self, start: Prices | None, *, weight_only: bool) -> FluidAnswer:
-        search = PriceSearch(self._problem, np.random.default_rng(self._seed))
-        objective = Objective(1.0, cost_counts(self._problem))
-        prices = search.most_worth(objective, start)
+    def answer(self, start: Prices | None, *, weight_only: bool) -> RelaxedSolution:
+        search = DualSolver(self._problem, np.random.default_rng(self._seed))
+        objective = DualObjective(1.0, cost_tiebreak_weight(self._problem))
+        prices = search.maximize_weight(objective, start)
         chosen, limit = self._most_weight(search, objective, prices)
         cost_prices, least_cost = Prices.zero(self._problem), 0.0
         if not weight_only:
             chosen, cost_prices, least_cost = self._least_cost(search, objective, chosen, limit)
         cost = self._members.cost_usd_per_h(chosen)
-        return FluidAnswer(
+        return RelaxedSolution(
             members=self._members,
             chosen=chosen,
             weight=self._members.weight(chosen),
@@ -146,38 +152,43 @@ class _Search:
             cost_counts=objective.cost,
         )
 
-    def _most_weight(self, search: PriceSearch, objective: Objective, prices: Prices) -> tuple[IntArray, float]:
+    def _most_weight(self, search: DualSolver, objective: DualObjective, prices: Prices) -> tuple[IntArray, float]:
         """(a choice, a bound on the weight)"""
         problem, members = self._problem, self._members
-        regrets = Regrets.at(problem, objective, prices)
+        regrets = ReducedProfits.at(problem, objective, prices)
         chosen = self._rounded(search, regrets, objective, prices, objective)
-        sharp = search.sharpened(objective, prices)
-        limit = weight_limit(problem, bound(problem, Objective(1.0, 0.0), sharp), self._weights)
+        sharp = search.polish(objective, prices)
+        limit = tighten_weight_bound(problem, dual_bound(problem, DualObjective(1.0, 0.0), sharp), self._weights)
         if _FEWEST <= len(chosen) <= _FEW:
             chosen = self._restarted(objective, prices, chosen, limit)
         if members.weight(chosen) < limit - _CLOSE * limit:
-            regrets = regrets if sharp is prices else Regrets.at(problem, objective, sharp)
+            regrets = regrets if sharp is prices else ReducedProfits.at(problem, objective, sharp)
             unit = 0.0 if self._weights.rounding else self._weights.unit
             # The prices count costs, too, though next to nothing; one that is better is better by a unit.
-            slack = objective.cost * dearest_usd_per_h(problem)
-            distance = bound(problem, objective, sharp) - members.worth(chosen, objective) + slack - unit
-            chosen, proved = self._settled(regrets, chosen, Objective(1.0, 0.0), distance, unit=unit)
-            limit = min(limit, weight_limit(problem, proved, self._weights))
+            slack = objective.cost * max_cost_usd_per_h(problem)
+            distance = dual_bound(problem, objective, sharp) - members.worth(chosen, objective) + slack - unit
+            chosen, proved = self._settled(regrets, chosen, DualObjective(1.0, 0.0), distance, unit=unit)
+            limit = min(limit, tighten_weight_bound(problem, proved, self._weights))
         return chosen, max(limit, members.weight(chosen))
 
     def _rounded(
-        self, search: PriceSearch, regrets: Regrets, asked: Objective, prices: Prices, objective: Objective
+        self,
+        search: DualSolver,
+        regrets: ReducedProfits,
+        asked: DualObjective,
+        prices: Prices,
+        objective: DualObjective,
     ) -> IntArray:
         """Whole queries near the prices of what is `asked`: the better of what each prefers and of a divided answer."""
         members, found = self._members, []
         if not self._alike:
-            found.append(best_plans(members, regrets))
+            found.append(choose_best_plans(members, regrets))
         if self._alike or self._problem.classes <= EXACT_UP_TO:
-            found.append(divided_plans(members, search.divided(asked, prices)))
-        whole = [fill(members, regrets, ease(members, regrets, start)) for start in found]
-        return max((exchange(members, regrets, chosen, objective) for chosen in whole), key=self._goodness)
+            found.append(round_fractional(members, search.fractional_primal(asked, prices)))
+        whole = [greedy_fill(members, regrets, repair_overload(members, regrets, start)) for start in found]
+        return max((swap_search(members, regrets, chosen, objective) for chosen in whole), key=self._goodness)
 
-    def _restarted(self, objective: Objective, prices: Prices, chosen: IntArray, limit: float) -> IntArray:
+    def _restarted(self, objective: DualObjective, prices: Prices, chosen: IntArray, limit: float) -> IntArray:
         """The best choice at prices that are off a little, each time by something else: rounding ends elsewhere."""
         members, rng, best = self._members, np.random.default_rng(self._seed), chosen
         until_s = self._clock() + (self._deadline_s - self._clock()) * _SHARE
@@ -188,33 +199,35 @@ class _Search:
                 prices.local * np.exp(rng.normal(0, _OFF, prices.local.shape)),
                 prices.shared * np.exp(rng.normal(0, _OFF, prices.shared.shape)),
             )
-            regrets = Regrets.at(self._problem, objective, off)
-            found = fill(members, regrets, ease(members, regrets, best_plans(members, regrets)))
-            best = max(best, exchange(members, regrets, found, objective), key=self._goodness)
+            regrets = ReducedProfits.at(self._problem, objective, off)
+            found = greedy_fill(
+                members, regrets, repair_overload(members, regrets, choose_best_plans(members, regrets))
+            )
+            best = max(best, swap_search(members, regrets, found, objective), key=self._goodness)
         return best
 
     def _least_cost(
-        self, search: PriceSearch, objective: Objective, chosen: IntArray, limit: float
+        self, search: DualSolver, objective: DualObjective, chosen: IntArray, limit: float
     ) -> tuple[IntArray, Prices, float]:
         """(a choice of no less weight, prices of cost, a bound on what the weight costs)"""
         problem, members = self._problem, self._members
         weight = members.weight(chosen)
-        asked = Objective(0.0, 1.0, weight)
-        prices = search.least_cost(weight, limit)
+        asked = DualObjective(0.0, 1.0, weight)
+        prices = search.minimize_cost(weight, limit)
         chosen = self._cheaper(search, chosen, objective, prices, limit)
-        prices = search.sharpened(asked, prices)
-        least, cost = -bound(problem, asked, prices), members.cost_usd_per_h(chosen)
+        prices = search.polish(asked, prices)
+        least, cost = -dual_bound(problem, asked, prices), members.cost_usd_per_h(chosen)
         if members.weight(chosen) > weight * (1 + _CLOSE):  # a bound for less holds for more, but loosely
             asked = replace(asked, least_weight=members.weight(chosen))
-            least = max(least, -bound(problem, asked, prices))
+            least = max(least, -dual_bound(problem, asked, prices))
         if cost > least + _CLOSE * cost:
-            regrets = Regrets.at(problem, Objective(prices.weight, 1.0), replace(prices, weight=0.0))
-            chosen, proved = self._settled(regrets, chosen, Objective(0.0, 1.0), cost - least, asked.least_weight)
+            regrets = ReducedProfits.at(problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
+            chosen, proved = self._settled(regrets, chosen, DualObjective(0.0, 1.0), cost - least, asked.least_weight)
             least = max(least, -proved)
         return chosen, prices, least
 
     def _cheaper(
-        self, search: PriceSearch, chosen: IntArray, objective: Objective, prices: Prices, limit: float
+        self, search: DualSolver, chosen: IntArray, objective: DualObjective, prices: Prices, limit: float
     ) -> IntArray:
         """A choice of no less weight that costs less, if there is any near the prices of cost.
 
@@ -224,23 +237,23 @@ class _Search:
         best, regrets = chosen, None
         asked = members.weight(chosen)
         for _ in range(_ATTEMPTS):
-            regrets = Regrets.at(self._problem, Objective(prices.weight, 1.0), replace(prices, weight=0.0))
-            best = max(best, exchange(members, regrets, best, objective), key=self._goodness)
-            other = self._rounded(search, regrets, Objective(0.0, 1.0, asked), prices, objective)
+            regrets = ReducedProfits.at(self._problem, DualObjective(prices.weight, 1.0), replace(prices, weight=0.0))
+            best = max(best, swap_search(members, regrets, best, objective), key=self._goodness)
+            other = self._rounded(search, regrets, DualObjective(0.0, 1.0, asked), prices, objective)
             lost = members.weight(best) - members.weight(other)
             best = max(best, other, key=self._goodness)
             more = min(asked + lost, (asked + limit) / 2)
             if lost <= 0 or more - asked <= _CLOSE * asked or self._clock() > self._deadline_s:
                 break
             asked = more
-            prices = search.least_cost(asked, limit, prices)
+            prices = search.minimize_cost(asked, limit, prices)
         return best
 
     def _settled(
         self,
-        regrets: Regrets,
+        regrets: ReducedProfits,
         chosen: IntArray,
-        objective: Objective,
+        objective: DualObjective,
         distance: float,
         least_weight: float | None = None,
         unit: float = 0.0,
@@ -257,7 +270,7 @@ class _Search:
                 break
             # What was gained meanwhile need not be looked for any more.
             near = distance - (self._members.worth(found, objective) - before)
-            settled = settle(
+            settled = solve_restricted(
                 self._members, regrets, found, objective, window * near + self._rounding(regrets),
                 self._minimise, most=len(chosen) if few else _IN_DOUBT, time_limit_s=left_s, seed=self._seed,
                 least_weight=least_weight, unit=unit,
@@ -268,7 +281,7 @@ class _Search:
         return found, limit
 
     @staticmethod
-    def _rounding(regrets: Regrets) -> float:
+    def _rounding(regrets: ReducedProfits) -> float:
         """By which regrets may be off in their precision."""
         worth = regrets.reduced[np.isfinite(regrets.reduced)]
         return _ROUNDINGS * float(np.finfo(regrets.reduced.dtype).eps) * float(np.abs(worth).max(initial=0.0))
@@ -277,30 +290,30 @@ class _Search:
         return round(self._members.weight(chosen), 9), -self._members.cost_usd_per_h(chosen)
 
 
-def cost_counts(problem: FluidProblem) -> float:
+def cost_tiebreak_weight(problem: RelaxedProblem) -> float:
     """Units of weight for a US dollar per hour: enough to choose between equals, never worth a query."""
     cost = problem.cost_usd_per_h[np.isfinite(problem.cost_usd_per_h)]
     most = float(cost.max(initial=0.0))
     if most <= 0:
         return 0.0
-    counts = _COST_COUNTS * problem.total_weight / dearest_usd_per_h(problem)
+    counts = _COST_COUNTS * problem.total_weight / max_cost_usd_per_h(problem)
     return min(counts, _OF_LIGHTEST * float(problem.weight.min()) / most)
 
 
-def dearest_usd_per_h(problem: FluidProblem) -> float:
+def max_cost_usd_per_h(problem: RelaxedProblem) -> float:
     """If every query had its dearest plan."""
     cost = problem.cost_usd_per_h
     dearest: FloatArray = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0)
     return float(problem.multiplicity @ dearest)
 
 
-def weight_limit(problem: FluidProblem, limit: float, weights: WholeWeights | None = None) -> float:
+def tighten_weight_bound(problem: RelaxedProblem, limit: float, weights: IntegerWeights | None = None) -> float:
     """A bound on the weight made tighter: by what has a plan that fits at all, and down to a sum of whole weights."""
     fits = (
         np.isfinite(problem.cost_usd_per_h) & (problem.amounts.max(axis=2, initial=0.0) <= 1.0 + 2 * TOLERANCE)
     ).any(axis=1)
     limit = min(limit, float((problem.multiplicity * problem.weight)[fits].sum()))
-    weights = WholeWeights.of(problem.weight) if weights is None else weights
+    weights = IntegerWeights.of(problem.weight) if weights is None else weights
     if weights.rounding or not math.isfinite(limit):
         return limit
     return math.floor(limit / weights.unit + _WHOLE) * weights.unit

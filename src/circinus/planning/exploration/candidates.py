@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
 from circinus.planning.exploration.surrogate import Surrogate
 
 FloatArray = NDArray[np.float64]
@@ -33,7 +33,7 @@ _OPTIMISM = 1.5
 
 
 def candidates(
-    space: KnobSpace,
+    space: ConfigurationSpace,
     surrogate: Surrogate,
     known_codes: IntArray,
     count: int,
@@ -59,8 +59,8 @@ def candidates(
     """
     known = {code.tobytes() for codes in (known_codes, without) if codes is not None for code in codes}
     if space.size <= count + len(known):
-        return _distinct([space.everything(space.size)], known, space)
-    pool = _Pool(space, promise or (lambda codes: optimistic(surrogate, codes)))
+        return _distinct([space.enumerate(space.size)], known, space)
+    pool = _Pool(space, promise or (lambda codes: upper_confidence_bound(surrogate, codes)))
     pool.add(known_codes)
     if not len(known_codes):
         pool.add(space.random(rng, _BEAM))
@@ -72,7 +72,7 @@ def candidates(
     return _distinct([promising, random], known, space)[:count]
 
 
-def optimistic(surrogate: Surrogate, codes: IntArray) -> FloatArray:
+def upper_confidence_bound(surrogate: Surrogate, codes: IntArray) -> FloatArray:
     """(m,) scores that codes may well have."""
     belief = surrogate.predict(codes)
     return belief.mean + _OPTIMISM * belief.deviation
@@ -81,7 +81,7 @@ def optimistic(surrogate: Surrogate, codes: IntArray) -> FloatArray:
 class _Pool:
     """Codes that were looked at, each once, with what they promise."""
 
-    def __init__(self, space: KnobSpace, promise: Promise) -> None:
+    def __init__(self, space: ConfigurationSpace, promise: Promise) -> None:
         self.promises: dict[bytes, float] = {}
         self._space = space
         self._promise = promise
@@ -98,7 +98,7 @@ class _Pool:
         return _codes(ranked, self._space)
 
 
-def _beam(space: KnobSpace, pool: _Pool) -> None:
+def _beam(space: ConfigurationSpace, pool: _Pool) -> None:
     for operator in range(len(space.operators)):
         columns = space.operator_columns(operator)
         if space.operator_sizes[operator] <= _TOGETHER_AT_MOST:
@@ -108,15 +108,15 @@ def _beam(space: KnobSpace, pool: _Pool) -> None:
             pool.add(changed)
             continue
         for column in columns.tolist():
-            pool.add(np.concatenate([space.changes(code, column) for code in pool.best(_BEAM)]))
+            pool.add(np.concatenate([space.single_knob_changes(code, column) for code in pool.best(_BEAM)]))
 
 
-def _distinct(parts: Iterable[IntArray], without: Iterable[bytes], space: KnobSpace) -> IntArray:
+def _distinct(parts: Iterable[IntArray], without: Iterable[bytes], space: ConfigurationSpace) -> IntArray:
     """The codes of all parts in their order, each once."""
     excluded = frozenset(without)
     found = dict.fromkeys(code.tobytes() for part in parts for code in part)
     return _codes([code for code in found if code not in excluded], space)
 
 
-def _codes(encoded: list[bytes], space: KnobSpace) -> IntArray:
+def _codes(encoded: list[bytes], space: ConfigurationSpace) -> IntArray:
     return np.frombuffer(bytearray().join(encoded), dtype=np.int64).reshape(len(encoded), len(space.columns))

@@ -10,7 +10,7 @@ from circinus.spec import Configuration, KnobValues
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
-def covering(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
+def covering_design(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
     """Configurations among those listed in which each operator has each of its knob values at least once.
 
     As many as the operator with most knob values has, where all combinations are listed. Each operator's values are
@@ -29,7 +29,10 @@ def covering(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
     chosen: dict[Configuration, None] = {}
     for turn in range(max(len(own) for own in values.values())):
         found = Configuration.of(
-            {name: own[turn * stride(len(own), number) % len(own)] for number, (name, own) in enumerate(values.items())}
+            {
+                name: own[turn * coprime_stride(len(own), number) % len(own)]
+                for number, (name, own) in enumerate(values.items())
+            }
         )
         if found in present:
             chosen[found] = None
@@ -41,7 +44,7 @@ def covering(listed: Sequence[Configuration]) -> tuple[Configuration, ...]:
     return tuple(chosen)
 
 
-def stride(count: int, number: int) -> int:
+def coprime_stride(count: int, number: int) -> int:
     """A number without a common divisor with `count`, so that steps of it reach all."""
     if number == 0:
         return 1

@@ -14,7 +14,7 @@ _SHORTER = 0.3
 _SHORTENINGS = 8
 
 
-def minimum(
+def minimize_bfgs(
     function: Callable[[FloatArray], tuple[float, FloatArray]],
     start: FloatArray,
     spread: FloatArray,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
 from circinus.profiling import OperatorProfile
 from circinus.spec import Configuration, Pipeline
 
@@ -21,7 +21,7 @@ _LEAST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Donors:
+class ProfileImputer:
     """One operator under the n prefixes that were measured."""
 
     profiles: tuple[OperatorProfile, ...]
@@ -38,8 +38,12 @@ class Donors:
 
     @classmethod
     def of(
-        cls, space: KnobSpace, pipeline: Pipeline, operator: str, known: Mapping[Configuration, OperatorProfile]
-    ) -> Donors:
+        cls,
+        space: ConfigurationSpace,
+        pipeline: Pipeline,
+        operator: str,
+        known: Mapping[Configuration, OperatorProfile],
+    ) -> ProfileImputer:
         """Of an operator that was measured under at least one prefix."""
         items = np.array([len(profile.service_s) for profile in known.values()], dtype=np.int64)
         return cls(
@@ -48,10 +52,10 @@ class Donors:
             items=items,
             common=int(items.min()),
             own=space.operator_columns(space.operators.index(operator)),
-            lineage=space.lineage_columns(pipeline, operator),
+            lineage=space.ancestor_columns(pipeline, operator),
         )
 
-    def guess(self, code: IntArray, service_s: float, output_bytes: float) -> OperatorProfile:
+    def impute(self, code: IntArray, service_s: float, output_bytes: float) -> OperatorProfile:
         """Under a prefix that was not measured: as the most similar one, with these means over the items common to all.
 
         Alike in the operator's own knobs before all else: these tell most of memory, and of batches.
@@ -59,9 +63,9 @@ class Donors:
         differs = self.codes != code
         order = np.lexsort((differs[:, self.lineage].sum(axis=1), differs[:, self.own].sum(axis=1)))
         donor = self.profiles[int(order[0])]
-        return self.longer(_scaled(donor, donor, self.common, service_s, output_bytes), code, known_on=self.common)
+        return self.extend(_scaled(donor, donor, self.common, service_s, output_bytes), code, known_on=self.common)
 
-    def longer(self, profile: OperatorProfile, code: IntArray, known_on: int) -> OperatorProfile:
+    def extend(self, profile: OperatorProfile, code: IntArray, known_on: int) -> OperatorProfile:
         """A profile on the most items that any was measured on, if these are more than those it is known on itself."""
         most = int(self.items.max())
         if most <= known_on:

@@ -9,14 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.operators_elsewhere import OperatorsElsewhere
-from circinus.planning.exploration.profile_elsewhere import profile_elsewhere
-from circinus.planning.exploration.sources import Source
-from circinus.planning.exploration.transfer import Prior, best_prior
-from circinus.planning.exploration.two_way import row_means
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.operators_elsewhere import SourceOperators
+from circinus.planning.exploration.profile_elsewhere import profile_from_source
+from circinus.planning.exploration.sources import SourceTask
+from circinus.planning.exploration.transfer import MeanPrior, select_prior
+from circinus.planning.exploration.two_way import two_way_row_means
 from circinus.profiling import PipelineProfile
-from circinus.profiling.earlier import EarlierScores
+from circinus.profiling.earlier import SourceScores
 from circinus.spec import AccuracySlo, Configuration, Pipeline
 
 FloatArray = NDArray[np.float64]
@@ -32,22 +32,22 @@ _LEAST_ERROR = 1.0 / 16.0
 
 
 @dataclass(frozen=True, eq=False)
-class Elsewhere:
+class TransferSources:
     """All sources of one pipeline; what follows from them and from what is known here, nothing else."""
 
     pipeline: Pipeline
-    space: KnobSpace
-    earlier: tuple[EarlierScores, ...] = ()
+    space: ConfigurationSpace
+    earlier: tuple[SourceScores, ...] = ()
 
     @cached_property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[SourceTask, ...]:
         """Those of which scores say anything, in the same order."""
         low, high = self.pipeline.metric.range
         found = []
         for earlier in self.earlier:
-            means = row_means(earlier.scores, (high - low) ** 2 * _LEAST_ERROR)
+            means = two_way_row_means(earlier.scores, (high - low) ** 2 * _LEAST_ERROR)
             configurations = [earlier.configurations[row] for row in means.rows.tolist()]
-            source = Source.of(
+            source = SourceTask.of(
                 earlier.name, self.space, configurations, means.means, (low, high), variances=means.variances
             )
             if source is not None and len(source.codes) > 1:
@@ -55,16 +55,16 @@ class Elsewhere:
         return tuple(found)
 
     @cached_property
-    def operators(self) -> tuple[OperatorsElsewhere, ...]:
+    def operators(self) -> tuple[SourceOperators, ...]:
         """What operators took, source by source."""
-        return tuple(OperatorsElsewhere(self.space, self.pipeline, earlier.runs) for earlier in self.earlier)
+        return tuple(SourceOperators(self.space, self.pipeline, earlier.runs) for earlier in self.earlier)
 
     def profile(self) -> PipelineProfile | None:
         """The source with most configurations of which all operators were measured, of equals the newest, as a profile.
 
         None: there is none.
         """
-        found = [profile_elsewhere(self.pipeline, earlier) for earlier in self.earlier]
+        found = [profile_from_source(self.pipeline, earlier) for earlier in self.earlier]
         complete = [profile for profile in found if profile is not None]
         return max(complete, key=lambda profile: len(profile.configurations), default=None)
 
@@ -76,7 +76,7 @@ class Elsewhere:
         candidates: IntArray,
         *,
         additive: bool = False,
-    ) -> Prior:
+    ) -> MeanPrior:
         """What to believe about, and why; see `best_prior`, which is asked of the few best sources."""
         score_range = self.pipeline.metric.range
         sources = self.sources
@@ -85,12 +85,14 @@ class Elsewhere:
             fits = [_straight_line(source, codes, means, variances, width) for source in sources]
             kept = sorted(np.argsort(-np.array(fits), kind="stable")[:FITTED_AT_MOST].tolist())
             sources = tuple(sources[number] for number in kept)
-        return best_prior(
+        return select_prior(
             self.space, sources, codes, means, variances, candidates, additive=additive, score_range=score_range
         )
 
 
-def _straight_line(source: Source, codes: IntArray, means: FloatArray, variances: FloatArray, width: float) -> float:
+def _straight_line(
+    source: SourceTask, codes: IntArray, means: FloatArray, variances: FloatArray, width: float
+) -> float:
     """Logarithm of the density of scores that lie about a straight line over a source's, in units of the range.
 
     Level and slope are integrated out (Rasmussen & Williams 2006, section 2.7); a line through the middle of the
@@ -105,7 +107,7 @@ def _straight_line(source: Source, codes: IntArray, means: FloatArray, variances
     return float(-(rests @ np.linalg.solve(covariance, rests) + sign * logarithm) / 2)
 
 
-def beginning(
+def warm_start_design(
     scores: FloatArray, usd_per_h: Sequence[FloatArray], slos: Sequence[AccuracySlo | None]
 ) -> tuple[int, ...]:
     """What to measure first by what is known elsewhere, instead of a cover.
@@ -140,7 +142,7 @@ def beginning(
     return tuple(found)
 
 
-def owed(cover: Sequence[Configuration], measured: Iterable[Configuration]) -> Configuration | None:
+def missing_from_design(cover: Sequence[Configuration], measured: Iterable[Configuration]) -> Configuration | None:
     """What is to be measured still where all sources were dropped: what a search without any begins with.
 
     Args:

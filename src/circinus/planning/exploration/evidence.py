@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.profiling.sequences import Covariates
-from circinus.profiling.sequences.prediction import left_out_errors, predicted_means
+from circinus.profiling.sequences.prediction import leave_one_out_errors, predicted_means
 
 FloatArray = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ _POOLED_ITEMS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class MeanScoreEstimates:
     """Estimates of the mean scores of n configurations over all items."""
 
     means: FloatArray
@@ -46,9 +46,9 @@ class Evidence:
         return np.asarray(np.sqrt(self.common_variance) * slopes)
 
 
-def evidence_of(
+def estimate_mean_scores(
     scores: Sequence[FloatArray], population: int, score_range: float, covariates: Covariates | None = None
-) -> Evidence:
+) -> MeanScoreEstimates:
     """Estimate mean scores under score = configuration + slope * item + rest.
 
     The two-way layout (Scheffe, The Analysis of Variance, 1959, chapter 4). All configurations are measured on a
@@ -89,7 +89,7 @@ def evidence_of(
     rests = np.where(known, table - means[:, None] - slopes[:, None] * parts, 0.0)
     variances = _rest_variances(rests, known, score_range) / counts * (1.0 - counts / population)
     shared = _shared(variances, counts, population)
-    return Evidence(means, variances, variance / longest * (1.0 - longest / population), slopes, shared)
+    return MeanScoreEstimates(means, variances, variance / longest * (1.0 - longest / population), slopes, shared)
 
 
 def _shared(variances: FloatArray, counts: NDArray[np.int64], population: int) -> FloatArray:
@@ -129,7 +129,7 @@ def _level(
         low, width = float(items.min()), max(float(np.ptp(items)), 1e-12)
         unit = ((items - low) / width)[None]
         level = low + width * float(predicted_means(unit, covariates, population)[0])
-        errors = width * left_out_errors(unit, covariates)[0]
+        errors = width * leave_one_out_errors(unit, covariates)[0]
     variance = (float((errors**2).sum()) + (_PSEUDO_REST * score_range) ** 2) / count
     # What few items say of their variance is uncertain itself: that of Student's distribution.
     return level, variance * (count - 1) / (count - 3) if count > 3 else 4.0 * variance

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.few_items import ERRORS, less_errors, relative_error
-from circinus.planning.exploration.keeping import population_of
-from circinus.planning.exploration.plan_costs import KINDS, least_costs
-from circinus.planning.exploration.predicted import CAUTION, Predictor
+from circinus.planning.exploration.few_items import ERRORS, optimistic_profile, relative_standard_error
+from circinus.planning.exploration.keeping import population_size
+from circinus.planning.exploration.plan_costs import KINDS, min_plan_costs
+from circinus.planning.exploration.predicted import CAUTION, ProfilePredictor
 from circinus.profiling import ConfigurationProfile, PipelineProfile
 from circinus.spec import Configuration, Network, Pipeline, Query
 
@@ -21,7 +21,7 @@ _LEAST_S = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
+class ExpectedCost:
     """Of k configurations."""
 
     usd_per_h: tuple[FloatArray, ...]
@@ -55,7 +55,9 @@ class ExpectedCosts:
     few are made exact (`refine`); by what these cost over their bounds the others are expected to, too.
     """
 
-    def __init__(self, pipeline: Pipeline, queries: Sequence[Query], network: Network, predictor: Predictor) -> None:
+    def __init__(
+        self, pipeline: Pipeline, queries: Sequence[Query], network: Network, predictor: ProfilePredictor
+    ) -> None:
         """Nothing is computed yet."""
         self._pipeline, self._queries, self._network, self._predictor = pipeline, queries, network, predictor
         self._key: object = None
@@ -63,16 +65,16 @@ class ExpectedCosts:
         shapes = [KINDS * (1 + len(network.pools_for(query.source))) for query in queries]
         self._none = _Costs(0.0, 1.0, tuple(np.full(shape, np.inf) for shape in shapes))
 
-    def of(self, known: PipelineProfile, listed: Sequence[Configuration]) -> Expected:
+    def of(self, known: PipelineProfile, listed: Sequence[Configuration]) -> ExpectedCost:
         """Of k configurations, after the predictor has learnt from `known`; those that failed have no plan."""
         if self._key != self._predictor.key:
             self._key, self._known = self._predictor.key, {}
         failed = {failure.configuration for failure in known.failed}
         new = [c for c in listed if c not in self._known and c not in failed]
         if new:
-            population = population_of(known)
+            population = population_size(known)
             profile = self._predictor.predict(known, new)
-            least = self._least(less_errors(profile, population), new)
+            least = self._least(optimistic_profile(profile, population), new)
             for row, found in enumerate(profile.configurations):
                 spread, middle = self._service(found, population)
                 costs = tuple(_in_the_middle(by_query[row], middle) for by_query in least)
@@ -82,7 +84,7 @@ class ExpectedCosts:
             _shares_and_floors(np.array([gap * row.least[q] if row.exact is None else row.exact[q] for row in rows]))
             for q, gap in enumerate(gaps)
         ]
-        return Expected(
+        return ExpectedCost(
             usd_per_h=tuple(shares for shares, _ in parts),
             spread=np.array([row.spread for row in rows]),
             floor_usd_per_h=tuple(floors for _, floors in parts),
@@ -96,7 +98,7 @@ class ExpectedCosts:
         profile = self._predictor.predict(known, [configuration])
         exact = [costs[0] for costs in self._least(profile, [configuration], exactly=True)]
         if not all(np.isfinite(costs).all() for costs in exact):
-            fast = self._least(less_errors(profile, population_of(known)), [configuration], exactly=True)
+            fast = self._least(optimistic_profile(profile, population_size(known)), [configuration], exactly=True)
             exact = [
                 np.where(np.isfinite(costs), costs, _in_the_middle(fast[q][0], found.middle))
                 for q, costs in enumerate(exact)
@@ -107,7 +109,7 @@ class ExpectedCosts:
     def _least(
         self, profile: PipelineProfile, wanted: Sequence[Configuration], *, exactly: bool = False
     ) -> tuple[FloatArray, ...]:
-        return least_costs(self._pipeline, self._queries, profile, self._network, wanted, exactly=exactly)
+        return min_plan_costs(self._pipeline, self._queries, profile, self._network, wanted, exactly=exactly)
 
     def _gaps(self) -> list[FloatArray]:
         """For each query (s,) what exact costs are over their bounds, on average of those known."""
@@ -128,7 +130,7 @@ class ExpectedCosts:
         """
         unsure = self._predictor.deviations(found.configuration)
         deviations = np.array([unsure[name] for name in found.operators])
-        errors = np.array([relative_error(operator, population) for operator in found.operators.values()])
+        errors = np.array([relative_standard_error(operator, population) for operator in found.operators.values()])
         least_s = np.array([max(float(operator.service_s.mean()), _LEAST_S) for operator in found.operators.values()])
         middle_s, fast_s = least_s * np.exp(CAUTION * deviations), least_s * np.exp(-ERRORS * errors)
         spread = np.sqrt(((middle_s * np.hypot(deviations, errors)) ** 2).sum()) / middle_s.sum()

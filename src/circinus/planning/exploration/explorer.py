@@ -11,42 +11,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.candidates import candidates
-from circinus.planning.exploration.cover import covering
-from circinus.planning.exploration.elsewhere import Elsewhere, beginning, owed
-from circinus.planning.exploration.evidence import evidence_of
+from circinus.planning.exploration.cover import covering_design
+from circinus.planning.exploration.elsewhere import TransferSources, missing_from_design, warm_start_design
+from circinus.planning.exploration.evidence import estimate_mean_scores
 from circinus.planning.exploration.expected_costs import ExpectedCosts
-from circinus.planning.exploration.joint_pursuit import Common, JointPursuit, QueryOutlook, pursue_together
-from circinus.planning.exploration.keeping import decided, keeps_objective, population_of, without_plan
-from circinus.planning.exploration.knob_cover import covering_choices
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.plan_costs import MeasuredCosts, least_costs
-from circinus.planning.exploration.predicted import Predictor
-from circinus.planning.exploration.promising import promise_of
-from circinus.planning.exploration.pursuit import settling_items
-from circinus.planning.exploration.stopping import Stopping
-from circinus.planning.exploration.surrogate import Belief
-from circinus.planning.exploration.transfer import Prior
-from circinus.profiling import (
-    LEAST_ITEMS,
-    Assessment,
-    Certificate,
-    ConfigurationProfile,
-    Objective,
-    PipelineProfile,
-    Proposal,
+from circinus.planning.exploration.joint_pursuit import (
+    AcquisitionResult,
+    QueryBelief,
+    SharedInputs,
+    select_next_configuration,
 )
-from circinus.profiling.earlier import EarlierScores
+from circinus.planning.exploration.keeping import awaiting_plan, classify_feasibility, population_size, slo_feasibility
+from circinus.planning.exploration.knob_cover import covering_array
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.plan_costs import PlanCostCache, min_plan_costs
+from circinus.planning.exploration.predicted import ProfilePredictor
+from circinus.planning.exploration.promising import acquisition_function
+from circinus.planning.exploration.pursuit import expected_items_to_decide
+from circinus.planning.exploration.stopping import StoppingRule
+from circinus.planning.exploration.surrogate import Belief
+from circinus.planning.exploration.transfer import MeanPrior
+from circinus.profiling import (
+    MIN_ITEMS,
+    ConfigurationProfile,
+    PipelineProfile,
+    SamplerDecision,
+    SloRequirement,
+    StoppingCertificate,
+    Suggestion,
+)
+from circinus.profiling.earlier import SourceScores
 from circinus.profiling.explorer import Seconds
-from circinus.profiling.listing import most_measured
-from circinus.profiling.percentile_items import certain_items
-from circinus.profiling.sequences import sequence_risk
+from circinus.profiling.listing import max_measured_configurations
+from circinus.profiling.percentile_items import distribution_free_sample_size
+from circinus.profiling.sequences import per_sequence_alpha
 from circinus.spec import Configuration, Network, Query, Specification
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_DEFAULT = Stopping()
-LISTED_AT_MOST = 600
+_DEFAULT = StoppingRule()
+MAX_ENUMERATED = 600
 """Configurations up to which all are looked at in every step."""
 _TRIED = 32
 """Configurations at random that are tried where all others failed."""
@@ -54,7 +59,7 @@ _CANDIDATES = 256
 """Configurations that are looked at besides those measured where there are more."""
 
 
-class PlanExplorer:
+class PlanCostSampler:
     """Measures what most likely makes plans cheaper, per second.
 
     Of accuracies it believes what a Gaussian process over the knobs says of those measured; what plans cost it computes
@@ -64,7 +69,7 @@ class PlanExplorer:
     Every configuration is looked at where they can be listed, else the most promising ones.
     """
 
-    def __init__(self, specification: Specification, pipeline_name: str, stopping: Stopping = _DEFAULT) -> None:
+    def __init__(self, specification: Specification, pipeline_name: str, stopping: StoppingRule = _DEFAULT) -> None:
         """Prepare for the queries on a pipeline.
 
         Args:
@@ -81,32 +86,32 @@ class PlanExplorer:
         self._pipeline = specification.pipelines[pipeline_name]
         self._network = Network(specification.infrastructure)
         self._queries, self._weights = _alike(queries)
-        self._space = KnobSpace.of(self._pipeline)
-        self._elsewhere = Elsewhere(self._pipeline, self._space)
-        self._predictor = Predictor(self._pipeline, self._space)
+        self._space = ConfigurationSpace.of(self._pipeline)
+        self._elsewhere = TransferSources(self._pipeline, self._space)
+        self._predictor = ProfilePredictor(self._pipeline, self._space)
         self._stopping = stopping
         self._least = min(self._space.size, len(self._space.columns) + 2)
-        self._everything = self._space.everything() if self._space.size <= LISTED_AT_MOST else None
+        self._everything = self._space.enumerate() if self._space.size <= MAX_ENUMERATED else None
         self._prepare_costs()
 
-    def cover(self, earlier: Sequence[EarlierScores] = ()) -> Sequence[Configuration]:
+    def initial_design(self, earlier: Sequence[SourceScores] = ()) -> Sequence[Configuration]:
         """Configurations to begin with: those that seem best elsewhere, else every choice of every knob at least once.
 
         Args:
             earlier: what was scored elsewhere; `assess` uses it too.
         """
-        self._elsewhere = Elsewhere(self._pipeline, self._space, tuple(earlier))
-        self._predictor = Predictor(self._pipeline, self._space, self._elsewhere.operators)
+        self._elsewhere = TransferSources(self._pipeline, self._space, tuple(earlier))
+        self._predictor = ProfilePredictor(self._pipeline, self._space, self._elsewhere.operators)
         self._prepare_costs()
         return self._best_elsewhere() or self._every_choice
 
     def _prepare_costs(self) -> None:
-        self._sure_costs = MeasuredCosts(self._pipeline, self._queries, self._network)
+        self._sure_costs = PlanCostCache(self._pipeline, self._queries, self._network)
         self._expected_costs = ExpectedCosts(self._pipeline, self._queries, self._network, self._predictor)
 
     @cached_property
     def _every_choice(self) -> tuple[Configuration, ...]:
-        return self._space.decode(covering_choices(self._space))
+        return self._space.decode(covering_array(self._space))
 
     def _best_elsewhere(self) -> tuple[Configuration, ...]:
         """By scores and costs of the source that has most; none where that says nothing of what plans cost."""
@@ -116,15 +121,15 @@ class PlanExplorer:
         scored = self._space.encode([found.configuration for found in profile.configurations])
         codes = scored if self._everything is None else self._everything
         before = self._elsewhere.prior(codes[:0], none, none, codes)
-        predictor = Predictor(self._pipeline, self._space)
+        predictor = ProfilePredictor(self._pipeline, self._space)
         if before.candidates is None or not predictor.learn(profile):
             return ()
         listed = self._space.decode(codes)
-        costs = least_costs(self._pipeline, self._queries, predictor.predict(profile, listed), self._network, listed)
-        rows = beginning(before.candidates, costs, [query.slos.accuracy for query in self._queries])
+        costs = min_plan_costs(self._pipeline, self._queries, predictor.predict(profile, listed), self._network, listed)
+        rows = warm_start_design(before.candidates, costs, [query.slos.accuracy for query in self._queries])
         return tuple(listed[row] for row in rows)
 
-    def assess(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
+    def suggest(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """What is worth measuring; see `Explorer`."""
         if not self._predictor.learn(known):
             return self._begin(known, seconds)
@@ -139,9 +144,11 @@ class PlanExplorer:
         outlooks, among = self._outlooks(known, listed, belief, begun, seconds)
         stopping = self._stopping
         if len(measured_of) < self._least:
-            stopping = replace(stopping, without_plan=0.0)  # too little is known to say that a query has no plan
-        saving_s = population_of(known) * float(np.median([_item_s(found) for found in known.configurations]))
-        joint = pursue_together(outlooks, among, stopping, saving_s)
+            stopping = replace(
+                stopping, probability_without_plan=0.0
+            )  # too little is known to say that a query has no plan
+        saving_s = population_size(known) * float(np.median([_item_s(found) for found in known.configurations]))
+        joint = select_next_configuration(outlooks, among, stopping, saving_s)
         while self._made_exact(joint, known, listed, begun):
             expected = self._expected_costs.of(known, listed)
             costs = zip(expected.usd_per_h, expected.floor_usd_per_h, strict=True)
@@ -149,14 +156,14 @@ class PlanExplorer:
                 replace(outlook, usd_per_h=usd_per_h, floor_usd_per_h=floor_usd_per_h)
                 for outlook, (usd_per_h, floor_usd_per_h) in zip(outlooks, costs, strict=True)
             ]
-            joint = pursue_together(outlooks, among, stopping, saving_s)
+            joint = select_next_configuration(outlooks, among, stopping, saving_s)
         found = None if joint.configuration is None else listed[joint.configuration]
         worth_per_s, every_choice = joint.worth_per_s, self._owed(prior, {*measured_of, *failed}, seconds)
         if every_choice is not None:
             found, worth_per_s = every_choice, math.inf
         # What cannot be measured any more may be better for all one knows.
         unmeasurable = any(math.isinf(seconds(c, 1)) and c not in failed for c in listed if c not in measured_of)
-        certificate = Certificate(
+        certificate = StoppingCertificate(
             unmeasured=known.unmeasured,
             considered=sum(c not in measured_of and c not in failed for c in listed),
             probability=joint.probability,
@@ -166,7 +173,7 @@ class PlanExplorer:
             prior=prior.reason if self._elsewhere.sources else "",
         )
         idle = self._pointless(joint, listed, {found.configuration for found in known.usable})
-        return Assessment(None if found is None else Proposal(found, worth_per_s), certificate, idle)
+        return SamplerDecision(None if found is None else Suggestion(found, worth_per_s), certificate, idle)
 
     def _outlooks(
         self,
@@ -175,14 +182,14 @@ class PlanExplorer:
         belief: Belief,
         begun: BoolArray,
         seconds: Seconds,
-    ) -> tuple[list[QueryOutlook], Common]:
+    ) -> tuple[list[QueryBelief], SharedInputs]:
         """What each query may expect of each configuration."""
         measured_of = {found.configuration: found for found in known.configurations}
-        population, first = population_of(known), min(LEAST_ITEMS, population_of(known))
-        sure, out = decided(self._queries, listed, measured_of, population)
+        population, first = population_size(known), min(MIN_ITEMS, population_size(known))
+        sure, out = classify_feasibility(self._queries, listed, measured_of, population)
         expected = self._expected_costs.of(known, listed)
         exact = self._sure_costs.of(known, listed, sure)
-        waiting = without_plan(self._queries, listed, measured_of, sure, exact, population)
+        waiting = awaiting_plan(self._queries, listed, measured_of, sure, exact, population)
         planless = sure & ~np.array([np.isfinite(costs).any(axis=1) for costs in exact]).T
         sure, out = sure & ~planless, out | planless & ~waiting
         look_s = np.array([0.0 if b else seconds(c, first) for c, b in zip(listed, begun, strict=True)])
@@ -191,41 +198,43 @@ class PlanExplorer:
         closed = np.isinf(look_s) | ~np.isfinite(item_s)
         low, high = self._pipeline.metric.range
         variance = float(np.median([_variance(found.scores, high - low) for found in known.configurations]))
-        risk = sequence_risk(known.risk, most_measured(self._pipeline))
+        risk = per_sequence_alpha(known.risk, max_measured_configurations(self._pipeline))
         found = []
         for q, query in enumerate(self._queries):
             slo = query.slos.accuracy
-            kept = np.where(closed | out[:, q], 0.0, keeps_objective(belief, slo))
+            kept = np.where(closed | out[:, q], 0.0, slo_feasibility(belief, slo))
             if slo is None:
                 settled = np.full(len(listed), float(first))
             else:
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    settled = settling_items(belief, kept, slo.threshold, variance, high - low, risk, population)
-            certain = min(certain_items(query), population)
+                    settled = expected_items_to_decide(
+                        belief, kept, slo.threshold, variance, high - low, risk, population
+                    )
+            certain = min(distribution_free_sample_size(query), population)
             settled, kept = np.where(waiting[:, q], certain, settled), np.where(waiting[:, q] & ~closed, 1.0, kept)
             more = np.clip(np.ceil(settled) - items, 1.0, population)
             settle_s = np.where(closed, np.inf, item_s * more)
             found.append(
-                QueryOutlook(
-                    keeps=kept,
+                QueryBelief(
+                    feasibility=kept,
                     sure=sure[:, q],
                     usd_per_h=expected.usd_per_h[q],
                     floor_usd_per_h=expected.floor_usd_per_h[q],
                     sure_usd_per_h=exact[q],
-                    settle_s=settle_s,
+                    decision_s=settle_s,
                     weight=self._weights[q],
                 )
             )
-        return found, Common(begun, expected.spread, look_s)
+        return found, SharedInputs(begun, expected.spread, look_s)
 
     def _made_exact(
-        self, joint: JointPursuit, known: PipelineProfile, listed: Sequence[Configuration], begun: BoolArray
+        self, joint: AcquisitionResult, known: PipelineProfile, listed: Sequence[Configuration], begun: BoolArray
     ) -> bool:
         """Whether what is pursued, if it was begun, costs something else than it seemed."""
         chosen = joint.configuration
         return chosen is not None and bool(begun[chosen]) and self._expected_costs.refine(known, listed[chosen])
 
-    def _begin(self, known: PipelineProfile, seconds: Seconds) -> Assessment:
+    def _begin(self, known: PipelineProfile, seconds: Seconds) -> SamplerDecision:
         """Nothing can be said of anything.
 
         Where nothing that was tried can be measured, others are: such as have all knob values of every operator between
@@ -237,35 +246,37 @@ class PlanExplorer:
             if self._everything is None:
                 others = self._space.decode(self._space.random(np.random.default_rng(0), _TRIED))
             else:
-                others = covering(self._space.decode(self._everything))
+                others = covering_design(self._space.decode(self._everything))
             found = next((c for c in others if c not in failed and math.isfinite(seconds(c, 1))), None)
-        certificate = Certificate(known.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=found)
-        return Assessment(None if found is None else Proposal(found, 1.0), certificate, {})
+        certificate = StoppingCertificate(
+            known.unmeasured, 0, None, self._stopping.saving, conclusive=False, next=found
+        )
+        return SamplerDecision(None if found is None else Suggestion(found, 1.0), certificate, {})
 
-    def _owed(self, prior: Prior, known: Collection[Configuration], seconds: Seconds) -> Configuration | None:
+    def _owed(self, prior: MeanPrior, known: Collection[Configuration], seconds: Seconds) -> Configuration | None:
         """Where all sources were dropped: what would have been measured first without any."""
         if prior.name is not None or not self._elsewhere.sources:
             return None
-        return owed([found for found in self._every_choice if math.isfinite(seconds(found, 1))], known)
+        return missing_from_design([found for found in self._every_choice if math.isfinite(seconds(found, 1))], known)
 
-    def _learnt(self, known: PipelineProfile) -> tuple[Prior, float]:
+    def _learnt(self, known: PipelineProfile) -> tuple[MeanPrior, float]:
         """What the scores measured say of mean scores; and the variance of what all have in common."""
         low, high = self._pipeline.metric.range
         population = known.dataset_items - known.held_out_items
-        evidence = evidence_of([found.scores for found in known.configurations], population, high - low)
+        evidence = estimate_mean_scores([found.scores for found in known.configurations], population, high - low)
         codes = self._space.encode([found.configuration for found in known.configurations])
         prior = self._elsewhere.prior(
             codes, evidence.means, evidence.variances, codes, additive=self._everything is None
         )
         return prior, evidence.common_variance
 
-    def _looked_at(self, known: PipelineProfile, prior: Prior) -> IntArray:
+    def _looked_at(self, known: PipelineProfile, prior: MeanPrior) -> IntArray:
         """(k, d) all codes, or those measured and the most promising ones."""
         if self._everything is not None:
             return self._everything
         measured = self._space.encode([found.configuration for found in known.configurations])
         failed = self._space.encode([failure.configuration for failure in known.failed])
-        promise = promise_of(self._queries, self._weights, known, prior, self._predictor)
+        promise = acquisition_function(self._queries, self._weights, known, prior, self._predictor)
         rng = np.random.default_rng(len(measured))
         promising = candidates(
             self._space, prior.fits[None], measured, _CANDIDATES, rng, promise=promise, without=failed
@@ -273,12 +284,12 @@ class PlanExplorer:
         return np.concatenate([measured, promising])
 
     def _pointless(
-        self, joint: JointPursuit, listed: Sequence[Configuration], usable: Collection[Configuration]
-    ) -> dict[Objective, frozenset[Configuration]]:
+        self, joint: AcquisitionResult, listed: Sequence[Configuration], usable: Collection[Configuration]
+    ) -> dict[SloRequirement, frozenset[Configuration]]:
         """An objective is pointless to ask where it is for every query behind it; not of what is known on few items."""
-        found: dict[Objective, frozenset[Configuration]] = {}
+        found: dict[SloRequirement, frozenset[Configuration]] = {}
         for query, idle in zip(self._queries, joint.pointless, strict=True):
-            objective = Objective(query.slos.accuracy, query.slos.latency)
+            objective = SloRequirement(query.slos.accuracy, query.slos.latency)
             those = frozenset(usable).intersection(listed[number] for number in np.flatnonzero(idle).tolist())
             found[objective] = found[objective] & those if objective in found else those
         return found
@@ -302,8 +313,8 @@ def _alike(queries: Sequence[Query]) -> tuple[tuple[Query, ...], tuple[float, ..
     return tuple(found), tuple(found.values())
 
 
-def explorer_of(specification: Specification, pipeline_name: str) -> PlanExplorer | None:
+def make_sampler(specification: Specification, pipeline_name: str) -> PlanCostSampler | None:
     """An explorer for a pipeline; None where plans say nothing: no infrastructure, or no query on it."""
     if specification.infrastructure is None or all(q.pipeline != pipeline_name for q in specification.queries):
         return None
-    return PlanExplorer(specification, pipeline_name)
+    return PlanCostSampler(specification, pipeline_name)

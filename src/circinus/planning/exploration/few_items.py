@@ -13,7 +13,7 @@ ERRORS = 2.0
 _LEAST_S = 1e-12
 
 
-def relative_error(operator: OperatorProfile, population: int) -> float:
+def relative_standard_error(operator: OperatorProfile, population: int) -> float:
     """Standard error of the mean service time over all items, as a share of it (Cochran 1977, section 2.6)."""
     service_s, count = operator.service_s, len(operator.service_s)
     if count < 2:
@@ -22,13 +22,13 @@ def relative_error(operator: OperatorProfile, population: int) -> float:
     return float(service_s.std(ddof=1) / max(float(service_s.mean()), _LEAST_S) * np.sqrt(left / count))
 
 
-def less_errors(profile: PipelineProfile, population: int) -> PipelineProfile:
+def optimistic_profile(profile: PipelineProfile, population: int) -> PipelineProfile:
     """Every operator faster by `ERRORS`: what may well be if the first items were slow ones."""
     known: dict[int, OperatorProfile] = {}
 
     def faster(operator: OperatorProfile) -> OperatorProfile:
         if id(operator) not in known:
-            factor = float(np.exp(-ERRORS * relative_error(operator, population)))
+            factor = float(np.exp(-ERRORS * relative_standard_error(operator, population)))
             known[id(operator)] = replace(operator, service_s=operator.service_s * factor)
         return known[id(operator)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.hyperparameters import Hyperparameters
-from circinus.planning.exploration.kernel import KnobKernel, Towards
+from circinus.planning.exploration.kernel import CrossCovariance, KnobKernel
 
 FloatArray = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ memory is used again."""
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class KernelInputs:
     """n codes; s slots, t trends."""
 
     slots: FloatArray
@@ -35,16 +35,16 @@ class Inputs:
     trends: FloatArray
     """(n, t)"""
 
-    def rows(self, which: slice | NDArray[np.bool_]) -> Inputs:
+    def rows(self, which: slice | NDArray[np.bool_]) -> KernelInputs:
         """Some of them."""
-        return Inputs(self.slots[which], self.trends[which])
+        return KernelInputs(self.slots[which], self.trends[which])
 
 
 @dataclass(frozen=True, eq=False)
-class Observations:
+class ScoreObservations:
     """n observed codes."""
 
-    inputs: Inputs
+    inputs: KernelInputs
     residuals: FloatArray
     """(n,) observed means less their centre."""
     noise: FloatArray
@@ -57,9 +57,9 @@ class GaussianProcess:
 
     kernel: KnobKernel
     hyperparameters: Hyperparameters
-    towards: Towards
+    cross_covariance: CrossCovariance
     """The observed codes."""
-    observed: Inputs
+    observed: KernelInputs
     """The same."""
     rest_variance: float
     """Of what each code has by itself."""
@@ -69,11 +69,11 @@ class GaussianProcess:
     """(n,) the inverse covariance times the residuals."""
 
     @classmethod
-    def given(
+    def condition(
         cls,
         kernel: KnobKernel,
         hyperparameters: Hyperparameters,
-        observations: Observations,
+        observations: ScoreObservations,
         rest_variance: float = 0.0,
     ) -> GaussianProcess:
         """Condition on observations, whose noise has the rests in it."""
@@ -81,15 +81,15 @@ class GaussianProcess:
         inverse = _inverse(_factor(whole, observations))
         weights = inverse.T @ (inverse @ observations.residuals)
         inputs = observations.inputs
-        towards = kernel.towards(inputs.slots, hyperparameters.sharpness, hyperparameters.variances)
+        towards = kernel.cross_covariance(inputs.slots, hyperparameters.inverse_lengthscale, hyperparameters.variances)
         return cls(kernel, hyperparameters, towards, inputs, rest_variance, inverse, weights)
 
-    def prior_variances(self, inputs: Inputs) -> FloatArray:
+    def prior_variances(self, inputs: KernelInputs) -> FloatArray:
         """(m,) variances of m codes' scores before anything was observed."""
         h = self.hyperparameters
         return np.asarray(h.variances.sum() + self.rest_variance + inputs.trends**2 @ h.trend_deviation**2)
 
-    def predict(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+    def predict(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m,) variances of m codes' scores."""
         count = len(inputs.slots)
         mean, explained = np.empty(count), np.empty(count)
@@ -99,23 +99,23 @@ class GaussianProcess:
             np.einsum("mn,mn->m", whitened, whitened, out=explained[rows])
         return mean, np.maximum(self.prior_variances(inputs) - explained, 0.0)
 
-    def joint(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+    def joint(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means and (m, m) covariance of m codes' scores."""
         mean, whitened = self._posterior(inputs)
         before, _ = covariance(self.kernel, inputs, self.hyperparameters)
         return mean, before + self._rests(inputs, inputs) - whitened @ whitened.T
 
-    def _posterior(self, inputs: Inputs) -> tuple[FloatArray, FloatArray]:
+    def _posterior(self, inputs: KernelInputs) -> tuple[FloatArray, FloatArray]:
         """(m,) means, and (m, n) whitened covariance with the observations."""
         shared = (inputs.trends * self.hyperparameters.trend_deviation**2) @ self.observed.trends.T
-        self.towards.add_to(shared, inputs.slots)
+        self.cross_covariance.add_to(shared, inputs.slots)
         if self.rest_variance:
             alike = _maybe_alike(inputs.slots, self.observed.slots)
             if alike.any():
                 shared[alike] += self._rests(inputs.rows(alike), self.observed)
         return shared @ self.weights, shared @ self.inverse_factor.T
 
-    def _rests(self, first: Inputs, second: Inputs) -> FloatArray:
+    def _rests(self, first: KernelInputs, second: KernelInputs) -> FloatArray:
         """(n, m) covariance of the rests, which only equal codes share."""
         equal = first.slots @ second.slots.T >= len(self.kernel.space.columns)
         return np.asarray(self.rest_variance * equal)
@@ -130,16 +130,18 @@ def _maybe_alike(slots: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(nearest <= 1e-9 * (1.0 + np.abs(keys)))
 
 
-def covariance(kernel: KnobKernel, inputs: Inputs, hyperparameters: Hyperparameters) -> tuple[FloatArray, FloatArray]:
+def covariance(
+    kernel: KnobKernel, inputs: KernelInputs, hyperparameters: Hyperparameters
+) -> tuple[FloatArray, FloatArray]:
     """(n, n) covariance of the scores of n codes, and (c, n, n) the part of each component."""
     h = hyperparameters
-    parts = kernel.correlations(inputs.slots, inputs.slots, h.sharpness) * h.variances[:, None, None]
+    parts = kernel.correlations(inputs.slots, inputs.slots, h.inverse_lengthscale) * h.variances[:, None, None]
     weighted = inputs.trends * h.trend_deviation
     return parts.sum(axis=0) + weighted @ weighted.T, parts
 
 
 def minus_log_likelihood(
-    kernel: KnobKernel, hyperparameters: Hyperparameters, observations: Observations
+    kernel: KnobKernel, hyperparameters: Hyperparameters, observations: ScoreObservations
 ) -> tuple[float, FloatArray]:
     """The marginal likelihood's logarithm, negative, and (p,) its gradient (Rasmussen & Williams 2006, eqs. 5.8, 5.9).
 
@@ -158,12 +160,12 @@ def minus_log_likelihood(
     slopes = np.zeros(len(hyperparameters.log_sharpness))
     for component, part in zip(kernel.components, pull, strict=True):
         by_choices = slots.T @ part @ slots
-        slopes += component * kernel.slopes(hyperparameters.sharpness, by_choices) / 2
+        slopes += component * kernel.slopes(hyperparameters.inverse_lengthscale, by_choices) / 2
     gradient = np.concatenate([slopes, pull.sum(axis=(1, 2))])
     return value + float(np.log(np.diag(factor)).sum()), gradient
 
 
-def _factor(whole: FloatArray, observations: Observations) -> FloatArray:
+def _factor(whole: FloatArray, observations: ScoreObservations) -> FloatArray:
     jitter = max(JITTER, _RELATIVE_JITTER * float(whole.diagonal().max()))
     return np.asarray(np.linalg.cholesky(whole + observations.noise + jitter * np.eye(len(whole))), dtype=np.float64)
 

@@ -80,7 +80,7 @@ class Hyperparameters:
         )
 
     @property
-    def sharpness(self) -> FloatArray:
+    def inverse_lengthscale(self) -> FloatArray:
         """(d,)"""
         return np.exp(self.log_sharpness)
 

@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.pursuit import Prospects, pursue
-from circinus.planning.exploration.stopping import Stopping
+from circinus.planning.exploration.pursuit import CandidateBeliefs, select_by_reservation_cost
+from circinus.planning.exploration.stopping import StoppingRule
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -24,10 +24,10 @@ _NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / _DRAWS) for n in range(_DRA
 
 
 @dataclass(frozen=True, eq=False)
-class QueryOutlook:
+class QueryBelief:
     """What is known and believed of k configurations and one query in s situations."""
 
-    keeps: FloatArray
+    feasibility: FloatArray
     """(k,) probability that a configuration keeps the accuracy objective; 0 where that is out of the question."""
     sure: BoolArray
     """(k,) measured, and surely keeps it."""
@@ -37,25 +37,25 @@ class QueryOutlook:
     """(k, s) what it costs at least, however little the operators take."""
     sure_usd_per_h: FloatArray
     """(k, s) cost of the cheapest plan of the sure ones; infinite for the others."""
-    settle_s: FloatArray
+    decision_s: FloatArray
     """(k,) seconds, after a first look, until it is known whether a configuration keeps the objective."""
     weight: float
 
 
 @dataclass(frozen=True, eq=False)
-class Common:
+class SharedInputs:
     """What is the same for all queries, of k configurations."""
 
-    begun: BoolArray
+    evaluated: BoolArray
     """(k,) measured."""
     spread: FloatArray
     """(k,) standard deviation of the logarithm of what plans cost beyond their floor."""
-    look_s: FloatArray
+    first_evaluation_s: FloatArray
     """(k,) seconds of a first look; 0 where that was."""
 
 
 @dataclass(frozen=True, eq=False)
-class JointPursuit:
+class AcquisitionResult:
     """What is worth pursuing."""
 
     configuration: int | None
@@ -68,9 +68,9 @@ class JointPursuit:
     """For each query (k,) configurations begun of which it need not be asked whether they keep the objective."""
 
 
-def pursue_together(
-    outlooks: Sequence[QueryOutlook], common: Common, stopping: Stopping, saving_s: float
-) -> JointPursuit:
+def select_next_configuration(
+    outlooks: Sequence[QueryBelief], common: SharedInputs, stopping: StoppingRule, saving_s: float
+) -> AcquisitionResult:
     """What the queries would pursue, by weight per second; of equals the first.
 
     Args:
@@ -79,7 +79,7 @@ def pursue_together(
         stopping: what is too little.
         saving_s: seconds that saving the share `stopping.saving` of a plan's cost is worth.
     """
-    votes = np.zeros(len(common.begun))
+    votes = np.zeros(len(common.evaluated))
     probability, idle = 0.0, []
     draws = np.exp(common.spread[:, None] * _NORMAL)
     for outlook in outlooks:
@@ -89,27 +89,27 @@ def pursue_together(
             drawn = np.maximum(
                 outlook.usd_per_h[:, situation, None] * draws, outlook.floor_usd_per_h[:, situation, None]
             )
-            prospects = Prospects(
-                keeps=outlook.keeps,
+            prospects = CandidateBeliefs(
+                keeps=outlook.feasibility,
                 sure=outlook.sure,
-                begun=common.begun,
+                begun=common.evaluated,
                 usd_per_h=np.where(outlook.sure[:, None], outlook.sure_usd_per_h[:, situation, None], drawn),
-                look_s=common.look_s,
-                settle_s=outlook.settle_s,
+                look_s=common.first_evaluation_s,
+                settle_s=outlook.decision_s,
             )
-            found = pursue(prospects, stopping, saving_s)
+            found = select_by_reservation_cost(prospects, stopping, saving_s)
             hopeful |= found.probability > found.least
-            unbegun = np.where(common.begun, 0.0, found.probability)
+            unbegun = np.where(common.evaluated, 0.0, found.probability)
             probability = max(probability, float(unbegun.max(initial=0.0)))
             if found.configuration is not None:
                 k = found.configuration
-                votes[k] += share / max(common.look_s[k] + outlook.settle_s[k], 1e-9)
-        idle.append(common.begun & ~hopeful & ~_best(outlook))
+                votes[k] += share / max(common.first_evaluation_s[k] + outlook.decision_s[k], 1e-9)
+        idle.append(common.evaluated & ~hopeful & ~_best(outlook))
     chosen = int(votes.argmax()) if votes.any() else None
-    return JointPursuit(chosen, 0.0 if chosen is None else float(votes[chosen]), probability, tuple(idle))
+    return AcquisitionResult(chosen, 0.0 if chosen is None else float(votes[chosen]), probability, tuple(idle))
 
 
-def _best(outlook: QueryOutlook) -> BoolArray:
+def _best(outlook: QueryBelief) -> BoolArray:
     """(k,) sure ones whose plan is the cheapest in any situation."""
     best = outlook.sure_usd_per_h.min(axis=0, initial=np.inf)
     found: BoolArray = ((outlook.sure_usd_per_h <= best) & np.isfinite(best)).any(axis=1)

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.planning.exploration.surrogate import Belief
-from circinus.planning.pins import kept_pins
+from circinus.planning.pins import pin_mask
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.profiling.percentile_items import certain_items
+from circinus.profiling.percentile_items import distribution_free_sample_size
 from circinus.spec import AccuracySlo, Configuration, Query
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-def keeps(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least: bool) -> FloatArray:
+def feasibility_probability(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least: bool) -> FloatArray:
     """(k,) beliefs of mean scores -> probability that a threshold is kept.
 
     By Student's distribution with five degrees of freedom: deviations are estimated from few items themselves, and to
@@ -37,14 +37,14 @@ def keeps(mean: FloatArray, deviation: FloatArray, threshold: float, *, at_least
     return np.asarray(0.5 + (np.arctan(x) + x * share * (1.0 + 2.0 / 3.0 * share)) / math.pi)
 
 
-def keeps_objective(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
+def slo_feasibility(belief: Belief, slo: AccuracySlo | None) -> FloatArray:
     """(k,) probability that configurations keep an objective; None: there is none."""
     if slo is None:
         return np.ones(len(belief.mean))
-    return keeps(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
+    return feasibility_probability(belief.mean, belief.deviation, slo.threshold, at_least=slo.comparison == ">=")
 
 
-def decided(
+def classify_feasibility(
     queries: Sequence[Query],
     listed: Sequence[Configuration],
     known: Mapping[Configuration, ConfigurationProfile],
@@ -73,16 +73,16 @@ def decided(
             worst, best = accuracy.lower, accuracy.upper
             if slo is not None and slo.comparison == "<=":
                 worst, best = best, worst
-            sure[row, column] = slo is None or slo.holds_for(worst)
-            out[row, column] = slo is not None and (whole or not slo.holds_for(best)) and not sure[row, column]
+            sure[row, column] = slo is None or slo.is_met_by(worst)
+            out[row, column] = slo is not None and (whole or not slo.is_met_by(best)) and not sure[row, column]
     for column, query in enumerate(queries):
-        kept = kept_pins(query, listed)
+        kept = pin_mask(query, listed)
         sure[:, column] &= kept
         out[:, column] |= ~kept
     return sure, out
 
 
-def without_plan(
+def awaiting_plan(
     queries: Sequence[Query],
     listed: Sequence[Configuration],
     known: Mapping[Configuration, ConfigurationProfile],
@@ -106,12 +106,12 @@ def without_plan(
     """
     found = sure.copy()
     for q, query in enumerate(queries):
-        certain = min(certain_items(query), population)
+        certain = min(distribution_free_sample_size(query), population)
         found[:, q] &= ~np.isfinite(costs[q]).any(axis=1)
         found[:, q] &= [c in known and len(known[c].items) < certain for c in listed]
     return found
 
 
-def population_of(known: PipelineProfile) -> int:
+def population_size(known: PipelineProfile) -> int:
     """Items that may be measured."""
     return known.dataset_items - known.held_out_items

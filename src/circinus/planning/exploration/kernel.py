@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import BoolArray, IntArray, KnobSpace
+from circinus.planning.exploration.knob_space import BoolArray, ConfigurationSpace, IntArray
 
 FloatArray = NDArray[np.float64]
 
@@ -31,12 +31,12 @@ _ROOT_5 = 5.0**0.5
 class KnobKernel:
     """The kernel of one space; d columns, c components, s *slots*: each choice of each column, and its absence."""
 
-    space: KnobSpace
+    space: ConfigurationSpace
     components: BoolArray
     """(c, d) which columns each component multiplies, columns that stand together."""
 
     @classmethod
-    def of(cls, space: KnobSpace, *, additive: bool = False) -> KnobKernel:
+    def of(cls, space: ConfigurationSpace, *, additive: bool = False) -> KnobKernel:
         """One component of all columns, last; before it, if `additive`, one for each operator that has knobs."""
         everything = np.ones((1, len(space.columns)), dtype=bool)
         operators = sorted({knob.operator for knob in space.columns})
@@ -57,7 +57,7 @@ class KnobKernel:
         tables = self.logarithms(sharpness)
         return np.exp(np.stack([first[:, own] @ (tables[own, own] @ second[:, own].T) for own in self._own]))
 
-    def towards(self, second: FloatArray, sharpness: FloatArray, variances: FloatArray) -> Towards:
+    def cross_covariance(self, second: FloatArray, sharpness: FloatArray, variances: FloatArray) -> CrossCovariance:
         """What `Towards` needs to know of (m, s) slots, (d,) sharpness and (c,) variances."""
         tables = self.logarithms(sharpness)
         linear, exponents = np.zeros((second.shape[1], len(second))), []
@@ -67,7 +67,7 @@ class KnobKernel:
                 linear[own] += variance * np.exp(logarithms)
             else:
                 exponents.append((own, logarithms, math.log(variance)))
-        return Towards(linear if linear.any() else None, tuple(exponents))
+        return CrossCovariance(linear if linear.any() else None, tuple(exponents))
 
     def logarithms(self, sharpness: FloatArray) -> FloatArray:
         """(d,) -> (s, s) logarithms of the correlations of two choices of one column; 0 between columns."""
@@ -124,7 +124,7 @@ class KnobKernel:
 
 
 @dataclass(frozen=True, eq=False)
-class Towards:
+class CrossCovariance:
     """Covariances of any codes with m given ones, as fast as predictions of thousands need them."""
 
     linear: FloatArray | None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.planning.exploration.cover import stride
-from circinus.planning.exploration.knob_space import ABSENT, IntArray, KnobSpace
+from circinus.planning.exploration.cover import coprime_stride
+from circinus.planning.exploration.knob_space import INACTIVE, ConfigurationSpace, IntArray
 
 
-def covering_choices(space: KnobSpace) -> IntArray:
+def covering_array(space: ConfigurationSpace) -> IntArray:
     """(m, d) codes in which each knob has each of its choices at least once.
 
     About as many as the knob with most choices has. The first has the last choice of every knob: where choices go from
@@ -20,7 +20,7 @@ def covering_choices(space: KnobSpace) -> IntArray:
     turns = np.arange(max(choices, default=1))
     codes = np.zeros((len(turns), len(choices)), dtype=np.int64)
     for column, count in enumerate(choices):
-        codes[:, column] = (count - 1 - turns * stride(count, column)) % count
+        codes[:, column] = (count - 1 - turns * coprime_stride(count, column)) % count
     found = space.resolved(codes)
     for column, count in enumerate(choices):
         for choice in range(count):
@@ -30,7 +30,7 @@ def covering_choices(space: KnobSpace) -> IntArray:
     return found[np.sort(first)]
 
 
-def _with(space: KnobSpace, codes: IntArray, column: int, choice: int) -> IntArray:
+def _with(space: ConfigurationSpace, codes: IntArray, column: int, choice: int) -> IntArray:
     """(1, d) one of `codes`, with a choice that needs others to exist."""
     code = codes[choice % len(codes)].copy()
     wanted = {column: choice}
@@ -44,6 +44,6 @@ def _with(space: KnobSpace, codes: IntArray, column: int, choice: int) -> IntArr
         code[of] = position
     own = [c for c, knob in enumerate(space.columns) if knob.operator == space.columns[column].operator]
     for other in own:
-        if code[other] == ABSENT and other not in wanted:
+        if code[other] == INACTIVE and other not in wanted:
             code[other] = 0  # kept only where it exists under the new choices
     return space.resolved(code[None, :])

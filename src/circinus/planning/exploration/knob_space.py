@@ -20,7 +20,7 @@ from circinus.spec.model import Scalar
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-ABSENT = -1
+INACTIVE = -1
 """In place of a choice where the knob does not exist under the others."""
 LISTED_AT_MOST = 200_000
 """Configurations that `everything` lists unless it is told otherwise."""
@@ -29,7 +29,7 @@ _APPEARING_AT_MOST = 64
 
 
 @dataclass(frozen=True)
-class KnobColumn:
+class KnobDimension:
     """One knob of one operator."""
 
     operator: int
@@ -43,12 +43,12 @@ class KnobColumn:
 
 
 @dataclass(frozen=True)
-class KnobSpace:
+class ConfigurationSpace:
     """All configurations of a pipeline; d columns."""
 
     operators: tuple[str, ...]
     """In topological order, those without knobs too."""
-    columns: tuple[KnobColumn, ...]
+    columns: tuple[KnobDimension, ...]
     """Operator by operator, in each the order of the specification."""
     specification_order: tuple[int, ...]
     """The operators in the order of the specification, which is that of `configurations`."""
@@ -56,10 +56,10 @@ class KnobSpace:
     """How many distinct knob values each operator has, in topological order."""
 
     @classmethod
-    def of(cls, pipeline: Pipeline) -> KnobSpace:
+    def of(cls, pipeline: Pipeline) -> ConfigurationSpace:
         """The space of `pipeline`."""
         ordered = pipeline.topological_order()
-        columns: list[KnobColumn] = []
+        columns: list[KnobDimension] = []
         for number, operator in enumerate(ordered):
             columns += _columns(number, operator, len(columns))
         names = tuple(operator.name for operator in ordered)
@@ -79,14 +79,14 @@ class KnobSpace:
         """The columns of the operator's knobs, ascending."""
         return np.array(sorted(self._columns_of[operator]), dtype=np.int64)
 
-    def lineage_columns(self, pipeline: Pipeline, operator: str) -> IntArray:
+    def ancestor_columns(self, pipeline: Pipeline, operator: str) -> IntArray:
         """The columns that the output of an operator depends on: of its own knobs and of its ancestors'."""
         names = {*pipeline.ancestors(operator), operator}
         return np.array([i for i, knob in enumerate(self.columns) if knob.operator_name in names], dtype=np.int64)
 
     def operator_codes(self, operator: int) -> IntArray:
         """(its size, columns of the operator) all distinct knob values, in the order of `knob_values`."""
-        codes = np.full((1, len(self.columns)), ABSENT, dtype=np.int64)
+        codes = np.full((1, len(self.columns)), INACTIVE, dtype=np.int64)
         for column in self._columns_of[operator]:
             codes = self._expanded(codes, column, self._exists(codes, column))
         codes = codes[:, self.operator_columns(operator)]
@@ -100,7 +100,7 @@ class KnobSpace:
         Raises:
             ValueError: one of them is not of this space.
         """
-        codes = np.full((len(configurations), len(self.columns)), ABSENT, dtype=np.int64)
+        codes = np.full((len(configurations), len(self.columns)), INACTIVE, dtype=np.int64)
         for row, configuration in enumerate(configurations):
             values = {operator: configuration[operator].as_dict() for operator in configuration}
             for column, knob in enumerate(self.columns):
@@ -113,7 +113,7 @@ class KnobSpace:
 
     def prefix_codes(self, prefixes: Sequence[Configuration]) -> IntArray:
         """(n, d) codes of prefixes of configurations; `ABSENT` in the columns of operators that they lack."""
-        codes = np.full((len(prefixes), len(self.columns)), ABSENT, dtype=np.int64)
+        codes = np.full((len(prefixes), len(self.columns)), INACTIVE, dtype=np.int64)
         for row, prefix in enumerate(prefixes):
             values = {operator: own.as_dict() for operator, own in prefix.operators}
             for column, knob in enumerate(self.columns):
@@ -128,17 +128,17 @@ class KnobSpace:
         for row in codes.tolist():
             values: dict[str, dict[str, Scalar]] = {operator: {} for operator in self.operators}
             for knob, choice in zip(self.columns, row, strict=True):
-                if choice != ABSENT:
+                if choice != INACTIVE:
                     values[knob.operator_name][knob.name] = knob.choices[choice]
             found.append(Configuration.of({operator: KnobValues.of(those) for operator, those in values.items()}))
         return tuple(found)
 
     def valid(self, codes: IntArray) -> BoolArray:
         """(n,) whether each code has a choice for exactly those knobs that exist under its others."""
-        found: BoolArray = np.all((codes >= ABSENT) & (codes < self._choices), axis=1)
-        inside = np.where(found[:, None], codes, ABSENT)
+        found: BoolArray = np.all((codes >= INACTIVE) & (codes < self._choices), axis=1)
+        inside = np.where(found[:, None], codes, INACTIVE)
         for column in range(len(self.columns)):
-            found &= (inside[:, column] != ABSENT) == self._exists(inside, column)
+            found &= (inside[:, column] != INACTIVE) == self._exists(inside, column)
         return found
 
     def resolved(self, codes: IntArray) -> IntArray:
@@ -146,7 +146,7 @@ class KnobSpace:
         found = codes.copy()
         for columns in self._columns_of:
             for column in columns:
-                found[~self._exists(found, column), column] = ABSENT
+                found[~self._exists(found, column), column] = INACTIVE
         return found
 
     def random(self, rng: np.random.Generator, count: int) -> IntArray:
@@ -160,21 +160,21 @@ class KnobSpace:
         as soon as there would be more than a few dozen by the one change).
         """
         none = np.empty((0, len(self.columns)), dtype=np.int64)
-        moves = [self.changes(code, i, nearest=knob.ordered) for i, knob in enumerate(self.columns)]
+        moves = [self.single_knob_changes(code, i, nearest=knob.ordered) for i, knob in enumerate(self.columns)]
         return np.concatenate([none, *moves])
 
-    def changes(self, code: IntArray, column: int, *, nearest: bool = False) -> IntArray:
+    def single_knob_changes(self, code: IntArray, column: int, *, nearest: bool = False) -> IntArray:
         """(d,) -> (m, d) those neighbours that differ by this knob, by its next choices only if `nearest`."""
         found = [np.empty((0, len(self.columns)), dtype=np.int64)]
         now = int(code[column])
-        for choice in range(len(self.columns[column].choices)) if now != ABSENT else ():
+        for choice in range(len(self.columns[column].choices)) if now != INACTIVE else ():
             if choice != now and (abs(choice - now) == 1 or not nearest):
                 changed = code[None, :].copy()
                 changed[0, column] = choice
                 found.append(self._repaired(changed, column))
         return np.concatenate(found)
 
-    def everything(self, limit: int = LISTED_AT_MOST) -> IntArray:
+    def enumerate(self, limit: int = LISTED_AT_MOST) -> IntArray:
         """(size, d) all codes, in the order of `configurations`.
 
         Raises:
@@ -182,7 +182,7 @@ class KnobSpace:
         """
         if self.size > limit:
             raise ValueError(f"found {self.size} configurations to list, expected at most {limit}")
-        codes = np.full((self.size, len(self.columns)), ABSENT, dtype=np.int64)
+        codes = np.full((self.size, len(self.columns)), INACTIVE, dtype=np.int64)
         repeats = self.size
         for operator in self.specification_order:
             own = self.operator_codes(operator)
@@ -257,8 +257,8 @@ class KnobSpace:
     def _repaired(self, codes: IntArray, changed: int) -> IntArray:
         for column in self._dependents[changed]:
             exists = self._exists(codes, column)
-            appears = exists & (codes[:, column] == ABSENT)
-            codes[~exists, column] = ABSENT
+            appears = exists & (codes[:, column] == INACTIVE)
+            codes[~exists, column] = INACTIVE
             if len(codes) + int(appears.sum()) * (int(self._choices[column]) - 1) <= _APPEARING_AT_MOST:
                 codes = self._expanded(codes, column, appears)
             else:
@@ -266,7 +266,7 @@ class KnobSpace:
         return codes
 
 
-def _columns(number: int, operator: OperatorSpec, first: int) -> list[KnobColumn]:
+def _columns(number: int, operator: OperatorSpec, first: int) -> list[KnobDimension]:
     """The knobs of one operator, the first of which is column `first`."""
     position = {knob.name: i for i, knob in enumerate(operator.knobs)}
     found = []
@@ -276,5 +276,7 @@ def _columns(number: int, operator: OperatorSpec, first: int) -> list[KnobColumn
             choices = operator.knobs[position[other]].choices
             positions = tuple(i for i, choice in enumerate(choices) if choice in allowed)
             conditions.append((first + position[other], positions))
-        found.append(KnobColumn(number, operator.name, knob.name, tuple(knob.choices), knob.ordered, tuple(conditions)))
+        found.append(
+            KnobDimension(number, operator.name, knob.name, tuple(knob.choices), knob.ordered, tuple(conditions))
+        )
     return found

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.descent import minimum
-from circinus.planning.exploration.gaussian_process import Observations, minus_log_likelihood
+from circinus.planning.exploration.descent import minimize_bfgs
+from circinus.planning.exploration.gaussian_process import ScoreObservations, minus_log_likelihood
 from circinus.planning.exploration.hyperparameters import Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel
 
@@ -28,7 +28,7 @@ _WIDENING = 1.3
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class HyperparameterPosterior:
     """The most probable hyperparameters, those that stand for all, and how well the model as a whole fits."""
 
     best: Hyperparameters
@@ -38,13 +38,13 @@ class Learnt:
     """Logarithm of the probability density of the observations, in units of the range, over all hyperparameters."""
 
 
-def learn(
+def fit_hyperparameters(
     kernel: KnobKernel,
-    observations: Observations,
+    observations: ScoreObservations,
     expected: Hyperparameters,
     starts: tuple[Hyperparameters, ...],
     iterations: int,
-) -> Learnt:
+) -> HyperparameterPosterior:
     """The greatest posterior density, sought from each of `starts`, and the curvature there.
 
     Args:
@@ -62,7 +62,9 @@ def learn(
         return value + float(away @ away) / 2, gradient + away / spread
 
     ends = [
-        minimum(minus_log_posterior, start.parameters, spread / 2, iterations=iterations, tolerance=_TOLERANCE_NATS)
+        minimize_bfgs(
+            minus_log_posterior, start.parameters, spread / 2, iterations=iterations, tolerance=_TOLERANCE_NATS
+        )
         for start in starts
     ]
     best, value = min(ends, key=lambda end: end[1])
@@ -74,7 +76,7 @@ def learn(
     signs = _SIGNS[:, np.arange(len(best)) % _SIGNS.shape[1]]
     points = best + (_WIDENING * signs / np.sqrt(precisions)) @ directions.T
     log_prior_scale = float(np.log(spread).sum())
-    return Learnt(
+    return HyperparameterPosterior(
         expected.at(best),
         tuple(expected.at(point) for point in points),
         -value - log_prior_scale - float(np.log(precisions).sum()) / 2,

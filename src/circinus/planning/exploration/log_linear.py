@@ -25,7 +25,7 @@ _KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class CoefficientGroup:
     """Features whose coefficients are alike in size."""
 
     scales: tuple[float, ...]
@@ -53,7 +53,9 @@ class LogLinear:
     fits: tuple[_Fit, ...]
 
     @classmethod
-    def learn(cls, groups: Sequence[Group], features: Sequence[FloatArray], logarithms: FloatArray) -> LogLinear:
+    def learn(
+        cls, groups: Sequence[CoefficientGroup], features: Sequence[FloatArray], logarithms: FloatArray
+    ) -> LogLinear:
         """From (n,) logarithms, n >= 1, and for each group (n, f) features."""
         centre = float(logarithms.mean())
         products = [own @ own.T for own in features]

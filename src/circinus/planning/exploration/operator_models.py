@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.log_linear import Group, LogLinear
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.log_linear import CoefficientGroup, LogLinear
 from circinus.profiling import OperatorProfile
 from circinus.spec import Configuration, Pipeline
 
 FloatArray = NDArray[np.float64]
 
-_OWN = Group((0.1, 0.4, 1.0))
+_OWN = CoefficientGroup((0.1, 0.4, 1.0))
 """What a choice of a knob of the operator itself may make, in logarithms."""
-_ANCESTORS = Group((0.005, 0.03, 0.15))
+_ANCESTORS = CoefficientGroup((0.005, 0.03, 0.15))
 """The same of a knob of an ancestor, besides what that does to the size of the input."""
-_SIZE = Group((0.01, 0.7))
+_SIZE = CoefficientGroup((0.01, 0.7))
 """Of the logarithm of the input's size: times that do not depend on it, and such as are about proportional."""
 _LEAST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class OperatorFeatures:
     """What an operator's times are taken to depend on; d columns of the space."""
 
     own: tuple[int, ...]
@@ -37,7 +37,9 @@ class Features:
     """Size of the input in the middle of those measured."""
 
     @classmethod
-    def of(cls, space: KnobSpace, pipeline: Pipeline, operator: str, input_bytes: FloatArray) -> Features:
+    def of(
+        cls, space: ConfigurationSpace, pipeline: Pipeline, operator: str, input_bytes: FloatArray
+    ) -> OperatorFeatures:
         """Of an operator that was measured on (n,) inputs."""
         names, ancestors = [knob.operator_name for knob in space.columns], pipeline.ancestors(operator)
         return cls(
@@ -62,7 +64,7 @@ class Features:
 class OperatorModel:
     """Of one operator."""
 
-    features: Features
+    features: OperatorFeatures
     service: LogLinear
     """Of mean service seconds."""
     output: LogLinear
@@ -71,7 +73,7 @@ class OperatorModel:
     @classmethod
     def of(
         cls,
-        space: KnobSpace,
+        space: ConfigurationSpace,
         pipeline: Pipeline,
         operator: str,
         known: Mapping[Configuration, OperatorProfile],
@@ -86,7 +88,7 @@ class OperatorModel:
             known: prefix -> what the operator takes there, all on the same items.
             input_bytes: (n,) mean size of what it receives there.
         """
-        features = Features.of(space, pipeline, operator, input_bytes)
+        features = OperatorFeatures.of(space, pipeline, operator, input_bytes)
         at = features.at(space.prefix_codes(list(known)), input_bytes)
         service_s = np.array([float(profile.service_s.mean()) for profile in known.values()])
         output_bytes = np.array([float(profile.output_bytes.mean()) for profile in known.values()])
@@ -96,14 +98,14 @@ class OperatorModel:
             output=LogLinear.learn(_GROUPS, at, np.log(np.maximum(output_bytes, _LEAST))),
         )
 
-    def predict(self, codes: IntArray, input_bytes: FloatArray) -> Prediction:
+    def predict(self, codes: IntArray, input_bytes: FloatArray) -> OperatorPrediction:
         """What it takes under (m, d) codes with (m,) inputs."""
         at = self.features.at(codes, input_bytes)
-        return Prediction(*self.service.predict(at), *self.output.predict(at))
+        return OperatorPrediction(*self.service.predict(at), *self.output.predict(at))
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class OperatorPrediction:
     """What one operator takes under m codes, logarithms."""
 
     log_service_s: FloatArray

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import ABSENT, IntArray, KnobSpace
-from circinus.planning.exploration.operator_models import Prediction
-from circinus.planning.exploration.two_way import row_means
+from circinus.planning.exploration.knob_space import INACTIVE, ConfigurationSpace, IntArray
+from circinus.planning.exploration.operator_models import OperatorPrediction
+from circinus.planning.exploration.two_way import two_way_row_means
 from circinus.profiling import OperatorProfile
 from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
-from circinus.profiling.earlier_runs import EarlierRuns
+from circinus.profiling.earlier_runs import SourceRuns
 from circinus.spec import Configuration, Pipeline
 
 FloatArray = NDArray[np.float64]
@@ -32,7 +32,7 @@ _LEAST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class OperatorElsewhere:
+class SourceOperator:
     """One operator as it was measured elsewhere under r prefixes."""
 
     lineage: NDArray[np.bool_]
@@ -51,7 +51,7 @@ class OperatorElsewhere:
 
         Else it is that of the same operator configuration with most other choices alike, of equals the first.
         """
-        projected = np.where(self.lineage, codes, ABSENT)
+        projected = np.where(self.lineage, codes, INACTIVE)
         distinct, which = np.unique(projected, axis=0, return_inverse=True)
         known = {code.tobytes(): row for row, code in enumerate(self.codes)}
         found = np.full(len(distinct), -1, dtype=np.int64)
@@ -67,10 +67,10 @@ class OperatorElsewhere:
         return found[which.reshape(-1)], same[which.reshape(-1)]
 
 
-class OperatorsElsewhere:
+class SourceOperators:
     """What one source says of the target's operators."""
 
-    def __init__(self, space: KnobSpace, pipeline: Pipeline, runs: EarlierRuns) -> None:
+    def __init__(self, space: ConfigurationSpace, pipeline: Pipeline, runs: SourceRuns) -> None:
         """Take the items' own parts out, so that prefixes measured on few items compare with those on many.
 
         Prefixes with a choice that the target lacks are left out.
@@ -81,11 +81,11 @@ class OperatorsElsewhere:
             runs: what was measured elsewhere.
         """
         self._space, self._pipeline, self._runs = space, pipeline, runs
-        self._operators: dict[str, OperatorElsewhere] = {}
+        self._operators: dict[str, SourceOperator] = {}
         if not runs.prefixes:
             return
-        service = row_means(np.log(np.maximum(runs.service_s, _LEAST)), LEAST_SPREAD**2)
-        output = row_means(np.log(np.maximum(runs.output_bytes, _LEAST)), LEAST_SPREAD**2)
+        service = two_way_row_means(np.log(np.maximum(runs.service_s, _LEAST)), LEAST_SPREAD**2)
+        output = two_way_row_means(np.log(np.maximum(runs.output_bytes, _LEAST)), LEAST_SPREAD**2)
         rows: dict[str, list[tuple[IntArray, float, float]]] = {}
         for row, seconds, size in zip(service.rows.tolist(), service.means, output.means, strict=True):
             operator, prefix = runs.prefixes[row]
@@ -97,29 +97,29 @@ class OperatorsElsewhere:
             lineage, own = self._columns(operator)
             codes = np.array([code for code, _, _ in found], dtype=np.int64)
             seconds, sizes = np.array([s for _, s, _ in found]), np.array([b for _, _, b in found])
-            self._operators[operator] = OperatorElsewhere(lineage, own, codes, seconds, sizes)
+            self._operators[operator] = SourceOperator(lineage, own, codes, seconds, sizes)
             numbers = np.unique(codes[:, own], axis=0, return_inverse=True)[1].reshape(-1)
             groups += [seconds[numbers == number] for number in range(int(numbers.max()) + 1)]
-        self._under_others = pooled_spread(groups)
+        self._under_others = pooled_std(groups)
 
-    def beside(self, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> Comparison:
+    def beside(self, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
         """What it says beside what is known here: operator -> prefix -> what was measured."""
-        return Comparison(self, known)
+        return RatioModel(self, known)
 
-    def of(self, operator: str) -> OperatorElsewhere | None:
+    def of(self, operator: str) -> SourceOperator | None:
         """What was measured of an operator; None: nothing."""
         return self._operators.get(operator)
 
-    def at(self, operator: str, codes: IntArray) -> Prediction:
+    def at(self, operator: str, codes: IntArray) -> OperatorPrediction:
         """What it took there under (m, d) codes; deviations are 0 where the very prefix was measured there."""
         found = self._operators.get(operator)
         if found is None:
             nothing, unknown = np.full(len(codes), np.nan), np.full(len(codes), np.inf)
-            return Prediction(nothing, unknown, nothing, unknown)
+            return OperatorPrediction(nothing, unknown, nothing, unknown)
         rows, same = found.rows(codes)
         off = np.where(rows < 0, np.inf, np.where(same, 0.0, self._under_others))
         seconds = np.where(rows < 0, np.nan, found.log_service_s[rows])
-        return Prediction(seconds, off, np.where(rows < 0, np.nan, found.log_output_bytes[rows]), off)
+        return OperatorPrediction(seconds, off, np.where(rows < 0, np.nan, found.log_output_bytes[rows]), off)
 
     def with_replica(self, profile: OperatorProfile) -> OperatorProfile | None:
         """The profile with what a replica took there under the operator's own knob values; None: not measured there."""
@@ -147,14 +147,14 @@ class OperatorsElsewhere:
         return lineage, np.array([knob.operator_name == operator for knob in self._space.columns], dtype=bool)
 
 
-class Comparison:
+class RatioModel:
     """What was measured elsewhere in the ratio that those prefixes have which are known in both places.
 
     Ratios are of the operator itself, else the average of those of the others. How far those of one operator lie apart
     is what a further one may be off; before two of any operator are known, how far those of different operators do.
     """
 
-    def __init__(self, there: OperatorsElsewhere, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> None:
+    def __init__(self, there: SourceOperators, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> None:
         self._there = there
         seconds: dict[str, FloatArray] = {}
         sizes: dict[str, FloatArray] = {}
@@ -171,12 +171,12 @@ class Comparison:
                 sizes[operator] = (here_bytes - found.log_output_bytes)[both]
         self._seconds, self._sizes = _Ratios(seconds), _Ratios(sizes)
 
-    def at(self, operator: str, codes: IntArray) -> Prediction:
+    def at(self, operator: str, codes: IntArray) -> OperatorPrediction:
         """What an operator is expected to take here under (m, d) codes."""
         there = self._there.at(operator, codes)
         ratio, spread = self._seconds.of(operator)
         size_ratio, size_spread = self._sizes.of(operator)
-        return Prediction(
+        return OperatorPrediction(
             there.log_service_s + ratio,
             np.hypot(there.service_deviation, spread),
             there.log_output_bytes + size_ratio,
@@ -190,9 +190,9 @@ class _Ratios:
     def __init__(self, found: Mapping[str, FloatArray]) -> None:
         self._own = {operator: float(ratios.mean()) for operator, ratios in found.items()}
         averages = np.array(list(self._own.values()))
-        between = pooled_spread([averages])
+        between = pooled_std([averages])
         several = any(len(ratios) > 1 for ratios in found.values())
-        self._spread = pooled_spread(list(found.values())) if several else between
+        self._spread = pooled_std(list(found.values())) if several else between
         self._average = float(averages.mean()) if len(averages) else 0.0
         self._spread_of_others = float(np.hypot(self._spread, max(between, UNSEEN_SPREAD)))
 
@@ -203,7 +203,7 @@ class _Ratios:
         return self._average, self._spread_of_others
 
 
-def surest(guesses: Sequence[Prediction]) -> Prediction:
+def lowest_deviation(guesses: Sequence[OperatorPrediction]) -> OperatorPrediction:
     """For each code the one with the least deviation, of equals the first; seconds and bytes each by themselves.
 
     Args:
@@ -215,7 +215,7 @@ def surest(guesses: Sequence[Prediction]) -> Prediction:
     def chosen(values: Sequence[FloatArray], which: IntArray) -> FloatArray:
         return np.asarray(np.take_along_axis(np.array(values), which, axis=0)[0])
 
-    return Prediction(
+    return OperatorPrediction(
         chosen([guess.log_service_s for guess in guesses], by_s),
         chosen([guess.service_deviation for guess in guesses], by_s),
         chosen([guess.log_output_bytes for guess in guesses], by_bytes),
@@ -223,9 +223,9 @@ def surest(guesses: Sequence[Prediction]) -> Prediction:
     )
 
 
-def prefix_code(space: KnobSpace, prefix: Configuration) -> IntArray | None:
+def prefix_code(space: ConfigurationSpace, prefix: Configuration) -> IntArray | None:
     """(d,) `ABSENT` where the prefix has no such knob; None where it has a choice that the space lacks."""
-    code = np.full(len(space.columns), ABSENT, dtype=np.int64)
+    code = np.full(len(space.columns), INACTIVE, dtype=np.int64)
     values = {operator: prefix[operator].as_dict() for operator in prefix}
     for column, knob in enumerate(space.columns):
         found = values.get(knob.operator_name, {})
@@ -240,7 +240,7 @@ def _log_of_mean(values: FloatArray) -> float:
     return float(np.log(max(float(values.mean()), _LEAST)))
 
 
-def pooled_spread(groups: Sequence[FloatArray]) -> float:
+def pooled_std(groups: Sequence[FloatArray]) -> float:
     """Standard deviation within groups of logarithms; `UNSEEN_SPREAD` where no group has two."""
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups if len(group))
     degrees = sum(max(len(group) - 1, 0) for group in groups)

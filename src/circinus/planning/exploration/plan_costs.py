@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.estimation.estimator import latency_percentile
-from circinus.estimation.percentiles import Percentile
-from circinus.estimation.tails import TailAllowance
-from circinus.planning.cheapest import cheapest_plans, cheapest_situations
+from circinus.estimation.percentiles import PercentileEstimator
+from circinus.estimation.tails import SmallSampleInflation
+from circinus.planning.cheapest import cost_by_pool_scenario, nondominated_plans
 from circinus.planning.limits import Limits
-from circinus.planning.pins import kept_pins
+from circinus.planning.pins import pin_mask
 from circinus.planning.profile_arrays import ProfileArrays, compile_profile
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.planning.space import SearchSpace, compile_query
@@ -40,7 +40,7 @@ KINDS = 2
 """Costs are fully shared and alone: what a query will pay lies between."""
 
 
-def least_costs(
+def min_plan_costs(
     pipeline: Pipeline,
     queries: Sequence[Query],
     profile: PipelineProfile,
@@ -65,7 +65,7 @@ def least_costs(
         exactly: whether to give the costs of the cheapest plans themselves, which takes many times longer.
     """
     place = {configuration: number for number, configuration in enumerate(listed)}
-    compiled: dict[Percentile, ProfileArrays] = {}
+    compiled: dict[PercentileEstimator, ProfileArrays] = {}
     found = []
     for query in queries:
         percentile = _without_allowance(latency_percentile(query))
@@ -73,20 +73,20 @@ def least_costs(
             calmed = _calmed(profile, percentile.percentile)
             compiled[percentile] = compile_profile(pipeline, calmed, percentile, _dtype(settings))
         space = compile_query(query, network, compiled[percentile], settings)
-        costs = np.full((len(listed), situations(space)), np.inf)
+        costs = np.full((len(listed), pool_scenario_count(space)), np.inf)
         if space.columns.pools:
             rows = np.array([place[c.configuration] for c in space.arrays.configurations], dtype=np.int64)
             everything = np.arange(len(rows))
             if exactly:
                 costs[rows] = _exactly(space, everything, settings.max_labels)
             else:
-                costs[rows] = cheapest_situations(space, everything, Limits.of(space), settings.max_labels)
-        costs[~kept_pins(query, listed)] = np.inf
+                costs[rows] = cost_by_pool_scenario(space, everything, Limits.of(space), settings.max_labels)
+        costs[~pin_mask(query, listed)] = np.inf
         found.append(costs)
     return tuple(found)
 
 
-class MeasuredCosts:
+class PlanCostCache:
     """What the cheapest plans of measured configurations cost, by all their items; computed once as long as nothing was
     learnt of them."""
 
@@ -141,7 +141,7 @@ class MeasuredCosts:
         new: Sequence[tuple[int, Configuration]],
         versions: Mapping[Configuration, object],
     ) -> None:
-        compiled: dict[Percentile, ProfileArrays] = {}
+        compiled: dict[PercentileEstimator, ProfileArrays] = {}
         for number in dict.fromkeys(number for number, _ in new):
             query = self._queries[number]
             percentile = latency_percentile(query)
@@ -156,8 +156,8 @@ class MeasuredCosts:
                 self._known[number, configuration] = versions[configuration], costs[row]
 
 
-def _without_allowance(percentile: Percentile) -> Percentile:
-    return replace(percentile, allowance=TailAllowance(percentile.percentile, _NO_ALLOWANCE))
+def _without_allowance(percentile: PercentileEstimator) -> PercentileEstimator:
+    return replace(percentile, allowance=SmallSampleInflation(percentile.percentile, _NO_ALLOWANCE))
 
 
 def _version(found: ConfigurationProfile) -> object:
@@ -166,16 +166,16 @@ def _version(found: ConfigurationProfile) -> object:
     return len(found.items), tuple((o.peak_memory_bytes, tuple(sorted(o.batch_ratio.items()))) for o in operators)
 
 
-def situations(space: SearchSpace) -> int:
+def pool_scenario_count(space: SearchSpace) -> int:
     """s"""
     return KINDS * (1 + len(space.columns.pools))
 
 
 def _exactly(space: SearchSpace, configurations: IntArray, max_labels: int) -> FloatArray:
     """(configurations, s)"""
-    found = np.full((len(configurations), situations(space)), np.inf)
+    found = np.full((len(configurations), pool_scenario_count(space)), np.inf)
     for row, configuration in enumerate(configurations if space.columns.pools else ()):
-        plans = cheapest_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
+        plans = nondominated_plans(space, configuration[None], Limits.of(space), max_labels, Counter())
         costs = plans.resources[:, [space.columns.shared_cost, space.columns.alone_cost]]
         for avoided in range(-1, len(space.columns.pools)):
             free = (plans.pools != avoided).all(axis=1)
@@ -196,7 +196,7 @@ def _calmed(profile: PipelineProfile, percentile: float) -> PipelineProfile:
     def calm(operator: OperatorProfile) -> OperatorProfile:
         if id(operator) not in calmed:
             slowest = np.sort(operator.service_s)[::-1]
-            rank = min(unlikely_count(len(slowest), percentile, population), len(slowest))
+            rank = min(hypergeometric_critical_count(len(slowest), percentile, population), len(slowest))
             service_s = np.minimum(operator.service_s, slowest[rank - 1])
             same_mean = float(operator.service_s.mean()) / max(float(service_s.mean()), _LEAST_S)
             calmed[id(operator)] = replace(operator, service_s=service_s * same_mean)
@@ -212,7 +212,7 @@ def _calmed(profile: PipelineProfile, percentile: float) -> PipelineProfile:
 
 
 @lru_cache(maxsize=1024)
-def unlikely_count(items: int, percentile: float, population: int) -> int:
+def hypergeometric_critical_count(items: int, percentile: float, population: int) -> int:
     """The least number of items that as many or more are beyond the percentile of with at most `_TOO_MANY`; from 1.
 
     The items are drawn from the population without replacement, so that the number is hypergeometric.

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.donors import Donors
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.operator_models import OperatorModel, Prediction
-from circinus.planning.exploration.operators_elsewhere import Comparison, OperatorsElsewhere, surest
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.spec import Configuration, MetricSpec, Pipeline, prefix
+from circinus.planning.exploration.donors import ProfileImputer
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.operator_models import OperatorModel, OperatorPrediction
+from circinus.planning.exploration.operators_elsewhere import RatioModel, SourceOperators, lowest_deviation
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
+from circinus.spec import Configuration, MetricSpec, Pipeline, prefix_configuration
 
 FloatArray = NDArray[np.float64]
 
@@ -23,13 +23,15 @@ CAUTION = 1.0
 there, so that plans are found that keep a latency limit only if it is."""
 
 
-class Predictor:
+class ProfilePredictor:
     """Predicts configurations of one pipeline; what it learns of operators it keeps until more of them is known."""
 
-    def __init__(self, pipeline: Pipeline, space: KnobSpace, elsewhere: Sequence[OperatorsElsewhere] = ()) -> None:
+    def __init__(
+        self, pipeline: Pipeline, space: ConfigurationSpace, elsewhere: Sequence[SourceOperators] = ()
+    ) -> None:
         """Nothing is learnt yet, but of what operators took elsewhere."""
         self._pipeline, self._space, self._elsewhere = pipeline, space, tuple(elsewhere)
-        self._beside: tuple[Comparison, ...] = ()
+        self._beside: tuple[RatioModel, ...] = ()
         self._key: object = None
         self._input_bytes = 1.0
         self._longest: dict[str, dict[Configuration, OperatorProfile]] = {}
@@ -37,7 +39,7 @@ class Predictor:
         self._by_prefix: dict[str, dict[Configuration, OperatorProfile]] = {}
         """The same on the first items, which all were measured on: these compare."""
         self._models: dict[str, OperatorModel] = {}
-        self._donors: dict[str, Donors] = {}
+        self._donors: dict[str, ProfileImputer] = {}
         self._guessed: dict[tuple[str, Configuration], OperatorProfile] = {}
         self._deviations: dict[tuple[str, Configuration], float] = {}
 
@@ -68,7 +70,8 @@ class Predictor:
             self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
             self._beside = tuple(there.beside(self._by_prefix) for there in self._elsewhere)
             self._donors = {
-                name: Donors.of(self._space, self._pipeline, name, profiles) for name, profiles in longest.items()
+                name: ProfileImputer.of(self._space, self._pipeline, name, profiles)
+                for name, profiles in longest.items()
             }
             self._guessed, self._deviations = {}, {}
         return True
@@ -97,7 +100,9 @@ class Predictor:
         profiles = []
         for configuration in wanted:
             operators = {
-                operator.name: guesses[operator.name, prefix(self._pipeline, configuration, operator.name)]
+                operator.name: guesses[
+                    operator.name, prefix_configuration(self._pipeline, configuration, operator.name)
+                ]
                 for operator in self._pipeline.operators
             }
             items = min(len(profile.service_s) for profile in operators.values())
@@ -127,19 +132,21 @@ class Predictor:
         """
         return {
             operator.name: self._deviations.get(
-                (operator.name, prefix(self._pipeline, configuration, operator.name)), 0.0
+                (operator.name, prefix_configuration(self._pipeline, configuration, operator.name)), 0.0
             )
             for operator in self._pipeline.operators
         }
 
-    def _operators(self, codes: IntArray) -> dict[str, Prediction]:
+    def _operators(self, codes: IntArray) -> dict[str, OperatorPrediction]:
         """By operator, what it takes under (m, d) codes."""
-        found: dict[str, Prediction] = {}
+        found: dict[str, OperatorPrediction] = {}
         for operator in self._pipeline.topological_order():
             sizes = [found[parent].output_bytes(0.0) for parent in operator.after]
             input_bytes = sum(sizes, start=np.zeros(len(codes))) if sizes else np.full(len(codes), self._input_bytes)
             learnt = self._model(operator.name).predict(codes, input_bytes)
-            found[operator.name] = surest([learnt, *(there.at(operator.name, codes) for there in self._beside)])
+            found[operator.name] = lowest_deviation(
+                [learnt, *(there.at(operator.name, codes) for there in self._beside)]
+            )
         return found
 
     def _guesses(self, wanted: Sequence[Configuration]) -> dict[tuple[str, Configuration], OperatorProfile]:
@@ -149,13 +156,13 @@ class Predictor:
             known, donors = self._longest[name], self._donors[name]
             service_s, output_bytes = prediction.service_s(CAUTION), prediction.output_bytes(CAUTION)
             for row, configuration in enumerate(wanted):
-                own = prefix(self._pipeline, configuration, name)
+                own = prefix_configuration(self._pipeline, configuration, name)
                 if (name, own) in self._guessed:
                     continue
                 if own in known:
-                    self._guessed[name, own] = donors.longer(known[own], codes[row], len(known[own].service_s))
+                    self._guessed[name, own] = donors.extend(known[own], codes[row], len(known[own].service_s))
                     continue
-                guess = replace(donors.guess(codes[row], service_s[row], output_bytes[row]), prefix=own)
+                guess = replace(donors.impute(codes[row], service_s[row], output_bytes[row]), prefix=own)
                 if all(own[name] != donor.prefix[name] for donor in donors.profiles):
                     guess = self._with_replica(guess)
                 self._guessed[name, own] = guess
@@ -171,7 +178,10 @@ class Predictor:
         if operator not in self._models:
             known, parents = self._by_prefix[operator], self._pipeline.operator(operator).after
             input_bytes = [
-                sum(float(self._by_prefix[p][prefix(self._pipeline, own, p)].output_bytes.mean()) for p in parents)
+                sum(
+                    float(self._by_prefix[p][prefix_configuration(self._pipeline, own, p)].output_bytes.mean())
+                    for p in parents
+                )
                 for own in known
             ]
             sizes = np.array(input_bytes) if parents else np.full(len(known), self._input_bytes)
@@ -193,6 +203,6 @@ def _shortened(profile: OperatorProfile, items: int) -> OperatorProfile:
     return replace(profile, service_s=profile.service_s[:items], output_bytes=profile.output_bytes[:items])
 
 
-def _anything(metric: MetricSpec) -> Bounded:
+def _anything(metric: MetricSpec) -> Interval:
     low, high = metric.range
-    return Bounded((low + high) / 2, low, high)
+    return Interval((low + high) / 2, low, high)

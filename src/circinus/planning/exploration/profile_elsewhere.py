@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.profiling import Bounded, ConfigurationProfile, OperatorProfile, PipelineProfile
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
 from circinus.profiling.addresses import LOCAL
 from circinus.profiling.batch_ratios import allowed_allocations, batch_ratios, measured_allocations
-from circinus.profiling.earlier import EarlierScores
-from circinus.spec import Configuration, Pipeline, has_knob_values, prefix
+from circinus.profiling.earlier import SourceScores
+from circinus.spec import Configuration, Pipeline, has_knob_values, prefix_configuration
 
 
-def profile_elsewhere(pipeline: Pipeline, earlier: EarlierScores) -> PipelineProfile | None:
+def profile_from_source(pipeline: Pipeline, earlier: SourceScores) -> PipelineProfile | None:
     """What operators took under the configurations of a source, as if it were the target; accuracies say nothing.
 
     Of those configurations all of whose operators were measured on the items that most prefixes were measured on.
@@ -41,7 +41,7 @@ def profile_elsewhere(pipeline: Pipeline, earlier: EarlierScores) -> PipelinePro
                     configuration=configuration,
                     items=items,
                     scores=np.full(len(items), np.nan),
-                    accuracy=Bounded((low + high) / 2, low, high),
+                    accuracy=Interval((low + high) / 2, low, high),
                     input_bytes=runs.input_bytes[columns],
                     operators=operators,
                 )
@@ -68,7 +68,7 @@ class _Shared:
     def __init__(
         self,
         pipeline: Pipeline,
-        earlier: EarlierScores,
+        earlier: SourceScores,
         rows: dict[tuple[str, Configuration], int],
         columns: NDArray[np.bool_],
     ) -> None:
@@ -81,7 +81,7 @@ class _Shared:
             return None
         found = {}
         for spec in self._pipeline.operators:
-            profile = self._profile(spec.name, prefix(self._pipeline, configuration, spec.name))
+            profile = self._profile(spec.name, prefix_configuration(self._pipeline, configuration, spec.name))
             if profile is None or not has_knob_values(spec, configuration[spec.name]):
                 return None
             found[spec.name] = profile

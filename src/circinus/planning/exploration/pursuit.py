@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.stopping import Stopping
+from circinus.planning.exploration.stopping import StoppingRule
 from circinus.planning.exploration.surrogate import Belief
 
 FloatArray = NDArray[np.float64]
@@ -26,7 +26,7 @@ _Z = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Prospects:
+class CandidateBeliefs:
     """What is known and believed of k configurations and one query."""
 
     keeps: FloatArray
@@ -44,7 +44,7 @@ class Prospects:
 
 
 @dataclass(frozen=True)
-class Pursuit:
+class IndexChoice:
     """What is worth pursuing."""
 
     configuration: int | None
@@ -55,7 +55,7 @@ class Pursuit:
     """Of such a probability that is not too little."""
 
 
-def pursue(prospects: Prospects, stopping: Stopping, saving_s: float) -> Pursuit:
+def select_by_reservation_cost(prospects: CandidateBeliefs, stopping: StoppingRule, saving_s: float) -> IndexChoice:
     """The configuration with the least reservation cost, of equals the first, or none.
 
     Args:
@@ -68,19 +68,19 @@ def pursue(prospects: Prospects, stopping: Stopping, saving_s: float) -> Pursuit
     has_plan = np.isfinite(best)
     cheaper = cost < (1.0 - stopping.saving) * best if has_plan else np.isfinite(cost)
     probability = keeps * cheaper.mean(axis=1)
-    least = stopping.probability if has_plan else stopping.without_plan
+    least = stopping.probability if has_plan else stopping.probability_without_plan
     open_ = probability > least
     if not open_.any():
-        return Pursuit(None, probability, least)
+        return IndexChoice(None, probability, least)
     scale = best if has_plan else float(np.min(cost[open_]))
     per_s = stopping.saving * scale / max(saving_s, 1e-9)
     index = np.full(len(keeps), np.inf)
     index[open_] = _reservation(cost[open_], keeps[open_], prospects, open_, per_s)
-    return Pursuit(int(index.argmin()), probability, least)
+    return IndexChoice(int(index.argmin()), probability, least)
 
 
 def _reservation(
-    cost: FloatArray, keeps: FloatArray, prospects: Prospects, among: BoolArray, usd_per_s: float
+    cost: FloatArray, keeps: FloatArray, prospects: CandidateBeliefs, among: BoolArray, usd_per_s: float
 ) -> FloatArray:
     """(m,) the cost z of a plan in hand at which keeps * E[max(z - cost, 0)] is what opening costs.
 
@@ -98,7 +98,7 @@ def _reservation(
     return np.asarray(z[np.arange(len(z)), inside.argmax(axis=1)])
 
 
-def settling_items(
+def expected_items_to_decide(
     belief: Belief,
     kept: FloatArray,
     threshold: float,

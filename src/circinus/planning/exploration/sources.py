@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import ABSENT, BoolArray, IntArray, KnobSpace
+from circinus.planning.exploration.knob_space import INACTIVE, BoolArray, ConfigurationSpace, IntArray
 from circinus.planning.exploration.surrogate import Surrogate
 from circinus.spec import Configuration
 
@@ -22,11 +22,11 @@ _NOISE_SHARE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourceTask:
     """k configurations scored elsewhere, as codes of the target's space."""
 
     name: str
-    space: KnobSpace
+    space: ConfigurationSpace
     """Of the target."""
     shared: BoolArray
     """(d,) which knobs of the target the source has too."""
@@ -42,12 +42,12 @@ class Source:
     def of(
         cls,
         name: str,
-        space: KnobSpace,
+        space: ConfigurationSpace,
         configurations: Sequence[Configuration],
         means: FloatArray,
         score_range: tuple[float, float] = (0.0, 1.0),
         variances: FloatArray | None = None,
-    ) -> Source | None:
+    ) -> SourceTask | None:
         """Scores of configurations of another pipeline: knobs correspond by the names of operator and knob.
 
         A knob is shared if any configuration has it. Configurations with a choice that the target lacks are left out;
@@ -58,7 +58,7 @@ class Source:
         """
         known = [{o: configuration[o].as_dict() for o in configuration} for configuration in configurations]
         shared = np.array([any(k.name in one.get(k.operator_name, {}) for one in known) for k in space.columns], bool)
-        codes = np.full((len(known), len(space.columns)), ABSENT, dtype=np.int64)
+        codes = np.full((len(known), len(space.columns)), INACTIVE, dtype=np.int64)
         usable = np.ones(len(known), dtype=bool)
         for row, one in enumerate(known):
             for column, knob in enumerate(space.columns):
@@ -87,7 +87,7 @@ class Source:
         return self._at(codes)[1]
 
     def _at(self, codes: IntArray) -> tuple[FloatArray, FloatArray]:
-        projected = np.where(self.shared, codes, ABSENT)
+        projected = np.where(self.shared, codes, INACTIVE)
         rows = np.array([self._rows.get(code.tobytes(), -1) for code in projected], dtype=np.int64)
         means, variances = self.means[rows], self._variances[rows]
         unknown = rows < 0

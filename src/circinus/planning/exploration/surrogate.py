@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.gaussian_process import GaussianProcess, Inputs, Observations
+from circinus.planning.exploration.gaussian_process import GaussianProcess, KernelInputs, ScoreObservations
 from circinus.planning.exploration.hyperparameters import BENDS, Hyperparameters
 from circinus.planning.exploration.kernel import KnobKernel, matern
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.learning import learn
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.learning import fit_hyperparameters
 
 FloatArray = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Surrogate:
     @classmethod
     def fit(
         cls,
-        space: KnobSpace,
+        space: ConfigurationSpace,
         codes: IntArray,
         means: FloatArray,
         variances: FloatArray,
@@ -110,7 +110,7 @@ class Surrogate:
             raise ValueError("found an earlier fit of another space or form, expected one of the same")
         width = score_range[1] - score_range[0]
         centre, trends = _mean_function(len(codes), prior, score_range)
-        inputs = Inputs(kernel.slots(codes), trends)
+        inputs = KernelInputs(kernel.slots(codes), trends)
         noise = np.diag(variances) / width**2
         if shared is not None and warm is not None:
             alike = _alike(kernel, warm.hyperparameters, inputs)
@@ -118,13 +118,13 @@ class Surrogate:
         rest = _REST_DEVIATION**2 if warm is None else warm.rest_variance
         residuals, iterations = (means - centre) / width, _ITERATIONS if warm is None else _WARM_ITERATIONS
         for _ in range(_COLD_PASSES if warm is None else 1):
-            observations = Observations(inputs, residuals, noise + rest * np.eye(len(codes)))
-            learnt = learn(kernel, observations, expected, starts, iterations)
+            observations = ScoreObservations(inputs, residuals, noise + rest * np.eye(len(codes)))
+            learnt = fit_hyperparameters(kernel, observations, expected, starts, iterations)
             starts, iterations = (learnt.best,), _WARM_ITERATIONS
             for _ in range(_REST_ROUNDS):
-                rest = _more_probable_rest(rest, GaussianProcess.given(kernel, learnt.best, observations))
-                observations = Observations(inputs, residuals, noise + rest * np.eye(len(codes)))
-        processes = tuple(GaussianProcess.given(kernel, h, observations, rest) for h in learnt.representatives)
+                rest = _more_probable_rest(rest, GaussianProcess.condition(kernel, learnt.best, observations))
+                observations = ScoreObservations(inputs, residuals, noise + rest * np.eye(len(codes)))
+        processes = tuple(GaussianProcess.condition(kernel, h, observations, rest) for h in learnt.representatives)
         return cls(learnt.best, processes, prior is not None, score_range, rest, learnt.log_evidence)
 
     @property
@@ -140,7 +140,7 @@ class Surrogate:
         """
         h = self.hyperparameters
         varies = h.variances @ self.kernel.components
-        return np.sqrt(2 * varies * (1 - matern(h.sharpness))) * self._width
+        return np.sqrt(2 * varies * (1 - matern(h.inverse_lengthscale))) * self._width
 
     def predict(self, codes: IntArray, prior: FloatArray | None = None) -> Belief:
         """What is believed of (m, d) codes; `prior`: (m,) prior mean there, where the fit had one.
@@ -173,20 +173,20 @@ class Surrogate:
     def _width(self) -> float:
         return self.score_range[1] - self.score_range[0]
 
-    def _prior_variances(self, inputs: Inputs) -> FloatArray:
+    def _prior_variances(self, inputs: KernelInputs) -> FloatArray:
         return np.asarray(np.mean([process.prior_variances(inputs) for process in self.processes], axis=0))
 
-    def _inputs(self, codes: IntArray, prior: FloatArray | None) -> tuple[FloatArray, Inputs]:
+    def _inputs(self, codes: IntArray, prior: FloatArray | None) -> tuple[FloatArray, KernelInputs]:
         """(m,) centres in the score's units, and codes as processes take them."""
         if (prior is not None) != self.about_prior:
             raise ValueError(f"found {'a' if prior is not None else 'no'} prior mean, expected what the fit had")
         centre, trends = _mean_function(len(codes), prior, self.score_range)
-        return centre, Inputs(self.kernel.slots(codes), trends)
+        return centre, KernelInputs(self.kernel.slots(codes), trends)
 
 
-def _alike(kernel: KnobKernel, learnt: Hyperparameters, inputs: Inputs) -> FloatArray:
+def _alike(kernel: KnobKernel, learnt: Hyperparameters, inputs: KernelInputs) -> FloatArray:
     """(n, n) correlations of the errors of means."""
-    parts = kernel.correlations(inputs.slots, inputs.slots, _SHARPER_ERRORS * learnt.sharpness)
+    parts = kernel.correlations(inputs.slots, inputs.slots, _SHARPER_ERRORS * learnt.inverse_lengthscale)
     return np.asarray(np.tensordot(learnt.variances / learnt.variances.sum(), parts, 1))
 
 

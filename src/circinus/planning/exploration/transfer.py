@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.planning.exploration.knob_space import IntArray, KnobSpace
-from circinus.planning.exploration.sources import Source
+from circinus.planning.exploration.knob_space import ConfigurationSpace, IntArray
+from circinus.planning.exploration.sources import SourceTask
 from circinus.planning.exploration.surrogate import Belief, Surrogate
 
 FloatArray = NDArray[np.float64]
@@ -35,7 +35,7 @@ _IMPOSSIBLE = 0.001
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredScores:
     """Scores of n configurations."""
 
     codes: IntArray
@@ -47,7 +47,7 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Prior:
+class MeanPrior:
     """Prior means, and why these; None where no source is used, as `Surrogate` takes it."""
 
     observed: FloatArray | None
@@ -60,13 +60,13 @@ class Prior:
     fits: Mapping[str | None, Surrogate]
     """With each source and, under None, without; that under `name` is the one to predict with. Empty before the first
     observation."""
-    source: Source | None = None
+    source: SourceTask | None = None
     """That of `name`."""
-    measured: Measured | None = None
+    measured: MeasuredScores | None = None
     """What the fits are on."""
     probabilities: Mapping[str | None, float] = field(default_factory=dict)
     """Of each source and, under None, of none being of use; those that are next to impossible are left out."""
-    sources: Mapping[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, SourceTask] = field(default_factory=dict)
     """By name."""
 
     def at(self, codes: IntArray) -> FloatArray | None:
@@ -90,22 +90,22 @@ class Prior:
         if source is None or self.measured is None:
             return self.fits[name].predict(codes)
         found = self.fits[name].predict(codes, source.at(codes))
-        return about_uncertain(found, codes, source.variances_at(codes), self.measured)
+        return inflate_uncertainty(found, codes, source.variances_at(codes), self.measured)
 
 
-def best_prior(
-    space: KnobSpace,
-    sources: Sequence[Source],
+def select_prior(
+    space: ConfigurationSpace,
+    sources: Sequence[SourceTask],
     codes: IntArray,
     means: FloatArray,
     variances: FloatArray,
     candidates: IntArray,
     *,
     additive: bool = False,
-    earlier: Prior | None = None,
+    earlier: MeanPrior | None = None,
     score_range: tuple[float, float] = (0.0, 1.0),
     shared: FloatArray | None = None,
-) -> Prior:
+) -> MeanPrior:
     """The prior mean that the observations are most probable under.
 
     Args:
@@ -122,13 +122,13 @@ def best_prior(
     """
     if not len(codes):
         if not sources:
-            return Prior(None, None, None, "there is no source", {})
+            return MeanPrior(None, None, None, "there is no source", {})
         first = max(sources, key=lambda source: (len(source.codes), source.name))
         reason = f"nothing measured yet; scores of {first.name} are of most configurations"
-        return Prior(np.empty(0), first.at(candidates), first.name, reason, {}, first)
+        return MeanPrior(np.empty(0), first.at(candidates), first.name, reason, {}, first)
     warm = earlier.fits if earlier is not None else {}
 
-    def fit(source: Source | None) -> Surrogate:
+    def fit(source: SourceTask | None) -> Surrogate:
         return Surrogate.fit(
             space,
             codes,
@@ -147,18 +147,18 @@ def best_prior(
         fits[source.name] = fit(source)
         gains[source.name] = fits[source.name].log_evidence - fits[None].log_evidence
     if not sources:
-        return Prior(None, None, None, "there is no source", fits, probabilities={None: 1.0})
+        return MeanPrior(None, None, None, "there is no source", fits, probabilities={None: 1.0})
     best = max(sources, key=lambda source: (gains[source.name], source.name))
     times = f"{_factor(gains[best.name])} as probable as without a source"
     known = {source.name: source for source in sources}
-    measured, shares = Measured(codes, means, variances), _probabilities(gains)
+    measured, shares = MeasuredScores(codes, means, variances), _probabilities(gains)
     if gains[best.name] + math.log(_ODDS / len(gains)) <= 0:
         dropped = " and ".join(sorted(gains))
         those = f"those of {best.name}" if len(gains) > 1 else "they"
         reason = f"dropped scores of {dropped}: {those} make {len(codes)} measurements {times}"
-        return Prior(None, None, None, reason, fits, None, measured, shares, known)
+        return MeanPrior(None, None, None, reason, fits, None, measured, shares, known)
     reason = f"scores of {best.name} make {len(codes)} measurements {times}"
-    return Prior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, known)
+    return MeanPrior(best.at(codes), best.at(candidates), best.name, reason, fits, best, measured, shares, known)
 
 
 def _probabilities(gains: Mapping[str, float]) -> Mapping[str | None, float]:
@@ -170,7 +170,7 @@ def _probabilities(gains: Mapping[str, float]) -> Mapping[str | None, float]:
     return {name: share / sum(kept.values()) for name, share in kept.items()}
 
 
-def about_uncertain(belief: Belief, codes: IntArray, uncertain: FloatArray, measured: Measured) -> Belief:
+def inflate_uncertainty(belief: Belief, codes: IntArray, uncertain: FloatArray, measured: MeasuredScores) -> Belief:
     """What is believed if the prior mean has errors of its own, which differ from configuration to configuration.
 
     A score is f = prior mean + g + u: a Gaussian process g, and the prior mean's error u. From a fit in which u counts

@@ -26,7 +26,7 @@ class RowMeans:
     """(r,) of the errors of these means as those of what rows show in these columns, columns being what they are."""
 
 
-def row_means(table: FloatArray, least_variance: float) -> RowMeans:
+def two_way_row_means(table: FloatArray, least_variance: float) -> RowMeans:
     """Least squares of value = row + column + rest (Scheffe, The Analysis of Variance, 1959, chapter 4).
 
     Rows are compared in the columns of the row that has most (of equals the first); rows without any value in these

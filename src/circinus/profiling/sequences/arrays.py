@@ -10,7 +10,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-def unit_scores(scores: FloatArray, population: int, low: float, high: float) -> FloatArray:
+def normalize_scores(scores: FloatArray, population: int, low: float, high: float) -> FloatArray:
     """Check scores and move [low, high] to [0, 1].
 
     Args:

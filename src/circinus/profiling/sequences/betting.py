@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.sequences.arrays import FloatArray, unit_scores
-from circinus.profiling.sequences.capital import greatest_capital
+from circinus.profiling.bounded import Interval
+from circinus.profiling.sequences.arrays import FloatArray, normalize_scores
+from circinus.profiling.sequences.capital import max_wealth
 from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.prediction import predicted_means
-from circinus.profiling.sequences.side_bets import side_bets
+from circinus.profiling.sequences.side_bets import covariate_bet_payoffs
 
 _HALVINGS = 24
 
@@ -22,7 +22,7 @@ def betting_bounds(
     low: float = 0.0,
     high: float = 1.0,
     covariates: Covariates | None = None,
-) -> tuple[Bounded, ...]:
+) -> tuple[Interval, ...]:
     """Bound the means of finite populations by samples drawn without replacement.
 
     The bounds form an anytime-valid confidence sequence: the probability that the lower one *ever* exceeds the mean,
@@ -49,41 +49,41 @@ def betting_bounds(
     Raises:
         ValueError: a score outside [low, high], more scores than the population has, or covariates not of all items.
     """
-    unit = unit_scores(scores, population, low, high)
+    unit = normalize_scores(scores, population, low, high)
     if covariates is not None:
         covariates.check(population)
     drawn = scores.shape[1]
     if drawn == 0:
-        return tuple(Bounded((low + high) / 2, low, high) for _ in scores)
+        return tuple(Interval((low + high) / 2, low, high) for _ in scores)
     if drawn == population or low == high:
-        return tuple(Bounded.exactly(float(mean)) for mean in scores.mean(axis=1))
+        return tuple(Interval.exact(float(mean)) for mean in scores.mean(axis=1))
     lower = _lower_bounds(unit, population, risk, covariates)
     upper = 1.0 - _lower_bounds(1.0 - unit, population, risk, covariates)
     values = predicted_means(unit, covariates, population)
-    return as_bounded(values, lower, upper, low, high)
+    return denormalize_bounds(values, lower, upper, low, high)
 
 
 def _lower_bounds(scores: FloatArray, population: int, risk: float, covariates: Covariates | None) -> FloatArray:
     """(k, n) scores in [0, 1] -> (k,) greatest means that were excluded from below at some time."""
     drawn = scores.shape[1]
-    bets = None if covariates is None else side_bets(scores, covariates)
+    bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
     certain: FloatArray = scores.sum(axis=1) / population
     excluded: FloatArray = certain
     possible: FloatArray = certain + (population - drawn) / population
     for _ in range(_HALVINGS):
         middle = (excluded + possible) / 2
-        gone = greatest_capital(scores, population, middle, bets) >= 1 / risk
+        gone = max_wealth(scores, population, middle, bets) >= 1 / risk
         excluded, possible = np.where(gone, middle, excluded), np.where(gone, possible, middle)
     return excluded
 
 
-def as_bounded(
+def denormalize_bounds(
     values: FloatArray, lower: FloatArray, upper: FloatArray, low: float, high: float
-) -> tuple[Bounded, ...]:
+) -> tuple[Interval, ...]:
     """Estimates and bounds (k,) in the unit range -> the same in [low, high], estimates within their bounds."""
     # Both sides fail together with probability at most 2 risk; the interval between them is then the best there is.
     lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
     lower, upper = low + (high - low) * lower, high - (high - low) * (1.0 - upper)
     upper = np.maximum(lower, upper)
     moved = np.clip(low + (high - low) * values, lower, upper)
-    return tuple(Bounded(float(v), float(a), float(b)) for v, a, b in zip(moved, lower, upper, strict=True))
+    return tuple(Interval(float(v), float(a), float(b)) for v, a, b in zip(moved, lower, upper, strict=True))

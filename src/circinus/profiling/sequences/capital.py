@@ -12,7 +12,7 @@ PARTS: FloatArray = FRACTIONS / FRACTIONS.sum()
 """More capital on the bold bets: it pays on the few items that one wants to get along with."""
 
 
-def greatest_capital(
+def max_wealth(
     scores: FloatArray, population: int, means: FloatArray, side_bets: FloatArray | None = None
 ) -> FloatArray:
     """The most that was ever owned, from 1, by betting against each of `means`.

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.sequences.arrays import FloatArray, unit_scores
-from circinus.profiling.sequences.betting import as_bounded
+from circinus.profiling.bounded import Interval
+from circinus.profiling.sequences.arrays import FloatArray, normalize_scores
+from circinus.profiling.sequences.betting import denormalize_bounds
 
 _MOST = 0.5
 """Greatest bet; the sequence is valid below 1."""
@@ -16,7 +16,7 @@ _MOST = 0.5
 
 def empirical_bernstein_bounds(
     scores: FloatArray, population: int, *, risk: float, low: float = 0.0, high: float = 1.0
-) -> tuple[Bounded, ...]:
+) -> tuple[Interval, ...]:
     """Bound the means of finite populations by samples drawn without replacement.
 
     Promise, order and arguments are those of `betting_bounds`. Bets do not depend on the mean that is bet against,
@@ -28,17 +28,17 @@ def empirical_bernstein_bounds(
     Raises:
         ValueError: a score outside [low, high], or more scores than the population has.
     """
-    unit = unit_scores(scores, population, low, high)
+    unit = normalize_scores(scores, population, low, high)
     drawn = scores.shape[1]
     if drawn == 0:
-        return tuple(Bounded((low + high) / 2, low, high) for _ in scores)
+        return tuple(Interval((low + high) / 2, low, high) for _ in scores)
     if drawn == population or low == high:
-        return tuple(Bounded.exactly(float(mean)) for mean in scores.mean(axis=1))
+        return tuple(Interval.exact(float(mean)) for mean in scores.mean(axis=1))
     centres, radii = _centres_and_radii(unit, population, risk)
     certain = unit.sum(axis=1) / population
     lower = np.maximum(certain, (centres - radii).max(axis=1))
     upper = np.minimum(certain + (population - drawn) / population, (centres + radii).min(axis=1))
-    return as_bounded(unit.mean(axis=1), lower, upper, low, high)
+    return denormalize_bounds(unit.mean(axis=1), lower, upper, low, high)
 
 
 def _centres_and_radii(scores: FloatArray, population: int, risk: float) -> tuple[FloatArray, FloatArray]:

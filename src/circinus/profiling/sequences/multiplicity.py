@@ -6,7 +6,7 @@ LATENCY_SHARE = 0.1
 """Of a run's risk, for what is said of latency objectives: these are seldom close, and scores need the rest."""
 
 
-def sequence_risk(risk: float, configurations: int, comparisons: int = 0, *, sides: int = 2) -> float:
+def per_sequence_alpha(risk: float, configurations: int, comparisons: int = 0, *, sides: int = 2) -> float:
     """The risk of each side of each sequence, so that with probability `1 - risk` nothing in a whole run is wrong.
 
     A run has one sequence for each configuration, and one for each pair that is compared, with two sides each; each
@@ -46,7 +46,7 @@ def sequence_risk(risk: float, configurations: int, comparisons: int = 0, *, sid
     return risk / (sides * (configurations + comparisons))
 
 
-def split_risk(risk: float, configurations: int, latency_percentiles: int) -> tuple[float, float]:
+def split_alpha(risk: float, configurations: int, latency_percentiles: int) -> tuple[float, float]:
     """What is left of a run's risk for the sequences, and what each configuration gets for each latency percentile.
 
     Limits cost nothing, as thresholds do: who wrongly exceeds any limit that is kept exceeds the least of those.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.bounded import Bounded
-from circinus.profiling.sequences.arrays import FloatArray, unit_scores
+from circinus.profiling.bounded import Interval
+from circinus.profiling.sequences.arrays import FloatArray, normalize_scores
 from circinus.profiling.sequences.betting import betting_bounds
 from circinus.profiling.sequences.covariates import Covariates
 
@@ -19,7 +19,7 @@ def difference_bounds(
     low: float = 0.0,
     high: float = 1.0,
     covariates: Covariates | None = None,
-) -> tuple[Bounded, ...]:
+) -> tuple[Interval, ...]:
     """Bound the mean of `first` less the mean of `second`, measured on the same items.
 
     Betting on the differences item by item, whose range is [low - high, high - low]. Two configurations that fail
@@ -40,14 +40,14 @@ def difference_bounds(
     Raises:
         ValueError: as for `betting_bounds`.
     """
-    unit_scores(first, population, low, high)
-    unit_scores(second, population, low, high)
+    normalize_scores(first, population, low, high)
+    normalize_scores(second, population, low, high)
     width = high - low
     differences = np.clip(first - second, -width, width)
     return betting_bounds(differences, population, risk=risk, low=-width, high=width, covariates=covariates)
 
 
-def through_partner(partner: Bounded, difference: Bounded, low: float = 0.0, high: float = 1.0) -> Bounded:
+def bounds_via_difference(partner: Interval, difference: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
     """Bounds of a mean from those of a partner's mean and of the difference to it.
 
     They fail at most where one of the two does: the risks add up. Bounds of one partner serve any number of
@@ -55,4 +55,4 @@ def through_partner(partner: Bounded, difference: Bounded, low: float = 0.0, hig
     """
     lower = min(max(partner.lower + difference.lower, low), high)
     upper = max(min(partner.upper + difference.upper, high), lower)
-    return Bounded(min(max(partner.value + difference.value, lower), upper), lower, upper)
+    return Interval(min(max(partner.value + difference.value, lower), upper), lower, upper)

@@ -35,7 +35,7 @@ def predictions(scores: FloatArray, covariates: Covariates) -> FloatArray:
     return predicted
 
 
-def left_out_errors(scores: FloatArray, covariates: Covariates) -> FloatArray:
+def leave_one_out_errors(scores: FloatArray, covariates: Covariates) -> FloatArray:
     """(k, n) by how much each of the first n > 1 items scores more than `predictions` from the others say."""
     _, _, errors, plain_errors = _fitted(scores, covariates)
     telling = _are_better(errors, plain_errors)

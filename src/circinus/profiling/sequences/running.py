@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.profiling.sequences.arrays import FloatArray, unit_scores
+from circinus.profiling.sequences.arrays import FloatArray, normalize_scores
 from circinus.profiling.sequences.capital import FRACTIONS, PARTS
 from circinus.profiling.sequences.covariates import Covariates
 from circinus.profiling.sequences.prediction import predicted_means, predictions
-from circinus.profiling.sequences.side_bets import SideBets
-from circinus.profiling.sequences.thresholds import Verdicts, exhausted_verdicts
+from circinus.profiling.sequences.side_bets import CovariateBets
+from circinus.profiling.sequences.thresholds import ThresholdDecisions, full_population_decisions
 
 
-class RunningVerdicts:
+class SequentialThresholdTest:
     """`threshold_verdicts` of one configuration, to which items are added.
 
     What was won so far is kept for each threshold and fraction, so that the work is that of the new items: somebody who
@@ -57,7 +57,7 @@ class RunningVerdicts:
             ValueError: a score outside the range, or more scores than the population has.
         """
         grown = np.concatenate([self._scores, scores])
-        unit = unit_scores(grown[None], self._population, self._low, self._high)[0]
+        unit = normalize_scores(grown[None], self._population, self._low, self._high)[0]
         self._scores = grown
         self._sides[0].extend(unit)
         self._sides[1].extend(1.0 - unit)
@@ -71,7 +71,7 @@ class RunningVerdicts:
         return self._low + (self._high - self._low) * float(mean)
 
     @property
-    def residual_squares(self) -> float:
+    def residual_sum_of_squares(self) -> float:
         """Sum over the items of the squared distance of the score from what the covariates predict of it."""
         if not self.items:
             return 0.0
@@ -86,12 +86,12 @@ class RunningVerdicts:
         return np.clip((self._scores - self._low) / (self._high - self._low), 0.0, 1.0)
 
     @property
-    def verdicts(self) -> Verdicts:
+    def verdicts(self) -> ThresholdDecisions:
         """(1, q) what is sure now."""
         if self.items == self._population:
-            return exhausted_verdicts(self._scores[None], self._thresholds, self._high - self._low)
+            return full_population_decisions(self._scores[None], self._thresholds, self._high - self._low)
         above, below = (side.surely_above(self._risk)[None] for side in self._sides)
-        return Verdicts(above, below, exhausted=False)
+        return ThresholdDecisions(above, below, exhausted=False)
 
 
 class _Side:
@@ -99,7 +99,7 @@ class _Side:
 
     def __init__(self, population: int, places: FloatArray, covariates: Covariates | None) -> None:
         self._population, self._places = population, places
-        self._bets = None if covariates is None else SideBets(covariates)
+        self._bets = None if covariates is None else CovariateBets(covariates)
         self._capital = np.tile(PARTS[:, None], (1, len(places)))
         self._greatest = np.ones(len(places))
         self._sum, self._items = 0.0, 0

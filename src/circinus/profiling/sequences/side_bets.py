@@ -14,7 +14,7 @@ from circinus.profiling.sequences.prediction import predictions
 _FIRST_FIT = 4
 
 
-def side_bets(scores: FloatArray, covariates: Covariates) -> FloatArray:
+def covariate_bet_payoffs(scores: FloatArray, covariates: Covariates) -> FloatArray:
     """Payoffs of the capital that does not buy scores: high for items that are predicted to score low.
 
     Covariates (strata, scores of a partner that was measured on every item) are known of every item beforehand.
@@ -52,7 +52,7 @@ def side_bets(scores: FloatArray, covariates: Covariates) -> FloatArray:
     return payoffs
 
 
-class SideBets:
+class CovariateBets:
     """`side_bets` of one configuration, to which items are added."""
 
     def __init__(self, covariates: Covariates) -> None:

@@ -24,7 +24,7 @@ from circinus.profiling.sequences.arrays import FloatArray
 _MOST_COLUMNS = 64
 
 
-def indicators(strata: Sequence[Mapping[str, str]], most: int = _MOST_COLUMNS) -> FloatArray:
+def one_hot_strata(strata: Sequence[Mapping[str, str]], most: int = _MOST_COLUMNS) -> FloatArray:
     """Columns that say which condition an item has, and which combination of conditions.
 
     A name with more than `most` values (a file name, a speaker) predicts nothing within the few items one wants to

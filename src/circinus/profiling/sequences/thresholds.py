@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.profiling.sequences.arrays import BoolArray, FloatArray, unit_scores
-from circinus.profiling.sequences.capital import greatest_capital
+from circinus.profiling.sequences.arrays import BoolArray, FloatArray, normalize_scores
+from circinus.profiling.sequences.capital import max_wealth
 from circinus.profiling.sequences.covariates import Covariates
-from circinus.profiling.sequences.side_bets import side_bets
+from circinus.profiling.sequences.side_bets import covariate_bet_payoffs
 
 _ROUNDING = 1e-12
 """Share of the range by which a mean of many equal scores may be off."""
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class ThresholdDecisions:
     """For k configurations and q thresholds, what is sure of the mean."""
 
     above: BoolArray
@@ -42,7 +42,7 @@ class Verdicts:
         return ~(self.at_least | self.at_most)
 
 
-def threshold_verdicts(
+def threshold_decisions(
     scores: FloatArray,
     population: int,
     thresholds: FloatArray,
@@ -51,7 +51,7 @@ def threshold_verdicts(
     low: float = 0.0,
     high: float = 1.0,
     covariates: Covariates | None = None,
-) -> Verdicts:
+) -> ThresholdDecisions:
     """Say of each mean on which side of each threshold it surely is.
 
     The same as comparing thresholds with `betting_bounds`, without its bisection: the capital that was won against a
@@ -71,32 +71,32 @@ def threshold_verdicts(
     Raises:
         ValueError: as for `betting_bounds`.
     """
-    unit = unit_scores(scores, population, low, high)
+    unit = normalize_scores(scores, population, low, high)
     if covariates is not None:
         covariates.check(population)
     thresholds = np.asarray(thresholds, dtype=np.float64)
     if scores.shape[1] == population:
-        return exhausted_verdicts(scores, thresholds, high - low)
+        return full_population_decisions(scores, thresholds, high - low)
     if low == high:
         ones = np.ones((len(scores), 1), dtype=bool)
-        return Verdicts(ones & (low > thresholds), ones & (low < thresholds), exhausted=True)
+        return ThresholdDecisions(ones & (low > thresholds), ones & (low < thresholds), exhausted=True)
     places = (thresholds - low) / (high - low)
     above = _surely_above(unit, population, places, risk, covariates)
     below = _surely_above(1.0 - unit, population, 1.0 - places, risk, covariates)
-    return Verdicts(above, below, exhausted=False)
+    return ThresholdDecisions(above, below, exhausted=False)
 
 
-def exhausted_verdicts(scores: FloatArray, thresholds: FloatArray, width: float) -> Verdicts:
+def full_population_decisions(scores: FloatArray, thresholds: FloatArray, width: float) -> ThresholdDecisions:
     """(k, N) scores of all items and (q,) thresholds; means within rounding of a threshold are equal to it."""
     beyond = scores.mean(axis=1)[:, None] - thresholds
-    return Verdicts(beyond > _ROUNDING * width, beyond < -_ROUNDING * width, exhausted=True)
+    return ThresholdDecisions(beyond > _ROUNDING * width, beyond < -_ROUNDING * width, exhausted=True)
 
 
 def _surely_above(
     scores: FloatArray, population: int, places: FloatArray, risk: float, covariates: Covariates | None
 ) -> BoolArray:
     """(k, n) scores and (q,) thresholds in the unit range -> (k, q)."""
-    bets = None if covariates is None else side_bets(scores, covariates)
+    bets = None if covariates is None else covariate_bet_payoffs(scores, covariates)
     certain = scores.sum(axis=1) / population
     found = np.empty((len(scores), len(places)), dtype=bool)
     for number, place in enumerate(places):
@@ -104,6 +104,6 @@ def _surely_above(
             found[:, number] = place < 0
             continue
         means = np.full(len(scores), place)
-        found[:, number] = greatest_capital(scores, population, means, bets) >= 1 / risk
+        found[:, number] = max_wealth(scores, population, means, bets) >= 1 / risk
         found[:, number] |= certain > place + 1e-12
     return found

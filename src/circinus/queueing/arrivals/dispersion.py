@@ -16,7 +16,7 @@ FEWEST_PER_WINDOW = 5
 """Arrivals in the mean of the shortest window: with fewer, chi-squared is no approximation (Cochran, 1954)."""
 
 
-def counts_in(times_s: FloatArray, duration_s: float, window_s: float) -> NDArray[np.int64]:
+def window_counts(times_s: FloatArray, duration_s: float, window_s: float) -> NDArray[np.int64]:
     """(k,) arrivals in each of the whole windows that fit into the duration, one after the other.
 
     Args:
@@ -34,7 +34,7 @@ def _windows(duration_s: float, window_s: float) -> int:
     return int(duration_s / window_s * (1 + 1e-12))
 
 
-def observed_dispersion(times_s: FloatArray, duration_s: float, windows_s: FloatArray) -> FloatArray:
+def empirical_idc(times_s: FloatArray, duration_s: float, windows_s: FloatArray) -> FloatArray:
     """The index of dispersion of counts as it was seen.
 
     Args:
@@ -48,7 +48,7 @@ def observed_dispersion(times_s: FloatArray, duration_s: float, windows_s: Float
     """
     found = np.full(len(windows_s), np.nan)
     for position, window_s in enumerate(windows_s):
-        counts = counts_in(times_s, duration_s, float(window_s))
+        counts = window_counts(times_s, duration_s, float(window_s))
         if len(counts) >= FEWEST_WINDOWS and counts.any():
             found[position] = counts.var(ddof=1) / counts.mean()
     return found
@@ -92,23 +92,23 @@ class DispersionTest:
         shortest_s = FEWEST_PER_WINDOW * duration_s / max(len(times_s), 1)
         windows_s = np.array([shortest_s * 2.0**doubled for doubled in range(lengths)])
         counts = np.array([_windows(duration_s, float(window_s)) for window_s in windows_s], dtype=np.int64)
-        index = observed_dispersion(times_s, duration_s, windows_s)
+        index = empirical_idc(times_s, duration_s, windows_s)
         each = risk / (2 * max(lengths, 1))
-        lower, upper = (chi_squared(counts - 1, p) / (counts - 1) for p in (each, 1 - each))
+        lower, upper = (chi2_quantile(counts - 1, p) / (counts - 1) for p in (each, 1 - each))
         return cls(windows_s, counts, index, lower, upper)
 
     @property
-    def bursty(self) -> bool:
+    def overdispersed(self) -> bool:
         """Whether more arrivals came together than those of a Poisson process do."""
         return bool((self.index > self.upper).any())
 
     @property
-    def even(self) -> bool:
+    def underdispersed(self) -> bool:
         """Whether arrivals were nowhere bursty, and somewhere more even than those of a Poisson process are."""
-        return not self.bursty and bool((self.index < self.lower).any())
+        return not self.overdispersed and bool((self.index < self.lower).any())
 
 
-def chi_squared(freedom: NDArray[np.int64], probability: float) -> FloatArray:
+def chi2_quantile(freedom: NDArray[np.int64], probability: float) -> FloatArray:
     """Quantiles of chi-squared by Wilson and Hilferty (1931): within 5 % of the degrees from 9 degrees of freedom on,
     for probabilities from 1e-4 to 1 - 1e-4."""
     spread = 2.0 / (9.0 * freedom)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, require_positive
 
 _SHORT = 1e-4
 """Below this many changes of phase in a window, 1 - (1 - exp(-x)) / x is lost in rounding; a series is not."""
 
 
 @dataclass(frozen=True)
-class MarkovModulated:
+class MarkovModulatedPoisson:
     """A Markov-modulated Poisson process of two phases, each exponentially long (Fischer and Meier-Hellstern, The
     Markov-modulated Poisson process cookbook, 1993).
 
@@ -29,8 +29,8 @@ class MarkovModulated:
     """How long either phase lasts in the mean."""
 
     def __post_init__(self) -> None:
-        positive("a duration", *self.durations_s)
-        positive("a rate", max(self.rates_per_s))
+        require_positive("a duration", *self.durations_s)
+        require_positive("a rate", max(self.rates_per_s))
         if not min(self.rates_per_s) >= 0:
             raise PlanningError(f"found a rate of {min(self.rates_per_s):g}/s, expected at least 0")
 
@@ -70,7 +70,7 @@ class MarkovModulated:
     @classmethod
     def of_moments(
         cls, rate_per_s: float, variance: float, third_moment: float, memory_s: float, *, least_share: float = 0.0
-    ) -> MarkovModulated:
+    ) -> MarkovModulatedPoisson:
         """The two phases whose rate has these moments, as far as it can without a rate below 0.
 
         Args:
@@ -91,7 +91,7 @@ class MarkovModulated:
         return cls((in_burst, calm), (memory_s / (1 - share), memory_s / share))
 
     @classmethod
-    def together(cls, streams: Sequence[MarkovModulated], beside_per_s: float) -> MarkovModulated:
+    def superpose(cls, streams: Sequence[MarkovModulatedPoisson], beside_per_s: float) -> MarkovModulatedPoisson:
         """Several independent streams as one, beside `beside_per_s` more arrivals of a Poisson process.
 
         Of several with the mean, variance and third central moment that the sum of their rates has, and with a memory
@@ -99,7 +99,7 @@ class MarkovModulated:
         packetized voice).
         """
         if len(streams) == 1:
-            return streams[0].beside(beside_per_s)
+            return streams[0].superpose_poisson(beside_per_s)
         rate_per_s = sum(stream.rate_per_s for stream in streams) + beside_per_s
         variance = sum(stream.variance for stream in streams)
         if variance <= 0:
@@ -108,9 +108,11 @@ class MarkovModulated:
         memory_s = sum(stream.variance * stream.memory_s for stream in streams) / variance
         return cls.of_moments(rate_per_s, variance, third_moment, memory_s)
 
-    def beside(self, rate_per_s: float) -> MarkovModulated:
+    def superpose_poisson(self, rate_per_s: float) -> MarkovModulatedPoisson:
         """With more arrivals that come evenly as a Poisson process."""
-        return MarkovModulated((self.rates_per_s[0] + rate_per_s, self.rates_per_s[1] + rate_per_s), self.durations_s)
+        return MarkovModulatedPoisson(
+            (self.rates_per_s[0] + rate_per_s, self.rates_per_s[1] + rate_per_s), self.durations_s
+        )
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
         """(n,) ascending moments in [0, `duration_s`), beginning in a phase drawn with its share of time."""
@@ -131,15 +133,15 @@ class MarkovModulated:
     def index_of_dispersion(self, windows_s: FloatArray) -> FloatArray:
         """(w,) by the closed form of Heffes and Lucantoni, A Markov Modulated Characterization of Packetized Voice and
         Data Traffic, 1986."""
-        return 1.0 + 2.0 * self.variance * self.memory_s / self.rate_per_s * saturation(windows_s / self.memory_s)
+        return 1.0 + 2.0 * self.variance * self.memory_s / self.rate_per_s * idc_saturation(windows_s / self.memory_s)
 
-    def scaled(self, factor: float) -> MarkovModulated:
+    def scaled(self, factor: float) -> MarkovModulatedPoisson:
         """More or fewer requests in phases that last as long as before."""
         first, second = self.rates_per_s
-        return MarkovModulated((first * factor, second * factor), self.durations_s)
+        return MarkovModulatedPoisson((first * factor, second * factor), self.durations_s)
 
 
-def saturation(lengths: FloatArray) -> FloatArray:
+def idc_saturation(lengths: FloatArray) -> FloatArray:
     """1 - (1 - exp(-x)) / x: how much of its limit the index of dispersion has reached in windows x memories long."""
     x = np.asarray(lengths, dtype=np.float64)
     long = np.maximum(x, _SHORT)

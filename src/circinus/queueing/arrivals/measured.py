@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.dispersion import FEWEST_PER_WINDOW, DispersionTest, chi_squared, counts_in
-from circinus.queueing.arrivals.markov_modulated import MarkovModulated, saturation
+from circinus.queueing.arrivals.dispersion import FEWEST_PER_WINDOW, DispersionTest, chi2_quantile, window_counts
+from circinus.queueing.arrivals.markov_modulated import MarkovModulatedPoisson, idc_saturation
 from circinus.queueing.arrivals.periodic import Periodic
 from circinus.queueing.arrivals.poisson import Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess, FloatArray
@@ -28,7 +28,7 @@ _GREATEST = 100.0
 """The greatest limit of the index that is tried, in greatest indices seen."""
 
 
-def measured(times_s: FloatArray, duration_s: float | None = None, *, risk: float = RISK) -> ArrivalProcess:
+def fit_arrival_process(times_s: FloatArray, duration_s: float | None = None, *, risk: float = RISK) -> ArrivalProcess:
     """What kind of arrivals was seen: Poisson unless that is refuted, else bursts or evenly spaced ones.
 
     `DispersionTest` decides, over windows of 5 arrivals in the mean up to a tenth of the time. Bursts are fitted by
@@ -60,9 +60,9 @@ def measured(times_s: FloatArray, duration_s: float | None = None, *, risk: floa
         seen, seen_s = times[1:-1] - times[0], float(times[-1] - times[0])
     test = DispersionTest.of(seen, seen_s, risk)
     rate_per_s = len(times) / duration_s if duration_s is not None else (len(times) - 1) / seen_s
-    if test.bursty:
+    if test.overdispersed:
         return _bursts(seen, seen_s, test, rate_per_s)
-    evenly = _evenly(times, test, risk) if test.even else None
+    evenly = _evenly(times, test, risk) if test.underdispersed else None
     return evenly if evenly is not None else Poisson(rate_per_s)
 
 
@@ -90,9 +90,9 @@ def _evenly(times: FloatArray, test: DispersionTest, risk: float) -> Periodic | 
     begins_s = times - times[0] + period_s * (np.arange(_PHASES) + 0.5)[:, None] / _PHASES
     for window in range(len(test.windows_s)):
         length_s = period_s * FEWEST_PER_WINDOW * 2.0**window
-        each = [counts_in(begin_s, period_s * len(times), length_s) for begin_s in begins_s]
+        each = [window_counts(begin_s, period_s * len(times), length_s) for begin_s in begins_s]
         freedom = np.array([len(each[0]) - 1])
-        greatest = float(chi_squared(freedom, 1 - risk / len(test.windows_s))[0]) / freedom[0] / 3
+        greatest = float(chi2_quantile(freedom, 1 - risk / len(test.windows_s))[0]) / freedom[0] / 3
         if np.mean([counts.var(ddof=1) for counts in each]) > greatest:
             return None
     # The variance of a uniform jitter is a third of the square of the most that it can be.
@@ -100,15 +100,15 @@ def _evenly(times: FloatArray, test: DispersionTest, risk: float) -> Periodic | 
     return Periodic(1.0 / period_s, jitter_s)
 
 
-def _bursts(seen: FloatArray, seen_s: float, test: DispersionTest, rate_per_s: float) -> MarkovModulated:
+def _bursts(seen: FloatArray, seen_s: float, test: DispersionTest, rate_per_s: float) -> MarkovModulatedPoisson:
     """Two phases with this rate, index of dispersion and skewness, as far as two phases can have them."""
     excess, memory_s = _excess_and_memory(test)
     variance = excess * rate_per_s / (2 * memory_s)  # of the rate, from the limit of the index
     window_s = float(test.windows_s[np.abs(np.log(test.windows_s / memory_s)).argmin()])
-    counts = counts_in(seen, seen_s, window_s)
+    counts = window_counts(seen, seen_s, window_s)
     third_moment = _third_moment_of_rate(counts, window_s, memory_s)
     # No burst is shorter than the windows see.
-    return MarkovModulated.of_moments(rate_per_s, variance, third_moment, memory_s, least_share=1 / len(counts))
+    return MarkovModulatedPoisson.of_moments(rate_per_s, variance, third_moment, memory_s, least_share=1 / len(counts))
 
 
 def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
@@ -123,7 +123,7 @@ def _excess_and_memory(test: DispersionTest) -> tuple[float, float]:
     best = low
     for _ in range(_ROUNDS):
         excess, memory = np.linspace(low[0], high[0], _STEPS), np.linspace(low[1], high[1], _STEPS)
-        reached = saturation(test.windows_s / np.exp(memory)[:, None])
+        reached = idc_saturation(test.windows_s / np.exp(memory)[:, None])
         index = np.log1p(np.exp(excess)[:, None, None] * reached)
         errors = ((index - seen) ** 2) @ test.counts
         row, column = np.unravel_index(errors.argmin(), errors.shape)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.markov_modulated import MarkovModulated
+from circinus.queueing.arrivals.markov_modulated import MarkovModulatedPoisson
 from circinus.queueing.arrivals.periodic import Periodic
 from circinus.queueing.arrivals.poisson import Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
-from circinus.queueing.arrivals.recorded import Recorded
+from circinus.queueing.arrivals.recorded import RecordedProcess
 from circinus.spec import BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
 
 
@@ -23,11 +23,11 @@ def arrival_process(query: Query) -> ArrivalProcess:
     if isinstance(arrivals, PeriodicArrivals):
         return Periodic(rate_per_s, arrivals.jitter_s)
     if isinstance(arrivals, BurstyArrivals):
-        rates_per_s = (rate_per_s * arrivals.peak, rate_per_s * arrivals.calm)
-        return MarkovModulated(rates_per_s, (arrivals.burst_s, arrivals.every_s - arrivals.burst_s))
+        rates_per_s = (rate_per_s * arrivals.peak, rate_per_s * arrivals.off_peak_factor)
+        return MarkovModulatedPoisson(rates_per_s, (arrivals.burst_s, arrivals.every_s - arrivals.burst_s))
     if arrivals.times_s is None:
         raise PlanningError(
             f"query {query.name}: found {arrivals.file}, which was not read, expected the times in it; use "
             f"`load_specification`, `Specification.of`, or give `times_s`"
         )
-    return Recorded.of(arrivals.times_s, rate_per_s)
+    return RecordedProcess.of(arrivals.times_s, rate_per_s)

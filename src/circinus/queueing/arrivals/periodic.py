@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, require_positive
 
 _ROUNDING = 1e-9
 """A jitter of half a period may be computed as so much more of it."""
@@ -29,7 +29,7 @@ class Periodic:
     """Every arrival is earlier or later by up to this; at most half a period, so that none overtakes another."""
 
     def __post_init__(self) -> None:
-        positive("a rate", self.rate_per_s)
+        require_positive("a rate", self.rate_per_s)
         if not 0 <= self.jitter_s * self.rate_per_s <= 0.5 + _ROUNDING:
             raise PlanningError(
                 f"found a jitter of {self.jitter_s:g} s at {self.rate_per_s:g}/s, expected at least 0 and at most half "

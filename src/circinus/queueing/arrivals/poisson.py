@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from circinus.queueing.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, require_positive
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Poisson:
     rate_per_s: float
 
     def __post_init__(self) -> None:
-        positive("a rate", self.rate_per_s)
+        require_positive("a rate", self.rate_per_s)
 
     def times_s(self, duration_s: float, rng: np.random.Generator) -> FloatArray:
         """(n,) ascending moments in [0, `duration_s`).

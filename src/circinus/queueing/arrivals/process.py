@@ -39,7 +39,7 @@ class ArrivalProcess(Protocol):
         """The same at `factor` times the rate, `factor` above 0."""
 
 
-def positive(what: str, *values: float) -> None:
+def require_positive(what: str, *values: float) -> None:
     """Raise PlanningError where one of `values` is not a finite number above 0."""
     wrong = [value for value in values if not 0 < value < float("inf")]
     if wrong:

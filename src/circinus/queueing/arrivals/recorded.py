@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import FloatArray, positive
+from circinus.queueing.arrivals.process import FloatArray, require_positive
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedProcess:
     """A recording played in a loop from a moment of it chosen at random.
 
     Raises:
@@ -26,7 +26,7 @@ class Recorded:
     """How long one round takes."""
 
     def __post_init__(self) -> None:
-        positive("a period", self.period_s)
+        require_positive("a period", self.period_s)
         moments_s = self._moments_s
         if not len(moments_s):
             raise PlanningError("found a recording without arrivals, expected one at least")
@@ -34,7 +34,7 @@ class Recorded:
             raise PlanningError(f"found moments that do not ascend from 0 to below the period of {self.period_s:g} s")
 
     @classmethod
-    def of(cls, times_s: Sequence[float] | FloatArray, rate_per_s: float | None = None) -> Recorded:
+    def of(cls, times_s: Sequence[float] | FloatArray, rate_per_s: float | None = None) -> RecordedProcess:
         """From the times of a recording.
 
         What was between the last arrival and the next one is not known: in the loop the mean time between two is.
@@ -73,12 +73,12 @@ class Recorded:
         """
         return np.array([self._variance(float(window_s)) for window_s in windows_s]) / (self.rate_per_s * windows_s)
 
-    def scaled(self, factor: float) -> Recorded:
+    def scaled(self, factor: float) -> RecordedProcess:
         """Time compressed."""
         period_s = self.period_s / factor
         # Rounding must not put a moment at the very end of the round.
         moments_s = np.minimum(self._moments_s / factor, np.nextafter(period_s, 0.0))
-        return Recorded(tuple(moments_s.tolist()), period_s)
+        return RecordedProcess(tuple(moments_s.tolist()), period_s)
 
     @cached_property
     def _moments_s(self) -> FloatArray:

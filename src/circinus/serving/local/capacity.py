@@ -16,7 +16,7 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineCapacity:
     """What there is to compute with."""
 
     cpus: float
@@ -24,15 +24,15 @@ class Machine:
     gpus: int
 
     @classmethod
-    def here(cls) -> Machine:
+    def here(cls) -> MachineCapacity:
         """This machine, as far as this process may use it: its affinity and the limits of its control groups."""
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit_cpus, limit_bytes = group_limits()
+        limit_cpus, limit_bytes = cgroup_limits()
         return cls(min(cpus, limit_cpus), min(memory_bytes, limit_bytes), len(glob("/dev/nvidia[0-9]*")))
 
 
-def group_limits(
+def cgroup_limits(
     mounted: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> tuple[float, float]:
     """(CPUs, bytes of memory) that this process' control groups (version 2) allow it; infinite where nothing is said.
@@ -55,12 +55,12 @@ def group_limits(
     return min(cpus), min(memory_bytes)
 
 
-def can_be(relative_speed: float) -> bool:
+def can_emulate(relative_speed: float) -> bool:
     """Whether the mode `real` can be hardware that is so many times as fast as what was profiled on."""
     return relative_speed <= 1
 
 
-def check_machine(desired: DesiredState, machine: Machine) -> None:
+def require_capacity(desired: DesiredState, machine: MachineCapacity) -> None:
     """Refuse, in the mode `real`, what `machine` cannot be or hold: measured times would mean nothing.
 
     Both what the replicas are given and the pools they run in must fit, for a pool that is larger than the machine
@@ -72,7 +72,7 @@ def check_machine(desired: DesiredState, machine: Machine) -> None:
     if desired.mode is not Mode.REAL:
         return
     for wanted in desired.deployments:
-        if not can_be(wanted.relative_speed):
+        if not can_emulate(wanted.relative_speed):
             raise ServingError(
                 f"pool {wanted.deployment.pool} has hardware {wanted.relative_speed:g} times as fast as what was "
                 "profiled on; mode real can slow this machine down, not speed it up; use mode replay"

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed
-from circinus.serving.engine import Audits, DesiredState, EngineStatus, Request, Response
+from circinus.profiling.wire import pickle_value
+from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
-from circinus.serving.local.dialogue import Answer, Call, Reply, Submission, Verb
-from circinus.serving.local.run_folder import RunFolder
-from circinus.serving.packed_response import PackedResponse, unpack
+from circinus.serving.local.dialogue import ResponseHeader, RpcMethod, RpcReply, RpcRequest, SubmitHeader
+from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.packed_response import PickledResponse, unpickle_response
 from circinus.serving.replicas.messages import Payload
 from circinus.serving.state_file import state_to_json
 
@@ -37,7 +37,7 @@ class LocalEngineClient:
     """
 
     def __init__(self, run_folder: Path = DEFAULT_RUN_FOLDER) -> None:
-        self._folder = RunFolder(run_folder.absolute())
+        self._folder = RunDirectory(run_folder.absolute())
         self._connection: Connection | None = None
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[tuple[Any, list[memoryview]]]] = {}
@@ -50,27 +50,29 @@ class LocalEngineClient:
             module_paths=tuple(path.absolute() for path in desired.module_paths),
             recordings=desired.recordings.absolute() if desired.recordings is not None else None,
         )
-        await self._call(Verb.APPLY, state_to_json(absolute))
+        await self._call(RpcMethod.APPLY, state_to_json(absolute))
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`; the output is unpickled here, not in the engine."""
-        value = packed(request.value)
-        submission = Submission(request.query, request.item_key, request.input_bytes)
-        answer: Answer
-        answer, outputs = await self._call(Verb.SUBMIT, submission, [value])
+        value = pickle_value(request.value)
+        submission = SubmitHeader(request.query, request.item_key, request.input_bytes)
+        answer: ResponseHeader
+        answer, outputs = await self._call(RpcMethod.SUBMIT, submission, [value])
         by_sink = dict(zip(answer.sinks, outputs, strict=True))
-        return unpack(PackedResponse(by_sink, answer.latency_s, answer.stage_s, answer.busy_s, answer.link_bytes))
+        return unpickle_response(
+            PickledResponse(by_sink, answer.latency_s, answer.stage_s, answer.busy_s, answer.link_bytes)
+        )
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`."""
         status: EngineStatus
-        status, _ = await self._call(Verb.STATUS)
+        status, _ = await self._call(RpcMethod.STATUS)
         return status
 
-    async def audits(self) -> Audits:
+    async def drain_audits(self) -> AuditBatch:
         """As `Audited.audits`."""
-        audits: Audits
-        audits, _ = await self._call(Verb.AUDITS)
+        audits: AuditBatch
+        audits, _ = await self._call(RpcMethod.AUDITS)
         return audits
 
     async def disconnect(self) -> None:
@@ -85,22 +87,22 @@ class LocalEngineClient:
             await asyncio.to_thread(self._folder.clear)
             return
         with suppress(ServingError):  # it may end before it has replied
-            await self._call(Verb.CLOSE)
+            await self._call(RpcMethod.CLOSE)
         if self._connection is not None:
             await asyncio.wait_for(self._lost.wait(), _END_S)
 
     async def _call(
-        self, verb: Verb, argument: Any = None, payloads: Sequence[Payload] = ()
+        self, verb: RpcMethod, argument: Any = None, payloads: Sequence[Payload] = ()
     ) -> tuple[Any, list[memoryview]]:
         connection = self._connect()
         number = next(self._numbers)
         reply: asyncio.Future[tuple[Any, list[memoryview]]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
-        connection.send(Call(number, verb, argument), payloads)
+        connection.send(RpcRequest(number, verb, argument), payloads)
         try:
             return await reply
         except asyncio.CancelledError:
-            connection.send(Call(next(self._numbers), Verb.CANCEL, number))
+            connection.send(RpcRequest(next(self._numbers), RpcMethod.CANCEL, number))
             raise
         finally:
             self._waiting.pop(number, None)
@@ -109,12 +111,12 @@ class LocalEngineClient:
         if self._connection is None:
             socket = self._folder.connect()
             if socket is None:
-                raise self._folder.absence()
+                raise self._folder.missing_reason()
             self._lost.clear()
             self._connection = Connection(asyncio.get_running_loop(), socket, self._replied, self._connection_lost)
         return self._connection
 
-    def _replied(self, reply: Reply, payloads: list[memoryview]) -> None:
+    def _replied(self, reply: RpcReply, payloads: list[memoryview]) -> None:
         waiting = self._waiting.get(reply.number)
         if waiting is None or waiting.done():
             return  # it was cancelled
@@ -128,7 +130,7 @@ class LocalEngineClient:
         self._lost.set()
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(self._folder.absence())
+                waiting.set_exception(self._folder.missing_reason())
 
 
 def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
@@ -137,7 +139,7 @@ def start_daemon(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     Raises:
         ServingError: it did not start; the message has the end of its log.
     """
-    folder = RunFolder(run_folder.absolute())
+    folder = RunDirectory(run_folder.absolute())
     deadline_s = time.monotonic() + _START_S
     while time.monotonic() < deadline_s:
         if _answers(folder):
@@ -164,9 +166,9 @@ def connect(run_folder: Path = DEFAULT_RUN_FOLDER) -> LocalEngineClient:
     Raises:
         ServingError: none runs; the message says whether one was killed.
     """
-    folder = RunFolder(run_folder.absolute())
+    folder = RunDirectory(run_folder.absolute())
     if not _answers(folder):
-        raise folder.absence()
+        raise folder.missing_reason()
     return LocalEngineClient(run_folder)
 
 
@@ -175,14 +177,14 @@ def destroy(run_folder: Path = DEFAULT_RUN_FOLDER) -> bool:
 
     False when there was neither; a folder that no engine had is not touched.
     """
-    folder = RunFolder(run_folder.absolute())
+    folder = RunDirectory(run_folder.absolute())
     if not _answers(folder):
         return folder.clear()
     asyncio.run(LocalEngineClient(run_folder).close())
     return True
 
 
-def _answers(folder: RunFolder) -> bool:
+def _answers(folder: RunDirectory) -> bool:
     connection = folder.connect()
     if connection is None:
         return False

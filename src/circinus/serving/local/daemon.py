@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from circinus.errors import ServingError
-from circinus.serving.local.dialogue import Answer, Call, Submission, Verb
+from circinus.serving.local.dialogue import ResponseHeader, RpcMethod, RpcRequest, SubmitHeader
 from circinus.serving.local.engine import LocalEngine
 from circinus.serving.local.fine_timers import new_event_loop
-from circinus.serving.local.run_folder import RunFolder
-from circinus.serving.local.session import Session
+from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.local.session import ClientSession
 from circinus.serving.replicas.messages import Payload
 from circinus.serving.state_file import state_from_json
 
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """Serves one `LocalEngine` to any number of clients, until one says close, or SIGTERM comes."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunDirectory) -> None:
         self._folder = folder
         self._engine = LocalEngine()
         self._module_paths: tuple[Path, ...] = ()
-        self._sessions: set[Session] = set()
+        self._sessions: set[ClientSession] = set()
         self._closing = asyncio.Event()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -57,19 +57,19 @@ class Daemon:
             accepted, _ = listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # the client is gone already
-        self._sessions.add(Session(loop, accepted, self._carry_out, self._sessions.discard))
+        self._sessions.add(ClientSession(loop, accepted, self._carry_out, self._sessions.discard))
 
-    async def _carry_out(self, call: Call, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
-        if call.verb is Verb.SUBMIT:
+    async def _carry_out(self, call: RpcRequest, payloads: list[memoryview]) -> tuple[Any, Sequence[Payload]]:
+        if call.verb is RpcMethod.SUBMIT:
             return await self._submit(call.argument, payloads[0])
-        if call.verb is Verb.APPLY:
+        if call.verb is RpcMethod.APPLY:
             await self._apply(call.argument)
             return None, ()
-        if call.verb is Verb.STATUS:
+        if call.verb is RpcMethod.STATUS:
             return await self._engine.status(), ()
-        if call.verb is Verb.AUDITS:
-            return await self._engine.audits(), ()
-        if call.verb is Verb.MODULE_PATHS:
+        if call.verb is RpcMethod.AUDITS:
+            return await self._engine.drain_audits(), ()
+        if call.verb is RpcMethod.MODULE_PATHS:
             return self._module_paths, ()
         self._closing.set()
         return None, ()
@@ -83,13 +83,15 @@ class Daemon:
         state, queries = (await self._engine.status()).state, ", ".join(route.query for route in desired.routes)
         _log.info("state %s is in force for the queries %s", state, queries)
 
-    async def _submit(self, submission: Submission, value: memoryview) -> tuple[Answer, Sequence[Payload]]:
+    async def _submit(self, submission: SubmitHeader, value: memoryview) -> tuple[ResponseHeader, Sequence[Payload]]:
         packed = await self._engine.submit_packed(submission.query, submission.item_key, value, submission.input_bytes)
-        answer = Answer(tuple(packed.outputs), packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes)
+        answer = ResponseHeader(
+            tuple(packed.outputs), packed.latency_s, packed.stage_s, packed.busy_s, packed.link_bytes
+        )
         return answer, tuple(packed.outputs.values())
 
 
-def start(folder: RunFolder) -> int:
+def start(folder: RunDirectory) -> int:
     """Fork an engine into the background; the exit code for the process that called, once the engine answers."""
     folder.create()
     lock = folder.try_lock()
@@ -104,7 +106,7 @@ def start(folder: RunFolder) -> int:
     return 0 if os.read(ready, 1) == _READY else 1
 
 
-def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
+def _run(folder: RunDirectory, lock: IO[str], report: int) -> NoReturn:
     """The background process: its own session, its log as output; the run folder goes when it ends in good order."""
     code = 1
     try:
@@ -134,7 +136,7 @@ def _run(folder: RunFolder, lock: IO[str], report: int) -> NoReturn:
 def main() -> int:
     """`python -m circinus.serving.local.daemon RUN_FOLDER`."""
     try:
-        return start(RunFolder(Path(sys.argv[1])))
+        return start(RunDirectory(Path(sys.argv[1])))
     except (ServingError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DeploymentStatus
-from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.replica import Replica
+from circinus.serving.local.processes import ForkServerClient
+from circinus.serving.local.replica import ReplicaHandle
 from circinus.serving.replicas.batching import BatchQueue
-from circinus.serving.replicas.messages import Ending, RecordedStage, ReplicaSpec
-from circinus.serving.replicas.work import Work
-from circinus.serving.served_batches import ServedBatches
+from circinus.serving.replicas.messages import ProcessExit, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.work import QueuedItem
+from circinus.serving.served_batches import BatchHistory
 from circinus.spec import Deployment
 
-MAX_DEATHS = 2
+MAX_REPLICA_LOSSES = 2
 """An item that this many replicas ended with is given up: it may well be what ends them."""
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 
 
-class RunningDeployment:
+class DeploymentRuntime:
     """Keeps as many replicas as are wanted, and gives them what waits, batch by batch (`BatchQueue` says when)."""
 
     def __init__(
@@ -30,7 +30,7 @@ class RunningDeployment:
         deployment: Deployment,
         spec: ReplicaSpec,
         loop: asyncio.AbstractEventLoop,
-        processes: ReplicaProcesses,
+        processes: ForkServerClient,
         batch_wait_s: float = 0.0,
     ) -> None:
         self.deployment = deployment
@@ -38,16 +38,16 @@ class RunningDeployment:
         self._spec = spec
         self._loop = loop
         self._processes = processes
-        self._stages: dict[int, RecordedStage] = {}
+        self._stages: dict[int, ReplayStage] = {}
         self._queue = BatchQueue(deployment.allocation.batch_size, batch_wait_s)
         self._alarm: asyncio.TimerHandle | None = None
         """Rings when the batch that a free replica waits for begins."""
         self._dispatches_soon = False
-        self._replicas: list[Replica] = []
-        self._idle: list[Replica] = []
-        self._leaving: set[Replica] = set()
+        self._replicas: list[ReplicaHandle] = []
+        self._idle: list[ReplicaHandle] = []
+        self._leaving: set[ReplicaHandle] = set()
         self._requests = 0
-        self._served = ServedBatches()
+        self._served = BatchHistory()
         self._restarts = 0
         self._starts = 0
         self._starting_s = 0.0
@@ -60,7 +60,7 @@ class RunningDeployment:
         self._unused = asyncio.Event()
         self._unused.set()
 
-    async def grow(self, replicas: int) -> None:
+    async def scale_up(self, replicas: int) -> None:
         """Start what is missing to `replicas`, and return when all are ready.
 
         Raises:
@@ -69,7 +69,7 @@ class RunningDeployment:
         self.wanted = max(self.wanted, replicas)
         await self._start_missing()
 
-    def shrink(self, replicas: int) -> None:
+    def scale_down(self, replicas: int) -> None:
         """Keep no more than `replicas`: rather ready, busy and old ones. A busy one that goes ends its batch first."""
         self.wanted = replicas
         newest_first = reversed(self._replicas)
@@ -79,14 +79,14 @@ class RunningDeployment:
             self._leaving.add(replica)
             if replica in self._idle:
                 self._idle.remove(replica)
-            replica.leave()
+            replica.drain()
 
-    def wait_for_batches(self, batch_wait_s: float) -> None:
+    def set_batch_wait(self, batch_wait_s: float) -> None:
         """From now on the oldest waiting item may wait this long for its batch to fill."""
         self._queue.batch_wait_s = batch_wait_s
         self._dispatch()
 
-    async def retire(self) -> None:
+    async def drain(self) -> None:
         """When no request needs it any more, end all replicas and wait until they have ended."""
         await self._unused.wait()
         await self.end()
@@ -102,27 +102,27 @@ class RunningDeployment:
                 work.failed("the engine was closed")
             if batch or not replica.is_ready:
                 replica.kill()
-        self.shrink(0)
+        self.scale_down(0)
         await asyncio.gather(*(replica.ended() for replica in self._leaving))
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """A request that may need this deployment is on its way."""
         self._journeys += 1
         self._unused.clear()
 
-    def exit(self) -> None:
+    def release(self) -> None:
         """Such a request is over."""
         self._journeys -= 1
         if self._journeys == 0:
             self._unused.set()
 
-    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+    def add_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         """Let the replicas answer from `stages` too."""
         self._stages.update(stages)
         for replica in self._replicas:
-            replica.learn(stages)
+            replica.send_recordings(stages)
 
-    def enqueue(self, work: Work) -> None:
+    def enqueue(self, work: QueuedItem) -> None:
         """Put an item into the queue, which is in order of when items were due."""
         self._requests += 1
         self._queue.put(work)
@@ -139,22 +139,22 @@ class RunningDeployment:
             requests=self._requests,
             restarts=self._restarts,
             message=self._message,
-            fewest_batches=min((replica.batches_done for replica in ready), default=None),
+            min_batches_served=min((replica.batches_done for replica in ready), default=None),
             startup_s=self._starting_s / self._starts if self._starts else None,
             batches=self._served.count,
             recent_batches=self._served.recent,
         )
 
-    def _start(self) -> Replica:
-        replica = Replica(
-            self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended, self._served.note
+    def _start(self) -> ReplicaHandle:
+        replica = ReplicaHandle(
+            self._spec, self._loop, self._processes, self._replica_idle, self._replica_ended, self._served.record
         )
         if self._stages:
-            replica.learn(self._stages)
+            replica.send_recordings(self._stages)
         self._replicas.append(replica)
         return replica
 
-    def _replica_idle(self, replica: Replica) -> None:
+    def _replica_idle(self, replica: ReplicaHandle) -> None:
         if replica.batches_done:
             self._pause_s = 0.0
         else:
@@ -188,7 +188,7 @@ class RunningDeployment:
         self._idle = [replica for replica in self._idle if replica.reachable]
         while self._idle:
             replica = min(self._idle, key=lambda replica: replica.free_s)
-            begin_s, now_s = self._queue.begin_s(replica.free_s), self._loop.time()
+            begin_s, now_s = self._queue.next_batch_at_s(replica.free_s), self._loop.time()
             if begin_s is None:
                 return
             if begin_s > now_s:
@@ -201,15 +201,15 @@ class RunningDeployment:
                 begin_s = now_s
             replica.process(self._queue.take(begin_s), begin_s)
 
-    def _replica_ended(self, replica: Replica, ending: Ending) -> None:
+    def _replica_ended(self, replica: ReplicaHandle, ending: ProcessExit) -> None:
         if replica in self._idle:
             self._idle.remove(replica)
         self._leaving.discard(replica)
         for work in replica.batch:
-            work.deaths += ending.by_itself
-            if work.deaths >= MAX_DEATHS:
-                work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one {ending.how}")
-        self._queue.put_back(work for work in replica.batch if work.deaths < MAX_DEATHS)
+            work.replica_losses += ending.by_itself
+            if work.replica_losses >= MAX_REPLICA_LOSSES:
+                work.failed(f"{MAX_REPLICA_LOSSES} replicas ended while they processed it; the last one {ending.how}")
+        self._queue.put_back(work for work in replica.batch if work.replica_losses < MAX_REPLICA_LOSSES)
         if replica in self._replicas:
             self._replicas.remove(replica)
             if replica.was_ready:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 
-class Verb(StrEnum):
+class RpcMethod(StrEnum):
     """What is asked for."""
 
     APPLY = "apply"
@@ -27,16 +27,16 @@ class Verb(StrEnum):
     """Answered by the end of the connection, with the process."""
 
 
-class Call(NamedTuple):
+class RpcRequest(NamedTuple):
     """From a client."""
 
     number: int
     """Names the call within its connection; the reply carries it."""
-    verb: Verb
+    verb: RpcMethod
     argument: Any
 
 
-class Reply(NamedTuple):
+class RpcReply(NamedTuple):
     """To a client."""
 
     number: int
@@ -46,7 +46,7 @@ class Reply(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmitHeader:
     """One request, without its value."""
 
     query: str
@@ -55,7 +55,7 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseHeader:
     """One response, without its outputs."""
 
     sinks: tuple[str, ...]

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed
-from circinus.serving.audit_samples import AuditSamples
+from circinus.profiling.wire import pickle_value
+from circinus.serving.audit_samples import AuditBuffer
 from circinus.serving.engine import (
-    Audits,
+    AuditBatch,
     DesiredDeployment,
     DesiredState,
     EngineStatus,
@@ -20,17 +20,17 @@ from circinus.serving.engine import (
     Response,
     RouteStage,
 )
-from circinus.serving.local.capacity import Machine, check_machine
-from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.local.capacity import MachineCapacity, require_capacity
+from circinus.serving.local.deployment import DeploymentRuntime
 from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.processes import ReplicaProcesses
-from circinus.serving.local.route import CompiledRoute, Journey
-from circinus.serving.packed_response import PackedResponse, unpack
-from circinus.serving.query_counts import QueryCounts
-from circinus.serving.replicas.messages import Payload, RecordedStage, ReplicaSpec
-from circinus.serving.replicas.recorded import recorded_stages
-from circinus.serving.state_check import check_state
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.local.processes import ForkServerClient
+from circinus.serving.local.route import CompiledRoute, RequestExecution
+from circinus.serving.packed_response import PickledResponse, unpickle_response
+from circinus.serving.query_counts import RequestCounters
+from circinus.serving.replicas.messages import Payload, ReplayStage, ReplicaSpec
+from circinus.serving.replicas.recorded import load_replay_stages
+from circinus.serving.state_check import validate_state
+from circinus.serving.state_file import state_fingerprint
 from circinus.spec import Network
 
 _RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
@@ -41,7 +41,7 @@ class _Force:
     """What is in force."""
 
     mode: Mode = Mode.REAL
-    running: Mapping[_RunKey, RunningDeployment] = field(default_factory=dict)
+    running: Mapping[_RunKey, DeploymentRuntime] = field(default_factory=dict)
     routes: Mapping[str, CompiledRoute] = field(default_factory=dict)
     state: str = ""
 
@@ -53,54 +53,54 @@ class LocalEngine:
     one event loop.
     """
 
-    def __init__(self, machine: Machine | None = None) -> None:
+    def __init__(self, machine: MachineCapacity | None = None) -> None:
         """An engine that runs nothing yet.
 
         Args:
             machine: what mode `real` may use; by default this machine.
         """
-        self._machine = machine or Machine.here()
+        self._machine = machine or MachineCapacity.here()
         self._force = _Force()
         self._applying = asyncio.Lock()
-        self._processes: ReplicaProcesses | None = None
+        self._processes: ForkServerClient | None = None
         self._links: LinkEmulator | None = None
-        self._starting: tuple[RunningDeployment, ...] = ()
-        self._retiring: dict[RunningDeployment, asyncio.Task[None]] = {}
-        self._journeys: set[Journey] = set()
+        self._starting: tuple[DeploymentRuntime, ...] = ()
+        self._retiring: dict[DeploymentRuntime, asyncio.Task[None]] = {}
+        self._journeys: set[RequestExecution] = set()
         self._recording_ids: dict[tuple[str, RouteStage], int] = {}
-        self._counts = QueryCounts()
-        self._audits = AuditSamples()
+        self._counts = RequestCounters()
+        self._audits = AuditBuffer()
         self._closed = False
 
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`. Requests under way finish on the route they began on."""
         async with self._applying:
             self._links = self._links or LinkEmulator(asyncio.get_running_loop())
-            check_state(desired)
-            check_machine(desired, self._machine)
-            stages = await asyncio.to_thread(recorded_stages, desired) if desired.mode is Mode.REPLAY else {}
+            validate_state(desired)
+            require_capacity(desired, self._machine)
+            stages = await asyncio.to_thread(load_replay_stages, desired) if desired.mode is Mode.REPLAY else {}
             if self._closed:
                 raise ServingError("the engine was closed; start another")
             await self._change(desired, stages)
 
     async def submit(self, request: Request) -> Response:
         """As `Engine.submit`."""
-        value = packed(request.value) if self._force.mode is Mode.REAL else None
+        value = pickle_value(request.value) if self._force.mode is Mode.REAL else None
         answer = await self.submit_packed(request.query, request.item_key, value, request.input_bytes)
-        return unpack(answer)
+        return unpickle_response(answer)
 
     async def submit_packed(
         self, query: str, item_key: str, value: Payload | None, input_bytes: float
-    ) -> PackedResponse:
+    ) -> PickledResponse:
         """`submit` with the input and the outputs pickled; the input is not looked at by a replaying engine."""
         compiled = self._force.routes.get(query)
         if compiled is None or self._links is None:
             known = ", ".join(self._force.routes) or "none"
             raise ServingError(f"found no route for query {query!r}; queries with a route: {known}")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[PackedResponse] = loop.create_future()
+        answer: asyncio.Future[PickledResponse] = loop.create_future()
 
-        def on_done(response: PackedResponse) -> None:
+        def on_done(response: PickledResponse) -> None:
             if not answer.done():  # the caller may have given up
                 answer.set_result(response)
 
@@ -108,22 +108,22 @@ class LocalEngine:
             if not answer.done():
                 answer.set_exception(ServingError(reason))
 
-        journey = Journey(compiled, item_key, self._links, loop, on_done, on_failed)
+        journey = RequestExecution(compiled, item_key, self._links, loop, on_done, on_failed)
         self._journeys.add(journey)
         self._counts.entered(query)
         value = value if self._force.mode is Mode.REAL else None
         try:
-            journey.begin(value, input_bytes)
+            journey.start(value, input_bytes)
             found = await answer
             self._counts.answered(query, found.latency_s)
-            share = compiled.route.audited_share
-            self._audits.answered(query, share, item_key, compiled.configuration, value, found.outputs)
+            share = compiled.route.audit_rate
+            self._audits.record(query, share, item_key, compiled.configuration, value, found.outputs)
             return found
         except BaseException:  # also being cancelled
             self._counts.failed(query)
             raise
         finally:
-            journey.abandon()
+            journey.cancel()
             self._journeys.discard(journey)
 
     async def status(self) -> EngineStatus:
@@ -136,9 +136,9 @@ class LocalEngine:
             queries=self._counts.status(),
         )
 
-    async def audits(self) -> Audits:
+    async def drain_audits(self) -> AuditBatch:
         """As `Audited.audits`."""
-        return self._audits.hand_over()
+        return self._audits.drain()
 
     async def close(self) -> None:
         """As `Engine.close`. Requests under way fail."""
@@ -155,7 +155,7 @@ class LocalEngine:
                 await self._processes.close()
                 self._processes = None
 
-    async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], RecordedStage]) -> None:
+    async def _change(self, desired: DesiredState, stages: Mapping[tuple[str, RouteStage], ReplayStage]) -> None:
         before = self._force
         replicas = {_run_key(desired, wanted): wanted.replicas for wanted in desired.deployments}
         running = {
@@ -168,11 +168,11 @@ class LocalEngine:
             routes = self._compile(desired, running, stages)
             async with asyncio.TaskGroup() as group:
                 for key, deployment in running.items():
-                    group.create_task(deployment.grow(replicas[key]))
+                    group.create_task(deployment.scale_up(replicas[key]))
         except BaseException as error:  # whatever it is, also being cancelled: what ran before stays as it was
             for key, deployment in running.items():
                 if key in sizes_before:
-                    deployment.shrink(sizes_before[key])
+                    deployment.scale_down(sizes_before[key])
                 else:
                     self._retire(deployment)
             if isinstance(error, BaseExceptionGroup):
@@ -180,11 +180,11 @@ class LocalEngine:
             raise
         finally:
             self._starting = ()
-        self._force = _Force(desired.mode, running, routes, desired_fingerprint(desired))
+        self._force = _Force(desired.mode, running, routes, state_fingerprint(desired))
         waits_s = {wanted.deployment: wanted.batch_wait_s for wanted in desired.deployments}
         for key, deployment in running.items():
-            deployment.shrink(replicas[key])
-            deployment.wait_for_batches(waits_s[deployment.deployment])
+            deployment.scale_down(replicas[key])
+            deployment.set_batch_wait(waits_s[deployment.deployment])
         for key, deployment in before.running.items():
             if key not in running:
                 self._retire(deployment)
@@ -192,14 +192,14 @@ class LocalEngine:
     def _compile(
         self,
         desired: DesiredState,
-        running: Mapping[_RunKey, RunningDeployment],
-        stages: Mapping[tuple[str, RouteStage], RecordedStage],
+        running: Mapping[_RunKey, DeploymentRuntime],
+        stages: Mapping[tuple[str, RouteStage], ReplayStage],
     ) -> Mapping[str, CompiledRoute]:
         network = Network(desired.infrastructure)
         by_deployment = {deployment.deployment: deployment for deployment in running.values()}
         for (pipeline, stage), recorded in stages.items():
             number = self._recording_ids.setdefault((pipeline, stage), len(self._recording_ids))
-            by_deployment[stage.deployment].learn({number: recorded})
+            by_deployment[stage.deployment].add_recordings({number: recorded})
         routes = {}
         for route in desired.routes:
             recordings = {
@@ -210,10 +210,10 @@ class LocalEngine:
             routes[route.query] = CompiledRoute.compile(route, network, by_deployment, recordings)
         return routes
 
-    def _new_deployment(self, desired: DesiredState, wanted: DesiredDeployment) -> RunningDeployment:
+    def _new_deployment(self, desired: DesiredState, wanted: DesiredDeployment) -> DeploymentRuntime:
         loop = asyncio.get_running_loop()
         if self._processes is None:
-            self._processes = ReplicaProcesses(loop)
+            self._processes = ForkServerClient(loop)
         spec = ReplicaSpec(
             name=wanted.deployment.name,
             replays=desired.mode is Mode.REPLAY,
@@ -225,10 +225,10 @@ class LocalEngine:
             module_paths=desired.module_paths,
             search_path=tuple(sys.path),
         )
-        return RunningDeployment(wanted.deployment, spec, loop, self._processes, wanted.batch_wait_s)
+        return DeploymentRuntime(wanted.deployment, spec, loop, self._processes, wanted.batch_wait_s)
 
-    def _retire(self, deployment: RunningDeployment) -> None:
-        task = asyncio.get_running_loop().create_task(deployment.retire())
+    def _retire(self, deployment: DeploymentRuntime) -> None:
+        task = asyncio.get_running_loop().create_task(deployment.drain())
         self._retiring[deployment] = task
         task.add_done_callback(lambda _: self._retiring.pop(deployment, None))
 

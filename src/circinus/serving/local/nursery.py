@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 
 
-class Nursery:
+class ForkServer:
     """Forks replicas on command and tells when they end."""
 
     def __init__(self, control: socket.socket, handover: socket.socket) -> None:
@@ -153,7 +153,7 @@ def _ending(exit_code: int) -> str:
 def main() -> None:
     """`python -m circinus.serving.local.nursery CONTROL HANDOVER` (descriptors of two inherited sockets)."""
     os.dup2(2, 1)  # what operators print must not mix with the output of a command
-    Nursery(socket.socket(fileno=int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))).serve()
+    ForkServer(socket.socket(fileno=int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))).serve()
 
 
 if __name__ == "__main__":

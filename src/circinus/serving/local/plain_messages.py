@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from circinus.serving.replicas.messages import Batch, BatchResult, WorkItem, WorkResult
+from circinus.serving.replicas.messages import Batch, BatchItem, BatchResult, ItemResult
 
 Plain = tuple[Any, ...]
 
 
-def plain_batch(batch: Batch) -> Plain:
+def encode_batch(batch: Batch) -> Plain:
     """What `batch_of` makes a batch again."""
     return batch.begin_s, [tuple(item) for item in batch.items]
 
 
-def batch_of(plain: Plain) -> Batch:
+def decode_batch(plain: Plain) -> Batch:
     """What `plain_batch` was given."""
     begin_s, items = plain
-    return Batch(begin_s, tuple(WorkItem(*item) for item in items))
+    return Batch(begin_s, tuple(BatchItem(*item) for item in items))
 
 
-def plain_result(result: BatchResult) -> Plain:
+def encode_result(result: BatchResult) -> Plain:
     """What `result_of` makes a result again."""
     return result.end_s, [tuple(its_result) for its_result in result.results], result.earlier
 
 
-def result_of(plain: Plain) -> BatchResult:
+def decode_result(plain: Plain) -> BatchResult:
     """What `plain_result` was given."""
     end_s, results, earlier = plain
-    return BatchResult(end_s, [WorkResult(*its_result) for its_result in results], earlier)
+    return BatchResult(end_s, [ItemResult(*its_result) for its_result in results], earlier)

@@ -14,24 +14,24 @@ from typing import Any
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.nursery import EXITED, KILL, SPAWN
-from circinus.serving.replicas.messages import Ending, ReplicaSpec
+from circinus.serving.replicas.messages import ProcessExit, ReplicaSpec
 
 _END_S = 10.0
 """How long the nursery may take to end its replicas and itself, all killed, before it is killed."""
 
 
-class ReplicaProcesses:
+class ForkServerClient:
     """Starts replicas' processes through a nursery, which is started at the first and again should it be killed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ids = count(1)
-        self._ended: dict[int, Callable[[Ending], None]] = {}
+        self._ended: dict[int, Callable[[ProcessExit], None]] = {}
         self._nursery: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._handover: socket.socket | None = None
 
-    def spawn(self, spec: ReplicaSpec, connection: socket.socket, on_ended: Callable[[Ending], None]) -> int:
+    def spawn(self, spec: ReplicaSpec, connection: socket.socket, on_ended: Callable[[ProcessExit], None]) -> int:
         """Start a replica that speaks over `connection`, which is closed here.
 
         Args:
@@ -87,7 +87,7 @@ class ReplicaProcesses:
     def _told(self, header: Any, payloads: list[memoryview]) -> None:
         verb, replica, ending = header
         assert verb == EXITED
-        self._ended.pop(replica)(Ending(ending, by_itself=True))
+        self._ended.pop(replica)(ProcessExit(ending, by_itself=True))
 
     def _lost(self) -> None:
         """The nursery was killed, and the kernel kills its replicas; they are reported and may be started anew."""
@@ -97,7 +97,7 @@ class ReplicaProcesses:
             nursery.wait()
         ended, self._ended = self._ended, {}
         for on_ended in ended.values():
-            on_ended(Ending("ended with the process it was forked from", by_itself=False))
+            on_ended(ProcessExit("ended with the process it was forked from", by_itself=False))
 
     async def _end_nursery(self) -> None:
         nursery = self._release()

@@ -9,34 +9,34 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.plain_messages import plain_batch, result_of
-from circinus.serving.local.processes import ReplicaProcesses
+from circinus.serving.local.plain_messages import decode_result, encode_batch
+from circinus.serving.local.processes import ForkServerClient
 from circinus.serving.replicas.messages import (
     Batch,
+    BatchItem,
     BatchResult,
-    Ending,
-    RecordedStage,
+    MessageType,
+    ProcessExit,
+    ReplayStage,
     ReplicaSpec,
-    Say,
-    WorkItem,
 )
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.work import QueuedItem
 
 _LEAVE_S = 5.0
 """How long a replica that was told to leave may take, before it is killed."""
 
 
-class Replica:
+class ReplicaHandle:
     """One replica. `ready` is done once the operator is loaded, and fails with a ServingError when it cannot be."""
 
     def __init__(
         self,
         spec: ReplicaSpec,
         loop: asyncio.AbstractEventLoop,
-        processes: ReplicaProcesses,
-        on_idle: Callable[[Replica], None],
-        on_ended: Callable[[Replica, Ending], None],
-        on_batch: Callable[[list[Work], BatchResult], None],
+        processes: ForkServerClient,
+        on_idle: Callable[[ReplicaHandle], None],
+        on_ended: Callable[[ReplicaHandle, ProcessExit], None],
+        on_batch: Callable[[list[QueuedItem], BatchResult], None],
     ) -> None:
         """Start it.
 
@@ -52,7 +52,7 @@ class Replica:
             ServingError: its process cannot be started.
         """
         self.ready: asyncio.Future[None] = loop.create_future()
-        self.batch: list[Work] = []
+        self.batch: list[QueuedItem] = []
         """What it is processing."""
         self.leaving = False
         """Whether it was told to end."""
@@ -96,18 +96,18 @@ class Replica:
         """Whether its operator was ever loaded."""
         return self.ready.done() and self.ready.exception() is None
 
-    def learn(self, stages: Mapping[int, RecordedStage]) -> None:
+    def send_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         """Send recordings to answer from."""
-        self._connection.send((Say.RECORDINGS, stages))
+        self._connection.send((MessageType.RECORDINGS, stages))
 
-    def process(self, batch: list[Work], begin_s: float) -> None:
+    def process(self, batch: list[QueuedItem], begin_s: float) -> None:
         """Begin a batch; it must be idle."""
         self.batch = batch
-        items = tuple(WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch)
+        items = tuple(BatchItem(work.item_key, len(work.inputs), work.recording) for work in batch)
         inputs = [packed for work in batch for packed in work.inputs]
-        self._connection.send((Say.WORK.value, plain_batch(Batch(begin_s, items))), inputs)
+        self._connection.send((MessageType.WORK.value, encode_batch(Batch(begin_s, items))), inputs)
 
-    def leave(self) -> None:
+    def drain(self) -> None:
         """End after the present batch."""
         self.leaving = True
         if not self.batch:
@@ -125,16 +125,16 @@ class Replica:
 
     def _told(self, header: Any, payloads: list[memoryview]) -> None:
         say, content = header
-        if say == Say.READY:
+        if say == MessageType.READY:
             if not self.ready.done():
                 self.ready.set_result(None)
             self.free_s = self._loop.time()
             self.startup_s = self.free_s - self._asked_s
             self._on_idle(self)
-        elif say == Say.FAILED:
+        elif say == MessageType.FAILED:
             self._reason = content
         else:
-            self._batch_done(result_of(content), payloads)
+            self._batch_done(decode_result(content), payloads)
 
     def _batch_done(self, result: BatchResult, payloads: list[memoryview]) -> None:
         batch, self.batch = self.batch, []
@@ -142,7 +142,7 @@ class Replica:
         self.batches_done += 1
         self._on_batch(batch, result)
         if self.leaving:
-            self.leave()
+            self.drain()
         elif not self._gone:
             self._on_idle(self)
         outputs = iter(payloads)
@@ -157,7 +157,7 @@ class Replica:
         self._gone = True
         self.kill()
 
-    def _process_ended(self, ending: Ending) -> None:
+    def _process_ended(self, ending: ProcessExit) -> None:
         if self._ended.done():
             return
         self._gone = True

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from circinus.serving.deliveries import INPUT, RESULT, Delivery, deliveries_of
+from circinus.serving.deliveries import INPUT, RESULT, RouteTransfer, route_transfers
 from circinus.serving.engine import Route, RouteStage
-from circinus.serving.labels import label_of
-from circinus.serving.local.deployment import RunningDeployment
+from circinus.serving.labels import configuration_hash
+from circinus.serving.local.deployment import DeploymentRuntime
 from circinus.serving.local.links import LinkEmulator, Timer
-from circinus.serving.packed_response import PackedResponse
-from circinus.serving.replicas.messages import Payload, WorkResult
-from circinus.serving.replicas.work import Work
+from circinus.serving.packed_response import PickledResponse
+from circinus.serving.replicas.messages import ItemResult, Payload
+from circinus.serving.replicas.work import QueuedItem
 from circinus.spec import Deployment, Network
 
 
@@ -24,11 +24,11 @@ class CompiledRoute:
 
     route: Route
     stages: Mapping[str, RouteStage]
-    deployments: Mapping[str, RunningDeployment]
+    deployments: Mapping[str, DeploymentRuntime]
     """By operator."""
     recordings: Mapping[str, int]
     """Operator -> id of the recordings to answer from; empty in the mode `real`."""
-    deliveries: Mapping[str, tuple[Delivery, ...]]
+    deliveries: Mapping[str, tuple[RouteTransfer, ...]]
     """By producer."""
     prefixes: Mapping[str, str]
     """Operator -> label of its prefix."""
@@ -40,7 +40,7 @@ class CompiledRoute:
         cls,
         route: Route,
         network: Network,
-        running: Mapping[Deployment, RunningDeployment],
+        running: Mapping[Deployment, DeploymentRuntime],
         recordings: Mapping[str, int],
     ) -> CompiledRoute:
         """Look up deployments and paths.
@@ -53,21 +53,21 @@ class CompiledRoute:
             stages={stage.operator: stage for stage in route.stages},
             deployments={stage.operator: running[stage.deployment] for stage in route.stages},
             recordings=recordings,
-            deliveries=deliveries_of(route, network),
-            prefixes={stage.operator: label_of(stage.prefix) for stage in route.stages},
-            configuration=label_of(route.configuration),
+            deliveries=route_transfers(route, network),
+            prefixes={stage.operator: configuration_hash(stage.prefix) for stage in route.stages},
+            configuration=configuration_hash(route.configuration),
         )
 
 
 @dataclass(eq=False)
-class Journey:
+class RequestExecution:
     """One request under way. Ends with `on_done` or `on_failed`, once."""
 
     compiled: CompiledRoute
     item_key: str
     links: LinkEmulator
     timer: Timer
-    on_done: Callable[[PackedResponse], None]
+    on_done: Callable[[PickledResponse], None]
     on_failed: Callable[[str], None]
     ended: bool = False
     _begin_s: float = 0.0
@@ -78,24 +78,24 @@ class Journey:
     _busy_s: dict[str, float] = field(default_factory=dict)
     _link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def begin(self, value: Payload | None, input_bytes: float) -> None:
+    def start(self, value: Payload | None, input_bytes: float) -> None:
         """Send the input on its way."""
         self._begin_s = self.timer.time()
         for deployment in self.compiled.deployments.values():
-            deployment.enter()
+            deployment.acquire()
         self._produced(INPUT, value, input_bytes, self._begin_s)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Nobody waits for the answer any more."""
         if not self.ended:
             self.ended = True
             for deployment in self.compiled.deployments.values():
-                deployment.exit()
+                deployment.release()
 
     def fail(self, reason: str) -> None:
         """End without an answer."""
         if not self.ended:
-            self.abandon()
+            self.cancel()
             self.on_failed(f"query {self.compiled.route.query}: {reason}")
 
     def _produced(self, producer: str, value: Payload | None, size_bytes: float, due_s: float) -> None:
@@ -121,29 +121,29 @@ class Journey:
         operator = stage.operator
         inputs = [self._values[producer] for producer in stage.after or (INPUT,)]
         self.compiled.deployments[operator].enqueue(
-            Work(
+            QueuedItem(
                 item_key=self.item_key,
                 inputs=[value for value in inputs if value is not None],
                 recording=self.compiled.recordings.get(operator),
                 due_s=due_s,
                 done=partial(self._processed, operator),
                 failed=lambda reason: self.fail(f"operator {operator} failed on item {self.item_key!r}: {reason}"),
-                abandoned=lambda: self.ended,
+                is_cancelled=lambda: self.ended,
                 prefix=self.compiled.prefixes[operator],
             )
         )
 
-    def _processed(self, operator: str, result: WorkResult, output: Payload | None, end_s: float) -> None:
+    def _processed(self, operator: str, result: ItemResult, output: Payload | None, end_s: float) -> None:
         if not self.ended:
             self._stage_s[operator] = result.service_s
             self._busy_s[operator] = result.busy_s
             self._produced(operator, output, result.output_bytes, end_s)
 
     def _finish(self) -> None:
-        self.abandon()
+        self.cancel()
         outputs = {sink: self._values[sink] for sink in self.compiled.route.sinks}
         self.on_done(
-            PackedResponse(
+            PickledResponse(
                 outputs={sink: output if output is not None else b"" for sink, output in outputs.items()},
                 latency_s=self.timer.time() - self._begin_s,
                 stage_s=self._stage_s,

@@ -27,7 +27,7 @@ _END_S = 10.0
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunDirectory:
     """Paths of one background engine, and what can be told from them."""
 
     path: Path
@@ -72,13 +72,13 @@ class RunFolder:
                 f"every user may write to {self.path}, expected a folder of your own for an engine; name a new one"
             )
         found = sorted(entry.name for entry in self.path.iterdir())
-        if found and self.lock.name not in found and not self.is_ours():  # asked last: it may just have been taken
+        if found and self.lock.name not in found and not self.is_owned():  # asked last: it may just have been taken
             raise ServingError(
                 f"found {found[0]} in {self.path} and no {self.lock.name}, expected a new or an empty folder, or one "
                 "of an engine; nothing was changed, name another folder"
             )
 
-    def is_ours(self) -> bool:
+    def is_owned(self) -> bool:
         """Whether an engine has the folder, or left something there."""
         return self.lock.is_file()
 
@@ -115,7 +115,7 @@ class RunFolder:
         Raises:
             ServingError: the folder is not one, or belongs to somebody else.
         """
-        if not self.is_ours():
+        if not self.is_owned():
             return None
         connection = socket.socket(socket.AF_UNIX)
         try:
@@ -155,11 +155,11 @@ class RunFolder:
         Raises:
             ServingError: an engine lives here after all.
         """
-        if not self.is_ours():
+        if not self.is_owned():
             return False
         deadline_s = time.monotonic() + _END_S
         while (lock := self.try_lock()) is None:
-            if not self.is_ours():
+            if not self.is_owned():
                 return False
             if time.monotonic() > deadline_s:
                 raise ServingError(f"the engine of {self.path} (process {self.process()}) lives and does not answer")
@@ -176,7 +176,7 @@ class RunFolder:
         with suppress(OSError):
             self.path.rmdir()
 
-    def absence(self) -> ServingError:
+    def missing_reason(self) -> ServingError:
         """Why there is no engine to speak to; to be raised."""
         process = self.process()
         if process is None:

@@ -10,16 +10,16 @@ from typing import Any
 
 from circinus.errors import CircinusError
 from circinus.serving.local.connection import Connection
-from circinus.serving.local.dialogue import Call, Reply, Verb
+from circinus.serving.local.dialogue import RpcMethod, RpcReply, RpcRequest
 from circinus.serving.replicas.messages import Payload
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Call, list[memoryview]], Awaitable[tuple[Any, Sequence[Payload]]]]
+Handler = Callable[[RpcRequest, list[memoryview]], Awaitable[tuple[Any, Sequence[Payload]]]]
 """Carries out a call; returns content and payloads of the reply."""
 
 
-class Session:
+class ClientSession:
     """Runs the calls of one client side by side, and cancels them when it is gone."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Session:
         loop: asyncio.AbstractEventLoop,
         accepted: socket.socket,
         handler: Handler,
-        on_over: Callable[[Session], None],
+        on_over: Callable[[ClientSession], None],
     ) -> None:
         self._loop = loop
         self._handler = handler
@@ -39,8 +39,8 @@ class Session:
         """Wait until all calls have been answered."""
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
 
-    def _called(self, call: Call, payloads: list[memoryview]) -> None:
-        if call.verb is Verb.CANCEL:
+    def _called(self, call: RpcRequest, payloads: list[memoryview]) -> None:
+        if call.verb is RpcMethod.CANCEL:
             if call.argument in self._calls:
                 self._calls[call.argument].cancel()
             return
@@ -48,16 +48,18 @@ class Session:
         self._calls[call.number] = task
         task.add_done_callback(lambda _: self._calls.pop(call.number))
 
-    async def _answer(self, call: Call, payloads: list[memoryview]) -> None:
+    async def _answer(self, call: RpcRequest, payloads: list[memoryview]) -> None:
         try:
             content, outputs = await self._handler(call, payloads)
         except CircinusError as error:
-            self._connection.send(Reply(call.number, str(error), None))
+            self._connection.send(RpcReply(call.number, str(error), None))
         except Exception as error:  # a fault of the engine must not leave the client without a reply
             _log.exception("%s failed", call.verb)
-            self._connection.send(Reply(call.number, f"the engine failed with {type(error).__name__}: {error}", None))
+            self._connection.send(
+                RpcReply(call.number, f"the engine failed with {type(error).__name__}: {error}", None)
+            )
         else:
-            self._connection.send(Reply(call.number, "", content), outputs)
+            self._connection.send(RpcReply(call.number, "", content), outputs)
 
     def _lost(self) -> None:
         for task in self._calls.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Admission:
+class TokenBucket:
     """A token bucket: so many requests a second, and so many at once after a lull (Turner, IEEE Communications
     Magazine 24, 1986). Pure: told the time."""
 
@@ -19,7 +19,7 @@ class Admission:
         self._tokens = at_once
         self._since_s: float | None = None
 
-    def wait_s(self, now_s: float) -> float:
+    def retry_after_s(self, now_s: float) -> float:
         """Let a request in and give 0, or give the seconds after which the next one will be let in."""
         if self._since_s is not None:
             self._tokens = min(self._at_once, self._tokens + (now_s - self._since_s) * self.rate_per_s)

@@ -11,20 +11,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.deliveries import INPUT, deliveries_of
+from circinus.serving.deliveries import INPUT, route_transfers
 from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route
 from circinus.serving.ray.names import REPLICA, ROUTER, router_name
-from circinus.serving.ray.recordings import RecordingName
+from circinus.serving.ray.recordings import RecordingKey
 from circinus.serving.ray.settings import (
     DEFAULT_HTTP,
     HEALTH_CHECK_PERIOD_S,
     HEALTH_CHECK_TIMEOUT_S,
     ROUTER_TIMEOUT_S,
     RaySettings,
-    placement,
+    placement_options,
 )
-from circinus.serving.ray.wire import SiteConfig, SiteDeployment, WireRoute, config_to_python
-from circinus.serving.state_file import desired_fingerprint
+from circinus.serving.ray.wire import RouterConfig, RouterDeployment, RouterRoute, config_to_dict
+from circinus.serving.state_file import state_fingerprint
 from circinus.spec import Infrastructure, Network
 
 _DEPLOYMENT = TypeAdapter(DesiredDeployment)
@@ -35,7 +35,7 @@ _MOST_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class Application:
+class ServeApplication:
     """One deployment as Ray Serve runs it."""
 
     name: str
@@ -43,7 +43,7 @@ class Application:
     args: Mapping[str, Any]
 
 
-def applications_of(desired: DesiredState, settings: RaySettings) -> tuple[Application, ...]:
+def build_applications(desired: DesiredState, settings: RaySettings) -> tuple[ServeApplication, ...]:
     """One for each deployment of `desired`, in its order. Replicas that can take each other's place have one name."""
     found = []
     for wanted in desired.deployments:
@@ -67,11 +67,11 @@ def applications_of(desired: DesiredState, settings: RaySettings) -> tuple[Appli
         told = json.dumps([args, _DEPLOYMENT.dump_python(alike, mode="json")], sort_keys=True)
         digest = hashlib.sha256(told.encode()).hexdigest()[:10]
         words = re.sub(r"[^A-Za-z0-9]+", "-", f"{deployment.operator}-{deployment.pool}").strip("-")
-        found.append(Application(f"{words}-{digest}", wanted, args))
+        found.append(ServeApplication(f"{words}-{digest}", wanted, args))
     return tuple(found)
 
 
-def site_configs(desired: DesiredState, applications: Sequence[Application]) -> Mapping[str, SiteConfig]:
+def build_router_configs(desired: DesiredState, applications: Sequence[ServeApplication]) -> Mapping[str, RouterConfig]:
     """Site -> what its router is told, for every site that deploys anything or is a source."""
     network = Network(desired.infrastructure)
     names = {found.wanted.deployment: found.name for found in applications}
@@ -79,27 +79,29 @@ def site_configs(desired: DesiredState, applications: Sequence[Application]) -> 
         [network.site_of(found.wanted.deployment.pool) for found in applications]
         + [route.source for route in desired.routes]
     )
-    state = desired_fingerprint(desired)
+    state = state_fingerprint(desired)
     routes = []
     for route in desired.routes:
         recordings = {
-            stage.operator: str(RecordingName(route.pipeline, stage, stage.operator in route.sinks))
+            stage.operator: str(RecordingKey(route.pipeline, stage, stage.operator in route.sinks))
             for stage in route.stages
             if desired.mode is Mode.REPLAY
         }
-        routes.append(WireRoute.of(route, network, names, recordings))
+        routes.append(RouterRoute.of(route, network, names, recordings))
     return {
-        site: SiteConfig(
+        site: RouterConfig(
             site=site,
             mode=desired.mode.value,
             state=state,
             deployments=tuple(
-                SiteDeployment(found.name, found.wanted.deployment, found.wanted.replicas, _batch_wait_s(found.wanted))
+                RouterDeployment(
+                    found.name, found.wanted.deployment, found.wanted.replicas, _batch_wait_s(found.wanted)
+                )
                 for found in applications
                 if network.site_of(found.wanted.deployment.pool) == site
             ),
             routes=tuple(route for route in routes if route.source == site),
-            sends_to=_sends_to(site, desired.routes, network),
+            peers=_sends_to(site, desired.routes, network),
         )
         for site in sites
     }
@@ -110,7 +112,7 @@ def _sends_to(site: str, routes: Sequence[Route], network: Network) -> tuple[str
     found = set()
     for route in routes:
         at = {stage.operator: network.site_of(stage.deployment.pool) for stage in route.stages} | {INPUT: route.source}
-        for producer, deliveries in deliveries_of(route, network).items():
+        for producer, deliveries in route_transfers(route, network).items():
             if at[producer] == site:
                 found |= {delivery.site for delivery in deliveries}
     return tuple(sorted(found - {site}))
@@ -121,14 +123,14 @@ def _batch_wait_s(wanted: DesiredDeployment) -> float:
 
 
 def serve_schema(
-    applications: Sequence[Application],
-    configs: Mapping[str, SiteConfig],
+    applications: Sequence[ServeApplication],
+    configs: Mapping[str, RouterConfig],
     infrastructure: Infrastructure,
     settings: RaySettings,
     *,
     replays: bool,
     labelled: Collection[str] = (),
-    there: Collection[str] | None = None,
+    live_pools: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """What Ray Serve shall run: a document as of its `ServeDeploySchema`.
 
@@ -139,10 +141,12 @@ def serve_schema(
         settings: of the cluster.
         replays: whether replicas answer from recordings, and need no CPUs.
         labelled: pools whose nodes say by a label of which pool they are, and not by a resource.
-        there: pools that have nodes; None: all.
+        live_pools: pools that have nodes; None: all.
     """
     operators = [_operator(found, replays=replays, labelled=labelled) for found in applications]
-    routers = [_router(config, router_pool(config, infrastructure, there), labelled) for config in configs.values()]
+    routers = [
+        _router(config, router_pool(config, infrastructure, live_pools), labelled) for config in configs.values()
+    ]
     host, port = settings.http or DEFAULT_HTTP
     return {
         "proxy_location": "EveryNode",
@@ -151,12 +155,14 @@ def serve_schema(
     }
 
 
-def router_pool(config: SiteConfig, infrastructure: Infrastructure, there: Collection[str] | None = None) -> str | None:
+def router_pool(
+    config: RouterConfig, infrastructure: Infrastructure, live_pools: Collection[str] | None = None
+) -> str | None:
     """In which pool the router of a site runs: one that the site's deployments use, or else any that has nodes; None:
     wherever there is room, as the site has no machine."""
     used = [wanted.deployment.pool for wanted in config.deployments]
     others = [pool.name for pool in infrastructure.pools if pool.site == config.site]
-    return next((pool for pool in (*used, *others) if there is None or pool in there), None)
+    return next((pool for pool in (*used, *others) if live_pools is None or pool in live_pools), None)
 
 
 ROUTING = {
@@ -173,13 +179,13 @@ _ALL = {
 }
 
 
-def _operator(application: Application, *, replays: bool, labelled: Collection[str]) -> dict[str, Any]:
+def _operator(application: ServeApplication, *, replays: bool, labelled: Collection[str]) -> dict[str, Any]:
     wanted = application.wanted
     options = {
         "num_cpus": 0.0 if replays else wanted.cpus,
         "num_gpus": 0.0 if replays else wanted.gpus,
         "memory": 0.0 if replays else wanted.memory_bytes,
-        **placement(wanted.deployment.pool, labelled=wanted.deployment.pool in labelled),
+        **placement_options(wanted.deployment.pool, labelled=wanted.deployment.pool in labelled),
     }
     deployment = {
         "name": REPLICA,
@@ -197,13 +203,13 @@ def _operator(application: Application, *, replays: bool, labelled: Collection[s
     }
 
 
-def _router(config: SiteConfig, pool: str | None, labelled: Collection[str]) -> dict[str, Any]:
-    pinned = {} if pool is None else placement(pool, labelled=pool in labelled)
+def _router(config: RouterConfig, pool: str | None, labelled: Collection[str]) -> dict[str, Any]:
+    pinned = {} if pool is None else placement_options(pool, labelled=pool in labelled)
     deployment = {
         "name": ROUTER,
         "num_replicas": 1,
         "max_ongoing_requests": _MOST_AT_ONCE,
-        "user_config": config_to_python(config),
+        "user_config": config_to_dict(config),
         "ray_actor_options": {"num_cpus": 0.0, **pinned},
     }
     return {

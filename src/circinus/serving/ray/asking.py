@@ -22,7 +22,7 @@ START_S = 120.0
 _THREADS = ThreadPoolExecutor(8, thread_name_prefix="circinus-cluster")
 
 
-async def ask(call: Callable[..., _T], *arguments: Any, patience_s: float = LOOK_S) -> _T:
+async def call_in_thread(call: Callable[..., _T], *arguments: Any, timeout_s: float = LOOK_S) -> _T:
     """What a call gives that blocks.
 
     Raises:
@@ -30,7 +30,7 @@ async def ask(call: Callable[..., _T], *arguments: Any, patience_s: float = LOOK
     """
     calling = asyncio.get_running_loop().run_in_executor(_THREADS, partial(call, *arguments))
     try:
-        async with asyncio.timeout(patience_s):  # `wait_for` of Python 3.11 now and then forgets that it was cancelled
+        async with asyncio.timeout(timeout_s):  # `wait_for` of Python 3.11 now and then forgets that it was cancelled
             return await calling
     except TimeoutError:
-        raise ServingError(f"the cluster does not answer within {patience_s:g} s") from None
+        raise ServingError(f"the cluster does not answer within {timeout_s:g} s") from None

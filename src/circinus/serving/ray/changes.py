@@ -8,14 +8,14 @@ from typing import Any
 
 from circinus.serving.ray.cluster import AppSnapshot
 from circinus.serving.ray.names import REPLICA, ROUTER
-from circinus.serving.ray.settings import placed_in
-from circinus.serving.ray.wire import SiteConfig, config_from_python
+from circinus.serving.ray.settings import pool_of_placement
+from circinus.serving.ray.wire import RouterConfig, config_from_dict
 
 App = Mapping[str, Any]
 """Configuration of one application."""
 
 
-def kept_as_they_are(before: Mapping[str, AppSnapshot], wanted: Sequence[App]) -> list[App]:
+def reuse_unchanged(before: Mapping[str, AppSnapshot], wanted: Sequence[App]) -> list[App]:
     """The wanted applications, where they run already as they were deployed but for what changes in place.
 
     Ray Serve starts replicas anew where anything else differs, such as the memory that is set aside for one.
@@ -32,7 +32,7 @@ def _kept(old: App, new: App) -> App:
     return {**old, "deployments": [{**old_deployment, "user_config": deployment["user_config"]}]}
 
 
-def without_nodes(apps: Iterable[App], there: Collection[str]) -> frozenset[str]:
+def apps_without_nodes(apps: Iterable[App], there: Collection[str]) -> frozenset[str]:
     """Applications that can do nothing any more, nor start: the pool that they run in has no node.
 
     Args:
@@ -41,7 +41,7 @@ def without_nodes(apps: Iterable[App], there: Collection[str]) -> frozenset[str]
     """
     found = set()
     for app in apps:
-        pools = {placed_in(deployment.get("ray_actor_options") or {}) for deployment in app["deployments"]}
+        pools = {pool_of_placement(deployment.get("ray_actor_options") or {}) for deployment in app["deployments"]}
         if pools - {None, *there}:
             found.add(app["name"])
     return frozenset(found)
@@ -52,7 +52,7 @@ def _pinned(deployment: App) -> Any:
     return options.get("resources") or None, options.get("label_selector") or None
 
 
-def grown(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] | None:
+def surge_config(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] | None:
     """What runs and what shall run together, each as large as the larger of both; None: nothing grows.
 
     Routers stay as they are: they are told themselves when the time has come. What failed to start before is left out.
@@ -73,7 +73,7 @@ def grown(before: Mapping[str, AppSnapshot], final: Sequence[App]) -> list[App] 
     return list(together.values()) if grows else None
 
 
-def untouched(before: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -> frozenset[str]:
+def unchanged_apps(before: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -> frozenset[str]:
     """Applications that `grown` leaves as they are.
 
     Args:
@@ -85,24 +85,24 @@ def untouched(before: Mapping[str, AppSnapshot], larger: Sequence[App] | None) -
     return frozenset(app["name"] for app in larger if app["name"] in before and before[app["name"]].config == app)
 
 
-def ended_at_once(app: App) -> App:
+def without_graceful_shutdown(app: App) -> App:
     """The same, not waiting for batches under way when it is taken away; a change in place."""
     return {**app, "deployments": [{**one, "graceful_shutdown_timeout_s": 0.5} for one in app["deployments"]]}
 
 
-def router_configs(apps: Sequence[App]) -> list[SiteConfig]:
+def router_configs(apps: Sequence[App]) -> list[RouterConfig]:
     """What the routers among some applications were told when they were deployed."""
     deployments = [deployment for app in apps for deployment in app["deployments"]]
-    return [config_from_python(found["user_config"]) for found in deployments if found["name"] == ROUTER]
+    return [config_from_dict(found["user_config"]) for found in deployments if found["name"] == ROUTER]
 
 
-def without_deployments(config: SiteConfig, applications: Collection[str]) -> SiteConfig:
+def without_deployments(config: RouterConfig, applications: Collection[str]) -> RouterConfig:
     """The same without some deployments."""
     kept = tuple(wanted for wanted in config.deployments if wanted.application not in applications)
     return replace(config, deployments=kept)
 
 
-def with_deployments_of(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
+def with_deployments_of(config: RouterConfig, old: RouterConfig | None) -> RouterConfig:
     """The same with the deployments that an earlier configuration has besides."""
     if old is None:
         return config

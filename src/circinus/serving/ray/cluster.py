@@ -50,11 +50,11 @@ class AppSnapshot:
     """What it was deployed with."""
     ready: int
     """Replicas that serve."""
-    replaced: int
+    restarts: int
     """Replicas that were started after the last deployment, because others had ended."""
     reachable: bool = True
     """Whether any replica can be called: it serves, or is told something else just now."""
-    asked_s: Mapping[str, float] = field(default_factory=dict)
+    requested_at_s: Mapping[str, float] = field(default_factory=dict)
     """Replica -> when Ray Serve asked for it, in seconds since 1970."""
 
     @property
@@ -131,7 +131,7 @@ class Cluster:
             if _is_ours(found.get("deployed_app_config")) and _text(found["status"]) != "DELETING"
         }
 
-    def remains(self, applications: Collection[str]) -> bool:
+    def has_residual_actors(self, applications: Collection[str]) -> bool:
         """Whether anything of some applications is still there, if only to end."""
         client = self._client()
         if client is None:
@@ -225,9 +225,9 @@ def _snapshot(found: Mapping[str, Any]) -> AppSnapshot:
         message=" ".join(" ".join(word.split()) for word in dict.fromkeys(words) if word),
         config=found["deployed_app_config"],
         ready=states.count("RUNNING"),
-        replaced=replaced,
+        restarts=replaced,
         reachable=any(state in _SERVING for state in states),
-        asked_s=asked_s,
+        requested_at_s=asked_s,
     )
 
 

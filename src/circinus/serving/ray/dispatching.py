@@ -9,9 +9,9 @@ from typing import Protocol
 
 from circinus.errors import CircinusError
 from circinus.serving.replicas.batching import BatchQueue
-from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem
-from circinus.serving.replicas.work import Work
-from circinus.serving.served_batches import ServedBatches
+from circinus.serving.replicas.messages import BatchItem, BatchResult, Payload
+from circinus.serving.replicas.work import QueuedItem
+from circinus.serving.served_batches import BatchHistory
 
 MAX_DEATHS = 2
 """An item that this many replicas were lost with is given up: it may well be what ends them."""
@@ -21,11 +21,11 @@ class ReplicaLostError(CircinusError):
     """A replica ended, or could not be reached any more, while it had a batch."""
 
 
-class ReplicaCalls(Protocol):
+class ReplicaClient(Protocol):
     """How batches come to replicas."""
 
     async def process(
-        self, application: str, items: Sequence[WorkItem], payloads: Sequence[Payload]
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """What a free replica of an application makes of a batch; the payloads are the inputs, item by item.
 
@@ -38,13 +38,15 @@ class ReplicaCalls(Protocol):
 class Dispatcher:
     """Gives what waits for one deployment to its replicas, batch by batch (`BatchQueue` says when)."""
 
-    def __init__(self, application: str, calls: ReplicaCalls, loop: asyncio.AbstractEventLoop, batch_size: int) -> None:
+    def __init__(
+        self, application: str, calls: ReplicaClient, loop: asyncio.AbstractEventLoop, batch_size: int
+    ) -> None:
         self.application = application
         self.replicas = 1
         self.requests = 0
         self.losses = 0
         self.last_loss = ""
-        self.served = ServedBatches()
+        self.served = BatchHistory()
         self._calls = calls
         self._loop = loop
         self._queue = BatchQueue(batch_size, 0.0)
@@ -67,7 +69,7 @@ class Dispatcher:
         self._queue.batch_wait_s = batch_wait_s
         self._dispatch_soon()
 
-    def enqueue(self, work: Work) -> None:
+    def enqueue(self, work: QueuedItem) -> None:
         """Put an item into the queue."""
         self.requests += 1
         self._queue.put(work)
@@ -86,7 +88,7 @@ class Dispatcher:
             self._alarm = None
         while len(self._batches) < self.replicas:
             now_s = self._loop.time()
-            begin_s = self._queue.begin_s(0.0)
+            begin_s = self._queue.next_batch_at_s(0.0)
             if begin_s is None:
                 return
             if begin_s > now_s:
@@ -103,8 +105,8 @@ class Dispatcher:
         if not task.cancelled():
             task.result()  # a fault of this program is heard of
 
-    async def _process(self, batch: list[Work]) -> None:
-        items = [WorkItem(work.item_key, len(work.inputs), work.recording) for work in batch]
+    async def _process(self, batch: list[QueuedItem]) -> None:
+        items = [BatchItem(work.item_key, len(work.inputs), work.recording) for work in batch]
         payloads = [packed for work in batch for packed in work.inputs]
         try:
             result, outputs = await self._calls.process(self.application, items, payloads)
@@ -120,7 +122,7 @@ class Dispatcher:
             for work in batch:
                 work.failed(f"{type(error).__name__}: {error}")
             return
-        self.served.note(batch, result)
+        self.served.record(batch, result)
         remaining = iter(outputs)
         for work, its_result in zip(batch, result.results, strict=True):
             output = next(remaining) if its_result.has_payload else None
@@ -129,9 +131,9 @@ class Dispatcher:
             else:
                 work.done(its_result, output, self._loop.time())
 
-    def _lost(self, batch: list[Work], error: ReplicaLostError) -> None:
+    def _lost(self, batch: list[QueuedItem], error: ReplicaLostError) -> None:
         for work in batch:
-            work.deaths += 1
-            if work.deaths >= MAX_DEATHS:
+            work.replica_losses += 1
+            if work.replica_losses >= MAX_DEATHS:
                 work.failed(f"{MAX_DEATHS} replicas ended while they processed it; the last one: {error}")
-        self._queue.put_back(work for work in batch if work.deaths < MAX_DEATHS)
+        self._queue.put_back(work for work in batch if work.replica_losses < MAX_DEATHS)

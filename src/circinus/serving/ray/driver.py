@@ -41,10 +41,10 @@ def _connect(address: str, namespace: str) -> None:
     if ray.is_initialized():
         _check_connected(address)
         return
-    check_head(address)
+    require_reachable_head(address)
     _keep_raylets_quiet()
     try:
-        with own_sigterm():
+        with preserve_sigterm():
             ray.init(
                 address=address,
                 namespace=namespace,
@@ -80,7 +80,7 @@ def _check_connected(address: str) -> None:
     found, head = global_worker.gcs_client, _head_of(address)
     if head in (None, found.address):
         return
-    check_head(address)
+    require_reachable_head(address)
     if type(found)(address=head).cluster_id == found.cluster_id:  # a head has several names
         return
     raise ServingError(
@@ -102,7 +102,7 @@ def _head_of(address: str) -> str | None:
     return head
 
 
-def check_head(address: str, patience_s: float = _PATIENCE_S) -> None:
+def require_reachable_head(address: str, patience_s: float = _PATIENCE_S) -> None:
     """See that the head of a cluster can be connected to: Ray itself would try for minutes, and then end the process.
 
     Args:
@@ -145,7 +145,7 @@ def import_serve() -> None:
 
 
 @contextmanager
-def own_sigterm() -> Iterator[None]:
+def preserve_sigterm() -> Iterator[None]:
     """Keep what this process does on SIGTERM: Ray has it print a stack of its own.
 
     From the thread that connects Python's `signal` can set nothing, so the handler below Python is put back.

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed
-from circinus.serving.audit_samples import together
+from circinus.profiling.wire import pickle_value
+from circinus.serving.audit_samples import merge_audits
 from circinus.serving.engine import (
-    Audits,
+    AuditBatch,
     DeploymentStatus,
     DesiredState,
     EngineStatus,
@@ -21,30 +21,30 @@ from circinus.serving.engine import (
     Response,
 )
 from circinus.serving.lease import LeaseLostError
-from circinus.serving.packed_response import PackedResponse, unpack
-from circinus.serving.ray.applications import applications_of, serve_schema, site_configs
-from circinus.serving.ray.asking import CHANGE_S, START_S, ask
+from circinus.serving.packed_response import PickledResponse, unpickle_response
+from circinus.serving.ray.applications import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.asking import CHANGE_S, START_S, call_in_thread
 from circinus.serving.ray.changes import (
     App,
-    ended_at_once,
-    grown,
-    kept_as_they_are,
+    apps_without_nodes,
+    reuse_unchanged,
     router_configs,
-    untouched,
+    surge_config,
+    unchanged_apps,
     with_deployments_of,
     without_deployments,
-    without_nodes,
+    without_graceful_shutdown,
 )
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
-from circinus.serving.ray.glances import ClusterView, glance
-from circinus.serving.ray.last_seen import LastSeen, queries_of
+from circinus.serving.ray.glances import ClusterSnapshot, observe_cluster
+from circinus.serving.ray.last_seen import RouterStatusCache, queries_of
 from circinus.serving.ray.names import router_name
-from circinus.serving.ray.router_calls import ANSWER_S, RouterCalls
+from circinus.serving.ray.router_calls import ANSWER_S, RouterClient
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
-from circinus.serving.ray.switchboard import LONGEST_S
-from circinus.serving.ray.wire import SiteConfig, SiteObservation
-from circinus.serving.replicas.recorded import recorded_stages
-from circinus.serving.state_check import check_state
+from circinus.serving.ray.switchboard import DEFAULT_DEADLINE_S
+from circinus.serving.ray.wire import RouterConfig, RouterStatus
+from circinus.serving.replicas.recorded import load_replay_stages
+from circinus.serving.state_check import validate_state
 
 _START_S = 600.0
 """Models may be large, and machines slow."""
@@ -69,11 +69,11 @@ class RayEngine:
         self._settings = settings or RaySettings()
         self._cluster: Cluster | None = None
         self._applying = asyncio.Lock()
-        self._calls = RouterCalls(self._connected)
+        self._calls = RouterClient(self._connected)
         self._sources: dict[str, str] = {}
         """Query -> site, as far as it was asked."""
         self._replays = False
-        self._last_seen = LastSeen()
+        self._last_seen = RouterStatusCache()
         self._startups_s: dict[str, float] = {}
         self._asked_s: dict[str, float] = {}
         """Application -> when it was last asked for its start-up."""
@@ -82,17 +82,17 @@ class RayEngine:
     async def apply(self, desired: DesiredState) -> None:
         """As `Engine.apply`. Requests under way finish on the route they began on, if that takes no longer than a
         minute."""
-        await self.apply_guarded(desired, _unguarded)
+        await self.apply_fenced(desired, _unguarded)
 
-    async def apply_guarded(self, desired: DesiredState, guard: Guard) -> None:
+    async def apply_fenced(self, desired: DesiredState, guard: Guard) -> None:
         """As `Guarded.apply_guarded`; the guard is asked before every deployment and every switch of routers."""
         async with self._applying:
-            check_state(desired)
+            validate_state(desired)
             if desired.mode is Mode.REPLAY:
-                await asyncio.to_thread(recorded_stages, desired)  # says what is missing before anything changes
+                await asyncio.to_thread(load_replay_stages, desired)  # says what is missing before anything changes
             cluster = await self._connected()
-            await ask(cluster.start, patience_s=START_S)
-            self._calls.keep(())  # those of a Ray Serve that was ended since answer no more
+            await call_in_thread(cluster.start, timeout_s=START_S)
+            self._calls.retain(())  # those of a Ray Serve that was ended since answer no more
             await self._change(desired, cluster, guard)
 
     async def submit(self, request: Request) -> Response:
@@ -103,10 +103,12 @@ class RayEngine:
         if site is None:
             known = ", ".join(self._sources) or "none"
             raise ServingError(f"found no route for query {request.query!r}; queries with a route: {known}")
-        value = None if self._replays else packed(request.value)
+        value = None if self._replays else pickle_value(request.value)
         arguments = (request.query, request.item_key, value, request.input_bytes)
-        answer: PackedResponse = await self._calls.call(site, "submit", *arguments, patience_s=LONGEST_S + ANSWER_S)
-        return unpack(answer)
+        answer: PickledResponse = await self._calls.call(
+            site, "submit", *arguments, patience_s=DEFAULT_DEADLINE_S + ANSWER_S
+        )
+        return unpickle_response(answer)
 
     async def status(self) -> EngineStatus:
         """As `Engine.status`. Of a site whose router does not answer, what was last deployed there is told, as it
@@ -114,11 +116,11 @@ class RayEngine:
         enter there nothing is told: from counts of before it would seem as if none came, and then a burst."""
         cluster = await self._connected()
 
-        async def observe(site: str) -> SiteObservation | None:
+        async def observe(site: str) -> RouterStatus | None:
             return (await self._calls.observe([site])).get(site)
 
-        view, seen = await glance(lambda: _view(cluster), observe, _GLANCE_S)
-        apps, told = view.apps, view.told
+        view, seen = await observe_cluster(lambda: _view(cluster), observe, _GLANCE_S)
+        apps, told = view.apps, view.deployed_router_configs
         configs = [seen[c.site].config or c if c.site in seen else c for c in told]
         known = self._last_seen.after(configs, seen, view.sites)
         listed = [wanted for config in configs for wanted in config.deployments]
@@ -127,7 +129,7 @@ class RayEngine:
         deployments = []
         for wanted in listed:
             found, its = apps.get(wanted.application), known.get(wanted.application)
-            losses, replaced = its.losses if its else 0, found.replaced if found else 0
+            losses, replaced = its.losses if its else 0, found.restarts if found else 0
             message = (its.message if its else "") or ("a replica ended and was replaced" if replaced else "")
             healthy = found is not None and found.status == "RUNNING"
             deployments.append(
@@ -156,7 +158,7 @@ class RayEngine:
             nodes={name: found.count for name, found in view.pools.items()},
         )
 
-    async def audits(self) -> Audits:
+    async def drain_audits(self) -> AuditBatch:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
         sites = (await _view(cluster)).sites
@@ -165,11 +167,11 @@ class RayEngine:
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):
             raise failures[0]
-        return together(one for one in found if isinstance(one, Audits))
+        return merge_audits(one for one in found if isinstance(one, AuditBatch))
 
     async def disconnect(self) -> None:
         """Leave everything running."""
-        self._calls.keep(())
+        self._calls.retain(())
 
     async def close(self) -> None:
         """As `Engine.close`; the cluster, and what others serve there, stay."""
@@ -183,16 +185,16 @@ class RayEngine:
             if not apps:
                 return
             # Requests under way fail now, not when their deployments are gone.
-            await self._calls.abandon(view.sites, list(apps), "the engine was closed", cluster)
+            await self._calls.fail_requests(view.sites, list(apps), "the engine was closed", cluster)
             self._sources.clear()
-            self._calls.keep(())
-            hasty = [ended_at_once(found.config) for found in apps.values()]
-            await ask(cluster.deploy, {"applications": hasty}, patience_s=CHANGE_S)
+            self._calls.retain(())
+            hasty = [without_graceful_shutdown(found.config) for found in apps.values()]
+            await call_in_thread(cluster.deploy, {"applications": hasty}, timeout_s=CHANGE_S)
             with suppress(ServingError):
-                await self._running(apps.keys() - view.lost, cluster, _RESTORE_S)
-            await ask(cluster.deploy, {"applications": []}, patience_s=CHANGE_S)
+                await self._running(apps.keys() - view.lost_applications, cluster, _RESTORE_S)
+            await call_in_thread(cluster.deploy, {"applications": []}, timeout_s=CHANGE_S)
             deadline_s = asyncio.get_running_loop().time() + _END_S
-            while await ask(cluster.remains, list(apps)):
+            while await call_in_thread(cluster.has_residual_actors, list(apps)):
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise ServingError(f"not everything has ended after {_END_S:.0f} s; see `serve status`")
                 await asyncio.sleep(_POLL_S)
@@ -201,17 +203,17 @@ class RayEngine:
         if self._closed:
             raise ServingError("the engine was closed; start another")
         if self._cluster is None:
-            self._cluster = await ask(Cluster, self._settings, patience_s=CHANGE_S)
+            self._cluster = await call_in_thread(Cluster, self._settings, timeout_s=CHANGE_S)
         return self._cluster
 
     async def _change(self, desired: DesiredState, cluster: Cluster, guard: Guard) -> None:
         view = await _view(cluster)
-        before, pools, lost = view.apps, view.pools, view.lost
-        applications = applications_of(desired, self._settings)
-        configs = site_configs(desired, applications)
+        before, pools, lost = view.apps, view.pools, view.lost_applications
+        applications = build_applications(desired, self._settings)
+        configs = build_router_configs(desired, applications)
         self._check_pools(desired, pools)
         if lost:  # what waits there waits in vain, however long all else may take
-            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+            await self._calls.fail_requests(view.sites, sorted(lost), _NO_NODE, cluster)
         labelled = frozenset(name for name, found in pools.items() if found.labelled)
         schema = serve_schema(
             applications,
@@ -220,15 +222,15 @@ class RayEngine:
             self._settings,
             replays=desired.mode is Mode.REPLAY,
             labelled=labelled,
-            there=pools.keys(),
+            live_pools=pools.keys(),
         )
-        final = kept_as_they_are(before, schema["applications"])
-        larger = grown(before, final)
+        final = reuse_unchanged(before, schema["applications"])
+        larger = surge_config(before, final)
         try:
             if larger is not None:
                 await _deploy({**schema, "applications": larger}, cluster, guard)
             wanted = frozenset(app["name"] for app in final)
-            await self._running(wanted, cluster, _START_S, untouched(before, larger))
+            await self._running(wanted, cluster, _START_S, unchanged_apps(before, larger))
             await self._switch(before, configs, lost, guard)
         except LeaseLostError:  # what runs is up to somebody else now
             raise
@@ -243,8 +245,8 @@ class RayEngine:
         await _deploy({**schema, "applications": final}, cluster, guard)
         await guard()
         # Ray Serve tells a router nothing that it was deployed with, as one that had to move was.
-        await self._calls.tell(configs.values())
-        self._calls.keep(configs)
+        await self._calls.broadcast(configs.values())
+        self._calls.retain(configs)
 
     async def _running(
         self, names: Set[str], cluster: Cluster, patience_s: float, untouched: Set[str] = frozenset()
@@ -276,7 +278,7 @@ class RayEngine:
             for name in waiting:
                 if name in apps and apps[name].status in ("DEPLOY_FAILED", "UNHEALTHY"):
                     raise ServingError(f"application {name} does not start: {apps[name].message}")
-                if name in view.lost:
+                if name in view.lost_applications:
                     raise ServingError(f"application {name} cannot start: the last node of its pool is gone")
             if not waiting:
                 return
@@ -291,14 +293,14 @@ class RayEngine:
         apps = [found.config for found in before.values()]
         configs = router_configs(apps)
         await guard()
-        await self._calls.tell(config for config in configs if config.site in view.sites)
+        await self._calls.broadcast(config for config in configs if config.site in view.sites)
         self._learn(configs)
         await _deploy({**schema, "applications": apps}, cluster, guard)
 
     async def _running_again(self, before: Mapping[str, AppSnapshot], cluster: Cluster) -> None:
         """Wait until what was brought back runs, but not for ever."""
         with suppress(ServingError):
-            lost = without_nodes([found.config for found in before.values()], (await _view(cluster)).pools)
+            lost = apps_without_nodes([found.config for found in before.values()], (await _view(cluster)).pools)
             await self._running(before.keys() - lost, cluster, _RESTORE_S)
 
     @staticmethod
@@ -316,7 +318,7 @@ class RayEngine:
     async def _switch(
         self,
         before: Mapping[str, AppSnapshot],
-        configs: Mapping[str, SiteConfig],
+        configs: Mapping[str, RouterConfig],
         lost: frozenset[str],
         guard: Guard,
     ) -> None:
@@ -361,16 +363,18 @@ class RayEngine:
             await asyncio.sleep(_POLL_S)
         await guard()
         with suppress(ServingError):  # then they fail with their replicas
-            await self._calls.abandon((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
+            await self._calls.fail_requests((await _view(cluster)).sites, sorted(leaving), _TOO_LONG, cluster)
 
     async def _through(self, leaving: Collection[str], lost: frozenset[str], cluster: Cluster) -> bool:
         """Whether no request under way needs what is leaving, as all routers say that are not lost."""
         view = await _view(cluster)
-        lost |= view.lost
+        lost |= view.lost_applications
         if lost:
-            await self._calls.abandon(view.sites, sorted(lost), _NO_NODE, cluster)
+            await self._calls.fail_requests(view.sites, sorted(lost), _NO_NODE, cluster)
         seen = await self._calls.observe(view.sites)
-        silent = {config.site for config in view.told if router_name(config.site) not in lost} - seen.keys()
+        silent = {
+            config.site for config in view.deployed_router_configs if router_name(config.site) not in lost
+        } - seen.keys()
         return not silent and not any(name in leaving for found in seen.values() for name in found.under_way)
 
     async def _learn_routes(self) -> None:
@@ -378,7 +382,7 @@ class RayEngine:
         seen = await self._calls.observe((await _view(cluster)).sites)
         self._learn(found.config for found in seen.values() if found.config is not None)
 
-    def _learn(self, configs: Iterable[SiteConfig]) -> None:
+    def _learn(self, configs: Iterable[RouterConfig]) -> None:
         self._sources = {}
         for config in configs:
             self._replays = Mode(config.mode) is Mode.REPLAY
@@ -399,29 +403,29 @@ class RayEngine:
         async def learn(name: str) -> None:
             self._asked_s[name] = now_s
             with suppress(Exception):  # it is busy, or gone
-                handle = await ask(cluster.replicas, name)
+                handle = await call_in_thread(cluster.replicas, name)
                 async with asyncio.timeout(1.0):
                     replica, ready_s = await handle.ready.remote()
-                self._startups_s[name] = max(0.0, ready_s - applications[name].asked_s[replica])
+                self._startups_s[name] = max(0.0, ready_s - applications[name].requested_at_s[replica])
 
         await asyncio.gather(*(learn(name) for name in asked))
 
 
-async def _view(cluster: Cluster) -> ClusterView:
+async def _view(cluster: Cluster) -> ClusterSnapshot:
     """As it is now."""
-    return ClusterView(*await asyncio.gather(ask(cluster.snapshot), ask(cluster.pools)))
+    return ClusterSnapshot(*await asyncio.gather(call_in_thread(cluster.snapshot), call_in_thread(cluster.pools)))
 
 
 async def _deploy(schema: App, cluster: Cluster, guard: Guard) -> None:
     """Have these applications run, unless nothing may be changed any more."""
     await guard()
-    await ask(cluster.deploy, schema, patience_s=CHANGE_S)
+    await call_in_thread(cluster.deploy, schema, timeout_s=CHANGE_S)
 
 
 async def _unguarded() -> None:
     """Everything may be changed."""
 
 
-def _with_routes(config: SiteConfig, old: SiteConfig | None) -> SiteConfig:
+def _with_routes(config: RouterConfig, old: RouterConfig | None) -> RouterConfig:
     """The same with the routes of another configuration; None: without any."""
     return replace(config, routes=() if old is None else old.routes)

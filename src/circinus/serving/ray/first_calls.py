@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 
-class FirstCalls:
+class WarmupCalls:
     """Calls everybody once.
 
     The first call to a deployment of Ray Serve finds out where its replicas are and connects to one: some round trips

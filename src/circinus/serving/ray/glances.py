@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from circinus.serving.ray.changes import router_configs, without_nodes
+from circinus.serving.ray.changes import apps_without_nodes, router_configs
 from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
 from circinus.serving.ray.names import router_name
-from circinus.serving.ray.wire import SiteConfig, SiteObservation
+from circinus.serving.ray.wire import RouterConfig, RouterStatus
 
 _STEP_S = 0.25
 
 
 @dataclass(frozen=True)
-class ClusterView:
+class ClusterSnapshot:
     """What Ray itself says of this project's applications."""
 
     apps: Mapping[str, AppSnapshot]
@@ -23,32 +23,32 @@ class ClusterView:
     """Those that have nodes."""
 
     @property
-    def lost(self) -> frozenset[str]:
+    def lost_applications(self) -> frozenset[str]:
         """Applications that run where no node is any more."""
-        return without_nodes([found.config for found in self.apps.values()], self.pools)
+        return apps_without_nodes([found.config for found in self.apps.values()], self.pools)
 
     def settled(self, application: str) -> bool:
         """Whether an application runs as it was last told to, or is lost."""
         found = self.apps.get(application)
-        return application in self.lost or (found is not None and found.status == "RUNNING")
+        return application in self.lost_applications or (found is not None and found.status == "RUNNING")
 
     @property
-    def told(self) -> list[SiteConfig]:
+    def deployed_router_configs(self) -> list[RouterConfig]:
         """What routers were told when they were deployed."""
         return router_configs([found.config for found in self.apps.values()])
 
     @property
     def sites(self) -> list[str]:
         """Those whose routers can be called: where none runs a call would wait for nothing."""
-        lost, reachable = self.lost, {name for name, found in self.apps.items() if found.reachable}
-        return [config.site for config in self.told if router_name(config.site) in reachable - lost]
+        lost, reachable = self.lost_applications, {name for name, found in self.apps.items() if found.reachable}
+        return [config.site for config in self.deployed_router_configs if router_name(config.site) in reachable - lost]
 
 
-async def glance(
-    look: Callable[[], Awaitable[ClusterView]],
-    observe: Callable[[str], Awaitable[SiteObservation | None]],
+async def observe_cluster(
+    look: Callable[[], Awaitable[ClusterSnapshot]],
+    observe: Callable[[str], Awaitable[RouterStatus | None]],
     patience_s: float,
-) -> tuple[ClusterView, dict[str, SiteObservation]]:
+) -> tuple[ClusterSnapshot, dict[str, RouterStatus]]:
     """The cluster, and its routers as far as they answer.
 
     A router whose node was just lost does not answer, and is not known to be gone before Ray notices. So while one is
@@ -61,8 +61,8 @@ async def glance(
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + patience_s
-    seen: dict[str, SiteObservation] = {}
-    asked: dict[str, asyncio.Task[SiteObservation | None]] = {}
+    seen: dict[str, RouterStatus] = {}
+    asked: dict[str, asyncio.Task[RouterStatus | None]] = {}
     try:
         while True:
             view = await look()

@@ -9,10 +9,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import packed
-from circinus.serving.packed_response import unpack
-from circinus.serving.ray.admission import Admission
-from circinus.serving.ray.switchboard import DeadlinePassedError, NoRouteError, Switchboard
+from circinus.profiling.wire import pickle_value
+from circinus.serving.packed_response import unpickle_response
+from circinus.serving.ray.admission import TokenBucket
+from circinus.serving.ray.switchboard import DeadlinePassedError, NoRouteError, SiteRouterCore
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,13 +28,13 @@ _AT_ONCE_S = 10.0
 _LEAST_AT_ONCE = 5.0
 
 
-class HttpEntry:
+class HttpIngress:
     """Answers requests that come over HTTP to one site."""
 
-    def __init__(self, board: Switchboard, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, board: SiteRouterCore, loop: asyncio.AbstractEventLoop) -> None:
         self._board = board
         self._loop = loop
-        self._admissions: dict[str, Admission] = {}
+        self._admissions: dict[str, TokenBucket] = {}
 
     async def answer(self, request: Request) -> Response:
         """What comes of one."""
@@ -46,7 +46,7 @@ class HttpEntry:
         except NoRouteError as error:
             return _refusal(404, str(error))
         if route.admitted_per_s is not None:
-            wait_s = self._admission(query, route.admitted_per_s).wait_s(self._loop.time())
+            wait_s = self._admission(query, route.admitted_per_s).retry_after_s(self._loop.time())
             if wait_s > 0:
                 reason = f"query {query}: more requests come than the {route.admitted_per_s:.3g}/s that are let in"
                 return _refusal(429, reason, {"retry-after": str(math.ceil(wait_s))})
@@ -57,18 +57,18 @@ class HttpEntry:
             return _refusal(400, str(error))
         key = request.headers.get(ITEM_HEADER) or uuid.uuid4().hex
         try:
-            found = await self._board.submit(query, key, packed(value), float(len(body)), left_s)
-            response = unpack(found)
+            found = await self._board.submit(query, key, pickle_value(value), float(len(body)), left_s)
+            response = unpickle_response(found)
         except DeadlinePassedError as error:
             return _refusal(504, str(error))
         except ServingError as error:
             return _refusal(500, str(error))
         return _answer(response.output, response.latency_s)
 
-    def _admission(self, query: str, rate_per_s: float) -> Admission:
+    def _admission(self, query: str, rate_per_s: float) -> TokenBucket:
         known = self._admissions.get(query)
         if known is None or known.rate_per_s != rate_per_s:
-            known = self._admissions[query] = Admission(rate_per_s, max(_LEAST_AT_ONCE, _AT_ONCE_S * rate_per_s))
+            known = self._admissions[query] = TokenBucket(rate_per_s, max(_LEAST_AT_ONCE, _AT_ONCE_S * rate_per_s))
         return known
 
 

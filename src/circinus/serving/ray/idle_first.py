@@ -7,7 +7,7 @@ from typing import Any
 from ray.serve.request_router import FIFOMixin, RequestRouter
 
 
-class IdleFirst(FIFOMixin, RequestRouter):  # type: ignore[misc]
+class IdleFirstRequestRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """All replicas are candidates, and Ray Serve takes the one with the shortest queue.
 
     By default it looks at two replicas that it draws, which is good for long queues. Here replicas have none: they take

@@ -15,7 +15,7 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.applications import applications_of, router_pool, serve_schema, site_configs
+from circinus.serving.ray.applications import build_applications, build_router_configs, router_pool, serve_schema
 from circinus.serving.ray.settings import (
     HEAD_SETTINGS,
     POOL_LABEL,
@@ -23,7 +23,7 @@ from circinus.serving.ray.settings import (
     SERVE_ENVIRONMENT,
     RaySettings,
 )
-from circinus.serving.state_check import check_state
+from circinus.serving.state_check import validate_state
 from circinus.spec import Pool
 
 _PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
@@ -53,15 +53,15 @@ def ray_service(desired: DesiredState, manifest: Manifest) -> dict[str, Any]:
     Raises:
         ServingError: the state contradicts itself, or replays, or a name is none on Kubernetes.
     """
-    check_state(desired)
+    validate_state(desired)
     _check_name(manifest.name)
     if not _IMAGE.fullmatch(manifest.image):
         raise ServingError(f"found image {manifest.image!r}, expected one such as registry.example/pipelines:1")
     if desired.mode is not Mode.REAL:
         raise ServingError(f"found mode {desired.mode}, expected real: recordings are not where the cluster is")
     settings = RaySettings(http=("0.0.0.0", _PORTS["serve"]))
-    applications = applications_of(desired, settings)
-    configs = site_configs(desired, applications)
+    applications = build_applications(desired, settings)
+    configs = build_router_configs(desired, applications)
     serve = serve_schema(applications, configs, desired.infrastructure, settings, replays=False)
     used = {wanted.deployment.pool for wanted in desired.deployments}
     used |= {pool for config in configs.values() if (pool := router_pool(config, desired.infrastructure)) is not None}

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from circinus.serving.engine import QueryStatus
-from circinus.serving.ray.wire import ApplicationObservation, SiteConfig, SiteObservation
+from circinus.serving.ray.wire import ApplicationStatus, RouterConfig, RouterStatus
 
 
-class LastSeen:
+class RouterStatusCache:
     """What the router of each site said last of its deployments.
 
     Their counters only ever grow, unless a router begins anew: none may seem to have done so because it was too busy to
@@ -18,11 +18,11 @@ class LastSeen:
 
     def __init__(self) -> None:
         """Nothing was said."""
-        self._known: dict[str, ApplicationObservation] = {}
+        self._known: dict[str, ApplicationStatus] = {}
 
     def after(
-        self, configs: Sequence[SiteConfig], seen: Mapping[str, SiteObservation], sites: Collection[str]
-    ) -> dict[str, ApplicationObservation]:
+        self, configs: Sequence[RouterConfig], seen: Mapping[str, RouterStatus], sites: Collection[str]
+    ) -> dict[str, ApplicationStatus]:
         """Application -> what was said last of it; of those only that are listed, and of which something was said.
 
         Args:
@@ -41,7 +41,7 @@ class LastSeen:
         return found
 
 
-def queries_of(seen: Collection[SiteObservation]) -> tuple[QueryStatus, ...]:
+def queries_of(seen: Collection[RouterStatus]) -> tuple[QueryStatus, ...]:
     """What became of the requests of every query, each once.
 
     Routers do not forget what they counted: of a query whose source is another site now, only its router is heard.

@@ -14,7 +14,7 @@ _NAME = "circinus-lease"
 _ANSWER_S = 5.0
 
 
-class LeaseKeeper:
+class LeaseActor:
     """The actor that has it, by the clock of its own machine.
 
     If its node is lost, another one begins without a holder and believes whoever renews first.
@@ -64,7 +64,7 @@ class ClusterLease:
         self._keeper: Any = None
         self._holder = ""
 
-    def held_by(self) -> str:
+    def holder(self) -> str:
         """Who has it; empty: nobody. Nothing is started for it on a cluster that was never controlled.
 
         Raises:
@@ -130,4 +130,4 @@ def _keeper() -> Any:
     import ray
 
     options = {"num_cpus": 0, "max_restarts": -1, "lifetime": "detached", "namespace": NAMESPACE}
-    return ray.remote(LeaseKeeper).options(name=_NAME, get_if_exists=True, **options).remote()
+    return ray.remote(LeaseActor).options(name=_NAME, get_if_exists=True, **options).remote()

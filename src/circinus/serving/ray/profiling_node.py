@@ -10,18 +10,18 @@ from typing import Literal, TypeVar
 
 from circinus.errors import CircinusError, OperatorError, ProfileError
 from circinus.operators import Item
-from circinus.profiling.addresses import Addresses, PipelineCode, pipeline_code
-from circinus.profiling.local_runner import LocalRunner, usable_cpus
-from circinus.profiling.machine import Machine, this_machine
+from circinus.profiling.addresses import CodeVersions, MeasurementKeys, pipeline_code
+from circinus.profiling.local_runner import LocalRunner, available_cpus
+from circinus.profiling.machine import Machine, current_machine
 from circinus.profiling.runner import AllocationMeasurement, Measurement, MeasurementError, OperatorsMeasurement
-from circinus.profiling.wire import unpacked
+from circinus.profiling.wire import unpickle_value
 from circinus.spec import Configuration, Pipeline
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class NodeFacts:
+class NodeInfo:
     """What a node says of itself."""
 
     machine: Machine
@@ -31,11 +31,11 @@ class NodeFacts:
 
 
 @dataclass(frozen=True)
-class NodeOrder:
+class ProfilingRequest:
     """What is to be measured on a node."""
 
     pipeline: Pipeline
-    code: PipelineCode
+    code: CodeVersions
     """That was asked for: the node must have the same."""
     hardware_class: str
     machine: Machine
@@ -45,7 +45,7 @@ class NodeOrder:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RemoteError:
     """Why there is no measurement: an error of this project, which does not travel as it is."""
 
     kind: Literal["measurement", "operator", "profile"]
@@ -55,7 +55,7 @@ class Refused:
     reason: str = ""
 
     @classmethod
-    def of(cls, error: CircinusError) -> Refused:
+    def of(cls, error: CircinusError) -> RemoteError:
         """An error as it travels."""
         if isinstance(error, MeasurementError):
             return cls("measurement", str(error), error.configuration, error.item_key, error.reason)
@@ -68,29 +68,31 @@ class Refused:
         return (OperatorError if self.kind == "operator" else ProfileError)(self.message)
 
 
-class ProfilingNode:
+class ProfilingActor:
     """Measures one pipeline on the node that it runs on; an actor. It keeps loaded operators, outputs and
     the items that it was sent."""
 
-    def __init__(self, order: NodeOrder) -> None:
+    def __init__(self, order: ProfilingRequest) -> None:
         self._order = order
         self._items: dict[str, Item] = {}
         self._runner: LocalRunner | None = None
 
-    def open(self) -> NodeFacts | Refused:
+    def open(self) -> NodeInfo | RemoteError:
         """Find the code; nothing is loaded before it is needed."""
         try:
             return self._open()
         except CircinusError as error:
-            return Refused.of(error)
+            return RemoteError.of(error)
 
-    def measure(self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes]) -> Measurement | Refused:
+    def measure(
+        self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes]
+    ) -> Measurement | RemoteError:
         """As `Runner.measure`, on items by key, of which those not sent before come along, packed."""
         return self._answered(keys, new, lambda runner, items: runner.measure(configuration, items))
 
     def measure_operators(
         self, configuration: Configuration, keys: Sequence[str], new: Sequence[bytes], operators: Sequence[str]
-    ) -> OperatorsMeasurement | Refused:
+    ) -> OperatorsMeasurement | RemoteError:
         """As `OperatorRunner.measure_operators`."""
         return self._answered(
             keys, new, lambda runner, items: runner.measure_operators(configuration, items, operators)
@@ -103,7 +105,7 @@ class ProfilingNode:
         new: Sequence[bytes],
         operator: str,
         allocations: Sequence[tuple[float, int]],
-    ) -> AllocationMeasurement | Refused:
+    ) -> AllocationMeasurement | RemoteError:
         """As `Runner.measure_allocations`."""
         return self._answered(
             keys, new, lambda runner, items: runner.measure_allocations(configuration, operator, allocations, items)
@@ -114,8 +116,8 @@ class ProfilingNode:
         if self._runner is not None:
             self._runner.close()
 
-    def _open(self) -> NodeFacts:
-        order, facts = self._order, node_facts()
+    def _open(self) -> NodeInfo:
+        order, facts = self._order, node_info()
         if facts.machine != order.machine:
             raise ProfileError(
                 f"hardware class {order.hardware_class}: found {facts.machine} on node {facts.host}, expected "
@@ -128,13 +130,13 @@ class ProfilingNode:
                     f"operator {uses}: found version {found.operators[uses][:12]} on node {facts.host}, expected "
                     f"{version[:12]} as here; install the same code on all nodes"
                 )
-        addresses = Addresses(order.pipeline, order.code, order.hardware_class, order.machine)
+        addresses = MeasurementKeys(order.pipeline, order.code, order.hardware_class, order.machine)
         self._runner = LocalRunner(addresses, order.module_paths, timeout_s=order.timeout_s)
         return facts
 
     def _answered(
         self, keys: Sequence[str], new: Sequence[bytes], measure: Callable[[LocalRunner, Sequence[Item]], _T]
-    ) -> _T | Refused:
+    ) -> _T | RemoteError:
         try:
             if self._runner is None:
                 raise ProfileError("the node was asked to measure before it was opened")
@@ -143,20 +145,20 @@ class ProfilingNode:
                 self._items[item.key] = item
             return measure(self._runner, [self._items[key] for key in keys])
         except CircinusError as error:
-            return Refused.of(error)
+            return RemoteError.of(error)
 
 
-def node_facts() -> NodeFacts:
+def node_info() -> NodeInfo:
     """Of the node that this runs on."""
-    return NodeFacts(this_machine(), socket.gethostname(), usable_cpus())
+    return NodeInfo(current_machine(), socket.gethostname(), available_cpus())
 
 
 def _item(data: bytes) -> Item:
     try:
-        item: Item = unpacked(data)
+        item: Item = unpickle_value(data)
     except Exception as error:  # unpickling runs whatever the value's own class does
         raise ProfileError(
-            f"an item of the data set cannot be read on node {node_facts().host} ({type(error).__name__}: {error}); "
+            f"an item of the data set cannot be read on node {node_info().host} ({type(error).__name__}: {error}); "
             "install what its values are made of on all nodes"
         ) from error
     return item

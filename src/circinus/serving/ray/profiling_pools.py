@@ -7,29 +7,31 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from circinus.profiling import ClassSource, LocalSource, Machine
-from circinus.profiling.addresses import LOCAL, Addresses
+from circinus.profiling import HardwareClassBackend, LocalBackend, Machine
+from circinus.profiling.addresses import LOCAL, MeasurementKeys
 from circinus.profiling.runner import NodeLostError, OperatorRunner, Runner
 from circinus.serving.ray.cluster import Cluster
-from circinus.serving.ray.profiling_node import NodeFacts, NodeOrder
-from circinus.serving.ray.profiling_runner import ClassPools, RayRunner, facts_of
+from circinus.serving.ray.profiling_node import NodeInfo, ProfilingRequest
+from circinus.serving.ray.profiling_runner import HardwareClassPools, RayRunner, query_node_info
 from circinus.spec import Infrastructure
 
 
 @dataclass(frozen=True, eq=False)
-class ProfilingPlaces:
+class ProfilingTargets:
     """Where to measure."""
 
-    reference: LocalSource
+    reference: LocalBackend
     """In full: on a node of the class `local` where pools have it, else on this machine."""
-    classes: Mapping[str, ClassSource | None]
+    classes: Mapping[str, HardwareClassBackend | None]
     """Every other class of the pools; None: no node of it lives, and that is allowed."""
 
 
-class RayClassSource:
+class RayHardwareClassBackend:
     """`ClassSource` on the nodes of one class."""
 
-    def __init__(self, cluster: Cluster, where: ClassPools, facts: NodeFacts, module_paths: Sequence[Path]) -> None:
+    def __init__(
+        self, cluster: Cluster, where: HardwareClassPools, facts: NodeInfo, module_paths: Sequence[Path]
+    ) -> None:
         self._cluster, self._where, self._facts, self._module_paths = cluster, where, facts, tuple(module_paths)
 
     @property
@@ -37,21 +39,21 @@ class RayClassSource:
         """See `ClassSource.machine`."""
         return self._facts.machine
 
-    def operator_runner(self, there: Addresses, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
+    def operator_runner(self, there: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[OperatorRunner]:
         """See `ClassSource.operator_runner`."""
         return self.runner(there, timeout_s=timeout_s, cpus=max(min(o.cpus) for o in there.pipeline.operators))
 
-    def runner(self, there: Addresses, *, timeout_s: float, cpus: float) -> RayRunner:
+    def runner(self, there: MeasurementKeys, *, timeout_s: float, cpus: float) -> RayRunner:
         """What measures there, with so many CPUs set aside."""
         paths = tuple(path.resolve() for path in self._module_paths)
-        order = NodeOrder(there.pipeline, there.code, self._where.hardware_class, self.machine, paths, timeout_s)
+        order = ProfilingRequest(there.pipeline, there.code, self._where.hardware_class, self.machine, paths, timeout_s)
         return RayRunner(self._cluster, self._where, order, cpus, self._facts.cpus)
 
 
-class RaySource(LocalSource):
+class RayBackend(LocalBackend):
     """`Source` whose operators run on a node of the class `local`; data set and metric are this process's."""
 
-    def __init__(self, there: RayClassSource, module_paths: Sequence[Path]) -> None:
+    def __init__(self, there: RayHardwareClassBackend, module_paths: Sequence[Path]) -> None:
         super().__init__(module_paths)
         self._there = there
 
@@ -60,20 +62,20 @@ class RaySource(LocalSource):
         """See `Source.machine`."""
         return self._there.machine
 
-    def runner(self, addresses: Addresses, *, timeout_s: float) -> AbstractContextManager[Runner]:
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
         """See `Source.runner`."""
         cpus = max(max(operator.cpus) for operator in addresses.pipeline.operators)
         return self._there.runner(addresses, timeout_s=timeout_s, cpus=cpus)
 
 
-def profiling_places(
+def find_profiling_targets(
     cluster: Cluster,
     address: str,
     infrastructure: Infrastructure,
     module_paths: Sequence[Path],
     *,
     declared_speeds: bool,
-) -> ProfilingPlaces:
+) -> ProfilingTargets:
     """Find a node of every class.
 
     Args:
@@ -91,17 +93,17 @@ def profiling_places(
     for pool in infrastructure.pools:
         if pool.nodes:
             pools.setdefault(pool.hardware.name, []).append(pool.name)
-    found: dict[str, RayClassSource | None] = {}
+    found: dict[str, RayHardwareClassBackend | None] = {}
     missing = []
     for name, of_class in pools.items():
-        where = ClassPools(name, tuple(of_class), address)
+        where = HardwareClassPools(name, tuple(of_class), address)
         try:
-            found[name] = RayClassSource(cluster, where, facts_of(cluster, where), module_paths)
+            found[name] = RayHardwareClassBackend(cluster, where, query_node_info(cluster, where), module_paths)
         except NodeLostError as error:
             found[name] = None
             missing.append(str(error))
     if missing and not declared_speeds:
         raise NodeLostError("\n".join(missing))
     local = found.pop(LOCAL, None)
-    reference = LocalSource(module_paths) if local is None else RaySource(local, module_paths)
-    return ProfilingPlaces(reference, found)
+    reference = LocalBackend(module_paths) if local is None else RayBackend(local, module_paths)
+    return ProfilingTargets(reference, found)

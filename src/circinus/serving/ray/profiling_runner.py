@@ -18,10 +18,10 @@ from circinus.profiling.runner import (
     NodeLostError,
     OperatorsMeasurement,
 )
-from circinus.profiling.wire import packed
+from circinus.profiling.wire import pickle_value
 from circinus.serving.ray.cluster import Cluster, PoolNodes
-from circinus.serving.ray.profiling_node import NodeFacts, NodeOrder, ProfilingNode, Refused, node_facts
-from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement
+from circinus.serving.ray.profiling_node import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError, node_info
+from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement_options
 from circinus.spec import Configuration
 
 _START_S = 60.0
@@ -32,7 +32,7 @@ _MOST_LOSSES = 2
 
 
 @dataclass(frozen=True)
-class ClassPools:
+class HardwareClassPools:
     """The pools of one hardware class on a cluster."""
 
     hardware_class: str
@@ -73,7 +73,7 @@ class RayRunner:
     """
 
     def __init__(
-        self, cluster: Cluster, where: ClassPools, order: NodeOrder, cpus: float, measured_cpus: float
+        self, cluster: Cluster, where: HardwareClassPools, order: ProfilingRequest, cpus: float, measured_cpus: float
     ) -> None:
         """Start nothing yet.
 
@@ -150,7 +150,7 @@ class RayRunner:
             actor = self._actor or self._start()
             new = [item for item in items if item.key not in self._sent]
             try:
-                sent = [packed(item) for item in new]
+                sent = [pickle_value(item) for item in new]
                 answer = ray.get(getattr(actor, method).remote(configuration, [i.key for i in items], sent, *more))
             except RayTaskError as error:
                 raise ServingError(f"{self._name()}: the node failed to measure: {error}") from error
@@ -158,7 +158,7 @@ class RayRunner:
                 self.close()
                 continue
             self._sent.update(item.key for item in new)
-            if isinstance(answer, Refused):
+            if isinstance(answer, RemoteError):
                 raise answer.error()
             return answer
         reason = f"it took the process that measures on hardware class {self._order.hardware_class} with it, twice"
@@ -173,9 +173,9 @@ class RayRunner:
         until_s = time.monotonic() + _START_S
         while True:
             pool, nodes = next(iter(self._where.living(self._cluster).items()))
-            options = placement(pool, labelled=nodes.labelled)
+            options = placement_options(pool, labelled=nodes.labelled)
             cpus, gpus = min(self._wanted_cpus, nodes.cpus), min(self._wanted_gpus, nodes.gpus)
-            actor = ray.remote(ProfilingNode).options(num_cpus=cpus, num_gpus=gpus, **options).remote(self._order)
+            actor = ray.remote(ProfilingActor).options(num_cpus=cpus, num_gpus=gpus, **options).remote(self._order)
             try:
                 opened = self._opened(actor, pool, cpus, until_s)
                 if opened is not None:
@@ -190,7 +190,7 @@ class RayRunner:
                     with suppress(Exception):
                         ray.kill(actor)
 
-    def _opened(self, actor: Any, pool: str, cpus: float, until_s: float) -> NodeFacts | None:
+    def _opened(self, actor: Any, pool: str, cpus: float, until_s: float) -> NodeInfo | None:
         """What the actor says when it is ready; None: the nodes of its pool have gone meanwhile."""
         import ray
 
@@ -203,8 +203,8 @@ class RayRunner:
                     f"{self._name()}: no node of pool {pool} gave {cpus:g} CPUs within {_START_S:g} s, expected as "
                     "many that are free, so that nothing disturbs what is measured; measure while less runs there"
                 )
-        answer: NodeFacts | Refused = ray.get(asked)
-        if isinstance(answer, Refused):
+        answer: NodeInfo | RemoteError = ray.get(asked)
+        if isinstance(answer, RemoteError):
             raise answer.error()
         return answer
 
@@ -212,7 +212,7 @@ class RayRunner:
         return f"hardware class {self._order.hardware_class}"
 
 
-def facts_of(cluster: Cluster, where: ClassPools) -> NodeFacts:
+def query_node_info(cluster: Cluster, where: HardwareClassPools) -> NodeInfo:
     """What a node of a class says of itself.
 
     Raises:
@@ -223,9 +223,9 @@ def facts_of(cluster: Cluster, where: ClassPools) -> NodeFacts:
     from ray.exceptions import RayError
 
     pool, nodes = next(iter(where.living(cluster).items()))
-    asked = ray.remote(node_facts).options(num_cpus=0, **placement(pool, labelled=nodes.labelled)).remote()
+    asked = ray.remote(node_info).options(num_cpus=0, **placement_options(pool, labelled=nodes.labelled)).remote()
     try:
-        found: NodeFacts = ray.get(asked, timeout=_START_S)
+        found: NodeInfo = ray.get(asked, timeout=_START_S)
     except RayError as error:
         raise ServingError(
             f"hardware class {where.hardware_class}: a node of pool {pool} does not answer: {error}"

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter
 
 from circinus.errors import ProfileError, ServingError
 from circinus.serving.engine import RouteStage
-from circinus.serving.replicas.messages import RecordedStage
-from circinus.serving.replicas.recorded import recorded_stage
+from circinus.serving.replicas.messages import ReplayStage
+from circinus.serving.replicas.recorded import replay_stage
 
 
 @dataclass(frozen=True)
-class RecordingName:
+class RecordingKey:
     """Says it all, so that a replica that was just started needs nobody to tell it."""
 
     pipeline: str
@@ -26,11 +26,11 @@ class RecordingName:
         return _ADAPTER.dump_json(self).decode()
 
     @classmethod
-    def read(cls, text: str) -> RecordingName:
+    def read(cls, text: str) -> RecordingKey:
         """The name in a text."""
         return _ADAPTER.validate_json(text)
 
-    def load(self, store: Path) -> RecordedStage:
+    def load(self, store: Path) -> ReplayStage:
         """What it names.
 
         Raises:
@@ -39,11 +39,11 @@ class RecordingName:
         from circinus.profiling import load_recordings
 
         try:
-            return recorded_stage(
+            return replay_stage(
                 load_recordings(store, self.pipeline, [self.stage.prefix]), self.stage, is_sink=self.is_sink
             )
         except ProfileError as error:
             raise ServingError(f"cannot replay: {error}") from error
 
 
-_ADAPTER = TypeAdapter(RecordingName)
+_ADAPTER = TypeAdapter(RecordingKey)

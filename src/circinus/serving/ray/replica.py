@@ -10,10 +10,10 @@ from typing import Any
 
 from circinus.profiling.threads import thread_limits
 from circinus.serving.ray.names import REPLICA
-from circinus.serving.ray.recordings import RecordingName
-from circinus.serving.replicas.computing import ComputingResponder
-from circinus.serving.replicas.messages import Batch, BatchResult, Payload, ReplicaSpec, WorkItem
-from circinus.serving.replicas.replaying import ReplayingResponder
+from circinus.serving.ray.recordings import RecordingKey
+from circinus.serving.replicas.computing import ComputeExecutor
+from circinus.serving.replicas.messages import Batch, BatchItem, BatchResult, Payload, ReplicaSpec
+from circinus.serving.replicas.replaying import ReplayExecutor
 
 
 class OperatorReplica:
@@ -32,8 +32,8 @@ class OperatorReplica:
         os.environ.update(thread_limits(spec.cpus))  # for what the operator loads; Ray limited what is there already
         self._store = store
         self._known: set[str] = set()
-        self._responder: ComputingResponder | ReplayingResponder = (
-            ReplayingResponder(spec) if spec.replays else ComputingResponder(spec)
+        self._responder: ComputeExecutor | ReplayExecutor = (
+            ReplayExecutor(spec) if spec.replays else ComputeExecutor(spec)
         )
         self._ready_s = time.time()
 
@@ -43,22 +43,22 @@ class OperatorReplica:
 
         return serve.get_replica_context().replica_id.unique_id, self._ready_s
 
-    def process(self, items: Sequence[WorkItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
+    def process(self, items: Sequence[BatchItem], payloads: Sequence[Payload]) -> tuple[BatchResult, list[bytes]]:
         """What became of a batch, and its outputs."""
-        if isinstance(self._responder, ReplayingResponder):
+        if isinstance(self._responder, ReplayExecutor):
             self._learn(self._responder, items)
         result, outputs = self._responder.answer(Batch(time.monotonic(), tuple(items)), payloads)
         return result, [bytes(output) for output in outputs]
 
-    def _learn(self, responder: ReplayingResponder, items: Sequence[WorkItem]) -> None:
+    def _learn(self, responder: ReplayExecutor, items: Sequence[BatchItem]) -> None:
         for name in dict.fromkeys(item.recording for item in items):
             if isinstance(name, str) and name not in self._known:
                 assert self._store is not None, "a replay names its store"
-                responder.learn({name: RecordingName.read(name).load(self._store)})
+                responder.add_recordings({name: RecordingKey.read(name).load(self._store)})
                 self._known.add(name)
 
 
-def application(args: dict[str, Any]) -> Any:
+def build_replica_application(args: dict[str, Any]) -> Any:
     """What Ray Serve builds from the arguments that `circinus.serving.ray.applications` writes."""
     from ray import serve
 

@@ -9,15 +9,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
-from circinus.serving.engine import Audits
-from circinus.serving.packed_response import PackedResponse
+from circinus.serving.engine import AuditBatch
+from circinus.serving.packed_response import PickledResponse
 from circinus.serving.ray.dispatching import ReplicaLostError
-from circinus.serving.ray.first_calls import FirstCalls
-from circinus.serving.ray.http_entry import HttpEntry
+from circinus.serving.ray.first_calls import WarmupCalls
+from circinus.serving.ray.http_entry import HttpIngress
 from circinus.serving.ray.names import REPLICA, ROUTER, router_name
-from circinus.serving.ray.switchboard import Switchboard
-from circinus.serving.ray.wire import Parcel, SiteConfig, SiteObservation, config_from_python
-from circinus.serving.replicas.messages import BatchResult, Payload, WorkItem
+from circinus.serving.ray.switchboard import SiteRouterCore
+from circinus.serving.ray.wire import RouterConfig, RouterMessage, RouterStatus, config_from_dict
+from circinus.serving.replicas.messages import BatchItem, BatchResult, Payload
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,32 +34,32 @@ class SiteRouter:
     def __init__(self, site: str) -> None:
         """Of a site; it knows no routes until it is configured."""
         self._site = site
-        self._board: Switchboard | None = None
+        self._board: SiteRouterCore | None = None
         self._switches = 0
-        self._entry: HttpEntry | None = None
-        self._replicas, self._sites = ServeReplicas(), ServeSites()
-        self._replica_calls = FirstCalls(self._replicas.greet, _FIRST_CALLS_S)
-        self._site_calls = FirstCalls(self._sites.greet, _FIRST_CALLS_S)
+        self._entry: HttpIngress | None = None
+        self._replicas, self._sites = ServeReplicaClient(), ServeRouterClient()
+        self._replica_calls = WarmupCalls(self._replicas.greet, _FIRST_CALLS_S)
+        self._site_calls = WarmupCalls(self._sites.greet, _FIRST_CALLS_S)
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Ray Serve: after a start, and when the configuration changed."""
         self._switches += 1
-        self._switchboard().configure(config_from_python(config))
+        self._switchboard().configure(config_from_dict(config))
 
-    async def switch(self, config: SiteConfig) -> None:
+    async def switch(self, config: RouterConfig) -> None:
         """The same for who cannot wait until Ray Serve comes to it, as soon as whoever is new was called once."""
         self._switches += 1
         number = self._switches
         await asyncio.gather(
             self._replica_calls.make(wanted.application for wanted in config.deployments),
-            self._site_calls.make(config.sends_to),
+            self._site_calls.make(config.peers),
         )
         if number == self._switches:  # what was told later is in force by then
             self._switchboard().configure(config)
 
     async def submit(
         self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
-    ) -> PackedResponse:
+    ) -> PickledResponse:
         """As `Switchboard.submit`."""
         return await self._switchboard().submit(query, item_key, value, input_bytes, left_s)
 
@@ -67,13 +67,13 @@ class SiteRouter:
         """HTTP."""
         board = self._switchboard()
         if self._entry is None:
-            self._entry = HttpEntry(board, asyncio.get_running_loop())
+            self._entry = HttpIngress(board, asyncio.get_running_loop())
         return await self._entry.answer(request)
 
-    async def greeted(self) -> None:
+    async def warm_up(self) -> None:
         """Answer, and do nothing."""
 
-    async def receive(self, parcel: Parcel) -> None:
+    async def receive(self, parcel: RouterMessage) -> None:
         """As `Switchboard.receive`."""
         self._switchboard().receive(parcel)
 
@@ -83,20 +83,20 @@ class SiteRouter:
 
     async def abandon(self, applications: Sequence[str], why: str) -> None:
         """As `Switchboard.abandon`."""
-        self._switchboard().abandon(applications, why)
+        self._switchboard().fail_requests(applications, why)
 
-    async def observe(self) -> SiteObservation:
+    async def observe(self) -> RouterStatus:
         """As `Switchboard.observe`."""
         return self._switchboard().observe()
 
-    async def audits(self) -> Audits:
+    async def drain_audits(self) -> AuditBatch:
         """As `Switchboard.audits`."""
-        return self._switchboard().audits()
+        return self._switchboard().drain_audits()
 
-    def _switchboard(self) -> Switchboard:
+    def _switchboard(self) -> SiteRouterCore:
         if self._board is None:
             prefix = f"{self._site}-{uuid.uuid4().hex[:12]}"
-            self._board = Switchboard(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
+            self._board = SiteRouterCore(self._site, prefix, self._replicas, self._sites, asyncio.get_running_loop())
         return self._board
 
 
@@ -115,7 +115,7 @@ class _Handles:
         return self._known[application]
 
 
-class ServeReplicas:
+class ServeReplicaClient:
     """`ReplicaCalls` through handles of Ray Serve."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class ServeReplicas:
         await self._handles[application].startup_s.remote()
 
     async def process(
-        self, application: str, items: Sequence[WorkItem], payloads: Sequence[Payload]
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
     ) -> tuple[BatchResult, Sequence[Payload]]:
         """As `ReplicaCalls.process`."""
         from ray.exceptions import RayError, RayTaskError
@@ -143,7 +143,7 @@ class ServeReplicas:
         return found
 
 
-class ServeSites:
+class ServeRouterClient:
     """`SiteCalls` through handles of Ray Serve."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class ServeSites:
         """Call the router of a site."""
         await self._handles[router_name(site)].greeted.remote()
 
-    async def deliver(self, site: str, parcel: Parcel) -> None:
+    async def deliver(self, site: str, parcel: RouterMessage) -> None:
         """As `SiteCalls.deliver`."""
         try:
             await self._handles[router_name(site)].receive.remote(parcel)
@@ -166,7 +166,7 @@ class ServeSites:
             await self._handles[router_name(site)].fail.remote(number, reason)
 
 
-def application(args: Mapping[str, Any]) -> Any:
+def build_router_application(args: Mapping[str, Any]) -> Any:
     """What Ray Serve builds from the arguments that `circinus.serving.ray.applications` writes."""
     from ray import serve
 

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.serving.ray.asking import ask
+from circinus.serving.ray.asking import call_in_thread
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.names import router_name
-from circinus.serving.ray.wire import SiteConfig, SiteObservation
+from circinus.serving.ray.wire import RouterConfig, RouterStatus
 
 ANSWER_S = 5.0
 """A router that does not answer for so long counts as gone: a call to one without a replica waits for ever."""
 
 
-class RouterCalls:
+class RouterClient:
     """Calls of routers, by the names of their sites."""
 
     def __init__(self, connected: Callable[[], Awaitable[Cluster]]) -> None:
@@ -28,7 +28,7 @@ class RouterCalls:
         self._connected = connected
         self._routers: dict[str, Any] = {}
 
-    def keep(self, sites: Collection[str]) -> None:
+    def retain(self, sites: Collection[str]) -> None:
         """Forget how to call all others."""
         for site in [site for site in self._routers if site not in sites]:
             del self._routers[site]
@@ -52,7 +52,7 @@ class RouterCalls:
 
         cluster = cluster or await self._connected()
         if site not in self._routers:
-            self._routers[site] = await ask(cluster.router, router_name(site))
+            self._routers[site] = await call_in_thread(cluster.router, router_name(site))
         try:
             response = getattr(self._routers[site], method).remote(*arguments)
             async with asyncio.timeout(patience_s):
@@ -77,24 +77,26 @@ class RouterCalls:
                 f"the router of site {site} cannot be reached: {type(error).__name__}: {error}"
             ) from error
 
-    async def observe(self, sites: Sequence[str]) -> dict[str, SiteObservation]:
+    async def observe(self, sites: Sequence[str]) -> dict[str, RouterStatus]:
         """Of those that answer."""
         calls = (self.call(site, "observe") for site in sites)
         seen = await asyncio.gather(*calls, return_exceptions=True)
         found = {}
         for site, one in zip(sites, seen, strict=True):
-            if isinstance(one, SiteObservation):
+            if isinstance(one, RouterStatus):
                 found[site] = one
             elif not isinstance(one, ServingError):
                 raise one
         return found
 
-    async def abandon(self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster) -> None:
+    async def fail_requests(
+        self, sites: Sequence[str], applications: Sequence[str], why: str, cluster: Cluster
+    ) -> None:
         """Fail requests that need some applications, wherever they entered."""
         calls = (self.call(site, "abandon", applications, why, cluster=cluster) for site in sites)
         _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))
 
-    async def tell(self, configs: Iterable[SiteConfig]) -> None:
+    async def broadcast(self, configs: Iterable[RouterConfig]) -> None:
         """Have routers go by these; who cannot be reached gets the same from Ray Serve when it can be."""
         calls = (self.call(config.site, "switch", config) for config in configs)
         _only_unreachable(await asyncio.gather(*calls, return_exceptions=True))

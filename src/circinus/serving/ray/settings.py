@@ -62,14 +62,14 @@ class RaySettings:
     """Whether replicas take as long as the hardware of their pool would, where that is slower than their machine."""
 
 
-def placement(pool: str, *, labelled: bool) -> dict[str, object]:
+def placement_options(pool: str, *, labelled: bool) -> dict[str, object]:
     """The part of an actor's options that has it run on a node of `pool`."""
     if labelled:
         return {"label_selector": {POOL_LABEL: pool}}
     return {"resources": {f"{POOL_RESOURCE}{pool}": 0.001}}
 
 
-def placed_in(options: Mapping[str, Any]) -> str | None:
+def pool_of_placement(options: Mapping[str, Any]) -> str | None:
     """The pool that `placement` is about among an actor's options; None: it may run anywhere."""
     labels, resources = options.get("label_selector") or {}, options.get("resources") or {}
     of_resources = [name.removeprefix(POOL_RESOURCE) for name in resources if name.startswith(POOL_RESOURCE)]

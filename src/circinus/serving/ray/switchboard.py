@@ -13,26 +13,26 @@ from functools import partial
 from typing import Any, Protocol
 
 from circinus.errors import ServingError
-from circinus.serving.audit_samples import AuditSamples
+from circinus.serving.audit_samples import AuditBuffer
 from circinus.serving.deliveries import INPUT, RESULT
-from circinus.serving.engine import Audits
-from circinus.serving.packed_response import PackedResponse
-from circinus.serving.query_counts import QueryCounts
-from circinus.serving.ray.dispatching import Dispatcher, ReplicaCalls
+from circinus.serving.engine import AuditBatch
+from circinus.serving.packed_response import PickledResponse
+from circinus.serving.query_counts import RequestCounters
+from circinus.serving.ray.dispatching import Dispatcher, ReplicaClient
 from circinus.serving.ray.wire import (
-    ApplicationObservation,
-    Journal,
-    Parcel,
-    SiteConfig,
-    SiteObservation,
-    Trip,
-    WireRoute,
-    WireStage,
+    ApplicationStatus,
+    RequestContext,
+    RequestTrace,
+    RouterConfig,
+    RouterMessage,
+    RouterRoute,
+    RouterStage,
+    RouterStatus,
 )
-from circinus.serving.replicas.messages import Payload, WorkResult
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.messages import ItemResult, Payload
+from circinus.serving.replicas.work import QueuedItem
 
-LONGEST_S = 300.0
+DEFAULT_DEADLINE_S = 300.0
 """Deadline of a request that has none."""
 _SWEEP_S = 10.0
 
@@ -45,10 +45,10 @@ class DeadlinePassedError(ServingError):
     """The answer was not there when it had to be."""
 
 
-class SiteCalls(Protocol):
+class RouterTransport(Protocol):
     """How routers reach each other."""
 
-    async def deliver(self, site: str, parcel: Parcel) -> None:
+    async def deliver(self, site: str, parcel: RouterMessage) -> None:
         """Bring a value to the router of another site.
 
         Raises:
@@ -65,10 +65,10 @@ class SiteCalls(Protocol):
 class _Request:
     """One that entered here and is not answered yet."""
 
-    route: WireRoute
-    answer: asyncio.Future[PackedResponse]
+    route: RouterRoute
+    answer: asyncio.Future[PickledResponse]
     begin_s: float
-    results: dict[str, tuple[Payload, Journal]] = field(default_factory=dict)
+    results: dict[str, tuple[Payload, RequestTrace]] = field(default_factory=dict)
     alarm: asyncio.TimerHandle | None = None
 
 
@@ -77,14 +77,14 @@ class _Meeting:
     """What came so far for an operator that needs several values."""
 
     expires_s: float
-    values: dict[str, tuple[Payload | None, Journal]] = field(default_factory=dict)
+    values: dict[str, tuple[Payload | None, RequestTrace]] = field(default_factory=dict)
 
 
-class Switchboard:
+class SiteRouterCore:
     """Everything the router of a site does but for the calls themselves. All calls must come from one event loop."""
 
     def __init__(
-        self, site: str, prefix: str, replicas: ReplicaCalls, sites: SiteCalls, loop: asyncio.AbstractEventLoop
+        self, site: str, prefix: str, replicas: ReplicaClient, sites: RouterTransport, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Without routes or deployments.
 
@@ -100,18 +100,18 @@ class Switchboard:
         self._calls = replicas
         self._sites = sites
         self._loop = loop
-        self._config: SiteConfig | None = None
-        self._routes: dict[str, WireRoute] = {}
+        self._config: RouterConfig | None = None
+        self._routes: dict[str, RouterRoute] = {}
         self._dispatchers: dict[str, Dispatcher] = {}
         self._requests: dict[str, _Request] = {}
         self._meetings: dict[tuple[str, str], _Meeting] = {}
-        self._counts = QueryCounts()
-        self._audits = AuditSamples()
+        self._counts = RequestCounters()
+        self._audits = AuditBuffer()
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep_s = 0.0
 
-    def configure(self, config: SiteConfig) -> None:
+    def configure(self, config: RouterConfig) -> None:
         """From now on requests enter on these routes, and deployments are as large as it says. Requests under way stay
         on the route that they carry."""
         self._config = config
@@ -126,7 +126,7 @@ class Switchboard:
         for name in [name for name, known in self._dispatchers.items() if name not in listed and known.idle]:
             del self._dispatchers[name]
 
-    def route(self, query: str) -> WireRoute:
+    def route(self, query: str) -> RouterRoute:
         """That of a query whose source is this site.
 
         Raises:
@@ -142,7 +142,7 @@ class Switchboard:
 
     async def submit(
         self, query: str, item_key: str, value: bytes | None, input_bytes: float, left_s: float | None = None
-    ) -> PackedResponse:
+    ) -> PickledResponse:
         """Send a request along its query's route.
 
         Args:
@@ -161,14 +161,14 @@ class Switchboard:
         request = _Request(route, self._loop.create_future(), time.perf_counter())
         self._requests[number] = request
         self._counts.entered(query)
-        left_s = LONGEST_S if left_s is None else left_s
+        left_s = DEFAULT_DEADLINE_S if left_s is None else left_s
         request.alarm = self._loop.call_later(left_s, self._too_late, number, left_s, context=Context())
         try:
-            self._send(Trip(number, item_key, route, left_s), INPUT, value, input_bytes, Journal())
+            self._send(RequestContext(number, item_key, route, left_s), INPUT, value, input_bytes, RequestTrace())
             found = await request.answer
             self._counts.answered(query, found.latency_s)
             share, configuration = route.audited_share, route.configuration
-            self._audits.answered(query, share, item_key, configuration, value, found.outputs)
+            self._audits.record(query, share, item_key, configuration, value, found.outputs)
             return found
         except BaseException:  # also being cancelled
             self._counts.failed(query)
@@ -178,7 +178,7 @@ class Switchboard:
             if request.alarm is not None:
                 request.alarm.cancel()
 
-    def receive(self, parcel: Parcel) -> None:
+    def receive(self, parcel: RouterMessage) -> None:
         """Take a value for operators of this site, or a result for a request that entered here."""
         self._sweep()
         for consumer in parcel.consumers:
@@ -199,19 +199,19 @@ class Switchboard:
             reason = f"query {request.route.query}: its deadline of {left_s:.3g} s passed"
             request.answer.set_exception(DeadlinePassedError(reason))
 
-    def abandon(self, applications: Collection[str], why: str) -> None:
+    def fail_requests(self, applications: Collection[str], why: str) -> None:
         """Fail the requests that entered here and may still need one of some applications, for a reason to be told."""
         for number, request in list(self._requests.items()):
             if not request.route.applications.isdisjoint(applications):
                 self.fail(number, why)
 
-    def observe(self) -> SiteObservation:
+    def observe(self) -> RouterStatus:
         """As it is now."""
         under_way = Counter(name for request in self._requests.values() for name in request.route.applications)
-        return SiteObservation(
+        return RouterStatus(
             config=self._config,
             applications=tuple(
-                ApplicationObservation(
+                ApplicationStatus(
                     name,
                     len(known),
                     known.requests,
@@ -226,38 +226,40 @@ class Switchboard:
             queries=self._counts.status(),
         )
 
-    def audits(self) -> Audits:
+    def drain_audits(self) -> AuditBatch:
         """As `Audited.audits`, of the requests that entered here."""
-        return self._audits.hand_over()
+        return self._audits.drain()
 
-    def _send(self, trip: Trip, producer: str, value: Payload | None, size_bytes: float, journal: Journal) -> None:
+    def _send(
+        self, trip: RequestContext, producer: str, value: Payload | None, size_bytes: float, journal: RequestTrace
+    ) -> None:
         for delivery in trip.route.deliveries[producer]:
             sent = journal.sent(producer, delivery, size_bytes)
-            parcel = Parcel(trip, producer, delivery.consumers, None if value is None else bytes(value), sent)
+            parcel = RouterMessage(trip, producer, delivery.consumers, None if value is None else bytes(value), sent)
             if delivery.site == self._site:
                 self.receive(parcel)
             else:
                 if value is None:
-                    parcel = replace(parcel, filling=bytes(round(size_bytes)))
+                    parcel = replace(parcel, padding=bytes(round(size_bytes)))
                 self._start(self._deliver(delivery.site, parcel))
 
-    async def _deliver(self, site: str, parcel: Parcel) -> None:
+    async def _deliver(self, site: str, parcel: RouterMessage) -> None:
         try:
-            await asyncio.wait_for(self._sites.deliver(site, parcel), parcel.trip.left_s)
+            await asyncio.wait_for(self._sites.deliver(site, parcel), parcel.trip.remaining_s)
         except TimeoutError:
             await self._report(parcel.trip, f"its values do not come to site {site}: it does not answer")
         except Exception as error:  # of whatever kind: nobody may wait for ever
             await self._report(parcel.trip, f"its values do not come to site {site}: {error}")
 
-    async def _report(self, trip: Trip, reason: str) -> None:
+    async def _report(self, trip: RequestContext, reason: str) -> None:
         if trip.route.source == self._site:
             self.fail(trip.number, reason)
         else:
             await self._sites.report(trip.route.source, trip.number, reason)
 
-    def _arrived(self, parcel: Parcel, stage: WireStage) -> None:
+    def _arrived(self, parcel: RouterMessage, stage: RouterStage) -> None:
         trip, needed = parcel.trip, stage.producers
-        expires_s = self._loop.time() + trip.left_s
+        expires_s = self._loop.time() + trip.remaining_s
         key = (trip.number, stage.operator)
         meeting = self._meetings.get(key) or _Meeting(expires_s)
         meeting.values[parcel.producer] = (parcel.value, parcel.journal)
@@ -266,11 +268,16 @@ class Switchboard:
             return
         self._meetings.pop(key, None)
         values = [meeting.values[producer][0] for producer in stage.after or (INPUT,)]
-        journal = Journal.joined(*(its for _, its in meeting.values.values()))
+        journal = RequestTrace.joined(*(its for _, its in meeting.values.values()))
         self._enqueue(trip, stage, [value for value in values if value is not None], journal, meeting.expires_s)
 
     def _enqueue(
-        self, trip: Trip, stage: WireStage, inputs: Sequence[Payload], journal: Journal, expires_s: float
+        self,
+        trip: RequestContext,
+        stage: RouterStage,
+        inputs: Sequence[Payload],
+        journal: RequestTrace,
+        expires_s: float,
     ) -> None:
         dispatcher = self._dispatchers.get(stage.application)
         if dispatcher is None:
@@ -286,41 +293,43 @@ class Switchboard:
             return gone or self._loop.time() > expires_s
 
         dispatcher.enqueue(
-            Work(
+            QueuedItem(
                 item_key=trip.item_key,
                 inputs=inputs,
                 recording=stage.recording or None,
                 due_s=self._loop.time(),
                 done=partial(self._processed, trip, stage.operator, journal, expires_s),
                 failed=failed,
-                abandoned=abandoned,
+                is_cancelled=abandoned,
                 prefix=stage.prefix,
             )
         )
 
     def _processed(
         self,
-        trip: Trip,
+        trip: RequestContext,
         operator: str,
-        journal: Journal,
+        journal: RequestTrace,
         expires_s: float,
-        result: WorkResult,
+        result: ItemResult,
         output: Payload | None,
         end_s: float,
     ) -> None:
         journal = journal.served(operator, result.service_s, result.busy_s)
-        self._send(replace(trip, left_s=max(0.0, expires_s - end_s)), operator, output, result.output_bytes, journal)
+        self._send(
+            replace(trip, remaining_s=max(0.0, expires_s - end_s)), operator, output, result.output_bytes, journal
+        )
 
-    def _result(self, parcel: Parcel) -> None:
+    def _result(self, parcel: RouterMessage) -> None:
         request = self._requests.get(parcel.trip.number)
         if request is None or request.answer.done():
             return  # nobody waits for it any more
         request.results[parcel.producer] = (parcel.value or b"", parcel.journal)
         if len(request.results) < len(request.route.sinks):
             return
-        journal = Journal.joined(*(its for _, its in request.results.values()))
+        journal = RequestTrace.joined(*(its for _, its in request.results.values()))
         request.answer.set_result(
-            PackedResponse(
+            PickledResponse(
                 outputs={sink: request.results[sink][0] for sink in request.route.sinks},
                 latency_s=time.perf_counter() - request.begin_s,
                 stage_s=journal.stage_s,

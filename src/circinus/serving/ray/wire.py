@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from circinus.serving.deliveries import INPUT, deliveries_of
+from circinus.serving.deliveries import INPUT, route_transfers
 from circinus.serving.engine import QueryStatus, Route, ServedBatch
-from circinus.serving.labels import label_of
+from circinus.serving.labels import configuration_hash
 from circinus.spec import Deployment, Network
 
 
 @dataclass(frozen=True)
-class WireStage:
+class RouterStage:
     """One operator of a route."""
 
     operator: str
@@ -34,7 +34,7 @@ class WireStage:
 
 
 @dataclass(frozen=True)
-class WireDelivery:
+class RouterTransfer:
     """One output on its way to one site."""
 
     site: str
@@ -44,14 +44,14 @@ class WireDelivery:
 
 
 @dataclass(frozen=True)
-class WireRoute:
+class RouterRoute:
     """The route of one query, with everything that a router on the way needs."""
 
     query: str
     source: str
-    stages: tuple[WireStage, ...]
+    stages: tuple[RouterStage, ...]
     sinks: tuple[str, ...]
-    deliveries: Mapping[str, tuple[WireDelivery, ...]]
+    deliveries: Mapping[str, tuple[RouterTransfer, ...]]
     """By producer."""
     admitted_per_s: float | None = None
     """Requests a second that the HTTP entry lets in; None: all."""
@@ -63,7 +63,7 @@ class WireRoute:
     @classmethod
     def of(
         cls, route: Route, network: Network, applications: Mapping[Deployment, str], recordings: Mapping[str, str]
-    ) -> WireRoute:
+    ) -> RouterRoute:
         """With everything looked up.
 
         Args:
@@ -79,29 +79,29 @@ class WireRoute:
             query=route.query,
             source=route.source,
             stages=tuple(
-                WireStage(
+                RouterStage(
                     s.operator,
                     s.after,
                     applications[s.deployment],
                     recordings.get(s.operator, ""),
-                    label_of(s.prefix),
+                    configuration_hash(s.prefix),
                 )
                 for s in route.stages
             ),
             sinks=route.sinks,
             deliveries={
                 producer: tuple(
-                    WireDelivery(sent.site, tuple(link.name for link in sent.path), sent.consumers)
+                    RouterTransfer(sent.site, tuple(link.name for link in sent.path), sent.consumers)
                     for sent in deliveries
                 )
-                for producer, deliveries in deliveries_of(route, network).items()
+                for producer, deliveries in route_transfers(route, network).items()
             },
-            admitted_per_s=route.admitted_per_s,
-            audited_share=route.audited_share,
-            configuration=label_of(route.configuration),
+            admitted_per_s=route.rate_limit_per_s,
+            audited_share=route.audit_rate,
+            configuration=configuration_hash(route.configuration),
         )
 
-    def stage(self, operator: str) -> WireStage:
+    def stage(self, operator: str) -> RouterStage:
         """One of them by name."""
         return next(stage for stage in self.stages if stage.operator == operator)
 
@@ -112,7 +112,7 @@ class WireRoute:
 
 
 @dataclass(frozen=True)
-class SiteDeployment:
+class RouterDeployment:
     """One deployment of a site, as its router serves it."""
 
     application: str
@@ -122,34 +122,34 @@ class SiteDeployment:
 
 
 @dataclass(frozen=True)
-class SiteConfig:
+class RouterConfig:
     """What the router of one site is told."""
 
     site: str
     mode: str
     state: str
     """`desired_fingerprint` of the state in force."""
-    deployments: tuple[SiteDeployment, ...]
-    routes: tuple[WireRoute, ...]
+    deployments: tuple[RouterDeployment, ...]
+    routes: tuple[RouterRoute, ...]
     """Of the queries whose source is this site."""
-    sends_to: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     """Other sites that outputs of this one go to."""
 
 
 @dataclass(frozen=True)
-class Trip:
+class RequestContext:
     """One request under way."""
 
     number: str
     """Of no other request."""
     item_key: str
-    route: WireRoute
-    left_s: float
+    route: RouterRoute
+    remaining_s: float
     """Seconds that were left until its deadline when this was sent; what crossing takes is not taken off."""
 
 
 @dataclass(frozen=True)
-class Journal:
+class RequestTrace:
     """What became of a value so far, on the way on which it came."""
 
     stage_s: Mapping[str, float] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Journal:
     goes to two sites over one link twice."""
 
     @classmethod
-    def joined(cls, *parts: Journal) -> Journal:
+    def joined(cls, *parts: RequestTrace) -> RequestTrace:
         """Of several values that meet."""
         if len(parts) == 1:
             return parts[0]
@@ -174,16 +174,16 @@ class Journal:
             sent_bytes |= part.sent_bytes
         return cls(stage_s, busy_s, sent_bytes)
 
-    def served(self, operator: str, service_s: float, busy_s: float) -> Journal:
+    def served(self, operator: str, service_s: float, busy_s: float) -> RequestTrace:
         """After one more operator."""
-        return Journal({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
+        return RequestTrace({**self.stage_s, operator: service_s}, {**self.busy_s, operator: busy_s}, self.sent_bytes)
 
-    def sent(self, producer: str, delivery: WireDelivery, size_bytes: float) -> Journal:
+    def sent(self, producer: str, delivery: RouterTransfer, size_bytes: float) -> RequestTrace:
         """After crossing the links of a delivery."""
         if not delivery.links:
             return self
         crossed = {(producer, delivery.site, link): size_bytes for link in delivery.links}
-        return Journal(self.stage_s, self.busy_s, {**self.sent_bytes, **crossed})
+        return RequestTrace(self.stage_s, self.busy_s, {**self.sent_bytes, **crossed})
 
     @property
     def link_bytes(self) -> dict[str, float]:
@@ -195,22 +195,22 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class RouterMessage:
     """One value that comes to a site."""
 
-    trip: Trip
+    trip: RequestContext
     producer: str
     consumers: tuple[str, ...]
     """Who wants it there."""
     value: bytes | None
     """Packed; None in a replay, but for results."""
-    journal: Journal
-    filling: bytes = b""
+    journal: RequestTrace
+    padding: bytes = b""
     """Stands for a value that a replay does not have, so that it takes as long to cross links as was recorded."""
 
 
 @dataclass(frozen=True)
-class ApplicationObservation:
+class ApplicationStatus:
     """One deployment as the router of its site sees it."""
 
     application: str
@@ -226,26 +226,26 @@ class ApplicationObservation:
 
 
 @dataclass(frozen=True)
-class SiteObservation:
+class RouterStatus:
     """A router as it is."""
 
-    config: SiteConfig | None
-    applications: tuple[ApplicationObservation, ...]
+    config: RouterConfig | None
+    applications: tuple[ApplicationStatus, ...]
     under_way: Mapping[str, int]
     """Application -> requests that entered here, may need it, and are not answered yet."""
     queries: tuple[QueryStatus, ...]
     """Whose requests entered here."""
 
 
-_CONFIG = TypeAdapter(SiteConfig)
+_CONFIG = TypeAdapter(RouterConfig)
 
 
-def config_to_python(config: SiteConfig) -> dict[str, Any]:
+def config_to_dict(config: RouterConfig) -> dict[str, Any]:
     """As it stands in a configuration of Ray Serve."""
     found: dict[str, Any] = _CONFIG.dump_python(config, mode="json")
     return found
 
 
-def config_from_python(content: Mapping[str, Any]) -> SiteConfig:
+def config_from_dict(content: Mapping[str, Any]) -> RouterConfig:
     """What `config_to_python` wrote."""
     return _CONFIG.validate_python(content, strict=False)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import takewhile
 
-from circinus.serving.replicas.work import Work
+from circinus.serving.replicas.work import QueuedItem
 
 
 class BatchQueue:
@@ -22,23 +22,23 @@ class BatchQueue:
         self.batch_wait_s = batch_wait_s
         """How long the oldest item may wait for its batch to fill."""
         self._batch_size = batch_size
-        self._waiting: deque[Work] = deque()
+        self._waiting: deque[QueuedItem] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, work: Work) -> None:
+    def put(self, work: QueuedItem) -> None:
         """Add an item; mostly it is the one that was due last."""
         position = len(self._waiting)
         while position and self._waiting[position - 1].due_s > work.due_s:
             position -= 1
         self._waiting.insert(position, work)
 
-    def put_back(self, batch: Iterable[Work]) -> None:
+    def put_back(self, batch: Iterable[QueuedItem]) -> None:
         """Put items that were taken before all others, in their order."""
         self._waiting.extendleft(reversed(tuple(batch)))
 
-    def begin_s(self, free_s: float) -> float | None:
+    def next_batch_at_s(self, free_s: float) -> float | None:
         """When the next batch begins on a replica free since `free_s`, if no other item comes; None: none waits."""
         together, closed = self._next()
         if not together:
@@ -46,7 +46,7 @@ class BatchQueue:
         latest_s = together[0].due_s + self.batch_wait_s
         return max(free_s, min(latest_s, together[-1].due_s) if closed else latest_s)
 
-    def take(self, begin_s: float) -> list[Work]:
+    def take(self, begin_s: float) -> list[QueuedItem]:
         """Take out the batch that begins at `begin_s`."""
         together, _ = self._next()
         batch = [work for work in together if work.due_s <= begin_s]
@@ -54,25 +54,25 @@ class BatchQueue:
             self._waiting.popleft()
         return batch
 
-    def clear(self) -> list[Work]:
+    def clear(self) -> list[QueuedItem]:
         """Take out everything."""
         waiting, self._waiting = self._waiting, deque()
         return list(waiting)
 
-    def _next(self) -> tuple[list[Work], bool]:
+    def _next(self) -> tuple[list[QueuedItem], bool]:
         """The oldest items that may go together, and whether no other may join them."""
         oldest = self._oldest()
-        if oldest and oldest[0].deaths:
+        if oldest and oldest[0].replica_losses:
             return oldest[:1], True
-        together = list(takewhile(lambda work: not work.deaths, oldest))
+        together = list(takewhile(lambda work: not work.replica_losses, oldest))
         return together, len(together) == self._batch_size or len(together) < len(oldest)
 
-    def _oldest(self) -> list[Work]:
+    def _oldest(self) -> list[QueuedItem]:
         """As many as a batch holds; those before and among them that nobody waits for are dropped."""
-        oldest: list[Work] = []
+        oldest: list[QueuedItem] = []
         while self._waiting and len(oldest) < self._batch_size:
             work = self._waiting.popleft()
-            if not work.abandoned():
+            if not work.is_cancelled():
                 oldest.append(work)
         self.put_back(oldest)
         return oldest

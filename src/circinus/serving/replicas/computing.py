@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from circinus.errors import OperatorError
 from circinus.operators import Operator, resolve_operator
-from circinus.profiling.wire import packed, unpacked
-from circinus.serving.replicas.messages import Batch, BatchResult, Payload, ReplicaSpec, WorkItem, WorkResult
+from circinus.profiling.wire import pickle_value, unpickle_value
+from circinus.serving.replicas.messages import Batch, BatchItem, BatchResult, ItemResult, Payload, ReplicaSpec
 
 
-class ComputingResponder:
+class ComputeExecutor:
     """Runs the operator, and then waits as long as its share of CPUs on the emulated hardware would have computed on.
 
     Service times are what the profile says they are: at least the CPU time over the replica's CPUs (threads are limited
@@ -41,8 +41,8 @@ class ComputingResponder:
         return BatchResult(time.monotonic(), results, self._batches - 1), outputs
 
     def _answer(
-        self, items: Sequence[WorkItem], payloads: Sequence[Payload]
-    ) -> tuple[list[WorkResult], Sequence[Payload]]:
+        self, items: Sequence[BatchItem], payloads: Sequence[Payload]
+    ) -> tuple[list[ItemResult], Sequence[Payload]]:
         inputs: list[Sequence[Payload]] = []
         for item in items:
             begin = sum(map(len, inputs))
@@ -53,14 +53,14 @@ class ComputingResponder:
             if len(items) == 1:
                 traceback.print_exc()
                 failure = f"{type(error).__name__}: {error}"
-                return [WorkResult(failure, 0.0, 0.0, 0.0, has_payload=False)], []
+                return [ItemResult(failure, 0.0, 0.0, 0.0, has_payload=False)], []
             alone = [self._answer([item], its_inputs) for item, its_inputs in zip(items, inputs, strict=True)]
             return [results[0] for results, _ in alone], [output for _, outputs in alone for output in outputs]
         share_s = service_s / len(items)
-        return [WorkResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
+        return [ItemResult("", service_s, share_s, len(output), has_payload=True) for output in outputs], outputs
 
     def _process(self, inputs: Sequence[Sequence[Payload]]) -> tuple[list[bytes], float]:
-        columns = [[unpacked(value) for value in column] for column in zip(*inputs, strict=True)]
+        columns = [[unpickle_value(value) for value in column] for column in zip(*inputs, strict=True)]
         cpu_before_s, begin_s = time.process_time(), time.perf_counter()
         outputs = self._operator.process(*columns)
         elapsed_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_before_s
@@ -68,4 +68,4 @@ class ComputingResponder:
             raise ValueError(f"found {len(outputs)} outputs for a batch of {len(inputs)}, expected one for each item")
         service_s = max(elapsed_s, cpu_s / self._cpus) / self._relative_speed
         time.sleep(max(service_s - elapsed_s, 0.0))
-        return [packed(output) for output in outputs], service_s
+        return [pickle_value(output) for output in outputs], service_s

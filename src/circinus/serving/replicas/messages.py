@@ -16,7 +16,7 @@ Payload = bytes | bytearray | memoryview
 """A packed value."""
 
 
-class Say(StrEnum):
+class MessageType(StrEnum):
     """First word of a frame's header."""
 
     READY = "ready"
@@ -51,7 +51,7 @@ class ReplicaSpec:
 
 
 @dataclass(frozen=True)
-class RecordedRun:
+class ReplayRun:
     """What was recorded of one item at one stage."""
 
     service_s: float
@@ -61,17 +61,17 @@ class RecordedRun:
 
 
 @dataclass(frozen=True)
-class RecordedStage:
+class ReplayStage:
     """What was recorded under one prefix."""
 
-    runs: Mapping[str, RecordedRun]
+    runs: Mapping[str, ReplayRun]
     """By item key."""
     batch_ratio: Mapping[int, float]
     """Batch size -> seconds for a full batch over the seconds of one of its items alone on the fewest CPUs."""
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProcessExit:
     """How the process of a replica ended."""
 
     how: str
@@ -80,7 +80,7 @@ class Ending:
     """Whether what it processed may be the reason; not where all replicas ended at once."""
 
 
-class WorkItem(NamedTuple):
+class BatchItem(NamedTuple):
     """One item of a batch."""
 
     item_key: str
@@ -96,10 +96,10 @@ class Batch(NamedTuple):
     begin_s: float
     """When its processing begins, by the machine's monotonic clock. In a replay that is when a replica and enough items
     were there, or the oldest had waited long enough: a busy machine may notice only later."""
-    items: tuple[WorkItem, ...]
+    items: tuple[BatchItem, ...]
 
 
-class WorkResult(NamedTuple):
+class ItemResult(NamedTuple):
     """What became of one item of a batch."""
 
     error: str
@@ -117,7 +117,7 @@ class BatchResult(NamedTuple):
 
     end_s: float
     """When it was done, by the machine's monotonic clock; in a replay, when it would have been."""
-    results: list[WorkResult]
+    results: list[ItemResult]
     """Item by item."""
     earlier: int = 0
     """Batches that the replica had answered before."""

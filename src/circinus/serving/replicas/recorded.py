@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from circinus.errors import ProfileError, ServingError
 from circinus.serving.engine import DesiredState, RouteStage
-from circinus.serving.replicas.messages import RecordedRun, RecordedStage
+from circinus.serving.replicas.messages import ReplayRun, ReplayStage
 from circinus.spec import Configuration
 
 if TYPE_CHECKING:
     from circinus.profiling import Recordings
 
 
-def recorded_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], RecordedStage]:
+def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], ReplayStage]:
     """(pipeline, stage) -> what was recorded of it, for every stage of every route.
 
     Raises:
@@ -39,20 +39,20 @@ def recorded_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], Re
     for route in desired.routes:
         recorded = recordings[route.pipeline]
         for stage in route.stages:
-            stages[route.pipeline, stage] = recorded_stage(recorded, stage, is_sink=stage.operator in route.sinks)
+            stages[route.pipeline, stage] = replay_stage(recorded, stage, is_sink=stage.operator in route.sinks)
     return stages
 
 
-def recorded_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> RecordedStage:
+def replay_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> ReplayStage:
     """What was recorded of one stage of a pipeline.
 
     Raises:
         ServingError: its speed with its CPUs was not measured.
     """
     outputs = recorded.outputs.get(stage.prefix, {})
-    return RecordedStage(
+    return ReplayStage(
         runs={
-            key: RecordedRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
+            key: ReplayRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
             for key, run in recorded.runs[stage.prefix].items()
             if not is_sink or key in outputs
         },

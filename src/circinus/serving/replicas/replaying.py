@@ -8,25 +8,25 @@ from collections.abc import Mapping, Sequence
 
 from circinus.serving.replicas.messages import (
     Batch,
+    BatchItem,
     BatchResult,
+    ItemResult,
     Payload,
-    RecordedRun,
-    RecordedStage,
+    ReplayRun,
+    ReplayStage,
     ReplicaSpec,
-    WorkItem,
-    WorkResult,
 )
 
 
-class ReplayingResponder:
+class ReplayExecutor:
     """Sleeps as long as was recorded and gives the recorded outputs, which stay packed."""
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self._relative_speed = spec.relative_speed
-        self._stages: dict[int | str, RecordedStage] = {}
+        self._stages: dict[int | str, ReplayStage] = {}
         self._batches = 0
 
-    def learn(self, stages: Mapping[int, RecordedStage] | Mapping[str, RecordedStage]) -> None:
+    def add_recordings(self, stages: Mapping[int, ReplayStage] | Mapping[str, ReplayStage]) -> None:
         """Answer from `stages` too; what was known under one of their ids is replaced."""
         for name, stage in stages.items():
             self._stages[name] = stage
@@ -37,7 +37,7 @@ class ReplayingResponder:
         known = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
         service_s = 0.0
         if known:
-            ratio = batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
+            ratio = interpolated_batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
             service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
             time.sleep(max(batch.begin_s + service_s - time.monotonic(), 0.0))
         results = []
@@ -45,24 +45,24 @@ class ReplayingResponder:
         for item, run in zip(batch.items, runs, strict=True):
             if run is None:
                 error = f"nothing was recorded of item {item.item_key!r}; send recorded items, or record this one"
-                results.append(WorkResult(error, 0.0, 0.0, 0.0, has_payload=False))
+                results.append(ItemResult(error, 0.0, 0.0, 0.0, has_payload=False))
                 continue
             if run.output is not None:
                 outputs.append(run.output)
             share_s = service_s / len(known)
-            results.append(WorkResult("", service_s, share_s, run.output_bytes, run.output is not None))
+            results.append(ItemResult("", service_s, share_s, run.output_bytes, run.output is not None))
         self._batches += 1
         return BatchResult(batch.begin_s + service_s, results, self._batches - 1), outputs
 
-    def _stage(self, item: WorkItem) -> RecordedStage:
+    def _stage(self, item: BatchItem) -> ReplayStage:
         assert item.recording is not None, "a replaying engine names a recording with every item"
         return self._stages[item.recording]
 
-    def _run(self, item: WorkItem) -> RecordedRun | None:
+    def _run(self, item: BatchItem) -> ReplayRun | None:
         return self._stage(item).runs.get(item.item_key)
 
 
-def batch_ratio(measured: Mapping[int, float], size: int) -> float:
+def interpolated_batch_ratio(measured: Mapping[int, float], size: int) -> float:
     """Seconds for a batch of `size` over those of one item alone, from the sizes that were measured.
 
     Linear between measured sizes; below the smallest (above the greatest) the ratio of that size: a batch takes no
