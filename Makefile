@@ -20,7 +20,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## profile, plan, apply and load the meeting pipeline; one table at the end
-	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo
+	DEMO_STARTED=$(STARTED) $(BIN)/python -m benchmarks.demo.main
 
 test: $(READY)  ## the daily test suite, in two processes
 	$(DAILY) --numprocesses 2 --dist worksteal
@@ -43,31 +43,31 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 bench-profiling: $(READY)  ## how little profiling measures; results in benchmarks/results
-	$(BIN)/python -m benchmarks.profiling
+	$(BIN)/python -m benchmarks.profiling.main
 
 bench-search: $(READY)  ## the search for one query's plan against earlier methods; results in benchmarks/results
-	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.search.main
 
 bench-matching: $(READY)  ## many queries matched by prices against other planners; results in benchmarks/results
-	$(BIN)/python -m benchmarks.matching
+	$(BIN)/python -m benchmarks.matching.main
 
 bench-truth: $(READY)  ## whether estimates are true: closed forms, simulations, real engines; results in benchmarks/results
-	$(BIN)/python -m benchmarks.truth
+	$(BIN)/python -m benchmarks.estimates.main
 
 bench-serving: $(READY)  ## what engines add; plans changed, bursts, kills under load; results in benchmarks/results
-	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.serving.main
 
 bench-links: $(READY)  ## plans over real, shaped links between three sites; needs root and iproute2, or is skipped
-	$(BIN)/python -m benchmarks.links
+	$(BIN)/python -m benchmarks.links.main
 
 bench: $(READY)  ## every benchmark; results in benchmarks/results
-	$(BIN)/python -m benchmarks.demo --fresh --keep
-	$(BIN)/python -m benchmarks.profiling
-	$(BIN)/python -m benchmarks.search
-	$(BIN)/python -m benchmarks.matching
-	$(BIN)/python -m benchmarks.truth
-	$(BIN)/python -m benchmarks.serving
-	$(BIN)/python -m benchmarks.links
+	$(BIN)/python -m benchmarks.demo.main --fresh --keep
+	$(BIN)/python -m benchmarks.profiling.main
+	$(BIN)/python -m benchmarks.search.main
+	$(BIN)/python -m benchmarks.matching.main
+	$(BIN)/python -m benchmarks.estimates.main
+	$(BIN)/python -m benchmarks.serving.main
+	$(BIN)/python -m benchmarks.links.main
 
 docs: $(READY)  ## the documentation, into build/docs
 	$(BIN)/python -m pip install --quiet --group docs

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from circinus.matching.prices.answer import ExpandedQueries
-from circinus.matching.prices.fluid import RelaxedProblem
+from circinus.matching.lagrangian.query_expansion import ExpandedQueries
+from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
 
 
 def crowd(

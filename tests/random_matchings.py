@@ -22,7 +22,7 @@ from circinus.estimation import (
 )
 from circinus.planning import Frontier
 from circinus.profiling import Interval
-from circinus.spec import (
+from circinus.specification import (
     Allocation,
     Configuration,
     CostSlo,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from circinus.profiling.addresses import MeasurementKeys
-from circinus.profiling.listing import prefix_order
-from circinus.profiling.trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
-from circinus.profiling.trace_source import TraceBackend
-from circinus.spec import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Specification
+from circinus.profiling.race.configuration_order import prefix_order
+from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.trace.measurement_trace import MeasurementTrace, TraceOperator, TraceReplica, prefix_rows
+from circinus.profiling.trace.trace_backend import TraceBackend
+from circinus.specification import Configuration, DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline, Specification
 
 
 def trace_pipeline(held_out: float = 0.0) -> Pipeline:

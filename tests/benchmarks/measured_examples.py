@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from benchmarks.truth_real_profiles import CONFIGURATIONS, Measured, benchmark_specification, configuration_of
+from benchmarks.estimates.profiles import CONFIGURATIONS, Measured, benchmark_specification, configuration_of
 
 from circinus.operators import Item
 from circinus.profiling import (
@@ -18,7 +18,7 @@ from circinus.profiling import (
     RecordedRun,
     Recordings,
 )
-from circinus.spec import Configuration, prefix_configuration
+from circinus.specification import Configuration, prefix_configuration
 
 ITEMS = 40
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.delay_relay import DelayLine
+from benchmarks.testbeds.delay_relay import DelayLine
 
 
 def test_a_packet_comes_out_after_the_delay_and_not_before() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from benchmarks.demo import ROOT, read_options
-from benchmarks.results import FOLDER, write_results
+from benchmarks.demo.main import ROOT, read_options
+from benchmarks.harness.results import FOLDER, write_results
 
 
 def test_figures_go_where_git_does_not_look_unless_they_are_to_be_kept() -> None:

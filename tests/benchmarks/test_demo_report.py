@@ -4,13 +4,13 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from benchmarks.demo_report import comparison
+from benchmarks.demo.report import comparison
 from rich.console import Console
 
 from circinus.matching import Matching, match
 from circinus.planning import Frontier
-from circinus.serving.measurement import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
-from circinus.spec import Query, Slos
+from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
+from circinus.specification import Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 NAMES = ("Circinus", "everything best in the cloud", "everything cheapest on the device")

@@ -8,16 +8,16 @@ from functools import cache
 
 import numpy as np
 import pytest
-from benchmarks.baselines import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, UTILIZATION_TARGET
-from benchmarks.first_come_plans import first_come, fixed, vulcan_style
-from benchmarks.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
+from benchmarks.baselines.by_hand import BEST_IN_THE_CLOUD, CHEAPEST_ON_THE_DEVICE, UTILIZATION_TARGET
+from benchmarks.baselines.first_come_plans import first_come, fixed, vulcan_style
+from benchmarks.baselines.vulcan_plans import mean_latency_s, placements, utility, vulcan_plan
 
 from budget import seeds
 from circinus.estimation import Estimator, merge_loads
 from circinus.matching import Matching
 from circinus.profiling import PipelineProfile
-from circinus.spec import Network, Query, Slos, Specification
-from specifications import random_specification
+from circinus.specification import Network, Query, Slos, Specification
+from random_specifications import random_specification
 
 SEEDS = seeds(12)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.kept_parts import KeptPart
-from benchmarks.results import Figure
+from benchmarks.harness.checkpoints import KeptPart
+from benchmarks.harness.results import Figure
 
 FIGURE = Figure("f", 1.5, 2.0, "lower", "times", "note")
 

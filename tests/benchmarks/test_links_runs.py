@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.links_inside import Loaded
-from benchmarks.links_runs import Run, cost_figures, equal_to, goodput_figures
-from benchmarks.links_strategies import CLOUD, DEVICE, OURS, VULCAN
-from benchmarks.results import Figure
+from benchmarks.baselines.links_strategies import CLOUD, DEVICE, OURS, VULCAN
+from benchmarks.harness.results import Figure
+from benchmarks.links.runs import Run, cost_figures, equal_to, goodput_figures
+from benchmarks.links.site_process import Loaded
 
 from circinus.matching import Matching
-from circinus.serving.measurement import GeneratorLag, LoadReport, QueryMeasurement
-from circinus.spec import Slos
+from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport, QueryMeasurement
+from circinus.specification import Slos
 
 OFFERED = 40
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.links_workload import SOURCE, Tempo, specification, without_links
+from benchmarks.workloads.links import SOURCE, Tempo, specification, without_links
 
-from circinus.spec import Network
+from circinus.specification import Network
 
 
 def test_twenty_four_queries_of_both_pipelines_with_latency_and_accuracy_only() -> None:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.arena_profiles import without_dead_knob
-from benchmarks.matching_baselines.whole_replicas import whole_first_come
-from benchmarks.matching_load import linear_bound, queries_at_capacity, runs_deployed, runs_in_shares
-from benchmarks.matching_load_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
-from benchmarks.matching_sizes import OURS
-from benchmarks.matching_workloads import MIXED, SEARCH, FluidWorkload, Workload, workloads
-from benchmarks.search_traces import read_arenas
-from benchmarks.speech_trace import TracesAbsentError, traces_folder
+from benchmarks.baselines.matching.integer_replicas import whole_first_come
+from benchmarks.matching.goodput_over_load import linear_bound, queries_at_capacity, runs_deployed, runs_in_shares
+from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
+from benchmarks.matching.scaling import OURS
+from benchmarks.workloads.published.profiles import without_dead_knob
+from benchmarks.workloads.published.queries import MIXED, SEARCH, FluidWorkload, Workload, workloads
+from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
+from benchmarks.workloads.published.traces import read_arenas
 
-from circinus.matching.compilation import build_problem
-from circinus.matching.packing import pack_pools
-from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.bin_packing import pack_pools
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.problem_builder import build_problem
 from circinus.matching.sizing import evaluate_sizing
 
 LOADS = 1.0, 3.0

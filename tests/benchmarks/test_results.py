@@ -3,7 +3,7 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from benchmarks.results import Figure, print_figures
+from benchmarks.harness.results import Figure, print_figures
 from rich.console import Console
 
 

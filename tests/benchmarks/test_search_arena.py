@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_arena import Arena, with_means
-from benchmarks.search_cases import Case, cases
-from benchmarks.search_meter import Answer, Meter, judge
-from benchmarks.search_traces import read_arenas
-from benchmarks.speech_trace import TracesAbsentError, traces_folder
+from benchmarks.search.arena import Arena, with_means
+from benchmarks.search.meter import Answer, Meter, judge
+from benchmarks.search.slo_cases import Case, cases
+from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
+from benchmarks.workloads.published.traces import read_arenas
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tiny_arenas import tiny_arena
+from small_arenas import tiny_arena
 
 
 @pytest.fixture(scope="module")

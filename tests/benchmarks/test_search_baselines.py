@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_arena import Arena
-from benchmarks.search_baselines import (
+from benchmarks.baselines.search import (
     Exhaustive,
     OptunaConstrained,
     PaperStyle,
@@ -13,16 +12,17 @@ from benchmarks.search_baselines import (
     SuccessiveHalving,
     VulcanStyle,
 )
-from benchmarks.search_baselines.gaussian_process import GridProcess, expected_improvement
-from benchmarks.search_baselines.item_clusters import clustered_order, k_means
-from benchmarks.search_baselines.knob_positions import knob_positions
-from benchmarks.search_baselines.paper_style import Earlier
-from benchmarks.search_cases import Case, cases
-from benchmarks.search_meter import Answer, Meter, Searcher, judge
+from benchmarks.baselines.search.gaussian_process import GridProcess, expected_improvement
+from benchmarks.baselines.search.item_clusters import clustered_order, k_means
+from benchmarks.baselines.search.knob_encoding import knob_positions
+from benchmarks.baselines.search.paper_style import Earlier
+from benchmarks.search.arena import Arena
+from benchmarks.search.meter import Answer, Meter, Searcher, judge
+from benchmarks.search.slo_cases import Case, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiny_arenas import tiny_arena
+from small_arenas import tiny_arena
 
 ARENA = tiny_arena(np.random.default_rng(0), sizes=5)
 METHODS: tuple[Searcher, ...] = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_cases import cases
-from benchmarks.search_circinus import USUAL, Circinus
-from benchmarks.search_meter import Meter, judge
-from benchmarks.search_prefixes import PrefixTimes
+from benchmarks.search.circinus_search import USUAL, Circinus
+from benchmarks.search.meter import Meter, judge
+from benchmarks.search.prefix_prediction import PrefixTimes
+from benchmarks.search.slo_cases import cases
 
 from budget import seeds
-from tiny_arenas import tiny_arena
+from small_arenas import tiny_arena
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

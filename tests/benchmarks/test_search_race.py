@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_baselines import Exhaustive, RandomSearch
-from benchmarks.search_meter import Verdict
-from benchmarks.search_race import BASELINES, Cold, Row, as_records, race, race_published, standings, tables
-from benchmarks.speech_trace import TracesAbsentError, traces_folder
+from benchmarks.baselines.search import Exhaustive, RandomSearch
+from benchmarks.search.comparison import BASELINES, Cold, Row, as_records, race, race_published, standings, tables
+from benchmarks.search.meter import Verdict
+from benchmarks.workloads.published.speech import TracesAbsentError, traces_folder
 from rich.console import Console
 
-from tiny_arenas import tiny_arena
+from small_arenas import tiny_arena
 
 ARENA = tiny_arena(np.random.default_rng(0), sizes=4)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_real import compare, factors_to, taken
+from benchmarks.search.real_pipelines import compare, factors_to, taken
 
 from circinus.planning import plan_query
-from instances import random_instance
-from planning.exploration.two_operators import CHOICES, PIPELINE, recorded, two_queries
+from planning.sampler.two_operators import CHOICES, PIPELINE, recorded, two_queries
+from random_instances import random_instance
 
 
 @pytest.mark.parametrize("seed", [3, 5, 8])

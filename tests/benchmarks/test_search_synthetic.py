@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.search_suggestion import Measured
-from benchmarks.search_synthetic import figures_of, standings
-from benchmarks.synthetic_baselines import BASELINES, Trial, best_trial
-from benchmarks.synthetic_families import FAMILIES, SyntheticCase, everywhere, synthetic_case
-from benchmarks.synthetic_runs import OURS, SyntheticRun, run_baselines
-from benchmarks.synthetic_truth import judged
+from benchmarks.baselines.synthetic_search import BASELINES, Trial, best_trial
+from benchmarks.search.suggestion_time import Measured
+from benchmarks.search.synthetic import figures_of, standings
+from benchmarks.search.synthetic_runs import OURS, SyntheticRun, run_baselines
+from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, everywhere, synthetic_case
+from benchmarks.workloads.synthetic.ground_truth import judged
 
 
 @pytest.fixture(scope="module")

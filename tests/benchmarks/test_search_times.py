@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.search_times import OperatorTimes, Times
+from benchmarks.search.service_time_prediction import OperatorTimes, Times
 
 CODES = np.array([[a, b, c] for a in range(5) for b in range(4) for c in range(5)])
 OWN = np.array([True, False, False])

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.search_arena import Arena
-from benchmarks.search_transfer import GOOD, MISLEADING, MOST, transfer_figures
+from benchmarks.search import transfer_learning as search_transfer
+from benchmarks.search.arena import Arena
+from benchmarks.search.transfer_learning import GOOD, MISLEADING, MOST, transfer_figures
 
-from benchmarks import search_transfer
-from tiny_arenas import tiny_arena
+from small_arenas import tiny_arena
 
 
 def _named(arena: Arena, name: str) -> Arena:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from benchmarks.serving_bursts import LADDER, PLAIN, SAME_COST, Burst, burst_figures, same_cost
+from benchmarks.control.bursts import LADDER, PLAIN, SAME_COST, Burst, burst_figures, same_cost
 
 from budget import seeds
 from circinus.matching import Matching, plan_all_queries
-from circinus.spec import Infrastructure
-from specifications import random_specification
+from circinus.specification import Infrastructure
+from random_specifications import random_specification
 
 
 @pytest.fixture(scope="module")

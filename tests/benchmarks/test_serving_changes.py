@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from benchmarks.serving_changes import Change, change_figures
+from benchmarks.serving.plan_changes import Change, change_figures
 
 NAN = math.nan
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.serving_codes import NOISY, QUIET, Read, digits_right, pictures, smooth
-from benchmarks.serving_drift import (
+from benchmarks.control.drift import (
     ANSWERS,
     DATA,
     TIMES,
@@ -19,10 +18,11 @@ from benchmarks.serving_drift import (
     spans,
     told,
 )
-from benchmarks.serving_drift_quiet import DAY_S, QuietRun, quiet_figures, quiet_run
+from benchmarks.control.drift_false_alarms import DAY_S, QuietRun, quiet_figures, quiet_run
+from benchmarks.workloads.code_reader import NOISY, QUIET, Read, digits_right, pictures, smooth
 
-from circinus.control.records import APPLIED, DRIFT, REPLAN, Event
-from circinus.serving.open_loop import RequestOutcome
+from circinus.control.state_store import APPLIED, DRIFT, REPLAN, Event
+from circinus.serving.loadtest.open_loop import RequestOutcome
 
 CHANGE = Change(DATA, 30.0, 100.0, (ANSWERS,))
 MOVED = {"since_s": 0.0, "now": 0.7, "before": 0.9, "values": 40}
@@ -112,7 +112,7 @@ def test_figures_are_medians_and_what_was_never_noticed_took_as_long_as_was_watc
 def test_codes_are_read_the_better_the_larger_the_model_and_the_clearer_the_picture(
     noise: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.serving_codes.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("benchmarks.workloads.code_reader.time.sleep", lambda seconds: None)
     items = pictures(150, noise)
     assert pictures(150, noise)[3].truth == items[3].truth
     right = {}

@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.serving_kills import differences, double_actions, without_controller_s
-from benchmarks.serving_written_plans import BroughtAbout
+from benchmarks.control.crash_recovery import differences, double_actions, without_controller_s
+from benchmarks.control.plan_file_changes import BroughtAbout
 
-from circinus.control.records import Event
+from circinus.control.state_store import Event
 from circinus.serving import DeploymentStatus, EngineStatus
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.local.client import start_daemon
-from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.testing.desired_states import StageSpec, chain
 
 
 def _step(number: int, query: str, begin: int, end: int) -> Event:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from benchmarks.serving_losses import back_after_s, loss_figures, node_loss
+from benchmarks.serving.node_loss_analysis import back_after_s, loss_figures, node_loss
 
 from circinus.serving import Response
-from circinus.serving.open_loop import RequestOutcome
+from circinus.serving.loadtest.open_loop import RequestOutcome
 
 ANSWERED = Response(None, 0.1, {}, {}, {})
 RATE_PER_S = 32.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from benchmarks.serving_traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
+from benchmarks.workloads.traffic import Phase, lost, phased_arrivals, recorded_requests, share_in_time, within
 
 from circinus.operators import Item
 from circinus.serving import Response
-from circinus.serving.open_loop import RequestOutcome
+from circinus.serving.loadtest.open_loop import RequestOutcome
 
 ANSWERED = Response(None, 0.1, {}, {}, {})
 

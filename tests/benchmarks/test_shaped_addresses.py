@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.shaped_addresses import MTU_BYTES, AddressPlan, bucket_bytes
+from benchmarks.testbeds.shaped_addresses import MTU_BYTES, AddressPlan, bucket_bytes
 
-from circinus.spec import HardwareClass, Infrastructure, Link, Pool, Site
+from circinus.specification import HardwareClass, Infrastructure, Link, Pool, Site
 
 
 def infrastructure(*names: str, links: list[tuple[str, str, float, float]]) -> Infrastructure:

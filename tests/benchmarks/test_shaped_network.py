@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.link_speeds import link_speeds
-from benchmarks.namespaces import process_in
-from benchmarks.shaped_network import ShapedNetwork, run, why_not
+from benchmarks.testbeds.link_speeds import link_speeds
+from benchmarks.testbeds.network_namespace import process_in
+from benchmarks.testbeds.shaped_network import ShapedNetwork, run, why_not
 from test_shaped_addresses import infrastructure
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.speech_trace import SpeechTrace, TracesAbsentError, read_speech_trace, traces_folder
+from benchmarks.workloads.published.speech import SpeechTrace, TracesAbsentError, read_speech_trace, traces_folder
 
 from circinus.profiling import SimulatedClock, TraceBackend, profile_pipeline
 

@@ -6,15 +6,22 @@ import dataclasses
 
 import numpy as np
 import pytest
-from benchmarks.synthetic_families import EXPONENTS, FAMILIES, Family, SyntheticCase, everywhere, synthetic_case
-from benchmarks.synthetic_optimum import cheapest_choices, undominated
-from benchmarks.synthetic_truth import cheapest_plan, judged, true_profile
+from benchmarks.workloads.synthetic.families import (
+    EXPONENTS,
+    FAMILIES,
+    Family,
+    SyntheticCase,
+    everywhere,
+    synthetic_case,
+)
+from benchmarks.workloads.synthetic.ground_truth import cheapest_plan, judged, true_profile
+from benchmarks.workloads.synthetic.optimum import cheapest_choices, undominated
 from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import seeds
 from circinus.planning import SearchSettings, plan_query
-from circinus.spec import Configuration, configurations
+from circinus.specification import Configuration, configurations
 
 _SMALL = {
     "smooth": everywhere(2, 1, 2), "plateau": everywhere(2, 2, 1), "interacting": everywhere(2, 1, 2),

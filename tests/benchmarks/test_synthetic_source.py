@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.synthetic_families import FAMILIES, SyntheticCase, everywhere, synthetic_case
-from benchmarks.synthetic_source import SyntheticSource
-from benchmarks.synthetic_truth import cheapest_of, judged, true_profile
+from benchmarks.workloads.synthetic.backend import SyntheticSource
+from benchmarks.workloads.synthetic.families import FAMILIES, SyntheticCase, everywhere, synthetic_case
+from benchmarks.workloads.synthetic.ground_truth import cheapest_of, judged, true_profile
 
 from circinus.planning import plan_queries
-from circinus.planning.exploration import make_sampler
+from circinus.planning.sampler import make_sampler
 from circinus.profiling import SimulatedClock, profile_pipeline
-from circinus.spec import configurations
+from circinus.specification import configurations
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.truth_real_figures import LIMITS, ratio, real_figures, replay_figures, right_verdicts, share_near
-from benchmarks.truth_real_plans import Choice, real_plan
-from benchmarks.truth_real_predictions import planned_query
-from benchmarks.truth_real_scatter import draw_scatter
-from benchmarks.truth_real_trace import Sent, sent, traced_s
+from benchmarks.estimates.error_figures import LIMITS, ratio, real_figures, replay_figures, right_verdicts, share_near
+from benchmarks.estimates.predictions import planned_query
+from benchmarks.estimates.real_plans import Choice, real_plan
+from benchmarks.estimates.scatter_plot import draw_scatter
+from benchmarks.estimates.trace_simulation import Sent, sent, traced_s
 from hypothesis import given
 from hypothesis import strategies as st
 from measured_examples import ITEMS, measured_example
 
-from circinus.serving.load import LoadSpec, run_load_test
-from serving.served_queries import ITEMS as SENT_ITEMS
-from serving.served_queries import ObedientEngine, matching, query, specification
+from circinus.serving.loadtest.load_test import LoadSpec, run_load_test
+from serving.served_scenario import ITEMS as SENT_ITEMS
+from serving.served_scenario import ObedientEngine, matching, query, specification
 from virtual_time import run
 
 SECONDS = st.one_of(st.none(), st.floats(0.01, 10.0))

@@ -6,11 +6,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from benchmarks.truth_real_computing import COMPUTED, computed_plan
-from benchmarks.truth_real_plans import CHOICES, Choice, RealPlan, name_of, real_plan
-from benchmarks.truth_real_predictions import prediction, without_queueing_s
-from benchmarks.truth_real_profiles import CONFIGURATIONS, configuration_of, halves, on_items, only
-from benchmarks.truth_real_replay import LEVELS
+from benchmarks.estimates.computing import COMPUTED, computed_plan
+from benchmarks.estimates.predictions import prediction, without_queueing_s
+from benchmarks.estimates.profiles import CONFIGURATIONS, configuration_of, halves, on_items, only
+from benchmarks.estimates.real_plans import CHOICES, Choice, RealPlan, name_of, real_plan
+from benchmarks.estimates.replay import LEVELS
 from hypothesis import given
 from hypothesis import strategies as st
 from measured_examples import ITEMS, measured_example
@@ -19,10 +19,10 @@ from budget import LEVEL
 from circinus.operators import Item
 from circinus.profiling import Dataset
 from circinus.serving import Mode
-from circinus.serving.deploy import build_desired_state
+from circinus.serving.desired_state import build_desired_state
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
-from circinus.serving.state_check import validate_state
-from circinus.spec.configurations import configuration_count, has_knob_values, knob_values
+from circinus.serving.state_serialization import validate_state
+from circinus.specification.configurations import configuration_count, has_knob_values, knob_values
 
 _measured = cache(measured_example)
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from circinus.cli.events import EventKind, select_events
-from circinus.control.records import KINDS, ControlStateStore, Event
+from circinus.control.state_store import KINDS, ControlStateStore, Event
 from cli_runner import run_circinus
 
 

@@ -137,7 +137,7 @@ def _machine(profile: Any) -> Any:
 
 
 def _knobs(plan_set: Any, operator: str) -> set[Any]:
-    from circinus.spec import KnobValues
+    from circinus.specification import KnobValues
 
     return {
         KnobValues(tuple((name, value) for name, value in values["values"]))

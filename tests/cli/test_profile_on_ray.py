@@ -17,12 +17,12 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.profiling import current_machine
-from circinus.profiling.class_times import class_machines
-from circinus.profiling.store import ProfileStore
-from circinus.spec import Pool
-from circinus.spec.writing import to_yaml
+from circinus.profiling.hardware.class_times import class_machines
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.specification import Pool
+from circinus.specification.yaml.writer import to_yaml
 from cli_runner import answer, answered, run_circinus, run_process, start_process
-from pool_application import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
+from hardware_test_app import ITEMS, NAP_S, SLOWNESS, hardware, pool, pool_specification
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.control.records import ControlStateStore
+from circinus.control.state_store import ControlStateStore
 from cli_runner import answer, in_one_line, run_circinus, start_process
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from listening import Listening, steady
-from listening import listening as _listening
+from drift_scenario import Listening, steady
+from drift_scenario import listening as _listening
 
 
 @pytest.fixture(scope="session")

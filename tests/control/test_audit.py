@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from listening import KnownTruths, Listening, configuration, item
+from drift_scenario import KnownTruths, Listening, configuration, item
 
-from circinus.control.drift.answers import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
-from circinus.control.drift.audit import MOST_WAITING, Auditor, expected_agreements
 from circinus.control.drift.audit_scores import most_accurate
-from circinus.control.drift.live_items import AuditedItem, RecentItems
+from circinus.control.drift.auditor import MOST_WAITING, Auditor, expected_agreements
+from circinus.control.drift.recent_items import AuditedItem, RecentItems
+from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReferenceRunner, ReplayReferenceRunner
 from circinus.errors import ProfileError
 from circinus.operators import Item
 from circinus.profiling import Interval, Machine
-from circinus.profiling.runner import Measurement
-from circinus.profiling.wire import pickle_value, unpickle_value
+from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.profiling.measurement.runner import Measurement
 from circinus.serving import AuditSample
-from circinus.serving.labels import configuration_hash
-from circinus.spec import Configuration, MetricSpec
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.specification import Configuration, MetricSpec
 
 SMALL, BEST = configuration("small"), configuration("large", 2)
 QUIET, NOISY = item(14, 0.225), item(500, 0.5)

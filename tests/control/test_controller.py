@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, seeds
-from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.dry import DryRunEngine
+from circinus.control.dry_run import DryRunEngine
 from circinus.control.ladders.standby import plan_standby
-from circinus.control.records import ControlStateStore, Event, StateStoreError
+from circinus.control.managed_plans import ManagedPlans
 from circinus.control.settings import ControlSettings
+from circinus.control.state_store import ControlStateStore, Event, StateStoreError
 from circinus.errors import ServingError
 from circinus.matching import plan_all_queries
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Guard, Mode, Request, Response
 from circinus.serving.engine import QueryStatus
 from circinus.serving.lease import Lease, LeaseHeldError, LeaseLostError
-from circinus.serving.state_file import state_fingerprint, state_from_json
-from circinus.spec import Deployment
-from specifications import random_specification
+from circinus.serving.state_serialization import state_fingerprint, state_from_json
+from circinus.specification import Deployment
+from random_specifications import random_specification
 from virtual_time import run as in_virtual_time
 
 
@@ -261,7 +261,7 @@ def test_what_happened_while_it_could_not_be_kept_is_kept_later(world: World, mo
         found, moved[:] = list(moved), []
         return found
 
-    monkeypatch.setattr(controller, "_drifting", SimpleNamespace(look=look))
+    monkeypatch.setattr(controller, "_drifting", SimpleNamespace(poll=look))
     commit, failing = world.records.commit, {"drift", "applied"}
 
     def fails_once(lease: int, content: str, events: Sequence[Event] = (), documents: Any = None) -> Any:

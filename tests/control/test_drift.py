@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from budget import seeds
+from circinus.control.drift.baselines import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
 from circinus.control.drift.detector import ScaledObservation
-from circinus.control.drift.references import AccuracyBaseline, ServiceTimeBaseline, scaled_late_share
-from circinus.control.drift.watches import (
+from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
     DriftSettings,
@@ -25,7 +25,7 @@ from circinus.control.drift.watches import (
 )
 from circinus.profiling import OperatorProfile
 from circinus.serving import ServedBatch
-from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
+from circinus.specification import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
 
 METRIC = MetricSpec(name="exact", uses="m:exact")
 ALONE = Allocation(1.0, 1, 0.5)

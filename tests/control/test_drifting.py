@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from listening import Listening, item
+from drift_scenario import Listening, item
 
-from circinus.control.controlled import ManagedPlans
-from circinus.control.drift.answers import LiveReferenceRunner
-from circinus.control.drift.drifting import DriftDependencies, DriftMonitor, ReprofileOutcome
+from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor, ReprofileOutcome
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
+from circinus.control.drift.ground_truth import GroundTruth
+from circinus.control.drift.reference_outputs import LiveReferenceRunner
 from circinus.control.drift.reprofile import ReprofileResult
-from circinus.control.drift.truths import GroundTruth
-from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm
-from circinus.control.records import NOT_MONITORED, Event
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.state_store import NOT_MONITORED, Event
 from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile, ServiceTimeObservation
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, Request, ServedBatch
-from circinus.serving.labels import configuration_hash
+from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.engine import LocalEngine
-from circinus.spec import AccuracySlo, Slos, prefix_configuration
+from circinus.specification import AccuracySlo, Slos, prefix_configuration
 
 A_LOOK, MOST_LOOKS = 6, 200
 """Requests of each query from one look to the next, which is ten seconds later; and looks that all must be done in."""

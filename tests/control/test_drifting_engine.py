@@ -7,18 +7,18 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from listening import KnownTruths, Listening, configuration, item, plan
+from drift_scenario import KnownTruths, Listening, configuration, item, plan
 
-from circinus.control.drift.answers import LiveReferenceRunner
-from circinus.control.drift.audit import Auditor, expected_agreements
-from circinus.control.drift.live_items import RecentItems
+from circinus.control.drift.auditor import Auditor, expected_agreements
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm
+from circinus.control.drift.ground_truth import GroundTruthSource
+from circinus.control.drift.monitors import MonitorSet
+from circinus.control.drift.recent_items import RecentItems
+from circinus.control.drift.reference_outputs import LiveReferenceRunner
 from circinus.control.drift.reprofile import ReprofileResult, reprofile
-from circinus.control.drift.truths import GroundTruthSource
-from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm
-from circinus.control.drift.watching import MonitorSet
 from circinus.operators import Item
 from circinus.serving import DesiredState, Mode, Request
-from circinus.serving.deploy import build_route
+from circinus.serving.desired_state import build_route
 from circinus.serving.engine import DesiredDeployment
 from circinus.serving.local.capacity import MachineCapacity
 from circinus.serving.local.engine import LocalEngine

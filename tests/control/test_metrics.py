@@ -11,12 +11,12 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.metrics import ControlMetrics
-from circinus.control.records import REPLAN, Event
+from circinus.control.state_store import REPLAN, Event
 from circinus.serving import DeploymentStatus, EngineStatus, Mode
+from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import QueryStatus
-from circinus.serving.query_counts import RequestCounters
-from circinus.spec import LatencySlo, Slos
-from controlled_plans import planned
+from circinus.specification import LatencySlo, Slos
+from managed_plans import planned
 
 IN_TIME = Slos(latency=LatencySlo(limit_s=0.1, percentile=90.0))
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from budget import seeds, share_of
-from circinus.control.adopted import snapshot_from_json, snapshot_to_json
-from circinus.control.controlled import ManagedPlans
-from circinus.control.replanning.planner import replan_for_nodes
+from circinus.control.active_plans import snapshot_from_json, snapshot_to_json
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.replan import replan_for_nodes
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import plan_all_queries
 from circinus.profiling import Interval
-from circinus.spec import RecordedArrivals
-from controlled_plans import Profiles, lossy_plans, planned
+from circinus.specification import RecordedArrivals
+from managed_plans import Profiles, lossy_plans, planned
 
 STEPPED_SEEDS = (2, 5, 7, 0)
 """Seeds of plans whose last rungs run and are not those chosen."""

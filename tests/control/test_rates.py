@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.ladders.rates import RateBounds, RateEstimator
+from circinus.control.ladders.rung_loads import RateBounds, RateEstimator
 
 
 def _read(arrivals_s: np.ndarray, until_s: float, every_s: float = 0.25) -> list[tuple[float, RateBounds]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.control.drift.readings import LateShareReader, NewBatchReader
+from circinus.control.drift.status_deltas import LateShareReader, NewBatchReader
 from circinus.serving import DeploymentStatus, ServedBatch
 from circinus.serving.engine import QueryStatus
-from circinus.spec import Allocation, Deployment, KnobValues
+from circinus.specification import Allocation, Deployment, KnobValues
 
 DEPLOYMENT = Deployment("p", "o", KnobValues(), "pool", Allocation(1.0, 1, 0.5))
 REMEMBERED = 5

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from circinus.control.drift.references import (
+from circinus.control.drift.baselines import (
     AccuracyBaseline,
     ServiceTimeBaseline,
     scaled_late_share,
     student_t_quantile,
 )
 from circinus.profiling import Interval, OperatorProfile
-from circinus.profiling.speeds import MeasuredSpeed, Speeds
+from circinus.profiling.hardware.machine import MeasuredSpeed, Speeds
 from circinus.serving import ServedBatch
-from circinus.spec import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
+from circinus.specification import Allocation, Configuration, HardwareClass, KnobValues, MetricSpec
 
 LOCAL = HardwareClass(name="local")
 ALONE = Allocation(1.0, 1, 0.5)

@@ -13,24 +13,24 @@ from typing import Any
 import pytest
 
 from budget import HANG_LIMIT_S
-from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.drift.drifting import ReprofileOutcome
+from circinus.control.drift.drift_monitor import ReprofileOutcome
 from circinus.control.drift.reprofile import ReprofileResult
 from circinus.control.ladders.policy import LadderState
-from circinus.control.records import ControlStateStore, Event
-from circinus.control.replanning.nodes import NodeSettings
-from circinus.control.replanning.planner import ReplanDependencies
-from circinus.control.replanning.replanning import Replanner, ReplanReady, ReplanSettings
-from circinus.control.replanning.rolling import ClusterCapacity
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.node_tracker import NodeSettings
+from circinus.control.replanning.plan_rollout import ClusterCapacity
+from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.replanning.replanner import Replanner, ReplanReady, ReplanSettings
 from circinus.control.settings import ControlSettings
+from circinus.control.state_store import ControlStateStore, Event
 from circinus.errors import PlanningError, ServingError
 from circinus.matching import SizedDeployment
 from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode, Request, Response
 from circinus.serving.engine import DesiredDeployment, QueryStatus
-from circinus.serving.state_file import state_fingerprint
-from circinus.spec import Deployment
-from controlled_plans import Profiles, lossy_plans
+from circinus.serving.state_serialization import state_fingerprint
+from circinus.specification import Deployment
+from managed_plans import Profiles, lossy_plans
 from virtual_time import run as in_virtual_time
 
 TICK_S = 0.25

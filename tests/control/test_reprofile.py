@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from listening import Listening, configuration, item, plan
+from drift_scenario import Listening, configuration, item, plan
 
-from circinus.control.drift.answers import LiveReferenceRunner, ReplayReferenceRunner
-from circinus.control.drift.live_items import AuditedItem, RecentItems
-from circinus.control.drift.references import ServiceTimeBaseline
-from circinus.control.drift.remeasuring import PipelineReprofile, reprofile_pipeline
+from circinus.control.drift.baselines import ServiceTimeBaseline
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, LatencySloMonitor, ServiceTimeMonitor
+from circinus.control.drift.pipeline_reprofiler import PipelineReprofile, reprofile_pipeline
+from circinus.control.drift.recent_items import AuditedItem, RecentItems
+from circinus.control.drift.reference_outputs import LiveReferenceRunner, ReplayReferenceRunner
 from circinus.control.drift.reprofile import ReprofileResult, reprofile
-from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm, LatencySloMonitor, ServiceTimeMonitor
 from circinus.estimation.corrections import LEAST_FACTOR
 from circinus.operators import Item
 from circinus.planning import plan_query
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, Machine, PipelineProfile, load_dataset
-from circinus.profiling.wire import pickle_value
-from circinus.spec import AccuracySlo, Configuration, Network, Slos, prefix_configuration
+from circinus.profiling.measurement.pickling import pickle_value
+from circinus.specification import AccuracySlo, Configuration, Network, Slos, prefix_configuration
 
 PLANS = {"one": [plan("small"), plan("large")], "other": [plan("small", pool="slow")]}
 SMALL, LARGE = configuration("small"), configuration("large")

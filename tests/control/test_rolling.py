@@ -9,11 +9,20 @@ from pathlib import Path
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from circinus.control.replanning.rolling import ClusterCapacity, next_intermediate_state
+from circinus.control.replanning.plan_rollout import ClusterCapacity, next_intermediate_state
 from circinus.serving import DesiredState, Mode
 from circinus.serving.engine import DesiredDeployment, Route, RouteStage
-from circinus.serving.state_check import validate_state
-from circinus.spec import Allocation, Configuration, Deployment, HardwareClass, Infrastructure, KnobValues, Pool, Site
+from circinus.serving.state_serialization import validate_state
+from circinus.specification import (
+    Allocation,
+    Configuration,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    Pool,
+    Site,
+)
 
 CPUS = 4.0
 QUERIES = ("a", "b", "c", "d")

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import seeds
-from circinus.control.ladders.rates import RateBounds, RateEstimator
-from circinus.control.ladders.rung_views import DeploymentLoads, QueryLoad, RungDemand
-from circinus.control.ladders.steps import planned_idc
+from circinus.control.ladders.ladder_controller import planned_idc
+from circinus.control.ladders.rung_loads import DeploymentLoads, QueryLoad, RateBounds, RateEstimator, RungDemand
 from circinus.serving import DeploymentStatus
-from circinus.spec import Allocation, Deployment, KnobValues, Query
-from circinus.spec.arrivals import Arrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals
+from circinus.specification import Allocation, Deployment, KnobValues, Query
+from circinus.specification.arrivals import Arrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals
 
 _TARGET = 0.8
 QUERIES = ("first", "second", "third")

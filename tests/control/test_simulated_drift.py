@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circinus.control.controlled import ManagedPlans
-from circinus.control.drift.answers import ReplayReferenceRunner
-from circinus.control.drift.drifting import DriftDependencies
-from circinus.control.records import ControlStateStore, Event
-from circinus.control.replanning.planner import ReplanDependencies
+from circinus.control.drift.drift_monitor import DriftDependencies
+from circinus.control.drift.reference_outputs import ReplayReferenceRunner
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.replan import ReplanDependencies
 from circinus.control.settings import ControlSettings
-from circinus.control.simulated.engine import SimulatedEngine
-from circinus.control.simulated.run import ScheduledEvent, run_controlled
+from circinus.control.state_store import ControlStateStore, Event
 from circinus.profiling import OperatorProfile, PipelineProfile, ServiceTimeObservation
 from circinus.simulation.model import Requests
-from controlled_plans import Profiles, planned
+from circinus.testing.simulated_engine import SimulatedEngine
+from circinus.testing.simulated_run import ScheduledEvent, run_controlled
+from managed_plans import Profiles, planned
 
 pytestmark = pytest.mark.slow
 

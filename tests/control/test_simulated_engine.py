@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from circinus.control.controlled import ManagedPlans
 from circinus.control.ladders.standby import plan_standby
-from circinus.control.records import ControlStateStore
+from circinus.control.managed_plans import ManagedPlans
 from circinus.control.settings import ControlSettings
-from circinus.control.simulated.engine import SimulatedEngine
-from circinus.control.simulated.run import run_controlled
+from circinus.control.state_store import ControlStateStore
 from circinus.errors import ServingError
 from circinus.matching import plan_all_queries
 from circinus.profiling import PipelineProfile
 from circinus.queueing.arrivals import arrival_process
 from circinus.serving import Mode
 from circinus.simulation import PlannedQuery
+from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import build_model
-from circinus.simulation.simulation import Simulation
-from circinus.spec import Network, Specification
-from specifications import random_specification
+from circinus.simulation.model_builder import build_model
+from circinus.specification import Network, Specification
+from circinus.testing.simulated_engine import SimulatedEngine
+from circinus.testing.simulated_run import run_controlled
+from random_specifications import random_specification
 
 Profiles = Mapping[str, PipelineProfile]
 

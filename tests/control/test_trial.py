@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.control.replanning.trial import CanaryAnalysis, CanarySettings
+from circinus.control.replanning.canary import CanaryAnalysis, CanarySettings
 from circinus.serving import EngineStatus, Mode
 from circinus.serving.engine import QueryStatus
-from circinus.spec import LatencySlo, Query, Slos
+from circinus.specification import LatencySlo, Query, Slos
 
 SETTINGS = CanarySettings()
 QUERIES = {

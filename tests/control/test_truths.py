@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from listening import MODULE, Listening
+from drift_scenario import MODULE, Listening
 
-from circinus.control.drift.truths import ChainedGroundTruth, DatasetGroundTruth, GroundTruth, GroundTruthFile
+from circinus.control.drift.ground_truth import ChainedGroundTruth, DatasetGroundTruth, GroundTruth, GroundTruthFile
 from circinus.errors import ServingError
-from circinus.spec import DatasetSpec, Specification
+from circinus.specification import DatasetSpec, Specification
 
 
 def _with_data(specification: Specification, dataset: DatasetSpec) -> Specification:

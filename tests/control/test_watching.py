@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from listening import Listening, configuration, plan
+from drift_scenario import Listening, configuration, plan
 
 from circinus.control.drift.audit_scores import AuditScore
-from circinus.control.drift.watches import (
+from circinus.control.drift.drift_tests import (
     AccuracyMonitor,
     DriftAlarm,
     DriftSettings,
     LatencySloMonitor,
     ServiceTimeMonitor,
 )
-from circinus.control.drift.watching import MonitorSet
+from circinus.control.drift.monitors import MonitorSet
 from circinus.profiling import PipelineProfile
 from circinus.serving import DeploymentStatus, EngineStatus, Mode, ServedBatch
+from circinus.serving.configuration_hash import configuration_hash
 from circinus.serving.engine import QueryStatus
-from circinus.serving.labels import configuration_hash
-from circinus.spec import QueryPlan, prefix_configuration
+from circinus.specification import QueryPlan, prefix_configuration
 
 PLANS = {"one": [plan("large"), plan("small")], "other": [plan("small", 2, "slow", batch_size=4)]}
 SETTINGS = DriftSettings(service_least_s=0.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.local.run_dir import RunDirectory
 from cli_runner import run_circinus
 from prepared import prepared_starter
 

@@ -22,8 +22,8 @@ from circinus.estimation.corrections import (
     RUN_SPREAD,
 )
 from circinus.profiling import Machine, ServiceTimeObservation
-from circinus.spec import HardwareClass, KnobValues
-from instances import random_instance
+from circinus.specification import HardwareClass, KnobValues
+from random_instances import random_instance
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 SMALL, LARGE = KnobValues.of({"size": 0}), KnobValues.of({"size": 1})

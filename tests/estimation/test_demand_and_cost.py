@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.estimation import replicas_for
-from circinus.estimation.conditions import min_replicas_array
 from circinus.estimation.cost import usd_per_h_for_bytes
-from circinus.estimation.demand import replica_demand, replicas_per_node
-from circinus.spec import DirectedLink, HardwareClass, OperatorSpec, Pool
+from circinus.estimation.merged_load import min_replicas_array
+from circinus.estimation.stage_latency import replica_demand, replicas_per_node
+from circinus.specification import DirectedLink, HardwareClass, OperatorSpec, Pool
 
 GIB = 2.0**30
 POOL = Pool(

@@ -12,7 +12,7 @@ from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, RequestStream, merge_loads
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile
-from circinus.spec import (
+from circinus.specification import (
     Allocation,
     Configuration,
     DatasetSpec,
@@ -32,7 +32,7 @@ from circinus.spec import (
     Slos,
     prefix_configuration,
 )
-from instances import GIB, all_plans, random_instance
+from random_instances import GIB, all_plans, random_instance
 
 ONE = Allocation(1.0, 1, 0.4)
 

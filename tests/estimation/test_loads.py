@@ -14,8 +14,8 @@ from circinus.estimation import Estimator, MergedLoad, PlanCandidate, RequestStr
 from circinus.estimation.transfer import bottleneck_links
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import MarkovModulatedPoisson
-from circinus.queueing.response import mean_batch_size
-from circinus.spec import (
+from circinus.queueing.response_time import mean_batch_size
+from circinus.specification import (
     Allocation,
     AnyArrivals,
     BurstyArrivals,
@@ -27,7 +27,14 @@ from circinus.spec import (
     QueryPlan,
     Slos,
 )
-from instances import Instance, all_plans, random_infrastructure, random_instance, random_pipeline, random_profile
+from random_instances import (
+    Instance,
+    all_plans,
+    random_infrastructure,
+    random_instance,
+    random_pipeline,
+    random_profile,
+)
 
 BURSTS = MarkovModulatedPoisson((8.0, 1.0), (2.0, 6.0))
 

@@ -11,8 +11,8 @@ from budget import seeds
 from circinus.estimation import Estimator
 from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
 from circinus.profiling import Interval, MeasuredSpeed, Speeds
-from circinus.spec import Configuration, HardwareClass, Network
-from instances import Instance, all_plans, measured_there, random_instance
+from circinus.specification import Configuration, HardwareClass, Network
+from random_instances import Instance, all_plans, measured_there, random_instance
 
 UNSURE = HardwareClass(name="edge", relative_speed=2.0, relative_speed_bounds=(1.5, 3.0))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.estimation.tails import UNBOUNDED, SmallSampleInflation, tolerance_factor
+from circinus.estimation.percentiles import UNBOUNDED, SmallSampleInflation, tolerance_factor
 
 P95 = SmallSampleInflation(95.0, 0.05)
 

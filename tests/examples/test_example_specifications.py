@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from circinus.operators import resolve, resolve_operator
-from circinus.spec import Specification, configurations, load_specification
+from circinus.specification import Specification, configurations, load_specification
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from circinus.matching.linear import FloatArray, LpModel
-from circinus.matching.price_solver import LagrangianSolver
+from circinus.arrays import FloatArray
+from circinus.matching.solvers.highs import LpModel
+from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
 
 
 def prices_alone() -> LagrangianSolver:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.matching.compilation import build_problem
+from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import sizing_cut
-from circinus.matching.packing import pack_pools
 from circinus.matching.problem import Problem
-from circinus.spec import Query
+from circinus.matching.problem_builder import build_problem
+from circinus.specification import Query
 from random_matchings import candidate, deployment, infrastructure, packs, use
 
 _KIND = st.tuples(st.sampled_from([1.0, 1.5, 2.0, 2.5, 3.0]), st.sampled_from([0.5, 1.0, 2.0, 3.0]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from budget import HANG_LIMIT_S, examples, share_of
 from circinus.matching import Matching, MatchSettings, match
-from circinus.spec import CostSlo, LatencySlo, Query, Slos
+from circinus.specification import CostSlo, LatencySlo, Query, Slos
 from random_matchings import (
     Instance,
     best_answer,

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from budget import HANG_LIMIT_S, seeds
+from circinus.arrays import IntArray
 from circinus.matching import match
-from circinus.matching.choice import Solution
-from circinus.matching.compilation import build_problem
 from circinus.matching.cuts import Cut
-from circinus.matching.exact import MilpSolver
 from circinus.matching.passes import PASSES
-from circinus.matching.problem import IntArray, Problem
-from circinus.matching.whole_weights import IntegerWeights
-from circinus.spec import CostSlo, Query, Slos
+from circinus.matching.priority_levels import IntegerWeights
+from circinus.matching.problem import Problem
+from circinus.matching.problem_builder import build_problem
+from circinus.matching.solvers.milp_solver import MilpSolver
+from circinus.matching.solvers.solver import Solution
+from circinus.specification import CostSlo, Query, Slos
 from random_matchings import (
     Instance,
     candidate,

@@ -22,8 +22,8 @@ from circinus.matching import (
 )
 from circinus.matching.plan_set import PlanFile
 from circinus.operators import resolve_operator
-from circinus.spec import CostSlo, LatencySlo, Query, Slos, Specification
-from instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
+from circinus.specification import CostSlo, LatencySlo, Query, Slos, Specification
+from random_instances import everywhere, random_infrastructure, random_pipeline, random_profile, random_query, slower
 
 OPERATORS = """
 from circinus.operators import operator

@@ -10,12 +10,12 @@ from budget import HANG_LIMIT_S, share_of
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator
 from circinus.matching import Matching, MatchSettings, match
-from circinus.matching.profiled_plans import PlanEstimates
+from circinus.matching.plan_estimates import PlanEstimates
 from circinus.planning import Frontier, SearchSettings, plan_queries
 from circinus.profiling import PipelineProfile
-from circinus.spec import Network, Specification
-from instances import Instance, all_plans
-from specifications import random_specification
+from circinus.specification import Network, Specification
+from random_instances import Instance, all_plans
+from random_specifications import random_specification
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=1_000_000)
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)

@@ -6,10 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.matching.compilation import build_problem
-from circinus.matching.greedy import greedy, is_feasible, local_search
 from circinus.matching.problem import Problem
-from circinus.matching.standing import IncrementalSolution
+from circinus.matching.problem_builder import build_problem
+from circinus.matching.solvers.greedy import IncrementalSolution, greedy, is_feasible, local_search
 from random_matchings import random_instance
 
 SEEDS = st.integers(0, 10**6)

@@ -9,11 +9,11 @@ import pytest
 from budget import HANG_LIMIT_S
 from circinus.estimation import ReplicaDemand
 from circinus.matching import Matching, MatchSettings, SizedDeployment, plan_all_queries
-from circinus.matching.admit import admit_query
-from circinus.matching.start_ups import add_startup_times
+from circinus.matching.admission import admit_query
+from circinus.matching.plan_estimates import add_startup_times
 from circinus.profiling import Interval, MeasuredSpeed, PipelineProfile, Speeds
-from circinus.spec import Allocation, Deployment, HardwareClass, KnobValues, Specification
-from specifications import random_specification
+from circinus.specification import Allocation, Deployment, HardwareClass, KnobValues, Specification
+from random_specifications import random_specification
 
 PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
 DEMAND = ReplicaDemand(1.0, 2.0**20, 0.0, 0.0, 0.1)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from budget import HANG_LIMIT_S, examples, seeds, share_of
 from circinus.errors import PlanningError
 from circinus.matching import Incumbent, Matching, MatchSettings, PlanDiff, match, plan_all_queries
-from circinus.matching.price_solver import LagrangianSolver
-from circinus.spec import QueryPlan
+from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
+from circinus.specification import QueryPlan
 from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
-from specifications import random_specification
+from random_specifications import random_specification
 
 Plans = dict[str, QueryPlan]
 SEEDS = st.integers(0, 10**6)

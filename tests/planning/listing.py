@@ -12,8 +12,8 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.estimation import Estimator, PlanCandidate, replicas_for
 from circinus.planning import SearchSettings
-from circinus.spec import Slos
-from instances import Instance, all_plans, random_instance
+from circinus.specification import Slos
+from random_instances import Instance, all_plans, random_instance
 
 EXACT = SearchSettings(tolerance=0.0, max_plans=10**9, margin_tolerance=0.0, max_margin_plans=10**9, near_misses=10**6)
 """Settings under which nothing may be lost."""

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.planning.beginnings import PrefixTree
+from circinus.planning.placement_search import PrefixTree
 
 tables = st.lists(st.tuples(st.just(0), *[st.integers(0, 2)] * 3), min_size=1, max_size=30, unique=True).map(
     lambda rows: np.array(sorted(rows))

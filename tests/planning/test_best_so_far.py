@@ -12,8 +12,8 @@ from budget import seeds
 from circinus.estimation import Estimator, PlanCandidate
 from circinus.planning import Frontier, SearchSettings, plan_query
 from circinus.profiling import Interval
-from circinus.spec import AccuracySlo, LatencySlo
-from instances import Instance
+from circinus.specification import AccuracySlo, LatencySlo
+from random_instances import Instance
 
 POPULATION = 400
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circinus.estimation.coming import ArrivalModel
-from circinus.estimation.stages import stations_at_target
-from circinus.planning.space import utilization_targets
-from circinus.spec import AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
+from circinus.estimation.merged_load import ArrivalModel
+from circinus.estimation.stage_latency import stations_at_target
+from circinus.planning.search_space import utilization_targets
+from circinus.specification import AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, Query
 
 
 def _query(arrivals: AnyArrivals, rate_per_s: float) -> Query:

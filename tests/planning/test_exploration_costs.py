@@ -9,8 +9,8 @@ import pytest
 from listing import EXACT, Listed, list_plans, small_instance
 
 from budget import seeds
-from circinus.planning.exploration.plan_costs import KINDS, PlanCostCache, hypergeometric_critical_count, min_plan_costs
-from instances import Instance
+from circinus.planning.sampler.plan_costs import KINDS, PlanCostCache, hypergeometric_critical_count, min_plan_costs
+from random_instances import Instance
 
 
 def _situations(plans: list[Listed], pools: list[str]) -> np.ndarray:

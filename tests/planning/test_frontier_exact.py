@@ -12,8 +12,8 @@ from budget import seeds, share_of
 from circinus.estimation import PlanCandidate
 from circinus.planning import Frontier, plan_query
 from circinus.planning.settings import SearchSettings
-from circinus.spec import Slos
-from instances import Instance, corrected, everywhere, measured_there, random_instance, slower
+from circinus.specification import Slos
+from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
 LARGE_SEEDS = (17, 124, 203, 4, 33, 66, 82, 93, 119, 141, 166, 191)
 """Instances of 432 to 3456 plans, of which several are on the frontier."""

@@ -13,13 +13,12 @@ from budget import seeds
 from circinus.estimation import Estimator
 from circinus.estimation.estimator import latency_percentile
 from circinus.planning import plan_query
-from circinus.planning.allocations import AllocationSearch
-from circinus.planning.limits import Limits
-from circinus.planning.placements import CHEAPEST, FASTEST, PlacementSearch
+from circinus.planning.allocation_search import AllocationSearch
+from circinus.planning.placement_search import CHEAPEST, FASTEST, PlacementSearch
 from circinus.planning.profile_arrays import compile_profile
-from circinus.planning.space import SearchSpace, compile_query
-from circinus.spec import Network
-from instances import Instance
+from circinus.planning.search_space import Limits, SearchSpace, compile_query
+from circinus.specification import Network
+from random_instances import Instance
 
 
 def _space(instance: Instance) -> SearchSpace:

@@ -13,8 +13,8 @@ from listing import EXACT, small_instance
 from budget import examples, seeds
 from circinus.estimation import PlanCandidate
 from circinus.planning import Ladder, ladder, plan_query
-from circinus.planning.steps import LadderSteps
-from circinus.spec import AccuracySlo, LatencySlo, Query, Slos
+from circinus.planning.ladder import LadderSteps
+from circinus.specification import AccuracySlo, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, use
 
 INFRA = infrastructure([("near", 4, 8.0, 64.0, 0.5), ("far", 4, 8.0, 64.0, 2.0)])

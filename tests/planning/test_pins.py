@@ -11,11 +11,11 @@ from listing import EXACT, Listed, list_plans, point_of, small_instance, undomin
 
 from budget import share_of
 from circinus.planning import plan_query
-from circinus.planning.exploration.keeping import classify_feasibility
-from circinus.planning.exploration.plan_costs import min_plan_costs
-from circinus.planning.pins import matches_pins
-from circinus.spec import PinnedKnob, PinnedOperator
-from instances import Instance
+from circinus.planning.pool_eligibility import matches_pins
+from circinus.planning.sampler.feasibility import classify_feasibility
+from circinus.planning.sampler.plan_costs import min_plan_costs
+from circinus.specification import PinnedKnob, PinnedOperator
+from random_instances import Instance
 
 KNOB_SEEDS = (17, 43, 33, 66, 4, 40, 49, 90, 60, 103, 10, 25, 27, 29, 37, 65, 73, 121, 127, 130)
 """Small instances of which `_pinned` pins a knob, and most also a pool: several plans keep that and several do not."""

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from circinus.planning.plan_arrays import PlanArrays
-from circinus.planning.resources import ResourceColumns
-from circinus.planning.selection import select_representatives
-from circinus.spec import DirectedLink, HardwareClass, Pool
+from circinus.planning.planner import select_representatives
+from circinus.planning.resource_columns import ResourceColumns
+from circinus.specification import DirectedLink, HardwareClass, Pool
 
 COLUMNS = ResourceColumns(
     pools=tuple(

@@ -29,4 +29,4 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
 @pytest.fixture
 def inline_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Local runners load operators into this process: no process is started, whatever is measured."""
-    monkeypatch.setattr("circinus.profiling.local_runner.Replica", partial(InlineReplica, count()))
+    monkeypatch.setattr("circinus.profiling.measurement.local_runner.OperatorProcess", partial(InlineReplica, count()))

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from circinus.operators import resolve_operator
-from circinus.profiling import worker
-from circinus.profiling.replica import BatchRun, OperatorProcessError, OperatorProcessKey
+from circinus.profiling.measurement import worker
+from circinus.profiling.measurement.operator_process import BatchRun, OperatorProcessError, OperatorProcessKey
 
 
 class InlineReplica:

@@ -11,9 +11,9 @@ from typing import Any
 
 from circinus.operators import resolve
 from circinus.profiling import load_dataset
-from circinus.profiling.addresses import MeasurementKeys, pipeline_code
-from circinus.profiling.local_runner import LocalRunner
-from circinus.spec import (
+from circinus.profiling.measurement.local_runner import LocalRunner
+from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
+from circinus.specification import (
     AccuracySlo,
     Configuration,
     DatasetSpec,

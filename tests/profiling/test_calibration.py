@@ -18,8 +18,8 @@ from circinus.profiling import (
     load_profile,
     profile_pipeline,
 )
-from circinus.profiling.calibration import median_bounds
-from circinus.profiling.machine import Machine, current_machine
+from circinus.profiling.hardware.calibration import median_bounds
+from circinus.profiling.hardware.machine import Machine, current_machine
 from random_traces import random_trace, specification_of, trace_pipeline
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
@@ -67,7 +67,7 @@ def test_the_operators_themselves_are_measured_again_and_nothing_is_stored(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as there:
-        there.setattr("circinus.profiling.source.this_machine", lambda: THERE)
+        there.setattr("circinus.profiling.measurement.backend.current_machine", lambda: THERE)
         profile_pipeline(application.specification, "sample", application.store)
     recorded = load_profile(application.specification, "sample", application.store, from_other_machines=True)
     application.clear_calls()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import examples
-from circinus.profiling.greedy_dual import GreedyDualSize
+from circinus.profiling.measurement.prefix_cache import GreedyDualSize
 
 COSTS = st.sampled_from([0.0, 0.25, 1.0, 3.0, 8.0])  # exact in binary, so that equal credits are equal
 STEPS = st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.tuples(st.integers(0, 12), COSTS)), max_size=80)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.profiling_kills import KILLED_AT_A_STEP
+from benchmarks.profiling.crash_recovery import KILLED_AT_A_STEP
 
 from budget import seeds
 from circinus.profiling import PipelineProfile, TraceBackend, load_profile, profile_pipeline, save_trace
-from circinus.profiling.store import ProfileStore
+from circinus.profiling.store.profile_store import ProfileStore
 from random_traces import random_trace, specification_of, trace_pipeline
 
 pytestmark = pytest.mark.slow  # starts processes

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from circinus.profiling.known_seconds import measurement_cost_model
-from circinus.spec import configurations, prefix_configuration
-from instances import random_instance
+from circinus.profiling.measurement.time_estimator import measurement_cost_model
+from circinus.specification import configurations, prefix_configuration
+from random_instances import random_instance
 
 SEED = 9
 

@@ -10,10 +10,10 @@ from sample_application import PASSES, Application, sample_pipeline
 
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling.local_runner import LocalRunner
-from circinus.profiling.runner import Measurement, MeasurementError
-from circinus.profiling.wire import pickled_bytes, unpickle_value
-from circinus.spec import MetricSpec
+from circinus.profiling.measurement.local_runner import LocalRunner
+from circinus.profiling.measurement.pickling import pickled_bytes, unpickle_value
+from circinus.profiling.measurement.runner import Measurement, MeasurementError
+from circinus.specification import MetricSpec
 
 INLINE = pytest.mark.usefixtures("inline_replicas")
 

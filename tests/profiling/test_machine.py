@@ -7,8 +7,8 @@ import pytest
 from sample_application import Application
 
 from circinus.profiling import load_profile, profile_pipeline
-from circinus.profiling.addresses import MeasurementKeys, pipeline_code
-from circinus.profiling.machine import Machine, current_machine, machine_mismatch
+from circinus.profiling.hardware.machine import Machine, current_machine, machine_mismatch
+from circinus.profiling.store.measurement_keys import MeasurementKeys, pipeline_code
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 
@@ -16,8 +16,8 @@ OTHER = Machine("Another CPU @ 9 GHz", 3)
 
 
 def _move_to(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("machine", "source", "held_out"):
-        monkeypatch.setattr(f"circinus.profiling.{module}.this_machine", lambda: machine)
+    for module in ("hardware.machine", "measurement.backend", "measurement.replay_recorder"):
+        monkeypatch.setattr(f"circinus.profiling.{module}.current_machine", lambda: machine)
 
 
 def test_a_machine_is_its_cpu_and_its_cores() -> None:
@@ -89,7 +89,7 @@ def test_a_store_without_a_machine_is_read_as_of_nobody_knows(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr("circinus.profiling.source.LocalSource.machine", property(lambda source: None))
+        before.setattr("circinus.profiling.measurement.backend.LocalBackend.machine", property(lambda source: None))
         profile_pipeline(application.specification, "sample", application.store)
     found = load_profile(application.specification, "sample", application.store)
     assert found.machine is None

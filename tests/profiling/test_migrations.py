@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ProfileError
-from circinus.profiling.migrations import SCHEMA_VERSION
-from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import StoredReplica, read_replicas
+from circinus.profiling.store.migrations import SCHEMA_VERSION
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import StoredReplica, read_replicas
 
 FIRST_SCHEMA = """
 CREATE TABLE address (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE);
@@ -90,7 +90,9 @@ def test_a_load_from_before_start_ups_were_measured_apart_was_the_whole_start_up
 
 def test_a_step_is_whole_or_not_at_all(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _tables(first)
-    monkeypatch.setattr("circinus.profiling.migrations.STEPS", ("", "CREATE TABLE half (x); CREATE TABLE address (x)"))
+    monkeypatch.setattr(
+        "circinus.profiling.store.migrations.STEPS", ("", "CREATE TABLE half (x); CREATE TABLE address (x)")
+    )
     with pytest.raises(ProfileError, match="cannot be used: table address already exists"):
         ProfileStore(first)
     assert _tables(first) == before
@@ -107,8 +109,8 @@ def test_killed_between_two_steps_it_goes_on_at_the_next_opening(tmp_path: Path)
         program = textwrap.dedent(f"""
             import os, signal
             from pathlib import Path
-            from circinus.profiling import migrations
-            from circinus.profiling.store import ProfileStore
+            from circinus.profiling.store.profile_store import migrations
+            from circinus.profiling.store.profile_store import ProfileStore
             steps = migrations.STEPS
             migrations.STEPS = (*steps[:{done}], *["SELECT no_such_column"] * (len(steps) - {done}))
             try:
@@ -127,7 +129,7 @@ def test_killed_between_two_steps_it_goes_on_at_the_next_opening(tmp_path: Path)
 
 @pytest.mark.slow
 def test_many_may_migrate_at_once(first: Path) -> None:
-    program = "import sys; from pathlib import Path; from circinus.profiling.store import ProfileStore; "
+    program = "import sys; from pathlib import Path; from circinus.profiling.store.profile_store import ProfileStore; "
     program += "ProfileStore(Path(sys.argv[1])).close()"
     processes = [subprocess.Popen([sys.executable, "-c", program, str(first)]) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4

@@ -10,8 +10,8 @@ import pytest
 
 from circinus.errors import ProfileError
 from circinus.profiling import Machine, ServiceTimeObservation, load_observations, save_observations
-from circinus.profiling.store import ProfileStore
-from circinus.spec import KnobValues
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.specification import KnobValues
 
 SEEN = ServiceTimeObservation(
     at="2025-06-01T00:00:00.000+00:00",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_application import accuracy_query
 
-from circinus.profiling.percentile_items import MIN_ITEMS, latency_sample_size, percentile_sample_size
-from circinus.spec import LatencySlo
+from circinus.profiling.race.slo_requirements import MIN_ITEMS, latency_sample_size, percentile_sample_size
+from circinus.specification import LatencySlo
 
 
 def test_known_numbers() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_application import sample_pipeline
 
-from circinus.profiling.prefix_cache import PrefixCache, operators_to_run
+from circinus.profiling.measurement.prefix_cache import PrefixCache, operators_to_run
 
 KEYS = st.tuples(st.sampled_from("abc"), st.sampled_from("xy"))
 STEPS = st.lists(st.tuples(KEYS, st.none() | st.tuples(st.integers(0, 12), st.integers(1, 5))), max_size=60)

@@ -8,9 +8,9 @@ from sample_application import Application, accuracy_query
 
 from circinus.errors import OperatorError, ProfileError
 from circinus.profiling import PipelineProfile, load_dataset, load_profile, profile_pipeline
-from circinus.profiling.batch_ratios import batch_ratios, measured_allocations
-from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import read_dataset
+from circinus.profiling.batch_time_ratios import batch_ratios, measured_allocations
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import read_dataset
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from circinus.errors import ProfileError
-from circinus.profiling.migrations import SCHEMA_VERSION
-from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import read_scores, read_services
+from circinus.profiling.store.migrations import SCHEMA_VERSION
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import read_scores, read_services
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_second_writer_waits_then_is_told_who_writes_and_readers_do_not_wait(p
 HOLDER = """
 import sys
 from pathlib import Path
-from circinus.profiling.store import ProfileStore
+from circinus.profiling.store.profile_store import ProfileStore
 store = ProfileStore(Path(sys.argv[1]), create=True)
 with store.transaction():
     store.numbers(["lost"])
@@ -159,7 +159,7 @@ def test_many_processes_make_and_write_it_at_once(path: Path) -> None:
     program = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from circinus.profiling.store import ProfileStore
+        from circinus.profiling.store.profile_store import ProfileStore
         with ProfileStore(Path({str(path)!r}), create=True) as store:
             for i in range(20):
                 with store.transaction():
@@ -180,7 +180,7 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written(path: Path) -> None
     program = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
-        from circinus.profiling.store import ProfileStore
+        from circinus.profiling.store.profile_store import ProfileStore
         store = ProfileStore(Path({str(path)!r}), create=True)
         with store.transaction():
             store.numbers(["committed"])

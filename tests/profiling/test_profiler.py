@@ -24,10 +24,10 @@ from circinus.profiling import (
     profile_pipeline,
     record_for_replay,
 )
-from circinus.profiling.bounded import Interval
-from circinus.profiling.confidence import RunConfidence
-from circinus.profiling.store import ProfileStore
-from circinus.spec import DatasetSpec, MetricSpec
+from circinus.profiling.interval import Interval
+from circinus.profiling.race.run_confidence import RunConfidence
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.specification import DatasetSpec, MetricSpec
 
 INLINE = pytest.mark.usefixtures("inline_replicas")
 
@@ -51,7 +51,7 @@ class Failures:
 
 @pytest.mark.slow
 def test_the_profile_has_what_was_measured(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circinus.profiling.local_runner.usable_cpus", lambda: 2.0)
+    monkeypatch.setattr("circinus.profiling.measurement.local_runner.available_cpus", lambda: 2.0)
     application.queries = (accuracy_query(0.75).model_copy(update={"risk": 0.1}),)
     operators = tuple(
         o.model_copy(update={"cpus": (1.0, 2.0), "batch_sizes": (1, 3)}) if o.name == "left" else o

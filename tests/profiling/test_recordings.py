@@ -19,7 +19,7 @@ from circinus.profiling import (
     record_for_replay,
 )
 from circinus.profiling.observer import ProfileProgress
-from circinus.spec import Configuration, DatasetSpec, prefix_configuration
+from circinus.specification import Configuration, DatasetSpec, prefix_configuration
 
 pytestmark = pytest.mark.usefixtures("inline_replicas")
 

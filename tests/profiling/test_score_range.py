@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from circinus.profiling.score_range import validate_score
+from circinus.profiling.dataset.scorer import validate_score
 
 
 @pytest.mark.parametrize(

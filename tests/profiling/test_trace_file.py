@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circinus.errors import ProfileError
-from circinus.profiling.trace import MeasurementTrace
-from circinus.profiling.trace_file import load_trace, save_trace, trace_digest
+from circinus.profiling.trace.measurement_trace import MeasurementTrace
+from circinus.profiling.trace.trace_file import load_trace, save_trace, trace_digest
 from random_traces import random_trace, trace_pipeline
 
 PIPELINE = trace_pipeline()

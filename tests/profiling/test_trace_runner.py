@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from budget import examples
 from circinus.errors import ProfileError
 from circinus.operators import Item
-from circinus.profiling.machine import Machine
+from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.measurement.runner import MeasurementError, NotRecordedError
 from circinus.profiling.profile import FailedConfiguration
-from circinus.profiling.runner import MeasurementError, NotRecordedError
-from circinus.profiling.simulated_clock import SimulatedClock
-from circinus.profiling.trace import MeasurementTrace
-from circinus.profiling.trace_runner import TraceRunner
+from circinus.profiling.trace.measurement_trace import MeasurementTrace
+from circinus.profiling.trace.trace_runner import SimulatedClock, TraceRunner
 from random_traces import addresses_of, random_trace, trace_pipeline
 
 PIPELINE = trace_pipeline()

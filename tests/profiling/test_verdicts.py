@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_standings import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
+from random_races import ALL_ITEMS, LATENCY_ITEMS, random_footprints, random_standing
 
 from budget import examples
-from circinus.profiling.footprints import ResourceUsage
-from circinus.profiling.objectives import SloRequirement
-from circinus.profiling.verdicts import (
+from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.race.slo_requirements import SloRequirement
+from circinus.profiling.race.verdicts import (
     ConfigurationVerdict,
     OpenQuestions,
     RaceSnapshot,
@@ -21,7 +21,7 @@ from circinus.profiling.verdicts import (
     assign_verdicts,
     open_questions,
 )
-from circinus.spec import AccuracySlo, LatencySlo
+from circinus.specification import AccuracySlo, LatencySlo
 
 seeds = st.integers(0, 100_000)
 counts = st.integers(1, 10)

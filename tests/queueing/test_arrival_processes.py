@@ -19,10 +19,10 @@ from circinus.queueing.arrivals import (
     RecordedProcess,
     arrival_process,
 )
-from circinus.queueing.discipline import serve_fcfs
-from circinus.queueing.load import LoadedStation
+from circinus.queueing.fcfs import serve_fcfs
 from circinus.queueing.station import Station
-from circinus.spec import BurstyArrivals, PeriodicArrivals, Query, RecordedArrivals
+from circinus.queueing.station_model import LoadedStation
+from circinus.specification import BurstyArrivals, PeriodicArrivals, Query, RecordedArrivals
 
 WINDOWS_S = np.array([0.05, 0.13, 0.2, 0.37, 1.0, 1.3, 2.5, 6.0])
 PROCESSES: dict[str, ArrivalProcess] = {

@@ -19,7 +19,7 @@ from circinus.queueing.arrivals import (
     empirical_idc,
     fit_arrival_process,
 )
-from circinus.queueing.arrivals.dispersion import chi2_quantile
+from circinus.queueing.arrivals.fitting import chi2_quantile
 
 
 def upper_tail(value: float, freedom: int) -> float:

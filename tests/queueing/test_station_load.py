@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from budget import examples
 from circinus.errors import PlanningError
-from circinus.queueing import recursion
+from circinus.queueing import lindley_recursion as recursion
 from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
 from circinus.queueing.arrivals.process import ArrivalProcess
-from circinus.queueing.discipline import serve_fcfs
-from circinus.queueing.load import LoadedStation
-from circinus.queueing.recursion import response_by_sample_path
-from circinus.queueing.response import LEVELS, MIDDLES, ResponseTime, mixture
+from circinus.queueing.fcfs import serve_fcfs
+from circinus.queueing.lindley_recursion import response_by_sample_path
+from circinus.queueing.response_time import LEVELS, MIDDLES, ResponseTime, mixture
 from circinus.queueing.station import Station
+from circinus.queueing.station_model import LoadedStation
 
 QUANTILES = [0.5, 0.95, 0.99]
 

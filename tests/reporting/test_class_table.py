@@ -7,9 +7,8 @@ from dataclasses import replace
 from printed import printed
 
 from circinus.profiling import FailedConfiguration, HardwareClassReport, Interval, Machine, MeasuredSpeed, Speeds
-from circinus.reporting.class_table import hardware_class_lines
-from circinus.reporting.profile_table import profile_table
-from instances import measured_there, random_instance
+from circinus.reporting.profile_table import hardware_class_lines, profile_table
+from random_instances import measured_there, random_instance
 
 ARM = Machine("ARM CPU", 4)
 

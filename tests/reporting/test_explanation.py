@@ -11,9 +11,8 @@ from circinus.estimation import PlanCandidate
 from circinus.matching import Matching, match
 from circinus.planning import BestEffortPlan, Frontier, SingleRelaxation
 from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-from circinus.reporting.odds_text import best_effort_text, format_probability
-from circinus.reporting.plan_table import plan_table
-from circinus.spec import BurstyArrivals, LatencySlo, Query, Slos
+from circinus.reporting.plan_table import best_effort_text, format_probability, plan_table
+from circinus.specification import BurstyArrivals, LatencySlo, Query, Slos
 from random_matchings import candidate, deployment, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0), ("far", 1, 4.0, 16.0, 2.0)])

@@ -7,10 +7,10 @@ from printed import printed
 
 from circinus.estimation import learn_corrections
 from circinus.profiling import Machine, ServiceTimeObservation
-from circinus.reporting.correction_table import correction_table, corrections_in_force
-from circinus.reporting.learning_text import service_time_text
-from circinus.serving.measurement import ServiceTimeReport, SkippedDeployment
-from circinus.spec import Allocation, Deployment, KnobValues
+from circinus.reporting.load_table import service_time_text
+from circinus.reporting.profile_table import correction_table, corrections_in_force
+from circinus.serving.loadtest.load_report import ServiceTimeReport, SkippedDeployment
+from circinus.specification import Allocation, Deployment, KnobValues
 
 KNOBS = KnobValues.of({"size": 2})
 SEEN = ServiceTimeObservation(

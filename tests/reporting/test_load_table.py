@@ -5,8 +5,8 @@ from dataclasses import replace
 from printed import printed
 
 from circinus.reporting.load_table import load_table
-from circinus.serving.measurement import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
-from circinus.spec import AccuracySlo, Slos
+from circinus.serving.loadtest.load_report import GeneratorLag, LatencySummary, LoadReport, QueryMeasurement
+from circinus.specification import AccuracySlo, Slos
 
 MEASURED = QueryMeasurement(
     query="q",

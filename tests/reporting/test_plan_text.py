@@ -6,9 +6,8 @@ from printed import printed
 from circinus.estimation import ReplicaDemand
 from circinus.matching import SizedDeployment, match
 from circinus.planning import Frontier
-from circinus.reporting.plan_table import deployment_table, plan_table
-from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
-from circinus.spec import Allocation, Deployment, KnobValues, Query
+from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, plan_table, plan_text
+from circinus.specification import Allocation, Deployment, KnobValues, Query
 from random_matchings import candidate, infrastructure, reestimate, use
 
 INFRA = infrastructure([("edge", 1, 4.0, 16.0, 1.0)])

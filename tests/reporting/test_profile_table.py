@@ -8,7 +8,7 @@ import pytest
 from printed import printed
 
 from circinus.profiling import FailedConfiguration, PipelineProfile, TraceBackend, profile_pipeline
-from circinus.profiling.machine import Machine
+from circinus.profiling.hardware.machine import Machine
 from circinus.reporting.profile_table import profile_table
 from random_traces import random_trace, specification_of, trace_pipeline
 

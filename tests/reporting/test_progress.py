@@ -7,8 +7,8 @@ from rich.console import Console
 
 from circinus.profiling import FailedConfiguration, ProfileProgress
 from circinus.reporting.progress import LINE_EVERY_S, load_bar, profile_bar
-from circinus.serving.load import LoadProgress
-from circinus.spec import Configuration, KnobValues
+from circinus.serving.loadtest.load_test import LoadProgress
+from circinus.specification import Configuration, KnobValues
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from circinus.errors import SpecError
 from circinus.queueing.arrivals import MarkovModulatedPoisson, Periodic, Poisson
-from circinus.serving.arrivals import Arrival, poisson_arrivals, read_trace, sample_arrivals
+from circinus.serving.loadtest.open_loop import Arrival, poisson_arrivals, read_trace, sample_arrivals
 
 
 def test_counts_and_gaps_are_those_of_a_poisson_process() -> None:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.replicas.batching import BatchQueue
-from circinus.serving.replicas.work import QueuedItem
+from circinus.serving.replicas.batch_queue import BatchQueue, QueuedItem
 
 TIMES = st.integers(0, 12).map(lambda eighths: eighths / 8)
 

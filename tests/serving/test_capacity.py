@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.local import capacity
 from circinus.serving.local.capacity import MachineCapacity, cgroup_limits, require_capacity
-from circinus.serving.state_check import validate_state
+from circinus.serving.state_serialization import validate_state
+from circinus.testing.desired_states import StageSpec, chain, route, state
 
 SMALL = MachineCapacity(cpus=2, memory_bytes=2.0**30, gpus=0)
 
@@ -103,7 +103,7 @@ def test_machine_without_control_groups_has_no_such_limits(tmp_path: Path) -> No
 
 
 def test_this_machine_is_no_larger_than_its_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "group_limits", lambda: (0.5, 2.0**20))
+    monkeypatch.setattr(capacity, "cgroup_limits", lambda: (0.5, 2.0**20))
     assert (MachineCapacity.here().cpus, MachineCapacity.here().memory_bytes) == (0.5, 2.0**20)
 
 

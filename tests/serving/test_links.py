@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.links import LinkEmulator
-from circinus.spec import DirectedLink
+from circinus.serving.local.request_execution import LinkEmulator
+from circinus.specification import DirectedLink
 
 
 class Clock:

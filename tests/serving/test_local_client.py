@@ -18,11 +18,11 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
-from circinus.serving.conformance import EngineConformance, ask, is_alive, wait_until
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import EngineStatus
 from circinus.serving.local.client import LocalEngineClient, connect, destroy, start_daemon
-from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ class TestLocalEngineClient(EngineConformance):
 
 @pytest.fixture(autouse=True)
 def _on_a_machine_of_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit in ("client._START_S", "client._END_S", "run_folder._END_S"):
+    for limit in ("client._START_S", "client._END_S", "run_dir._END_S"):
         monkeypatch.setattr(f"circinus.serving.local.{limit}", HANG_LIMIT_S)
 
 
@@ -80,10 +80,10 @@ def block_until(condition: Any) -> None:
 def test_engine_outlives_its_client(folder: Path) -> None:
     program = (
         "import asyncio, pathlib, sys; from circinus.serving.local.client import start_daemon; "
-        "from circinus.serving.conformance_states import Step, chain\n"
+        "from circinus.testing.desired_states import StageSpec, chain\n"
         "async def main():\n"
         "    client = start_daemon(pathlib.Path(sys.argv[1]))\n"
-        "    await client.apply(chain('q', Step('who', 'process_id')))\n"
+        "    await client.apply(chain('q', StageSpec('who', 'process_id')))\n"
         "asyncio.run(main())"
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, timeout=HANG_LIMIT_S)

@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance import EngineConformance, ask, is_alive, respond, wait_until
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState
 from circinus.serving.local.engine import LocalEngine
-from circinus.serving.local.processes import ForkServerClient
-from circinus.serving.local.replica import ReplicaHandle
-from circinus.serving.replicas.messages import ReplicaSpec
-from circinus.spec import Link
+from circinus.serving.local.fork_server_client import ForkServerClient
+from circinus.serving.local.replica_handle import ReplicaHandle
+from circinus.serving.replicas.replica_protocol import ReplicaSpec
+from circinus.specification import Link
+from circinus.testing.desired_states import StageSpec, chain
+from circinus.testing.engine_conformance import EngineConformance, ask, is_alive, respond, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local.plain_messages import decode_batch, decode_result, encode_batch, encode_result
-from circinus.serving.replicas.messages import Batch, BatchItem, BatchResult, ItemResult
+from circinus.serving.local.batch_codec import decode_batch, decode_result, encode_batch, encode_result
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, BatchResult, ItemResult
 
 SECONDS = st.floats(0.0, 1e9)
 COUNTS = st.integers(0, 1000)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.replicas import replaying
-from circinus.serving.replicas.messages import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
-from circinus.serving.replicas.replaying import ReplayExecutor, interpolated_batch_ratio
+from circinus.serving.replicas import replay_executor as replaying
+from circinus.serving.replicas.replay_executor import ReplayExecutor, interpolated_batch_ratio
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
 
 
 class Clock:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import StageSpec, chain
-from circinus.serving.local.run_folder import RunDirectory
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.testing.desired_states import StageSpec, chain
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_clearing_waits_for_an_engine_that_is_about_to_end(
     lock = folder.try_lock()
     assert lock is not None
     waits = iter([lambda: None, lock.close])
-    monkeypatch.setattr("circinus.serving.local.run_folder.time.sleep", lambda seconds: next(waits)())
+    monkeypatch.setattr("circinus.serving.local.run_dir.time.sleep", lambda seconds: next(waits)())
     assert folder.clear()
     assert not folder.path.exists()
     assert next(waits, None) is None
@@ -135,7 +135,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_living_engine_is_not_cleared_away(folder: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circinus.serving.local.run_folder._END_S", 0.1)
+    monkeypatch.setattr("circinus.serving.local.run_dir._END_S", 0.1)
     lock = folder.try_lock()
     assert lock is not None
     with lock, pytest.raises(ServingError, match="lives and does not answer"):

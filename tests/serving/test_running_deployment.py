@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.serving.local import deployment as module
-from circinus.serving.local.deployment import DeploymentRuntime
-from circinus.serving.local.processes import ForkServerClient
-from circinus.serving.replicas.messages import ReplicaSpec
-from circinus.serving.replicas.work import QueuedItem
-from circinus.spec import Allocation, Deployment, KnobValues
+from circinus.serving.local import deployment_runtime as module
+from circinus.serving.local.deployment_runtime import DeploymentRuntime
+from circinus.serving.local.fork_server_client import ForkServerClient
+from circinus.serving.replicas.batch_queue import QueuedItem
+from circinus.serving.replicas.replica_protocol import ReplicaSpec
+from circinus.specification import Allocation, Deployment, KnobValues
 from virtual_time import VirtualTimeLoop, run
 
 _Batch = tuple[float, tuple[float, ...]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.simulation.intervals import percentile_interval, student_t
+from circinus.simulation.report import percentile_interval, student_t
 
 
 @pytest.mark.parametrize(("freedom", "factor"), [(4, 2.776), (9, 2.262), (19, 2.093), (1000, 1.962)])

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circinus.simulation.entries import VisitArrivals
 from circinus.simulation.joins import Joins
+from circinus.simulation.model import VisitArrivals
 
 FIRST, COUNT = 3, 4
 """Requests of the query are numbered from here on, and so many."""

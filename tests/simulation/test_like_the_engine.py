@@ -9,15 +9,16 @@ import pytest
 import virtual_engine
 
 from budget import share_of
+from circinus.arrays import FloatArray
 from circinus.queueing.arrivals import Poisson
 from circinus.queueing.station import Station
 from circinus.simulation import PlannedQuery
-from circinus.simulation.groups import strongly_connected_groups
-from circinus.simulation.model import FloatArray, QueryModel, Requests, Visit
-from circinus.simulation.plans import SimulationModel, build_model
-from circinus.simulation.simulation import Simulation
-from circinus.spec import Allocation, Deployment, Network, Pipeline, Pool, QueryPlan, configurations
-from instances import random_infrastructure, random_pipeline, random_profile, random_query
+from circinus.simulation.engine import Simulation
+from circinus.simulation.model import QueryModel, Requests, Visit
+from circinus.simulation.model_builder import SimulationModel, build_model
+from circinus.simulation.station_order import strongly_connected_groups
+from circinus.specification import Allocation, Deployment, Network, Pipeline, Pool, QueryPlan, configurations
+from random_instances import random_infrastructure, random_pipeline, random_profile, random_query
 
 COUNT = 120
 """Requests of each query."""

@@ -14,11 +14,11 @@ from circinus.estimation.transfer import INPUT
 from circinus.planning.settings import DEFAULT_SETTINGS
 from circinus.queueing.arrivals import Poisson
 from circinus.simulation import PlannedQuery, Progress, simulate
+from circinus.simulation.engine import Simulation
 from circinus.simulation.model import Requests
-from circinus.simulation.plans import build_model
-from circinus.simulation.simulation import Simulation
-from circinus.spec import LatencySlo, Network, Slos
-from instances import Instance, all_plans, corrected, measured_there, random_instance
+from circinus.simulation.model_builder import build_model
+from circinus.specification import LatencySlo, Network, Slos
+from random_instances import Instance, all_plans, corrected, measured_there, random_instance
 
 
 def _planned(instance: Instance, number: int = 0) -> tuple[PlannedQuery, dict]:

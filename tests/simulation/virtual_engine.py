@@ -11,19 +11,19 @@ from unittest import mock
 
 import numpy as np
 
-from circinus.serving.deploy import build_route
-from circinus.serving.local import deployment as module
-from circinus.serving.local.deployment import DeploymentRuntime
-from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.processes import ForkServerClient
-from circinus.serving.local.route import CompiledRoute, RequestExecution
-from circinus.serving.packed_response import PickledResponse
-from circinus.serving.replicas.messages import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
-from circinus.serving.replicas.replaying import ReplayExecutor
-from circinus.serving.replicas.work import QueuedItem
+from circinus.arrays import FloatArray
+from circinus.serving.desired_state import build_route
+from circinus.serving.local import deployment_runtime as module
+from circinus.serving.local.deployment_runtime import DeploymentRuntime
+from circinus.serving.local.fork_server_client import ForkServerClient
+from circinus.serving.local.request_execution import CompiledRoute, LinkEmulator, RequestExecution
+from circinus.serving.pickled_response import PickledResponse
+from circinus.serving.replicas.batch_queue import QueuedItem
+from circinus.serving.replicas.replay_executor import ReplayExecutor
+from circinus.serving.replicas.replica_protocol import Batch, BatchItem, ReplayRun, ReplayStage, ReplicaSpec
 from circinus.simulation import PlannedQuery
-from circinus.simulation.model import FloatArray, Requests
-from circinus.spec import Deployment, Network
+from circinus.simulation.model import Requests
+from circinus.specification import Deployment, Network
 from virtual_time import run
 
 

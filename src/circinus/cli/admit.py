@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_PLAN, Json
-from circinus.cli.traces import Traces, load_trace_backends
+from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import LoadedPlan
-    from circinus.spec import Query
+    from circinus.api.plan_context import LoadedPlan
+    from circinus.specification import Query
 
 
 def admit(
@@ -26,11 +26,11 @@ def admit(
     from datetime import UTC, datetime
     from time import perf_counter
 
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.plan_context import load_plan
     from circinus.cli.output import console, print_json
     from circinus.matching import add_query, admit_query, save_plan_set
-    from circinus.reporting.admission import admission_text
-    from circinus.spec.spoken import format_duration, format_usd_per_h
+    from circinus.reporting.explanation import admission_text
+    from circinus.specification.formatting import format_duration, format_usd_per_h
 
     opened = load_plan(plan_file, one_more=query)
     asked = _asked(opened, plan_file, query)

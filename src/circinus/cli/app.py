@@ -9,6 +9,7 @@ import typer
 from circinus import __version__
 from circinus.cli.admit import admit
 from circinus.cli.apply import apply
+from circinus.cli.command import Command
 from circinus.cli.destroy import destroy
 from circinus.cli.events import events
 from circinus.cli.explain import explain
@@ -22,7 +23,6 @@ from circinus.cli.serve import serve
 from circinus.cli.simulate import simulate
 from circinus.cli.status import status
 from circinus.cli.validate import validate
-from circinus.cli.verb import Command
 
 app = typer.Typer(
     name="circinus",

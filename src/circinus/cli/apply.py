@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from circinus.api.replay_recording import DEFAULT_REPLAY_ITEMS
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
@@ -17,11 +18,10 @@ from circinus.cli.options import (
     RunDir,
     host_and_port,
 )
-from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.cli.engines import EngineOptions
+    from circinus.api.engine_options import EngineOptions
     from circinus.serving import DesiredState, EngineStatus
 
 
@@ -45,13 +45,12 @@ def apply(
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
-    from circinus.cli.controllers import warn_of_controller
-    from circinus.cli.engines import EngineOptions
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.engine_options import EngineOptions, warn_of_controller
+    from circinus.api.plan_context import load_plan
+    from circinus.api.replay_recording import record_plans
     from circinus.cli.output import console, print_json
-    from circinus.cli.recording import record_plans
     from circinus.errors import PlanningError
-    from circinus.reporting.status_table import status_table
+    from circinus.reporting.control_table import status_table
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY

@@ -17,8 +17,7 @@ def destroy(
     json: Json = False,
 ) -> None:
     """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
-    from circinus.cli.controllers import warn_of_controller
-    from circinus.cli.engines import EngineOptions
+    from circinus.api.engine_options import EngineOptions, warn_of_controller
     from circinus.cli.output import print_json
     from circinus.serving.local.client import destroy as end_engine
 

@@ -12,11 +12,11 @@ from circinus.serving.local import DEFAULT_RUN_FOLDER
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from circinus.control.records import ControlStateStore, Event
+    from circinus.control.state_store import ControlStateStore, Event
 
 _PAUSE_S = 0.5
 EventKind = Literal["began", "step", "replan", "applied", "rollback", "drift", "unwatched", "failed"]
-"""`circinus.control.records.KINDS`, which loads later."""
+"""`circinus.control.state_store.KINDS`, which loads later."""
 
 
 def events(
@@ -31,7 +31,7 @@ def events(
     from contextlib import closing
 
     from circinus.cli.options import records_file
-    from circinus.control.records import ControlStateStore
+    from circinus.control.state_store import ControlStateStore
 
     with closing(ControlStateStore.open_existing(records_file(records, run_dir))) as kept:
         for event in select_events(kept, last, kind, follow=follow):
@@ -65,6 +65,6 @@ def _say(event: Event, json: bool) -> None:
     from dataclasses import asdict
     from json import dumps
 
-    from circinus.reporting.event_line import event_line
+    from circinus.reporting.control_table import event_line
 
     typer.echo(dumps(asdict(event)) if json else event_line(event, dated=True))

@@ -11,7 +11,7 @@ from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from circinus.cli.opened_plan import LoadedPlan
+    from circinus.api.plan_context import LoadedPlan
     from circinus.estimation import Correction
     from circinus.profiling import PipelineProfile
 
@@ -22,14 +22,12 @@ def explain(
     json: Json = False,
 ) -> None:
     """Say why each query got its plan, what else there was or may be, and what would let a rejected one in."""
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.plan_context import load_plan
     from circinus.cli.output import console, print_json
     from circinus.cli.profile import search_summary_json
-    from circinus.reporting.correction_table import correction_table
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
-    from circinus.reporting.plan_table import deployment_table, price_table
-    from circinus.reporting.plan_text import PLAN_LEGEND
-    from circinus.reporting.profile_table import search_summary
+    from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
+    from circinus.reporting.profile_table import correction_table, search_summary
 
     opened = load_plan(plan_file)
     matching = opened.plan_set.matching
@@ -80,7 +78,7 @@ def _profiles(opened: LoadedPlan, pipelines: Iterable[str]) -> Mapping[str, Pipe
     Left out where the store is gone, and where it was filled from a trace.
     """
     from circinus.errors import OperatorError, ProfileError
-    from circinus.planning.exploration import make_sampler
+    from circinus.planning.sampler import make_sampler
     from circinus.profiling import load_profile
 
     found = {}

@@ -22,11 +22,11 @@ from circinus.cli.options import (
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
-    from circinus.cli.engines import EngineOptions
-    from circinus.cli.opened_plan import LoadedPlan
-    from circinus.serving.learning import PredictionsAtRun
-    from circinus.serving.load import LoadSpec
-    from circinus.serving.measurement import LoadReport
+    from circinus.api.engine_options import EngineOptions
+    from circinus.api.plan_context import LoadedPlan
+    from circinus.serving.loadtest.load_report import LoadReport
+    from circinus.serving.loadtest.load_test import LoadSpec
+    from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 
 
 def loadtest(
@@ -70,12 +70,11 @@ def loadtest(
     json: Json = False,
 ) -> None:
     """Send open-loop traffic to the applied plans and measure every request against every objective."""
-    from circinus.cli.engines import EngineOptions
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.engine_options import EngineOptions
+    from circinus.api.plan_context import load_plan
     from circinus.cli.output import console, print_json
-    from circinus.reporting.learning_text import service_time_text
-    from circinus.reporting.load_table import load_table
-    from circinus.serving.load import LoadSpec
+    from circinus.reporting.load_table import load_table, service_time_text
+    from circinus.serving.loadtest.load_test import LoadSpec
 
     opened = load_plan(plan_file)
     traffic = LoadSpec(duration_s=duration, warm_up_s=warm_up, rate_factor=rate_factor, seed=seed, trace=trace)
@@ -109,14 +108,14 @@ def _run(
     """The report, and how many of how many different items planning had seen."""
     import asyncio
 
-    from circinus.cli.controllers import current_controller
+    from circinus.api.engine_options import current_controller
+    from circinus.api.traffic_items import count_profiled_items, select_traffic_items
     from circinus.cli.output import progress_console
-    from circinus.cli.traffic_items import count_profiled_items, select_traffic_items
     from circinus.errors import ServingError
     from circinus.reporting.progress import load_bar
-    from circinus.serving.load import run_load_test
-    from circinus.serving.local.fine_timers import new_event_loop
-    from circinus.serving.state_file import state_fingerprint
+    from circinus.serving.loadtest.load_test import run_load_test
+    from circinus.serving.local.high_resolution_loop import new_event_loop
+    from circinus.serving.state_serialization import state_fingerprint
 
     specification, matching, seed = opened.specification, opened.plan_set.matching, opened.plan_set.seed
 
@@ -164,7 +163,7 @@ def _expected(opened: LoadedPlan) -> PredictionsAtRun:
 
     from circinus.errors import OperatorError, ProfileError
     from circinus.profiling import load_predicted_service_times
-    from circinus.serving.learning import PredictionsAtRun
+    from circinus.serving.loadtest.service_time_learning import PredictionsAtRun
 
     plan_set, services = opened.plan_set, {}
     plans = [assignment.chosen.plan for assignment in plan_set.matching.assignments]

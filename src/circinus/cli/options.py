@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from circinus.spec.units import Quantity
+    from circinus.specification.units import Quantity
 
 Paths = Annotated[list[Path], typer.Argument(help="YAML files, or folders of them.", show_default="the current folder")]
 PlanFile = Annotated[Path, typer.Argument(help="A plan file, as `circinus plan` writes it.")]
@@ -51,7 +51,7 @@ DEFAULT_ADDRESS = "auto"
 
 def duration_option(text: str | float) -> float:
     """Seconds, from `90s`, `2min` or 0; as in the specification a bare number is refused. A default is in seconds."""
-    from circinus.spec.units import DURATION
+    from circinus.specification.units import DURATION
 
     return _quantity(text, DURATION)
 
@@ -114,7 +114,7 @@ def hours_option(text: str | float) -> float:
 
 def price_option(text: str | float) -> float:
     """US dollars per hour, from `$0.01/h`, `$10/month` or 0. A default is in dollars per hour."""
-    from circinus.spec.units import PRICE_PER_H
+    from circinus.specification.units import PRICE_PER_H
 
     return _quantity(text, PRICE_PER_H)
 

@@ -34,7 +34,7 @@ def print_json(kind: str, data: Any) -> None:
 
     Dataclasses, paths and pydantic models inside `data` are converted.
     """
-    from circinus.spec.json_text import json_text
+    from circinus.specification.json_dump import json_text
 
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": data}
     sys.stdout.write(f"{json_text(document, indent=2, by_alias=True, not_finite='null')}\n")

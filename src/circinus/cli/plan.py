@@ -17,15 +17,15 @@ from circinus.cli.options import (
     require_file,
     store_path,
 )
-from circinus.cli.traces import Traces, load_trace_backends
+from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from circinus.cli.previous_plan import PreviousPlan
+    from circinus.api.plan_context import PreviousPlan
     from circinus.matching import Incumbent, PlanDiff, PlanFile
     from circinus.profiling import MeasurementBackend, PipelineProfile
-    from circinus.spec import Specification
+    from circinus.specification import Specification
 
 
 def plan(
@@ -83,12 +83,12 @@ def plan(
     json: Json = False,
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write them to a file."""
+    from circinus.api.planning_service import pipelines_in_use, plan_and_save
+    from circinus.api.ray_profiling import machine_warning
     from circinus.cli.output import print_json
-    from circinus.cli.planned import pipelines_in_use, plan_and_save
-    from circinus.cli.pools import machine_warning
     from circinus.cli.profile import search_summary_json
     from circinus.matching import PlanDiff
-    from circinus.spec.document import load_specification
+    from circinus.specification.loader import load_specification
 
     specification = load_specification(paths)
     before, running = _what_runs(previous, output, from_scratch, churn_price, max_changes)
@@ -139,7 +139,7 @@ def _what_runs(
         typer.BadParameter: options that exclude each other.
         PlanningError: a plan that cannot be read, where it was named or changes of it are limited.
     """
-    from circinus.cli.previous_plan import previous_plan
+    from circinus.api.plan_context import previous_plan
     from circinus.errors import PlanningError
     from circinus.matching import Incumbent
 
@@ -167,10 +167,9 @@ def _print(
     changes: PlanDiff | None,
 ) -> None:
     from circinus.cli.output import console
-    from circinus.reporting.correction_table import corrections_in_force
     from circinus.reporting.plan_table import deployment_table, plan_table
-    from circinus.reporting.profile_table import search_summary
-    from circinus.spec.spoken import format_duration
+    from circinus.reporting.profile_table import corrections_in_force, search_summary
+    from circinus.specification.formatting import format_duration
 
     queries = {query.name: query for query in specification.queries}
     console().print(plan_table(plan_set.matching, queries), deployment_table(plan_set.matching.deployments))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, Paths, Store, duration_option, store_path
-from circinus.cli.traces import Traces, load_trace_backends
+from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ServiceTimeObservation,
         StoppingCertificate,
     )
-    from circinus.spec import Specification
+    from circinus.specification import Specification
 
 
 Record = Annotated[
@@ -69,16 +69,14 @@ def profile(
 
     With --engine ray on a node of each hardware class of the infrastructure.
     """
+    from circinus.api.ray_profiling import connect_profiling_targets, machine_warning, profile_on_pools
     from circinus.cli.output import console, print_json
-    from circinus.cli.pools import connect_profiling_targets, machine_warning, profile_on_pools
     from circinus.errors import SpecError
-    from circinus.operators.check import check_operators
-    from circinus.planning.exploration import make_sampler
+    from circinus.operators.validation import check_operators
+    from circinus.planning.sampler import make_sampler
     from circinus.profiling import export_trace, load_profile, save_trace
-    from circinus.reporting.class_table import hardware_class_lines
-    from circinus.reporting.correction_table import observation_table
-    from circinus.reporting.profile_table import profile_table
-    from circinus.spec.document import load_specification
+    from circinus.reporting.profile_table import hardware_class_lines, observation_table, profile_table
+    from circinus.specification.loader import load_specification
 
     _check_options(budget, show=show, record=record, calibrate=calibrate, exhaustive=exhaustive)
     _check_engine(engine, traced=bool(trace), calibrate=calibrate, allow_declared_speeds=allow_declared_speeds)
@@ -177,7 +175,7 @@ def profile_with_progress(
 ) -> PipelineProfile:
     """Measure one pipeline behind a progress bar."""
     from circinus.cli.output import progress_console
-    from circinus.planning.exploration import make_sampler
+    from circinus.planning.sampler import make_sampler
     from circinus.profiling import profile_pipeline
     from circinus.reporting.progress import profile_bar
 
@@ -205,7 +203,7 @@ def _calibrate(
 ) -> None:
     from circinus.cli.output import console, print_json
     from circinus.profiling import calibrate, load_profile
-    from circinus.reporting.calibration_table import calibration_table
+    from circinus.reporting.profile_table import calibration_table
 
     found = []
     for name in names:
@@ -287,7 +285,7 @@ def _class(report: HardwareClassReport) -> dict[str, object]:
 
 def _summary(profile: PipelineProfile, specification: Specification) -> dict[str, object]:
     """Everything but the per-item arrays, which the store keeps."""
-    from circinus.cli.pools import machine_warning
+    from circinus.api.ray_profiling import machine_warning
 
     return {
         "pipeline": profile.pipeline,

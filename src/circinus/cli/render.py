@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from circinus.cli.command import Command
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile
-from circinus.cli.verb import Command
 
 _IMAGE = "circinus:latest"
 
@@ -32,7 +32,7 @@ def kubernetes(
 
     Nodes of pool P must have the label circinus/pool=P.
     """
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.plan_context import load_plan
     from circinus.cli.output import print_json, progress_console
     from circinus.errors import PlanningError
     from circinus.serving import Mode

@@ -9,6 +9,6 @@ import typer
 
 def schema() -> None:
     """Print the JSON Schema of the YAML documents, for editors."""
-    from circinus.spec.schema import json_schema
+    from circinus.specification.json_schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from circinus.api.replay_recording import DEFAULT_REPLAY_ITEMS
 from circinus.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_PLAN,
@@ -24,21 +25,20 @@ from circinus.cli.options import (
     positive_duration_option,
     records_file,
 )
-from circinus.cli.recording import DEFAULT_REPLAY_ITEMS
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from circinus.cli.engines import EngineOptions
-    from circinus.control.controlled import ManagedPlans
-    from circinus.control.drift.drifting import DriftDependencies
+    from circinus.api.engine_options import EngineOptions
+    from circinus.control.drift.drift_monitor import DriftDependencies
     from circinus.control.ladders.standby import StandbyReplicas
+    from circinus.control.managed_plans import ManagedPlans
     from circinus.control.metrics import ControlMetrics
-    from circinus.control.records import Event
-    from circinus.control.replanning.planner import ReplanDependencies
+    from circinus.control.replanning.replan import ReplanDependencies
     from circinus.control.settings import ControlSettings
+    from circinus.control.state_store import Event
 
 
 def serve(
@@ -136,8 +136,8 @@ def serve(
     """
     import asyncio
 
-    from circinus.cli.engines import EngineOptions
-    from circinus.cli.served_plans import PlanFileSource
+    from circinus.api.engine_options import EngineOptions
+    from circinus.api.plan_source import PlanFileSource
     from circinus.control.metrics import ControlMetrics
     from circinus.control.settings import ControlSettings
     from circinus.serving import Mode
@@ -199,7 +199,7 @@ async def _control(
     import time
 
     from circinus.control.controller import Controller
-    from circinus.control.records import ControlStateStore
+    from circinus.control.state_store import ControlStateStore
     from circinus.serving.local.client import LocalEngineClient, start_daemon
 
     stop, records = _stopped(), ControlStateStore(records_file)
@@ -252,8 +252,8 @@ async def _watch(
     from dataclasses import replace
 
     from circinus.control.controller import Controller
-    from circinus.control.dry import DryRunEngine
-    from circinus.control.records import APPLIED, STARTED, ControlStateStore
+    from circinus.control.dry_run import DryRunEngine
+    from circinus.control.state_store import APPLIED, STARTED, ControlStateStore
 
     def noted(event: Event) -> None:
         if event.kind == APPLIED:
@@ -300,7 +300,7 @@ class _Speaker:
 
     def standby(self, ready: StandbyReplicas, standby_factor: float) -> None:
         """What is kept ready."""
-        from circinus.spec.spoken import format_usd_per_h
+        from circinus.specification.formatting import format_usd_per_h
 
         if standby_factor <= 1:
             return
@@ -312,7 +312,7 @@ class _Speaker:
 
     def event(self, event: Event, *, would: bool = False) -> None:
         """Something happened, or would."""
-        from circinus.reporting.event_line import event_line
+        from circinus.reporting.control_table import event_line
 
         if self._json:
             from dataclasses import asdict

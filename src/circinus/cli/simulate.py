@@ -9,7 +9,7 @@ import typer
 from circinus.cli.options import DEFAULT_PLAN, Json, PlanFile, duration_option, factor_option, hours_option
 
 if TYPE_CHECKING:
-    from circinus.cli.opened_plan import LoadedPlan
+    from circinus.api.plan_context import LoadedPlan
     from circinus.simulation import PlannedQuery, SimulationReport
 
 _SECONDS_PER_H = 3600.0
@@ -39,7 +39,7 @@ def simulate(
     json: Json = False,
 ) -> None:
     """Run the plans request by request in simulated time: queues, batches, links, every objective."""
-    from circinus.cli.opened_plan import load_plan
+    from circinus.api.plan_context import load_plan
     from circinus.cli.output import console, print_json
     from circinus.reporting.simulation_table import simulation_table
 
@@ -63,7 +63,7 @@ def _run(opened: LoadedPlan, load: float, duration_s: float, warm_up_s: float, s
     from circinus.cli.output import progress_console
     from circinus.reporting.progress import simulation_bar
     from circinus.simulation import simulate as run
-    from circinus.spec import Network
+    from circinus.specification import Network
 
     matching, infrastructure = opened.plan_set.matching, opened.specification.infrastructure
     assert infrastructure is not None, "a plan names pools"
@@ -84,6 +84,6 @@ def _run(opened: LoadedPlan, load: float, duration_s: float, warm_up_s: float, s
 
 def _planned(opened: LoadedPlan) -> list[PlannedQuery]:
     """Every query that has a plan, with the measurements it was made from."""
-    from circinus.matching.planned import simulation_inputs
+    from circinus.matching.simulation_check import simulation_inputs
 
     return simulation_inputs(opened.specification, opened.profiles(), opened.plan_set.matching)

@@ -17,9 +17,9 @@ def status(
     """Say what runs; ends with 1 when a replica that is wanted is not ready."""
     import asyncio
 
-    from circinus.cli.engines import EngineOptions
+    from circinus.api.engine_options import EngineOptions
     from circinus.cli.output import console, print_json
-    from circinus.reporting.status_table import status_table
+    from circinus.reporting.control_table import status_table
     from circinus.serving import EngineStatus
 
     async def ask() -> EngineStatus:

@@ -20,9 +20,9 @@ def validate(
     """Check everything that was written; print every fault with file, line and a near name."""
     from circinus.cli.output import print_json
     from circinus.errors import SpecError
-    from circinus.operators.check import check_operators
-    from circinus.spec import configuration_count
-    from circinus.spec.document import load_specification
+    from circinus.operators.validation import check_operators
+    from circinus.specification import configuration_count
+    from circinus.specification.loader import load_specification
 
     specification = load_specification(paths)
     faults = () if no_operators else check_operators(specification)

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from circinus.control.applying import Rollout, RolloutFailed, RolloutSucceeded
+from circinus.control.active_plans import ActivePlans
 from circinus.control.backoff import Backoff
-from circinus.control.controlled import ManagedPlans
-from circinus.control.drift.drifting import DriftDependencies, DriftMonitor
-from circinus.control.in_force import ActivePlans
+from circinus.control.drift.drift_monitor import DriftDependencies, DriftMonitor
 from circinus.control.ladders.policy import LadderState
-from circinus.control.records import (
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.canary import CanaryAnalysis
+from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.replanning.replanner import ReplanFailed, Replanner, ReplanReady
+from circinus.control.rollout import Rollout, RolloutFailed, RolloutSucceeded
+from circinus.control.settings import ControlSettings
+from circinus.control.state_store import (
     APPLIED,
     FAILED,
     REPLAN,
@@ -24,15 +28,11 @@ from circinus.control.records import (
     Event,
     StateStoreError,
 )
-from circinus.control.replanning.planner import ReplanDependencies
-from circinus.control.replanning.replanning import ReplanFailed, Replanner, ReplanReady
-from circinus.control.replanning.trial import CanaryAnalysis
-from circinus.control.settings import ControlSettings
 from circinus.errors import ServingError
 from circinus.matching import PlanDiff
 from circinus.serving import DesiredState, Engine, EngineStatus, FencedEngine
 from circinus.serving.lease import Lease, LeaseLostError
-from circinus.serving.state_file import state_from_json, state_to_json
+from circinus.serving.state_serialization import state_from_json, state_to_json
 
 _KNOWN = "states"
 """Name of the document with the states of which the engine may run one."""

@@ -7,10 +7,10 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circinus.control.controlled import ManagedPlans
 from circinus.control.drift.audit_scores import AuditScore
 from circinus.control.ladders.policy import LadderState
-from circinus.control.records import Event
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.state_store import Event
 from circinus.errors import ServingError
 from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.serving import EngineStatus

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from circinus.control.replanning.replanning import ReplanSettings
-from circinus.control.replanning.trial import CanarySettings
+from circinus.control.replanning.canary import CanarySettings
+from circinus.control.replanning.replanner import ReplanSettings
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a plan would do: service, queueing, transfers, cost."""
 
-from circinus.estimation.conditions import DeploymentLoad, MergedLoad, merge_loads, replicas_for
 from circinus.estimation.corrections import NO_CORRECTIONS, Correction, Corrections, learn_corrections
 from circinus.estimation.estimate import (
     DeploymentUse,
@@ -11,7 +10,8 @@ from circinus.estimation.estimate import (
     StageEstimate,
 )
 from circinus.estimation.estimator import Estimator
-from circinus.estimation.odds import SloProbabilities
+from circinus.estimation.merged_load import DeploymentLoad, MergedLoad, merge_loads, replicas_for
+from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from circinus.profiling import DECLARED, Interval, Machine, OperatorProfile, PipelineProfile, ServiceTimeObservation
-from circinus.spec import HardwareClass, KnobValues, Pipeline, Pool
+from circinus.specification import HardwareClass, KnobValues, Pipeline, Pool
 
 OPERATOR_SPREAD = 0.2
 """Standard deviation, among operators, of the logarithm of what an estimate is off by, before anything is observed."""

@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from circinus.estimation.conditions import MergedLoad, replicas_for
 from circinus.estimation.estimate import DeploymentUse, LinkUse
+from circinus.estimation.merged_load import MergedLoad, replicas_for
 from circinus.profiling import Interval
-from circinus.spec import DirectedLink
+from circinus.specification import DirectedLink
 
 _Amount = TypeVar("_Amount", float, NDArray[np.floating])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from circinus.estimation.odds import SloProbabilities
+from circinus.estimation.slo_probability import SloProbabilities
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import Interval
-from circinus.spec import Deployment, DirectedLink, QueryPlan, Slos
+from circinus.specification import Deployment, DirectedLink, QueryPlan, Slos
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.conditions import MergedLoad
 from circinus.estimation.cost import query_cost, transfer_usd_per_h
 from circinus.estimation.estimate import DeploymentUse, Estimate, LinkUse, PlanCandidate, StageEstimate
-from circinus.estimation.odds import SloProbabilities, accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.merged_load import MergedLoad
 from circinus.estimation.percentiles import PercentileEstimator
-from circinus.estimation.stages import StageLatencyModel
+from circinus.estimation.slo_probability import SloProbabilities, accuracy_slo_probability, latency_slo_probability
+from circinus.estimation.stage_latency import StageLatencyModel
 from circinus.estimation.transfer import INPUT, TransferModel, destinations, link_station_under_load
 from circinus.profiling import ConfigurationProfile
-from circinus.spec import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan
+from circinus.specification import Deployment, Network, OperatorSpec, Pipeline, Query, QueryPlan
 
 FloatArray = NDArray[np.floating]
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.arrays import IntArray
 from circinus.errors import PlanningError
 
 FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.int64]
 
 _SCENARIOS = 320
 """As many of them beyond the 95th percentile as of four times as many beyond the 99th."""

@@ -15,16 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circinus.errors import PlanningError
-from circinus.estimation.coming import ArrivalModel
-from circinus.estimation.conditions import MergedLoad, station_load
 from circinus.estimation.estimate import LinkUse
-from circinus.estimation.percentiles import PercentileEstimator
-from circinus.estimation.tails import UNBOUNDED
+from circinus.estimation.merged_load import ArrivalModel, MergedLoad, station_load
+from circinus.estimation.percentiles import UNBOUNDED, PercentileEstimator
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import ConfigurationProfile
-from circinus.queueing.formulas import Amount
-from circinus.queueing.load import LoadedStation
-from circinus.spec import DirectedLink, Network, OperatorSpec, Query
+from circinus.queueing.station_model import LoadedStation
+from circinus.queueing.waiting_time import Amount
+from circinus.specification import DirectedLink, Network, OperatorSpec, Query
 
 FloatArray = NDArray[np.floating]
 

@@ -1,22 +1,22 @@
 """All queries together: choosing at most one plan for each under the pools' and links' capacities."""
 
-from circinus.matching.admit import Admission, admit_query
-from circinus.matching.answering import MatchSettings
-from circinus.matching.changes import PlanDiff
+from circinus.matching.admission import Admission, admit_query
+from circinus.matching.explanation.shadow_prices import ShadowPrice
+from circinus.matching.incumbent import Incumbent
+from circinus.matching.match_run import MatchSettings
 from circinus.matching.matcher import match, plan_all_queries
 from circinus.matching.plan_file import add_query, load_plan_set, make_plan_set, require_fresh, save_plan_set
 from circinus.matching.plan_set import (
     Alternative,
     Assignment,
     Matching,
+    PlanDiff,
     PlanFile,
     Rejection,
     Relaxation,
     SizedDeployment,
     TenantShare,
 )
-from circinus.matching.resource_prices import ShadowPrice
-from circinus.matching.running import Incumbent
 
 __all__ = [
     "Admission",

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from circinus.matching.problem import CAPACITY_TOLERANCE, FloatArray, IntArray, Problem, Usage
+from circinus.arrays import FloatArray, IntArray
+from circinus.matching.problem import CAPACITY_TOLERANCE, Problem, Usage
 
 
 class Cut(Protocol):

@@ -9,33 +9,29 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
 
-from circinus.matching.alternatives import explain_assignments
-from circinus.matching.answering import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, MatchRun, MatchSettings
-from circinus.matching.as_deployed import backfill, sized_deployments
-from circinus.matching.choice import Solver
-from circinus.matching.columns import Promise
+from circinus.matching.backfill import backfill, sized_deployments
+from circinus.matching.column_generation import Compose, Promise
 from circinus.matching.cuts import ChurnCut
-from circinus.matching.endable import SubprocessSolver
-from circinus.matching.exact import MilpSolver
+from circinus.matching.explanation.assignment_explanations import explain_assignments
+from circinus.matching.explanation.rejections import rejection_reason, rejections
+from circinus.matching.explanation.shadow_prices import shadow_prices
+from circinus.matching.explanation.slo_relaxation import Replan
+from circinus.matching.guarantees import enforce_pins, enforce_tenant_shares, served_queries
+from circinus.matching.incumbent import Incumbent
+from circinus.matching.match_run import DEFAULT_MATCH_SETTINGS, MAX_EXACT_QUERIES, MatchRun, MatchSettings
 from circinus.matching.passes import MatchState, assignment_of
+from circinus.matching.plan_estimates import PlanEstimates, add_startup_times
 from circinus.matching.plan_set import Matching, tenant_shares
-from circinus.matching.planned import simulation_inputs
-from circinus.matching.price_solver import LagrangianSolver
-from circinus.matching.profiled_plans import PlanEstimates
-from circinus.matching.promises import enforce_pins, enforce_tenant_shares, served_queries
-from circinus.matching.rejections import rejection_reason, rejections
-from circinus.matching.relaxation import Replan
-from circinus.matching.resource_prices import shadow_prices
-from circinus.matching.reuse import Compose
-from circinus.matching.running import Incumbent
+from circinus.matching.simulation_check import MOST_PLANS, check_by_simulation, exclude_refuted, simulation_inputs
 from circinus.matching.sizing import Reestimate
-from circinus.matching.start_ups import add_startup_times
-from circinus.matching.too_slow import MOST_PLANS, exclude_refuted
-from circinus.matching.verification import check_by_simulation
+from circinus.matching.solvers.lagrangian_solver import LagrangianSolver
+from circinus.matching.solvers.milp_solver import MilpSolver
+from circinus.matching.solvers.solver import Solver
+from circinus.matching.solvers.solver_subprocess import SubprocessSolver
 from circinus.planning import Frontier, plan_queries, plan_query
 from circinus.planning.settings import DEFAULT_SETTINGS, SearchSettings
 from circinus.profiling import PipelineProfile
-from circinus.spec import Infrastructure, Network, Query, Specification
+from circinus.specification import Infrastructure, Network, Query, Specification
 
 _LETTING_IN_SHARE = 0.5
 """Of the time limit, beside it, for letting in whoever still fits."""
@@ -138,7 +134,7 @@ def match(
         promise: how a plan that a frontier does not list is estimated; without it, none enters at prices.
         replan: how a rejected query is planned under relaxed objectives; without it, only relaxations that are on its
             frontier are found.
-        solver: by default the exact one, and that by prices for more than `EXACT_UP_TO` queries.
+        solver: by default the exact one, and that by prices for more than `MAX_EXACT_QUERIES` queries.
         settings: time, links, seed.
         clock: for the time limit.
         incumbent: what runs already; it stays where nothing is gained by a change. The answer is never worse than to keep

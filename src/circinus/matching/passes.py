@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from circinus.matching.choice import Solution, Solver
+from circinus.arrays import IntArray
+from circinus.matching.bin_packing import pack_pools
 from circinus.matching.cuts import ChurnCut, Cut, share_cut, sizing_cut
-from circinus.matching.greedy import local_search, objective_key
-from circinus.matching.holding import RepairedSolution, repair
-from circinus.matching.packing import pack_pools
-from circinus.matching.problem import CAPACITY_TOLERANCE, IntArray, Problem, Usage, meets_cost_slo
+from circinus.matching.problem import CAPACITY_TOLERANCE, Problem, Usage, meets_cost_slo
+from circinus.matching.repair import RepairedSolution, repair
 from circinus.matching.sizing import Reestimate, Sizing, SloViolation, evaluate_sizing
-from circinus.spec import Infrastructure, Query, Slos
-from circinus.spec.spoken import format_usd_per_h
+from circinus.matching.solvers.greedy import local_search, objective_key
+from circinus.matching.solvers.solver import Solution, Solver
+from circinus.specification import Infrastructure, Query, Slos
+from circinus.specification.formatting import format_usd_per_h
 
 _EXACT_ROUNDS, _FEW_ROUNDS = 40, 8
 """Rounds in which only impossible answers are cut off; after them a plan that breaks an objective is given up.

@@ -17,8 +17,8 @@ from circinus.estimation import NO_CORRECTIONS, Corrections
 from circinus.matching.plan_set import SCHEMA_VERSION, Matching, PlanFile
 from circinus.operators import resolve, version_of
 from circinus.profiling import PipelineProfile
-from circinus.spec import Specification
-from circinus.spec.json_text import json_text, refuse_not_finite
+from circinus.specification import Specification
+from circinus.specification.json_dump import json_text, refuse_not_finite
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

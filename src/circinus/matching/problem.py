@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import BoolArray, FloatArray, IntArray
 from circinus.estimation import PlanCandidate, ReplicaDemand
-from circinus.matching.incidence import SparseRows
-from circinus.matching.ranks import PriorityLevels
-from circinus.spec import Deployment
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from circinus.matching.priority_levels import PriorityLevels
+from circinus.matching.solvers.sparse_rows import SparseRows
+from circinus.specification import Deployment
 
 RESOURCES = ("cpus", "memory", "gpus", "gpu memory")
 """What a replica takes of its node, in the order of every array's last axis."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from circinus.arrays import IntArray
 from circinus.estimation import MergedLoad, PlanCandidate, merge_loads
-from circinus.matching.problem import IntArray, Problem, Usage, meets_cost_slo
+from circinus.matching.problem import Problem, Usage, meets_cost_slo
 from circinus.profiling import Interval
-from circinus.spec import Slos
-from circinus.spec.spoken import format_duration, format_latency_bound, format_score, format_usd_per_h
+from circinus.specification import Slos
+from circinus.specification.formatting import format_duration, format_latency_bound, format_score, format_usd_per_h
 
 Reestimate = Callable[[PlanCandidate, MergedLoad], PlanCandidate]
 """A chosen plan under the merged load: the same plan with its final estimate."""

@@ -12,7 +12,7 @@ from circinus.operators.protocol import Operator, OperatorFactory
 from circinus.operators.source_version import source_version
 
 if TYPE_CHECKING:
-    from circinus.spec.model import Scalar
+    from circinus.specification.base_model import Scalar
 
 _CPUS = "cpus"
 """An operator that takes a keyword of this name is told how many CPUs its replica has; it is no knob."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # every replica imports this module, and none needs what the specification is made of
-    from circinus.spec.model import Scalar
+    from circinus.specification.base_model import Scalar
 
 
 @runtime_checkable

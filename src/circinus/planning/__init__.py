@@ -2,7 +2,7 @@
 
 from circinus.planning.frontier import BestEffortPlan, Frontier, NearMiss, SingleRelaxation
 from circinus.planning.ladder import Ladder, Rung, ladder
-from circinus.planning.search import plan_queries, plan_query
+from circinus.planning.planner import plan_queries, plan_query
 from circinus.planning.settings import SearchSettings
 
 __all__ = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.arrays import IntArray
+
 FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.int64]
 
 DOMINANCE_TOLERANCE = 1e-9
 """Relative difference below which two amounts are the same; sums in different orders differ by rounding."""

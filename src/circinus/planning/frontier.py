@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from circinus.estimation import PlanCandidate
-from circinus.planning.left_out import ColumnPool
-from circinus.spec import Query
+from circinus.planning.column_pool import ColumnPool
+from circinus.specification import Query
 
 SloName = Literal["latency", "accuracy", "cost"]
 
@@ -40,7 +40,7 @@ class BestEffortPlan:
 
     candidate: PlanCandidate
     probability: float
-    """That it keeps all objectives; a guide, not a promise (`circinus.estimation.odds`)."""
+    """That it keeps all objectives; a guide, not a promise (`circinus.estimation.slo_probability`)."""
     items: int
     """Items that its configuration was measured on."""
     population: int

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.arrays import IntArray
 from circinus.planning.dominance import nondominated
-from circinus.planning.space import SearchSpace
-from circinus.spec import QueryPlan
+from circinus.planning.search_space import SearchSpace
+from circinus.specification import QueryPlan
 
 FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

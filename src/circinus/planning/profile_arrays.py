@@ -14,16 +14,16 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.arrays import IntArray
 from circinus.errors import PlanningError
-from circinus.estimation.fills import batch_time_ratios
+from circinus.estimation.batch_time_ratios import batch_time_ratios
 from circinus.estimation.percentiles import PercentileEstimator
 from circinus.estimation.scenarios import ScenarioGrid
 from circinus.estimation.traffic import RequestStream
 from circinus.profiling import MIN_ITEMS, ConfigurationProfile, OperatorProfile, PipelineProfile
-from circinus.spec import HardwareClass, OperatorSpec, Pipeline
+from circinus.specification import HardwareClass, OperatorSpec, Pipeline
 
 FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.int64]
 
 INPUT_INDEX = 0
 """Producer 0 is the pipeline's input; producer i + 1 is the i-th operator in topological order."""
@@ -67,7 +67,7 @@ class OperatorRows:
     sizes: tuple[tuple[float, int], ...]
     """(CPUs, batch size): all that the operator's specification allows."""
     fill_ratios: tuple[tuple[tuple[float, ...], ...], ...]
-    """For each row and each of `sizes` (batch size,) as of `circinus.estimation.fills`."""
+    """For each row and each of `sizes` (batch size,) as of `circinus.estimation.batch_time_ratios`."""
     profiles: tuple[OperatorProfile, ...]
     """(rows,) what it was laid out from."""
 

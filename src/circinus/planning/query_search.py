@@ -8,21 +8,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from circinus.arrays import IntArray
 from circinus.estimation import Estimator, PlanCandidate
-from circinus.estimation.odds import accuracy_slo_probability
-from circinus.planning.cheapest import cheapest_plan, fastest_plan, min_latency_s, nondominated_plans
-from circinus.planning.limits import Limits
-from circinus.planning.margins import high_margin_plans, select_high_margin
-from circinus.planning.measure import PlanMetrics
+from circinus.estimation.slo_probability import accuracy_slo_probability
+from circinus.planning.high_margin_plans import high_margin_plans, select_high_margin
 from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.plan_metrics import PlanMetrics
+from circinus.planning.plan_search import cheapest_plan, fastest_plan, min_latency_s, nondominated_plans
 from circinus.planning.profile_arrays import ProfileArrays
+from circinus.planning.search_space import Limits, compile_query
 from circinus.planning.settings import SearchSettings
-from circinus.planning.space import compile_query
 from circinus.profiling import Interval
-from circinus.spec import AccuracySlo, Network, Pipeline, Query
+from circinus.specification import AccuracySlo, Network, Pipeline, Query
 
 FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.int64]
 
 _ROUNDING = 1e-6
 """What the bounds of single precision may be off by."""

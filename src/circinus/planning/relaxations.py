@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from circinus.estimation.tails import UNBOUNDED
-from circinus.planning.closed_pools import (
+from circinus.estimation.percentiles import UNBOUNDED
+from circinus.planning.frontier import SingleRelaxation
+from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.pool_eligibility import (
     explain_ineligible_pools,
     explain_missing_capacity,
     explain_operator_ineligible,
 )
-from circinus.planning.frontier import SingleRelaxation
-from circinus.planning.plan_arrays import PlanArrays
 from circinus.planning.query_search import QuerySearch
-from circinus.spec import Network, Slos
-from circinus.spec.spoken import UNBOUNDED_S, ceil_significant, floor_significant, format_latency_limit, format_score
-from circinus.spec.units import DURATION, PRICE_PER_H
+from circinus.specification import Network, Slos
+from circinus.specification.formatting import (
+    UNBOUNDED_S,
+    ceil_significant,
+    floor_significant,
+    format_latency_limit,
+    format_score,
+)
+from circinus.specification.units import DURATION, PRICE_PER_H
 
 
 def single_relaxations(search: QuerySearch, without_cost: PlanArrays) -> tuple[SingleRelaxation, ...]:

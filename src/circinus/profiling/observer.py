@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from circinus.profiling.profile import FailedConfiguration
-from circinus.spec import Configuration
+from circinus.specification import Configuration
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from circinus.profiling.bounded import Interval
-from circinus.profiling.certificate import StoppingCertificate
-from circinus.profiling.machine import Machine
-from circinus.profiling.percentile_items import MIN_ITEMS
-from circinus.profiling.speeds import DECLARED, Speeds
-from circinus.profiling.verdicts import ConfigurationVerdict, Verdict
-from circinus.spec import Configuration, HardwareClass
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from circinus.arrays import FloatArray, IntArray
+from circinus.profiling.hardware.machine import DECLARED, Machine, Speeds
+from circinus.profiling.interval import Interval
+from circinus.profiling.race.slo_requirements import MIN_ITEMS
+from circinus.profiling.race.stopping_certificate import StoppingCertificate
+from circinus.profiling.race.verdicts import ConfigurationVerdict, Verdict
+from circinus.specification import Configuration, HardwareClass
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,30 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from circinus.errors import ProfileError
-from circinus.profiling.addresses import MeasurementKeys
-from circinus.profiling.allocations import AllocationProfiler
-from circinus.profiling.assembly import build_profile
-from circinus.profiling.bounded import Interval
 from circinus.profiling.budget import TimeBudget
-from circinus.profiling.class_writer import write_profiling_machine
-from circinus.profiling.confidence import RunConfidence
-from circinus.profiling.dataset import Dataset
-from circinus.profiling.earlier import load_source_scores
-from circinus.profiling.explorer import ConfigurationSampler
-from circinus.profiling.footprints import ResourceUsage
-from circinus.profiling.listing import in_prefix_order, max_measured_configurations, prefix_order
-from circinus.profiling.measurements import StoredMeasurements
-from circinus.profiling.measuring import Measurer
-from circinus.profiling.objectives import PipelineSlos
+from circinus.profiling.dataset.items import Dataset
+from circinus.profiling.hardware.class_times import write_profiling_machine
+from circinus.profiling.interval import Interval
+from circinus.profiling.measurement.allocation_profiler import AllocationProfiler
+from circinus.profiling.measurement.backend import LocalBackend, MeasurementBackend
+from circinus.profiling.measurement.measurer import Measurer
+from circinus.profiling.measurement.time_estimator import MeasurementTimeEstimator
 from circinus.profiling.observer import ProfileObserver, SilentObserver
-from circinus.profiling.pace import MeasurementTimeEstimator
 from circinus.profiling.profile import PipelineProfile
-from circinus.profiling.rounds import ProfilingLoop
-from circinus.profiling.source import LocalBackend, MeasurementBackend
-from circinus.profiling.standings import ConfigurationRace
-from circinus.profiling.store import ProfileStore
-from circinus.profiling.stored import StoredDataset, read_dataset
-from circinus.spec import Configuration, Specification
+from circinus.profiling.race.configuration_order import in_prefix_order, max_measured_configurations, prefix_order
+from circinus.profiling.race.configuration_race import ConfigurationRace
+from circinus.profiling.race.profiling_loop import ProfilingLoop
+from circinus.profiling.race.resource_usage import ResourceUsage
+from circinus.profiling.race.run_confidence import RunConfidence
+from circinus.profiling.race.sampler import ConfigurationSampler
+from circinus.profiling.race.slo_requirements import PipelineSlos
+from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.store.profile_builder import build_profile
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_queries import StoredDataset, read_dataset
+from circinus.profiling.store.stored_measurements import StoredMeasurements
+from circinus.profiling.store.transfer_sources import load_source_scores
+from circinus.specification import Configuration, Specification
 
 LEAST_PATIENCE_S = 60.0
 MOST_PATIENCE_S = 600.0

@@ -8,12 +8,47 @@ from rich.table import Table
 from rich.text import Text
 
 from circinus.estimation import Estimate
-from circinus.matching import Alternative, Assignment, Rejection
-from circinus.reporting.ladder_table import ladder_table
-from circinus.reporting.odds_text import best_effort_text, format_probability
-from circinus.reporting.plan_text import plan_text
-from circinus.spec import PoissonArrivals, Query
-from circinus.spec.spoken import format_duration, format_interval, format_latency_bound, format_score, format_usd_per_h
+from circinus.matching import Admission, Alternative, Assignment, Rejection, ShadowPrice
+from circinus.planning import Ladder, Rung
+from circinus.reporting.plan_table import best_effort_text, format_probability, plan_text
+from circinus.specification import PoissonArrivals, Query
+from circinus.specification.formatting import (
+    format_duration,
+    format_interval,
+    format_latency_bound,
+    format_score,
+    format_usd_per_h,
+)
+
+
+def ladder_table(ladder: Ladder) -> Table:
+    """A row for each rung, the one with most margin first; the chosen plan is marked."""
+    table = Table(
+        title="ladder: plans to step down to under a burst, each estimated for this query alone",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("plan", overflow="fold")
+    for column in ("CPU a request", "cost\nfully shared", "latency", "accuracy", "probability"):
+        table.add_column(column, justify="right")
+    table.add_column("changes", overflow="fold")
+    for index, rung in enumerate(ladder.rungs):
+        estimate = rung.candidate.estimate
+        table.add_row(
+            "→" if index == ladder.chosen else "",
+            escape(plan_text(rung.candidate.plan, estimate)),
+            format_duration(rung.cpu_s_per_request),
+            format_usd_per_h(rung.shared_usd_per_h),
+            f"≤ {format_latency_bound(estimate.latency_s.upper)}",
+            format_score(estimate.accuracy.value),
+            "-" if estimate.slo_probability is None else format_probability(estimate.slo_probability.joint),
+            _changes(rung),
+        )
+    return table
+
+
+def _changes(rung: Rung) -> str:
+    return "; ".join(f"{change.operator}: {', '.join(change.changed)}" for change in rung.changes)
 
 
 def assignment_explanation(assignment: Assignment, query: Query) -> RenderableType:
@@ -155,3 +190,23 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> RenderableType:
             escape(alternative.reason),
         )
     return Group(Text(title, style="italic"), table)
+
+
+def admission_text(admission: Admission) -> RenderableType:
+    """Its plan, or why it gets none and what a little more of what binds would be worth."""
+    if admission.assignment is not None:
+        return assignment_explanation(admission.assignment, admission.query)
+    assert admission.rejection is not None
+    worth = [Text(_worth(price)) for price in admission.binding]
+    return Group(rejection_explanation(admission.rejection, admission.query), *worth)
+
+
+def _worth(price: ShadowPrice) -> str:
+    """`pool edge: cpus is 97% used; one more CPU is worth a weight of 0.4 to those that were planned together`."""
+    words = [f"a weight of {price.weight:.3g}"] if price.weight > 0 else []
+    words += [f"{format_usd_per_h(price.saving_usd_per_h)} saved"] if price.saving_usd_per_h > 0 else []
+    said = " and ".join(words) or "nothing"
+    return (
+        f"{price.resource} is {price.used:.0%} used; one more {price.unit} is worth {said} to those that were planned "
+        "together"
+    )

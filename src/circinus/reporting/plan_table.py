@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,10 +12,11 @@ from rich.text import Text
 
 from circinus.estimation import Estimate
 from circinus.matching import Assignment, Matching, ShadowPrice, SizedDeployment, TenantShare
-from circinus.reporting.odds_text import best_effort_text
-from circinus.reporting.plan_text import PLAN_LEGEND, plan_text
-from circinus.spec import Query
-from circinus.spec.spoken import (
+from circinus.planning import BestEffortPlan
+from circinus.profiling import MIN_ITEMS
+from circinus.specification import Query, QueryPlan
+from circinus.specification.formatting import (
+    ceil_significant,
     format_bytes,
     format_duration,
     format_latency_bound,
@@ -22,6 +24,74 @@ from circinus.spec.spoken import (
     format_score,
     format_usd_per_h,
 )
+
+PLAN_LEGEND = (
+    "plan: POOL: OPERATOR VALUES (REPLICA), ... → POOL: ...; VALUES of the knobs in the order of their names, which"
+    " are shown where there are more than two; REPLICA: what each replica is given and how many items it takes at once,"
+    " where that is not 1 CPU and 1 item"
+)
+"""How to read a plan; printed once below the plans."""
+
+_UNNAMED = 2
+"""Knobs of an operator whose values can be told apart without their names."""
+
+
+def plan_text(plan: QueryPlan, estimate: Estimate) -> str:
+    """Configuration, placement and the size of replicas in the order of the flow.
+
+    `phone: denoise none, voice_activity webrtc → office: speech_to_text 5 whisper-tiny (2 CPUs, batch 4)`: knobs show
+    their values only, in the order of the knobs' names, up to two of an operator; operators next to each other on one
+    pool stand together.
+
+    Args:
+        plan: what to show.
+        estimate: of the plan; knows the order of the operators.
+    """
+    groups = groupby(estimate.stages, key=lambda stage: stage.pool)
+    return " → ".join(
+        f"{pool}: {', '.join(_operator_text(plan, stage.operator) for stage in stages)}" for pool, stages in groups
+    )
+
+
+def _operator_text(plan: QueryPlan, operator: str) -> str:
+    knobs = plan.configuration[operator].values
+    values = (str(value) if len(knobs) <= _UNNAMED else f"{name}={value}" for name, value in knobs)
+    allocation = plan.allocation_of(operator)
+    replica = []
+    if allocation.cpus != 1:
+        replica.append(f"{allocation.cpus:g} CPUs")
+    if allocation.batch_size != 1:
+        replica.append(f"batch {allocation.batch_size}")
+    return " ".join((operator, *values, *((f"({', '.join(replica)})",) if replica else ())))
+
+
+def format_probability(value: float) -> str:
+    """`0.834` -> `0.83`; what is rounded to certainty without being it says so: `> 0.99`."""
+    if 0.995 <= value < 1:
+        return "> 0.99"
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return f"{value:.2f}"
+
+
+def best_effort_text(best: BestEffortPlan, query: Query) -> str:
+    """The plan, how likely it keeps the objectives, and what would help to have it promised.
+
+    A higher risk helps with latency; accuracies are bounded for all configurations of a run together, which takes more
+    items than any risk makes up for.
+    """
+    estimate = best.candidate.estimate
+    words = (
+        f"best plan so far: {plan_text(best.candidate.plan, estimate)}, keeps its objectives with probability "
+        f"{format_probability(best.probability)} as far as {best.items} of {best.population} items tell"
+    )
+    advice = []
+    if best.items < best.population:
+        advice.append("measure for longer (circinus profile)")
+    higher = 0.5 <= best.probability < 1 - query.risk
+    if higher and best.items >= MIN_ITEMS and estimate.violations(query.slos) == ("latency",):
+        advice.append(f"accept a risk above {ceil_significant(1 - best.probability, 2):g} (spec.risk)")
+    return f"{words}; {', or '.join(advice)}" if advice else words
 
 
 def plan_table(matching: Matching, queries: Mapping[str, Query]) -> RenderableType:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from circinus.spec.spoken import format_duration
+from circinus.specification.formatting import format_duration
 
 if TYPE_CHECKING:
     from circinus.profiling import FailedConfiguration, ProfileProgress
-    from circinus.serving.load import LoadProgress
+    from circinus.serving.loadtest.load_test import LoadProgress
     from circinus.simulation import Progress as SimulationProgress
 
 LINE_EVERY_S = 10.0

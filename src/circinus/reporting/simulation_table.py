@@ -12,8 +12,8 @@ from rich.text import Text
 from circinus.estimation import Estimate
 from circinus.profiling import Interval
 from circinus.simulation import QueryOutcome, SimulationReport, StationOutcome
-from circinus.spec import Query
-from circinus.spec.spoken import format_duration, format_score
+from circinus.specification import Query
+from circinus.specification.formatting import format_duration, format_score
 
 _MOST_STATIONS = 12
 """Rows of the table of deployments and links: the busiest."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from circinus.spec import Configuration, Deployment, Infrastructure
+from circinus.specification import Configuration, Deployment, Infrastructure
 
 
 class Mode(StrEnum):
@@ -122,7 +122,7 @@ class ServedBatch(NamedTuple):
     """Seconds of the batch in service."""
     items: int
     prefix: str
-    """`circinus.serving.labels.label_of` the `RouteStage.prefix` of its items; empty where they have several."""
+    """`circinus.serving.configuration_hash.label_of` the `RouteStage.prefix` of its items; empty where they have several."""
     batch_index: int
     """Batches that its replica had done before it: in the first ones it may still load and compile what it needs."""
 
@@ -201,7 +201,7 @@ class AuditSample:
     query: str
     item_key: str
     configuration: str
-    """`circinus.serving.labels.label_of` the configuration that answered."""
+    """`circinus.serving.configuration_hash.label_of` the configuration that answered."""
     value: bytes | None
     """Packed input; None in a replay."""
     outputs: Mapping[str, bytes]
@@ -224,7 +224,7 @@ class AuditBatch:
 
 
 class Engine(Protocol):
-    """Runs deployments and routes. Every implementation passes `circinus.serving.conformance.EngineConformance`."""
+    """Runs deployments and routes. Every implementation passes `circinus.testing.engine_conformance.EngineConformance`."""
 
     async def apply(self, desired: DesiredState) -> None:
         """Bring `desired` about and return when every replica is ready; keep what already runs and is still wanted.

@@ -1,6 +1,6 @@
 """Requests followed through deployments and links in simulated time."""
 
-from circinus.simulation.plans import PlannedQuery
+from circinus.simulation.model_builder import PlannedQuery
 from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome
 from circinus.simulation.simulate import Progress, simulate
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from circinus.simulation.entries import VisitArrivals
+from circinus.simulation.model import VisitArrivals
 
 
 class Joins:

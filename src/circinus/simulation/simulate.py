@@ -12,11 +12,10 @@ import numpy as np
 from circinus.errors import PlanningError
 from circinus.estimation.estimator import DEFAULT_PERCENTILE
 from circinus.queueing.station import Station
-from circinus.simulation.intervals import percentile_interval
-from circinus.simulation.plans import PlannedQuery, SimulationModel, build_model
-from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome
-from circinus.simulation.simulation import QueryRun, Simulation, StationRun
-from circinus.spec import Deployment, Network, Slos
+from circinus.simulation.engine import QueryRun, Simulation, StationRun
+from circinus.simulation.model_builder import PlannedQuery, SimulationModel, build_model
+from circinus.simulation.report import QueryOutcome, SimulationReport, StageOutcome, StationOutcome, percentile_interval
+from circinus.specification import Deployment, Network, Slos
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 MOST_EXECUTIONS = 200_000_000

@@ -10,7 +10,7 @@ import pytest
 
 from budget import HANG_LIMIT_S
 from circinus.errors import ServingError
-from circinus.serving.ray.asking import call_in_thread
+from circinus.serving.ray.router_client import call_in_thread
 
 
 def test_what_a_call_gives_or_raises_comes_through() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.engine import DesiredState
-from circinus.serving.ray.applications import build_applications, build_router_configs
-from circinus.serving.ray.first_calls import WarmupCalls
+from circinus.serving.ray.router import WarmupCalls
+from circinus.serving.ray.router_protocol import RouterConfig
+from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import RouterConfig
-from scenes import driven
+from circinus.testing.desired_states import StageSpec, chain, route, state
+from router_scenario import driven
 
 
 @driven

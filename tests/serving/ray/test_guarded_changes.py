@@ -7,16 +7,16 @@ import itertools
 from typing import cast
 
 import pytest
-from paper_cluster import PaperCluster
+from fake_cluster import PaperCluster
 
 from circinus.errors import ServingError
 from circinus.serving import FencedEngine
-from circinus.serving.conformance_states import StageSpec, chain, state
 from circinus.serving.engine import DesiredState, Guard
 from circinus.serving.lease import LeaseLostError
 from circinus.serving.ray.cluster import Cluster
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.state_file import state_fingerprint
+from circinus.serving.state_serialization import state_fingerprint
+from circinus.testing.desired_states import StageSpec, chain, state
 from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")

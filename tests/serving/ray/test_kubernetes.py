@@ -12,9 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from circinus.errors import ServingError
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import DesiredState, Mode
 from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
+from circinus.testing.desired_states import StageSpec, chain
 
 KUBERNETES = "1.34"
 DESIRED = chain("q", StageSpec("start", "add", replicas=2), StageSpec("next", "add", after=("start",), pool="far"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.engine import QueryStatus
-from circinus.serving.ray.applications import build_applications, build_router_configs
-from circinus.serving.ray.last_seen import queries_of
+from circinus.serving.ray.cluster_observer import queries_of
+from circinus.serving.ray.router_protocol import RouterStatus
+from circinus.serving.ray.serve_config import build_applications, build_router_configs
 from circinus.serving.ray.settings import RaySettings
-from circinus.serving.ray.wire import RouterStatus
+from circinus.testing.desired_states import StageSpec, chain
 
 _DESIRED = chain("q", StageSpec("start", "add", pool="far"))
 _CONFIGS = build_router_configs(_DESIRED, build_applications(_DESIRED, RaySettings()))

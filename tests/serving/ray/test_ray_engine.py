@@ -27,27 +27,26 @@ from urllib.request import urlopen
 import pytest
 
 from budget import HANG_LIMIT_S, LEVEL
-from circinus.control.controlled import ManagedPlans
 from circinus.control.controller import Controller
-from circinus.control.records import APPLIED, FAILED, REPLAN, STARTED, ControlStateStore, Event
-from circinus.control.replanning.planner import ReplanDependencies
+from circinus.control.managed_plans import ManagedPlans
+from circinus.control.replanning.replan import ReplanDependencies
+from circinus.control.state_store import APPLIED, FAILED, REPLAN, STARTED, ControlStateStore, Event
 from circinus.errors import ServingError
 from circinus.matching import plan_all_queries
 from circinus.profiling import profile_pipeline
 from circinus.serving import Mode, Request
-from circinus.serving.conformance import EngineConformance
-from circinus.serving.conformance_states import StageSpec, chain, route, state
 from circinus.serving.lease import LeaseHeldError, LeaseLostError
-from circinus.serving.ray import applications as applications_module
 from circinus.serving.ray import cluster as cluster_module
 from circinus.serving.ray import engine as engine_module
 from circinus.serving.ray import lease as lease_module
-from circinus.serving.ray.asking import call_in_thread
+from circinus.serving.ray import serve_config as applications_module
 from circinus.serving.ray.engine import RayEngine
 from circinus.serving.ray.lease import ClusterLease
-from circinus.serving.ray.router_calls import RouterClient
+from circinus.serving.ray.router_client import RouterClient, call_in_thread
 from circinus.serving.ray.settings import HEAD_SETTINGS, SERVE_ENVIRONMENT, RaySettings
-from pool_application import hardware, pool, pool_specification
+from circinus.testing.desired_states import StageSpec, chain, route, state
+from circinus.testing.engine_conformance import EngineConformance
+from hardware_test_app import hardware, pool, pool_specification
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
-from paper_cluster import PaperCluster
+from fake_cluster import PaperCluster
 
-from circinus.control.drift.readings import NewBatchReader
-from circinus.control.ladders.rates import RateBounds, RateEstimator
+from circinus.control.drift.status_deltas import NewBatchReader
+from circinus.control.ladders.rung_loads import RateBounds, RateEstimator
 from circinus.serving import DeploymentStatus
-from circinus.serving.conformance_states import StageSpec, chain
 from circinus.serving.ray.cluster import AppSnapshot, Cluster
 from circinus.serving.ray.engine import RayEngine
-from circinus.serving.ray.names import router_name
+from circinus.serving.ray.settings import router_name
+from circinus.testing.desired_states import StageSpec, chain
 from virtual_time import run as in_virtual_time
 
 pytest.importorskip("ray")

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from circinus.arrays import FloatArray
 from circinus.profiling import ConfigurationProfile, PipelineProfile
-from circinus.spec import Configuration, MetricSpec
-
-FloatArray = NDArray[np.float64]
+from circinus.specification import Configuration, MetricSpec
 
 Agreements = Mapping[tuple[str, Configuration, Configuration], FloatArray]
 """(pipeline, configuration, reference) -> (n,) scores of its answers with those of the reference for the truth, on

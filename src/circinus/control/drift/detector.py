@@ -2,7 +2,7 @@
 
 An e-detector of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo, "E-detectors: a nonparametric framework for
 sequential change detection", New England Journal of Statistics in Data Science, 2024), made of the bets of
-`circinus.profiling.sequences`. What may be put on new bets is earned by time, not by values, so that the promise is one
+`circinus.profiling.confidence_sequences`. What may be put on new bets is earned by time, not by values, so that the promise is one
 per hour whatever the traffic is.
 """
 
@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from circinus.profiling.sequences.capital import FRACTIONS, PARTS
-
-FloatArray = NDArray[np.float64]
+from circinus.arrays import FloatArray
+from circinus.profiling.confidence_sequences.wealth_process import FRACTIONS, PARTS
 
 UP, DOWN = 0, 1
 _LEAST_FAIR = 1e-6

@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from circinus.control.drift.answers import ReferenceRunner
-from circinus.control.drift.audit_scores import Agreements, FloatArray
-from circinus.control.drift.live_items import RecentItems
-from circinus.control.drift.remeasuring import reprofile_pipeline
-from circinus.control.drift.watches import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
+from circinus.arrays import FloatArray
+from circinus.control.drift.audit_scores import Agreements
+from circinus.control.drift.drift_tests import AccuracyMonitor, DriftAlarm, ServiceTimeMonitor
+from circinus.control.drift.pipeline_reprofiler import reprofile_pipeline
+from circinus.control.drift.recent_items import RecentItems
+from circinus.control.drift.reference_outputs import ReferenceRunner
 from circinus.estimation.corrections import Corrections, learn_corrections
 from circinus.profiling import (
     OperatorProfile,
     PipelineProfile,
     ServiceTimeObservation,
 )
-from circinus.spec import Configuration, Pipeline, QueryPlan, Specification
+from circinus.specification import Configuration, Pipeline, QueryPlan, Specification
 
 
 @dataclass(frozen=True)

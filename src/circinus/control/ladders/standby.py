@@ -6,16 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from circinus.arrays import FloatArray
 from circinus.estimation import PlanCandidate, ReplicaDemand
-from circinus.estimation.conditions import replicas_for
+from circinus.estimation.merged_load import replicas_for
 from circinus.matching import Assignment, Matching, SizedDeployment
-from circinus.matching.start_ups import add_startup_times
+from circinus.matching.plan_estimates import add_startup_times
 from circinus.profiling import PipelineProfile
-from circinus.spec import Deployment, Infrastructure, Pool
-
-FloatArray = NDArray[np.float64]
+from circinus.specification import Deployment, Infrastructure, Pool
 
 _TOLERANCE = 1e-9
 

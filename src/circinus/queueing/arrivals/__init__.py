@@ -1,12 +1,9 @@
 """When requests arrive: processes that can be drawn and described, and measured from what was seen."""
 
-from circinus.queueing.arrivals.dispersion import DispersionTest, empirical_idc
+from circinus.queueing.arrivals.fitting import DispersionTest, empirical_idc, fit_arrival_process
+from circinus.queueing.arrivals.from_query import arrival_process
 from circinus.queueing.arrivals.markov_modulated import MarkovModulatedPoisson
-from circinus.queueing.arrivals.measured import fit_arrival_process
-from circinus.queueing.arrivals.of_query import arrival_process
-from circinus.queueing.arrivals.periodic import Periodic
-from circinus.queueing.arrivals.poisson import Poisson
-from circinus.queueing.arrivals.process import ArrivalProcess
+from circinus.queueing.arrivals.process import ArrivalProcess, Periodic, Poisson
 from circinus.queueing.arrivals.recorded import RecordedProcess
 
 __all__ = [

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import FloatArray, require_positive
+from circinus.queueing.arrivals.process import require_positive
 
 _SHORT = 1e-4
 """Below this many changes of phase in a window, 1 - (1 - exp(-x)) / x is lost in rounding; a series is not."""

@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from circinus.arrays import FloatArray
 from circinus.errors import PlanningError
-from circinus.queueing.arrivals.process import FloatArray, require_positive
+from circinus.queueing.arrivals.process import require_positive
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import pickle_value
+from circinus.profiling.measurement.pickling import pickle_value
 from circinus.serving.engine import AuditBatch, DesiredState, EngineStatus, Request, Response
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 from circinus.serving.local.connection import Connection
 from circinus.serving.local.daemon import EXIT_TAKEN
-from circinus.serving.local.dialogue import ResponseHeader, RpcMethod, RpcReply, RpcRequest, SubmitHeader
-from circinus.serving.local.run_folder import RunDirectory
-from circinus.serving.packed_response import PickledResponse, unpickle_response
-from circinus.serving.replicas.messages import Payload
-from circinus.serving.state_file import state_to_json
+from circinus.serving.local.rpc_protocol import ResponseHeader, RpcMethod, RpcReply, RpcRequest, SubmitHeader
+from circinus.serving.local.run_dir import RunDirectory
+from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.replicas.replica_protocol import Payload
+from circinus.serving.state_serialization import state_to_json
 
 _START_S = 30.0
 _END_S = 30.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from circinus.serving.local.framing import FrameReader, encode
-from circinus.serving.replicas.messages import Payload
+from circinus.serving.replicas.replica_protocol import Payload
 
 _PARTS_AT_ONCE = 64
 """Buffers handed to one `sendmsg`; well below any system's limit."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import pickle_value
-from circinus.serving.audit_samples import AuditBuffer
+from circinus.profiling.measurement.pickling import pickle_value
+from circinus.serving.audit_buffer import AuditBuffer
+from circinus.serving.counters import RequestCounters
 from circinus.serving.engine import (
     AuditBatch,
     DesiredDeployment,
@@ -21,17 +22,14 @@ from circinus.serving.engine import (
     RouteStage,
 )
 from circinus.serving.local.capacity import MachineCapacity, require_capacity
-from circinus.serving.local.deployment import DeploymentRuntime
-from circinus.serving.local.links import LinkEmulator
-from circinus.serving.local.processes import ForkServerClient
-from circinus.serving.local.route import CompiledRoute, RequestExecution
-from circinus.serving.packed_response import PickledResponse, unpickle_response
-from circinus.serving.query_counts import RequestCounters
-from circinus.serving.replicas.messages import Payload, ReplayStage, ReplicaSpec
-from circinus.serving.replicas.recorded import load_replay_stages
-from circinus.serving.state_check import validate_state
-from circinus.serving.state_file import state_fingerprint
-from circinus.spec import Network
+from circinus.serving.local.deployment_runtime import DeploymentRuntime
+from circinus.serving.local.fork_server_client import ForkServerClient
+from circinus.serving.local.request_execution import CompiledRoute, LinkEmulator, RequestExecution
+from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.replicas.replay_executor import load_replay_stages
+from circinus.serving.replicas.replica_protocol import Payload, ReplayStage, ReplicaSpec
+from circinus.serving.state_serialization import state_fingerprint, validate_state
+from circinus.specification import Network
 
 _RunKey = tuple[Mode, DesiredDeployment, tuple[object, ...]]
 

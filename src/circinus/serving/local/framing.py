@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from circinus.profiling.wire import PROTOCOL
-from circinus.serving.replicas.messages import Payload
+from circinus.profiling.measurement.pickling import PROTOCOL
+from circinus.serving.replicas.replica_protocol import Payload
 
 Frame = tuple[Any, list[memoryview]]
 """(header, payloads)"""

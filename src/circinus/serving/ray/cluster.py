@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circinus.errors import ServingError
-from circinus.serving.ray.driver import connect, import_serve
-from circinus.serving.ray.names import REPLICA, ROUTER
-from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, RaySettings
+from circinus.serving.ray.ray_connection import connect, import_serve
+from circinus.serving.ray.settings import NOT_IN_DRIVERS, POOL_LABEL, POOL_RESOURCE, REPLICA, ROUTER, RaySettings
 
 NAMESPACE = "circinus"
 _ANSWER_S = 10.0

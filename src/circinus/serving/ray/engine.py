@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from circinus.errors import ServingError
-from circinus.profiling.wire import pickle_value
-from circinus.serving.audit_samples import merge_audits
+from circinus.profiling.measurement.pickling import pickle_value
+from circinus.serving.audit_buffer import merge_audits
 from circinus.serving.engine import (
     AuditBatch,
     DeploymentStatus,
@@ -21,10 +21,10 @@ from circinus.serving.engine import (
     Response,
 )
 from circinus.serving.lease import LeaseLostError
-from circinus.serving.packed_response import PickledResponse, unpickle_response
-from circinus.serving.ray.applications import build_applications, build_router_configs, serve_schema
-from circinus.serving.ray.asking import CHANGE_S, START_S, call_in_thread
-from circinus.serving.ray.changes import (
+from circinus.serving.pickled_response import PickledResponse, unpickle_response
+from circinus.serving.ray.cluster import AppSnapshot, Cluster
+from circinus.serving.ray.cluster_observer import ClusterSnapshot, RouterStatusCache, observe_cluster, queries_of
+from circinus.serving.ray.rolling_update import (
     App,
     apps_without_nodes,
     reuse_unchanged,
@@ -35,16 +35,13 @@ from circinus.serving.ray.changes import (
     without_deployments,
     without_graceful_shutdown,
 )
-from circinus.serving.ray.cluster import AppSnapshot, Cluster
-from circinus.serving.ray.glances import ClusterSnapshot, observe_cluster
-from circinus.serving.ray.last_seen import RouterStatusCache, queries_of
-from circinus.serving.ray.names import router_name
-from circinus.serving.ray.router_calls import ANSWER_S, RouterClient
-from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings
-from circinus.serving.ray.switchboard import DEFAULT_DEADLINE_S
-from circinus.serving.ray.wire import RouterConfig, RouterStatus
-from circinus.serving.replicas.recorded import load_replay_stages
-from circinus.serving.state_check import validate_state
+from circinus.serving.ray.router_client import ANSWER_S, CHANGE_S, START_S, RouterClient, call_in_thread
+from circinus.serving.ray.router_protocol import RouterConfig, RouterStatus
+from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, RaySettings, router_name
+from circinus.serving.ray.site_router import DEFAULT_DEADLINE_S
+from circinus.serving.replicas.replay_executor import load_replay_stages
+from circinus.serving.state_serialization import validate_state
 
 _START_S = 600.0
 """Models may be large, and machines slow."""
@@ -162,7 +159,7 @@ class RayEngine:
         """As `Audited.audits`. What is kept where a router does not answer comes with a later call."""
         cluster = await self._connected()
         sites = (await _view(cluster)).sites
-        calls = (self._calls.call(site, "audits", patience_s=_GLANCE_S) for site in sites)
+        calls = (self._calls.call(site, "drain_audits", patience_s=_GLANCE_S) for site in sites)
         found = await asyncio.gather(*calls, return_exceptions=True)
         failures = [one for one in found if isinstance(one, BaseException)]
         if failures and (len(failures) == len(found) or not all(isinstance(one, ServingError) for one in failures)):

@@ -15,7 +15,7 @@ from typing import Any
 
 from circinus.errors import ServingError
 from circinus.serving.engine import DesiredState, Mode
-from circinus.serving.ray.applications import build_applications, build_router_configs, router_pool, serve_schema
+from circinus.serving.ray.serve_config import build_applications, build_router_configs, router_pool, serve_schema
 from circinus.serving.ray.settings import (
     HEAD_SETTINGS,
     POOL_LABEL,
@@ -23,8 +23,8 @@ from circinus.serving.ray.settings import (
     SERVE_ENVIRONMENT,
     RaySettings,
 )
-from circinus.serving.state_check import validate_state
-from circinus.spec import Pool
+from circinus.serving.state_serialization import validate_state
+from circinus.specification import Pool
 
 _PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 8000}
 _HEAD_CPUS, _HEAD_MEMORY_GIB = 1, 4

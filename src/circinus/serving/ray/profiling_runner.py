@@ -11,18 +11,18 @@ from typing import Any, Self
 
 from circinus.errors import ServingError
 from circinus.operators import Item
-from circinus.profiling.runner import (
+from circinus.profiling.measurement.pickling import pickle_value
+from circinus.profiling.measurement.runner import (
     AllocationMeasurement,
     Measurement,
     MeasurementError,
     NodeLostError,
     OperatorsMeasurement,
 )
-from circinus.profiling.wire import pickle_value
 from circinus.serving.ray.cluster import Cluster, PoolNodes
-from circinus.serving.ray.profiling_node import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError, node_info
+from circinus.serving.ray.profiling_actor import NodeInfo, ProfilingActor, ProfilingRequest, RemoteError, node_info
 from circinus.serving.ray.settings import POOL_LABEL, POOL_RESOURCE, placement_options
-from circinus.spec import Configuration
+from circinus.specification import Configuration
 
 _START_S = 60.0
 """How long a node may take to give an actor its CPUs and to import what it needs."""

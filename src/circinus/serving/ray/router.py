@@ -4,24 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from circinus.errors import ServingError
 from circinus.serving.engine import AuditBatch
-from circinus.serving.packed_response import PickledResponse
-from circinus.serving.ray.dispatching import ReplicaLostError
-from circinus.serving.ray.first_calls import WarmupCalls
-from circinus.serving.ray.http_entry import HttpIngress
-from circinus.serving.ray.names import REPLICA, ROUTER, router_name
-from circinus.serving.ray.switchboard import SiteRouterCore
-from circinus.serving.ray.wire import RouterConfig, RouterMessage, RouterStatus, config_from_dict
-from circinus.serving.replicas.messages import BatchItem, BatchResult, Payload
+from circinus.serving.pickled_response import PickledResponse
+from circinus.serving.ray.dispatcher import ReplicaLostError
+from circinus.serving.ray.http_ingress import HttpIngress
+from circinus.serving.ray.router_protocol import RouterConfig, RouterMessage, RouterStatus, config_from_dict
+from circinus.serving.ray.settings import REPLICA, ROUTER, router_name
+from circinus.serving.ray.site_router import SiteRouterCore
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, Payload
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+
+
+class WarmupCalls:
+    """Calls everybody once.
+
+    The first call to a deployment of Ray Serve finds out where its replicas are and connects to one: some round trips
+    to the cluster's head, which a request had better not wait for.
+    """
+
+    def __init__(self, call: Callable[[str], Awaitable[object]], patience_s: float) -> None:
+        """Nobody was called yet.
+
+        Args:
+            call: calls one by name; may raise anything.
+            patience_s: how long to wait for those that do not answer.
+        """
+        self._call = call
+        self._patience_s = patience_s
+        self._known: set[str] = set()
+
+    async def make(self, names: Iterable[str]) -> None:
+        """Call those that have never answered, all at once; who does not answer now is called again next time."""
+        waiting = {asyncio.ensure_future(self._call(name)): name for name in set(names) - self._known}
+        if not waiting:
+            return
+        await asyncio.wait(waiting, timeout=self._patience_s)
+        for call in waiting:
+            call.cancel()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        self._known |= {
+            name for name, answer in zip(waiting.values(), ended, strict=True) if not isinstance(answer, BaseException)
+        }
 
 
 _FIRST_CALLS_S = 3.0
@@ -151,7 +182,7 @@ class ServeRouterClient:
 
     async def greet(self, site: str) -> None:
         """Call the router of a site."""
-        await self._handles[router_name(site)].greeted.remote()
+        await self._handles[router_name(site)].warm_up.remote()
 
     async def deliver(self, site: str, parcel: RouterMessage) -> None:
         """As `SiteCalls.deliver`."""
@@ -167,7 +198,7 @@ class ServeRouterClient:
 
 
 def build_router_application(args: Mapping[str, Any]) -> Any:
-    """What Ray Serve builds from the arguments that `circinus.serving.ray.applications` writes."""
+    """What Ray Serve builds from the arguments that `circinus.serving.ray.serve_config` writes."""
     from ray import serve
 
     return serve.deployment(SiteRouter, name=ROUTER).bind(args["site"])

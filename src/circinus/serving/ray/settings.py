@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+REPLICA = "replica"
+"""The deployment within an operator's application."""
+ROUTER = "router"
+"""The deployment within a router's application."""
+
+
+def router_name(site: str) -> str:
+    """Of the application of a site's router."""
+    return f"site-{site}"
+
+
 SERVE_ENVIRONMENT: Mapping[str, str] = {
     # Operators compute in threads of their own anyway: no other loop is needed to keep replicas and routers alive.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -1,0 +1,89 @@
+"""The general-purpose choice: Optuna's tree-structured Parzen estimator with constraints.
+
+Akiba et al., "Optuna", KDD 2019; Bergstra et al., NIPS 2011; constraints after Watanabe & Hutter, "c-TPE", IJCAI 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baselines.search.measured_plans import cheapest_plan, mean_scores
+from benchmarks.search.meter import Answer, Meter
+from benchmarks.search.slo_cases import Case
+from circinus.specification import Configuration, KnobValues
+
+_LIMITS = ("accuracy", "latency", "cost")
+_WORST = 1e6
+
+
+@dataclass(frozen=True)
+class OptunaConstrained:
+    """A fixed number of trials over the knobs; placements are computed for it, which spares it three quarters.
+
+    A trial measures its configuration on all items; one that was measured already costs nothing, nor does one that
+    fits nowhere. The objective is the cost of the cheapest placement within the latency limit (of the fastest, where
+    none is), the constraints are how far score, latency and cost are beyond their limits. Prefixes that were run are
+    not run again. It claims that a case is infeasible where no trial kept the SLOs.
+    """
+
+    trials: int = 40
+    reuse_prefixes: bool = True
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"Optuna TPE {self.trials}"
+
+    def search(self, case: Case, meter: Meter, rng: np.random.Generator) -> Answer | None:
+        """See `Searcher`."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        numbers = {configuration: k for k, configuration in enumerate(meter.space.configurations)}
+
+        def objective(trial: Any) -> float:
+            cost, beyond = self._tried(case, meter, numbers[_suggested(meter, trial)])
+            for limit, value in beyond.items():
+                trial.set_constraint(limit, value)
+            return cost
+
+        sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)))
+        optuna.create_study(sampler=sampler).optimize(objective, n_trials=self.trials)
+        return cheapest_plan(case, meter, case.accurate(mean_scores(meter)))
+
+    def _tried(self, case: Case, meter: Meter, configuration: int) -> tuple[float, dict[str, float]]:
+        """(objective, by how much each limit is exceeded: kept where at most 0)"""
+        fits = meter.space.fits[configuration]
+        if not fits.any():
+            return _WORST, dict.fromkeys(_LIMITS, _WORST)
+        meter.measure(configuration, meter.space.items)
+        latency_s, cost = meter.latency_s[configuration], meter.cost_usd_per_h[configuration]
+        soon = latency_s <= case.latency_s
+        placement = int(np.where(soon, cost, np.inf).argmin() if soon.any() else latency_s.argmin())
+        beyond = (
+            case.sign * (case.threshold - float(meter.scores(configuration).mean())),
+            float(latency_s[placement]) - case.latency_s,
+            float(cost[placement]) - case.cost_usd_per_h,
+        )
+        return float(cost[placement]), dict(zip(_LIMITS, beyond, strict=True))
+
+
+def _suggested(meter: Meter, trial: Any) -> Configuration:
+    """Ordered knobs as numbers, others as categories; one that does not exist under the others is not asked for."""
+    operators: dict[str, KnobValues] = {}
+    for operator in meter.space.pipeline.operators:
+        values: dict[str, Any] = {}
+        for knob in operator.knobs:
+            if any(values.get(other) not in allowed for other, allowed in knob.only_if.items()):
+                continue
+            label, numbers = f"{operator.name}.{knob.name}", range(len(knob.choices))
+            if knob.ordered:
+                at = trial.suggest_int(label, 0, len(numbers) - 1)
+            else:
+                at = trial.suggest_categorical(label, list(numbers))
+            values[knob.name] = knob.choices[at]
+        operators[operator.name] = KnobValues.of(values)
+    return Configuration.of(operators)

@@ -1,0 +1,129 @@
+"""Plans in the way of Vulcan for queries on an infrastructure: each by itself, by utility.
+
+`benchmarks.baselines.search.vulcan_style` is its search, in an arena of its own. Here everything that was measured
+counts as evaluated, which is more than that search would see; what is left of it is how it chooses: the plan of
+greatest utility, slack of accuracy and latency over cost, among those that keep the objectives. As there, latency is
+service and transfers in the mean: who else is there, and who waits for whom, is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from benchmarks.baselines.by_hand import UTILIZATION_TARGET
+from circinus.profiling import ConfigurationProfile, PipelineProfile
+from circinus.specification import Allocation, Network, Pipeline, Pool, Query, QueryPlan
+
+_LEAST = 1e-12
+_SECONDS_PER_H, _BYTES_PER_GB = 3600.0, 1e9
+
+Placement = Mapping[str, Pool]
+"""Operator -> where it runs."""
+
+
+def vulcan_plan(query: Query, pipeline: Pipeline, profile: PipelineProfile, network: Network) -> QueryPlan | None:
+    """The plan of greatest utility for one query; None: none keeps its objectives as far as that can tell.
+
+    Args:
+        query: with latency and accuracy objectives.
+        pipeline: its pipeline.
+        profile: of it.
+        network: where it may run.
+    """
+    best: tuple[float, QueryPlan] | None = None
+    for configuration in profile.usable:
+        for placement in placements(query, pipeline, network):
+            found = utility(query, pipeline, configuration, placement, network)
+            if found is not None and (best is None or found > best[0]):
+                best = found, _plan(pipeline, configuration, placement)
+    return None if best is None else best[1]
+
+
+def placements(query: Query, pipeline: Pipeline, network: Network) -> Iterator[Placement]:
+    """All placements in which nothing comes back to a lower tier before the end."""
+    tiers = network.infrastructure.tiers
+    order = pipeline.topological_order()
+    open_pools = network.pools_for(query.source)
+    choices = [
+        [pool for pool in open_pools if operator.allowed_tiers is None or pool.tier in operator.allowed_tiers]
+        for operator in order
+    ]
+    for pools in product(*choices):
+        found = {operator.name: pool for operator, pool in zip(order, pools, strict=True)}
+        levels = {name: tiers.index(pool.tier) for name, pool in found.items()}
+        if all(levels[before] <= levels[operator.name] for operator in order for before in operator.after):
+            yield found
+
+
+def utility(
+    query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
+) -> float | None:
+    """Slack over cost of one plan; None where it does not keep an objective or a node has no room for an operator."""
+    if any(
+        profile.peak_memory_bytes > placement[name].memory_bytes for name, profile in configuration.operators.items()
+    ):
+        return None
+    slack = 0.0
+    if query.slos.accuracy is not None:
+        sign = 1.0 if pipeline.metric.direction == "maximize" else -1.0
+        accuracy = sign * (configuration.accuracy.value - query.slos.accuracy.threshold)
+        if accuracy < 0:
+            return None
+        slack += 0.5 * accuracy
+    if query.slos.latency is not None:
+        latency_s = mean_latency_s(query, pipeline, configuration, placement, network)
+        if latency_s > query.slos.latency.limit_s:
+            return None
+        slack += 0.5 * (1.0 - latency_s / query.slos.latency.limit_s)
+    return slack / max(_cost_usd_per_h(query, pipeline, configuration, placement, network), _LEAST)
+
+
+def mean_latency_s(
+    query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
+) -> float:
+    """Mean service and transfers along the slowest way through the pipeline and back; infinite without a way."""
+    ready_s: dict[str, float] = {}
+    sites = {name: pool.site for name, pool in placement.items()}
+    sizes = {name: float(profile.output_bytes.mean()) for name, profile in configuration.operators.items()}
+    sent = float(configuration.input_bytes.mean())
+    for operator in pipeline.topological_order():
+        name = operator.name
+        come_s = [ready_s[b] + _transfer_s(network, sites[b], sites[name], sizes[b]) for b in operator.after]
+        first_s = _transfer_s(network, query.source, sites[name], sent)
+        profile = configuration.operators[name]
+        ready_s[name] = max(come_s, default=first_s) + float(profile.service_s.mean()) / placement[name].hardware.speed
+    return max(ready_s[s] + _transfer_s(network, sites[s], query.source, sizes[s]) for s in pipeline.sinks())
+
+
+def _transfer_s(network: Network, source: str, target: str, size_bytes: float) -> float:
+    path = network.path(source, target)
+    if path is None:
+        return float("inf")
+    return sum(link.one_way_s + size_bytes / link.bandwidth_bytes_per_s for link in path)
+
+
+def _cost_usd_per_h(
+    query: Query, pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement, network: Network
+) -> float:
+    """Busy seconds at the price of a CPU, and what crosses priced links."""
+    cost = 0.0
+    for operator in pipeline.operators:
+        pool, profile = placement[operator.name], configuration.operators[operator.name]
+        busy = query.rate_per_s * float(profile.service_s.mean()) / pool.hardware.speed
+        cost += busy * min(operator.cpus) * pool.price_usd_per_h / pool.cpus
+        before = [(placement[b].site, float(configuration.operators[b].output_bytes.mean())) for b in operator.after]
+        for site, size_bytes in before or [(query.source, float(configuration.input_bytes.mean()))]:
+            price = sum(link.price_usd_per_gb for link in network.path(site, pool.site) or ())
+            cost += query.rate_per_s * size_bytes / _BYTES_PER_GB * _SECONDS_PER_H * price
+    return cost
+
+
+def _plan(pipeline: Pipeline, configuration: ConfigurationProfile, placement: Placement) -> QueryPlan:
+    operators = sorted(pipeline.operators, key=lambda operator: operator.name)
+    return QueryPlan(
+        pipeline=pipeline.name,
+        configuration=configuration.configuration,
+        placement=tuple((operator.name, placement[operator.name].name) for operator in operators),
+        allocations=tuple((o.name, Allocation(min(o.cpus), 1, UTILIZATION_TARGET)) for o in operators),
+    )

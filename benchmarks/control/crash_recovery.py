@@ -1,0 +1,301 @@
+"""The controller, and single replicas, are killed while requests come: what is lost, doubled or left behind.
+
+A third of the controllers is killed at any moment, a third while a step on a ladder is brought about, and a third while
+other plans are, for which the plan file was written over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.control.plan_file_changes import BroughtAbout, WrittenPlans
+from benchmarks.harness.results import Figure
+from benchmarks.serving.replica_crashes import replica_kills
+from benchmarks.workloads.burst_shop import BEGAN, PEAK, STEP, Scene
+from benchmarks.workloads.traffic import Phase, lost, phased_arrivals, recorded_requests
+from circinus.control.state_store import REPLAN, ROLLBACK, ControlStateStore, Event
+from circinus.serving import DesiredState, EngineStatus
+from circinus.serving.loadtest.open_loop import OpenLoop, RequestOutcome
+from circinus.serving.local.client import LocalEngineClient, start_daemon
+from circinus.serving.local.high_resolution_loop import new_event_loop
+from circinus.serving.local.run_dir import RunDirectory
+
+_CYCLE = (Phase(4.0, PEAK), Phase(22.0, 0.8))
+"""Again and again: down the ladders, and long enough calm to come up again."""
+_DWELL_S = 2.0
+_MOST_ALIVE_S = 6.0
+"""A controller is killed within so many seconds from when it began."""
+ANY, STEPPING, ROLLING = "at any moment", "after a step", "after other plans"
+"""When a controller is killed, in turns."""
+_AFTER_S = {STEP: 0.03, REPLAN: 0.1}
+"""How soon after it was decided: then it is being brought about. Other plans take two looks, so that not all is."""
+_PATIENCE_S = 20.0
+_RETRY_S = 0.5
+_LOOK_S = 0.2
+_QUIET_S = 120.0
+"""How long it may take, without requests, until all is as planned again."""
+
+
+@dataclass
+class _Seen:
+    """What was seen of engine and controllers."""
+
+    killed_s: list[float] = field(default_factory=list)
+    """Seconds since 1970."""
+    when: list[str] = field(default_factory=list)
+    """`ANY`, `STEPPING` or `ROLLING`, of each."""
+    answers: list[RequestOutcome] = field(default_factory=list)
+    orphans: int = 0
+    same: bool = False
+    """Whether the engine runs at the end what is kept."""
+    away: int = 0
+    """Queries that are not on their plans at the end, when nothing has come for long."""
+    brought: BroughtAbout = field(default_factory=lambda: BroughtAbout(0, ()))
+
+
+class _Controllers:
+    """`circinus serve`, one process after the other."""
+
+    def __init__(self, scene: Scene, run_folder: Path, records: Path) -> None:
+        options = ["--mode", "replay", "--json", "--standby", f"{PEAK:g}x", "--dwell", f"{_DWELL_S:g}s"]
+        files = ["--run-dir", str(run_folder), "--records", str(records)]
+        self._command = [sys.executable, "-m", "circinus", "serve", str(scene.plan_file), *options, *files]
+        self._folder = scene.folder
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._began = asyncio.Event()
+        self._decided = {STEP: asyncio.Event(), REPLAN: asyncio.Event()}
+
+    async def start(self) -> None:
+        """Again and again until one has the lease."""
+        while True:
+            self._began.clear()
+            process = await asyncio.create_subprocess_exec(
+                *self._command, cwd=self._folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            )
+            self._process, self._reading = process, asyncio.create_task(self._read(process))
+            began = asyncio.create_task(self._began.wait())
+            await asyncio.wait({began, self._reading}, return_when=asyncio.FIRST_COMPLETED)
+            began.cancel()
+            if self._began.is_set():
+                return
+            await process.wait()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            if not line.startswith(b'{"'):
+                continue  # of why it ended
+            kind = json.loads(line)["kind"]
+            if kind == BEGAN:
+                self._began.set()
+            if kind in self._decided:
+                self._decided[kind].set()
+
+    async def decided(self, kind: str, after: Callable[[], None] = lambda: None) -> None:
+        """Do something, and wait until one more event of a kind was decided."""
+        self._decided[kind].clear()
+        after()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._decided[kind].wait(), _PATIENCE_S)
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send the process that runs a signal, and wait until it has ended."""
+        assert self._process is not None
+        assert self._reading is not None
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+        await self._process.wait()
+        await self._reading
+
+
+def double_actions(events: Sequence[Event], first: Mapping[str, int]) -> int:
+    """Steps decided twice: they do not begin where the query stood, or lead nowhere, or events are out of order.
+
+    Args:
+        events: as they were kept, of all controllers.
+        first: query -> the rung that it began on.
+    """
+    stands, last, found = dict(first), 0, 0
+    for event in events:
+        found += event.number <= last
+        last = event.number
+        if event.kind in (REPLAN, ROLLBACK):
+            stands.clear()  # rungs of other plans are others
+        if event.kind != STEP:
+            continue
+        begin, end = event.details["from"], event.details["to"]
+        found += begin != stands.get(event.subject, begin) or end == begin
+        stands[event.subject] = end
+    return found
+
+
+def without_controller_s(killed_s: Sequence[float], events: Sequence[Event]) -> list[float]:
+    """For each moment at which one was killed, how long it took until the next one began; both since 1970."""
+    began = sorted(event.time_s for event in events if event.kind == BEGAN)
+    return [next(moment for moment in began if moment > killed) - killed for killed in killed_s]
+
+
+def differences(desired: DesiredState, status: EngineStatus) -> int:
+    """Deployments that run and shall not, that shall and do not run, or in another size."""
+    wanted = {found.deployment: found.replicas for found in desired.deployments}
+    runs = {found.deployment: found.replicas_wanted for found in status.deployments}
+    return sum(wanted.get(deployment) != runs.get(deployment) for deployment in wanted.keys() | runs.keys())
+
+
+def kills(scene: Scene, count: int, seed: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """Controllers first, then replicas."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        figures, rows = runner.run(_controller_kills(scene, count, seed, console))
+    more, more_rows = replica_kills(scene.folder / "replicas", count, seed, console)
+    return [*figures, *more], [*rows, *more_rows]
+
+
+async def _controller_kills(
+    scene: Scene, count: int, seed: int, console: Console
+) -> tuple[list[Figure], list[dict[str, Any]]]:
+    run_folder, records_file = scene.folder / "kills", scene.folder / "kills.sqlite"
+    written = WrittenPlans(scene, _DWELL_S)
+    engine = start_daemon(run_folder)
+    seen, stop = _Seen(), asyncio.Event()
+    controllers = _Controllers(scene, run_folder, records_file)
+    try:
+        await controllers.start()
+        records = ControlStateStore.open_existing(records_file)
+        first = {name: state.rung for name, state in written.in_force(records).ladders.items()}
+        await _calm(engine, written, records)
+        load = asyncio.create_task(_keep_sending(engine, scene, seen, stop))
+        await _keep_killing(engine, written, controllers, records, seen, count, np.random.default_rng(seed))
+        stop.set()
+        await load
+        await _calm(engine, written, records)
+        await controllers.end(signal.SIGTERM)
+        status = await engine.status()
+        seen.brought = BroughtAbout.of(RunDirectory(run_folder.absolute()).log.read_text(encoding="utf-8"))
+        last, events = written.in_force(records), records.events(most=100_000)
+        records.close()
+    finally:
+        stop.set()
+        with suppress(ProcessLookupError):
+            await controllers.end(signal.SIGKILL)
+        await engine.close()
+        written.as_planned()
+    desired, fingerprint = last.desired()
+    seen.orphans += differences(desired, status)
+    seen.same = fingerprint == status.state
+    seen.away = sum(state.rung != state.chosen for state in last.ladders.values())
+    return _kill_figures(first, seen, events, console)
+
+
+async def _keep_sending(engine: LocalEngineClient, scene: Scene, seen: _Seen, stop: asyncio.Event) -> None:
+    """One cycle after the other, whether or not the last one's requests are all answered."""
+    cycle_s = sum(phase.duration_s for phase in _CYCLE)
+    tasks: list[asyncio.Task[list[RequestOutcome]]] = []
+    while not stop.is_set():
+        arrivals = phased_arrivals(scene.rates_per_s, _CYCLE, len(tasks))
+        requests = recorded_requests(arrivals, scene.items, len(tasks))
+        tasks.append(asyncio.create_task(OpenLoop(engine, stragglers_s=60.0).send(arrivals, requests)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), cycle_s)
+    for answers in await asyncio.gather(*tasks):
+        seen.answers += answers
+
+
+async def _keep_killing(
+    engine: LocalEngineClient,
+    written: WrittenPlans,
+    controllers: _Controllers,
+    records: ControlStateStore,
+    seen: _Seen,
+    count: int,
+    rng: np.random.Generator,
+) -> None:
+    """Kill, start another, see that it goes on, and so on."""
+    for when in itertools.islice(itertools.cycle((ANY, STEPPING, ROLLING)), count):
+        if when == ANY:
+            await asyncio.sleep(rng.uniform(0.0, _MOST_ALIVE_S))
+        elif when == STEPPING:
+            await controllers.decided(STEP)
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[STEP]))
+        else:
+            await controllers.decided(REPLAN, written.write_other)
+            await asyncio.sleep(rng.uniform(0.0, _AFTER_S[REPLAN]))
+        await controllers.end(signal.SIGKILL)
+        seen.killed_s.append(time.time())
+        seen.when.append(when)
+        await controllers.start()
+        seen.orphans += await _left(engine, written, records)
+
+
+async def _left(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> int:
+    """Deployments that are orphans, or missing, when a controller has had its time to go on."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:  # deployments are the same on every rung of some plans
+        found = differences(written.in_force(records).desired()[0], await engine.status())
+        if not found or time.monotonic() > deadline_s:
+            return found
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _calm(engine: LocalEngineClient, written: WrittenPlans, records: ControlStateStore) -> None:
+    """Wait until every query is on its plan, and the engine runs that, or it took too long."""
+    deadline_s = time.monotonic() + _QUIET_S
+    while time.monotonic() < deadline_s:
+        kept = written.in_force(records)
+        at_rest = all(state.rung == state.chosen for state in kept.ladders.values())
+        if at_rest and (await engine.status()).state == kept.desired()[1]:
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+def _kill_figures(
+    first: Mapping[str, int], seen: _Seen, events: Sequence[Event], console: Console
+) -> tuple[list[Figure], list[dict[str, Any]]]:
+    steps, replans = (sum(event.kind == kind for event in events) for kind in (STEP, REPLAN))
+    went_on = sum(event.kind == BEGAN and event.reason.startswith("goes on") for event in events)
+    doubled, gaps_s = double_actions(events, first), without_controller_s(seen.killed_s, events)
+    count, brought = len(seen.killed_s), seen.brought
+    note = f"{count} times killed, {steps} steps, {replans} times other plans, {len(seen.answers)} requests"
+    engine_note = (
+        f"{brought.begun} changes as the engine counts them, of which {brought.begun - len(brought.states)} were "
+        "broken off"
+    )
+    console.print(
+        f"controller killed: {note}; {lost(seen.answers)} failed, {doubled} doubled, {brought.repeated} repeated, "
+        f"{engine_note}",
+        highlight=False,
+    )
+    figures = [
+        Figure("killed controllers after which the next one went on", went_on / count, 1.0, "higher", "of kills", note),
+        Figure("afterwards the engine runs what is kept", float(seen.same), 1.0, "higher", "(1: yes)"),
+        Figure("queries that are not back on their plans when it is calm", float(seen.away), 0.0, "lower", "queries",
+               f"of {len(first)}; where a controller that nobody kills leaves them"),
+        Figure("orphan or missing deployments", float(seen.orphans), 0.0, "lower", "deployments",
+               "where a controller has begun that goes on"),
+        Figure("steps decided twice", float(doubled), 0.0, "lower", "steps"),
+        Figure("changes brought about twice", float(brought.repeated), 0.0, "lower", "changes", engine_note),
+        Figure("requests that failed while controllers were killed", float(lost(seen.answers)), 0.0, "lower",
+               "requests"),
+        Figure("longest time without a controller", max(gaps_s), None, "lower", "s",
+               "the lease of a killed one lasts up to 5 s; then starting a process"),
+    ]  # fmt: skip
+    rows = [
+        {"part": "controller kills", "number": number, "without_controller_s": gap_s, "when": when}
+        for number, (gap_s, when) in enumerate(zip(gaps_s, seen.when, strict=True))
+    ]
+    return figures, rows

@@ -1,0 +1,247 @@
+"""Random plans under random load: estimates against long simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.harness.results import Figure
+from benchmarks.workloads.random.plans import RandomPlan, random_plan
+from circinus.estimation import Estimator
+from circinus.matching.simulation_check import EXECUTIONS, simulation_horizon_s
+from circinus.simulation.engine import Simulation
+from circinus.simulation.model_builder import build_model
+from circinus.specification import (
+    AnyArrivals,
+    BurstyArrivals,
+    LatencySlo,
+    PeriodicArrivals,
+    PoissonArrivals,
+    RecordedArrivals,
+    Slos,
+)
+
+PERCENTILES = (50.0, 95.0, 99.0)
+KINDS = ("poisson", "periodic", "bursty", "recorded")
+_LIMIT = 0.10
+_MOST_UTILIZATION = 0.8
+_SHARE_OF_A_PLAN = 20
+"""Queries that share the executions of the product's simulation, about."""
+
+
+def arrivals_of(kind: str, rng: np.random.Generator) -> AnyArrivals:
+    """Random arrivals of a kind."""
+    if kind == "poisson":
+        return PoissonArrivals()
+    if kind == "periodic":
+        return PeriodicArrivals()
+    if kind == "bursty":
+        burst_s = float(rng.uniform(2.0, 10.0))
+        every_s = burst_s * float(rng.uniform(4.0, 8.0))
+        return BurstyArrivals(peak=float(rng.uniform(1.5, 3.5)), burst_s=burst_s, every_s=every_s)
+    return RecordedArrivals(file="sessions", times_s=tuple(_sessions(rng).tolist()))
+
+
+def _sessions(rng: np.random.Generator) -> np.ndarray:
+    """Times of people who come at random and ask some five things one after the other, more of them at some hours."""
+    begins = np.cumsum(rng.exponential(1.0, 1500) / (1 + 0.5 * np.sin(np.arange(1500) / 80)))
+    counts = rng.geometric(0.2, len(begins))
+    within = [np.cumsum(rng.exponential(2.0, count)) for count in counts]
+    return np.sort(np.concatenate([begin + times for begin, times in zip(begins, within, strict=True)]))
+
+
+def grid(plans: int, requests: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """As many plans of each kind of arrivals, simulated over so many requests each."""
+    rows = []
+    for number in track(range(plans * len(KINDS)), "random plans", console=console, transient=True):
+        kind = KINDS[number % len(KINDS)]
+        rng = np.random.default_rng([7, number])
+        rate_per_s = float(np.exp(rng.uniform(np.log(2.0), np.log(60.0))))
+        plan = random_plan(rng, float(rng.uniform(0.2, 0.9)), arrivals_of(kind, rng), rate_per_s)
+        rows.append(_row(plan, kind, number, requests))
+    console.print(_table(rows))
+    return _figures(rows, requests), rows
+
+
+def _row(plan: RandomPlan, kind: str, seed: int, requests: int) -> dict[str, Any]:
+    predicted, doubts = _estimates(plan)
+    truth = _simulated(plan, requests, seed)
+    product = _simulated(plan, None, seed + 10_000) if doubts else predicted
+    return {
+        "part": "grid",
+        "arrivals": kind,
+        "shape": plan.shape,
+        "utilization": plan.utilization,
+        "batches": max(load.batch_size for load in plan.conditions.deployments.values()),
+        "doubts": list(doubts),
+        **{f"simulated_p{p:g}_s": value for p, value in zip(PERCENTILES, truth, strict=True)},
+        **{f"formula_p{p:g}_s": value for p, value in zip(PERCENTILES, predicted, strict=True)},
+        **{f"estimate_p{p:g}_s": value for p, value in zip(PERCENTILES, product, strict=True)},
+        **{f"no_queues_p{p:g}_s": value for p, value in zip(PERCENTILES, _without_queues(plan), strict=True)},
+    }
+
+
+def _estimates(plan: RandomPlan) -> tuple[list[float], tuple[str, ...]]:
+    """The formulas' percentiles as sized, and what they doubt."""
+    found: list[float] = []
+    doubts: tuple[str, ...] = ()
+    for percentile in PERCENTILES:
+        slos = Slos(latency=LatencySlo(percentile=percentile, limit_s=1e6))
+        query = plan.planned.query.model_copy(update={"slos": slos})
+        estimator = Estimator(query, plan.planned.pipeline, plan.planned.profile, plan.network, usable_link_share=0.95)
+        estimate = estimator.candidate(plan.planned.plan, plan.conditions).estimate
+        found.append(estimate.latency_s.value)
+        doubts = estimate.caveats
+    return found, doubts
+
+
+def _simulated(plan: RandomPlan, requests: int | None, seed: int) -> list[float]:
+    """The percentiles over so many requests; None: over as many as when planning."""
+    model = build_model([plan.planned], plan.replicas, plan.network)
+    if requests is None:
+        duration_s = simulation_horizon_s([plan.planned], model, EXECUTIONS / _SHARE_OF_A_PLAN)
+    else:
+        duration_s = requests / plan.planned.query.rate_per_s
+    simulation = Simulation(model.stations, model.queries, duration_s=duration_s, seed=seed)
+    simulation.run()
+    run = simulation.runs[0]
+    latency_s = run.latency_s[run.arrival_s >= duration_s / 10]
+    return [float(np.percentile(latency_s, p, method="inverted_cdf")) for p in PERCENTILES]
+
+
+def _without_queues(plan: RandomPlan) -> list[float]:
+    """What requests take that never meet another one."""
+    model = build_model([plan.planned], plan.replicas, plan.network)
+    (query,) = model.queries
+    rare = replace(query, arrivals=_Rare(query.items))
+    simulation = Simulation(model.stations, [rare], duration_s=1.0, seed=0)
+    simulation.run()
+    return [float(np.percentile(simulation.runs[0].latency_s, p, method="inverted_cdf")) for p in PERCENTILES]
+
+
+class _Rare:
+    """Each request comes long after the one before."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+
+    def times_s(self, duration_s: float, rng: np.random.Generator) -> np.ndarray:
+        return np.arange(self._items) * 1e5
+
+
+def _figures(rows: Sequence[dict[str, Any]], requests: int) -> list[Figure]:
+    calm = [row for row in rows if row["utilization"] <= _MOST_UTILIZATION]
+    sure = [row for row in calm if not row["doubts"]]
+    wrong = [row for row in rows if not all(_near(row, "formula", p) for p in PERCENTILES)]
+    note = f"of {len(calm)} plans up to a utilisation of 0.8, {requests:,} requests each"
+    figures = [
+        Figure(
+            f"formula within 10 % of the simulator, p{p:g}",
+            _share(calm, "formula", p),
+            0.95,
+            "higher",
+            "of plans",
+            note,
+        )
+        for p in PERCENTILES
+    ]
+    figures += [
+        Figure(
+            f"the same where the estimate has no doubts, p{p:g}",
+            _share(sure, "formula", p),
+            0.95,
+            "higher",
+            "of plans",
+            f"{len(sure)} plans",
+        )
+        for p in PERCENTILES
+    ]
+    figures += [
+        Figure(
+            f"estimate as planned with (simulated where doubtful) within 10 %, p{p:g}",
+            _share(calm, "estimate", p),
+            0.95,
+            "higher",
+            "of plans",
+            f"simulated over {EXECUTIONS // _SHARE_OF_A_PLAN:,} executions a plan",
+        )
+        for p in PERCENTILES
+    ]
+    flagged = _doubtful(wrong) if wrong else 1.0
+    busy = [row for row in rows if row["utilization"] > _MOST_UTILIZATION]
+    figures += [
+        Figure(
+            "formulas beyond 10 % whose estimate has doubts",
+            flagged,
+            1.0,
+            "higher",
+            "of those plans",
+            f"{len(wrong)} plans",
+        ),
+        Figure(
+            "plans beyond 0.8 whose estimate has doubts",
+            _doubtful(busy),
+            1.0,
+            "higher",
+            "of plans",
+        ),
+        Figure(
+            "estimates with doubts", float(np.mean([bool(row["doubts"]) for row in calm])), None, "lower", "of plans"
+        ),
+        Figure(
+            "an estimate without queues within 10 %, p95",
+            _share(calm, "no_queues", 95.0),
+            None,
+            "higher",
+            "of plans",
+            "for comparison",
+        ),
+    ]
+    return figures
+
+
+def _doubtful(rows: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([bool(row["doubts"]) for row in rows])) if rows else 0.0
+
+
+def _near(row: dict[str, Any], which: str, percentile: float) -> bool:
+    ratio = row[f"{which}_p{percentile:g}_s"] / row[f"simulated_p{percentile:g}_s"]
+    return bool(abs(ratio - 1) <= _LIMIT)
+
+
+def _share(rows: Sequence[dict[str, Any]], which: str, percentile: float) -> float:
+    return float(np.mean([_near(row, which, percentile) for row in rows])) if rows else 0.0
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Share within 10 % by kind of arrivals."""
+    table = Table(
+        "arrivals", "plans", "formula p50 / p95 / p99", "no doubts", "estimate p50 / p95 / p99", "without queues"
+    )
+    table.title = "Within 10 % of the simulator, utilisation up to 0.8"
+    groups: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
+        *((kind, lambda row, kind=kind: row["arrivals"] == kind) for kind in KINDS),
+        ("no batches", lambda row: row["batches"] == 1),
+        ("batches", lambda row: row["batches"] > 1),
+    ]
+    for name, belongs in groups:
+        some = [row for row in rows if row["utilization"] <= _MOST_UTILIZATION and belongs(row)]
+        table.add_row(
+            name,
+            str(len(some)),
+            _three(some, "formula"),
+            f"{np.mean([not row['doubts'] for row in some]):.0%}" if some else "",
+            _three(some, "estimate"),
+            _three(some, "no_queues"),
+        )
+    return table
+
+
+def _three(rows: Sequence[dict[str, Any]], which: str) -> str:
+    return " / ".join(f"{_share(rows, which, p):.0%}" for p in PERCENTILES)

@@ -1,0 +1,195 @@
+"""Plans of the real pipelines for the benchmark: placements from the device to the cloud, replicas, batches, links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from benchmarks.estimates.profiles import Measured
+from circinus.estimation import Estimator, PlanCandidate
+from circinus.specification import (
+    Allocation,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    Link,
+    Network,
+    Pipeline,
+    Pool,
+    Query,
+    QueryPlan,
+    Site,
+    Specification,
+)
+
+SITES = ("device", "edge", "cloud")
+_SPEEDS = {"device": 0.5, "edge": 0.7, "cloud": 1.2}
+"""Relative to each other, as in the examples."""
+_ROUND_TRIPS_S = {"device": 0.005, "edge": 0.030}
+"""From a site to the next."""
+_GIB = 2.0**30
+_MOST_BUSY = 0.95
+"""Utilisation target of all deployments; their replicas are given."""
+_AMPLE = 1e12
+"""Bytes a second of a link that is never busy."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One plan of an example, in few words."""
+
+    example: str
+    configuration: int
+    """Of `CONFIGURATIONS`."""
+    places: str
+    """For each operator in topological order d(evice), e(dge) or c(loud)."""
+    replicas: tuple[int, ...]
+    """For each operator."""
+    link: float = 0.5
+    """How busy the links are, as a share of how busy the busiest deployment is; above 1 a link is what is busiest."""
+    batched: str = ""
+    """The operator that works in batches of as many as it may take, if any."""
+
+
+CHOICES: Sequence[Choice] = (
+    Choice("meeting", 0, "dddd", (1, 1, 1, 1)),
+    Choice("meeting", 0, "ddec", (1, 1, 2, 1)),
+    Choice("meeting", 0, "cccc", (1, 1, 3, 1), link=1.4),
+    Choice("meeting", 1, "dddd", (1, 1, 2, 1)),
+    Choice("meeting", 1, "eeee", (1, 1, 4, 1), link=0.8),
+    Choice("meeting", 2, "deee", (1, 1, 1, 1)),
+    Choice("meeting", 2, "ddcc", (1, 1, 4, 1), link=0.3),
+    Choice("meeting", 3, "ddcc", (1, 1, 1, 1), link=0.8),
+    Choice("meeting", 3, "eeee", (1, 1, 2, 1), batched="speech_to_text"),
+    Choice("meeting", 4, "deec", (1, 2, 3, 1)),
+    Choice("meeting", 5, "dece", (1, 1, 1, 1)),
+    Choice("meeting", 5, "eecc", (1, 1, 4, 1), link=1.2),
+    Choice("documents", 0, "dddd", (1, 1, 1, 1)),
+    Choice("documents", 0, "eeee", (1, 2, 1, 1), link=1.4),
+    Choice("documents", 0, "dedd", (1, 1, 1, 1), batched="layout"),
+    Choice("documents", 1, "deee", (1, 1, 1, 1), link=0.8),
+    Choice("documents", 1, "ecec", (1, 3, 1, 1)),
+    Choice("documents", 2, "deee", (1, 2, 1, 1), link=0.3),
+    Choice("documents", 2, "cccc", (1, 4, 1, 1), batched="ocr"),
+    Choice("documents", 3, "dede", (1, 1, 1, 1)),
+    Choice("documents", 3, "ecec", (2, 4, 1, 1), link=1.2),
+    Choice("documents", 4, "eeee", (1, 1, 1, 1), batched="ocr"),
+    Choice("documents", 4, "ccdc", (1, 3, 1, 1), link=0.8),
+    Choice("documents", 5, "deec", (1, 2, 1, 1)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RealPlan:
+    """A plan and where it runs, alone."""
+
+    name: str
+    measured: Measured
+    plan: QueryPlan
+    replicas: Mapping[Deployment, int]
+    infrastructure: Infrastructure
+    capacity_per_s: float
+    """Requests a second that would keep the busiest deployment or link busy all the time."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Of the plan."""
+        return self.measured.pipeline
+
+    @property
+    def network(self) -> Network:
+        """Where it runs."""
+        return Network(self.infrastructure)
+
+    def query(self, utilization: float) -> Query:
+        """Requests that keep the busiest deployment or link busy for that share of the time."""
+        # The name is what arrivals are drawn by: no two plans meet the same luck.
+        name = "".join(letter if letter.isalnum() else "-" for letter in self.name)
+        asked = {"name": name, "pipeline": self.plan.pipeline, "source": SITES[0]}
+        return Query.model_validate({**asked, "rate": utilization * self.capacity_per_s})
+
+    def specification(self, query: Query) -> Specification:
+        """The query on the plan's own infrastructure."""
+        return replace(self.measured.specification, infrastructure=self.infrastructure, queries=(query,))
+
+
+def real_plan(choice: Choice, measured: Measured, capacity_per_s: float) -> RealPlan:
+    """The plan on hardware and links that are as fast as it takes for a load.
+
+    Recorded seconds are replayed: on hardware some tens of times as fast as the machine that profiled, minutes show
+    as many requests as hours would.
+
+    Args:
+        choice: which plan.
+        measured: its example.
+        capacity_per_s: requests a second that the busiest deployment, or link, shall just get done.
+    """
+    plan, replicas = plan_of(choice, measured)
+    # One request a second on the speeds as they are: how busy deployments and links get is linear in it.
+    alone = taken(plan, measured, Network(_infrastructure(1.0, [_AMPLE, _AMPLE])))
+    busiest = max(use.busy_replicas / replicas[use.deployment] for use in alone.deployments)
+    deployments_per_s = capacity_per_s * max(choice.link, 1.0)
+    sent = [max((u.bytes_per_s for u in alone.links if {u.link.source, u.link.target} == {a, b}), default=0.0)
+            for a, b in pairwise(SITES)]  # fmt: skip
+    bandwidths = [max(bytes_a_request * deployments_per_s / choice.link, 1.0) for bytes_a_request in sent]
+    return RealPlan(
+        name=name_of(choice),
+        measured=measured,
+        plan=plan,
+        replicas=replicas,
+        infrastructure=_infrastructure(busiest * deployments_per_s, bandwidths),
+        capacity_per_s=capacity_per_s,
+    )
+
+
+def plan_of(choice: Choice, measured: Measured) -> tuple[QueryPlan, Mapping[Deployment, int]]:
+    """(plan, replicas)"""
+    pipeline = measured.pipeline
+    order = [operator.name for operator in pipeline.topological_order()]
+    pools = dict(zip(order, (_site(letter) for letter in choice.places), strict=True))
+    allocations = {}
+    for name in order:
+        operator = pipeline.operator(name)
+        size = max(operator.batch_sizes) if name == choice.batched else 1
+        allocations[name] = Allocation(operator.cpus[0], size, _MOST_BUSY)
+    plan = QueryPlan(
+        pipeline=pipeline.name,
+        configuration=measured.configurations[choice.configuration],
+        placement=tuple(sorted(pools.items())),
+        allocations=tuple(sorted(allocations.items())),
+    )
+    return plan, {plan.deployment_of(name): count for name, count in zip(order, choice.replicas, strict=True)}
+
+
+def taken(plan: QueryPlan, measured: Measured, network: Network) -> PlanCandidate:
+    """What one request a second takes of deployments and links."""
+    query = Query.model_validate({"name": "q", "pipeline": plan.pipeline, "source": SITES[0], "rate": 1.0})
+    estimator = Estimator(query, measured.pipeline, measured.of(plan.configuration), network, usable_link_share=0.99)
+    return estimator.candidate(plan)
+
+
+def _infrastructure(speed: float, bandwidths_bytes_per_s: Sequence[float]) -> Infrastructure:
+    size = {"nodes": 16, "cpus": 16.0, "memory": 256 * _GIB}
+    pools = tuple(
+        Pool.model_validate(
+            {"name": site, "site": site, "tier": site, **size,
+             "hardware": HardwareClass.model_validate({"class": site, "relative_speed": speed * _SPEEDS[site]})}
+        )
+        for site in SITES
+    )  # fmt: skip
+    links = tuple(
+        Link.model_validate({"from": a, "to": b, "bandwidth": bandwidth, "round_trip": _ROUND_TRIPS_S[a]})
+        for (a, b), bandwidth in zip(pairwise(SITES), bandwidths_bytes_per_s, strict=True)
+    )
+    return Infrastructure(name="places", sites=tuple(Site(name=site) for site in SITES), pools=pools, links=links)
+
+
+def _site(letter: str) -> str:
+    return next(site for site in SITES if site.startswith(letter))
+
+
+def name_of(choice: Choice) -> str:
+    """Which plan it is, for tables."""
+    batched = f" batches of {choice.batched}" if choice.batched else ""
+    return f"{choice.example} {choice.configuration} {choice.places} x{','.join(map(str, choice.replicas))}{batched}"

@@ -1,0 +1,63 @@
+"""How fast the simulator is: a pipeline of four operators, with one and with several replicas, with batches, and where
+requests come back to a station."""
+
+from __future__ import annotations
+
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.harness.results import Figure
+from circinus.queueing.arrivals import Poisson
+from circinus.queueing.station import Station
+from circinus.simulation.engine import Simulation
+from circinus.simulation.model import QueryModel, Visit
+
+_REPEATS = 3
+_RATE_PER_S = 80.0
+_UTILIZATION = 0.7
+
+
+def speed(requests: int, console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """Process seconds, median of three runs each."""
+    back = [0, 1, 0, 2]
+    cases = {
+        "one replica each": ([1, 1, 1, 1], 1, [0, 1, 2, 3], requests),
+        "four replicas each": ([4, 4, 4, 4], 1, [0, 1, 2, 3], requests),
+        "batches of 8": ([2, 2, 2, 2], 8, [0, 1, 2, 3], requests),
+        "back to the first": ([2, 2, 2], 1, back, requests // 10),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, (servers, batch, way, count) in cases.items():
+        seconds = median(_seconds(servers, batch, way, count, seed) for seed in range(_REPEATS))
+        executions = count * len(way)
+        rows.append(
+            {"part": "speed", "case": name, "requests": count, "seconds": seconds, "a_second": executions / seconds}
+        )
+        console.print(f"{name}: {count:,} requests in {seconds:.2f} s, {executions / seconds:,.0f} executions a second")
+    slowest = max(rows[:3], key=lambda row: row["seconds"])
+    note = f"slowest of three: {slowest['case']}; process seconds, one core"
+    million_s = slowest["seconds"] * 1_000_000 / requests
+    figures = [
+        Figure("a million requests over 4 operators", million_s, 15.0, "lower", "s", note),
+        Figure("executions of operators a second", slowest["a_second"], 300_000, "higher", "/s", note),
+        Figure("the same where requests come back to a station", rows[3]["a_second"], 300_000, "higher", "/s"),
+    ]
+    return figures, rows
+
+
+def _seconds(servers: list[int], batch: int, way: list[int], requests: int, seed: int) -> float:
+    ratios = tuple(1.0 + 0.3 * k for k in range(batch))
+    stations = [Station(str(number), count, ratios) for number, count in enumerate(servers)]
+    alone = np.random.default_rng(0).exponential(1.0, 4096)
+    visits = []
+    for index, station in enumerate(way):
+        mean_s = _UTILIZATION * servers[station] * batch / ratios[-1] / _RATE_PER_S / way.count(station)
+        visits.append(Visit(station, (index - 1,) if index else (), alone * mean_s))
+    query = QueryModel("q", Poisson(_RATE_PER_S), len(alone), tuple(visits), (len(way) - 1,))
+    began_s = process_time()
+    Simulation(stations, [query], duration_s=requests / _RATE_PER_S, seed=seed).run()
+    return process_time() - began_s

@@ -1,0 +1,167 @@
+"""Goodput over load on the published traces: what is served from half of what could be served to four times as much.
+
+Load 1 is the number of queries up to which the relaxed matching serves all weight if each kind has its average share of
+them; loads are multiples of it, with more queries drawn from the same population. So what can be served begins to fall
+behind at load 1, at first by what lacks the scarcest resource.
+
+Goodput is the weight of the queries that are served with all their objectives kept. It is measured twice: in shares of
+capacities, with thousands of queries, and as deployed, with busier and fewer queries in whole replicas on nodes and
+every plan estimated again under the merged load.
+
+The bound in shares is that of the linear programme, and as deployed the one that the product reports, which does not
+know whole replicas. As deployed all methods choose from the same frontiers; ours works as `circinus plan` does, within
+the time that is usual, and may add plans at prices and on deployments that run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from math import ceil
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.baselines.matching import BASELINES
+from benchmarks.baselines.matching.integer_replicas import whole_first_come
+from benchmarks.harness.results import Figure
+from benchmarks.matching.goodput_report import DEPLOYED, FIRST_COME, IN_SHARES, NEXT_BEST, LoadRun, figures, table
+from benchmarks.matching.scaling import OURS
+from benchmarks.workloads.published.queries import SEARCH, FluidWorkload, Workload, workloads
+from benchmarks.workloads.published.speech import traces_folder
+from circinus.matching import match
+from circinus.matching.lagrangian import DualObjective, RelaxedProblem, solve_relaxed
+from circinus.matching.lagrangian.dual import dual_bound
+from circinus.matching.lagrangian.dual_ascent import solve_lp_prices
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.problem_builder import build_problem
+
+LOADS = 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0
+LOADS_DEPLOYED = 1.0, 2.0, 4.0
+SEEDS = 3
+BUSIER, KINDS_DEPLOYED = 20.0, 60
+"""Times the rates, and kinds of each data set, as deployed."""
+_LINEAR_S = 60.0
+_FIRST_TRIED, _CLOSE = 256, 0.01
+_ALL = 1e-6
+"""Share of the weight that may be missing where all is served: rounding."""
+
+
+def load_curve(seeds: Sequence[int], console: Console) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """Figures and rows; prints a table.
+
+    Raises:
+        TracesAbsentError: the published traces are not on this machine.
+    """
+    folder = traces_folder()
+    wanted = [(folder, instance, seed) for instance in (IN_SHARES, DEPLOYED) for seed in seeds]
+    found: list[LoadRun] = []
+    with (
+        Progress(console=console) as progress,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("loads", total=len(wanted))
+        for runs in pool.map(_runs, wanted):
+            found += runs
+            progress.advance(task)
+    console.print(table(found))
+    return figures(found), [asdict(run) for run in found]
+
+
+def _runs(wanted: tuple[Path, str, int]) -> list[LoadRun]:
+    folder, instance, seed = wanted
+    if instance == IN_SHARES:
+        return [run for one in workloads(folder, seed) for run in runs_in_shares(one, seed)]
+    kinds = workloads(folder, seed, kinds=KINDS_DEPLOYED, busier=BUSIER)
+    return [run for one in kinds for run in runs_deployed(one, seed)]
+
+
+def runs_in_shares(workload: Workload, seed: int, loads: Sequence[float] = LOADS) -> list[LoadRun]:
+    """Ours and all baselines at each load."""
+    fluid, found = FluidWorkload.of(workload), []
+    capacity = queries_at_capacity(fluid)
+    for load in loads:
+        queries = ceil(load * capacity)
+        problem = fluid.with_queries(*workload.drawn(queries, seed))
+        began_s = perf_counter()
+        answer = solve_relaxed(problem)
+        wall_s = perf_counter() - began_s
+        ours = LoadRun(
+            IN_SHARES, workload.name, load, seed, queries, OURS, problem.total_weight, answer.weight,
+            max(min(answer.weight_bound, linear_bound(problem)), answer.weight), answer.weight_bound,
+            answer.cost_usd_per_h, wall_s,
+        )  # fmt: skip
+        found.append(ours)
+        for name, choose in BASELINES.items():
+            began_s = perf_counter()
+            chosen = choose(answer.members)
+            wall_s = perf_counter() - began_s
+            assert answer.members.usage(chosen).max() <= 1.0 + 1e-6, f"{name} gave a choice that does not fit"
+            weight, cost = answer.members.weight(chosen), answer.members.cost_usd_per_h(chosen)
+            found.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
+    return found
+
+
+def runs_deployed(workload: Workload, seed: int, loads: Sequence[float] = LOADS_DEPLOYED) -> list[LoadRun]:
+    """Ours and those who come first in whole replicas, at each load."""
+    capacity, found = queries_at_capacity(FluidWorkload.of(workload)), []
+    for load in loads:
+        queries = ceil(load * capacity)
+        specification, frontiers = workload.queries(queries, seed)
+        plans = PlanEstimates(specification, workload.profiles, SEARCH.usable_link_share)
+        began_s = perf_counter()
+        matching = match(
+            frontiers,
+            workload.infrastructure,
+            plans.reestimate,
+            compose=plans.on_deployments,
+            promise=plans.feasible_estimate,
+            monotone_waits=True,
+        )
+        ours = LoadRun(
+            DEPLOYED, workload.name, load, seed, queries, OURS, matching.total_weight, matching.satisfied_weight,
+            matching.weight_bound, matching.weight_bound, matching.cost_usd_per_h, perf_counter() - began_s,
+        )  # fmt: skip
+        found.append(ours)
+        candidates = {name: frontier.candidates for name, frontier in frontiers.items()}
+        problem = build_problem(
+            specification.queries, candidates, workload.infrastructure, usable_link_share=SEARCH.usable_link_share
+        )
+        slos = [query.slos for query in specification.queries]
+        for name in (FIRST_COME, NEXT_BEST):
+            began_s = perf_counter()
+            chosen = whole_first_come(problem, slos, plans.reestimate, next_best=name == NEXT_BEST)
+            wall_s = perf_counter() - began_s
+            weight, cost = problem.weight_of(chosen), problem.usage_of(chosen).cost_usd_per_h
+            found.append(replace(ours, method=name, weight=weight, cost_usd_per_h=cost, wall_s=wall_s))
+    return found
+
+
+def queries_at_capacity(fluid: FluidWorkload) -> int:
+    """Load 1: the most queries, as they come on average, all of which the relaxed matching serves; by bisection, to
+    less than a hundredth."""
+
+    def all_served(queries: int) -> bool:
+        problem = fluid.on_average(queries)
+        return linear_bound(problem) >= problem.total_weight * (1 - _ALL)
+
+    least, beyond = 1, _FIRST_TRIED
+    while all_served(beyond):
+        least, beyond = beyond, 2 * beyond
+    while beyond - least > max(1, _CLOSE * least):
+        middle = (least + beyond) // 2
+        least, beyond = (middle, beyond) if all_served(middle) else (least, middle)
+    return least
+
+
+def linear_bound(problem: RelaxedProblem) -> float:
+    """The weight that is served at most if queries may be divided: the dual at the prices of the linear programme."""
+    objective = DualObjective(1.0, 0.0)
+    found = solve_lp_prices(problem, objective, time_limit_s=_LINEAR_S)
+    assert found is not None, f"the linear programme of {problem.queries:.0f} queries took more than {_LINEAR_S:.0f} s"
+    return min(dual_bound(problem, objective, found.prices), problem.total_weight)

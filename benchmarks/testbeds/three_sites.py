@@ -1,0 +1,65 @@
+"""The three sites with their cluster, and what can be asked of them from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.links import site_process as links_inside
+from benchmarks.links.site_process import Loaded
+from benchmarks.testbeds.network_namespace import process_in
+from benchmarks.testbeds.ray_sites import ray_sites
+from benchmarks.testbeds.shaped_network import ShapedNetwork, end_processes, run
+from benchmarks.workloads.links import HEAD, SOURCE
+from circinus.matching import Matching
+from circinus.serving.loadtest.load_test import LoadSpec
+from circinus.specification import Infrastructure, Specification
+
+
+@dataclass(frozen=True)
+class Sites:
+    """A running cluster, with a process at the site that requests come from."""
+
+    network: ShapedNetwork
+    inside: ProcessPoolExecutor
+    store: Path
+    items: int
+    """That traffic carries, of each pipeline."""
+
+    def deploy(self, specification: Specification, matching: Matching) -> float:
+        """See `links_inside.deploy`."""
+        return self.inside.submit(links_inside.deploy, specification, matching, self.store).result()
+
+    def load(self, specification: Specification, matching: Matching, traffic: LoadSpec) -> Loaded:
+        """See `links_inside.load`."""
+        asked = self.inside.submit(links_inside.load, specification, matching, self.store, self.items, traffic)
+        return asked.result()
+
+    def sent_bytes(self) -> Mapping[str, int]:
+        """Link -> bytes that entered it since it was made, whosever they are, headers included."""
+        found = {}
+        for pair in self.network.plan.ends:
+            for end in pair:
+                said = json.loads(run("ip", "-n", end.namespace, "-s", "-j", "link", "show", "dev", end.device))
+                found[end.link.name] = int(said[0]["stats64"]["tx"]["bytes"])
+        return found
+
+
+@contextmanager
+def sites(infrastructure: Infrastructure, store: Path, items: int) -> Iterator[Sites]:
+    """Make all of it; everything is ended and removed afterwards."""
+    with ExitStack() as opened:
+        network = opened.enter_context(ShapedNetwork(infrastructure))
+        address = opened.enter_context(ray_sites(network, infrastructure, HEAD))
+        inside = opened.enter_context(process_in(network.plan.namespaces[SOURCE]))
+        inside.submit(links_inside.connect, address, network.plan.addresses[SOURCE]).result()
+        try:
+            yield Sites(network, inside, store, items)
+        except BaseException:
+            end_processes(network.plan.namespaces[SOURCE])  # nobody waits for what it was asked
+            raise
+        inside.submit(links_inside.disconnect).result()

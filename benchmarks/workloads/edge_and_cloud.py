@@ -1,0 +1,104 @@
+"""Plans for a small edge site and a dearer cloud, either of which can do all the work: whose nodes are killed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from circinus.api.plan_source import PlanFileSource
+from circinus.serving import Mode
+
+QUERY, LIMIT_S = "q", 1.0
+RATE_PER_S = 22.0
+"""That is planned for: it takes four replicas, for all of which one node has room."""
+HEAD, EDGE, CLOUD = "till", "edge", "cloud"
+"""Pools. That of the head, where requests enter, is too small for the operator."""
+_SPECIFICATION = """
+apiVersion: circinus/v1
+kind: Pipeline
+metadata:
+  name: looking
+spec:
+  operators:
+    - name: look
+      uses: serving_lost_operators:look
+      cpus: 0.5
+  metric:
+    name: pages found
+    uses: serving_lost_operators:equal
+  dataset:
+    uses: serving_lost_operators:pages
+---
+apiVersion: circinus/v1
+kind: Infrastructure
+metadata:
+  name: shop
+spec:
+  sites: [till, backroom, center]
+  pools:
+    - name: till
+      site: till
+      tier: device
+      nodes: 1
+      cpus: 0.25
+      memory: 1GiB
+      hardware: {{class: mini-pc, relative_speed: 1}}
+    - name: edge
+      site: backroom
+      tier: edge
+      nodes: {edge_nodes}
+      cpus: 2
+      memory: 2GiB
+      hardware: {{class: mini-pc, relative_speed: 1}}
+      price: $0.01/h
+    - name: cloud
+      site: center
+      tier: cloud
+      nodes: 1
+      cpus: 2
+      memory: 2GiB
+      hardware: {{class: mini-pc, relative_speed: 1}}
+      price: $1/h
+  links:
+    - {{from: till, to: backroom, bandwidth: 100Mbit/s, round_trip: 2ms}}
+    - {{from: till, to: center, bandwidth: 100Mbit/s, round_trip: 20ms}}
+---
+apiVersion: circinus/v1
+kind: Query
+metadata:
+  name: {query}
+spec:
+  pipeline: looking
+  source: till
+  rate: {rate:g}/s
+  slos: [latency p95 <= {limit:g}s]
+"""
+
+
+def lost_scene(folder: Path, edge_nodes: int) -> PlanFileSource:
+    """Profile and plan in a folder, and have the plans as `circinus serve` has them.
+
+    Args:
+        folder: empty, or that of an earlier scene, whose plans are no more then.
+        edge_nodes: of the edge's pool.
+
+    Raises:
+        RuntimeError: a step failed, or the plans are not what this is about.
+    """
+    shutil.copy(Path(__file__).with_name("serving_lost_operators.py"), folder)
+    told = _SPECIFICATION.format(edge_nodes=edge_nodes, query=QUERY, rate=RATE_PER_S, limit=LIMIT_S)
+    (folder / "shop.yaml").write_text(told, encoding="utf-8")
+    for verb in (["profile", "--budget", "30s"], ["plan"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "circinus", *verb], cwd=folder, capture_output=True, text=True, check=False
+        )
+        if run.returncode:
+            raise RuntimeError(f"circinus {verb[0]} failed: {run.stderr.strip() or run.stdout.strip()}")
+    plans = PlanFileSource(folder / "plan.json", Mode.REAL, peak=1.0, dwell_s=10.0)
+    controlled, _ = plans.open()
+    pools = {found.deployment.pool for found in controlled.deployments}
+    if pools != {EDGE}:
+        raise RuntimeError(f"found plans on {pools}, expected some on {EDGE} alone")
+    return plans

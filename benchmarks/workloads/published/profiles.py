@@ -1,0 +1,98 @@
+"""A published data set, measured whole, as the product's profile of a pipeline."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.search.arena import Arena
+from benchmarks.workloads.published.speech import KNOBS
+from circinus.profiling import MeasurementTrace, PipelineProfile, SimulatedClock, TraceBackend, profile_pipeline
+from circinus.profiling.trace.measurement_trace import TraceOperator, TraceReplica, prefix_rows
+from circinus.specification import Pipeline, Specification
+
+_MIB = 2**20
+_DEAD_KNOB, _CHOICE = next((name, knob) for name, knob in KNOBS.items() if knob == "frequency_mask_width"), 1_000
+"""(operator, knob) that changes no score and next to no time, and its one choice that is kept."""
+
+
+def without_dead_knob(arena: Arena) -> Arena:
+    """The same with one choice of the knob that decides nothing; others stay as they are."""
+    operator, knob = _DEAD_KNOB
+    space = arena.space
+    if all(o.name != operator for o in space.pipeline.operators):
+        return arena
+    kept = np.array([c[operator].as_dict()[knob] == _CHOICE for c in space.configurations])
+    operators = tuple(
+        o.model_copy(update={"knobs": tuple(k.model_copy(update={"choices": (_CHOICE,)}) for k in o.knobs)})
+        if o.name == operator
+        else o
+        for o in space.pipeline.operators
+    )
+    pipeline = space.pipeline.model_copy(update={"operators": operators})
+    configurations = tuple(c for c, keep in zip(space.configurations, kept, strict=True) if keep)
+    rows, _ = prefix_rows(pipeline, configurations)
+    before = space.rows[kept]
+    number = np.empty(int(rows.max()) + 1, dtype=np.int64)
+    number[rows] = before
+    return replace(
+        arena,
+        space=replace(
+            space, pipeline=pipeline, configurations=configurations, rows=rows, memory_mib=space.memory_mib[kept]
+        ),
+        service_s=arena.service_s[number],
+        item_s=arena.item_s[number],
+        output_bytes=arena.output_bytes[number],
+        scores=arena.scores[kept],
+        published=None if arena.published is None else arena.published[kept],
+    )
+
+
+def profiled(arena: Arena, name: str) -> tuple[Pipeline, PipelineProfile]:
+    """Every configuration of a drawn arena on every item, by the product's profiler on recorded seconds.
+
+    Args:
+        arena: a drawn one.
+        name: that the pipeline gets.
+    """
+    dataset = arena.space.pipeline.dataset.model_copy(update={"held_out": 0.0})
+    pipeline = arena.space.pipeline.model_copy(update={"name": name, "dataset": dataset})
+    source = TraceBackend(_trace(arena, pipeline), SimulatedClock())
+    with tempfile.TemporaryDirectory(prefix="circinus-load-") as folder:
+        profile = profile_pipeline(
+            Specification({name: pipeline}, None, ()),
+            name,
+            Path(folder) / "store.sqlite",
+            source=source,
+            exhaustive=True,
+        )
+    return pipeline, profile
+
+
+def _trace(arena: Arena, pipeline: Pipeline) -> MeasurementTrace:
+    space, items = arena.space, arena.space.items
+    names = [operator.name for operator in pipeline.topological_order()]
+    return MeasurementTrace(
+        pipeline=pipeline.name,
+        operators=tuple(TraceOperator(o.name, o.after, min(o.cpus)) for o in pipeline.topological_order()),
+        configurations=space.configurations,
+        rows=space.rows,
+        service_s=np.broadcast_to(arena.service_s[:, None], (len(arena.service_s), items)),
+        output_bytes=np.broadcast_to(np.floor(arena.output_bytes)[:, None], (len(arena.output_bytes), items)),
+        scores=arena.scores,
+        replicas={
+            (name, configuration[name]): TraceReplica(0.0, int(memory_mib * _MIB))
+            for configuration, row in zip(space.configurations, space.memory_mib, strict=True)
+            for name, memory_mib in zip(names, row, strict=True)
+        },
+        metric=pipeline.metric.name,
+        direction=pipeline.metric.direction,
+        item_keys=tuple(str(item) for item in range(items)),
+        item_addresses=tuple(f"{pipeline.name} {item}" for item in range(items)),
+        strata=space.strata,
+        input_bytes=np.full(items, np.floor(space.input_bytes)),
+        dataset_fingerprint=f"{pipeline.name} {items}",
+    )

@@ -1,0 +1,63 @@
+"""Random small fluid matchings, and the enumeration of all their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from circinus.matching.lagrangian import RelaxedProblem, solve_relaxed
+from circinus.matching.lagrangian.query_expansion import ExpandedQueries
+from circinus.matching.solvers.highs import solve_milp
+
+_TIME_S = 60.0
+_SAME = 1e-6
+
+
+def small(rng: np.random.Generator, *, classes: int = 4, plans: int = 3) -> RelaxedProblem:
+    """A few classes, some of several queries, on up to three sites; some plans fit nowhere, some are missing."""
+    count, most = int(rng.integers(1, classes + 1)), int(rng.integers(1, plans + 1))
+    local = int(rng.integers(0, 3))
+    shared = int(rng.integers(0 if local else 1, 3))
+    sites = int(rng.integers(1, 4)) if local else 1
+    shape = (count, most, local + shared)
+    amounts = rng.uniform(0, 1, shape) * (rng.random(shape) < 0.7) * rng.choice([0.4, 0.8, 1.2])
+    cost = rng.choice([0.0, 1.0, 2.0, 3.5], (count, most))
+    cost[rng.random((count, most)) < 0.15] = np.inf
+    amounts[np.isinf(cost)] = 0.0
+    return RelaxedProblem(
+        multiplicity=rng.choice([1, 1, 1, 2], count).astype(np.float64),
+        weight=rng.choice([1.0, 2.0, 0.5, 3.0], count),
+        cost_usd_per_h=cost,
+        amounts=amounts,
+        site=np.sort(rng.integers(0, sites, count)),
+        sites=sites,
+        local=local,
+    )
+
+
+def best_of_all(problem: RelaxedProblem) -> tuple[float, float]:
+    """(most weight, least cost of it) over all choices, one by one."""
+    members = ExpandedQueries.of(problem)
+    best = (0.0, 0.0)
+    options = [
+        [-1, *np.flatnonzero(np.isfinite(problem.cost_usd_per_h[row])).tolist()] for row in members.class_of.tolist()
+    ]
+    for choice in product(*options):
+        chosen = np.array(choice, dtype=np.int64)
+        if members.usage(chosen).max(initial=0.0) <= 1.0 + 1e-9:
+            found = round(members.weight(chosen), 9), -round(members.cost_usd_per_h(chosen), 9)
+            best = max(best, found)
+    return best[0], -best[1]
+
+
+def equal_share(seeds: Sequence[int]) -> float:
+    """Share of the small matchings whose answer has the weight and the cost of the best of all."""
+    equal = 0
+    for seed in seeds:
+        problem = small(np.random.default_rng(seed))
+        answer = solve_relaxed(problem, minimise=solve_milp, time_limit_s=_TIME_S)
+        weight, cost = best_of_all(problem)
+        equal += abs(answer.weight - weight) <= _SAME and abs(answer.cost_usd_per_h - cost) <= _SAME
+    return equal / len(seeds)

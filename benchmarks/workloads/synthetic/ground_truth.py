@@ -1,0 +1,97 @@
+"""What is true of the plans of a synthetic pipeline: planned and estimated from all items, with exact mean scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.workloads.synthetic.pipeline_model import SyntheticModel
+from circinus.estimation import Estimator, PlanCandidate
+from circinus.planning import plan_query
+from circinus.profiling import ConfigurationProfile, Interval, OperatorProfile, PipelineProfile
+from circinus.profiling.batch_time_ratios import allowed_allocations
+from circinus.specification import Configuration, Network, Query, QueryPlan, prefix_configuration
+
+
+@dataclass(frozen=True)
+class TrueVerdict:
+    """A plan held against the truth."""
+
+    kept: bool
+    """Whether it keeps every objective: the mean score, the percentile of latency over all items, the cost."""
+    cost_usd_per_h: float
+    """Fully shared."""
+
+
+def true_profile(model: SyntheticModel, configurations: Sequence[Configuration]) -> PipelineProfile:
+    """As if configurations had been measured on all items, with all allocations."""
+    return PipelineProfile(
+        pipeline=model.pipeline.name,
+        dataset_fingerprint="all items",
+        dataset_items=len(model.items.work),
+        held_out_items=0,
+        hardware_class="local",
+        risk=0.0,
+        configurations=tuple(_configuration(model, configuration) for configuration in configurations),
+        unmeasured=0,
+        profiled_s=0.0,
+        saved_s=0.0,
+    )
+
+
+def cheapest_plan(
+    model: SyntheticModel, query: Query, network: Network, configurations: Sequence[Configuration]
+) -> PlanCandidate | None:
+    """The plan of any of these configurations that keeps the objectives at the least cost, fully shared."""
+    if not configurations:
+        return None
+    frontier = plan_query(query, model.pipeline, true_profile(model, configurations), network)
+    return cheapest_of(frontier.candidates)
+
+
+def cheapest_of(candidates: Sequence[PlanCandidate]) -> PlanCandidate | None:
+    """Fully shared; None of none."""
+    return min(candidates, key=lambda candidate: candidate.estimate.cost_usd_per_h.lower, default=None)
+
+
+def judged(model: SyntheticModel, query: Query, network: Network, plan: QueryPlan) -> TrueVerdict:
+    """Whether a plan does what it is to do."""
+    profile = _configuration(model, plan.configuration)
+    estimate = Estimator(query, model.pipeline, profile, network).candidate(plan).estimate
+    slos, cost = query.slos, estimate.cost_usd_per_h.lower
+    kept = (
+        (slos.latency is None or estimate.latency_s.value <= slos.latency.limit_s)
+        and (slos.accuracy is None or slos.accuracy.is_met_by(estimate.accuracy.value))
+        and (slos.cost is None or cost <= slos.cost.limit_usd_per_h)
+    )
+    return TrueVerdict(kept, cost)
+
+
+def _configuration(model: SyntheticModel, configuration: Configuration) -> ConfigurationProfile:
+    mean = model.mean_score(configuration)
+    return ConfigurationProfile(
+        configuration=configuration,
+        items=np.arange(len(model.items.work)),
+        scores=model.scores(configuration),
+        accuracy=Interval(mean, mean, mean),
+        input_bytes=model.items.sizes(model.input_bytes),
+        operators={name: _operator(model, name, configuration) for name in configuration},
+    )
+
+
+def _operator(model: SyntheticModel, name: str, configuration: Configuration) -> OperatorProfile:
+    allowed = allowed_allocations(model.pipeline.operator(name))
+    values = configuration[name]
+    return OperatorProfile(
+        operator=name,
+        prefix=prefix_configuration(model.pipeline, configuration, name),
+        service_s=model.service_s(name, configuration),
+        output_bytes=model.output_bytes(name, configuration),
+        peak_memory_bytes=float(model.memory_bytes(name, values)),
+        load_s=model.operators[name].load_s,
+        batch_ratio={pair: model.batch_ratio(name, values, *pair) for pair in allowed},
+        measured_allocations=frozenset(allowed),
+        startup_s=model.operators[name].load_s,
+    )

@@ -1,0 +1,7 @@
+"""Matching by prices: any number of queries, with a bound on what any other answer could do better."""
+
+from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
+from circinus.matching.lagrangian.relaxed_problem import RelaxedProblem
+from circinus.matching.lagrangian.solve import RelaxedSolution, solve_relaxed
+
+__all__ = ["DualObjective", "Prices", "RelaxedProblem", "RelaxedSolution", "dual_bound", "solve_relaxed"]

@@ -1,0 +1,244 @@
+"""HiGHS behind two calls: a linear relaxation that grows by cuts, and a mixed-integer programme with a start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from circinus.arrays import FloatArray, IntArray
+from circinus.matching.solvers.mir_cuts import CutRow
+
+
+@dataclass(kw_only=True)
+class LpModel:
+    """Columns with bounds, and rows over them, collected as lists and handed over as arrays."""
+
+    upper: list[float]
+    """Upper bound of every column; lower bounds are 0, all columns are integers."""
+    row_columns: list[IntArray] = field(default_factory=list)
+    row_values: list[FloatArray] = field(default_factory=list)
+    row_lower: list[float] = field(default_factory=list)
+    row_upper: list[float] = field(default_factory=list)
+
+    def add_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> None:
+        """lower <= values @ columns <= upper."""
+        self.row_columns.append(np.asarray(columns, dtype=np.int32))
+        self.row_values.append(np.asarray(values, dtype=np.float64))
+        self.row_lower.append(lower)
+        self.row_upper.append(upper)
+
+    @contextmanager
+    def temporary_row(self, columns: IntArray, values: FloatArray, lower: float, upper: float) -> Iterator[None]:
+        """A row for as long as the context lasts."""
+        self.add_row(columns, values, lower, upper)
+        try:
+            yield
+        finally:
+            self.row_columns.pop()
+            self.row_values.pop()
+            self.row_lower.pop()
+            self.row_upper.pop()
+
+
+_TOLERANCE = 1e-7
+
+_DISAGREEMENT = 1e-6
+"""Relative difference between an objective as claimed and as added up that is more than rounding."""
+
+_FEASIBLE = 2
+"""HiGHS's code for a feasible point."""
+
+_PROBING = 1 << 15
+"""The presolve rule `Probing` as HiGHS 1.16 numbers it; where it has another number only time is lost or won."""
+
+
+@dataclass(frozen=True, eq=False)
+class LpSolution:
+    """The solution of a linear relaxation."""
+
+    bound: float
+    """No solution of the programme has a lower objective."""
+    values: FloatArray
+    """(columns,)"""
+    reduced_costs: FloatArray
+    """(columns,) what the objective rises by at least when a column at 0 is raised by one."""
+
+
+class SolveMilp(Protocol):
+    """Solves a mixed-integer programme; see `minimise`."""
+
+    def __call__(
+        self,
+        programme: LpModel,
+        objective: FloatArray,
+        start: FloatArray,
+        *,
+        time_limit_s: float,
+        gap: float,
+        seed: int,
+    ) -> tuple[FloatArray | None, float]:
+        """(values of the columns or None, a bound below which no solution is)"""
+        ...
+
+
+class LpRelaxation:
+    """The linear relaxation of a programme under an objective; solved again after rows were added."""
+
+    def __init__(self, programme: LpModel, objective: FloatArray, seed: int) -> None:
+        self._solver = _silent_solver(seed)
+        self._solver.passModel(_model(programme, objective, integer=False))
+
+    def solve(self, time_limit_s: float) -> LpSolution | None:
+        """The optimum; None when time runs out, or when the solver finds none, which only rounding can bring about."""
+        import highspy
+
+        self._solver.setOptionValue("time_limit", self._solver.getRunTime() + time_limit_s)
+        _run(self._solver)
+        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        solution = self._solver.getSolution()
+        return LpSolution(
+            bound=float(self._solver.getInfo().objective_function_value),
+            values=np.array(solution.col_value),
+            reduced_costs=np.array(solution.col_dual),
+        )
+
+    def add(self, row: CutRow) -> None:
+        """Add a row."""
+        self._solver.addRow(row.lower, np.inf, len(row.columns), row.columns.astype(np.int32), row.values)
+
+
+def solve_lp(programme: LpModel, objective: FloatArray, *, time_limit_s: float) -> tuple[FloatArray, FloatArray] | None:
+    """(columns,) values of the linear relaxation at a corner, and (rows,) what a unit more of a row's bounds adds.
+
+    None when time runs out, or when the solver finds no optimum.
+    """
+    import highspy
+
+    solver = _silent_solver(0)
+    solver.setOptionValue("time_limit", time_limit_s)
+    solver.passModel(_model(programme, objective, integer=False))
+    _run(solver)
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    solution = solver.getSolution()
+    return np.array(solution.col_value), np.array(solution.row_dual)
+
+
+def solve_milp(
+    programme: LpModel, objective: FloatArray, start: FloatArray, *, time_limit_s: float, gap: float, seed: int
+) -> tuple[FloatArray | None, float]:
+    """Solve the programme in whole numbers by branch and cut, on one thread.
+
+    Args:
+        programme: columns and rows.
+        objective: (columns,)
+        start: (columns,) a solution to begin with.
+        time_limit_s: when to stop.
+        gap: absolute distance between solution and bound at which to stop.
+        seed: of the solver's random choices.
+
+    Returns:
+        The values of the columns (None: the solver has none), and a bound that no solution goes below. Without values
+        and bound there is at least the start.
+    """
+    values, bound, claimed = _branch_and_cut(programme, objective, start, time_limit_s, gap, seed)
+    if values is not None and abs(float(values @ objective) - claimed) > _DISAGREEMENT * max(1.0, abs(claimed)):
+        # HiGHS can take a start for better than it is when presolve removes some of its columns, and then misses what
+        # lies between. A row that asks for nothing worse than the start does not mislead it.
+        used = np.flatnonzero(objective)
+        worth = float(start @ objective)
+        with programme.temporary_row(used, objective[used], -np.inf, worth + _DISAGREEMENT * max(1.0, abs(worth))):
+            values, bound, _ = _branch_and_cut(programme, objective, None, time_limit_s, gap, seed)
+    return values, bound
+
+
+def _branch_and_cut(
+    programme: LpModel,
+    objective: FloatArray,
+    start: FloatArray | None,
+    time_limit_s: float,
+    gap: float,
+    seed: int,
+) -> tuple[FloatArray | None, float, float]:
+    """(values, bound, the objective that HiGHS claims for the values)"""
+    import highspy
+
+    solver = _silent_solver(seed)
+    for option, value in (
+        ("time_limit", time_limit_s),
+        ("mip_rel_gap", 0.0),
+        ("mip_abs_gap", gap),
+        ("mip_feasibility_tolerance", _TOLERANCE),
+        # Measured on matchings of 12 queries: these cost more than they save (together a factor of two to five).
+        ("mip_allow_restart", False),
+        ("mip_detect_symmetry", False),
+        ("mip_heuristic_run_rins", False),
+        ("mip_heuristic_run_rens", False),
+        ("mip_heuristic_run_feasibility_jump", False),
+        ("mip_pscost_minreliable", 2),
+        ("presolve_rule_off", _PROBING),
+    ):
+        solver.setOptionValue(option, value)
+    solver.passModel(_model(programme, objective, integer=True))
+    if start is not None:
+        solution = highspy.HighsSolution()
+        solution.col_value = list(start)
+        solver.setSolution(solution)
+    _run(solver)
+    info = solver.getInfo()
+    if solver.getModelStatus() not in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kTimeLimit):
+        return None, -math.inf, math.nan
+    values, bound = np.array(solver.getSolution().col_value), float(info.mip_dual_bound)
+    if len(values) != len(objective) or info.primal_solution_status != _FEASIBLE:
+        return None, bound if math.isfinite(bound) else -math.inf, math.nan
+    return values, bound if math.isfinite(bound) else -math.inf, float(info.objective_function_value)
+
+
+def _run(solver: Any) -> None:
+    """Run, also where somebody else in this process has run HiGHS on another number of threads: it then refuses."""
+    import highspy
+
+    if solver.run() == highspy.HighsStatus.kError:
+        highspy.Highs.resetGlobalScheduler(True)
+        solver.run()
+
+
+def _silent_solver(seed: int) -> Any:
+    import highspy
+
+    class Silent(highspy.Highs):
+        """The constructor enables callbacks, and the first call prints a banner: standard output is not HiGHS's."""
+
+        def enableCallbacks(self) -> Any:  # noqa: N802  (overrides)
+            self.silent()
+            return super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+    solver: Any = Silent()  # type: ignore[no-untyped-call]
+    solver.silent()
+    for option, value in (("threads", 1), ("random_seed", seed), ("primal_feasibility_tolerance", _TOLERANCE)):
+        solver.setOptionValue(option, value)
+    return solver
+
+
+def _model(programme: LpModel, objective: FloatArray, *, integer: bool) -> Any:
+    import highspy
+
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(programme.upper), len(programme.row_lower)
+    model.col_cost_ = objective
+    model.col_lower_ = np.zeros(len(programme.upper))
+    model.col_upper_ = np.array(programme.upper)
+    model.row_lower_, model.row_upper_ = np.array(programme.row_lower), np.array(programme.row_upper)
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = np.concatenate([[0], np.cumsum([len(c) for c in programme.row_columns])]).astype(np.int32)
+    model.a_matrix_.index_ = np.concatenate([*programme.row_columns, np.array([], dtype=np.int32)])
+    model.a_matrix_.value_ = np.concatenate([*programme.row_values, np.array([])])
+    if integer:
+        model.integrality_ = [highspy.HighsVarType.kInteger] * len(programme.upper)
+    return model

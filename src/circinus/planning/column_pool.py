@@ -1,0 +1,100 @@
+"""All plans of a frontier too large to list, priced at once: which of those left out is best at some prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circinus.arrays import BoolArray
+from circinus.planning.plan_arrays import PlanArrays
+from circinus.planning.resource_columns import AMOUNTS
+from circinus.planning.search_space import SearchSpace
+from circinus.specification import Allocation, Configuration, QueryPlan
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class DualPrices:
+    """What plans pay for what they take, in any unit."""
+
+    pools: Mapping[str, tuple[float, float, float, float]]
+    """By pool: for a CPU, a byte of memory, a GPU and a byte of its memory. Pools that are not named cost nothing."""
+    links: Mapping[str, float]
+    """By directed link: for a byte a second."""
+    usd_per_h: float
+    """For a US dollar per hour."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnPool:
+    """The n plans that no other one beats, of which the matching was offered some."""
+
+    pipeline: str
+    operators: tuple[str, ...]
+    pools: tuple[str, ...]
+    links: tuple[str, ...]
+    allocations: tuple[tuple[Allocation, ...], ...]
+    """Of each operator."""
+    configurations: Sequence[Configuration]
+    keys: NDArray[np.int32]
+    """(n, 1 + 2 operators) configuration, pool of each operator, allocation of each operator."""
+    takes: NDArray[np.float32]
+    """(n, 4 pools + links + 1) fully shared: amounts of pools, bytes a second of links, US dollars per hour."""
+    listed: BoolArray
+    """(n,) which the matching was offered."""
+
+    @classmethod
+    def of(cls, space: SearchSpace, plans: PlanArrays, listed: NDArray[np.int64]) -> ColumnPool:
+        """Of a query's plans, some of which are listed."""
+        columns, offered = space.columns, np.zeros(plans.count, dtype=bool)
+        offered[listed] = True
+        shared = [
+            *range(len(AMOUNTS) * len(columns.pools)),
+            *(columns.link(link) for link in range(len(columns.links))),
+        ]
+        return cls(
+            pipeline=space.query.pipeline,
+            operators=tuple(operator.name for operator in space.arrays.order),
+            pools=tuple(pool.name for pool in columns.pools),
+            links=tuple(link.name for link in columns.links),
+            allocations=tuple(table.allocations for table in space.options),
+            configurations=[found.configuration for found in space.arrays.configurations],
+            keys=plans.keys.astype(np.int32),
+            takes=plans.resources[:, [*shared, columns.shared_cost]].astype(np.float32),
+            listed=offered,
+        )
+
+    def lowest_reduced_cost(self, prices: DualPrices, most: int, *, better_by: float = 0.0) -> tuple[QueryPlan, ...]:
+        """The plans left out that pay least, at most so many, if they pay less than all that are listed.
+
+        Args:
+            prices: at which.
+            most: plans.
+            better_by: share of what the best listed plan pays that must be saved.
+        """
+        paid = self.takes @ self._vector(prices).astype(np.float32)
+        limit = float(paid[self.listed].min(initial=np.inf)) * (1.0 - better_by)
+        better = np.flatnonzero(~self.listed & (paid < limit))
+        best = better[np.argsort(paid[better], kind="stable")[:most]]
+        return tuple(self._plan(index) for index in best.tolist())
+
+    def _vector(self, prices: DualPrices) -> FloatArray:
+        """(4 pools + links + 1,)"""
+        pools = np.array([prices.pools.get(name, (0.0,) * len(AMOUNTS)) for name in self.pools]).T.reshape(-1)
+        return np.concatenate([pools, [prices.links.get(name, 0.0) for name in self.links], [prices.usd_per_h]])
+
+    def _plan(self, index: int) -> QueryPlan:
+        count = len(self.operators)
+        key = self.keys[index].tolist()
+        pools = [self.pools[pool] for pool in key[1 : 1 + count]]
+        allocations = [table[option] for table, option in zip(self.allocations, key[1 + count :], strict=True)]
+        return QueryPlan(
+            pipeline=self.pipeline,
+            configuration=self.configurations[key[0]],
+            placement=tuple(sorted(zip(self.operators, pools, strict=True))),
+            allocations=tuple(sorted(zip(self.operators, allocations, strict=True))),
+        )

@@ -1,0 +1,6 @@
+"""Which configurations to measure: the search over knobs that profiling asks."""
+
+from circinus.planning.sampler.reservation_index import StoppingRule
+from circinus.planning.sampler.sampler import PlanCostSampler, make_sampler
+
+__all__ = ["PlanCostSampler", "StoppingRule", "make_sampler"]

@@ -1,0 +1,105 @@
+"""Which configurations have scores in the store, and of what: of this pipeline, or of others that are like it.
+
+A *variant* is a pipeline as it was when something of it was scored: its name, its metric, and the operators with the
+versions of their code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from circinus.profiling.race.configuration_order import MAX_ENUMERATED, in_prefix_order, prefix_order
+from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.specification import Configuration, KnobValues, configuration_count, has_knob_values
+
+
+@dataclass(frozen=True)
+class PipelineVersion:
+    """A pipeline as it was when it was scored."""
+
+    number: int
+    """Of the store's own."""
+    pipeline: str
+    metric: str
+    """`uses` reference."""
+    metric_version: str
+    direction: str
+    """maximize or minimize"""
+    score_range: tuple[float, float]
+    operators: Mapping[str, tuple[str, str]]
+    """Name -> `uses` reference and version of the code."""
+    origin: str
+    """Of a trace; empty: the operators themselves were run."""
+
+
+def write_variant(store: ProfileStore, addresses: MeasurementKeys) -> int:
+    """The number of the variant that `addresses` are of, a new one too. Call it inside a transaction."""
+    pipeline, code = addresses.pipeline, addresses.code
+    description = json.dumps(
+        {
+            "pipeline": pipeline.name,
+            "metric": pipeline.metric.uses,
+            "metric_version": code.metric,
+            "direction": pipeline.metric.direction,
+            "score_range": list(pipeline.metric.range),
+            "operators": {o.name: [o.uses, code.operators[o.uses]] for o in pipeline.operators},
+            "origin": addresses.origin,
+        },
+        sort_keys=True,
+    )
+    store.write("INSERT OR IGNORE INTO variant (description) VALUES (?)", [(description,)])
+    return int(store.rows("SELECT id FROM variant WHERE description = ?", description)[0][0])
+
+
+def read_variants(store: ProfileStore) -> tuple[PipelineVersion, ...]:
+    """All of them, in the order in which they were first measured."""
+    return tuple(
+        _variant(number, json.loads(description))
+        for number, description in store.rows("SELECT id, description FROM variant ORDER BY id")
+    )
+
+
+def read_scored(store: ProfileStore, variant: PipelineVersion) -> Mapping[int, Configuration]:
+    """Number of the scores' address -> configuration, in the order of the numbers."""
+    rows = store.rows("SELECT subject, configuration FROM scored WHERE variant = ? ORDER BY subject", variant.number)
+    return {subject: _configuration(json.loads(content)) for subject, content in rows}
+
+
+def scored_configurations(store: ProfileStore, addresses: MeasurementKeys) -> tuple[Configuration, ...]:
+    """The configurations of a pipeline, as it is now, that have scores or failed, in the order of `prefix_order`."""
+    if store.rows("SELECT since FROM undescribed") and configuration_count(addresses.pipeline) <= MAX_ENUMERATED:
+        listed = prefix_order(addresses.pipeline)
+        known = store.existing_ids([addresses.score(configuration) for configuration in listed])
+        return tuple(configuration for configuration in listed if addresses.score(configuration) in known)
+    operators = addresses.pipeline.operators
+    names = {operator.name for operator in operators}
+    found: dict[int, Configuration] = {}
+    for variant in read_variants(store):
+        if set(variant.operators) == names and variant.origin == addresses.origin:
+            found |= read_scored(store, variant)
+    own = {subject: c for subject, c in found.items() if all(has_knob_values(o, c[o.name]) for o in operators)}
+    wanted = {subject: addresses.score(configuration) for subject, configuration in own.items()}
+    numbers = store.existing_ids(list(wanted.values()))
+    return in_prefix_order(addresses.pipeline, (own[s] for s, address in wanted.items() if numbers.get(address) == s))
+
+
+def _configuration(content: Mapping[str, Mapping[str, Any]]) -> Configuration:
+    return Configuration.of({name: KnobValues.of(values) for name, values in content.items()})
+
+
+def _variant(number: int, content: Mapping[str, Any]) -> PipelineVersion:
+    low, high = content["score_range"]
+    return PipelineVersion(
+        number=number,
+        pipeline=content["pipeline"],
+        metric=content["metric"],
+        metric_version=content["metric_version"],
+        direction=content["direction"],
+        score_range=(low, high),
+        operators={name: (uses, version) for name, (uses, version) in content["operators"].items()},
+        origin=content["origin"],
+    )

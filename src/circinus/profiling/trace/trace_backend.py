@@ -1,0 +1,78 @@
+"""Measurements that come from a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from circinus.operators import Item
+from circinus.profiling.dataset.item_order import measurement_order
+from circinus.profiling.dataset.items import Dataset
+from circinus.profiling.dataset.scorer import ItemScorer
+from circinus.profiling.hardware.machine import Machine
+from circinus.profiling.measurement.runner import Runner
+from circinus.profiling.store.measurement_keys import CodeVersions, MeasurementKeys
+from circinus.profiling.trace.measurement_trace import MeasurementTrace
+from circinus.profiling.trace.trace_file import trace_digest
+from circinus.profiling.trace.trace_runner import SimulatedClock, TraceRunner
+from circinus.specification import Pipeline
+
+
+class TraceBackend:
+    """A `Source` that needs neither the operators nor the values of the data set, and whose time is recorded time.
+
+    What is measured from a trace stands in a store of its own or beside real measurements: it shares no address with
+    those, nor with those of other traces.
+    """
+
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock | None = None) -> None:
+        """Measure from `trace`, on a clock that begins at 0 where none is given."""
+        self.trace = trace
+        self._clock = clock or SimulatedClock()
+        self._digest = trace_digest(trace)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """See `Source.clock`: recorded seconds."""
+        return self._clock
+
+    @property
+    def machine(self) -> Machine | None:
+        """See `Source.machine`."""
+        return self.trace.machine
+
+    def addresses(self, pipeline: Pipeline, machine: Machine | None) -> MeasurementKeys:
+        """See `Source.addresses`."""
+        self.trace.check(pipeline)
+        versions = self.trace.code_versions
+        code = CodeVersions(
+            operators={o.uses: versions.get(o.uses, "not recorded") for o in pipeline.operators},
+            metric=versions.get(pipeline.metric.uses, "not recorded"),
+            dataset=versions.get(pipeline.dataset.uses, "not recorded"),
+        )
+        return MeasurementKeys(pipeline, code, machine=machine, origin=f"trace {self._digest}")
+
+    def dataset(self, pipeline: Pipeline, seed: int) -> Dataset:
+        """See `Source.dataset`: keys, strata and sizes, without values."""
+        trace = self.trace
+        held_out = pipeline.dataset.held_out_items(len(trace.item_keys))
+        order = measurement_order(trace.strata, held_out, np.random.default_rng(seed))
+        return Dataset(
+            items=tuple(Item(key, None, None, dict(s)) for key, s in zip(trace.item_keys, trace.strata, strict=True)),
+            order=tuple(order.tolist()),
+            held_out_items=held_out,
+            seed=seed,
+            fingerprint=trace.dataset_fingerprint,
+            addresses=trace.item_addresses,
+            input_bytes=tuple(int(size) for size in trace.input_bytes),
+        )
+
+    def scorer(self, pipeline: Pipeline) -> ItemScorer:
+        """See `Source.scorer`: scores are the recorded ones."""
+        return TraceRunner(self.trace, self.addresses(pipeline, self.machine), self._clock)
+
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> AbstractContextManager[Runner]:
+        """See `Source.runner`."""
+        return TraceRunner(self.trace, addresses, self._clock)

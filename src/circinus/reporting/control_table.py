@@ -1,0 +1,49 @@
+"""What runs now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from circinus.control.state_store import Event
+from circinus.serving import EngineStatus
+from circinus.specification.formatting import format_duration
+
+
+def event_line(event: Event, *, would: bool = False, dated: bool = False) -> str:
+    """`14:03:05 step archive from rung 0 to 1: overloaded: ...`, in local time.
+
+    Args:
+        event: what happened.
+        would: whether it only would have.
+        dated: whether the day is told.
+    """
+    moment = datetime.fromtimestamp(event.time_s).strftime("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
+    details = event.details
+    change = f" from rung {details['from']} to {details['to']}" if "from" in details and "to" in details else ""
+    return f"{moment} {'would ' if would else ''}{event.kind} {event.subject}{change}: {event.reason}"
+
+
+def status_table(status: EngineStatus) -> RenderableType:
+    """A row for each deployment."""
+    table = Table(title=f"Engine, mode {status.mode}", title_justify="left")
+    table.add_column("deployment", overflow="fold")
+    for column in ("ready", "queue", "requests", "restarts", "start-up"):
+        table.add_column(column, justify="right")
+    table.add_column("message", overflow="fold")
+    for deployment in status.deployments:
+        ready = f"{deployment.replicas_ready}/{deployment.replicas_wanted}"
+        table.add_row(
+            escape(deployment.deployment.name),
+            ready if deployment.replicas_ready == deployment.replicas_wanted else f"[red]{ready}[/red]",
+            str(deployment.queue_length),
+            str(deployment.requests),
+            str(deployment.restarts),
+            "" if deployment.startup_s is None else format_duration(deployment.startup_s),
+            escape(deployment.message),
+        )
+    return Group(table, Text(f"queries: {', '.join(status.routes) or 'none'}"))

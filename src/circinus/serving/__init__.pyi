@@ -1,0 +1,16 @@
+from .engine import AuditableEngine as AuditableEngine
+from .engine import AuditBatch as AuditBatch
+from .engine import AuditSample as AuditSample
+from .engine import DeploymentStatus as DeploymentStatus
+from .engine import DesiredDeployment as DesiredDeployment
+from .engine import DesiredState as DesiredState
+from .engine import Engine as Engine
+from .engine import EngineStatus as EngineStatus
+from .engine import FencedEngine as FencedEngine
+from .engine import Guard as Guard
+from .engine import Mode as Mode
+from .engine import Request as Request
+from .engine import Response as Response
+from .engine import Route as Route
+from .engine import RouteStage as RouteStage
+from .engine import ServedBatch as ServedBatch

@@ -1,0 +1,19 @@
+"""Short names of configurations, for what travels often."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+from circinus.specification import Configuration
+
+
+@lru_cache(maxsize=4096)
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def configuration_hash(configuration: Configuration) -> str:
+    """Twelve hexadecimal digits that no other configuration, or prefix of one, is likely to have."""
+    return _digest(json.dumps([[name, configuration[name].as_dict()] for name in configuration], sort_keys=True))

@@ -1,0 +1,189 @@
+"""Traffic against an engine, and what it showed of every query."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from circinus.errors import ServingError
+from circinus.matching import Matching
+from circinus.operators import Item
+from circinus.profiling import pickled_bytes
+from circinus.queueing.arrivals import arrival_process
+from circinus.serving.engine import Engine, EngineStatus, Mode, Request
+from circinus.serving.loadtest.load_report import GeneratorLag, LoadReport
+from circinus.serving.loadtest.open_loop import Arrival, LoadProgress, OpenLoop, query_rng, read_trace, sample_arrivals
+from circinus.serving.loadtest.scoring import measure_queries
+from circinus.serving.loadtest.service_time_learning import LoadRun, PredictionsAtRun, observe_service_times
+from circinus.specification import Specification
+
+__all__ = ["LATE_P99_S", "LoadProgress", "LoadSpec", "run_load_test"]
+
+LATE_P99_S = 0.010
+"""A generator that is later than this at its 99th percentile is reported as late."""
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """What to send, and how long."""
+
+    duration_s: float
+    """Measured seconds. With a trace, arrivals after warm-up + duration are not sent."""
+    warm_up_s: float = 0.0
+    """Seconds at the beginning whose requests are sent and not measured."""
+    rate_factor: float = 1.0
+    """Multiplies every query's rate; bursts last as long as before, a trace is played this much faster."""
+    seed: int = 0
+    trace: Path | None = None
+    """CSV file (`time_s,query`) that replaces the arrivals of the queries' own processes."""
+    drain_timeout_s: float = 30.0
+    """How long to wait for answers after the last request; what comes later counts as unanswered."""
+
+    def __post_init__(self) -> None:
+        if not (self.duration_s > 0 and self.warm_up_s >= 0 and self.rate_factor > 0 and self.drain_timeout_s >= 0):
+            raise ServingError(f"found {self}, expected a duration and a rate factor above 0 and no negative seconds")
+
+
+async def run_load_test(
+    engine: Engine,
+    specification: Specification,
+    matching: Matching,
+    items: Mapping[str, Sequence[Item]],
+    traffic: LoadSpec,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+    expected: PredictionsAtRun | None = None,
+) -> LoadReport:
+    """Send traffic to the queries that `matching` serves and measure each of them.
+
+    Every request's latency counts from the moment it was due, so a stalled engine (or generator) cannot hide behind
+    requests that were sent late. Answers are scored with the pipeline's metric after the last one is back, outside the
+    measured time.
+
+    Args:
+        engine: has the routes of `matching` in force.
+        specification: queries with their arrivals and objectives, pipelines with their metrics.
+        matching: the plans, with their predictions and prices.
+        items: pipeline -> what its requests carry, in turns of one random order a query. Against a replaying engine
+            these must be recorded, and should be items that planning never saw.
+        traffic: what to send, and how long.
+        on_progress: called about four times a second.
+        expected: what service times are held against (`LoadReport.learning`); None: nothing is learnt of them.
+
+    Raises:
+        ServingError: a served pipeline has no items, or the engine knows none of the routes.
+        SpecError: the trace is faulty.
+    """
+    before = await _check_routes(engine, matching)
+    mode = before.mode
+    arrivals = _arrivals(specification, matching, traffic)
+    requests = _requests(specification, arrivals, items, traffic.seed, with_values=mode is Mode.REAL)
+    sender = OpenLoop(engine, traffic.drain_timeout_s)
+    # A full collection in a process with many modules stops it for tens of milliseconds; what lives now stays anyway.
+    gc.collect()
+    gc.freeze()
+    try:
+        answers = await sender.send(arrivals, requests, on_progress)
+    finally:
+        gc.unfreeze()
+    after = before if expected is None else await engine.status()
+    measured = [answer for answer in answers if answer.scheduled_s >= traffic.warm_up_s]
+    # In a thread: other traffic may be measured in this event loop, and metrics compute.
+    queries = await asyncio.to_thread(
+        measure_queries, specification, matching, measured, items, traffic.duration_s, traffic.warm_up_s
+    )
+    lateness = _lateness(sender.lateness_s)
+    learning = None
+    if expected is not None:
+        run = LoadRun(answers, traffic.warm_up_s, lateness.late, before, after)
+        learning = observe_service_times(specification, matching, run, expected)
+    return LoadReport(
+        mode=str(mode),
+        arrivals=_kinds(specification, matching) if traffic.trace is None else traffic.trace.name,
+        seed=traffic.seed,
+        rate_factor=traffic.rate_factor,
+        warm_up_s=traffic.warm_up_s,
+        duration_s=traffic.duration_s,
+        queries=queries,
+        lateness=lateness,
+        deployments_cost_usd_per_h=sum(d.demand.cost_usd_per_h * d.replicas for d in matching.deployments),
+        goodput=sum(query.weight for query in queries if query.satisfied),
+        total_weight=sum(query.weight for query in queries),
+        promises_kept=sum(query.satisfied for query in queries),
+        promises=sum(query.served for query in queries),
+        learning=learning,
+    )
+
+
+async def _check_routes(engine: Engine, matching: Matching) -> EngineStatus:
+    status = await engine.status()
+    missing = sorted({a.query for a in matching.assignments} - set(status.routes))
+    if missing:
+        raise ServingError(
+            f"the engine has no route for {', '.join(missing)}; its routes: {', '.join(status.routes) or 'none'}; "
+            "apply this plan first"
+        )
+    return status
+
+
+def _kinds(specification: Specification, matching: Matching) -> str:
+    """The kinds of arrivals of the served queries, most frequent first."""
+    served = {assignment.query for assignment in matching.assignments}
+    kinds = Counter(query.arrivals.kind for query in specification.queries if query.name in served)
+    return " and ".join(kind for kind, _ in kinds.most_common()) or "no"
+
+
+def _arrivals(specification: Specification, matching: Matching, traffic: LoadSpec) -> tuple[Arrival, ...]:
+    served = {assignment.query for assignment in matching.assignments}
+    total_s = traffic.warm_up_s + traffic.duration_s
+    if traffic.trace is None:
+        own = {query.name: arrival_process(query) for query in specification.queries if query.name in served}
+        scaled = {query: process.scaled(traffic.rate_factor) for query, process in own.items()}
+        return sample_arrivals(scaled, total_s, traffic.seed)
+    recorded = read_trace(traffic.trace, {query.name for query in specification.queries})
+    played = (Arrival(arrival.time_s / traffic.rate_factor, arrival.query) for arrival in recorded)
+    return tuple(arrival for arrival in played if arrival.time_s < total_s and arrival.query in served)
+
+
+def _requests(
+    specification: Specification,
+    arrivals: Sequence[Arrival],
+    items: Mapping[str, Sequence[Item]],
+    seed: int,
+    with_values: bool,
+) -> list[Request]:
+    pipelines = {query.name: query.pipeline for query in specification.queries}
+    sizes: dict[tuple[str, str], float] = {}
+    turns: dict[str, Iterator[Item]] = {}
+    requests = []
+    for arrival in arrivals:
+        pipeline = pipelines[arrival.query]
+        if arrival.query not in turns:
+            if not items.get(pipeline):
+                raise ServingError(f"found no items of pipeline {pipeline} to send to query {arrival.query}; pass some")
+            turns[arrival.query] = _turns(items[pipeline], query_rng(seed, arrival.query, "items"))
+        item = next(turns[arrival.query])
+        if (pipeline, item.key) not in sizes:
+            sizes[pipeline, item.key] = float(pickled_bytes(item.value))
+        value = item.value if with_values else None
+        requests.append(Request(arrival.query, item.key, value, sizes[pipeline, item.key]))
+    return requests
+
+
+def _turns(items: Sequence[Item], rng: np.random.Generator) -> Iterator[Item]:
+    """Every item once in random order, again and again: means vary less than with independent draws."""
+    while True:
+        for index in rng.permutation(len(items)):
+            yield items[index]
+
+
+def _lateness(lateness_s: Sequence[float]) -> GeneratorLag:
+    if not lateness_s:
+        return GeneratorLag(0.0, 0.0, 0.0, late=False)
+    p99_s = float(np.percentile(lateness_s, 99))
+    return GeneratorLag(float(np.mean(lateness_s)), p99_s, float(np.max(lateness_s)), late=p99_s > LATE_P99_S)

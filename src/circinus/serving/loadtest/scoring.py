@@ -1,0 +1,205 @@
+"""From answers to measurements: scores, shares of cost, objectives."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from circinus.errors import OperatorError
+from circinus.matching import Assignment, Matching
+from circinus.operators import Item, Metric, resolve
+from circinus.profiling.dataset.scorer import validate_score
+from circinus.queueing.arrivals import empirical_idc
+from circinus.serving.engine import Response
+from circinus.serving.loadtest.load_report import LatencySummary, QueryMeasurement, clustered_mean, slo_attainment
+from circinus.serving.loadtest.open_loop import RequestOutcome
+from circinus.specification import Deployment, Infrastructure, Network, Pipeline, Query, Specification
+from circinus.specification.units import DURATION
+
+ERRORS_KEPT = 5
+"""Distinct error messages that a measurement carries."""
+
+_DEFAULT_PERCENTILE = 95.0
+_WINDOWS_S = (1.0, 10.0)
+"""In which requests are counted for the index of dispersion: about as long as queues live."""
+_BYTES_PER_GB = 1e9
+_SECONDS_PER_H = 3600.0
+
+
+def measure_queries(
+    specification: Specification,
+    matching: Matching,
+    answers: Sequence[RequestOutcome],
+    items: Mapping[str, Sequence[Item]],
+    duration_s: float,
+    begin_s: float = 0.0,
+) -> tuple[QueryMeasurement, ...]:
+    """One measurement for every query of `specification`, in its order.
+
+    Args:
+        specification: queries, pipelines with their metrics, prices of links.
+        matching: which plan each query has, and what its deployments cost.
+        answers: of the requests that were due within the measured seconds.
+        items: pipeline -> items, with the truth.
+        duration_s: measured seconds.
+        begin_s: when they began, after the traffic did.
+
+    Raises:
+        OperatorError: a metric cannot be found. One that fails on an answer is reported in its query's `errors`.
+    """
+    assignments = {assignment.query: assignment for assignment in matching.assignments}
+    by_query: defaultdict[str, list[RequestOutcome]] = defaultdict(list)
+    for answer in answers:
+        by_query[answer.query].append(answer)
+    costs = _costs_usd_per_h(specification.infrastructure, matching, assignments, by_query, duration_s)
+    measurements = []
+    for query in specification.queries:
+        pipeline = specification.pipelines[query.pipeline]
+        assignment = assignments.get(query.name)
+        if assignment is None:
+            measurements.append(QueryMeasurement(query.name, query.pipeline, query.weight, query.slos, served=False))
+            continue
+        scorer = _Scorer(pipeline, specification, items[query.pipeline] if by_query[query.name] else ())
+        measured = _measure(query, assignment, by_query[query.name], scorer, costs[query.name], duration_s)
+        dispersion = _dispersion(by_query[query.name], begin_s, duration_s)
+        measurements.append(replace(measured, index_of_dispersion=dispersion))
+    return tuple(measurements)
+
+
+def _dispersion(answers: Sequence[RequestOutcome], begin_s: float, duration_s: float) -> dict[str, float]:
+    """Length of a window -> index of dispersion of the requests, where there are windows enough."""
+    due_s = np.array([answer.scheduled_s - begin_s for answer in answers])
+    index = empirical_idc(due_s, duration_s, np.array(_WINDOWS_S))
+    return {
+        DURATION.format(window_s): float(value)
+        for window_s, value in zip(_WINDOWS_S, index, strict=True)
+        if math.isfinite(value)
+    }
+
+
+class _Scorer:
+    """Scores answers of one pipeline."""
+
+    def __init__(self, pipeline: Pipeline, specification: Specification, items: Sequence[Item]) -> None:
+        self._pipeline = pipeline
+        self._metric: Metric = resolve(pipeline.metric.uses, specification.module_paths)
+        self._truth = {item.key: item.truth for item in items}
+
+        least, greatest = pipeline.metric.range
+        self.worst = least if pipeline.metric.direction == "maximize" else greatest
+
+    def score(self, answer: RequestOutcome, response: Response) -> float:
+        """Raises OperatorError when the metric fails or gives no score in its range."""
+        metric = self._pipeline.metric
+        truth = self._truth[answer.item_key]
+        try:
+            found = self._metric(response.output, truth)
+        except Exception as error:  # whatever the user's metric raises
+            raise OperatorError(
+                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} failed on item "
+                f"{answer.item_key} with {type(error).__name__}: {error}"
+            ) from error
+        score = validate_score(found, metric.range)
+        if score is None:
+            least, greatest = metric.range
+            raise OperatorError(
+                f"metric {metric.name} ({metric.uses}) of pipeline {self._pipeline.name} gave {found!r} for item "
+                f"{answer.item_key}, expected a number from {least:g} to {greatest:g}; correct the metric or its range"
+            )
+        return score
+
+    def scores(self, answered: Sequence[tuple[RequestOutcome, Response]]) -> tuple[list[float], list[str]]:
+        """A score for every answer, the worst where there is none, and why there is none for those."""
+        scores, errors = [], []
+        for answer, response in answered:
+            try:
+                scores.append(self.score(answer, response))
+            except OperatorError as error:  # the traffic is over: what else it showed must not be lost
+                scores.append(self.worst)
+                errors.append(str(error))
+        return scores, errors
+
+
+def _measure(
+    query: Query,
+    assignment: Assignment,
+    answers: Sequence[RequestOutcome],
+    scorer: _Scorer,
+    cost_usd_per_h: float,
+    duration_s: float,
+) -> QueryMeasurement:
+    """Of a served query. Without a single request nothing is known, and it does not count as satisfied."""
+    answered = [(answer, answer.response) for answer in answers if answer.response is not None]
+    failures = sum(bool(answer.error) for answer in answers)
+    latency = score = standard_error = stage_s = None
+    unscored: list[str] = []
+    if answers:
+        percentile = query.slos.latency.percentile if query.slos.latency is not None else _DEFAULT_PERCENTILE
+        latency_s = np.array([a.latency_s if a.response is not None else math.inf for a in answers])
+        latency = LatencySummary.of(latency_s, percentile)
+        if answered:
+            scores, unscored = scorer.scores(answered)
+            score, standard_error = clustered_mean(scores, [answer.item_key for answer, _ in answered])
+            stages = answered[0][1].stage_s
+            stage_s = {stage: float(np.mean([r.stage_s[stage] for _, r in answered])) for stage in stages}
+    held = slo_attainment(query.slos, latency, score, cost_usd_per_h)
+    return QueryMeasurement(
+        query=query.name,
+        pipeline=query.pipeline,
+        weight=query.weight,
+        slos=query.slos,
+        served=True,
+        requests=len(answers),
+        failures=failures,
+        unanswered=len(answers) - len(answered) - failures,
+        unscored=len(unscored),
+        rate_per_s=len(answers) / duration_s,
+        latency_s=latency,
+        score=score,
+        score_standard_error=standard_error,
+        cost_usd_per_h=cost_usd_per_h,
+        stage_s=stage_s,
+        slos_met=held,
+        satisfied=bool(answers) and all(held.values()),
+        predicted=assignment.chosen.estimate,
+        errors=_first_distinct(unscored, (answer.error for answer in answers if answer.error)),
+    )
+
+
+def _first_distinct(unscored: Iterable[str], failed: Iterable[str]) -> tuple[str, ...]:
+    """A few messages of both kinds: however many requests failed, a faulty metric is named."""
+    few = list(dict.fromkeys(failed))
+    metric = list(dict.fromkeys(unscored))[: max(1, ERRORS_KEPT - len(few))]
+    return (*few[: ERRORS_KEPT - len(metric)], *metric)
+
+
+def _costs_usd_per_h(
+    infrastructure: Infrastructure | None,
+    matching: Matching,
+    assignments: Mapping[str, Assignment],
+    by_query: Mapping[str, Sequence[RequestOutcome]],
+    duration_s: float,
+) -> dict[str, float]:
+    """Query -> its share, by busy seconds, of its deployments as sized, plus its transfers scaled to an hour."""
+    busy_s: defaultdict[Deployment, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    costs = dict.fromkeys(assignments, 0.0)
+    links = Network(infrastructure).links if infrastructure is not None else ()
+    usd_per_byte = {link.name: link.price_usd_per_gb / _BYTES_PER_GB for link in links}
+    for query, assignment in assignments.items():
+        plan = assignment.chosen.plan
+        for response in (answer.response for answer in by_query.get(query, ()) if answer.response is not None):
+            for operator, seconds in response.replica_s.items():
+                busy_s[plan.deployment_of(operator)][query] += seconds
+            for link, sent_bytes in response.link_bytes.items():
+                costs[query] += sent_bytes * usd_per_byte[link] * _SECONDS_PER_H / duration_s
+    for sized in matching.deployments:
+        shares = busy_s[sized.deployment]
+        total_s = sum(shares.values())
+        for query, seconds in shares.items():
+            if total_s > 0:
+                costs[query] += sized.demand.cost_usd_per_h * sized.replicas * seconds / total_s
+    return costs

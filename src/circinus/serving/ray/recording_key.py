@@ -1,0 +1,49 @@
+"""What a replaying replica answers from, by the name that its work carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from circinus.errors import ProfileError, ServingError
+from circinus.serving.engine import RouteStage
+from circinus.serving.replicas.replay_executor import replay_stage
+from circinus.serving.replicas.replica_protocol import ReplayStage
+
+
+@dataclass(frozen=True)
+class RecordingKey:
+    """Says it all, so that a replica that was just started needs nobody to tell it."""
+
+    pipeline: str
+    stage: RouteStage
+    is_sink: bool
+
+    def __str__(self) -> str:
+        """As it travels."""
+        return _ADAPTER.dump_json(self).decode()
+
+    @classmethod
+    def read(cls, text: str) -> RecordingKey:
+        """The name in a text."""
+        return _ADAPTER.validate_json(text)
+
+    def load(self, store: Path) -> ReplayStage:
+        """What it names.
+
+        Raises:
+            ServingError: the store lacks it, or is not there.
+        """
+        from circinus.profiling import load_recordings
+
+        try:
+            return replay_stage(
+                load_recordings(store, self.pipeline, [self.stage.prefix]), self.stage, is_sink=self.is_sink
+            )
+        except ProfileError as error:
+            raise ServingError(f"cannot replay: {error}") from error
+
+
+_ADAPTER = TypeAdapter(RecordingKey)

@@ -1,0 +1,146 @@
+"""Answering from recordings: the mode `replay`."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from circinus.errors import ProfileError, ServingError
+from circinus.serving.engine import DesiredState, RouteStage
+from circinus.serving.replicas.replica_protocol import (
+    Batch,
+    BatchItem,
+    BatchResult,
+    ItemResult,
+    Payload,
+    ReplayRun,
+    ReplayStage,
+    ReplicaSpec,
+)
+from circinus.specification import Configuration
+
+if TYPE_CHECKING:
+    from circinus.profiling import Recordings
+
+
+def load_replay_stages(desired: DesiredState) -> Mapping[tuple[str, RouteStage], ReplayStage]:
+    """(pipeline, stage) -> what was recorded of it, for every stage of every route.
+
+    Raises:
+        ServingError: the state names no store, or the store lacks something that the routes need.
+    """
+    # Recordings are read with numpy, which an engine that computes has no need of.
+    from circinus.profiling import load_recordings
+
+    if desired.recordings is None:
+        raise ServingError(
+            "mode replay answers from recordings; found none named, expected the path of a profile store"
+        )
+    prefixes: defaultdict[str, dict[Configuration, None]] = defaultdict(dict)
+    for route in desired.routes:
+        prefixes[route.pipeline].update((stage.prefix, None) for stage in route.stages)
+    try:
+        recordings = {name: load_recordings(desired.recordings, name, wanted) for name, wanted in prefixes.items()}
+    except ProfileError as error:
+        raise ServingError(f"cannot replay: {error}") from error
+    stages = {}
+    for route in desired.routes:
+        recorded = recordings[route.pipeline]
+        for stage in route.stages:
+            stages[route.pipeline, stage] = replay_stage(recorded, stage, is_sink=stage.operator in route.sinks)
+    return stages
+
+
+def replay_stage(recorded: Recordings, stage: RouteStage, *, is_sink: bool) -> ReplayStage:
+    """What was recorded of one stage of a pipeline.
+
+    Raises:
+        ServingError: its speed with its CPUs was not measured.
+    """
+    outputs = recorded.outputs.get(stage.prefix, {})
+    return ReplayStage(
+        runs={
+            key: ReplayRun(run.service_s, run.output_bytes, outputs[key] if is_sink else None)
+            for key, run in recorded.runs[stage.prefix].items()
+            if not is_sink or key in outputs
+        },
+        batch_ratio=_batch_ratio(stage, recorded.batch_ratios.get((stage.operator, stage.deployment.knobs), {})),
+    )
+
+
+def _batch_ratio(stage: RouteStage, measured: Mapping[tuple[float, int], float]) -> Mapping[int, float]:
+    cpus = stage.deployment.allocation.cpus
+    ratios = {size: ratio for (its_cpus, size), ratio in measured.items() if its_cpus == cpus}
+    if not ratios:
+        raise ServingError(
+            f"cannot replay {stage.deployment.name}: its speed with {cpus:g} CPUs was not measured; profile it again"
+        )
+    return ratios
+
+
+class ReplayExecutor:
+    """Sleeps as long as was recorded and gives the recorded outputs, which stay packed."""
+
+    def __init__(self, spec: ReplicaSpec) -> None:
+        self._relative_speed = spec.relative_speed
+        self._stages: dict[int | str, ReplayStage] = {}
+        self._batches = 0
+
+    def add_recordings(self, stages: Mapping[int, ReplayStage] | Mapping[str, ReplayStage]) -> None:
+        """Answer from `stages` too; what was known under one of their ids is replaced."""
+        for name, stage in stages.items():
+            self._stages[name] = stage
+
+    def answer(self, batch: Batch, payloads: Sequence[Payload]) -> tuple[BatchResult, Sequence[Payload]]:
+        """Sleep until the batch would have been done. Items that were not recorded fail and take none of the time."""
+        runs = [self._run(item) for item in batch.items]
+        known = [(item, run) for item, run in zip(batch.items, runs, strict=True) if run is not None]
+        service_s = 0.0
+        if known:
+            ratio = interpolated_batch_ratio(self._stage(known[0][0]).batch_ratio, len(known))
+            service_s = sum(run.service_s for _, run in known) / len(known) * ratio / self._relative_speed
+            time.sleep(max(batch.begin_s + service_s - time.monotonic(), 0.0))
+        results = []
+        outputs: list[Payload] = []
+        for item, run in zip(batch.items, runs, strict=True):
+            if run is None:
+                error = f"nothing was recorded of item {item.item_key!r}; send recorded items, or record this one"
+                results.append(ItemResult(error, 0.0, 0.0, 0.0, has_payload=False))
+                continue
+            if run.output is not None:
+                outputs.append(run.output)
+            share_s = service_s / len(known)
+            results.append(ItemResult("", service_s, share_s, run.output_bytes, run.output is not None))
+        self._batches += 1
+        return BatchResult(batch.begin_s + service_s, results, self._batches - 1), outputs
+
+    def _stage(self, item: BatchItem) -> ReplayStage:
+        assert item.recording is not None, "a replaying engine names a recording with every item"
+        return self._stages[item.recording]
+
+    def _run(self, item: BatchItem) -> ReplayRun | None:
+        return self._stage(item).runs.get(item.item_key)
+
+
+def interpolated_batch_ratio(measured: Mapping[int, float], size: int) -> float:
+    """Seconds for a batch of `size` over those of one item alone, from the sizes that were measured.
+
+    Linear between measured sizes; below the smallest (above the greatest) the ratio of that size: a batch takes no
+    less time than was ever seen.
+
+    Args:
+        measured: batch size -> ratio; not empty.
+        size: number of items, >= 1.
+    """
+    sizes = sorted(measured)
+    index = bisect_left(sizes, size)
+    if index == len(sizes):
+        return measured[sizes[-1]]
+    if index == 0 or sizes[index] == size:
+        return measured[sizes[index]]
+    below, above = sizes[index - 1], sizes[index]
+    share = (size - below) / (above - below)
+    return (1 - share) * measured[below] + share * measured[above]

@@ -1,0 +1,75 @@
+"""What the user writes: pipelines, infrastructure and queries, and the words of a plan."""
+
+from circinus.specification.arrivals import (
+    AnyArrivals,
+    BurstyArrivals,
+    PeriodicArrivals,
+    PoissonArrivals,
+    RecordedArrivals,
+)
+from circinus.specification.configurations import (
+    configuration_count,
+    configurations,
+    has_knob_values,
+    knob_values,
+    knob_values_count,
+    prefix_configuration,
+)
+from circinus.specification.infrastructure import (
+    DirectedLink,
+    HardwareClass,
+    Infrastructure,
+    Link,
+    Network,
+    Pool,
+    Site,
+    Tenant,
+)
+from circinus.specification.loader import load_specification, parse_specification
+from circinus.specification.pipeline import DatasetSpec, Knob, MetricSpec, OperatorSpec, Pipeline
+from circinus.specification.plan import Allocation, Configuration, Deployment, KnobValues, QueryPlan
+from circinus.specification.query import PinnedKnob, PinnedOperator, Query
+from circinus.specification.slo import AccuracySlo, CostSlo, LatencySlo, Slos
+from circinus.specification.specification import Specification
+
+__all__ = [
+    "AccuracySlo",
+    "Allocation",
+    "AnyArrivals",
+    "BurstyArrivals",
+    "Configuration",
+    "CostSlo",
+    "DatasetSpec",
+    "Deployment",
+    "DirectedLink",
+    "HardwareClass",
+    "Infrastructure",
+    "Knob",
+    "KnobValues",
+    "LatencySlo",
+    "Link",
+    "MetricSpec",
+    "Network",
+    "OperatorSpec",
+    "PeriodicArrivals",
+    "PinnedKnob",
+    "PinnedOperator",
+    "Pipeline",
+    "PoissonArrivals",
+    "Pool",
+    "Query",
+    "QueryPlan",
+    "RecordedArrivals",
+    "Site",
+    "Slos",
+    "Specification",
+    "Tenant",
+    "configuration_count",
+    "configurations",
+    "has_knob_values",
+    "knob_values",
+    "knob_values_count",
+    "load_specification",
+    "parse_specification",
+    "prefix_configuration",
+]

@@ -1,0 +1,194 @@
+"""Quantities as people write them (`150ms`, `40Mbit/s`, `8GiB`, `$0.40/h`) and the base units we compute in.
+
+Base units: seconds, bytes, bytes per second, requests per second, US dollars per hour, US dollars per gigabyte.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema
+
+from circinus.specification.diagnostics import Expected, describe, issue_error
+
+_NUMBER = r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)"
+
+REQUIRE_UNITS = "bare_numbers_refused"
+"""Key of the validation context under which a number without a unit is a fault, unless it is 0."""
+
+
+class UnitError(ValueError):
+    """A text that is not a quantity of the wanted kind."""
+
+    def __init__(self, found: str, expected: str, hint: str = "") -> None:
+        super().__init__(f"found {found}, expected {expected}" + (f"; {hint}" if hint else ""))
+        self.found, self.expected, self.hint = found, expected, hint
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One kind of quantity: its units with their factors to the base unit, and how it is spoken of."""
+
+    name: str
+    example: str
+    factors: Mapping[str, float]
+    """Unit as written -> factor to the base unit. Of units with equal factors the first is the one that is printed."""
+    prefix: str = ""
+    """What stands before the number, such as `$`."""
+    decimals: int = 0
+    """Decimals that are always printed."""
+    printed: tuple[str, ...] = ()
+    """The units to print in, where one of them gives the value back; by default all."""
+
+    @property
+    def expected(self) -> str:
+        """What a message says is expected."""
+        return f"a {self.name} such as {self.example}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The units that messages name and `format` prints: of those with equal factors the first."""
+        first: dict[float, str] = {}
+        for unit, factor in self.factors.items():
+            first.setdefault(factor, unit)
+        return tuple(first.values())
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression (ECMA 262) of all texts that `parse` accepts."""
+        units = "|".join(re.escape(unit).replace("/", r"\/") for unit in self.factors)
+        return rf"^\s*{re.escape(self.prefix)}\s*\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*({units})\s*$"
+
+    def parse(self, text: str) -> float:
+        """The value of `text` in base units.
+
+        Raises:
+            UnitError: `text` is not a number followed by one of the units, or it is negative or not finite.
+        """
+        match = re.fullmatch(rf"\s*{re.escape(self.prefix)}\s*{_NUMBER}\s*(?P<unit>\S*)\s*", text, re.ASCII)
+        if match is None:
+            raise UnitError(describe(text), self.expected, f"units: {', '.join(self.units)}")
+        if match["unit"] not in self.factors:
+            raise UnitError(describe(text), self.expected, self._hint(match["number"], match["unit"]))
+        value = float(match["number"]) * self.factors[match["unit"]]
+        if value < 0 or not math.isfinite(value):
+            raise UnitError(describe(text), f"a {self.name} of at least 0, and finite")
+        return value
+
+    def _hint(self, number: str, unit: str) -> str:
+        written = unit.casefold()
+        usual = [known for known in self.units if known in self.printed]
+        same = [known for known in self.units if known.casefold() == written]
+        # `2m` is the beginning of minutes and of milliseconds: no likeness tells which was meant.
+        longer = sorted((known for known in self.units if known.startswith(unit)), key=len, reverse=True)
+        likely = same + _near(written, usual) or longer or _near(written, self.units)
+        if unit and likely:
+            return f"did you mean {' or '.join(f'{self.prefix}{number}{known}' for known in likely)}?"
+        return f"units: {', '.join(self.units)}"
+
+    def format(self, value: float) -> str:
+        """`value`, given in base units, as the shortest text with a number of at least 1; `parse` gives it back."""
+        value += 0.0  # there is no negative zero in what people write
+        units = {self.factors[unit]: unit for unit in self.units}
+        usual = [factor for factor in units if not self.printed or units[factor] in self.printed]
+        fitting = sorted((factor for factor in usual if value >= factor), reverse=True) or [1.0]
+        for factors in (fitting, sorted(units)):
+            texts = [f"{self.prefix}{n}{units[f]}" for f in factors for n in self._numbers(value / f)]
+            exact = [text for text in texts if self._is(text, value)]
+            if exact:
+                return min(exact, key=len)
+        return f"{self.prefix}{value!r}{units[1.0]}"
+
+    def _numbers(self, number: float) -> tuple[str, ...]:
+        return (f"{number:.{self.decimals}f}",) if number == round(number, self.decimals) else (f"{number:.12g}",)
+
+    def _is(self, text: str, value: float) -> bool:
+        try:
+            return self.parse(text) == value
+        except UnitError:  # rounding the largest floats up leaves their range
+            return False
+
+    def validate(self, value: Any, info: ValidationInfo) -> Any:
+        """A text parsed; a number (in base units) as it is, where bare numbers are not refused."""
+        if isinstance(value, str):
+            try:
+                return self.parse(value)
+            except UnitError as error:
+                raise issue_error(error.found, error.expected, error.hint) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise issue_error(describe(value), self.expected)
+        if not math.isfinite(value) or value < 0:
+            raise issue_error(describe(value), f"a {self.name} of at least 0, and finite")
+        if value != 0 and info.context is not None and info.context.get(REQUIRE_UNITS):
+            raise issue_error(describe(value), self.expected, f"add the unit: {', '.join(self.units)}")
+        return value
+
+
+def _near(written: str, units: Sequence[str]) -> list[str]:
+    folded = {known.casefold(): known for known in units}
+    return [folded[known] for known in difflib.get_close_matches(written, folded, n=1, cutoff=0.6)]
+
+
+DURATION = Quantity("duration", "150ms", {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0})
+SIZE = Quantity(
+    "size",
+    "8GiB",
+    {
+        "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+        "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+    },
+)  # fmt: skip
+BANDWIDTH = Quantity(
+    "bandwidth",
+    "40Mbit/s",
+    {
+        "bit/s": 1 / 8, "kbit/s": 1e3 / 8, "Mbit/s": 1e6 / 8, "Gbit/s": 1e9 / 8,
+        "bps": 1 / 8, "kbps": 1e3 / 8, "Mbps": 1e6 / 8, "Gbps": 1e9 / 8,
+        "B/s": 1.0, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "KiB/s": 2.0**10, "MiB/s": 2.0**20, "GiB/s": 2.0**30,
+    },
+    printed=("bit/s", "kbit/s", "Mbit/s", "Gbit/s"),
+)  # fmt: skip
+RATE = Quantity("rate", "5/s", {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "req/s": 1.0, "rps": 1.0})
+PRICE_PER_H = Quantity(
+    "price",
+    "$0.40/h",
+    {"/h": 1.0, "/day": 1 / 24, "/month": 1 / 730},
+    prefix="$",
+    decimals=2,
+    printed=("/h",),
+)
+PRICE_PER_GB = Quantity(
+    "price of traffic",
+    "$0.05/GB",
+    {"/GB": 1.0, "/TB": 1e-3},
+    prefix="$",
+    decimals=2,
+    printed=("/GB",),
+)
+
+
+def _annotated(quantity: Quantity) -> tuple[Any, ...]:
+    schema = {
+        "anyOf": [{"type": "string", "pattern": quantity.pattern, "examples": [quantity.example]}, {"const": 0}],
+        "description": f"{quantity.expected[0].upper()}{quantity.expected[1:]}.",
+    }
+    return (
+        Field(ge=0, allow_inf_nan=False),
+        BeforeValidator(quantity.validate),
+        PlainSerializer(quantity.format, return_type=str, when_used="json-unless-none"),
+        WithJsonSchema(schema),
+        Expected(quantity.expected),
+    )
+
+
+DurationS = Annotated[float, *_annotated(DURATION)]
+Bytes = Annotated[float, *_annotated(SIZE)]
+BytesPerS = Annotated[float, *_annotated(BANDWIDTH)]
+RequestsPerS = Annotated[float, *_annotated(RATE)]
+UsdPerH = Annotated[float, *_annotated(PRICE_PER_H)]
+UsdPerGb = Annotated[float, *_annotated(PRICE_PER_GB)]

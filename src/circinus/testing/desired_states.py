@@ -1,0 +1,161 @@
+"""Small desired states for `circinus.testing.engine_conformance`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from circinus.profiling import Recordings, record_for_replay
+from circinus.serving.engine import DesiredDeployment, DesiredState, Mode, Route, RouteStage
+from circinus.specification import (
+    Allocation,
+    Configuration,
+    DatasetSpec,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    Knob,
+    KnobValues,
+    Link,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
+    Pool,
+    Site,
+    Specification,
+)
+from circinus.specification.base_model import Scalar
+
+PIPELINE = "conformance"
+_MIB = 2.0**20
+
+
+def infrastructure() -> Infrastructure:
+    """Two sites with a fast link; small enough for any machine to compute on."""
+    pools = [
+        Pool(
+            name=name,
+            site=site,
+            tier=tier,
+            cpus=0.5,
+            memory_bytes=64 * _MIB,
+            hardware=HardwareClass(name="local"),
+            private=False,
+        )
+        for name, site, tier in (("near", "home", "edge"), ("far", "center", "cloud"))
+    ]
+    link = Link(source="home", target="center", bandwidth_bytes_per_s=1e9, round_trip_s=0.0)
+    return Infrastructure(
+        name="conformance", sites=(Site(name="home"), Site(name="center")), pools=tuple(pools), links=(link,)
+    )
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One operator of a route: which of `conformance_operators`, after what, with which knobs, where, how large."""
+
+    operator: str
+    uses: str
+    after: tuple[str, ...] = ()
+    knobs: tuple[tuple[str, Scalar], ...] = ()
+    pool: str = "near"
+    replicas: int = 1
+    batch_size: int = 1
+    batch_wait_s: float = 0.0
+
+    @property
+    def deployment(self) -> Deployment:
+        """What it runs in."""
+        return Deployment(
+            pipeline=PIPELINE,
+            operator=self.operator,
+            knobs=KnobValues(self.knobs),
+            pool=self.pool,
+            allocation=Allocation(cpus=0.1, batch_size=self.batch_size, utilization_target=0.5),
+        )
+
+    @property
+    def desired(self) -> DesiredDeployment:
+        """Its deployment with its size."""
+        return DesiredDeployment(
+            deployment=self.deployment,
+            uses=f"circinus.testing.operators:{self.uses}",
+            replicas=self.replicas,
+            cpus=0.1,
+            memory_bytes=_MIB,
+            relative_speed=1.0,
+            batch_wait_s=self.batch_wait_s,
+        )
+
+
+def route(query: str, *steps: StageSpec) -> Route:
+    """A route from and to the site `home`; what no step comes after is a sink."""
+    consumed = {producer for step in steps for producer in step.after}
+    knobs = {step.operator: KnobValues(step.knobs) for step in steps}
+    return Route(
+        query=query,
+        pipeline=PIPELINE,
+        source="home",
+        stages=tuple(
+            RouteStage(step.operator, step.after, step.deployment, _prefix(step, steps, knobs)) for step in steps
+        ),
+        sinks=tuple(step.operator for step in steps if step.operator not in consumed),
+    )
+
+
+def state(routes: Sequence[Route], steps: Sequence[StageSpec], mode: Mode = Mode.REAL) -> DesiredState:
+    """The deployments of `steps` and `routes` over them."""
+    return DesiredState(
+        mode=mode,
+        infrastructure=infrastructure(),
+        deployments=tuple(step.desired for step in steps),
+        routes=tuple(routes),
+        module_paths=(),
+    )
+
+
+def chain(query: str, *steps: StageSpec) -> DesiredState:
+    """One query over all `steps`."""
+    return state([route(query, *steps)], steps)
+
+
+def recorded(store: Path) -> tuple[DesiredState, Recordings]:
+    """Record a pipeline of two operators into `store`, and a state that replays it as the query `q`."""
+    steps = (
+        StageSpec("first", "add", knobs=(("amount", 1),), pool="far", batch_size=4),
+        StageSpec("second", "process_id", after=("first",), replicas=2),
+    )
+    operators = [
+        OperatorSpec(
+            name=step.operator,
+            uses=step.desired.uses,
+            after=step.after,
+            knobs=tuple(Knob(name=name, choices=(value,)) for name, value in step.knobs),
+            cpus=(step.deployment.allocation.cpus,),
+            batch_sizes=(step.batch_size,),
+        )
+        for step in steps
+    ]
+    module = "circinus.testing.operators"
+    pipeline = Pipeline(
+        name=PIPELINE,
+        operators=tuple(operators),
+        metric=MetricSpec(name="exact match", uses=f"{module}:exact_match"),
+        dataset=DatasetSpec(uses=f"{module}:numbers", held_out=0.5),
+    )
+    specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
+    configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})
+    recordings = record_for_replay(specification, PIPELINE, store, configurations=[configuration], items_count=4)
+    return replace(state([route("q", *steps)], steps, Mode.REPLAY), recordings=store), recordings
+
+
+def _prefix(step: StageSpec, steps: Sequence[StageSpec], knobs: dict[str, KnobValues]) -> Configuration:
+    by_name = {other.operator: other for other in steps}
+    needed: dict[str, KnobValues] = {}
+    waiting = [step.operator]
+    while waiting:
+        operator = waiting.pop()
+        needed[operator] = knobs[operator]
+        waiting.extend(by_name[operator].after)
+    return Configuration.of(needed)

@@ -1,0 +1,155 @@
+"""Driving an engine through one test of `circinus.testing.engine_conformance`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from circinus.errors import ServingError
+from circinus.profiling.measurement.pickling import unpickle_value
+from circinus.serving.audit_buffer import is_sampled
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.serving.engine import AuditableEngine, AuditBatch, Engine, Request, Response
+from circinus.testing.desired_states import StageSpec, chain, route, state
+
+PATIENCE_S = 60.0
+_P = ParamSpec("_P")
+_Self = TypeVar("_Self")
+_Test = Callable[Concatenate[_Self, Engine, _P], Coroutine[Any, Any, None]]
+
+
+def run_async_test(test: _Test[_Self, _P]) -> Callable[..., None]:
+    """Run a test in an event loop of its own, and close the engine after it."""
+
+    @wraps(test)
+    def run(self: _Self, engine: Engine, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        async def test_then_close() -> None:
+            try:
+                await asyncio.wait_for(test(self, engine, *args, **kwargs), 2 * PATIENCE_S)
+            finally:
+                await engine.close()
+
+        asyncio.run(test_then_close())
+
+    return run
+
+
+async def ask(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Any:
+    """The output for one request."""
+    return (await respond(engine, value, query, key)).output
+
+
+async def respond(engine: Engine, value: Any, query: str = "q", key: str = "item") -> Response:
+    """The response to one request."""
+    return await engine.submit(Request(query, key, value, input_bytes=100.0))
+
+
+async def wait_until(condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+    """Wait until `condition` holds; fails when it does not within a minute."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not await condition():
+        assert time.monotonic() < deadline_s, f"{condition} did not come true within {PATIENCE_S:g} s"
+        await asyncio.sleep(0.005)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that ended and was not yet collected by its parent does not."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    if not status.parent.parent.joinpath("self").exists():
+        return True
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class StatusConformance:
+    """As `EngineConformance`, which has it."""
+
+    @run_async_test
+    async def test_status_tells_how_long_the_last_batches_took(self, engine: Engine, tmp_path: Path) -> None:
+        one, ten = (StageSpec("first", "add", knobs=(("amount", n),), pool="far") for n in (1, 10))
+        meet, refuse = (
+            StageSpec("meet", "Meet", batch_size=4, batch_wait_s=100 * PATIENCE_S),
+            StageSpec("refuse", "refuse_negative"),
+        )
+        last = StageSpec("last", "process_id", after=("first",))
+        routes = [route("one", one, last), route("ten", ten, last), route("meet", meet), route("refuse", refuse)]
+        await engine.apply(state(routes, [one, ten, last, meet, refuse]))
+        sent = ["one", "ten", "one", "ten", "one"]
+        for query in sent:
+            await ask(engine, 0, query)
+        batch = {"folder": str(tmp_path), "parties": 4}
+        await asyncio.gather(*(ask(engine, batch, "meet") for _ in range(4)))
+        for value in (-1, 1):
+            with suppress(ServingError):
+                await ask(engine, value, "refuse")
+        found = {d.deployment: d for d in (await engine.status()).deployments}
+        prefixes = {r.query: {stage.operator: configuration_hash(stage.prefix) for stage in r.stages} for r in routes}
+        shared = found[last.deployment]
+        # The same deployment, after another operator before it.
+        assert [batch_.prefix for batch_ in shared.recent_batches] == [prefixes[query]["last"] for query in sent]
+        assert [batch_.batch_index for batch_ in shared.recent_batches] == [0, 1, 2, 3, 4]
+        assert shared.batches == 5
+        assert all(batch_.items == 1 and batch_.service_s > 0 for batch_ in shared.recent_batches)
+        assert found[one.deployment].batches == 3
+        (met,) = found[meet.deployment].recent_batches
+        assert (met.items, met.prefix) == (4, prefixes["meet"]["meet"])
+        assert found[refuse.deployment].batches == 1  # what failed says nothing of how long it would have taken
+
+    @run_async_test
+    async def test_status_stays_small_and_counts_on(self, engine: Engine) -> None:
+        await engine.apply(chain("q", StageSpec("first", "add")))
+        await asyncio.gather(*(ask(engine, 0) for _ in range(60)))
+        (before,) = (await engine.status()).deployments
+        await ask(engine, 0)
+        (after,) = (await engine.status()).deployments
+        assert (before.batches, after.batches) == (60, 61)
+        assert len(before.recent_batches) == len(after.recent_batches) < 60
+        assert after.recent_batches[:-1] == before.recent_batches[1:]
+
+    @run_async_test
+    async def test_audited_requests_are_handed_over_once(self, engine: Engine) -> None:
+        who, add = StageSpec("who", "process_id"), StageSpec("first", "add", knobs=(("amount", 5),), pool="far")
+        unwatched, watched = route("who", who), route("q", add)
+        await engine.apply(state([unwatched, watched], [who, add]))
+        process = await ask(engine, 0, "who")
+        await ask(engine, 1)
+        desired = state([unwatched, replace(watched, audit_rate=1.0)], [who, add])
+        await engine.apply(desired)
+        assert await ask(engine, 0, "who") == process  # nothing was started anew for it
+        for value in (2, 3):
+            await ask(engine, value, key=f"number-{value}")
+        assert isinstance(engine, AuditableEngine)
+        found = await engine.drain_audits()
+        assert [(s.query, s.item_key, s.configuration) for s in found.samples] == [
+            ("q", f"number-{value}", configuration_hash(watched.configuration)) for value in (2, 3)
+        ]
+        assert [unpickle_value(s.value) for s in found.samples if s.value is not None] == [2, 3]
+        assert [unpickle_value(s.outputs["first"]) for s in found.samples] == [7, 8]
+        assert found.dropped == 0
+        assert await engine.drain_audits() == AuditBatch(())
+
+    @run_async_test
+    async def test_a_share_of_the_requests_is_audited(self, engine: Engine) -> None:
+        first = StageSpec("first", "add")
+        await engine.apply(state([replace(route("some", first), audit_rate=0.25)], [first]))
+        for value in range(40):
+            await ask(engine, value, "some", key=str(value))
+        assert isinstance(engine, AuditableEngine)
+        samples = (await engine.drain_audits()).samples
+        assert [s.item_key for s in samples] == [
+            str(number) for number in range(40) if is_sampled(0, "some", number, 0.25)
+        ]
+        assert 3 <= len(samples) <= 20

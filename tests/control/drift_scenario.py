@@ -1,0 +1,169 @@
+"""A small pipeline that hears words through noise, profiled and recorded on quiet items; noisy ones come later."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circinus.control.drift.ground_truth import GroundTruth
+from circinus.operators import Item
+from circinus.profiling import OperatorProfile, PipelineProfile, profile_pipeline
+from circinus.specification import (
+    Allocation,
+    Configuration,
+    DatasetSpec,
+    HardwareClass,
+    Infrastructure,
+    Knob,
+    KnobValues,
+    LatencySlo,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
+    Pool,
+    Query,
+    QueryPlan,
+    Site,
+    Slos,
+    Specification,
+)
+
+SOURCE = """
+from circinus.operators import Item, operator
+
+@operator
+def denoise(signal, *, strength: int):
+    return {**signal, "noise": signal["noise"] / strength}
+
+@operator
+def hear(signal, *, model: str):
+    if signal["word"] < 0:
+        raise ValueError("no word")
+    return signal["word"] if signal["noise"] < {"small": 0.3, "large": 0.6}[model] else -1
+
+def item(number, noise):
+    return Item(f"{noise:.3f}-{number}", {"word": number, "noise": noise}, number)
+
+def quiet(count=40):
+    return [item(number, 0.5 * (number * 7 % count) / count) for number in range(count)]
+
+def exact(output, truth):
+    return float(output == truth)
+"""
+MODULE = "listening_operators"
+
+
+def item(number: int, noise: float) -> Item:
+    """As the data set makes them."""
+    return Item(f"{noise:.3f}-{number}", {"word": number, "noise": noise}, number)
+
+
+def configuration(model: str, strength: int = 1) -> Configuration:
+    """One of the four."""
+    return Configuration.of({"denoise": KnobValues.of({"strength": strength}), "hear": KnobValues.of({"model": model})})
+
+
+def plan(model: str, strength: int = 1, pool: str = "edge", batch_size: int = 1) -> QueryPlan:
+    """With everything in one pool."""
+    allocation = Allocation(1.0, batch_size, 0.5)
+    return QueryPlan(
+        "listen",
+        configuration(model, strength),
+        (("denoise", pool), ("hear", pool)),
+        (("denoise", allocation), ("hear", allocation)),
+    )
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What was specified and measured."""
+
+    specification: Specification
+    profile: PipelineProfile
+    store: Path
+
+    @property
+    def profiles(self) -> dict[str, PipelineProfile]:
+        return {"listen": self.profile}
+
+
+def specification(folder: Path, **slos: Any) -> Specification:
+    """Two queries on the pipeline, whose module is in a folder."""
+    pipeline = Pipeline(
+        name="listen",
+        operators=(
+            OperatorSpec(
+                name="denoise", uses=f"{MODULE}:denoise", knobs=(Knob(name="strength", choices=(1, 2)),), cpus=(1.0,)
+            ),
+            OperatorSpec(
+                name="hear",
+                uses=f"{MODULE}:hear",
+                after=("denoise",),
+                knobs=(Knob(name="model", choices=("small", "large")),),
+                cpus=(1.0,),
+                batch_sizes=(1, 4),
+            ),
+        ),
+        metric=MetricSpec(name="exact", uses=f"{MODULE}:exact"),
+        dataset=DatasetSpec(uses=f"{MODULE}:quiet", held_out=0.0),
+    )
+    pools = [
+        Pool(name=name, site="home", tier="edge", cpus=4.0, memory_bytes=2.0**33, hardware=HardwareClass(**hardware))
+        for name, hardware in (
+            ("edge", {"name": "local"}),
+            ("slow", {"name": "half", "relative_speed": 0.5, "relative_speed_bounds": (0.45, 0.55)}),
+        )
+    ]
+    limit = Slos(**(slos or {"latency": LatencySlo(limit_s=0.1, percentile=90.0)}))
+    return Specification(
+        pipelines={"listen": pipeline},
+        infrastructure=Infrastructure(name="i", sites=(Site(name="home"),), pools=tuple(pools), links=()),
+        queries=tuple(
+            Query(name=name, pipeline="listen", source="home", rate_per_s=1.0, slos=limit) for name in ("one", "other")
+        ),
+        module_paths=(folder,),
+    )
+
+
+def steady(profile: PipelineProfile) -> PipelineProfile:
+    """The same on a machine that nothing else keeps busy: which calls it makes wait is a matter of chance."""
+
+    def quiet(found: OperatorProfile) -> OperatorProfile:
+        service_s = 2e-6 * np.random.default_rng(0).lognormal(0.0, 0.1, len(found.service_s))
+        ratios = {pair: 1.0 + 0.1 * (pair[1] - 1) for pair in found.batch_ratio}
+        return replace(found, service_s=service_s, batch_ratio=ratios)
+
+    configurations = (
+        replace(one, operators={name: quiet(found) for name, found in one.operators.items()})
+        for one in profile.configurations
+    )
+    return replace(profile, configurations=tuple(configurations))
+
+
+class KnownTruths:
+    """Of some items of the pipeline."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._known = {one.key: GroundTruth(one.truth) for one in items}
+
+    def find(self, pipeline: str, item_key: str) -> GroundTruth | None:
+        """As `Truths.find`."""
+        return self._known.get(item_key) if pipeline == "listen" else None
+
+
+def listening(folder: Path) -> Iterator[Listening]:
+    """Profile everything."""
+    path = list(sys.path)
+    (folder / f"{MODULE}.py").write_text(SOURCE, encoding="utf-8")
+    found = specification(folder)
+    store = folder / "profiles.sqlite"
+    try:
+        yield Listening(found, profile_pipeline(found, "listen", store, exhaustive=True), store)
+    finally:
+        sys.path[:] = path
+        sys.modules.pop(MODULE, None)

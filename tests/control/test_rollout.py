@@ -1,0 +1,122 @@
+"""One apply at a time: what may run meanwhile is known, and nobody waits for what is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from circinus.control.backoff import Backoff
+from circinus.control.rollout import Rollout, RolloutSucceeded
+from circinus.serving import DeploymentStatus, DesiredState, EngineStatus, Mode
+from circinus.serving.engine import DesiredDeployment, Route, RouteStage
+from circinus.serving.state_serialization import state_fingerprint
+from circinus.specification import (
+    Allocation,
+    Configuration,
+    Deployment,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    Pool,
+    Site,
+)
+
+NODES = {"x": 1}
+
+
+def _state(operator: str, replicas: int, query: str = "a") -> DesiredState:
+    """One query on one deployment, on a node of four CPUs."""
+    pool = Pool(
+        name="x", site="s", tier="edge", nodes=1, cpus=4.0, memory_bytes=1e9, hardware=HardwareClass(name="local")
+    )
+    deployment = Deployment("p", operator, KnobValues(), "x", Allocation(1.0, 1, 0.8))
+    stage = RouteStage(operator, (), deployment, Configuration(()))
+    return DesiredState(
+        mode=Mode.REPLAY,
+        infrastructure=Infrastructure(name="i", sites=(Site(name="s"),), pools=(pool,)),
+        deployments=(DesiredDeployment(deployment, "m:f", replicas, 1.0, 1e6, 1.0),),
+        routes=(Route(query, "p", "s", (stage,), (operator,)),),
+        module_paths=(Path(),),
+    )
+
+
+def _running(state: DesiredState) -> EngineStatus:
+    deployments = tuple(DeploymentStatus(d.deployment, d.replicas, d.replicas, 0, 0, 0) for d in state.deployments)
+    routes = tuple(route.query for route in state.routes)
+    return EngineStatus(Mode.REPLAY, deployments, routes, state_fingerprint(state))
+
+
+def _between(state: DesiredState) -> EngineStatus:
+    """Some have been told of another state."""
+    found = _running(state)
+    return EngineStatus(found.mode, (*found.deployments, *_running(_state("other", 1)).deployments), found.routes, "")
+
+
+async def _nothing(state: DesiredState) -> None:
+    pass
+
+
+def _applying() -> Rollout:
+    return Rollout(_nothing, Backoff(1.0, 60.0), lambda: 0.0)
+
+
+def test_new_code_comes_step_by_step_where_there_is_no_room_for_it_beside_the_old() -> None:
+    applying, before = _applying(), _state("a", 4)
+    after = replace(before, deployments=(replace(before.deployments[0], operator_version="new"),))
+    applying.restore([before])
+    following = applying.next_state(after, _running(before), NODES, ("a",))
+    assert [(d.operator_version, d.replicas) for d in following.deployments] == [("", 1)]
+    applying.restore([following])
+    assert applying.next_state(after, _running(following), {"x": 2}, ("a",)) == after, "there is room"
+
+
+def test_what_runs_is_known_however_often_something_else_was_attempted() -> None:
+    applying, a = _applying(), _state("a", 2)
+    assert applying.remember(a, _running(_state("before", 1)))
+    for attempted in (_state("b", 2), _state("c", 2), _state("b", 1)):
+        assert applying.remember(attempted, _running(a))
+        assert applying.possible_states == (attempted, a)
+    wanted = _state("d", 3)
+    following = applying.next_state(wanted, _running(a), NODES, ("a",))
+    assert following != wanted, "both together have no room"
+    assert sum(d.replicas for d in following.deployments) <= 2
+
+
+def test_where_what_runs_is_none_of_those_known_all_that_may_come_back_stay_known() -> None:
+    applying, a, b = _applying(), _state("a", 2), _state("b", 2)
+    applying.remember(a, _running(_state("before", 1)))
+    applying.remember(b, _running(a))
+    for number in range(1, 4):
+        last, attempted = applying.possible_states[0], _state("c", number)
+        applying.remember(attempted, _between(a))
+        assert applying.possible_states == (attempted, last, a)
+    applying.remember(b, _running(_state("c", 3)))
+    assert applying.possible_states == (b, _state("c", 3))
+
+
+def test_other_routes_are_another_state_though_the_same_replicas_run() -> None:
+    applying, before, after = _applying(), _state("a", 2), _state("a", 2, query="b")
+    assert applying.remember(before, _running(_state("before", 1)))
+    assert applying.remember(after, _running(before))
+    assert applying.possible_states == (after, before)
+    assert not applying.remember(after, _running(before)), "there is nothing new to keep"
+
+
+def test_it_is_told_when_it_ended_and_whether_it_was_all_that_was_wanted_when_it_began() -> None:
+    now_s = 10.0
+
+    async def three_seconds(state: DesiredState) -> None:
+        nonlocal now_s
+        now_s += 3.0
+
+    async def run(whole: bool) -> None:
+        nonlocal now_s
+        applying = Rollout(three_seconds, Backoff(1.0, 60.0), lambda: now_s)
+        applying.start(_state("a", 2), whole=whole)
+        await applying.wait()
+        now_s += 100.0  # until somebody looks
+        assert applying.poll(now_s) == RolloutSucceeded(_state("a", 2), 3.0, whole)
+
+    asyncio.run(run(whole=True))
+    asyncio.run(run(whole=False))

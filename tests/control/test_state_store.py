@@ -1,0 +1,142 @@
+"""What controllers keep: leases, states, events."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from budget import seeds
+from circinus.control.state_store import ControlStateStore, Event
+from circinus.errors import ServingError
+from circinus.serving.lease import LeaseHeldError, LeaseLostError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "control.sqlite"
+
+
+def test_one_controls_at_a_time_and_the_next_when_it_has_ended(path: Path) -> None:
+    one, other = ControlStateStore(path), ControlStateStore(path)
+    lease = one.acquire("one", 100.0, 5.0)
+    with pytest.raises(LeaseHeldError, match=r"one controls this, for 2\.0 s more"):
+        other.acquire("other", 103.0, 5.0)
+    one.renew(lease, 104.0, 5.0)
+    with pytest.raises(LeaseHeldError):
+        other.acquire("other", 106.0, 5.0)
+    assert other.acquire("other", 109.0, 5.0) > lease
+    one.close()
+    other.close()
+
+
+def test_who_lost_the_lease_changes_nothing_any_more(path: Path) -> None:
+    one, other = ControlStateStore(path), ControlStateStore(path)
+    old = one.acquire("one", 100.0, 5.0)
+    one.commit(old, "first")
+    new = other.acquire("other", 200.0, 5.0)
+    with pytest.raises(LeaseLostError, match="now other controls this"):
+        one.commit(old, "late", [Event(201.0, "step", "q", "why")])
+    with pytest.raises(LeaseLostError):
+        one.renew(old, 201.0, 5.0)
+    assert (other.state(), other.events()) == ("first", ())
+    one.release(old)
+    other.commit(new, "second")
+    assert one.state() == "second"
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out(path: Path) -> None:
+    records = ControlStateStore(path)
+    first = records.acquire("one", 10_000.0, 5.0)
+    assert records.acquire("other", 100.0, 5.0) > first
+
+
+def test_given_back_it_is_free_at_once(path: Path) -> None:
+    records = ControlStateStore(path)
+    first = records.acquire("one", 100.0, 5.0)
+    records.release(first)
+    assert records.acquire("other", 100.1, 5.0) > first
+
+
+def test_events_are_kept_in_order_with_their_reasons(path: Path) -> None:
+    records = ControlStateStore(path)
+    assert records.state() is None
+    lease = records.acquire("one", 1.0, 5.0)
+    records.commit(lease, "a", [Event(1.0, "step", "q", "overloaded", {"from": 0, "to": 2})])
+    more = [Event(2.0, "replan", "pool edge", "a node is gone"), Event(3.0, "step", "q", "calm")]
+    kept = records.commit(lease, "b", more)
+    assert records.commit(lease, "c") == ()
+    records.close()
+    again = ControlStateStore(path)
+    found = again.events()
+    assert [(event.number, event.kind, event.subject) for event in found] == [
+        (1, "step", "q"),
+        (2, "replan", "pool edge"),
+        (3, "step", "q"),
+    ]
+    assert found[0].details == {"from": 0, "to": 2}
+    assert kept == found[1:], "who commits them knows their numbers"
+    assert again.events(after=2) == found[2:]
+    assert again.events(most=1) == found[:1]
+
+
+def test_another_file_is_not_touched(tmp_path: Path) -> None:
+    text = tmp_path / "text.sqlite"
+    text.write_text("not a database, " * 100)
+    with pytest.raises(ServingError, match=r"text\.sqlite: what was decided cannot be kept: file is not a database"):
+        ControlStateStore(text)
+    assert text.read_text() == "not a database, " * 100
+    foreign = tmp_path / "foreign.sqlite"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    with pytest.raises(ServingError, match="of another kind"):
+        ControlStateStore(foreign)
+
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from circinus.control.state_store import ControlRecords, Event, LeaseHeldError
+
+records = ControlRecords(Path(sys.argv[1]))
+while True:
+    try:
+        lease = records.acquire(sys.argv[2], time.time(), 0.3)
+        break
+    except LeaseHeldError:
+        time.sleep(0.02)
+count = int(records.state() or 0)
+while True:
+    count += 1
+    records.commit(lease, str(count), [Event(time.time(), "step", "q", "counted", {"count": count})])
+    print(count, flush=True)
+    records.renew(lease, time.time(), 0.3)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_done_twice(path: Path) -> None:
+    rng, told = random.Random(0), 0
+    for number in seeds(12):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), f"writer {number}"], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        for _ in range(rng.randint(1, 20)):
+            told = int(writer.stdout.readline())
+        time.sleep(rng.uniform(0.0, 0.005))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+    records = ControlStateStore(path)
+    counts = [event.details["count"] for event in records.events(most=10**6)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert json.loads(records.state() or "0") == len(counts)
+    assert len(counts) >= told, "what a writer was told is kept"

@@ -1,0 +1,235 @@
+"""Whole answers against enumeration; what they promise against what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from benchmarks.workloads.random.small_matchings import best_of_all, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from budget import HANG_LIMIT_S, examples, seeds, share_of
+from circinus.errors import PlanningError
+from circinus.matching.lagrangian import RelaxedProblem, RelaxedSolution, solve_relaxed
+from circinus.matching.lagrangian.dual import DualObjective, Prices, dual_bound
+from circinus.matching.lagrangian.dual_ascent import DualSolver
+from circinus.matching.lagrangian.local_search import swap_search
+from circinus.matching.lagrangian.primal_rounding import (
+    ReducedProfits,
+    choose_best_plans,
+    greedy_fill,
+    repair_overload,
+    round_fractional,
+)
+from circinus.matching.lagrangian.query_expansion import ExpandedQueries
+from circinus.matching.lagrangian.solve import tighten_weight_bound
+from circinus.matching.solvers.highs import solve_milp
+from random_fluid import crowd
+
+SEEDS = st.integers(0, 10**6)
+
+
+def _fits(answer: RelaxedSolution) -> bool:
+    members = answer.members
+    served = np.flatnonzero(answer.chosen >= 0)
+    listed = np.isfinite(members.problem.cost_usd_per_h[members.class_of[served], answer.chosen[served]])
+    return bool(listed.all()) and members.usage(answer.chosen).max(initial=0.0) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_small_answers_are_the_best_of_all(block: int) -> None:
+    """Most weight, and the least cost of that; thousands of them at night."""
+    for seed in range(200 * block, 200 * block + share_of(200)):
+        problem = small(np.random.default_rng(seed))
+        answer = solve_relaxed(problem, minimise=solve_milp, time_limit_s=HANG_LIMIT_S)
+        weight, cost = best_of_all(problem)
+        assert _fits(answer), seed
+        assert answer.weight == pytest.approx(weight), seed
+        assert answer.cost_usd_per_h == pytest.approx(cost), seed
+        assert answer.weight_bound >= weight - 1e-9, seed
+        assert answer.cost_bound_usd_per_h <= cost + 1e-9, seed
+
+
+@given(SEEDS, st.booleans())
+def test_without_an_exact_model_it_fits_and_the_bounds_hold(seed: int, single: bool) -> None:
+    problem = small(np.random.default_rng(seed))
+    problem = replace(problem, amounts=problem.amounts.astype(np.float32)) if single else problem
+    answer = solve_relaxed(problem, time_limit_s=0.0)
+    weight, cost = best_of_all(problem)
+    assert _fits(answer)
+    assert answer.weight <= weight + 1e-9
+    assert answer.weight_bound >= weight - 1e-6
+    if answer.weight == pytest.approx(weight):
+        assert answer.cost_bound_usd_per_h <= cost + 1e-6
+
+
+@settings(max_examples=examples(36))
+@given(SEEDS, st.sampled_from([0.3, 1.0, 3.0, 8.0]), st.sampled_from([(1, 0), (6, 2)]))
+def test_a_crowd_is_served_nearly_as_well_as_could_be(seed: int, load: float, where: tuple[int, int]) -> None:
+    problem = crowd(np.random.default_rng(seed), 3000, load=load, sites=where[0], local=where[1])
+    answer = solve_relaxed(problem, time_limit_s=0.0)
+    assert _fits(answer)
+    assert 0 <= answer.weight_gap < (0.002 if where[0] == 1 else 0.01)
+    assert answer.cost_bound_usd_per_h <= answer.cost_usd_per_h
+    if load == 0.3:  # capacities hardly bind: everybody is served for the least
+        assert answer.weight == answer.weight_bound == problem.total_weight
+        assert answer.cost_gap < 0.01
+
+
+@settings(max_examples=examples(64))
+@given(SEEDS)
+def test_a_class_is_its_queries(seed: int) -> None:
+    """Dual prices of classes are those of their single queries, and so is what is served, about."""
+    rng = np.random.default_rng(seed)
+    single = crowd(rng, 30, load=1.0)
+    classes = replace(single, multiplicity=np.full(30, 10.0), amounts=single.amounts / 10)
+    rows = np.repeat(np.arange(30), 10)
+    written_out = replace(classes.part(rows), multiplicity=np.ones(300))
+    of_classes, of_queries = (solve_relaxed(found, time_limit_s=0.0) for found in (classes, written_out))
+    assert len(of_classes.chosen) == len(of_queries.chosen) == 300
+    assert of_classes.weight_bound == pytest.approx(of_queries.weight_bound, rel=0.01)
+    assert of_classes.weight >= 0.95 * of_queries.weight
+
+
+@given(SEEDS)
+def test_every_step_keeps_what_fits_and_loses_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = crowd(rng, 200, load=4.0, sites=3, local=1)
+    objective, members = DualObjective(1.0, 1e-4), ExpandedQueries.of(problem)
+    regrets = ReducedProfits.at(problem, objective, DualSolver(problem, rng).maximize_weight(objective))
+    eased = repair_overload(members, regrets, choose_best_plans(members, regrets))
+    assert members.usage(eased).max() <= 1.0 + 1e-6
+    filled = greedy_fill(members, regrets, eased)
+    assert members.usage(filled).max() <= 1.0 + 1e-6
+    assert members.weight(filled) >= members.weight(eased)
+    exchanged = swap_search(members, regrets, filled, objective)
+    assert members.usage(exchanged).max() <= 1.0 + 1e-6
+    assert members.worth(exchanged, objective) >= members.worth(filled, objective)
+
+
+def test_an_exchange_finds_what_single_moves_do_not() -> None:
+    """The light query holds the place; it leaves, or goes where nobody else can."""
+    amounts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    for costs, expected in (([1.0, 1.0], [1, 0]), ([1.0, np.inf], [-1, 0])):
+        problem = RelaxedProblem(
+            np.ones(2), np.array([1.0, 2.0]), np.array([costs, [1.0, 1.0]]), amounts, np.zeros(2, dtype=int), 1, 0
+        )
+        members, objective = ExpandedQueries.of(problem), DualObjective(1.0, 1e-3)
+        regrets = ReducedProfits.at(
+            problem, objective, DualSolver(problem, np.random.default_rng(0)).maximize_weight(objective)
+        )
+        found = swap_search(members, regrets, np.array([0, -1]), objective)
+        assert found.tolist() == expected
+
+
+def _alike(seed: int) -> RelaxedProblem:
+    """Fifty queries of each of sixty kinds, on three sites; half of the resources are taken as others are."""
+    rng = np.random.default_rng(seed)
+    drawn = crowd(rng, 60, plans=12, local=3, shared=6, sites=3, load=12.0)
+    amounts = drawn.amounts / 50
+    amounts[:, :, 6:] = amounts[:, :, 3:6] * rng.uniform(0.9, 1.0, 3)
+    return replace(drawn, amounts=amounts, multiplicity=rng.integers(20, 80, 60).astype(float))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("seed", seeds(8))
+def test_queries_that_are_alike_are_divided_over_plans(
+    seed: int, linear: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the linear programme and without, as where there are too many classes for it."""
+    if not linear:
+        for module in ("dual_ascent", "solve"):
+            monkeypatch.setattr(f"circinus.matching.lagrangian.{module}.EXACT_UP_TO", 0)
+    answer = solve_relaxed(_alike(seed), time_limit_s=0.0)
+    assert _fits(answer)
+    assert answer.weight < _alike(seed).total_weight
+    assert answer.weight_gap <= 0.005
+
+
+def test_shares_of_a_class_become_whole_queries() -> None:
+    members = ExpandedQueries.of(
+        replace(crowd(np.random.default_rng(0), 3, plans=2), multiplicity=np.array([4.0, 1.0, 5.0]))
+    )
+    taken = np.array([[1.5, 1.5], [0.3, 0.4], [0.0, 5.0]])
+    assert round_fractional(members, taken).tolist() == [0, 0, 1, -1, 1, 1, 1, 1, 1, 1]
+
+
+def test_prices_are_what_binds() -> None:
+    rng = np.random.default_rng(0)
+    problem = crowd(rng, 500, shared=3, load=5.0)
+    amounts = problem.amounts.copy()
+    amounts[:, :, 1] *= 0.01
+    answer = solve_relaxed(replace(problem, amounts=amounts))
+    assert answer.prices.shared[1] == pytest.approx(0.0, abs=1e-6)
+    assert answer.prices.shared[[0, 2]].min() > 0.01
+
+
+def test_nothing_to_serve() -> None:
+    empty = small(np.random.default_rng(0)).part(np.array([], dtype=np.int64))
+    answer = solve_relaxed(empty)
+    assert (answer.weight, answer.weight_bound, len(answer.chosen)) == (0.0, 0.0, 0)
+    none = replace(empty, multiplicity=np.ones(1), weight=np.ones(1), cost_usd_per_h=np.full((1, 2), np.inf),
+                   amounts=np.zeros((1, 2, 1)), site=np.zeros(1, dtype=np.int64), local=0, sites=1)  # fmt: skip
+    answer = solve_relaxed(none, minimise=solve_milp)
+    assert (answer.weight, answer.weight_bound, answer.chosen.tolist()) == (0.0, 0.0, [-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("weight", np.nan, "class 1: found weight nan"),
+        ("multiplicity", 0.0, "class 1: found multiplicity 0"),
+        ("multiplicity", 1.5, "class 1: found multiplicity 1.5, expected a whole number"),
+        ("cost_usd_per_h", -1.0, "class 1, plan 0: found cost -1"),
+        ("cost_usd_per_h", np.nan, "class 1, plan 0: found cost nan"),
+        ("amounts", -0.1, "class 1, plan 0: found demand -0.1"),
+        ("amounts", np.inf, "without capacity must not be asked for"),
+        ("site", 7, "classes out of order"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, value: float, words: str) -> None:
+    problem = crowd(np.random.default_rng(0), 3)
+    values = getattr(problem, name).copy()
+    values[(1, 0, 0)[: values.ndim]] = value
+    with pytest.raises(PlanningError, match=words):
+        solve_relaxed(replace(problem, **{name: values}))
+
+
+@pytest.mark.parametrize("name", ["weight", "amounts"])
+def test_shapes_that_do_not_belong_together_are_refused(name: str) -> None:
+    problem = crowd(np.random.default_rng(0), 3)
+    with pytest.raises(PlanningError, match=f"{name}: found the shape"):
+        solve_relaxed(replace(problem, **{name: getattr(problem, name)[:2]}))
+
+
+def test_a_light_query_is_served_beside_a_heavy_one() -> None:
+    problem = RelaxedProblem(
+        np.ones(2), np.array([1e6, 1.0]), np.ones((2, 1)), np.full((2, 1, 1), 0.1), np.zeros(2, dtype=int), 1, 0
+    )
+    assert solve_relaxed(problem).chosen.tolist() == [0, 0]
+
+
+def test_a_resource_that_is_full_to_rounding_keeps_nobody_from_others() -> None:
+    amounts = np.zeros((12, 1, 2))
+    amounts[:10, 0, 0], amounts[10:, 0, 1] = 0.10000001, 0.4
+    problem = RelaxedProblem(np.ones(12), np.ones(12), np.ones((12, 1)), amounts, np.zeros(12, dtype=int), 1, 0)
+    assert (solve_relaxed(problem).chosen == 0).all()
+
+
+def test_bounds_of_single_precision_hold_where_everybody_fits() -> None:
+    for seed in seeds(20):
+        rng = np.random.default_rng(seed)
+        amounts = rng.uniform(0.5, 1.0, (100, 1, 3)).astype(np.float32)
+        amounts /= amounts.sum(axis=0) * np.float32(1.0000001)
+        problem = RelaxedProblem(np.ones(100), np.ones(100), np.ones((100, 1)), amounts, np.zeros(100, dtype=int), 1, 0)
+        for price in (0.0, 20.0, 70.0):
+            assert (
+                tighten_weight_bound(
+                    problem, dual_bound(problem, DualObjective(1.0, 0.0), Prices(np.zeros((1, 0)), np.full(3, price)))
+                )
+                == 100
+            )
+            regrets = ReducedProfits.at(problem, DualObjective(1.0, 0.0), Prices(np.zeros((1, 0)), np.full(3, price)))
+            assert regrets.bound(problem, Prices(np.zeros((1, 0)), np.full(3, price))) >= 100 - 1e-9

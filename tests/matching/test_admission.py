@@ -1,0 +1,286 @@
+"""One more query beside what runs, against trying each of its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import HANG_LIMIT_S, seeds, share_of
+from circinus.estimation import merge_loads
+from circinus.matching import Matching, MatchSettings, Rejection, match, plan_all_queries
+from circinus.matching.admission import Admission, add_admitted, admit, admit_query, running_state
+from circinus.matching.admission_control import AdmissionControl
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.simulation_check import SimulationCheck
+from circinus.matching.wait_bounds import WaitIncreaseBound, queues_of
+from circinus.planning import plan_queries
+from circinus.planning.settings import DEFAULT_SETTINGS
+from circinus.profiling import Interval
+from circinus.specification import BurstyArrivals, Specification, Tenant
+from random_matchings import Instance, all_answers, checked_cost, frontiers_of, random_instance, reestimate
+from random_specifications import random_specification
+
+SEEDS = st.integers(0, 10**6)
+LINK_SHARE = DEFAULT_SETTINGS.usable_link_share
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+
+
+def _running(seed: int, queries: int = 4) -> tuple[Instance, Matching, AdmissionControl]:
+    """An instance whose last query is not served yet; the others have one plan each, or none."""
+    instance = random_instance(seed, queries=queries)
+    *others, last = instance.queries
+    fewer = Instance(instance.infrastructure, tuple(others), {q.name: instance.candidates[q.name] for q in others})
+    answers = [plans for _, _, plans in all_answers(fewer)]
+    plans = {plan.query: plan for plan in answers[int(np.random.default_rng(seed).integers(len(answers)))]}
+    only = {q.name: (plans[q.name],) if q.name in plans else () for q in others}
+    ran = match(frontiers_of(replace(fewer, candidates=only)), instance.infrastructure, reestimate, settings=PATIENT)
+    whole = replace(instance, candidates={**only, last.name: instance.candidates[last.name]})
+    served = {a.query: plans[a.query] for a in ran.assignments}
+    beside = AdmissionControl(
+        [q for q in others if q.name in served],
+        served,
+        ran.deployments,
+        instance.infrastructure,
+        reestimate,
+        LINK_SHARE,
+    )
+    return whole, ran, beside
+
+
+@given(SEEDS)
+def test_it_gets_the_plan_that_listing_finds_and_the_others_keep_theirs(seed: int) -> None:
+    instance, ran, beside = _running(seed)
+    last = instance.queries[-1]
+    kept = tuple(instance.candidates[a.query][0] for a in ran.assignments)
+    costs = [checked_cost(instance, (*kept, plan)) for plan in instance.candidates[last.name]]
+    found = admit(beside, ran, frontiers_of(instance)[last.name])
+    if all(cost is None for cost in costs):
+        assert found.assignment is None
+        assert found.rejection is not None
+        assert found.rejection.query == last.name
+        return
+    assert found.rejection is None
+    assert found.assignment is not None
+    after = add_admitted(beside, ran, found, instance.queries)
+    assert after.cost_usd_per_h == pytest.approx(min(cost for cost in costs if cost is not None), abs=1e-9)
+    assert [a.query for a in after.assignments] == [*(a.query for a in ran.assignments), last.name]
+    assert [a.chosen.plan for a in after.assignments[:-1]] == [a.chosen.plan for a in ran.assignments]
+    shares = sum(a.chosen.estimate.cost_usd_per_h.value for a in after.assignments)
+    assert shares == pytest.approx(after.cost_usd_per_h, abs=1e-9)
+    assert after.satisfied_weight == pytest.approx(ran.satisfied_weight + last.weight)
+    assert after.weight_bound >= after.satisfied_weight - 1e-9
+    _check_nodes(instance, after)
+
+
+def _check_nodes(instance: Instance, found: Matching) -> None:
+    for pool in instance.infrastructure.pools:
+        load = np.zeros((pool.nodes, 2))
+        for sized in found.deployments:
+            if sized.deployment.pool == pool.name:
+                for node in sized.nodes:
+                    load[node] += (sized.demand.cpus, sized.demand.memory_bytes)
+        assert np.all(load <= np.array([pool.cpus, pool.memory_bytes]) * (1 + 1e-6))
+
+
+def test_replicas_that_run_stay_on_their_nodes_where_the_new_ones_go_beside_them() -> None:
+    stayed = admitted = 0
+    for seed in seeds(60):
+        instance, ran, beside = _running(seed)
+        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
+        if found.assignment is None:
+            continue
+        admitted += 1
+        after = {
+            sized.deployment: sized.nodes for sized in add_admitted(beside, ran, found, instance.queries).deployments
+        }
+        stayed += all(set(sized.nodes) <= set(after[sized.deployment]) for sized in ran.deployments)
+    assert stayed > 0.7 * admitted > 0
+
+
+def test_a_refusal_names_what_binds_and_its_price() -> None:
+    named = priced = 0
+    for seed in seeds(400):
+        instance, ran, beside = _running(seed)
+        found = admit(beside, ran, frontiers_of(instance)[instance.queries[-1].name])
+        if found.rejection is None or not found.rejection.alternatives:
+            continue
+        pools = {pool.name for pool in instance.infrastructure.pools}
+        for name in found.rejection.binding:
+            assert name.startswith("link ") or name in ("latency", "cost") or name.split()[1].rstrip(":") in pools
+        assert {price.resource for price in found.binding} <= set(found.rejection.binding)
+        named += found.rejection.reason.startswith("none of its plans fits beside those that run: ")
+        priced += bool(found.binding)
+    assert named
+    assert priced
+
+
+@pytest.mark.parametrize("seed", (4, 6, 8, 0, 1, 2, 3, 5, 7, 9, 10, 11)[: share_of(12)])
+def test_estimating_again_only_whose_waits_may_matter_decides_as_estimating_all_does(seed: int) -> None:
+    specification, profiles = random_specification(seed, queries=7)
+    *most, last = specification.queries
+    ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+    plans = PlanEstimates(specification, profiles, LINK_SHARE)
+    quick = running_state(specification, ran, plans, LINK_SHARE)
+    served = {a.query: plans.estimate_of(a.query, a.chosen.plan) for a in ran.assignments}
+    queries = [q for q in specification.queries if q.name in served]
+    assert specification.infrastructure is not None
+    slow = AdmissionControl(
+        queries, served, ran.deployments, specification.infrastructure, plans.reestimate, LINK_SHARE
+    )
+    frontier = plan_queries(specification, profiles)[last.name]
+    further = plans.on_deployments(last, quick.deployments)
+    fast, thorough = (admit(beside, ran, frontier, extra_candidates=further) for beside in (quick, slow))
+    assert (fast.assignment is None) == (thorough.assignment is None)
+    if fast.assignment is None or thorough.assignment is None:
+        assert fast.rejection == thorough.rejection
+        return
+    assert fast.assignment == thorough.assignment
+    after = add_admitted(quick, ran, fast, specification.queries)
+    _check_bounds(quick, fast, ran)
+    slos = {query.name: query.slos for query in specification.queries}
+    for assignment in after.assignments:
+        assert not assignment.chosen.estimate.violations(slos[assignment.query])
+
+
+def test_the_load_with_one_more_is_that_of_all_together() -> None:
+    """Also of deployments that the new query does not use, behind batches that it makes fuller."""
+    grouped = 0
+    for seed in (6, 1, 2, 4, 3)[: share_of(5)]:
+        specification, profiles = random_specification(seed, queries=5, batch_sizes=(4,))
+        *most, last = specification.queries
+        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        plans = PlanEstimates(specification, profiles, LINK_SHARE)
+        beside = running_state(specification, ran, plans, LINK_SHARE)
+        admission = admit(beside, ran, plan_queries(specification, profiles)[last.name])
+        assert admission.fit is not None
+        _, found = admission.fit
+        served = [plans.estimate_of(a.query, a.chosen.plan) for a in ran.assignments]
+        expected = merge_loads([*served, found.plan], {sized.deployment: sized.replicas for sized in found.deployments})
+        assert found.conditions.deployments.keys() == expected.deployments.keys()
+        for deployment, load in found.conditions.deployments.items():
+            other = expected.deployments[deployment]
+            assert load.fill_ratios == other.fill_ratios
+            assert load.groups == pytest.approx(other.groups, abs=1e-9)
+            assert load.traffic.offered_load == pytest.approx(other.traffic.offered_load)
+            grouped += load.groups != (1.0,)
+    assert grouped
+
+
+def _with_bursts(specification: Specification) -> Specification:
+    arrivals = BurstyArrivals(peak=1.9, burst_s=5.0, every_s=25.0)
+    queries = tuple(query.model_copy(update={"arrivals": arrivals}) for query in specification.queries)
+    return replace(specification, queries=queries)
+
+
+def test_what_formulas_doubt_of_the_new_load_is_simulated() -> None:
+    shared = 0
+    for seed in (6, 3, 2, 8)[: share_of(4)]:
+        specification, profiles = random_specification(seed, queries=5)
+        specification = _with_bursts(specification)
+        ran, _ = plan_all_queries(
+            replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT
+        )
+        admission, after = admit_query(specification, profiles, ran, specification.queries[-1].name)
+        assert admission.assignment in after.assignments
+        before = {a.query: a.chosen for a in ran.assignments}
+        for assignment in after.assignments:
+            assert assignment.chosen.estimate.simulated
+            shared += assignment.query in before and assignment.chosen != before[assignment.query]
+    assert shared
+
+
+@pytest.mark.parametrize("whose", ["q4", "q0"])
+def test_a_query_is_refused_beside_whose_plans_somebody_is_too_slow_in_the_simulation(
+    monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    specification, profiles = random_specification(3, queries=5)
+    specification = _with_bursts(specification)
+    ran, _ = plan_all_queries(replace(specification, queries=specification.queries[:-1]), profiles, settings=PATIENT)
+    (limit,) = [query.slos.latency for query in specification.queries if query.name == whose]
+    assert limit is not None
+    tried = []
+
+    def too_slow(matching: Matching, *_: object, only: Collection[str], **__: object) -> SimulationCheck:
+        assert only >= {"q4", whose}
+        plans = {a.query: a.chosen for a in matching.assignments}
+        tried.append(plans["q4"].plan)
+        seen = Interval.exact(2 * limit.limit_s)
+        slow = replace(plans[whose], estimate=replace(plans[whose].estimate, latency_s=seen))
+        return SimulationCheck(matching, {whose: slow})
+
+    monkeypatch.setattr("circinus.matching.admission.check_by_simulation", too_slow)
+    admission, after = admit_query(specification, profiles, ran, "q4")
+    assert after is ran
+    assert len(set(tried)) == len(tried) > 0
+    assert admission.rejection is not None
+    assert "simulation" in admission.rejection.reason
+    assert admission.rejection.binding == ("latency",)
+    assert (admission.rejection.relaxation is not None) == (whose == "q4")
+
+
+def _check_bounds(beside: AdmissionControl, admission: Admission, ran: Matching) -> None:
+    """No latency by formula is above what it was and what waits may have grown."""
+    assert admission.fit is not None
+    _, found = admission.fit
+    longer = WaitIncreaseBound(queues_of(found.plan), beside.conditions, found.conditions)
+    before = {a.query: a.chosen.estimate for a in ran.assignments}
+    for name, plan in beside.affected_plans(found).items():
+        if before[name].simulated:
+            continue
+        assert plan.estimate.latency_s.upper <= longer.latency_s(plan, before[name].latency_s.upper, 0.05)
+
+
+def test_a_query_that_was_left_out_and_its_relaxation() -> None:
+    """What is refused is let in under the objectives that the refusal names."""
+    relaxed = let_in = 0
+    # The first is refused and relaxed, the second is let in, and the third is refused whatever it asks for.
+    for seed in (5, 11, 4, 10, 0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14, 15)[: share_of(16)]:
+        specification, profiles = random_specification(seed, queries=5, cpus=3.0, nodes=1)
+        *most, last = specification.queries
+        ran, _ = plan_all_queries(replace(specification, queries=tuple(most)), profiles, settings=PATIENT)
+        admission, after = admit_query(specification, profiles, ran, last.name)
+        if admission.assignment is not None:
+            let_in += 1
+            assert after.assignments[-1].query == last.name
+            continue
+        assert after == ran
+        assert admission.rejection is not None
+        if admission.rejection.relaxation is None:
+            continue
+        relaxed += 1
+        wider = last.model_copy(update={"slos": admission.rejection.relaxation.slos})
+        again, _ = admit_query(replace(specification, queries=(*most, wider)), profiles, ran, last.name)
+        assert again.assignment is not None
+    assert let_in
+    assert relaxed
+
+
+def test_a_rejected_query_that_weighs_something_else_now_is_counted_once() -> None:
+    admitted = 0
+    for seed in seeds(40):
+        instance, ran, beside = _running(seed)
+        last = instance.queries[-1]
+        tenants = (Tenant(name="ward", at_least=0.5), Tenant(name="till"))
+        places = instance.infrastructure.model_copy(update={"tenants": tenants})
+        beside.infrastructure = places
+        changed = last.model_copy(update={"weight": 5.0, "tenant": "ward"})
+        rejection = Rejection(last.name, "too little room", (), None)
+        known = replace(ran, rejections=(rejection,), total_weight=ran.total_weight + last.weight)
+        found = admit(beside, known, replace(frontiers_of(instance)[last.name], query=changed))
+        if found.assignment is None:
+            continue
+        admitted += 1
+        queries = (*instance.queries[:-1], changed)
+        after = add_admitted(beside, known, found, queries)
+        weights = {query.name: query.weight for query in queries}
+        assert after.satisfied_weight == pytest.approx(sum(weights[a.query] for a in after.assignments))
+        assert after.satisfied_weight <= after.weight_bound + 1e-9 <= after.total_weight + 2e-9
+        assert not after.rejections
+        (share,) = after.tenants
+        assert (share.tenant, share.satisfied_weight, share.total_weight, share.promised) == ("ward", 5.0, 5.0, 0.5)
+    assert admitted

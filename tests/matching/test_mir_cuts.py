@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from budget import examples
+from circinus.matching.problem import round_up_replicas
+from circinus.matching.solvers.mir_cuts import DeploymentColumns, mir_cut
+
+_FLUID = st.sampled_from([0.01, 0.2, 0.25, 1 / 3, 0.5, 0.7, 0.9, 1.0, 1.3, 1.5, 2.4])
+
+
+def load_of(fluid: list[list[float]]) -> DeploymentColumns:
+    """Column 0 counts replicas, the others are the candidates, query by query."""
+    flat = [value for query in fluid for value in query]
+    query_of = [index for index, query in enumerate(fluid) for _ in query]
+    return DeploymentColumns(0, np.arange(1, len(flat) + 1), np.array(flat), np.array(query_of))
+
+
+@settings(max_examples=examples(600))
+@given(
+    fluid=st.lists(st.lists(_FLUID, min_size=1, max_size=2), min_size=1, max_size=4),
+    shares=st.lists(st.floats(0, 1), min_size=8, max_size=8),
+    slack=st.floats(0, 0.5),
+)
+def test_no_cut_cuts_off_whole_replicas(fluid: list[list[float]], shares: list[float], slack: float) -> None:
+    load = load_of(fluid)
+    values = np.zeros(1 + len(load.fluid))
+    for query in range(len(fluid)):
+        columns = load.candidates[load.query_of == query]
+        values[columns] = np.array(shares[: len(columns)]) / len(columns)
+        shares = shares[len(columns) :]
+    values[0] = load.fluid @ values[1:] + slack
+    cut = mir_cut(load, values)
+    if cut is None:
+        return
+    assert cut.values @ values[cut.columns] < cut.lower, "the relaxation's solution is cut off"
+    for choice in product(*([None, *range(len(query))] for query in fluid)):
+        point = np.zeros_like(values)
+        for query, position in enumerate(choice):
+            if position is not None:
+                point[load.candidates[load.query_of == query][position]] = 1.0
+        total = np.array([load.fluid @ point[1:]])
+        point[0] = round_up_replicas(total, total > 0)[0]
+        assert cut.values @ point[cut.columns] >= cut.lower - 1e-9
+
+
+def test_two_queries_that_fill_one_replica_and_a_half_need_two() -> None:
+    load = load_of([[0.75], [0.75]])
+    cut = mir_cut(load, np.array([1.5, 1.0, 1.0]))
+    assert cut is not None
+    assert cut.values @ np.array([2.0, 1.0, 1.0])[cut.columns] >= cut.lower - 1e-5
+    assert cut.values @ np.array([1.99, 1.0, 1.0])[cut.columns] < cut.lower
+
+
+def test_nothing_to_cut_where_replicas_are_whole() -> None:
+    assert mir_cut(load_of([[0.75], [0.75]]), np.array([2.0, 1.0, 1.0])) is None
+    assert mir_cut(load_of([[0.75], [0.75]]), np.array([0.0, 0.0, 0.0])) is None
+
+
+def test_many_queries_on_one_deployment_are_cut_in_order_of_their_shares() -> None:
+    load = load_of([[0.35]] * 15)
+    cut = mir_cut(load, np.array([5.25, *[1.0] * 15]))
+    assert cut is not None
+    assert cut.values @ np.array([6.0, *[1.0] * 15])[cut.columns] >= cut.lower - 1e-5

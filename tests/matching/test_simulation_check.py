@@ -1,0 +1,224 @@
+"""Plans held against a simulation where formulas have doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from budget import HANG_LIMIT_S, share_of
+from circinus.estimation.estimator import USABLE_LINK_SHARE
+from circinus.matching import Matching, MatchSettings, matcher, plan_all_queries
+from circinus.matching.plan_estimates import PlanEstimates
+from circinus.matching.simulation_check import (
+    SimulationCheck,
+    check_by_simulation,
+    exclude_refuted,
+    simulation_horizon_s,
+    simulation_inputs,
+)
+from circinus.planning import plan_queries
+from circinus.profiling import Interval, PipelineProfile
+from circinus.queueing.arrivals import MarkovModulatedPoisson
+from circinus.simulation import PlannedQuery, simulate
+from circinus.simulation.model_builder import build_model
+from circinus.specification import BurstyArrivals, HardwareClass, LatencySlo, Network, QueryPlan, Specification
+from random_specifications import random_specification
+
+PATIENT = MatchSettings(time_limit_s=HANG_LIMIT_S)
+
+
+@cache
+def _bursty(seed: int) -> tuple[Specification, dict[str, PipelineProfile], Matching]:
+    """Queries with mild bursts, that something can be promised for."""
+    specification, profiles = random_specification(seed, queries=4)
+    arrivals = BurstyArrivals(peak=1.5, burst_s=2.0, every_s=8.0)
+    queries = tuple(query.model_copy(update={"arrivals": arrivals}) for query in specification.queries)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None
+    pools = tuple(pool.model_copy(update={"hardware": _known(pool.hardware)}) for pool in infrastructure.pools)
+    infrastructure = infrastructure.model_copy(update={"pools": pools})
+    specification = replace(specification, queries=queries, infrastructure=infrastructure)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    return specification, dict(profiles), matching
+
+
+def _known(hardware: HardwareClass) -> HardwareClass:
+    """Of which the speed is known."""
+    return hardware.model_copy(update={"relative_speed_bounds": None})
+
+
+@pytest.mark.parametrize("seed", (3, 5, 6, 0, 1, 2, 4, 7)[: share_of(8)])
+def test_what_formulas_doubt_is_simulated_and_kept(seed: int) -> None:
+    specification, profiles, matching = _bursty(seed)
+    assert specification.infrastructure is not None
+    slos = {query.name: query.slos for query in specification.queries}
+    planned = simulation_inputs(specification, profiles, matching)
+    assert any(assignment.chosen.estimate.simulated for assignment in matching.assignments)
+    for assignment in matching.assignments:
+        estimate = assignment.chosen.estimate
+        assert estimate.caveats
+        if estimate.simulated:
+            assert "latency" not in estimate.violations(slos[assignment.query])
+    report = simulate(
+        planned,
+        {sized.deployment: sized.replicas for sized in matching.deployments},
+        Network(specification.infrastructure),
+        duration_s=5000.0,
+        seed=seed + 100,
+    )
+    simulated = {query.query: query for query in report.queries}
+    for assignment in matching.assignments:
+        if assignment.chosen.estimate.simulated:
+            again = simulated[assignment.query].at_percentile_s.value
+            assert assignment.chosen.estimate.latency_s.value == pytest.approx(again, rel=0.25)
+
+
+def test_without_doubts_nothing_changes() -> None:
+    specification, profiles = random_specification(1, queries=4)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    assert specification.infrastructure is not None
+    calm = replace(
+        matching,
+        assignments=tuple(
+            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, caveats=())))
+            for a in matching.assignments
+        ),
+    )
+    planned = simulation_inputs(specification, profiles, calm)
+    found = check_by_simulation(calm, planned, Network(specification.infrastructure))
+    assert found.matching is calm
+    assert not found.violated
+
+
+def test_a_plan_that_the_simulation_finds_too_slow_is_missed_and_no_longer_offered() -> None:
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    first = next(a for a in matching.assignments if a.chosen.estimate.simulated)
+    least = LatencySlo(percentile=95.0, limit_s=first.chosen.estimate.latency_s.value / 2)
+    queries = tuple(
+        q.model_copy(update={"slos": q.slos.model_copy(update={"latency": least})}) if q.name == first.query else q
+        for q in specification.queries
+    )
+    planned = simulation_inputs(replace(specification, queries=queries), profiles, matching)
+    found = check_by_simulation(matching, planned, Network(specification.infrastructure))
+    assert {query: missed.plan for query, missed in found.violated.items()} == {first.query: first.chosen.plan}
+    slow = found.violated[first.query]
+    plans = PlanEstimates(specification, profiles, USABLE_LINK_SHARE)
+    plans.exclude(first.query, first.chosen.plan)
+    left = exclude_refuted(plan_queries(specification, profiles)[first.query], slow, found.violated, plans)
+    assert first.chosen.plan not in [candidate.plan for candidate in left.plans]
+    assert left.near_misses[0].candidate == slow
+    assert bool(left.candidates) != bool(left.relaxations)
+
+
+def _with_slow_plans(
+    monkeypatch: pytest.MonkeyPatch, slow: Callable[[str, int], bool], times: float
+) -> tuple[Specification, Matching, list[dict[str, QueryPlan]]]:
+    """Plans of which a simulation finds some `times` as slow as the limit: by query and how many were found before."""
+    specification, profiles = random_specification(5, queries=4)
+    slos = {query.name: query.slos for query in specification.queries}
+    rounds: list[dict[str, QueryPlan]] = []
+
+    def simulated(
+        matching: Matching, planned: Sequence[PlannedQuery], network: Network, *, seed: int = 0
+    ) -> SimulationCheck:
+        missed = {}
+        for assignment in matching.assignments:
+            name, latency = assignment.query, slos[assignment.query].latency
+            assert latency is not None
+            if slow(name, sum(name in found for found in rounds)):
+                seen = Interval.exact(latency.limit_s * times)
+                missed[name] = replace(
+                    assignment.chosen, estimate=replace(assignment.chosen.estimate, latency_s=seen, simulated=True)
+                )
+        rounds.append({name: candidate.plan for name, candidate in missed.items()})
+        return SimulationCheck(matching, missed)
+
+    monkeypatch.setattr(matcher, "check_by_simulation", simulated)
+    matching, _ = plan_all_queries(specification, profiles, settings=PATIENT)
+    return specification, matching, rounds
+
+
+def test_a_query_whose_every_plan_is_slower_in_the_simulation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    specification, matching, rounds = _with_slow_plans(monkeypatch, lambda name, _: name == "q1", 1.5)
+    assert "q1" in rounds[0], "an instance that serves it by formulas"
+    assert "q1" not in [assignment.query for assignment in matching.assignments]
+    tried = [found["q1"] for found in rounds if "q1" in found]
+    assert len(set(tried)) == len(tried)
+    assert not rounds[-1]
+    (rejection,) = [rejection for rejection in matching.rejections if rejection.query == "q1"]
+    assert "simulation" in rejection.reason
+    assert rejection.binding == ("latency",)
+    (asked,) = [query.slos.latency for query in specification.queries if query.name == "q1"]
+    assert asked is not None
+    assert rejection.relaxation is not None
+    relaxed = rejection.relaxation.slos.latency
+    assert relaxed is not None
+    assert relaxed.limit_s == pytest.approx(1.5 * asked.limit_s, rel=0.02)
+
+
+def test_a_query_gets_another_plan_than_the_one_that_is_slower_in_the_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, matching, rounds = _with_slow_plans(monkeypatch, lambda name, before: name == "q1" and not before, 1.5)
+    first = rounds[0]["q1"]
+    assert len(rounds) == 2
+    for assignment in matching.assignments:
+        assert (assignment.query, assignment.chosen.plan) != ("q1", first)
+        if assignment.query == "q1" and assignment.ladder is not None:
+            assert first not in [rung.candidate.plan for rung in assignment.ladder.rungs]
+
+
+def _surely(speed: float) -> HardwareClass:
+    """Surely as fast, and very likely twice as fast."""
+    return HardwareClass(name="sure", relative_speed=2 * speed, relative_speed_bounds=(speed, 3 * speed))
+
+
+def test_hardware_is_simulated_as_fast_as_it_surely_is() -> None:
+    specification, profiles, matching = _bursty(3)
+    infrastructure = specification.infrastructure
+    assert infrastructure is not None
+    planned = simulation_inputs(specification, profiles, matching)
+    assert planned
+    pools = tuple(pool.model_copy(update={"hardware": _surely(pool.hardware.speed)}) for pool in infrastructure.pools)
+    faster = Network(infrastructure.model_copy(update={"pools": pools}))
+    assert check_by_simulation(matching, planned, faster) == check_by_simulation(
+        matching, planned, Network(infrastructure)
+    )
+
+
+def test_too_few_requests_for_a_far_percentile_leave_the_estimate_as_it_is() -> None:
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    far = replace(
+        matching,
+        assignments=tuple(
+            replace(a, chosen=replace(a.chosen, estimate=replace(a.chosen.estimate, percentile=99.99999)))
+            for a in matching.assignments
+        ),
+    )
+    found = check_by_simulation(
+        far, simulation_inputs(specification, profiles, far), Network(specification.infrastructure)
+    )
+    assert found == SimulationCheck(far, {})
+
+
+def test_bursts_that_nothing_comes_in_are_not_drawn_without_end() -> None:
+    """Once in a million seconds a request, and every tenth of a second a burst."""
+    specification, profiles, matching = _bursty(3)
+    assert specification.infrastructure is not None
+    planned = simulation_inputs(specification, profiles, matching)
+    replicas = {sized.deployment: sized.replicas for sized in matching.deployments}
+    model = build_model(planned, replicas, Network(specification.infrastructure))
+    rare = [
+        replace(
+            one,
+            query=one.query.model_copy(update={"rate_per_s": 1e-6}),
+            arrivals=MarkovModulatedPoisson((2e-6, 1e-7), (0.05, 0.05)),
+        )
+        for one in planned
+    ]
+    assert simulation_horizon_s(rare, model, 1e6) / 0.1 <= 1e6

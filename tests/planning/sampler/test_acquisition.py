@@ -1,0 +1,86 @@
+"""What queries pursue together, by the definitions; nothing pointless ever takes a query its best plan."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.sampler.reservation_index import StoppingRule
+
+STOPPING = StoppingRule()
+seeds = st.integers(0, 100_000)
+
+
+def _random(seed: int) -> tuple[list[QueryBelief], SharedInputs]:
+    rng = np.random.default_rng(seed)
+    count, situations = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+    begun = rng.random(count) < 0.6
+    among = SharedInputs(begun, np.where(begun, 0.0, 0.2 * rng.random(count)), np.where(begun, 0.0, rng.random(count)))
+    outlooks = []
+    for _ in range(int(rng.integers(1, 4))):
+        sure = begun & (rng.random(count) < 0.4)
+        exact = rng.choice([1.0, 1.02, 1.5, 2.0, np.inf], (count, situations))
+        outlooks.append(
+            QueryBelief(
+                feasibility=np.where(sure, 1.0, rng.choice([0.0, 0.001, 0.03, 0.5, 0.9], count)),
+                sure=sure,
+                usd_per_h=exact * rng.choice([1.0, 0.9], exact.shape),
+                floor_usd_per_h=np.where(rng.random(exact.shape) < 0.5, 0.0, exact),
+                sure_usd_per_h=np.where(sure[:, None], exact, np.inf),
+                decision_s=rng.random(count) + 0.1,
+                weight=float(rng.choice([1.0, 3.0])),
+            )
+        )
+    return outlooks, among
+
+
+@given(seeds)
+def test_what_is_pursued_may_improve_a_querys_plan_and_nothing_is_only_where_nothing_may(seed: int) -> None:
+    outlooks, among = _random(seed)
+    found = select_next_configuration(outlooks, among, STOPPING, 1.0)
+    hopeful = set()
+    for outlook in outlooks:
+        for s in range(outlook.usd_per_h.shape[1]):
+            best = outlook.sure_usd_per_h[:, s].min()
+            for k in np.flatnonzero(~outlook.sure & np.isfinite(outlook.usd_per_h[:, s])):
+                # In the middle of what is believed of its cost; draws about that decide near the limit.
+                likely = outlook.feasibility[k] > 2 * (
+                    STOPPING.probability if np.isfinite(best) else STOPPING.probability_without_plan
+                )
+                if likely and max(outlook.usd_per_h[k, s], outlook.floor_usd_per_h[k, s]) < 0.94 * best:
+                    hopeful.add(int(k))
+    if found.configuration is None:
+        assert not hopeful
+    else:
+        k = found.configuration
+        assert not all(outlook.sure[k] for outlook in outlooks)
+        assert (
+            max(outlook.feasibility[k] for outlook in outlooks if not outlook.sure[k])
+            > STOPPING.probability_without_plan
+        )
+        assert found.worth_per_s > 0
+
+
+@given(seeds)
+def test_without_what_is_pointless_every_situation_keeps_its_best_sure_plan(seed: int) -> None:
+    outlooks, among = _random(seed)
+    found = select_next_configuration(outlooks, among, STOPPING, 1.0)
+    for outlook, idle in zip(outlooks, found.pointless, strict=True):
+        assert not (idle & ~among.evaluated).any()
+        left = np.where(idle[:, None], np.inf, outlook.sure_usd_per_h).min(axis=0)
+        np.testing.assert_array_equal(left, outlook.sure_usd_per_h.min(axis=0))
+
+
+def test_the_weight_of_the_queries_that_wait_decides() -> None:
+    costs = np.array([[1.0], [1.0]])
+    nobody, among = np.zeros(2, dtype=bool), SharedInputs(np.zeros(2, dtype=bool), np.zeros(2), np.ones(2))
+
+    def outlook(keeps: list[float], weight: float) -> QueryBelief:
+        return QueryBelief(np.array(keeps), nobody, costs, 0 * costs, np.full((2, 1), np.inf), np.ones(2), weight)
+
+    light = select_next_configuration([outlook([0.9, 0.1], 1.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
+    heavy = select_next_configuration([outlook([0.9, 0.1], 5.0), outlook([0.1, 0.9], 3.0)], among, STOPPING, 1.0)
+    assert (light.configuration, heavy.configuration) == (1, 0)
+    assert heavy.worth_per_s == 2.5

@@ -1,0 +1,152 @@
+"""Candidates of spaces of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from circinus.arrays import FloatArray, IntArray
+from circinus.planning.sampler.candidate_generation import candidates, upper_confidence_bound
+from circinus.planning.sampler.configuration_space import ConfigurationSpace
+from circinus.planning.sampler.surrogate import Surrogate
+from circinus.specification import Knob, OperatorSpec
+from planning.sampler.spaces import CASCADE, chain, pipeline_of
+
+SPACES = [
+    chain([10], [10], [10]),
+    chain([10, 10], [-10, 10], [10, -10]),
+    chain(*[[10]] * 12),
+    chain([10] * 12),
+    ConfigurationSpace.of(
+        pipeline_of(
+            *(
+                OperatorSpec(
+                    name=f"o{i}",
+                    uses="m:f",
+                    knobs=[
+                        Knob(name="model", choices=list("abcd")),
+                        Knob(name="beam", choices=[1, 2, 3], ordered=True, only_if={"model": ["b", "d"]}),
+                        Knob(name="rate", choices=list(range(9)), ordered=True),
+                    ],
+                )
+                for i in range(7)
+            )
+        )
+    ),
+]
+SIZES = [10**3, 10**6, 10**12, 10**12, (8 * 9) ** 7]
+
+
+class Separable:
+    """Each knob adds its own part, greatest at one of its choices."""
+
+    def __init__(self, space: ConfigurationSpace, rng: np.random.Generator) -> None:
+        tops = [int(rng.integers(len(knob.choices))) for knob in space.columns]
+        self._parts = [
+            np.append(-abs(np.arange(len(knob.choices)) - top) / len(knob.choices), -1.0)
+            for knob, top in zip(space.columns, tops, strict=True)
+        ]  # absence is the last entry
+        self.top = np.array([tops])
+
+    def __call__(self, codes: IntArray) -> FloatArray:
+        return np.asarray(1 + np.mean([part[codes[:, i]] for i, part in enumerate(self._parts)], axis=0))
+
+
+def fitted(space: ConfigurationSpace, codes: IntArray, scores: FloatArray, warm: Surrogate | None = None) -> Surrogate:
+    return Surrogate.fit(space, codes, scores, np.full(len(codes), 1e-6), additive=True, warm=warm)
+
+
+def rows(codes: IntArray) -> set[Sequence[int]]:
+    return {tuple(code) for code in codes.tolist()}
+
+
+@pytest.mark.parametrize(("space", "size"), list(zip(SPACES, SIZES, strict=True)))
+def test_they_are_valid_distinct_and_new(space: ConfigurationSpace, size: int) -> None:
+    assert space.size == size
+    rng = np.random.default_rng(0)
+    score = Separable(space, rng)
+    known = space.random(rng, 15)
+    surrogate = fitted(space, known, score(known))
+    found = candidates(space, surrogate, known, 100, rng)
+    assert len(found) == len(rows(found)) == 100
+    assert space.valid(found).all()
+    assert not rows(found) & rows(known)
+    promises = upper_confidence_bound(surrogate, found)
+    assert (np.diff(promises[:75]) <= 1e-12).all()
+    assert promises[0] > upper_confidence_bound(surrogate, space.random(rng, 500)).max()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_looked_at_does_not_grow_with_the_space(space: ConfigurationSpace) -> None:
+    rng = np.random.default_rng(1)
+    looked_at = []
+
+    def promise(codes: IntArray) -> FloatArray:
+        looked_at.append(len(codes))
+        return np.zeros(len(codes))
+
+    known = space.random(rng, 10)
+    candidates(space, fitted(space, known, np.zeros(10)), known, 50, rng, promise=promise)
+    choices = sum(len(knob.choices) for knob in space.columns)
+    assert sum(looked_at) <= 10 + 4 * (32 * len(space.operators) + choices + 3 * 10 * choices)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_one_pass_finds_the_best_of_what_adds_up(space: ConfigurationSpace) -> None:
+    rng = np.random.default_rng(2)
+    score = Separable(space, rng)
+    known = space.random(rng, 10)
+    surrogate = fitted(space, known, score(known))
+    found = candidates(space, surrogate, known, 50, rng, promise=score)
+    best = score(space.resolved(score.top))[0]
+    assert score(found[:1]) >= best - 1e-12
+
+
+@pytest.mark.parametrize("space", SPACES[:4])
+def test_a_separable_optimum_is_reached_in_few_rounds(space: ConfigurationSpace) -> None:
+    rng = np.random.default_rng(3)
+    score = Separable(space, rng)
+    known = space.random(rng, 20)
+    goal = 1 - 0.1 * (1 - score(known).max())
+    surrogate = None
+    for _ in range(10):
+        surrogate = fitted(space, known, score(known), surrogate)
+        found = candidates(space, surrogate, known, 60, rng)
+        known = np.concatenate([known, found[:8]])
+        if score(known).max() >= goal:
+            break
+    assert score(known).max() >= goal
+
+
+def test_small_spaces_are_listed_to_the_end() -> None:
+    rng = np.random.default_rng(4)
+    everything = CASCADE.enumerate()
+    known = everything[::2]
+    surrogate = fitted(CASCADE, known, np.zeros(len(known)))
+    assert rows(candidates(CASCADE, surrogate, known, 1000, rng)) == rows(everything) - rows(known)
+    assert candidates(CASCADE, surrogate, everything, 10, rng).shape == (0, 4)
+    single = chain([], [])
+    assert candidates(single, fitted(single, single.enumerate(), np.zeros(1)), single.enumerate(), 5, rng).shape == (
+        0,
+        0,
+    )
+
+
+def test_without_a_measurement_they_begin_anywhere() -> None:
+    rng = np.random.default_rng(5)
+    space = SPACES[4]
+    score = Separable(space, rng)
+    surrogate = fitted(space, space.random(rng, 3), np.zeros(3))
+    found = candidates(space, surrogate, space.random(rng, 0), 40, rng, promise=score)
+    assert len(found) == 40
+    assert score(found[:1]) > score(space.random(rng, 40)).max()
+
+
+def test_the_same_generator_gives_the_same() -> None:
+    space = SPACES[1]
+    known = space.random(np.random.default_rng(6), 12)
+    surrogate = fitted(space, known, Separable(space, np.random.default_rng(6))(known))
+    one, two = (candidates(space, surrogate, known, 50, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(one, two)

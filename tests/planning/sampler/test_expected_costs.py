@@ -1,0 +1,105 @@
+"""What configurations are expected to cost does not depend on how many items each of them is known on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from budget import seeds
+from circinus.planning.sampler.configuration_space import ConfigurationSpace
+from circinus.planning.sampler.expected_costs import ExpectedCost, ExpectedCosts
+from circinus.planning.sampler.initial_design import covering_array
+from circinus.planning.sampler.profile_prediction import ProfilePredictor
+from circinus.profiling import (
+    ConfigurationProfile,
+    FailedConfiguration,
+    PipelineProfile,
+    SimulatedClock,
+    TraceBackend,
+    profile_pipeline,
+)
+from circinus.specification import Configuration, Network
+from planning.sampler.two_operators import ITEMS, PIPELINE, recorded, two_queries
+
+SPACE = ConfigurationSpace.of(PIPELINE)
+FEW = 8
+
+
+@pytest.fixture(scope="module", params=seeds(3))
+def everything(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PipelineProfile:
+    """All configurations on all items, whose work varies."""
+    trace = recorded(request.param)
+    work = np.random.default_rng(request.param).gamma(4.0, 0.25, ITEMS)
+    trace = replace(trace, service_s=trace.service_s * work)
+    source, store = TraceBackend(trace, SimulatedClock()), tmp_path_factory.mktemp("store") / "store"
+    return profile_pipeline(two_queries(), PIPELINE.name, store, source=source, exhaustive=True)
+
+
+def _known_on(everything: PipelineProfile, items: Mapping[Configuration, int]) -> PipelineProfile:
+    found = {known.configuration: known for known in everything.configurations}
+    return replace(everything, configurations=tuple(_beginning(found[c], n) for c, n in items.items()))
+
+
+def _beginning(known: ConfigurationProfile, items: int) -> ConfigurationProfile:
+    operators = {
+        name: replace(o, service_s=o.service_s[:items], output_bytes=o.output_bytes[:items])
+        for name, o in known.operators.items()
+    }
+    return replace(
+        known,
+        items=known.items[:items],
+        scores=known.scores[:items],
+        input_bytes=known.input_bytes[:items],
+        operators=operators,
+    )
+
+
+def _expected(known: PipelineProfile) -> ExpectedCost:
+    specification = two_queries()
+    assert specification.infrastructure is not None
+    predictor = ProfilePredictor(PIPELINE, SPACE)
+    assert predictor.learn(known)
+    costs = ExpectedCosts(PIPELINE, specification.queries[:1], Network(specification.infrastructure), predictor)
+    return costs.of(known, SPACE.decode(SPACE.enumerate()))
+
+
+def _costs(expected: ExpectedCost) -> np.ndarray:
+    return np.maximum(expected.usd_per_h[0], expected.floor_usd_per_h[0])
+
+
+def test_one_that_is_known_on_all_items_tells_of_the_others(everything: PipelineProfile) -> None:
+    cover = SPACE.decode(covering_array(SPACE))
+    known = _known_on(everything, dict.fromkeys(cover, FEW) | {cover[0]: ITEMS})
+    truth, found = (_costs(_expected(profile)) for profile in (everything, known))
+    both = np.isfinite(truth) & np.isfinite(found)
+    assert both.sum() > truth.size / 3
+    off = np.log(np.where(both, found, 1.0) / np.where(both, truth, 1.0))
+    begun = np.array([c in cover for c in SPACE.decode(SPACE.enumerate())])
+    assert abs(off[both]).max() < 0.2
+    # The same bias on both sides: else those that were not begun would always seem better, or worse.
+    assert abs(off[begun][both[begun]].mean() - off[~begun][both[~begun]].mean()) < 0.03
+
+
+def test_what_failed_has_no_plan_and_nothing_is_computed_again(
+    everything: PipelineProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = everything.configurations[3].configuration
+    known = replace(
+        everything,
+        configurations=tuple(c for c in everything.configurations if c.configuration != failed),
+        failed=(FailedConfiguration(failed, None, "it failed"),),
+    )
+    specification = two_queries()
+    assert specification.infrastructure is not None
+    predictor = ProfilePredictor(PIPELINE, SPACE)
+    predictor.learn(known)
+    costs = ExpectedCosts(PIPELINE, specification.queries, Network(specification.infrastructure), predictor)
+    first = costs.of(known, [failed, known.configurations[0].configuration])
+    assert np.isinf(first.usd_per_h[0][0]).all()
+    assert np.isfinite(first.usd_per_h[0][1]).any()
+    monkeypatch.setattr(ProfilePredictor, "predict", None)
+    again = costs.of(known, [known.configurations[0].configuration])
+    np.testing.assert_array_equal(again.usd_per_h[1][0], first.usd_per_h[1][1])

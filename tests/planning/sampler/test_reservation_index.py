@@ -1,0 +1,100 @@
+"""What is pursued next is the box with the least reservation cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.planning.sampler.reservation_index import (
+    CandidateBeliefs,
+    StoppingRule,
+    expected_items_to_decide,
+    select_by_reservation_cost,
+)
+from circinus.planning.sampler.surrogate import Belief
+
+STOPPING = StoppingRule(saving=0.05, probability=0.05, probability_without_plan=0.01)
+SAVING_S = 10.0
+
+
+def _random(seed: int) -> CandidateBeliefs:
+    rng = np.random.default_rng(seed)
+    count, draws = 6, 8
+    begun = rng.random(count) < 0.5
+    usd = rng.uniform(1, 3, (count, draws))
+    usd[rng.random((count, draws)) < 0.2] = np.inf
+    usd[begun] = usd[begun, :1]
+    keeps = rng.random(count)
+    return CandidateBeliefs(
+        keeps, begun & (rng.random(count) < 0.3), begun, usd, rng.uniform(1, 5, count), rng.uniform(1, 50)
+    )
+
+
+def _gain(prospects: CandidateBeliefs, number: int, plan: float, usd_per_s: float) -> float:
+    """Of opening a box with a plan in hand, by definition."""
+    settle = prospects.settle_s if np.isscalar(prospects.settle_s) else prospects.settle_s[number]
+    look = 0.0 if prospects.begun[number] else usd_per_s * prospects.look_s[number]
+    saved = np.maximum(plan - prospects.usd_per_h[number] - usd_per_s * settle / prospects.keeps[number], 0.0)
+    return float(prospects.keeps[number] * saved.mean() - look)
+
+
+@given(st.integers(0, 10_000))
+def test_by_brute_force(seed: int) -> None:
+    one = _random(seed)
+    prospects = CandidateBeliefs(one.keeps, one.sure, one.begun, one.usd_per_h, one.look_s, np.full(6, one.settle_s))
+    found = select_by_reservation_cost(prospects, STOPPING, SAVING_S)
+    sure = prospects.usd_per_h[prospects.sure]
+    best = float(sure.min(initial=np.inf))
+    cheaper = prospects.usd_per_h < 0.95 * best if np.isfinite(best) else np.isfinite(prospects.usd_per_h)
+    chance = np.where(prospects.sure, 0.0, prospects.keeps) * cheaper.mean(axis=1)
+    open_ = chance > (0.05 if np.isfinite(best) else 0.01)
+    assert found.probability == pytest.approx(chance)
+    assert found.least == (0.05 if np.isfinite(best) else 0.01)
+    if not open_.any():
+        assert found.configuration is None
+        return
+    assert found.configuration is not None
+    assert open_[found.configuration]
+    scale = best if np.isfinite(best) else float(prospects.usd_per_h[open_].min())
+    usd_per_s = STOPPING.saving * scale / SAVING_S
+    costs = []
+    for number in np.flatnonzero(open_):
+        low, high = 0.0, 1e6
+        for _ in range(80):
+            middle = (low + high) / 2
+            worth = _gain(prospects, int(number), middle, usd_per_s) > 1e-12
+            low, high = (low, middle) if worth else (middle, high)
+        costs.append(high)
+    chosen = np.flatnonzero(open_).tolist().index(found.configuration)
+    assert costs[chosen] <= min(costs) * (1 + 1e-6) + 1e-9
+
+
+def test_of_two_alike_the_one_begun_is_pursued_and_a_cheap_unknown_one_is_looked_at() -> None:
+    usd = np.array([[2.0] * 4, [2.0] * 4, [1.0, 2.0, 2.0, 3.0]])
+    begun = np.array([False, True, False])
+    alike = CandidateBeliefs(np.full(3, 0.5), np.zeros(3, dtype=bool), begun, usd, np.full(3, 1.0), np.full(3, 5.0))
+    assert select_by_reservation_cost(alike, STOPPING, 1000.0).configuration == 2
+    assert (
+        select_by_reservation_cost(alike, STOPPING, 0.05).configuration == 1
+    )  # seconds are dear: what is known already
+
+
+def test_nothing_is_pursued_that_hardly_keeps_the_objective() -> None:
+    usd = np.ones((2, 3))
+    nobody, begun = np.zeros(2, dtype=bool), np.ones(2, dtype=bool)
+    found = select_by_reservation_cost(
+        CandidateBeliefs(np.array([0.009, 0.0]), nobody, begun, usd, usd[:, 0], usd[:, 0]), STOPPING, 1.0
+    )
+    assert found.configuration is None
+    assert found.probability == pytest.approx([0.009, 0.0])
+
+
+def test_items_until_settled_grow_towards_the_threshold_and_end_at_all() -> None:
+    belief = Belief(np.array([0.5, 0.6, 0.9]), np.full(3, 0.001))
+    items = expected_items_to_decide(belief, np.array([0.5, 1.0, 1.0]), 0.5, 0.04, 1.0, 1e-3, 300)
+    assert items[0] > items[1] > items[2]
+    assert (items <= 300).all()
+    hopeless = expected_items_to_decide(belief, np.zeros(3), 0.5, 0.04, 1.0, 1e-3, 300)
+    assert (hopeless < items).all()  # to stop believing takes less than to be sure

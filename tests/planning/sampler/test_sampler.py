@@ -1,0 +1,302 @@
+"""Whole measurements with an explorer, on recorded seconds: few configurations, plans as cheap, also after a break."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from budget import seeds, share_of
+from circinus.operators import Item
+from circinus.planning import plan_queries
+from circinus.planning.sampler import PlanCostSampler, make_sampler
+from circinus.profiling import (
+    FailedConfiguration,
+    MeasurementTrace,
+    ProfileProgress,
+    SilentObserver,
+    SimulatedClock,
+    StoppingCertificate,
+    Suggestion,
+    TraceBackend,
+    Verdict,
+    load_profile,
+    profile_pipeline,
+)
+from circinus.profiling.measurement.runner import Measurement, MeasurementError, Runner
+from circinus.profiling.store.measurement_keys import MeasurementKeys
+from circinus.profiling.store.profile_store import ProfileStore
+from circinus.profiling.store.store_writer import StoreWriter
+from circinus.specification import Configuration
+from planning.sampler.two_operators import CHOICES, PIPELINE, Breaker, Whole, level, measured, recorded, two_queries
+
+
+@pytest.mark.parametrize("seed", seeds(8))
+def test_few_configurations_give_plans_that_are_as_cheap(
+    tmp_path: Path, whole: Callable[[int], Whole], seed: int
+) -> None:
+    trace, specification = recorded(seed), two_queries()
+    found, explored_s = whole(seed).profile, whole(seed).seconds
+    everything, exhaustive_s = measured(trace, specification, tmp_path / "everything", explored=False)
+    assert len(found.configurations) < len(everything.configurations) == CHOICES**2
+    assert explored_s < exhaustive_s / 2
+    assert not found.undecided
+    ours = plan_queries(specification, {PIPELINE.name: found})
+    best = plan_queries(specification, {PIPELINE.name: everything})
+    for name, frontier in best.items():
+        for kind in ("lower", "upper"):  # fully shared and alone
+            least, bound = (
+                min(getattr(c.estimate.cost_usd_per_h, kind) for c in plans.candidates)
+                for plans in (ours[name], frontier)
+            )
+            assert least <= bound * 1.06
+
+
+def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(whole: Callable[[int], Whole]) -> None:
+    trace, specification = recorded(0), two_queries()
+    found = whole(0).profile
+    assert found.unmeasured == CHOICES**2 - len(found.configurations)
+    assert found.certificate is not None
+    assert (found.certificate.unmeasured, found.certificate.considered) == (found.unmeasured, found.unmeasured)
+    assert found.certificate.conclusive
+    assert found.certificate.probability is not None
+    assert found.certificate.probability <= 0.05
+    assert "most likely none of the configurations that were not measured" in str(found.certificate)
+    again = load_profile(
+        specification,
+        PIPELINE.name,
+        whole(0).store,
+        source=TraceBackend(trace),
+        judged=True,
+        explorer=make_sampler(specification, PIPELINE.name),
+    )
+    assert (again.verdicts, again.certificate) == (found.verdicts, found.certificate)
+
+
+def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
+    trace, specification = recorded(1), two_queries()
+    for _ in range(40):
+        broken, spent_s = measured(trace, specification, tmp_path / "broken", budget_s=whole(1).seconds / 4)
+        if not broken.undecided and spent_s == 0:
+            break
+    assert not broken.undecided
+    # Not the cost of all together: that may be lower by a deployment which two queries happen to share.
+    ours = plan_queries(specification, {PIPELINE.name: whole(1).profile})
+    others = plan_queries(specification, {PIPELINE.name: broken})
+    for name in ours:
+        least = [min(c.estimate.cost_usd_per_h.upper for c in found[name].candidates) for found in (ours, others)]
+        assert least[1] == pytest.approx(least[0], rel=0.06)
+
+
+@pytest.mark.parametrize(("seed", "after"), [(1, 3), (2, 7), (0, 1)][: share_of(3)])
+def test_who_is_ended_after_every_few_increments_measures_the_same(
+    tmp_path: Path, whole: Callable[[int], Whole], seed: int, after: int
+) -> None:
+    trace, specification = recorded(seed), two_queries()
+    through = whole(seed).profile
+    for _ in range(200):
+        broken, _ = measured(trace, specification, tmp_path / "broken", observer=Breaker(after))
+        if not broken.interrupted:
+            break
+    assert [(c.configuration, len(c.items)) for c in broken.configurations] == [
+        (c.configuration, len(c.items)) for c in through.configurations
+    ]
+    assert broken.verdicts == through.verdicts
+
+
+def test_unrecorded_configurations_are_proposed_only_once(tmp_path: Path) -> None:
+    """A trace without the configurations that would be best: the measurement ends all the same."""
+    trace, specification = recorded(2), two_queries()
+    kept = [n for n, c in enumerate(trace.configurations) if sum(level(c)) % 2 == 0]
+    part = replace(
+        trace,
+        configurations=tuple(trace.configurations[n] for n in kept),
+        rows=trace.rows[kept],
+        scores=trace.scores[kept],
+    )
+    found, _ = measured(part, specification, tmp_path / "store")
+    assert {c.configuration for c in found.configurations} <= set(part.configurations)
+    assert found.configurations
+
+
+def test_it_says_what_it_proposes_and_when_to_stop(tmp_path: Path) -> None:
+    trace, specification = recorded(3), two_queries()
+    explorer = PlanCostSampler(specification, PIPELINE.name)
+    listed = trace.configurations
+    cover = explorer.initial_design()
+    assert {pair for c in cover for pair in c.operators} == {pair for c in listed for pair in c.operators}
+    known, _ = measured(trace, specification, tmp_path / "everything", explored=False)
+    begun = replace(known, configurations=tuple(c for c in known.configurations if c.configuration in cover))
+    first = explorer.suggest(begun, lambda configuration, items: 1.0)
+    again = PlanCostSampler(specification, PIPELINE.name)
+    assert again.suggest(begun, lambda configuration, items: 1.0).next == first.next
+    assert isinstance(first.next, Suggestion)
+    assert first.next.configuration not in cover
+    assert first.next.worth_per_s > 0
+    assert first.certificate.next == first.next.configuration
+    assert not first.certificate.conclusive
+    unmeasurable = explorer.suggest(begun, lambda configuration, items: math.inf)
+    assert unmeasurable.next is None
+    assert not unmeasurable.certificate.conclusive
+    last = explorer.suggest(known, lambda configuration, items: 1.0)
+    assert last.next is None
+    assert last.certificate == StoppingCertificate(0, 0, 0.0, 0.05, conclusive=True)
+    assert all(not idle.issuperset(cover) for idle in map(frozenset, first.pruned.values()))
+
+
+def test_plans_say_nothing_without_machines_or_queries() -> None:
+    specification = two_queries()
+    assert make_sampler(replace(specification, infrastructure=None), PIPELINE.name) is None
+    assert make_sampler(replace(specification, queries=()), PIPELINE.name) is None
+    with pytest.raises(ValueError, match="expected both"):
+        PlanCostSampler(replace(specification, queries=()), PIPELINE.name)
+
+
+def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries()
+    for budget_s in (9.0, 16.0, 28.0):
+        found, _ = measured(trace, specification, tmp_path / f"{budget_s}", budget_s=budget_s)
+        assert found.undecided
+        assert found.certificate is not None
+        assert not found.certificate.conclusive
+        assert not found.all_decided
+
+
+@pytest.mark.parametrize("lost", [4, 1, 3, 0, 2][: share_of(CHOICES)])
+def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path, lost: int) -> None:
+    """One size of `see` is not in the trace at all: what it would have shown of `tell` is measured with another."""
+    trace, specification = recorded(0), two_queries()
+    kept = [n for n, c in enumerate(trace.configurations) if level(c)[0] != lost]
+    part = replace(
+        trace,
+        configurations=tuple(trace.configurations[n] for n in kept),
+        rows=trace.rows[kept],
+        scores=trace.scores[kept],
+    )
+    found, _ = measured(part, specification, tmp_path / "part")
+    everything, _ = measured(part, specification, tmp_path / "everything", explored=False)
+    ours = plan_queries(specification, {PIPELINE.name: found})
+    for name, frontier in plan_queries(specification, {PIPELINE.name: everything}).items():
+        assert frontier.candidates
+        assert ours[name].candidates
+
+
+def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries((0.7,))
+    first = TraceBackend(trace).dataset(PIPELINE, 0).profiling_items[3]
+    service_s = trace.service_s.copy()
+    service_s[:, first] = 6.5
+    found, _ = measured(replace(trace, service_s=service_s), specification, tmp_path / "store", budget_s=300.0)
+    (frontier,) = plan_queries(specification, {PIPELINE.name: found}).values()
+    assert frontier.candidates
+
+
+class _Failing(TraceBackend):
+    """Nothing can be measured; each try takes three seconds."""
+
+    def __init__(self, trace: MeasurementTrace, clock: SimulatedClock) -> None:
+        super().__init__(trace, clock)
+        self._now = clock
+
+    @contextmanager
+    def runner(self, addresses: MeasurementKeys, *, timeout_s: float) -> Iterator[Runner]:
+        with super().runner(addresses, timeout_s=timeout_s) as whole:
+
+            def fail(configuration: Configuration, items: Sequence[Item]) -> Measurement:
+                self._now.advance(3.0)
+                raise MeasurementError("it fails", configuration, items[0].key, "it always fails")
+
+            whole.measure = fail  # type: ignore[method-assign]
+            yield whole
+
+
+@pytest.mark.parametrize("budget_s", [17.0, None])
+def test_it_ends_where_everything_fails(tmp_path: Path, budget_s: float | None) -> None:
+    source = _Failing(recorded(0), SimulatedClock())
+    found = profile_pipeline(
+        two_queries(),
+        PIPELINE.name,
+        tmp_path / "store",
+        budget_s=budget_s,
+        source=source,
+        explorer=make_sampler(two_queries(), PIPELINE.name),
+    )
+    assert found.failed
+    assert not found.configurations
+    assert not found.all_decided
+
+
+def test_a_failure_that_another_process_records_meanwhile_does_no_harm(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries()
+    source, store = TraceBackend(trace, SimulatedClock()), tmp_path / "store"
+    addresses = source.addresses(PIPELINE, source.machine)
+    never_begun = trace.configurations[7]
+
+    class Meanwhile(SilentObserver):
+        def progressed(self, progress: ProfileProgress) -> None:
+            with ProfileStore(store) as opened:
+                writer = StoreWriter(opened, addresses, source.dataset(PIPELINE, 0))
+                writer.failed(FailedConfiguration(never_begun, None, "elsewhere it failed"))
+
+    found, _ = measured(trace, specification, store, observer=Meanwhile())
+    assert found.configurations
+    assert not found.undecided
+
+
+def test_where_nothing_of_the_beginning_was_recorded_others_are_measured(tmp_path: Path) -> None:
+    trace, specification = recorded(0), two_queries()
+    beginning = set(PlanCostSampler(specification, PIPELINE.name).initial_design())
+    rows = [row for row, configuration in enumerate(trace.configurations) if configuration not in beginning]
+    partial = replace(
+        trace,
+        configurations=tuple(trace.configurations[row] for row in rows),
+        rows=trace.rows[rows],
+        scores=trace.scores[rows],
+    )
+    found, _ = measured(partial, specification, tmp_path / "store")
+    assert len(found.configurations) > len(beginning)
+    assert all(frontier.candidates for frontier in plan_queries(specification, {PIPELINE.name: found}).values())
+
+
+@pytest.mark.parametrize("seed", seeds(3))
+def test_a_failure_takes_nothing_away_of_what_is_known_on_all_items(tmp_path: Path, seed: int) -> None:
+    trace, specification = recorded(seed), two_queries()
+    store, source = tmp_path / "store", TraceBackend(trace, SimulatedClock())
+    everything, _ = measured(trace, specification, store, explored=False)
+    with ProfileStore(store) as opened:
+        addresses = source.addresses(PIPELINE, source.machine)
+        writer = StoreWriter(opened, addresses, source.dataset(PIPELINE, 0))
+        for known in everything.configurations[::2]:
+            writer.failed(FailedConfiguration(known.configuration, "an item of other data", "out of memory"))
+    found, seconds = measured(trace, specification, store)
+    assert (len(found.configurations), found.failed, seconds) == (len(everything.configurations), (), 0.0)
+
+
+def test_who_has_spent_the_budget_does_not_look_on(
+    tmp_path: Path, whole: Callable[[int], Whole], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace, specification = recorded(0), two_queries()
+    whole_s = whole(0).seconds
+    looks, assess = [], PlanCostSampler.suggest
+    monkeypatch.setattr(PlanCostSampler, "suggest", lambda *given: (looks.append(1), assess(*given))[1])
+    measured = []
+
+    class Counting(SilentObserver):
+        def progressed(self, progress: ProfileProgress) -> None:
+            measured.append(progress.configuration)
+
+    measured(trace, specification, tmp_path / "part", budget_s=whole_s / 3, observer=Counting())
+    assert len(looks) < len(measured) + 2 * CHOICES  # a few find that nothing fits in what is left
+
+
+def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
+    trace, specification = recorded(1), two_queries()
+    for part in (0.02, 0.05, 0.1):
+        found, _ = measured(trace, specification, tmp_path / f"{part}", budget_s=whole(1).seconds * part)
+        usable = {known.configuration for known in found.usable}
+        unlikely = {c for c, judgement in found.verdicts.items() if judgement.verdict is Verdict.UNLIKELY}
+        assert unlikely <= usable

@@ -1,0 +1,124 @@
+"""A whole search on arrays: a good source saves measurements, a misleading one costs a few and spoils nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from budget import seeds
+from circinus.arrays import FloatArray
+from circinus.planning.sampler.acquisition import QueryBelief, SharedInputs, select_next_configuration
+from circinus.planning.sampler.configuration_space import ConfigurationSpace
+from circinus.planning.sampler.feasibility import feasibility_probability
+from circinus.planning.sampler.initial_design import covering_design
+from circinus.planning.sampler.reservation_index import StoppingRule
+from circinus.planning.sampler.transfer_learning import TransferSources, missing_from_design, warm_start_design
+from circinus.profiling.store.transfer_sources import SourceRuns, SourceScores
+from circinus.specification import AccuracySlo, Knob, OperatorSpec
+from planning.sampler.spaces import pipeline_of
+
+PIPELINE = pipeline_of(
+    *(
+        OperatorSpec(
+            name=name, uses=f"m:{name}", after=after, knobs=[Knob(name="k", choices=[1, 2, 3, 4, 5], ordered=True)]
+        )
+        for name, after in (("a", ()), ("b", ("a",)), ("c", ("b",)))
+    )
+)
+SPACE = ConfigurationSpace.of(PIPELINE)
+CODES = SPACE.enumerate()
+LISTED = SPACE.decode(CODES)
+NOISE = 0.01
+SLO = AccuracySlo(threshold=0.5, comparison=">=")
+NOTHING = SourceRuns((), np.zeros((0, 20)), np.zeros((0, 20)), np.zeros(20), {}, {})
+
+
+@dataclass(frozen=True)
+class Ended:
+    measured: int
+    cost_over_optimum: float
+    used: str | None
+
+
+def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """(k,) scores that gain less and less from dearer choices, and ruggedness; (k,) costs. A fifth is good enough."""
+    gains = [np.concatenate([[0.0], rng.dirichlet(np.ones(4)).cumsum()]) * rng.uniform(0.1, 0.3) for _ in range(3)]
+    truth = np.sum([gain[CODES[:, i]] for i, gain in enumerate(gains)], axis=0) + rng.normal(0, 0.02, len(CODES))
+    cost = np.exp(CODES @ rng.uniform(0.1, 0.5, 3))
+    return truth - float(np.quantile(truth, 0.8)) + SLO.threshold, np.asarray(cost)
+
+
+def source_of(means: FloatArray, rng: np.random.Generator) -> SourceScores:
+    scores = means[:, None] + rng.normal(0, 0.1, 20) + rng.normal(0, 0.02, (len(means), 20))
+    return SourceScores("there", LISTED, scores, NOTHING)
+
+
+def search(truth: FloatArray, cost: FloatArray, elsewhere: TransferSources, rng: np.random.Generator) -> Ended:
+    """Until no configuration that was not measured is worth it; who was measured is known to keep the objective."""
+    noise = rng.normal(0, NOISE, len(truth))
+    if elsewhere.sources:
+        before = elsewhere.prior(CODES[:0], truth[:0], truth[:0], CODES)
+        assert before.candidates is not None
+        rows = list(warm_start_design(before.candidates, [cost[:, None]], [SLO]))
+    else:
+        rows = [LISTED.index(configuration) for configuration in covering_design(LISTED)]
+    while True:
+        measured = np.isin(np.arange(len(truth)), rows)
+        prior = elsewhere.prior(CODES[rows], (truth + noise)[rows], np.full(len(rows), NOISE**2), CODES)
+        next_owed = (
+            missing_from_design(covering_design(LISTED), [LISTED[row] for row in rows]) if prior.name is None else None
+        )
+        if next_owed is not None:
+            rows.append(LISTED.index(next_owed))
+            continue
+        belief = prior.belief(CODES)
+        sure = measured & (truth >= SLO.threshold)
+        kept = feasibility_probability(belief.mean, belief.deviation, SLO.threshold, at_least=True)
+        outlook = QueryBelief(
+            feasibility=np.where(measured, 0.0, kept),
+            sure=sure,
+            usd_per_h=cost[:, None],
+            floor_usd_per_h=np.zeros((len(cost), 1)),
+            sure_usd_per_h=np.where(sure, cost, np.inf)[:, None],
+            decision_s=np.zeros(len(cost)),
+            weight=1.0,
+        )
+        among = SharedInputs(measured, np.zeros(len(cost)), np.where(measured, 0.0, 1.0))
+        choice = select_next_configuration([outlook], among, StoppingRule(0.01, 0.05, 0.05), saving_s=1.0)
+        if choice.configuration is None:
+            best = float(np.where(sure, cost, np.inf).min())
+            return Ended(len(rows), best / float(cost[truth >= SLO.threshold].min()), prior.name)
+        rows.append(choice.configuration)
+
+
+def compared(seed: int, *, good: bool) -> tuple[Ended, Ended]:
+    """With a source and without."""
+    rng = np.random.default_rng(seed)
+    truth, cost = draw(rng)
+    if good:
+        there = 0.8 * truth - 0.15 + rng.normal(0, 0.01, len(truth))
+        ranks = [np.argsort(np.argsort(scores)) for scores in (truth, there)]
+        assert np.corrcoef(*ranks)[0, 1] > 0.95
+    else:
+        there = truth.max() + truth.min() - truth if seed % 2 else rng.permutation(truth)
+    elsewhere = TransferSources(PIPELINE, SPACE, (source_of(there, rng),))
+    return (
+        search(truth, cost, elsewhere, np.random.default_rng(seed)),
+        search(truth, cost, TransferSources(PIPELINE, SPACE), np.random.default_rng(seed)),
+    )
+
+
+def test_a_source_that_ranks_alike_at_another_level_saves_measurements() -> None:
+    pairs = [compared(seed, good=True) for seed in seeds(16)]
+    assert all(ours.used == "there" for ours, _ in pairs)
+    assert sum(ours.measured for ours, _ in pairs) < 0.6 * sum(without.measured for _, without in pairs)
+    over = np.array([(ours.cost_over_optimum, without.cost_over_optimum) for ours, without in pairs])
+    assert over[:, 0].mean() <= over[:, 1].mean() + 0.02
+
+
+def test_a_misleading_source_costs_little_and_spoils_nothing() -> None:
+    pairs = [compared(seed, good=False) for seed in seeds(16)]
+    over = np.array([(ours.cost_over_optimum, without.cost_over_optimum) for ours, without in pairs])
+    assert over[:, 0].mean() <= over[:, 1].mean() + 0.02
+    assert sum(ours.measured for ours, _ in pairs) < 1.25 * sum(without.measured for _, without in pairs)

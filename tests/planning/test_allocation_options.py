@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from budget import seeds, share_of
+from circinus.estimation import Estimator
+from circinus.estimation.estimator import latency_percentile
+from circinus.planning.allocation_options import OptionTable, option_table
+from circinus.planning.profile_arrays import ProfileArrays, compile_profile
+from circinus.planning.resource_columns import ResourceColumns
+from circinus.planning.settings import DEFAULT_SETTINGS as SETTINGS
+from circinus.specification import Allocation, AnyArrivals, BurstyArrivals, PeriodicArrivals, PoissonArrivals, QueryPlan
+from random_instances import Instance, all_plans, corrected, measured_there, random_instance
+
+NOBODY_BEATS = -1e15
+
+ONE_OPERATOR_SEEDS = (65, 58, 60, 25, 29, 12, 11, 3, 2, 36, 44, 30)
+"""Instances of one operator; those of odd seeds wait for batches to fill."""
+
+
+def _tables(instance: Instance, slack_s: float) -> tuple[ProfileArrays, ResourceColumns, list[OptionTable]]:
+    arrays = compile_profile(instance.pipeline, instance.profile, latency_percentile(instance.query))
+    columns = ResourceColumns(instance.network.pools_for(instance.query.source), (), 0.7)
+    tables = [
+        option_table(
+            rows,
+            columns,
+            arrays.percentile.grid,
+            query=instance.query,
+            utilization_targets=(0.4, 0.7),
+            slack_s=slack_s,
+        )
+        for rows in arrays.operators
+    ]
+    return arrays, columns, tables
+
+
+@pytest.mark.parametrize("seed", seeds(30))
+def test_dropped_options_are_beaten_by_kept_ones(seed: int) -> None:
+    instance = random_instance(seed)
+    _, everything, tables = _tables(instance, slack_s=0.0)
+    unpruned = _tables(instance, slack_s=NOBODY_BEATS)[2]
+    for table, full in zip(tables, unpruned, strict=True):
+        assert (table.usable == full.usable).all()
+        for row, pool, option in np.argwhere(full.available & ~table.available):
+            assert any(
+                (table.resources[row, pool, kept] <= table.resources[row, pool, option] * (1 + 1e-8)).all()
+                and (table.node_s[row, pool, kept] <= table.node_s[row, pool, option] + 1e-12).all()
+                for kept in np.flatnonzero(table.available[row, pool])
+            )
+        assert table.dominated == full.dominated + int((full.available & ~table.available).sum())
+    assert everything.count == 8 * len(everything.pools) + 2
+
+
+@pytest.mark.parametrize("seed", seeds(30))
+def test_when_latency_does_not_matter_no_option_beats_another_in_resources(seed: int) -> None:
+    for table in _tables(random_instance(seed), slack_s=np.inf)[2]:
+        for row, pool in np.argwhere(table.usable):
+            taken = table.resources[row, pool, table.available[row, pool]]
+            beats = (taken[:, None] <= taken[None] * (1 + 1e-9)).all(axis=2)
+            assert beats.sum() == len(taken)
+
+
+@pytest.mark.parametrize("seed", seeds(30))
+def test_the_extremes_bound_every_option(seed: int) -> None:
+    for table in _tables(random_instance(seed), slack_s=0.0)[2]:
+        for row, pool, option in np.argwhere(table.available):
+            node_s, taken = table.node_s[row, pool, option], table.resources[row, pool, option]
+            assert (table.fastest_s[row, pool] <= node_s).all()
+            assert (node_s <= table.slowest_s[row, pool]).all()
+            assert (table.least[row, pool] <= taken).all()
+            assert table.available[row, pool, table.cheapest[row, pool]]
+
+
+ARRIVALS = (PoissonArrivals(), PeriodicArrivals(), BurstyArrivals(peak=2.0, burst_s=2.0, every_s=10.0))
+
+
+@pytest.mark.parametrize("arrivals", ARRIVALS, ids=lambda arrivals: arrivals.kind)
+@pytest.mark.parametrize("known", ["declared", "corrected", "measured"])
+@pytest.mark.parametrize("seed", ONE_OPERATOR_SEEDS[: share_of(len(ONE_OPERATOR_SEEDS))])
+def test_options_are_what_the_estimator_computes(seed: int, known: str, arrivals: AnyArrivals) -> None:
+    """A pipeline of one operator at its source has no other time and no other resources."""
+    instance = random_instance(seed)
+    if known != "declared":
+        instance = corrected(instance) if known == "corrected" else measured_there(instance)
+    (operator,) = instance.pipeline.operators
+    pipeline = instance.pipeline.model_copy(
+        update={"operators": (operator.model_copy(update={"batch_wait_s": 0.1 * (seed % 2)}),)}
+    )
+    instance = replace(instance, pipeline=pipeline, query=instance.query.model_copy(update={"arrivals": arrivals}))
+    arrays, columns, (table,) = _tables(instance, slack_s=NOBODY_BEATS)
+    compared = 0
+    for plan in all_plans(instance, SETTINGS):
+        (_, pool_name), (_, allocation) = plan.placement[0], plan.allocations[0]
+        pool = next(i for i, pool in enumerate(columns.pools) if pool.name == pool_name)
+        if columns.pools[pool].site != instance.query.source:
+            continue
+        position, row = _row_of(arrays, plan)
+        option = table.allocations.index(allocation)
+        if not table.available[row, pool, option]:
+            continue
+        estimator = Estimator(instance.query, instance.pipeline, arrays.configurations[position], instance.network)
+        np.testing.assert_allclose(
+            estimator.latency_s(plan, cautious=True), table.node_s[row, pool, option], rtol=1e-12
+        )
+        cost = estimator.candidate(plan).estimate.cost_usd_per_h
+        assert table.resources[row, pool, option, columns.shared_cost] == pytest.approx(cost.lower)
+        assert table.resources[row, pool, option, columns.alone_cost] == pytest.approx(cost.upper)
+        compared += 1
+    assert compared
+
+
+def _row_of(arrays: ProfileArrays, plan: QueryPlan) -> tuple[int, int]:
+    for position, profile in enumerate(arrays.configurations):
+        if profile.configuration == plan.configuration:
+            return position, int(arrays.rows[position, 1])
+    raise AssertionError
+
+
+def test_allocations_cover_every_size_and_target() -> None:
+    instance = random_instance(4)
+    for operator, table in zip(instance.pipeline.topological_order(), _tables(instance, 0.0)[2], strict=True):
+        assert set(table.allocations) == {
+            Allocation(cpus, batch, target)
+            for cpus in operator.cpus
+            for batch in operator.batch_sizes
+            for target in (0.4, 0.7)
+        }

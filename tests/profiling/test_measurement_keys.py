@@ -1,0 +1,114 @@
+"""Content addresses: what an edit invalidates and what it leaves alone."""
+
+from __future__ import annotations
+
+from sample_application import Application, sample_pipeline
+
+from circinus.profiling.store.measurement_keys import MeasurementKeys, dataset_key, pipeline_code
+from circinus.specification import Configuration, KnobValues, MetricSpec
+
+OPERATORS = ("prepare", "left", "right", "joined")
+
+
+def _outputs(application: Application, configuration: Configuration | None = None) -> dict[str, str]:
+    addresses = application.addresses()
+    chosen = configuration or application.configuration(1, "high")
+    return {name: addresses.output(name, chosen) for name in OPERATORS}
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_an_edit_invalidates_the_operator_and_its_descendants(application: Application) -> None:
+    before = _outputs(application)
+    application.edit("sample_second", "return (key, x)", "return (key, x)")
+    assert _changed(before, _outputs(application)) == set()
+    application.edit("sample_second", "return (key, x)", "return (key, x + 0)")
+    assert _changed(before, _outputs(application)) == {"left", "right", "joined"}  # those in the same file
+    second = _outputs(application)
+    application.edit("sample_first", "* gain", "* gain * 1")
+    assert _changed(second, _outputs(application)) == set(OPERATORS)
+
+
+def test_an_edit_leaves_ancestors_and_siblings_alone(application: Application) -> None:
+    before = _outputs(application)
+    source = "from circinus.operators import operator\n\n@operator\ndef right(value):\n    return value['key']\n"
+    application.write("sample_third", source)
+    moved = [
+        o.model_copy(update={"uses": "sample_third:right"}) if o.name == "right" else o
+        for o in application.pipeline.operators
+    ]
+    application.pipeline = sample_pipeline(operators=tuple(moved))
+    assert _changed(before, _outputs(application)) == {"right", "joined"}
+
+
+def test_knobs_reach_descendants_only(application: Application) -> None:
+    high, low = (_outputs(application, application.configuration(1, quality)) for quality in ("high", "low"))
+    assert _changed(high, low) == {"left", "joined"}
+    louder = _outputs(application, application.configuration(20, "high"))
+    assert _changed(high, louder) == set(OPERATORS)
+
+
+def test_names_are_not_in_it(application: Application) -> None:
+    before = _outputs(application)
+    application.pipeline = sample_pipeline(name="other")
+    assert _outputs(application) == before
+
+
+def test_the_order_of_inputs_is_in_it(application: Application) -> None:
+    before = _outputs(application)
+    swapped = [
+        o.model_copy(update={"after": ("right", "left")}) if o.name == "joined" else o
+        for o in application.pipeline.operators
+    ]
+    application.pipeline = sample_pipeline(operators=tuple(swapped))
+    assert _changed(before, _outputs(application)) == {"joined"}
+
+
+def test_cpus_change_times_but_not_outputs(application: Application) -> None:
+    configuration = application.configuration(1, "high")
+    before = application.addresses()
+    faster = tuple(o.model_copy(update={"cpus": (2.0, 4.0)}) for o in application.pipeline.operators)
+    application.pipeline = sample_pipeline(operators=faster)
+    after = application.addresses()
+    for name in OPERATORS:
+        assert before.output(name, configuration) == after.output(name, configuration)
+        assert before.service(name, configuration) != after.service(name, configuration)
+        assert before.replica(name, configuration[name]) != after.replica(name, configuration[name])
+
+
+def test_hardware_changes_times_but_not_scores(application: Application) -> None:
+    code = pipeline_code(application.pipeline, [application.folder])
+    here, there = MeasurementKeys(application.pipeline, code), MeasurementKeys(application.pipeline, code, "other")
+    configuration = application.configuration(1, "high")
+    assert here.service("left", configuration) != there.service("left", configuration)
+    assert here.score(configuration) == there.score(configuration)
+
+
+def test_the_metric_changes_scores_alone(application: Application) -> None:
+    configuration = application.configuration(1, "high")
+    before = application.addresses()
+    application.edit("sample_data", "1.0 - abs", "1.0 - 2 * abs")
+    edited = application.addresses()
+    application.pipeline = sample_pipeline(metric=MetricSpec(name="close", uses="sample_data:close", range=(0, 2)))
+    ranged = application.addresses()
+    assert len({a.score(configuration) for a in (before, edited, ranged)}) == 3
+    assert len({a.answer(configuration) for a in (before, edited, ranged)}) == 1
+
+
+def test_data_sets_are_told_apart_by_code_and_arguments(application: Application) -> None:
+    spec = application.pipeline.dataset
+    assert dataset_key(spec, "1") != dataset_key(spec, "2")
+    assert dataset_key(spec, "1") != dataset_key(spec.model_copy(update={"arguments": {"count": 3}}), "1")
+    sources = {dataset_key(spec.model_copy(update={"features": f}), "1") for f in ("plain", "none", "m:f")}
+    assert len(sources) == 3
+    assert dataset_key(spec, "1") in sources
+
+
+def test_equal_knobs_of_different_kinds_differ(application: Application) -> None:
+    """True == 1 == 1.0 in Python, but an operator may tell them apart."""
+    found = set()
+    for value in (True, 1, 1.0):
+        found.add(application.addresses().replica("prepare", KnobValues.of({"gain": value})))
+    assert len(found) == 3

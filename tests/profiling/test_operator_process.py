@@ -1,0 +1,390 @@
+"""An operator in a process of its own: measured, failing, crashing, and ended with its planner."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sample_application import Application
+
+from budget import HANG_LIMIT_S
+from circinus.operators import resolve_operator
+from circinus.profiling.measurement.operator_process import (
+    OperatorProcess,
+    OperatorProcessError,
+    OperatorProcessKey,
+    OperatorProcessPool,
+)
+from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.specification import KnobValues
+
+pytestmark = pytest.mark.slow  # every test starts processes
+
+MODULE = "sample_replica"
+SOURCE = """
+import os, signal, subprocess, sys, threading, time
+import numpy as np
+from circinus.operators import operator
+
+@operator
+class Any:
+    def __init__(self, *, mode: str = "", cpus: float = 1):
+        self.cpus = cpus
+        if mode == "broken":
+            raise RuntimeError("no model here")
+        if mode == "large":
+            self.held = np.ones(50_000_000 // 8)
+
+    def process(self, commands):
+        return [self.one(*command) for command in commands]
+
+    def one(self, command, *arguments):
+        if command == "echo":
+            return arguments[0]
+        if command == "raise":
+            raise ValueError("bad " + arguments[0])
+        if command == "exit":
+            print("about to end", file=sys.stderr, flush=True)
+            os._exit(7)
+        if command == "kill":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if command == "sleep":
+            time.sleep(arguments[0])
+        if command == "spin":
+            end = time.process_time() + arguments[0]
+            while time.process_time() < end:
+                pass
+        if command == "allocate":
+            np.ones(arguments[0] // 8).sum()
+        if command == "print":
+            print("noise on standard output", flush=True)
+        if command == "start":
+            return subprocess.Popen(["sleep", "600"]).pid
+        if command == "start and exit":
+            subprocess.Popen(["sleep", arguments[0]])
+            os._exit(7)
+        if command == "interrupt":
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(600)
+        if command == "pid":
+            return os.getpid()
+        if command == "environment":
+            return os.environ.get(arguments[0])
+        if command == "cpus":
+            return self.cpus
+        if command == "lambda":
+            return lambda: 1
+
+@operator
+class Slow:
+    def __init__(self):
+        time.sleep(0.5)
+
+    def process(self, commands):
+        return list(commands)
+
+@operator
+class Short:
+    def process(self, commands):
+        return list(commands)[1:]
+
+@operator
+class Lazy:
+    def process(self, commands):
+        return (command for command in commands)
+
+@operator(version="3")
+def counted(value):
+    counted_calls.append(value)
+    return len(counted_calls)
+
+counted_calls = []
+"""
+
+
+@pytest.fixture
+def start(application: Application) -> Iterator[Callable[..., OperatorProcess]]:
+    application.write(MODULE, SOURCE)
+    sys.modules.pop(MODULE, None)
+    with ExitStack() as stack:
+
+        def started(
+            attribute: str = "Any", cpus: float = 1.0, timeout_s: float = HANG_LIMIT_S, **knobs: Any
+        ) -> OperatorProcess:
+            key = OperatorProcessKey(f"{MODULE}:{attribute}", KnobValues.of(knobs), cpus)
+            version = resolve_operator(key.uses, [application.folder]).version
+            replica = OperatorProcess(key, version, (application.folder,), timeout_s)
+            stack.callback(replica.close)
+            return replica
+
+        yield started
+    sys.modules.pop(MODULE, None)
+
+
+def _ask(replica: OperatorProcess, *command: Any) -> Any:
+    return unpickle_value(replica.process([[pickle_value(command)]]).outputs[0])
+
+
+def _ended(process: psutil.Process) -> bool:
+    psutil.wait_procs([process], timeout=HANG_LIMIT_S)
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_it_loads_once_and_processes_batches(start: Callable[..., OperatorProcess]) -> None:
+    replica = start(cpus=3.0)
+    run = replica.process([[pickle_value(("echo", "a"))], [pickle_value(("echo", 2.5))]])
+    assert [unpickle_value(output) for output in run.outputs] == ["a", 2.5]
+    assert run.service_s > 0
+    assert 0 < replica.load_s < replica.startup_s
+    assert _ask(replica, "cpus") == 3.0
+    assert _ask(replica, "pid") != os.getpid()
+
+
+def test_the_start_up_is_the_load_and_the_process_besides(start: Callable[..., OperatorProcess]) -> None:
+    """A model that takes long to load is in both; an interpreter takes some time, too."""
+    slow, quick = start("Slow"), start("Short")
+    assert slow.load_s >= 0.5
+    for replica in (slow, quick):
+        assert replica.startup_s - replica.load_s > 1e-3
+
+
+def test_the_first_batch_warms_up_and_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
+    replica = start("counted")
+    assert [unpickle_value(replica.process([[pickle_value(None)]]).outputs[0]) for _ in range(3)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.5, "2"), (3.0, "3")])
+def test_threads_are_held_to_the_cpus(start: Callable[..., OperatorProcess], cpus: float, threads: str) -> None:
+    replica = start(cpus=cpus)
+    assert _ask(replica, "environment", "OMP_NUM_THREADS") == threads
+    assert _ask(replica, "environment", "OPENBLAS_NUM_THREADS") == threads
+
+
+def test_half_a_cpu_takes_twice_the_time(start: Callable[..., OperatorProcess]) -> None:
+    """CPU time is what counts: waiting takes no longer on half a CPU."""
+    run = start(cpus=0.5).process([[pickle_value(("spin", 0.05))]])
+    assert run.service_s >= 0.1
+    idle = start(cpus=0.1).process([[pickle_value(("sleep", 0.05))]])
+    assert idle.service_s >= 0.05
+
+
+def test_output_on_the_streams_harms_nothing(start: Callable[..., OperatorProcess]) -> None:
+    assert _ask(start(), "print") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("raise", "apple"), r"ValueError: bad apple \(sample_replica\.py:\d+\)"),
+        (("lambda",), "its output cannot be pickled"),
+    ],
+)
+def test_an_error_is_told_and_the_replica_goes_on(
+    start: Callable[..., OperatorProcess], command: tuple[Any, ...], said: str
+) -> None:
+    replica = start()
+    with pytest.raises(OperatorProcessError, match=said):
+        _ask(replica, *command)
+    assert replica.alive
+    assert _ask(replica, "echo", "still here") == "still here"
+
+
+def test_a_batch_has_as_many_outputs_as_inputs(start: Callable[..., OperatorProcess]) -> None:
+    with pytest.raises(OperatorProcessError, match="found 0 outputs for a batch of 1"):
+        _ask(start("Short"), "echo", 1)
+    with pytest.raises(OperatorProcessError, match="found generator for a batch of 1"):
+        _ask(start("Lazy"), "echo", 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("exit", "its process ended with exit code 7; its last words: about to end"),
+        ("kill", "its process was ended by SIGSEGV"),
+    ],
+)
+def test_a_crash_is_told_and_harms_nobody(start: Callable[..., OperatorProcess], command: str, said: str) -> None:
+    replica = start()
+    with pytest.raises(OperatorProcessError, match=said):
+        _ask(replica, command)
+    assert not replica.alive
+    with pytest.raises(OperatorProcessError):
+        _ask(replica, "echo", 1)
+
+
+def test_an_operator_that_hangs_has_failed(start: Callable[..., OperatorProcess]) -> None:
+    replica = start()
+    assert _ask(replica, "echo", 1) == 1
+    replica._timeout_s = 0.2
+    with pytest.raises(OperatorProcessError, match=r"no answer within 0\.2 s"):
+        _ask(replica, "sleep", 60)
+    assert not replica.alive
+
+
+def test_what_cannot_be_loaded_leaves_no_process(start: Callable[..., OperatorProcess]) -> None:
+    before = set(psutil.Process().children())
+    with pytest.raises(OperatorProcessError, match=r"RuntimeError: no model here \(sample_replica\.py:\d+\)"):
+        start(mode="broken")
+    with pytest.raises(OperatorProcessError, match="unexpected keyword argument 'size'"):
+        start(size=3)
+    assert set(psutil.Process().children()) <= before
+
+
+def test_a_source_edited_meanwhile_is_noticed(start: Callable[..., OperatorProcess], application: Application) -> None:
+    start()
+    path = application.folder / f"{MODULE}.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    with pytest.raises(OperatorProcessError, match="edited while it was being measured"):
+        start()
+
+
+def test_memory_is_that_of_the_whole_process_at_its_greatest(start: Callable[..., OperatorProcess]) -> None:
+    small, large, spiking = start(), start(mode="large"), start()
+    for replica in (small, large):
+        _ask(replica, "echo", 1)
+    _ask(spiking, "allocate", 80_000_000)
+    assert small.peak_memory_bytes > 10_000_000  # an interpreter with NumPy
+    assert large.peak_memory_bytes - small.peak_memory_bytes == pytest.approx(50e6, rel=0.1)
+    assert spiking.peak_memory_bytes - small.peak_memory_bytes == pytest.approx(80e6, rel=0.1)
+    assert spiking.memory_bytes() < spiking.peak_memory_bytes - 50e6
+
+
+def test_the_planners_own_memory_is_not_counted(start: Callable[..., OperatorProcess]) -> None:
+    held = bytearray(os.urandom(1)) * 300_000_000
+    replica = start()
+    _ask(replica, "echo", len(held))
+    assert replica.peak_memory_bytes < 200_000_000
+
+
+def test_it_ends_when_the_planner_is_killed(application: Application) -> None:
+    application.write(MODULE, SOURCE)
+    planner = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from circinus.operators import resolve_operator
+        from circinus.profiling.measurement.operator_process import Replica, ReplicaKey
+        from circinus.profiling.measurement.pickling import packed, unpacked
+        from circinus.specification import KnobValues
+        folder = Path({str(application.folder)!r})
+        key = ReplicaKey("{MODULE}:Any", KnobValues(), 1.0)
+        replica = Replica(key, resolve_operator(key.uses, [folder]).version, (folder,), {HANG_LIMIT_S})
+        for command in ("pid", "start"):
+            print(unpacked(replica.process([[packed((command,))]]).outputs[0]), flush=True)
+        replica.process([[packed(("sleep", 600))]])
+    """)
+    process = subprocess.Popen([sys.executable, "-c", planner], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    replica, started = (psutil.Process(int(process.stdout.readline())) for _ in range(2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert _ended(replica)
+    assert _ended(started)
+
+
+def test_closing_twice_is_no_error_and_ends_the_process(start: Callable[..., OperatorProcess]) -> None:
+    replica = start()
+    process = psutil.Process(_ask(replica, "pid"))
+    replica.close()
+    replica.close()
+    assert not process.is_running()
+
+
+def test_what_an_operator_started_ends_with_it(start: Callable[..., OperatorProcess]) -> None:
+    closed, late = start(), start()
+    started = [psutil.Process(_ask(replica, "start")) for replica in (closed, late)]
+    closed.close()
+    late._timeout_s = 0.2
+    with pytest.raises(OperatorProcessError, match="no answer"):
+        _ask(late, "sleep", 60)
+    assert all(_ended(process) for process in started)
+
+
+def test_what_a_crashed_operator_started_ends_too(start: Callable[..., OperatorProcess]) -> None:
+    replica, mark = start(), f"600.{os.getpid()}"
+    with pytest.raises(OperatorProcessError, match="exit code 7"):
+        _ask(replica, "start and exit", mark)
+    left = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", mark]]
+    assert all(_ended(process) for process in left)
+
+
+def test_what_cannot_be_started_leaves_nothing_open(
+    start: Callable[..., OperatorProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    gc.collect()  # what earlier tests left open is closed now or never
+    before = psutil.Process().num_fds()
+    with pytest.raises(OperatorProcessError, match=r"no process can be started for it: .*/nowhere/python"):
+        start()
+    assert psutil.Process().num_fds() == before
+
+
+def test_only_as_many_stay_loaded_as_fit_in_memory(
+    start: Callable[..., OperatorProcess], application: Application
+) -> None:
+    def load(key: OperatorProcessKey) -> OperatorProcess:
+        return start(cpus=key.cpus)
+
+    keys = [OperatorProcessKey(f"{MODULE}:Any", KnobValues(), float(cpus)) for cpus in (1, 2, 3)]
+    one = start().memory_bytes()
+    replicas = OperatorProcessPool(load, memory_limit_bytes=2.5 * one)
+    first = replicas.get(keys[0])
+    replicas.get(keys[1])
+    assert replicas.get(keys[0]) is first
+    replicas.get(keys[2])  # the second is now the least recently used
+    assert len(replicas) == 2
+    assert replicas.get(keys[0]) is first
+    assert first.alive
+    replicas.close()
+    assert len(replicas) == 0
+    assert not first.alive
+
+
+def test_one_that_is_larger_than_the_limit_is_kept_while_it_is_used(start: Callable[..., OperatorProcess]) -> None:
+    replicas = OperatorProcessPool(lambda key: start(cpus=key.cpus), memory_limit_bytes=1.0)
+    for cpus in (1.0, 2.0):
+        key = OperatorProcessKey(f"{MODULE}:Any", KnobValues(), cpus)
+        assert _ask(replicas.get(key), "echo", cpus) == cpus
+        assert len(replicas) == 1
+    replicas.close()
+
+
+def test_a_replica_finds_what_the_planner_finds(start: Callable[..., OperatorProcess], tmp_path: Path) -> None:
+    """Also what is on the planner's search path alone."""
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "sample_elsewhere.py").write_text(
+        "from circinus.operators import operator\n@operator\ndef here(value):\n    return 'found'\n", encoding="utf-8"
+    )
+    sys.path.append(str(other))
+    key = OperatorProcessKey("sample_elsewhere:here", KnobValues(), 1.0)
+    replica = OperatorProcess(key, resolve_operator(key.uses).version, (), HANG_LIMIT_S)
+    try:
+        assert _ask(replica, "x") == "found"
+    finally:
+        replica.close()
+        del sys.modules["sample_elsewhere"]
+
+
+def test_interrupting_ends_the_replica(start: Callable[..., OperatorProcess]) -> None:
+    """An answer that comes after the interrupt must not be taken for that to the next request."""
+    replica = start()
+    assert _ask(replica, "echo", 1) == 1
+    # Whoever runs tests in the background may have told this process to ignore interrupts.
+    interrupting = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _ask(replica, "interrupt")
+    finally:
+        signal.signal(signal.SIGINT, interrupting)
+    assert not replica.alive

@@ -1,0 +1,70 @@
+"""What was scored is found again without listing the pipeline's configurations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sample_application import Application
+
+from circinus.profiling import profile_pipeline
+from circinus.profiling.store.pipeline_versions import read_scored, read_variants, scored_configurations
+from circinus.profiling.store.profile_store import ProfileStore
+
+pytestmark = pytest.mark.usefixtures("inline_replicas")
+
+
+def test_scored_configurations_are_those_of_the_pipeline_as_it_is_now(application: Application) -> None:
+    profile_pipeline(application.specification, "sample", application.store)
+    before = application.addresses()
+    application.edit("sample_second", "0.3", "0.4")
+    with ProfileStore(application.store) as store:
+        assert set(scored_configurations(store, before)) == set(application.configurations)
+        assert scored_configurations(store, application.addresses()) == ()
+        (variant,) = read_variants(store)
+        assert set(read_scored(store, variant).values()) == set(application.configurations)
+        assert variant.operators["left"][1] == before.code.operators[application.pipeline.operator("left").uses]
+
+
+def test_a_choice_that_is_gone_takes_its_configurations_with_it(application: Application) -> None:
+    profile_pipeline(application.specification, "sample", application.store)
+    pipeline = application.pipeline
+    first, *others = pipeline.operators
+    fewer = first.knobs[0].model_copy(update={"choices": first.knobs[0].choices[:1]})
+    smaller = pipeline.model_copy(update={"operators": (first.model_copy(update={"knobs": (fewer,)}), *others)})
+    addresses = application.addresses()
+    addresses.pipeline = smaller
+    left = [c for c in application.configurations if c[first.name].as_dict()[fewer.name] == fewer.choices[0]]
+    with ProfileStore(application.store) as store:
+        assert set(scored_configurations(store, addresses)) == set(left)
+
+
+def test_a_pipeline_of_another_name_finds_what_is_the_same(application: Application) -> None:
+    profile_pipeline(application.specification, "sample", application.store)
+    alike = application.pipeline.model_copy(update={"name": "alike"})
+    specification = replace(application.specification, pipelines={"alike": alike})
+    addresses = application.addresses()
+    addresses.pipeline = alike
+    with ProfileStore(application.store) as store:
+        assert set(scored_configurations(store, addresses)) == set(application.configurations)
+    application.clear_calls()
+    profile_pipeline(specification, "alike", application.store)
+    with ProfileStore(application.store) as store:
+        assert {variant.pipeline for variant in read_variants(store)} == {"sample", "alike"}
+
+
+def test_what_was_measured_under_other_names_of_operators_is_found_once_it_is_looked_at(
+    application: Application,
+) -> None:
+    application.score_alike()  # so that both runs measure everything, whatever times they see
+    profile_pipeline(application.specification, "sample", application.store)
+    operators = tuple(
+        o.model_copy(update={"name": f"my-{o.name}", "after": tuple(f"my-{name}" for name in o.after)})
+        for o in application.pipeline.operators
+    )
+    renamed = application.pipeline.model_copy(update={"name": "renamed", "operators": operators})
+    specification = replace(application.specification, pipelines={"renamed": renamed})
+    application.clear_calls()
+    found = profile_pipeline(specification, "renamed", application.store)
+    assert len(found.configurations) == len(application.configurations)
+    assert set(application.calls()) == {"dataset -"}

@@ -1,0 +1,87 @@
+"""Routers of several sites without Ray, for tests: replicas and links are functions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from circinus.errors import ServingError
+from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.serving.engine import DesiredState
+from circinus.serving.ray.dispatcher import ReplicaLostError
+from circinus.serving.ray.router_protocol import RouterMessage, config_from_dict, config_to_dict
+from circinus.serving.ray.serve_config import build_applications, build_router_configs
+from circinus.serving.ray.settings import RaySettings
+from circinus.serving.ray.site_router import SiteRouterCore
+from circinus.serving.replicas.replica_protocol import BatchItem, BatchResult, ItemResult, Payload
+from virtual_time import run as in_virtual_time
+
+
+class Scene:
+    """Switchboards of all sites of a state; every replica adds one to what it gets, or joins what it gets."""
+
+    def __init__(self, desired: DesiredState) -> None:
+        self.batches: list[tuple[str, int]] = []
+        self.under_way = 0
+        self.most_at_once = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.lose: Callable[[Sequence[BatchItem]], bool] = lambda items: False
+        self.unreachable: set[str] = set()
+        self.crossings: list[tuple[str, str]] = []
+        self.boards: dict[str, SiteRouterCore] = {}
+        self.applications = build_applications(desired, RaySettings())
+        for site, config in build_router_configs(desired, self.applications).items():
+            board = self.boards[site] = SiteRouterCore(site, site, self, self, asyncio.get_running_loop())
+            board.configure(config_from_dict(config_to_dict(config)))
+
+    async def process(
+        self, application: str, items: Sequence[BatchItem], payloads: Sequence[Payload]
+    ) -> tuple[BatchResult, Sequence[Payload]]:
+        self.batches.append((application, len(items)))
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            await asyncio.sleep(0)
+            await self.hold.wait()
+            if self.lose(items):
+                raise ReplicaLostError("it was unplugged")
+            remaining = iter(payloads)
+            results, outputs = [], []
+            for item in items:
+                values = [unpickle_value(next(remaining)) for _ in range(item.inputs)]
+                if values == [-1]:
+                    results.append(ItemResult("ValueError: -1 is negative", 0.0, 0.0, 0.0, has_payload=False))
+                    continue
+                output = pickle_value(values[0] + 1 if len(values) == 1 else values)
+                outputs.append(output)
+                results.append(ItemResult("", 0.5, 0.5 / len(items), len(output), has_payload=True))
+            return BatchResult(0.0, results), outputs
+        finally:
+            self.under_way -= 1
+
+    async def deliver(self, site: str, parcel: RouterMessage) -> None:
+        await asyncio.sleep(0)
+        if site in self.unreachable:
+            raise ServingError("it was unplugged")
+        self.crossings.append((parcel.producer, site))
+        self.boards[site].receive(parcel)
+
+    async def report(self, site: str, number: str, reason: str) -> None:
+        self.boards[site].fail(number, reason)
+
+    async def ask(self, value: Any, query: str = "q", left_s: float | None = None) -> Any:
+        found = await self.boards["home"].submit(query, "item", pickle_value(value), 100.0, left_s)
+        outputs = {sink: unpickle_value(output) for sink, output in found.outputs.items()}
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+
+def driven(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """In virtual time: where a test sleeps, everything that can go on has gone on before."""
+
+    def run() -> None:
+        in_virtual_time(test())
+
+    run.__name__ = test.__name__
+    return run

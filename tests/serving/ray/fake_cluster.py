@@ -1,0 +1,99 @@
+"""A cluster on paper: it notes what it is told, and says that it runs; so changes can be looked at step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circinus.serving.engine import QueryStatus, ServedBatch
+from circinus.serving.ray.cluster import AppSnapshot, PoolNodes
+from circinus.serving.ray.router_protocol import ApplicationStatus, RouterConfig, RouterStatus, config_from_dict
+from circinus.serving.ray.settings import ROUTER
+
+
+@dataclass
+class PaperCluster:
+    """As much of `Cluster` as a change needs."""
+
+    status: str = "RUNNING"
+    """Of all applications."""
+    ailing: dict[str, str] = field(default_factory=dict)
+    """Application -> its status, where that is another one."""
+    ready: int = 1
+    """Replicas of every application."""
+    steps: list[str] = field(default_factory=list)
+    """What was asked and told, in its order."""
+    apps: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    told: dict[str, RouterConfig] = field(default_factory=dict)
+    """Router -> what it goes by."""
+    silent: set[str] = field(default_factory=set)
+    """Routers that do not answer."""
+    batches: int = 0
+    """That every deployment served."""
+    waiting: int = 0
+    """In every queue."""
+    under_way: dict[str, int] = field(default_factory=dict)
+    """Application -> requests that may need it."""
+    entered: int = 0
+    """Requests of every query."""
+
+    def start(self) -> None:
+        pass
+
+    def pools(self) -> dict[str, PoolNodes]:
+        return {name: PoolNodes(1, labelled=False) for name in ("near", "far")}
+
+    def snapshot(self) -> dict[str, AppSnapshot]:
+        return {
+            name: AppSnapshot(self.ailing.get(name, self.status), "", app, self.ready, 0, self.ready > 0)
+            for name, app in self.apps.items()
+        }
+
+    def deploy(self, schema: Mapping[str, Any]) -> None:
+        self.steps.append("deploy")
+        self.apps = {app["name"]: app for app in schema["applications"]}
+        for name, app in self.apps.items():
+            (deployment,) = app["deployments"]
+            if deployment["name"] == ROUTER:
+                self.told.setdefault(name, config_from_dict(deployment["user_config"]))
+
+    def router(self, application: str) -> Any:
+        return PaperRouter(self, application)
+
+
+@dataclass
+class PaperRouter:
+    """A handle to a router."""
+
+    cluster: PaperCluster
+    application: str
+
+    def __getattr__(self, name: str) -> Any:
+        return _Method(getattr(self, f"_{name}"))
+
+    async def _switch(self, config: RouterConfig) -> None:
+        self.cluster.steps.append("switch")
+        self.cluster.told[self.application] = config
+
+    async def _abandon(self, applications: list[str], why: str) -> None:
+        self.cluster.steps.append("abandon")
+
+    async def _observe(self) -> RouterStatus:
+        if self.application in self.cluster.silent:
+            await asyncio.sleep(1e6)
+        config = self.cluster.told[self.application]
+        recent = tuple(ServedBatch(0.1, 1, "", 100 + n) for n in range(self.cluster.batches)[-32:])
+        found = tuple(
+            ApplicationStatus(wanted.application, self.cluster.waiting, 0, 0, "", self.cluster.batches, recent)
+            for wanted in config.deployments
+        )
+        entered = self.cluster.entered
+        counts = tuple(QueryStatus(route.query, entered, entered, 0) for route in config.routes)
+        return RouterStatus(config, found, dict(self.cluster.under_way), counts)
+
+
+@dataclass
+class _Method:
+    remote: Callable[..., Awaitable[Any]]

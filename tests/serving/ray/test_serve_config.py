@@ -1,0 +1,92 @@
+"""What Ray Serve is told, against its own schema."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.ray.recording_key import RecordingKey
+from circinus.serving.ray.router_protocol import config_from_dict, config_to_dict
+from circinus.serving.ray.serve_config import build_applications, build_router_configs, serve_schema
+from circinus.serving.ray.settings import RaySettings
+from circinus.testing.desired_states import StageSpec, chain
+
+HERE = StageSpec("start", "add", replicas=3, batch_size=4, batch_wait_s=0.5)
+THERE = StageSpec("next", "add", after=("start",), pool="far", batch_wait_s=0.5)
+
+
+def _schema(desired: DesiredState, labelled: tuple[str, ...] = ()) -> dict[str, dict[str, object]]:
+    applications = build_applications(desired, RaySettings())
+    schema = serve_schema(
+        applications,
+        build_router_configs(desired, applications),
+        desired.infrastructure,
+        RaySettings(),
+        replays=desired.mode is Mode.REPLAY,
+        labelled=labelled,
+    )
+    assert schema["http_options"] == {"host": "127.0.0.1", "port": 8000}
+    return {app["name"]: app for app in schema["applications"]}
+
+
+def test_the_document_is_one_that_ray_serve_takes() -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    for labelled in ((), ("near", "far")):
+        apps = _schema(chain("q", HERE, THERE), labelled)
+        found = schema.ServeDeploySchema(applications=list(apps.values()))
+        assert {app.name for app in found.applications} == set(apps)
+
+
+def test_replicas_are_as_many_as_large_and_where_the_plan_says() -> None:
+    apps = _schema(chain("q", HERE, THERE))
+    (start,) = (app for name, app in apps.items() if name.startswith("start-near-"))
+    (deployment,) = start["deployments"]  # type: ignore[misc]
+    assert deployment["num_replicas"] == 3
+    options = deployment["ray_actor_options"]
+    assert options == {"num_cpus": 0.1, "num_gpus": 0.0, "memory": 2**20, "resources": {"pool:near": 0.001}}
+    labelled = _schema(chain("q", HERE, THERE), ("near",))
+    (deployment,) = labelled[start["name"]]["deployments"]  # type: ignore[index, misc]
+    assert deployment["ray_actor_options"]["label_selector"] == {"circinus/pool": "near"}
+
+
+def test_every_site_has_a_router_that_knows_its_own_deployments_and_sources() -> None:
+    desired = chain("q", HERE, THERE)
+    configs = build_router_configs(desired, build_applications(desired, RaySettings()))
+    assert {site: [d.deployment.operator for d in config.deployments] for site, config in configs.items()} == {
+        "home": ["start"],
+        "center": ["next"],
+    }
+    assert {site: [route.query for route in config.routes] for site, config in configs.items()} == {
+        "home": ["q"],
+        "center": [],
+    }
+    # What cannot be batched does not wait for others.
+    assert [d.batch_wait_s for config in configs.values() for d in config.deployments] == [0.5, 0.0]
+    assert all(config_from_dict(config_to_dict(config)) == config for config in configs.values())
+
+
+def test_replays_need_no_cpus_and_name_what_they_answer_from() -> None:
+    desired = replace(chain("q", HERE, THERE), mode=Mode.REPLAY, recordings=Path("/store.sqlite"))
+    applications = build_applications(desired, RaySettings())
+    (deployment,) = _schema(desired)[applications[0].name]["deployments"]  # type: ignore[misc]
+    assert deployment["ray_actor_options"]["num_cpus"] == 0
+    (route,) = build_router_configs(desired, applications)["home"].routes
+    names = [RecordingKey.read(stage.recording) for stage in route.stages]
+    assert [(name.pipeline, name.stage.operator, name.is_sink) for name in names] == [
+        ("conformance", "start", False),
+        ("conformance", "next", True),
+    ]
+    assert names[1].stage == desired.routes[0].stages[1]
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from circinus.serving.ray.cluster import Cluster
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ServingError, match=r"pip install 'circinus-planner\[ray\]'"):
+        Cluster(RaySettings())

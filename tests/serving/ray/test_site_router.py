@@ -1,0 +1,316 @@
+"""Routers of several sites, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from circinus.errors import ServingError
+from circinus.profiling.measurement.pickling import pickle_value, unpickle_value
+from circinus.serving.configuration_hash import configuration_hash
+from circinus.serving.engine import DesiredState
+from circinus.serving.pickled_response import unpickle_response
+from circinus.serving.ray.serve_config import build_applications, build_router_configs
+from circinus.serving.ray.settings import RaySettings
+from circinus.serving.replicas.replica_protocol import BatchResult, ItemResult
+from circinus.specification import Infrastructure, Link, Site
+from circinus.testing.desired_states import StageSpec, chain, route, state
+from router_scenario import Scene, driven
+
+START = StageSpec("start", "add")
+LEFT = StageSpec("left", "add", after=("start",), pool="far")
+RIGHT = StageSpec("right", "add", after=("left",))
+JOIN = StageSpec("join", "pair", after=("right", "start"), pool="far")
+
+
+@driven
+async def test_a_route_with_a_fork_and_a_join_over_two_sites() -> None:
+    scene = Scene(chain("q", START, LEFT, RIGHT, JOIN))
+    assert await scene.ask(1) == [4, 2]
+    response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
+    assert dict(response.stage_s) == dict.fromkeys(("start", "left", "right", "join"), 0.5)
+    value = len(pickle_value(1))
+    # The output of `start` crosses once for both who need it there, that of `right` once, and so do both ways back.
+    assert response.link_bytes["home->center"] == 2 * value
+    assert response.link_bytes["center->home"] == value + len(pickle_value([4, 2]))
+    assert scene.crossings[:4] == [("start", "center"), ("left", "home"), ("right", "center"), ("join", "home")]
+
+
+@driven
+async def test_a_value_that_goes_to_two_sites_over_one_link_counts_there_twice() -> None:
+    """As plans and the local engine count it."""
+    left, right = StageSpec("left", "add"), StageSpec("right", "add", pool="far")
+    desired = chain("q", left, right, StageSpec("join", "pair", after=("left", "right")))
+    near, far = desired.infrastructure.pools
+    lan, wan = (
+        Link(source=source, target=target, bandwidth_bytes_per_s=1e9, round_trip_s=0.0)
+        for source, target in (("home", "edge"), ("edge", far.site))
+    )
+    scene = Scene(
+        replace(
+            desired,
+            infrastructure=Infrastructure(
+                name="line",
+                sites=(Site(name="home"), Site(name="edge"), Site(name=far.site)),
+                pools=(near.model_copy(update={"site": "edge"}), far),
+                links=(lan, wan),
+            ),
+        )
+    )
+    response = await scene.boards["home"].submit("q", "item", pickle_value(1), 100.0)
+    assert response.link_bytes == {
+        "home->edge": 200.0,
+        "edge->center": 100.0,
+        "center->edge": len(pickle_value(2)),
+        "edge->home": len(pickle_value([2, 2])),
+    }
+
+
+@driven
+async def test_in_a_replay_as_many_bytes_cross_links_as_were_recorded() -> None:
+    """Values themselves are not there; the scene's replicas say that their outputs have 1000 bytes."""
+    scene = Scene(chain("q", START, LEFT, RIGHT))
+    deliver, crossed = scene.deliver, []
+
+    async def replaying(application: str, items: Any, payloads: Any) -> Any:
+        assert payloads == []
+        results = [ItemResult("", 0.5, 0.5, 1000.0, has_payload="right" in application) for _ in items]
+        return BatchResult(0.0, results), [pickle_value("recorded") for found in results if found.has_payload]
+
+    async def delivering(site: str, parcel: Any) -> None:
+        crossed.append((parcel.producer, parcel.value, len(parcel.filling)))
+        await deliver(site, parcel)
+
+    scene.process, scene.deliver = replaying, delivering  # type: ignore[method-assign]
+    answer = await scene.boards["home"].submit("q", "item", None, 300.0)
+    assert unpickle_response(answer).output == "recorded"
+    assert crossed == [("start", None, 1000), ("left", None, 1000)]
+    assert answer.link_bytes == {"home->center": 1000.0, "center->home": 1000.0}
+
+
+@driven
+async def test_several_sinks_answer_together() -> None:
+    scene = Scene(chain("q", START, LEFT, StageSpec("other", "add", after=("start",))))
+    assert await scene.ask(1) == {"left": 3, "other": 3}
+
+
+@driven
+async def test_as_many_batches_at_once_as_replicas_and_what_waits_goes_together() -> None:
+    scene = Scene(chain("q", StageSpec("start", "add", replicas=2, batch_size=4)))
+    scene.hold.clear()
+    first = [asyncio.create_task(scene.ask(0)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(scene.ask(0)) for _ in range(6)]
+    await asyncio.sleep(0.01)
+    (seen,) = scene.boards["home"].observe().applications
+    assert (seen.queue_length, seen.requests) == (2, 8)
+    scene.hold.set()
+    assert await asyncio.gather(*first, *others) == [1] * 8
+    assert scene.most_at_once == 2
+    assert [size for _, size in scene.batches] == [2, 4, 2]
+
+
+@driven
+async def test_a_lost_replica_costs_no_request_and_one_that_ends_replicas_is_given_up() -> None:
+    scene = Scene(chain("q", START))
+    losses = iter([True, False])
+    scene.lose = lambda items: next(losses)
+    assert await scene.ask(1) == 2
+    (seen,) = scene.boards["home"].observe().applications
+    assert seen.losses == 1
+    assert "unplugged" in seen.message
+    scene.lose = lambda items: True
+    with pytest.raises(ServingError, match=r"start.*item.*2 replicas.*unplugged"):
+        await scene.ask(1)
+
+
+@driven
+async def test_an_error_names_operator_and_item_wherever_it_happens() -> None:
+    scene = Scene(chain("q", StageSpec("start", "add", pool="far"), StageSpec("next", "add", after=("start",))))
+    with pytest.raises(
+        ServingError, match=r"query q: operator start failed on item 'item': ValueError: -1 is negative"
+    ):
+        await scene.ask(-1)
+    assert await scene.ask(1) == 3
+
+
+@driven
+async def test_a_site_that_cannot_be_reached_fails_its_requests_only() -> None:
+    here, there = StageSpec("here", "add"), StageSpec("there", "add", pool="far")
+    scene = Scene(state([route("here", here), route("there", there)], [here, there]))
+    scene.unreachable.add("center")
+    with pytest.raises(ServingError, match=r"site center.*unplugged"):
+        await scene.ask(1, "there")
+    assert await scene.ask(1, "here") == 2
+
+
+@driven
+async def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    scene = Scene(chain("q", START, LEFT))
+    scene.hold.clear()
+    busy = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(0.01)
+    with pytest.raises(ServingError, match=r"deadline of 0\.02 s passed"):
+        await scene.ask(5, left_s=0.02)
+    scene.hold.set()
+    assert await busy == 3
+    await asyncio.sleep(0.01)
+    assert [size for _, size in scene.batches] == [1, 1]
+    assert scene.boards["home"].observe().under_way == {}
+
+
+@driven
+async def test_a_request_stays_on_the_route_it_began_on() -> None:
+    old, new = chain("q", START), chain("q", StageSpec("start", "add", pool="far"))
+    scene = Scene(old)
+    scene.hold.clear()
+    under_way = asyncio.create_task(scene.ask(1))
+    await asyncio.sleep(0.01)
+    both = Scene(new)
+    home, center = scene.boards["home"], both.boards["center"]
+    scene.boards["center"] = center
+    config = build_router_configs(new, build_applications(new, RaySettings()))
+    home.configure(config["home"])
+    scene.hold.set()
+    both.deliver = scene.deliver  # type: ignore[method-assign]
+    assert await under_way == 2
+    assert scene.batches[0][0].startswith("start-near-")
+
+
+@driven
+async def test_unknown_queries_are_refused_with_those_that_are_known() -> None:
+    scene = Scene(chain("q", START))
+    with pytest.raises(ServingError, match=r"'nobody' at site home; queries with a route: q"):
+        await scene.ask(1, "nobody")
+
+
+def test_replicas_that_can_take_each_others_place_have_one_name() -> None:
+    def names(desired: DesiredState) -> Mapping[str, str]:
+        return {a.wanted.deployment.operator: a.name for a in build_applications(desired, RaySettings())}
+
+    one = names(chain("q", START, LEFT))
+    assert names(chain("q", StageSpec("start", "add", replicas=3, batch_wait_s=1.0), LEFT)) == one
+    assert names(chain("q", StageSpec("start", "add", knobs=(("amount", 2),)), LEFT))["start"] != one["start"]
+    assert one["left"].startswith("left-far-")
+
+
+@driven
+async def test_whatever_goes_wrong_nobody_waits_for_ever() -> None:
+    scene = Scene(chain("q", StageSpec("start", "add", batch_size=4), LEFT))
+
+    async def broken(*arguments: object) -> None:
+        raise RuntimeError("larger than the most that may be sent")
+
+    process, deliver = scene.process, scene.deliver
+    scene.process = broken  # type: ignore[assignment, method-assign]
+    answers = await asyncio.gather(*(scene.ask(1) for _ in range(4)), return_exceptions=True)
+    assert all(isinstance(a, ServingError) and "RuntimeError: larger than" in str(a) for a in answers)
+    scene.process = process  # type: ignore[method-assign]
+    scene.deliver = broken  # type: ignore[assignment, method-assign]
+    with pytest.raises(ServingError, match=r"do not come to site center: larger than"):
+        await scene.ask(1)
+    scene.deliver = deliver  # type: ignore[method-assign]
+    assert await scene.ask(1) == 3
+
+
+@driven
+async def test_a_site_that_does_not_answer_is_waited_for_no_longer_than_the_deadline() -> None:
+    scene = Scene(chain("q", START, LEFT))
+
+    async def never(*arguments: object) -> None:
+        await asyncio.Event().wait()
+
+    scene.deliver = never  # type: ignore[assignment, method-assign]
+    with pytest.raises(ServingError, match=r"deadline of 0\.05 s passed|does not answer"):
+        await scene.ask(1, left_s=0.05)
+
+
+@driven
+async def test_a_batch_that_is_cancelled_under_way_is_begun_again() -> None:
+    """Ray Serve cancels calls where it takes them for those of a client that went away."""
+    scene = Scene(chain("q", START))
+    process, cancelled = scene.process, 0
+
+    async def first_cancelled(application: str, items: Any, payloads: Any) -> Any:
+        nonlocal cancelled
+        if not cancelled:
+            cancelled += 1
+            raise asyncio.CancelledError
+        return await process(application, items, payloads)
+
+    scene.process = first_cancelled  # type: ignore[method-assign]
+    assert await scene.ask(1) == 2
+    assert cancelled == 1
+
+
+@driven
+async def test_what_is_begun_for_a_request_knows_nothing_of_its_context() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody")
+    scene = Scene(chain("q", START, LEFT))
+    process, deliver, seen = scene.process, scene.deliver, set()
+
+    async def noting(application: str, items: Any, payloads: Any) -> Any:
+        seen.add(whose.get())
+        return await process(application, items, payloads)
+
+    async def delivering(site: str, parcel: Any) -> None:
+        seen.add(whose.get())
+        await deliver(site, parcel)
+
+    scene.process, scene.deliver = noting, delivering  # type: ignore[method-assign]
+    whose.set("a client's")
+    assert await scene.ask(1) == 3
+    assert seen == {"nobody"}
+
+
+@driven
+async def test_requests_whose_deployments_are_taken_away_fail_and_others_do_not() -> None:
+    here, there = StageSpec("here", "add"), StageSpec("there", "add", pool="far")
+    scene = Scene(state([route("here", here), route("there", there)], [here, there]))
+    scene.hold.clear()
+    asked = [asyncio.create_task(scene.ask(1, name)) for name in ("here", "there")]
+    await asyncio.sleep(0.01)
+    (leaving,) = [a.name for a in scene.applications if a.wanted.deployment.pool == "far"]
+    scene.boards["home"].fail_requests([leaving], "its pool is gone")
+    scene.hold.set()
+    with pytest.raises(ServingError, match="query there: its pool is gone"):
+        await asked[1]
+    assert await asked[0] == 2
+
+
+@driven
+async def test_answers_are_kept_to_be_audited_where_they_entered() -> None:
+    steps = (StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
+    watched = replace(route("q", *steps), audit_rate=1.0)
+    scene = Scene(state([watched, route("other", steps[0])], steps))
+    assert await scene.ask(1) == 3
+    assert await scene.ask(1, "other") == 2
+    (sample,) = scene.boards["home"].drain_audits().samples
+    assert (sample.query, sample.item_key, sample.configuration) == (
+        "q",
+        "item",
+        configuration_hash(watched.configuration),
+    )
+    assert sample.value is not None
+    assert (unpickle_value(sample.value), unpickle_value(sample.outputs["next"])) == (1, 3)
+    assert scene.boards["home"].drain_audits().samples == scene.boards["center"].drain_audits().samples == ()
+
+
+@driven
+async def test_how_long_batches_took_is_told_by_the_site_of_the_deployment() -> None:
+    steps = (StageSpec("start", "add"), StageSpec("next", "add", after=("start",), pool="far"))
+    given = route("q", *steps)
+    scene = Scene(state([given], steps))
+    await scene.ask(1)
+    with pytest.raises(ServingError, match="negative"):
+        await scene.ask(-1)
+    for site, stage in (("home", given.stages[0]), ("center", given.stages[1])):
+        (seen,) = scene.boards[site].observe().applications
+        assert seen.batches == 1
+        (batch,) = seen.recent_batches
+        assert (batch.service_s, batch.items, batch.prefix) == (0.5, 1, configuration_hash(stage.prefix))

@@ -1,0 +1,140 @@
+"""A specification with a matching for it, and an engine that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from circinus.errors import ServingError
+from circinus.estimation import Estimate, PlanCandidate, ReplicaDemand
+from circinus.matching import Assignment, Matching, Rejection, SizedDeployment
+from circinus.operators import Item
+from circinus.profiling import Interval
+from circinus.serving import DesiredState, EngineStatus, Mode, Request, Response
+from circinus.specification import (
+    Allocation,
+    Configuration,
+    DatasetSpec,
+    HardwareClass,
+    Infrastructure,
+    KnobValues,
+    Link,
+    MetricSpec,
+    OperatorSpec,
+    Pipeline,
+    Pool,
+    Query,
+    QueryPlan,
+    Site,
+    Slos,
+    Specification,
+)
+
+MODULE = "circinus.testing.operators"
+ITEMS = [Item(f"number-{value}", float(value), float(value + 1)) for value in range(10)]
+
+
+def pipeline(name: str = "p") -> Pipeline:
+    """One operator, scored 1 for the right answer."""
+    return Pipeline(
+        name=name,
+        operators=(OperatorSpec(name="add", uses=f"{MODULE}:add", cpus=(0.1,)),),
+        metric=MetricSpec(name="equal", uses=f"{MODULE}:equal"),
+        dataset=DatasetSpec(uses=f"{MODULE}:numbers"),
+    )
+
+
+def query(name: str, rate_per_s: float = 10.0, weight: float = 1.0, slos: Slos | None = None) -> Query:
+    return Query(name=name, pipeline="p", source="home", rate_per_s=rate_per_s, weight=weight, slos=slos or Slos())
+
+
+def infrastructure() -> Infrastructure:
+    return Infrastructure(
+        name="i",
+        sites=(Site(name="home"), Site(name="center")),
+        pools=(
+            Pool(
+                name="far",
+                site="center",
+                tier="cloud",
+                cpus=1.0,
+                memory_bytes=2.0**30,
+                hardware=HardwareClass(name="slow", relative_speed=0.5),
+            ),
+        ),
+        links=(
+            Link(source="home", target="center", bandwidth_bytes_per_s=1e6, round_trip_s=0.0, price_usd_per_gb=2.0),
+        ),
+    )
+
+
+PLAN = QueryPlan(
+    pipeline="p",
+    configuration=Configuration.of({"add": KnobValues()}),
+    placement=(("add", "far"),),
+    allocations=(("add", Allocation(0.1, 1, 0.5)),),
+)
+
+
+def estimate() -> Estimate:
+    return Estimate(95.0, Interval(0.1, 0.05, 0.2), Interval(1.0, 0.9, 1.0), Interval(0.5, 0.1, 1.0), (), 0.0)
+
+
+def matching(served: list[str], rejected: list[str] | None = None) -> Matching:
+    """All `served` queries share one deployment of three replicas at $0.2 an hour each."""
+    sized = SizedDeployment(PLAN.deployment_of("add"), ReplicaDemand(0.1, 2.0**20, 0, 0, 0.2), (0, 0, 0), 0.3)
+    return Matching(
+        assignments=tuple(
+            Assignment(name, PlanCandidate(name, PLAN, estimate(), (), (), 0.0), reason="test") for name in served
+        ),
+        rejections=tuple(Rejection(name, "no room", ("pool far: cpus",), None) for name in rejected or []),
+        deployments=(sized,),
+        satisfied_weight=float(len(served)),
+        total_weight=float(len(served) + len(rejected or [])),
+        cost_usd_per_h=0.6,
+        weight_bound=float(len(served)),
+        optimal=True,
+        cost_bound_usd_per_h=0.6,
+    )
+
+
+def specification(*queries: Query) -> Specification:
+    return Specification(pipelines={"p": pipeline()}, infrastructure=infrastructure(), queries=queries)
+
+
+@dataclass
+class ObedientEngine:
+    """Answers the right answer after `service_s(request, how many came before)` seconds; None: never."""
+
+    queries: tuple[str, ...]
+    service_s: Callable[[Request, int], float | None] = lambda request, before: 0.05
+    answer: Callable[[Request], float] = lambda request: request.value + 1.0
+    fails: Callable[[Request], bool] = lambda request: False
+    link_bytes: Mapping[str, float] = field(default_factory=dict)
+    mode: Mode = Mode.REAL
+    received: list[tuple[float, Request]] = field(default_factory=list)
+
+    async def apply(self, desired: DesiredState) -> None:
+        raise NotImplementedError
+
+    async def submit(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        self.received.append((begin_s, request))
+        service_s = self.service_s(request, len(self.received) - 1)
+        if service_s is None:
+            await loop.create_future()
+            raise AssertionError
+        await asyncio.sleep(service_s)
+        if self.fails(request):
+            raise ServingError(f"item {request.item_key} is bad")
+        return Response(
+            self.answer(request), loop.time() - begin_s, {"add": service_s}, {"add": service_s}, self.link_bytes
+        )
+
+    async def status(self) -> EngineStatus:
+        return EngineStatus(self.mode, (), self.queries)
+
+    async def close(self) -> None:
+        pass

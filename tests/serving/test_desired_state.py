@@ -1,0 +1,90 @@
+"""From a matching to a desired state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from served_scenario import PLAN, matching, pipeline, query, specification
+
+from circinus.errors import ServingError
+from circinus.serving import DesiredDeployment, Mode, RouteStage
+from circinus.serving.desired_state import build_desired_state, build_route
+from circinus.specification import Allocation, Configuration, KnobValues, OperatorSpec, QueryPlan
+
+
+def test_state_has_the_deployments_as_sized_and_a_route_for_each_query_served() -> None:
+    given = specification(query("a"), query("b"), query("rejected"))
+    uses = given.pipelines["p"].operators[0].uses
+    state = build_desired_state(matching(["a", "b"], ["rejected"]), given, Mode.REAL, operator_versions={uses: "v1"})
+    assert state.deployments == (
+        DesiredDeployment(PLAN.deployment_of("add"), uses, 3, 0.1, 2.0**20, relative_speed=0.5, operator_version="v1"),
+    )
+    assert [route.query for route in state.routes] == ["a", "b"]
+    assert state.routes[0].stages == (
+        RouteStage("add", (), PLAN.deployment_of("add"), Configuration.of({"add": KnobValues()})),
+    )
+    assert state.routes[0].sinks == ("add",)
+    assert state.routes[0].source == "home"
+    assert state.recordings is None
+
+
+def test_hardware_is_as_fast_as_it_was_measured() -> None:
+    found = matching(["a"], [])
+    measured = replace(found, deployments=tuple(replace(sized, relative_speed=0.3) for sized in found.deployments))
+    (declared,) = build_desired_state(found, specification(query("a")), Mode.REAL).deployments
+    (wanted,) = build_desired_state(measured, specification(query("a")), Mode.REAL).deployments
+    assert (declared.relative_speed, wanted.relative_speed) == (0.5, 0.3)
+
+
+def test_as_much_is_audited_as_is_asked_for() -> None:
+    state = build_desired_state(matching(["a"]), specification(query("a")), Mode.REAL, audited_share=0.25)
+    assert [route.audit_rate for route in state.routes] == [0.25]
+    assert state.routes[0].configuration == PLAN.configuration
+
+
+def test_batches_wait_as_the_operator_says() -> None:
+    given = specification(query("a"))
+    (operator,) = given.pipelines["p"].operators
+    patient = operator.model_copy(update={"batch_wait_s": 0.02})
+    changed = given.pipelines["p"].model_copy(update={"operators": (patient,)})
+    state = build_desired_state(matching(["a"]), replace(given, pipelines={"p": changed}), Mode.REAL)
+    assert [deployment.batch_wait_s for deployment in state.deployments] == [0.02]
+
+
+def test_stages_stand_in_topological_order_with_their_prefixes() -> None:
+    operators = (
+        OperatorSpec(name="last", uses="m:f", after=("left", "right")),
+        OperatorSpec(name="left", uses="m:f", after=("first",)),
+        OperatorSpec(name="right", uses="m:f", after=("first",)),
+        OperatorSpec(name="first", uses="m:f"),
+        OperatorSpec(name="aside", uses="m:f", after=("left",)),
+    )
+    names = [operator.name for operator in operators]
+    configuration = Configuration.of({name: KnobValues.of({"k": name}) for name in names})
+    plan = QueryPlan(
+        "p",
+        configuration,
+        tuple(sorted((name, "far") for name in names)),
+        tuple(sorted((name, Allocation(1.0, 1, 0.5)) for name in names)),
+    )
+    route = build_route(query("q"), plan, pipeline().model_copy(update={"operators": operators}))
+    order = [stage.operator for stage in route.stages]
+    assert all(order.index(parent) < order.index(stage.operator) for stage in route.stages for parent in stage.after)
+    prefixes = {stage.operator: set(stage.prefix) for stage in route.stages}
+    assert prefixes["last"] == {"first", "left", "right", "last"}
+    assert prefixes["aside"] == {"first", "left", "aside"}
+    assert set(route.sinks) == {"last", "aside"}
+
+
+def test_replay_needs_recordings() -> None:
+    given = specification(query("a"))
+    with pytest.raises(ServingError, match="profile store"):
+        build_desired_state(matching(["a"]), given, Mode.REPLAY)
+    assert build_desired_state(matching(["a"]), given, Mode.REPLAY, Path("s")).recordings == Path("s")
+
+
+def test_infrastructure_is_needed() -> None:
+    with pytest.raises(ServingError, match="kind: Infrastructure"):
+        build_desired_state(matching(["a"]), replace(specification(query("a")), infrastructure=None), Mode.REAL)

@@ -1,0 +1,369 @@
+"""Traffic and what it measures, in virtual time; once through a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from pydantic_core import to_jsonable_python
+from served_scenario import ITEMS, MODULE, ObedientEngine, infrastructure, matching, query, specification
+
+from circinus.errors import ServingError
+from circinus.queueing.arrivals import arrival_process
+from circinus.serving import Mode
+from circinus.serving.desired_state import build_desired_state
+from circinus.serving.loadtest.load_report import LoadReport, QueryMeasurement
+from circinus.serving.loadtest.load_test import LoadProgress, LoadSpec, run_load_test
+from circinus.serving.loadtest.scoring import ERRORS_KEPT
+from circinus.serving.local.engine import LocalEngine
+from circinus.specification import (
+    AccuracySlo,
+    BurstyArrivals,
+    CostSlo,
+    LatencySlo,
+    MetricSpec,
+    PeriodicArrivals,
+    PoissonArrivals,
+    Slos,
+)
+from circinus.testing import operators as conformance_operators
+from virtual_time import run
+
+ALL = Slos(latency=LatencySlo(limit=0.1), accuracy=AccuracySlo(threshold=0.9), cost=CostSlo(limit=0.7))
+
+
+def load(engine: ObedientEngine, *queries: Any, traffic: LoadSpec, **arguments: Any) -> LoadReport:
+    served = [q.name for q in queries if q.name in engine.queries]
+    rejected = [q.name for q in queries if q.name not in engine.queries]
+    return run(
+        run_load_test(engine, specification(*queries), matching(served, rejected), {"p": ITEMS}, traffic, **arguments)
+    )
+
+
+def test_every_request_is_measured_and_every_objective_judged() -> None:
+    engine = ObedientEngine(("q",))
+    report = load(engine, query("q", slos=ALL), traffic=LoadSpec(duration_s=100.0))
+    (measured,) = report.queries
+    assert measured.requests == len(engine.received)
+    assert measured.requests == pytest.approx(1000, abs=160)
+    assert measured.rate_per_s == measured.requests / 100.0
+    assert measured.latency_s is not None
+    assert measured.latency_s.p50_s == pytest.approx(0.05)
+    assert measured.latency_s.p99_s == pytest.approx(0.05)
+    assert (measured.failures, measured.unanswered) == (0, 0)
+    assert (measured.score, measured.score_standard_error) == (1.0, 0.0)
+    assert measured.stage_s == pytest.approx({"add": 0.05})
+    assert measured.cost_usd_per_h == pytest.approx(0.6)
+    assert measured.slos_met == {"latency": True, "accuracy": True, "cost": True}
+    assert measured.satisfied
+    assert measured.predicted is not None
+    assert measured.predicted.latency_s.value == 0.1
+    assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (1.0, 1.0, 1, 1)
+    assert not report.lateness.late
+
+
+def test_warm_up_is_sent_and_not_measured() -> None:
+    engine = ObedientEngine(("q",), service_s=lambda request, before: 5.0 if before < 50 else 0.05)
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=60.0, warm_up_s=20.0))
+    (measured,) = report.queries
+    late = [time_s for time_s, _ in engine.received if time_s >= 20.0]
+    assert len(engine.received) - len(late) > 50
+    assert measured.requests == len(late)
+    assert measured.latency_s is not None
+    assert measured.latency_s.p99_s == pytest.approx(0.05)
+
+
+def test_items_take_turns() -> None:
+    engine = ObedientEngine(("q",))
+    load(engine, query("q"), traffic=LoadSpec(duration_s=10.0))
+    keys = [request.item_key for _, request in engine.received]
+    assert len(keys) > 30
+    for begin in range(0, 30, 10):
+        assert len(set(keys[begin : begin + 10])) == 10
+    assert keys[:10] != keys[10:20]
+    sizes = {request.input_bytes for _, request in engine.received}
+    assert all(size > 8 for size in sizes)
+
+
+def test_failures_and_missing_answers_violate_the_latency() -> None:
+    engine = ObedientEngine(
+        ("q",),
+        service_s=lambda request, before: None if before % 10 == 0 else 0.05,
+        fails=lambda request: request.item_key == "number-3",
+    )
+    report = load(engine, query("q", slos=ALL), traffic=LoadSpec(duration_s=50.0, drain_timeout_s=5.0))
+    (measured,) = report.queries
+    assert measured.failures + measured.unanswered == pytest.approx(measured.requests * 0.19, rel=0.1)
+    assert measured.unanswered == (len(engine.received) + 9) // 10
+    assert measured.latency_s is not None
+    assert measured.latency_s.p50_s == pytest.approx(0.05)
+    assert measured.latency_s.at_percentile_s is None
+    assert measured.slos_met == {"latency": False, "accuracy": True, "cost": True}
+    assert not measured.satisfied
+    assert measured.errors == ("item number-3 is bad",)
+
+
+def test_a_stall_cannot_hide_behind_late_requests() -> None:
+    """A generator that waited for answers would see one slow request; an open loop sees all that were due meanwhile."""
+
+    class Stalling(ObedientEngine):
+        async def submit(self, request: Any) -> Any:
+            now_s = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, 60.0 - now_s) if now_s >= 50.0 else 0.0)
+            return await super().submit(request)
+
+    report = load(Stalling(("q",)), query("q"), traffic=LoadSpec(duration_s=100.0))
+    assert report.queries[0].latency_s is not None
+    p95_s = report.queries[0].latency_s.p95_s
+    assert p95_s is not None
+    assert p95_s == pytest.approx(5.0, abs=0.7)  # a tenth of the requests was due in the 10 s of the stall
+
+
+def test_late_generator_is_reported_and_its_lateness_counts() -> None:
+    """Whatever else runs in the event loop and holds it up."""
+
+    class Blocking(ObedientEngine):
+        async def submit(self, request: Any) -> Any:
+            loop: Any = asyncio.get_running_loop()
+            loop._jumping.now_s += 0.2  # as if a computation had taken that long
+            return await super().submit(request)
+
+    report = load(Blocking(("q",)), query("q", rate_per_s=4.0), traffic=LoadSpec(duration_s=100.0))
+    assert report.lateness.late
+    assert report.lateness.max_s >= report.lateness.p99_s > 0.2
+    assert report.queries[0].latency_s is not None
+    assert report.queries[0].latency_s.p50_s is not None
+    assert report.queries[0].latency_s.p50_s > 0.25
+
+
+def test_costs_are_shared_by_busy_seconds_and_transfers_come_on_top() -> None:
+    engine = ObedientEngine(
+        ("a", "b"),
+        service_s=lambda request, before: 0.3 if request.query == "a" else 0.1,
+        link_bytes={"home->center": 500_000.0, "center->home": 500_000.0},
+    )
+    report = load(engine, query("a", rate_per_s=10.0), query("b", rate_per_s=10.0), traffic=LoadSpec(duration_s=100.0))
+    a, b = report.queries
+    assert a.cost_usd_per_h is not None
+    assert b.cost_usd_per_h is not None
+    transfers = {m.query: m.requests * 1e6 * 2.0 / 1e9 * 36 for m in report.queries}
+    shares = {"a": a.requests * 0.3, "b": b.requests * 0.1}
+    assert a.cost_usd_per_h - transfers["a"] == pytest.approx(0.6 * shares["a"] / sum(shares.values()))
+    assert a.cost_usd_per_h + b.cost_usd_per_h == pytest.approx(0.6 + sum(transfers.values()))
+    assert report.deployments_cost_usd_per_h == pytest.approx(0.6)
+
+
+def test_rejected_queries_count_as_not_served() -> None:
+    engine = ObedientEngine(("served",))
+    report = load(engine, query("served", weight=2.0), query("rejected", weight=3.0), traffic=LoadSpec(duration_s=20.0))
+    assert [q.served for q in report.queries] == [True, False]
+    assert {request.query for _, request in engine.received} == {"served"}
+    assert (report.goodput, report.total_weight, report.promises_kept, report.promises) == (2.0, 5.0, 1, 1)
+
+
+def test_rate_factor_and_seed() -> None:
+    one, two, other = ObedientEngine(("q",)), ObedientEngine(("q",)), ObedientEngine(("q",))
+    load(one, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
+    load(two, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0))
+    load(other, query("q"), traffic=LoadSpec(duration_s=100.0, rate_factor=3.0, seed=1))
+    assert len(one.received) == pytest.approx(3000, abs=275)
+    assert [time_s for time_s, _ in one.received] == [time_s for time_s, _ in two.received]
+    assert [time_s for time_s, _ in one.received] != [time_s for time_s, _ in other.received]
+
+
+def test_queries_are_sent_what_they_ask_for_and_its_burstiness_is_reported() -> None:
+    """The index is that of the process within the error of some 300 windows: a third for the bursty one."""
+    asked = [
+        query(name).model_copy(update={"arrivals": arrivals})
+        for name, arrivals in {
+            "camera": PeriodicArrivals(jitter="10ms"),
+            "bursts": BurstyArrivals(peak=4, burst="1s", every="6s"),
+            "people": PoissonArrivals(),
+        }.items()
+    ]
+    engine = ObedientEngine(("camera", "bursts", "people"))
+    report = load(
+        engine, *asked, query("rejected"), traffic=LoadSpec(duration_s=400.0, warm_up_s=50.0, rate_factor=2.0)
+    )
+    assert report.arrivals == "periodic and bursty and poisson"
+    index = {measured.query: measured.index_of_dispersion for measured in report.queries}
+    assert index["rejected"] is None
+    for one in asked:
+        found = index[one.name]
+        assert found is not None
+        assert set(found) == {"1s", "10s"}
+        expected = arrival_process(one).scaled(2.0).index_of_dispersion(np.array([1.0]))[0]
+        assert found["1s"] == pytest.approx(expected, rel=0.35, abs=0.02)
+    sent = [request.query for _, request in engine.received]
+    assert sent.count("camera") == pytest.approx(20.0 * 450.0, abs=1)
+
+
+def test_windows_too_long_for_the_time_measured_are_not_reported() -> None:
+    report = load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=30.0, warm_up_s=100.0))
+    assert set(report.queries[0].index_of_dispersion or {}) == {"1s"}
+    assert report.arrivals == "poisson"
+
+
+def test_trace_is_played(tmp_path: Path) -> None:
+    trace = tmp_path / "bursts.csv"
+    trace.write_text("time_s,query\n" + "".join(f"{t},{q}\n" for t, q in [(1, "q"), (1, "q"), (3, "gone"), (8, "q")]))
+    engine = ObedientEngine(("q",))
+    report = load(
+        engine,
+        query("q"),
+        query("gone"),
+        traffic=LoadSpec(duration_s=3.0, rate_factor=2.0, warm_up_s=0.25, trace=trace),
+    )
+    assert [time_s for time_s, _ in engine.received] == pytest.approx([0.5, 0.5])
+    assert report.arrivals == "bursts.csv"
+    assert report.queries[0].requests == 2
+
+
+def test_replay_sends_no_values() -> None:
+    engine = ObedientEngine(("q",), mode=Mode.REPLAY, answer=lambda request: 0.0)
+    report = load(engine, query("q"), traffic=LoadSpec(duration_s=10.0))
+    assert all(request.value is None for _, request in engine.received)
+    assert report.mode == "replay"
+    assert report.queries[0].score == 0.0
+
+
+def test_progress_is_told() -> None:
+    states: list[LoadProgress] = []
+    load(ObedientEngine(("q",)), query("q"), traffic=LoadSpec(duration_s=10.0), on_progress=states.append)
+    assert len(states) > 20
+    assert [state.sent for state in states] == sorted(state.sent for state in states)
+    assert states[-1].sent == states[-1].answered == states[-1].due
+
+
+def test_report_is_json() -> None:
+    engine = ObedientEngine(("q",), service_s=lambda request, before: None)
+    report = load(
+        engine, query("q", slos=ALL), query("rejected"), traffic=LoadSpec(duration_s=1.0, drain_timeout_s=1.0)
+    )
+    document = json.loads(json.dumps(to_jsonable_python(report), allow_nan=False))
+    assert document["schema_version"] == 1
+    assert document["queries"][0]["latency_s"]["p50_s"] is None
+    assert document["queries"][0]["held"] == {"latency": False, "accuracy": False, "cost": True}
+
+
+def test_query_without_a_request_is_not_satisfied() -> None:
+    report = load(ObedientEngine(("q",)), query("q", rate_per_s=1e-9), traffic=LoadSpec(duration_s=1.0))
+    assert report.queries[0].requests == 0
+    assert report.goodput == 0
+
+
+def test_missing_routes_and_items_are_told_before_anything_is_sent() -> None:
+    engine = ObedientEngine(("other",))
+    with pytest.raises(ServingError, match="no route for q"):
+        run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": ITEMS}, LoadSpec(duration_s=1.0)))
+    engine = ObedientEngine(("q",))
+    with pytest.raises(ServingError, match="no items of pipeline p"):
+        run(run_load_test(engine, specification(query("q")), matching(["q"]), {"p": []}, LoadSpec(duration_s=10.0)))
+    assert not engine.received
+
+
+def load_scored_by(metric: MetricSpec, engine: ObedientEngine, slos: Slos | None = None) -> QueryMeasurement:
+    given = specification(query("q", slos=slos))
+    scored = given.pipelines["p"].model_copy(update={"metric": metric})
+    traffic = LoadSpec(duration_s=100.0)
+    report = run(run_load_test(engine, replace(given, pipelines={"p": scored}), matching(["q"]), {"p": ITEMS}, traffic))
+    return report.queries[0]
+
+
+@pytest.mark.parametrize(
+    ("direction", "score", "held"), [("maximize", 0.9, True), ("minimize", 0.1, True), ("maximize", 0.9, False)]
+)
+def test_answers_that_cannot_be_scored_count_with_the_worst_score(
+    monkeypatch: pytest.MonkeyPatch, direction: Literal["maximize", "minimize"], score: float, held: bool
+) -> None:
+    """And nothing else that the traffic showed is lost."""
+
+    def metric(output: Any, truth: Any) -> float:
+        if truth == 4.0:
+            raise ZeroDivisionError("no words")
+        return 1.0 if direction == "maximize" else 0.0
+
+    monkeypatch.setattr(conformance_operators, "exact_match", metric)
+    spec = MetricSpec(name="equal", uses=f"{MODULE}:equal", direction=direction)
+    threshold = score - 0.05 if (direction == "maximize") == held else score + 0.05
+    slos = Slos(accuracy=AccuracySlo(threshold=threshold, comparison=">=" if direction == "maximize" else "<="))
+    measured = load_scored_by(spec, ObedientEngine(("q",)), slos)
+    assert measured.score == pytest.approx(score, abs=0.01)
+    assert measured.unscored == pytest.approx(measured.requests / 10, abs=1)
+    assert (measured.failures, measured.unanswered) == (0, 0)
+    assert measured.slos_met == {"accuracy": held}
+    assert len(measured.errors) == 1
+    assert re.search("metric equal .*failed on item number-3 with ZeroDivisionError: no words", measured.errors[0])
+    assert measured.latency_s is not None
+    assert measured.latency_s.p50_s == pytest.approx(0.05)
+
+
+def test_scores_outside_the_range_are_reported_and_rounding_is_not() -> None:
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    measured = load_scored_by(narrow, ObedientEngine(("q",)))
+    assert measured.unscored == measured.requests
+    assert measured.score == 0.0
+    assert all(re.search(r"gave 1\.0 for item number-\d, expected a number from 0 to 0\.5", e) for e in measured.errors)
+    rounded = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 1.0 - 2**-53))
+    measured = load_scored_by(rounded, ObedientEngine(("q",)))
+    assert (measured.unscored, measured.errors) == (0, ())
+    assert measured.score == pytest.approx(1.0)
+
+
+def test_a_faulty_metric_is_named_however_many_requests_failed() -> None:
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    engine = ObedientEngine(("q",), fails=lambda request: request.item_key != "number-3")
+    measured = load_scored_by(narrow, engine)
+    assert len(measured.errors) == ERRORS_KEPT
+    assert sum("metric equal" in error for error in measured.errors) == 1
+
+
+def test_fault_of_the_engine_is_not_taken_for_a_lost_request() -> None:
+    class Broken(ObedientEngine):
+        async def submit(self, request: Any) -> Any:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        load(Broken(("q",)), query("q"), traffic=LoadSpec(duration_s=10.0))
+
+
+def test_senseless_traffic_is_refused() -> None:
+    with pytest.raises(ServingError, match="duration"):
+        LoadSpec(duration_s=0.0)
+    with pytest.raises(ServingError, match="rate factor"):
+        LoadSpec(duration_s=1.0, rate_factor=-1.0)
+
+
+@pytest.mark.slow
+def test_real_engine_under_traffic() -> None:
+    """Deployed from a matching, loaded in real time: all arrives, is right, and took at least its links' time."""
+    delayed = infrastructure().links[0].model_copy(update={"round_trip_s": 0.02})
+    given = replace(
+        specification(query("q", rate_per_s=40.0, slos=Slos(accuracy=AccuracySlo(threshold=1.0)))),
+        infrastructure=infrastructure().model_copy(update={"links": (delayed,)}),
+    )
+    chosen = matching(["q"])
+
+    async def body() -> LoadReport:
+        engine = LocalEngine()
+        try:
+            await engine.apply(build_desired_state(chosen, given, Mode.REAL))
+            return await run_load_test(engine, given, chosen, {"p": ITEMS}, LoadSpec(duration_s=1.0, warm_up_s=0.2))
+        finally:
+            await engine.close()
+
+    report = asyncio.run(body())
+    (measured,) = report.queries
+    assert measured.satisfied
+    assert measured.requests > 10
+    assert measured.latency_s is not None
+    assert measured.latency_s.p50_s is not None
+    assert measured.latency_s.p50_s >= 0.02
+    assert measured.cost_usd_per_h is not None
+    assert measured.cost_usd_per_h > 0.6

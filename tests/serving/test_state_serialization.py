@@ -1,0 +1,94 @@
+"""Desired states as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.errors import ServingError
+from circinus.serving.engine import DesiredState, Mode
+from circinus.serving.state_serialization import state_fingerprint, state_from_json, state_to_json
+from circinus.specification.base_model import Scalar
+from circinus.testing.desired_states import StageSpec, chain, route
+from circinus.testing.desired_states import state as state_of
+
+SCALARS = st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=5), SCALARS, max_size=3),
+    st.integers(1, 9),
+    st.sampled_from(Mode),
+    st.none() | st.just(Path("/a/store.sqlite")),
+)
+def test_states_come_back_equal(knobs: dict[str, Scalar], replicas: int, mode: Mode, recordings: Path | None) -> None:
+    first = StageSpec("first", "add", knobs=tuple(sorted(knobs.items())), replicas=replicas, batch_wait_s=replicas / 10)
+    state = replace(
+        chain("q", first, StageSpec("second", "pair", after=("first", "first"), pool="far")),
+        mode=mode,
+        recordings=recordings,
+        module_paths=(Path("/x"), Path("/y z")),
+    )
+    back = state_from_json(state_to_json(state))
+    assert back == state
+    # 1, 1.0 and True are equal in Python, and three different knob values.
+    assert repr(back.deployments) == repr(state.deployments)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2, "state": {}}', '{"schema_version": 99}'])
+def test_damaged_documents_are_refused(text: str) -> None:
+    with pytest.raises(ServingError, match="desired state"):
+        state_from_json(text)
+
+
+def test_document_names_its_schema_version() -> None:
+    assert json.loads(state_to_json(chain("q", StageSpec("first", "add"))))["schema_version"] == 3
+
+
+def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() -> None:
+    state = chain("q", StageSpec("first", "add"))
+    document = json.loads(state_to_json(state))
+    document["schema_version"] = 2
+    for known in document["state"]["routes"]:
+        del known["audited_share"]
+    assert state_from_json(json.dumps(document)) == state
+
+
+FIRST, OTHER = StageSpec("first", "add", knobs=(("amount", 1),)), StageSpec("other", "add")
+ROUTES = [route("a", FIRST), route("b", OTHER)]
+GIVEN = state_of(ROUTES, [FIRST, OTHER])
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        state_of(ROUTES[::-1], [OTHER, FIRST]),
+        state_from_json(state_to_json(GIVEN)),
+        replace(GIVEN, module_paths=(Path("elsewhere"),), recordings=Path("store.sqlite")),
+        replace(GIVEN, deployments=tuple(replace(d, cpus=int(d.cpus) or d.cpus) for d in GIVEN.deployments)),
+    ],
+)
+def test_fingerprint_is_that_of_what_runs(same: DesiredState) -> None:
+    assert state_fingerprint(same) == state_fingerprint(GIVEN)
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        replace(GIVEN, mode=Mode.REPLAY),
+        replace(GIVEN, routes=GIVEN.routes[:1]),
+        replace(GIVEN, routes=tuple(replace(route, audit_rate=0.1) for route in GIVEN.routes)),
+        replace(GIVEN, infrastructure=GIVEN.infrastructure.model_copy(update={"links": ()})),
+        replace(GIVEN, deployments=tuple(replace(d, replicas=d.replicas + 1) for d in GIVEN.deployments)),
+        replace(GIVEN, deployments=tuple(replace(d, operator_version="new") for d in GIVEN.deployments)),
+        replace(GIVEN, deployments=tuple(replace(d, batch_wait_s=0.02) for d in GIVEN.deployments)),
+        state_of(ROUTES, [replace(FIRST, knobs=(("amount", True),)), OTHER]),
+    ],
+)
+def test_fingerprint_tells_states_apart(different: DesiredState) -> None:
+    assert state_fingerprint(different) != state_fingerprint(GIVEN)

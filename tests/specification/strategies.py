@@ -1,0 +1,229 @@
+"""Hypothesis strategies of specifications without fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from circinus.specification import (
+    AccuracySlo,
+    BurstyArrivals,
+    CostSlo,
+    DatasetSpec,
+    HardwareClass,
+    Infrastructure,
+    Knob,
+    LatencySlo,
+    Link,
+    MetricSpec,
+    OperatorSpec,
+    PeriodicArrivals,
+    PinnedKnob,
+    PinnedOperator,
+    Pipeline,
+    PoissonArrivals,
+    Pool,
+    Query,
+    Site,
+    Slos,
+    Specification,
+    Tenant,
+)
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+TIERS = ("device", "edge", "cloud", "moon")
+
+# `no`, `null`, `1e5`, `0x1` and the like are names that YAML could take for something else.
+names = st.one_of(
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True, alphabet=f"{_LETTERS}_.-"),
+    st.sampled_from(["no", "yes", "null", "true", "1", "1e5", "0x1", "1.5", "2024-01-01", "on", "0o7", "nan"]),
+)
+references = st.one_of(
+    names,
+    st.from_regex(r"[a-z_][a-z0-9_]{0,5}(\.[a-z]{1,3})?:[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True),
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+scalars = st.one_of(
+    st.booleans(), st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False), texts
+)
+positive = st.floats(min_value=1e-9, max_value=1e15)
+amounts = st.one_of(st.just(0.0), st.integers(1, 10**6).map(float), positive)
+
+
+def some(values: st.SearchStrategy[Any], most: int = 3, least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Tuples of values that are not equal to each other."""
+    return st.lists(values, min_size=least, max_size=most, unique=True).map(tuple)
+
+
+def subset(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
+    """Some of `values`, at least one, in any order."""
+    return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True).map(tuple)
+
+
+@st.composite
+def knobs(draw: st.DrawFn) -> tuple[Knob, ...]:
+    """The knobs of an operator; conditions refer to knobs that stand before."""
+    made: list[Knob] = []
+    for name in draw(some(names.filter(lambda name: name != "cpus"), least=0)):
+        condition = {}
+        if made and draw(st.booleans()):
+            other = draw(st.sampled_from(made))
+            condition = {other.name: draw(subset(other.choices))}
+        made.append(Knob(name=name, choices=draw(some(scalars)), ordered=draw(st.booleans()), only_if=condition))
+    return tuple(made)
+
+
+@st.composite
+def operators(draw: st.DrawFn) -> tuple[OperatorSpec, ...]:
+    """A DAG of operators that fit the nodes of `infrastructures`, listed in any order."""
+    made: list[OperatorSpec] = []
+    for name in draw(some(names, most=4)):
+        before = tuple(operator.name for operator in made)
+        after = draw(subset(before)) if before and draw(st.booleans()) else ()
+        made.append(
+            OperatorSpec(
+                name=name,
+                uses=draw(references),
+                after=after,
+                knobs=draw(knobs()),
+                cpus=draw(some(st.floats(min_value=0.01, max_value=64))),
+                gpus=draw(st.sampled_from([0.0, 0.5, 1.0])),
+                gpu_memory_bytes=draw(st.floats(min_value=0, max_value=2**34)),
+                batch_sizes=draw(some(st.integers(1, 64))),
+                batch_wait_s=draw(st.just(0.0) | st.floats(min_value=0, max_value=3600)),
+                allowed_tiers=draw(st.none() | subset(TIERS)),
+            )
+        )
+    return tuple(draw(st.permutations(made)))
+
+
+@st.composite
+def pipelines(draw: st.DrawFn, name: str) -> Pipeline:
+    """A pipeline of random operators, called `name`."""
+    least, greatest = sorted(draw(some(st.floats(-1e6, 1e6), most=2, least=2)))
+    return Pipeline(
+        name=name,
+        operators=draw(operators()),
+        metric=MetricSpec(
+            name=draw(names),
+            uses=draw(references),
+            direction=draw(st.sampled_from(["maximize", "minimize"])),
+            range=(least, greatest),
+        ),
+        dataset=DatasetSpec(
+            uses=draw(references),
+            arguments=draw(st.dictionaries(texts, scalars, max_size=2)),
+            features=draw(st.sampled_from(["plain", "none", "m:f"])),
+        ),
+    )
+
+
+@st.composite
+def infrastructures(draw: st.DrawFn) -> Infrastructure:
+    """Sites around a hub that is linked to all and has a large open pool on every tier."""
+    hub, *others = draw(some(names, most=4))
+    sites = draw(st.permutations([hub, *others]))
+    pool_names = draw(some(names, most=len(TIERS) + 2, least=len(TIERS)))
+    pools = [
+        Pool(
+            name=name,
+            site=hub if position < len(TIERS) else draw(st.sampled_from(sites)),
+            tier=TIERS[position] if position < len(TIERS) else draw(st.sampled_from(TIERS)),
+            nodes=draw(st.integers(0, 1000)),
+            cpus=64 if position < len(TIERS) else draw(positive),
+            memory_bytes=draw(positive),
+            gpus=1 if position < len(TIERS) else draw(amounts),
+            gpu_memory_bytes=2.0**34 if position < len(TIERS) else draw(amounts),
+            hardware=HardwareClass(name=draw(names), relative_speed=draw(positive)),
+            price_usd_per_h=draw(amounts),
+            private=False if position < len(TIERS) else draw(st.none() | st.booleans()),
+        )
+        for position, name in enumerate(pool_names)
+    ]
+    links = [
+        Link(
+            source=ends[0],
+            target=ends[1],
+            bandwidth_bytes_per_s=draw(positive),
+            reverse_bandwidth_bytes_per_s=draw(st.none() | positive),
+            round_trip_s=draw(amounts),
+            price_usd_per_gb=draw(amounts),
+        )
+        for ends in (draw(st.permutations([hub, other])) for other in others)
+    ]
+    return Infrastructure(
+        name=draw(names),
+        tiers=draw(st.permutations(TIERS)),
+        sites=[Site(name=site) for site in sites],
+        pools=draw(st.permutations(pools)),
+        links=links,
+        tenants=[Tenant(name=name, at_least=draw(st.floats(0, 1))) for name in draw(some(names, least=0))],
+    )
+
+
+@st.composite
+def objectives(draw: st.DrawFn, metric: MetricSpec) -> Slos:
+    """Some objectives, that of accuracy within what `metric` can give."""
+    accuracy = AccuracySlo(
+        threshold=draw(st.floats(*metric.range)), comparison=">=" if metric.direction == "maximize" else "<="
+    )
+    percentile = st.floats(0, 100, exclude_min=True, exclude_max=True)
+    latency = st.builds(lambda p, limit_s: LatencySlo(percentile=p, limit_s=limit_s), percentile, positive)
+    return Slos(
+        latency=draw(st.none() | latency),
+        accuracy=draw(st.none() | st.just(accuracy)),
+        cost=draw(st.none() | amounts.map(lambda limit: CostSlo(limit_usd_per_h=limit))),
+    )
+
+
+@st.composite
+def pins(draw: st.DrawFn, pipeline: Pipeline) -> tuple[PinnedOperator, ...]:
+    """Some operators of `pipeline` with values of some of their knobs."""
+    pinned = draw(st.lists(st.sampled_from(pipeline.operators), unique_by=lambda operator: operator.name))
+    found = []
+    for operator in pinned:
+        knobs = [knob for knob in operator.knobs if draw(st.booleans())]
+        values = [PinnedKnob(name=knob.name, value=draw(st.sampled_from(knob.choices))) for knob in knobs]
+        found.append(PinnedOperator(name=operator.name, knobs=values))
+    return tuple(found)
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, rate_per_s: float) -> PoissonArrivals | PeriodicArrivals | BurstyArrivals:
+    """Arrivals of every kind that needs no file."""
+    kind = draw(st.sampled_from(["poisson", "periodic", "bursty"]))
+    if kind == "poisson":
+        return PoissonArrivals()
+    if kind == "periodic":
+        return PeriodicArrivals(jitter_s=draw(st.floats(0, 0.5 / rate_per_s)))
+    burst_s, share = draw(positive), draw(st.floats(0.01, 0.9))
+    peak = draw(st.floats(1.05, 1 / share))
+    return BurstyArrivals(peak=peak, burst_s=burst_s, every_s=burst_s / share)
+
+
+@st.composite
+def specifications(draw: st.DrawFn) -> Specification:
+    """Pipelines, an infrastructure they fit on, and queries on both."""
+    infrastructure = draw(infrastructures())
+    made = [draw(pipelines(name)) for name in draw(some(names, most=2))]
+    queries = []
+    for name in draw(some(names, least=0)):
+        pipeline = draw(st.sampled_from(made))
+        rate_per_s = draw(positive)
+        queries.append(
+            Query(
+                name=name,
+                pipeline=pipeline.name,
+                source=draw(st.sampled_from(infrastructure.sites)).name,
+                rate_per_s=rate_per_s,
+                arrivals=draw(arrivals(rate_per_s)),
+                slos=draw(objectives(pipeline.metric)),
+                weight=draw(positive),
+                risk=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+                priority=draw(st.integers(-3, 3)),
+                tenant=draw(st.sampled_from([None, *(tenant.name for tenant in infrastructure.tenants)])),
+                pin=draw(st.none() | pins(pipeline)),
+            )
+        )
+    return Specification.of(made, infrastructure, queries)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.specification.formatting import (
+    ceil_significant,
+    floor_significant,
+    format_amount,
+    format_bandwidth,
+    format_bytes,
+    format_duration,
+    format_interval,
+    format_latency_bound,
+    format_latency_limit,
+    format_percentage,
+    format_score,
+    format_usd_per_h,
+)
+from circinus.specification.units import DURATION
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"), (0.4123, "412 ms"), (0.9999, "1 s"), (59.99, "1 min"), (90, "1.5 min"), (1.5e-6, "1.5 µs"),
+        (0.00005, "50 µs"), (3661.0, "1.02 h"), (1e-9, "0.001 µs"), (1234.0, "20.6 min"), (3.6e6, "1000 h"),
+        (3.6e7, "10000 h"),
+    ],
+)  # fmt: skip
+def test_durations_read_as_people_write_them(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_a_bound_that_is_none_is_no_number() -> None:
+    assert format_latency_bound(0.4123) == "412 ms"
+    assert format_latency_bound(1e12) == "no bound"
+
+
+def test_other_quantities_have_a_unit_that_fits() -> None:
+    assert format_bytes(160_000) == "156 KiB"
+    assert format_bytes(2.0**31) == "2 GiB"
+    assert format_bytes(0) == "0 B"
+    assert format_bandwidth(5e6) == "40 Mbit/s"
+    assert format_bandwidth(0) == "0 bit/s"
+    assert format_usd_per_h(0.01234) == "$0.0123/h"
+    assert format_usd_per_h(1234567.0) == "$1234567/h"
+    assert format_usd_per_h(-0.5) == "-$0.5/h"
+    assert format_usd_per_h(0) == "$0/h"
+    assert format_percentage(0.84123) == "84.1%"
+    assert format_percentage(1) == "100%"
+    assert format_amount("cpus", 2.0) == "2 cpus"
+    assert format_amount("cpus", 1.0) == "1 cpu"
+    assert format_amount("gpu memory", 1.5 * 2**30) == "1.5 GiB gpu memory"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9, "0.900"), (1, "1.000"), (0, "0.000"), (0.01234, "0.0123"), (87.654, "87.7"), (-0.5, "-0.500")],
+)
+def test_scores_stand_below_each_other_and_small_ones_are_not_lost(value: float, text: str) -> None:
+    assert format_score(value) == text
+
+
+@dataclass(frozen=True)
+class Known:
+    value: float
+    lower: float
+    upper: float
+
+
+def test_bounds_are_said_like_the_value() -> None:
+    assert format_interval(format_duration, Known(0.412, 0.38, 1.2)) == "412 ms (380 ms to 1.2 s)"
+    assert format_interval(format_score, Known(0.8, 0.75, 0.85)) == "0.800 (0.750 to 0.850)"
+
+
+@given(st.floats(1e-6, 1e6))
+def test_a_duration_keeps_three_digits(seconds: float) -> None:
+    number, unit = format_duration(seconds).split(" ")
+    factor = {"µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}[unit]
+    assert float(number) * factor == pytest.approx(seconds, rel=5.1e-3)
+
+
+@pytest.mark.parametrize(("value", "up", "down"), [(0.41234, 0.413, 0.412), (412.0, 412.0, 412.0), (0.0, 0.0, 0.0)])
+def test_limits_are_rounded_to_the_kind_side(value: float, up: float, down: float) -> None:
+    assert ceil_significant(value) == up
+    assert floor_significant(value) == down
+
+
+@given(st.floats(1e-6, 1e9))
+def test_a_limit_of_few_digits_is_printed_as_it_is(value: float) -> None:
+    assert DURATION.parse(format_latency_limit(ceil_significant(value))) == pytest.approx(
+        ceil_significant(value), rel=1e-12
+    )
+
+
+@given(st.floats(1e-6, 1e9))
+def test_rounding_never_tightens_and_hardly_loosens(value: float) -> None:
+    assert value <= ceil_significant(value) <= value * 1.0101
+    assert value * 0.9899 <= floor_significant(value) <= value

@@ -1,0 +1,85 @@
+"""Paths over the links, against every simple path there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circinus.specification import DirectedLink, HardwareClass, Infrastructure, Link, Network, Pool, Site
+
+SITES = "abcde"
+
+
+def _pool(site: str, **fields: object) -> Pool:
+    return Pool(
+        name=f"at-{site}",
+        site=site,
+        tier="edge",
+        cpus=1,
+        memory_bytes=1,
+        hardware=HardwareClass(name="x", relative_speed=1.0),
+        **fields,
+    )
+
+
+def _network(links: list[Link], pools: list[Pool] | None = None) -> Network:
+    sites = [Site(name=site) for site in SITES]
+    return Network(Infrastructure(name="i", sites=sites, pools=pools or [_pool("a")], links=links))
+
+
+def _link(ends: tuple[str, str], round_trip_s: float = 0.0) -> Link:
+    return Link(source=ends[0], target=ends[1], bandwidth_bytes_per_s=1, round_trip_s=round_trip_s)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    pairs = [(a, b) for a in SITES for b in SITES if a < b]
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True))
+    return _network([_link(pair, draw(st.sampled_from([0.0, 1.0, 2.0, 5.0]))) for pair in chosen])
+
+
+def _simple_paths(network: Network, source: str, target: str) -> Iterator[tuple[DirectedLink, ...]]:
+    def extend(path: tuple[DirectedLink, ...], at: str, seen: frozenset[str]) -> Iterator[tuple[DirectedLink, ...]]:
+        if at == target:
+            yield path
+            return
+        for link in network.links:
+            if link.source == at and link.target not in seen:
+                yield from extend((*path, link), link.target, seen | {link.target})
+
+    return extend((), source, frozenset({source}))
+
+
+@given(networks())
+def test_paths_are_the_quickest_then_the_shortest(network: Network) -> None:
+    for source in SITES:
+        for target in SITES:
+            path = network.path(source, target)
+            every = [(sum(link.one_way_s for link in p), len(p)) for p in _simple_paths(network, source, target)]
+            if path is None:
+                assert not every
+            else:
+                assert (sum(link.one_way_s for link in path), len(path)) == min(every)
+
+
+def test_ties_go_to_the_first_by_name() -> None:
+    network = _network([_link(pair, 2.0) for pair in (("a", "c"), ("c", "d"), ("a", "b"), ("b", "d"))])
+    assert [link.name for link in network.path("a", "d") or ()] == ["a->b", "b->d"]
+
+
+def test_each_direction_has_its_bandwidth() -> None:
+    link = Link(source="a", target="b", bandwidth="40Mbit/s", reverse_bandwidth="8Mbit/s", round_trip="20ms")
+    there, back = _network([link]).links
+    assert (there.name, there.bandwidth_bytes_per_s, there.one_way_s) == ("a->b", 5e6, 0.01)
+    assert (back.name, back.bandwidth_bytes_per_s, back.one_way_s) == ("b->a", 1e6, 0.01)
+
+
+def test_private_pools_and_pools_without_nodes_are_kept_out() -> None:
+    pools = [_pool("a"), _pool("b", private=True), _pool("c", nodes=0), _pool("d")]
+    network = _network([_link(("a", "b")), _link(("b", "c"))], pools)
+    assert [pool.site for pool in network.accessible_pools("a")] == ["a", "c"]
+    assert [pool.site for pool in network.pools_for("a")] == ["a"]
+    assert [pool.site for pool in network.pools_for("b")] == ["a", "b"]
+    assert [pool.site for pool in network.pools_for("e")] == []
