@@ -144,10 +144,13 @@ def engine(nodes: Nodes) -> RayEngine:
 
 
 class TestRayEngine(EngineConformance):
-    @pytest.fixture(autouse=True)
-    def _only_some(self, request: pytest.FixtureRequest) -> None:
-        if request.node.name not in SOME and not ALL:
-            pytest.skip("all of them: make test-ray")
+    pass
+
+
+if not ALL:
+    for _name in dir(EngineConformance):
+        if _name.startswith("test_") and _name not in SOME:
+            setattr(TestRayEngine, _name, None)  # not collected: a skip would start a cluster first
 
 
 SERVED = chain("q", StageSpec("first", "add"))
