@@ -69,7 +69,7 @@ def answered(run: subprocess.CompletedProcess[str], kind: str, code: int = 0) ->
     """The data of the document that a verb printed."""
     assert run.returncode == code, run.stderr + run.stdout
     document = json.loads(run.stdout)
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["kind"] == kind
     return document["data"]
 

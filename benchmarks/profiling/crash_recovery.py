@@ -54,10 +54,10 @@ PROGRAM = (
     + """
 from benchmarks.profiling.crash_recovery import killed_specification
 from benchmarks.workloads.published.speech import read_speech_trace, traces_folder
-from circinus.profiling import TraceSource, load_trace, profile_pipeline
+from circinus.profiling import TraceBackend, load_trace, profile_pipeline
 
 specification = killed_specification()
-profile_pipeline(specification, "speech", store, source=TraceSource(load_trace(trace)))
+profile_pipeline(specification, "speech", store, source=TraceBackend(load_trace(trace)))
 print(steps)
 """
 )

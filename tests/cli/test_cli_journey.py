@@ -53,7 +53,7 @@ def test_a_trace_is_planned_on_where_there_is_neither_code_nor_data(application:
         (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     run = run_circinus("plan", "--trace", "words.trace", cwd=tmp_path)
     assert run.returncode == 1
-    assert "found no profile store" in run.stderr
+    assert "the profile store does not exist" in run.stderr
     (found,) = answer("profile", "--trace", "words.trace", cwd=tmp_path, kind="profile")
     assert found["dataset_fingerprint"] == known["dataset_fingerprint"]
     assert 4 <= len(found["configurations"]) <= len(known["configurations"])
@@ -165,7 +165,7 @@ def test_a_plan_that_serves_nobody_ends_with_1_and_is_not_applied(application: P
     assert not data["plan_set"]["matching"]["assignments"]
     run = run_circinus("apply", plan_file, "--run-dir", str(tmp_path / "engine"), cwd=application)
     assert run.returncode == 1
-    assert "found no query that is served" in run.stderr
+    assert "the plan serves no query" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -44,7 +44,7 @@ def replayed(application: Path, *options: str) -> Any:
 
 
 def plan(application: Path, *options: str) -> Any:
-    return answer("plan", "--fresh", *options, cwd=application, kind="plan")["plan_set"]
+    return answer("plan", "--from-scratch", *options, cwd=application, kind="plan")["plan_set"]
 
 
 def means_s(plan_set: Any) -> dict[tuple[str, str], float]:
@@ -112,7 +112,7 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
         for key in same:
             assert 1.1 < means_s(corrected)[key] / means_s(plain)[key] < 1.5
 
-    text = " ".join(run_circinus("plan", "--fresh", cwd=application).stdout.split())
+    text = " ".join(run_circinus("plan", "--from-scratch", cwd=application).stdout.split())
     assert "corrections in force: service times of 2 operators on server" in text
     shown = run_circinus("explain", cwd=application).stdout
     assert "Corrections: observed over profiled service times" in " ".join(shown.split())
@@ -121,7 +121,7 @@ def test_traffic_corrects_later_plans_and_corrections_do_not_compound(applicatio
 
     # The plan is not stale by what is observed later, and what it shows is still held against the profile alone.
     save_observations(store, [replace(one, log_ratio=0.0) for one in seen_really])
-    second = replayed(application, "--no-learning")
+    second = replayed(application, "--no-keep-observations")
     assert not second["observations_kept"]
     for seen in second["learning"]["observations"]:
         assert math.exp(seen["log_ratio"]) == pytest.approx(PROMISED / EMULATED)

@@ -19,6 +19,7 @@ def test_a_file_that_was_read_is_another_one_until_what_it_says_was_taken(
     said: Any = SimpleNamespace(
         specification=SimpleNamespace(files=(), sources=()),
         plan_set=SimpleNamespace(matching=SimpleNamespace(assignments=("one",))),
+        require_served_query=lambda location: None,
     )
     monkeypatch.setattr("circinus.api.plan_context.load_plan", lambda file, needs_store: said)
     monkeypatch.setattr(PlanFileSource, "_controlled", lambda self, opened: (opened, None))

@@ -47,7 +47,7 @@ def test_what_came_and_went_is_said(application: Path) -> None:
     add(application, "another")
     queries = application / "queries.yaml"
     queries.write_text(queries.read_text(encoding="utf-8").split("---")[0], encoding="utf-8")
-    data = answer("plan", "--change-price", "$1/h", cwd=application, kind="plan")
+    data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
     assert data["changes"]["new"] == ["another"]
     assert data["changes"]["removed"] == ["archive"]
     assert data["changes"]["kept"] == ["typing-aid"]
@@ -59,21 +59,21 @@ def test_from_another_file_and_afresh(application: Path, tmp_path: Path) -> None
     data = answer("plan", "--from", str(kept), "-o", str(tmp_path / "new.json"), cwd=application, kind="plan")
     assert data["from"] == str(kept)
     assert data["changes"]["changed"] == []
-    data = answer("plan", "--fresh", cwd=application, kind="plan")
+    data = answer("plan", "--from-scratch", cwd=application, kind="plan")
     assert data["from"] is None
     assert data["changes"] is None
-    run = run_circinus("plan", "--fresh", "--from", str(kept), cwd=application)
+    run = run_circinus("plan", "--from-scratch", "--from", str(kept), cwd=application)
     assert run.returncode == 2
-    assert "both --fresh and --from" in " ".join(run.stderr.split())
+    assert "--from-scratch and --from are mutually exclusive" in " ".join(run.stderr.split())
 
 
 def test_a_bound_on_changes_and_its_price(application: Path) -> None:
-    data = answer("plan", "--most-changes", "0", "--change-price", "$0.01/h", cwd=application, kind="plan")
+    data = answer("plan", "--max-changes", "0", "--churn-price", "$0.01/h", cwd=application, kind="plan")
     assert data["changes"]["kept"] == ["archive", "typing-aid"]
     for arguments, message in (
-        (("--change-price", "soon"), "soon"),
-        (("--change-price", "-1"), "found '-1'"),
-        (("--most-changes", "-1"), "most-changes"),
+        (("--churn-price", "soon"), "soon"),
+        (("--churn-price", "-1"), "found '-1'"),
+        (("--max-changes", "-1"), "max-changes"),
     ):
         run = run_circinus("plan", *arguments, cwd=application)
         assert run.returncode != 0
@@ -84,9 +84,9 @@ def test_a_bound_on_changes_and_its_price(application: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[: len(text) // 2], "found no JSON"),
-        (lambda text: text.replace('"schema_version": 3', '"schema_version": 2'), "found schema version 2"),
-        (lambda text: '{"kind": "Pipeline"}', "found kind Pipeline"),
+        (lambda text: text[: len(text) // 2], "not valid JSON"),
+        (lambda text: text.replace('"schema_version": 3', '"schema_version": 2'), "schema version must be 3, got 2"),
+        (lambda text: '{"kind": "Pipeline"}', "got Pipeline"),
     ],
 )
 def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, message: str) -> None:
@@ -107,7 +107,7 @@ def test_a_previous_plan_that_cannot_be_read(application: Path, damage: Any, mes
 def test_a_previous_plan_that_is_not_there(application: Path) -> None:
     run = run_circinus("plan", "--from", "nowhere.json", cwd=application)
     assert run.returncode == 2
-    assert "nowhere.json: found nothing" in run.stderr
+    assert "nowhere.json: no such file" in run.stderr
 
 
 def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path) -> None:
@@ -128,7 +128,7 @@ def test_one_more_query_is_let_in_and_the_plan_is_whole_again(application: Path)
     assert set(found) == {"typing-aid", "archive", "another"}
     assert answer("admit", "another", cwd=application, kind="admit")["admitted"]
     assert plan_file(application) == after
-    data = answer("plan", "--change-price", "$1/h", cwd=application, kind="plan")
+    data = answer("plan", "--churn-price", "$1/h", cwd=application, kind="plan")
     assert data["changes"]["kept"] == ["another", "archive", "typing-aid"]
 
 
@@ -189,12 +189,12 @@ def test_what_cannot_be_asked(application: Path) -> None:
 
 
 def test_limits_on_changes_want_a_plan_that_can_be_changed(application: Path) -> None:
-    run = run_circinus("plan", "--fresh", "--most-changes", "0", cwd=application)
+    run = run_circinus("plan", "--from-scratch", "--max-changes", "0", cwd=application)
     assert run.returncode == 2
     assert "by which nothing runs" in " ".join(run.stderr.replace("│", " ").split())
     plan_file = application / "plan.json"
     plan_file.write_text("nothing of use", encoding="utf-8")
-    run = run_circinus("plan", "--most-changes", "0", cwd=application)
+    run = run_circinus("plan", "--max-changes", "0", cwd=application)
     assert run.returncode == 1
     assert "expected a plan of what runs that can be read" in " ".join(run.stderr.split())
     assert plan_file.read_text(encoding="utf-8") == "nothing of use"

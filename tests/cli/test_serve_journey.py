@@ -124,7 +124,7 @@ def test_what_was_ended_is_brought_back(application: Path) -> None:
         ended = run_circinus("destroy", cwd=application)
         assert ended.returncode == 0
         assert f"process {controller.process.pid} on" in ended.stderr
-        assert "brings back what it decided; end it first" in in_one_line(ended.stderr)
+        assert "will restore its own state. Stop it first." in in_one_line(ended.stderr)
         controller.until("failed", "engine")
         controller.until("applied")
         assert answer("status", cwd=application, kind="status")["healthy"]
@@ -187,7 +187,7 @@ def test_what_is_written_over_is_planned_for_and_taken_over_and_events_say_so(ap
     assert "replan plans: the specification was written over" in lines[-1]
     run = run_circinus("events", "--last", "1", "--json", cwd=application)
     assert json.loads(run.stdout)["number"] >= len(lines)
-    absent = run_circinus("events", "--records", "nowhere.sqlite", cwd=application)
+    absent = run_circinus("events", "--state-file", "nowhere.sqlite", cwd=application)
     assert absent.returncode == 1
     assert "nowhere.sqlite: found no records of a controller" in absent.stderr
     assert not (application / "nowhere.sqlite").exists()

@@ -23,7 +23,7 @@ from cli_runner import run_circinus
             ("load", "--duration", "30"),
             "--duration: found 30, expected a duration such as 150ms; units: us, ms, s, min, h",
         ),
-        (("plan", "--change-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
+        (("plan", "--churn-price", "0.01"), "found 0.01, expected a price such as $0.40/h"),
         (("simulate", "--load", "two"), "found 'two', expected a number above 0"),
     ],
 )
@@ -70,4 +70,4 @@ def test_a_file_that_was_named_must_be_there(typed: tuple[str, ...], code: int, 
     assert run_circinus("init", cwd=tmp_path).returncode == 0
     run = run_circinus(*typed, cwd=tmp_path)
     assert run.returncode == code
-    assert run.stderr.startswith(f"{typed[-1]}: found nothing, expected" if code == 2 else "plan.json: cannot be read")
+    assert run.stderr.startswith(f"{typed[-1]}: found nothing, expected" if code == 2 else "plan.json: cannot read")

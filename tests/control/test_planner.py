@@ -198,7 +198,7 @@ def test_plans_that_no_file_says_are_kept_exactly() -> None:
     assert read.fingerprint == found.fingerprint
     assert read.specification == found.specification
     assert read.specification.module_paths == found.specification.module_paths
-    for name in ("matching", "deployments", "fewer_nodes", "code_versions", "corrections", "nodes"):
+    for name in ("matching", "deployments", "node_overrides", "code_versions", "corrections", "nodes"):
         assert getattr(read, name) == getattr(found, name), name
 
 

@@ -690,11 +690,11 @@ def test_lost_nodes_are_planned_for_while_what_moved_is_measured_again(lossy: tu
         return again
 
     drifting: Any = SimpleNamespace(
-        due=lambda now_s: not took,
-        remeasuring=lambda: remeasure,
-        measured_again=lambda stored, more: {} if more is None else more.changed,
-        document=lambda more: None if more is None else "measured",
-        took=took.append,
+        reprofile_due=lambda now_s: not took,
+        reprofile_task=lambda: remeasure,
+        profile_overrides=lambda stored, more: {} if more is None else more.changed,
+        to_json=lambda more: None if more is None else "measured",
+        commit_reprofile=took.append,
     )
     planner = ReplanDependencies(world.known)
     controlled, nodes = world.controlled, dict(world.controlled.nodes)

@@ -160,7 +160,7 @@ def test_with_a_ladder_more_requests_of_a_burst_are_in_time(
             }
             kept = replace(controlled)
             kept.__dict__["rungs"] = only
-            kept.__dict__["at_first"] = lambda: {
+            kept.__dict__["initial_ladder_states"] = lambda: {
                 name: replace(s, rung=0, chosen=0) for name, s in controlled.initial_ladder_states().items()
             }
         else:

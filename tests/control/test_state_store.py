@@ -103,9 +103,9 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
 _WRITER = """
 import sys, time
 from pathlib import Path
-from circinus.control.state_store import ControlRecords, Event, LeaseHeldError
+from circinus.control.state_store import ControlStateStore, Event, LeaseHeldError
 
-records = ControlRecords(Path(sys.argv[1]))
+records = ControlStateStore(Path(sys.argv[1]))
 while True:
     try:
         lease = records.acquire(sys.argv[2], time.time(), 0.3)

@@ -44,7 +44,7 @@ def test_what_is_learnt_and_what_is_not_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "why", "said"), [("real", "--no-learning", "not kept"), ("replay", "", "mode replay")]
+    ("mode", "why", "said"), [("real", "--no-keep-observations", "not kept"), ("replay", "", "mode replay")]
 )
 def test_what_is_not_used_is_said_to_be_so(mode: str, why: str, said: str) -> None:
     observation = ServiceTimeObservation(**{**vars(SEEN), "mode": mode})

@@ -40,7 +40,7 @@ def pipeline(name: str = "p") -> Pipeline:
     return Pipeline(
         name=name,
         operators=(OperatorSpec(name="add", uses=f"{MODULE}:add", cpus=(0.1,)),),
-        metric=MetricSpec(name="equal", uses=f"{MODULE}:equal"),
+        metric=MetricSpec(name="equal", uses=f"{MODULE}:exact_match"),
         dataset=DatasetSpec(uses=f"{MODULE}:numbers"),
     )
 

@@ -247,9 +247,9 @@ def test_report_is_json() -> None:
         engine, query("q", slos=ALL), query("rejected"), traffic=LoadSpec(duration_s=1.0, drain_timeout_s=1.0)
     )
     document = json.loads(json.dumps(to_jsonable_python(report), allow_nan=False))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["queries"][0]["latency_s"]["p50_s"] is None
-    assert document["queries"][0]["held"] == {"latency": False, "accuracy": False, "cost": True}
+    assert document["queries"][0]["slos_met"] == {"latency": False, "accuracy": False, "cost": True}
 
 
 def test_query_without_a_request_is_not_satisfied() -> None:
@@ -290,7 +290,7 @@ def test_answers_that_cannot_be_scored_count_with_the_worst_score(
         return 1.0 if direction == "maximize" else 0.0
 
     monkeypatch.setattr(conformance_operators, "exact_match", metric)
-    spec = MetricSpec(name="equal", uses=f"{MODULE}:equal", direction=direction)
+    spec = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", direction=direction)
     threshold = score - 0.05 if (direction == "maximize") == held else score + 0.05
     slos = Slos(accuracy=AccuracySlo(threshold=threshold, comparison=">=" if direction == "maximize" else "<="))
     measured = load_scored_by(spec, ObedientEngine(("q",)), slos)
@@ -305,19 +305,19 @@ def test_answers_that_cannot_be_scored_count_with_the_worst_score(
 
 
 def test_scores_outside_the_range_are_reported_and_rounding_is_not() -> None:
-    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", range=(0.0, 0.5))
     measured = load_scored_by(narrow, ObedientEngine(("q",)))
     assert measured.unscored == measured.requests
     assert measured.score == 0.0
     assert all(re.search(r"gave 1\.0 for item number-\d, expected a number from 0 to 0\.5", e) for e in measured.errors)
-    rounded = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 1.0 - 2**-53))
+    rounded = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", range=(0.0, 1.0 - 2**-53))
     measured = load_scored_by(rounded, ObedientEngine(("q",)))
     assert (measured.unscored, measured.errors) == (0, ())
     assert measured.score == pytest.approx(1.0)
 
 
 def test_a_faulty_metric_is_named_however_many_requests_failed() -> None:
-    narrow = MetricSpec(name="equal", uses=f"{MODULE}:equal", range=(0.0, 0.5))
+    narrow = MetricSpec(name="equal", uses=f"{MODULE}:exact_match", range=(0.0, 0.5))
     engine = ObedientEngine(("q",), fails=lambda request: request.item_key != "number-3")
     measured = load_scored_by(narrow, engine)
     assert len(measured.errors) == ERRORS_KEPT

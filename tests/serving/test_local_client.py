@@ -172,7 +172,7 @@ def test_killed_engine_fails_the_requests_under_way(folder: Path, tmp_path: Path
         return any(here.iterdir())
 
     async def kill_meanwhile(client: LocalEngineClient) -> None:
-        await client.apply(chain("q", StageSpec("meet", "Meet")))
+        await client.apply(chain("q", StageSpec("meet", "Barrier")))
         task = asyncio.create_task(ask(client, {"folder": str(here), "parties": 1000}))
         await wait_until(under_way)
         engine = RunDirectory(folder).process()

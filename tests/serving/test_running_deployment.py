@@ -99,7 +99,7 @@ def _served(
         body(deployment, loop)
         await asyncio.sleep(1000.0)
 
-    with mock.patch.object(module, "Replica", replicas):
+    with mock.patch.object(module, "ReplicaHandle", replicas):
         run(serve())
     return sorted(replicas.batches)
 
@@ -165,7 +165,7 @@ def test_a_batch_of_one_begins_at_once_but_in_a_replay_what_was_due_first_is_fir
 ) -> None:
     async def two_that_come_out_of_order() -> list[float]:
         replicas = FakeReplicas(10.0)
-        with mock.patch.object(module, "Replica", replicas):
+        with mock.patch.object(module, "ReplicaHandle", replicas):
             deployment = _running(batch_size=1, batch_wait_s=0.0, replays=replays)
             await deployment.scale_up(1)
             await asyncio.sleep(3.0)
@@ -211,5 +211,5 @@ def test_status_tells_the_mean_start_up() -> None:
         await deployment.scale_up(2)
         return [*found, deployment.status().startup_s]
 
-    with mock.patch.object(module, "Replica", replicas):
+    with mock.patch.object(module, "ReplicaHandle", replicas):
         assert run(two()) == [None, 2.0, 2.5]

@@ -179,7 +179,7 @@ class Batching(Watched):
         alone_s = (ALONE_S[request.item_key] + float(mates_s.sum())) / fill
         stage_s = self.factor * alone_s * self.ratios[fill] / SPEED
         self.batch_s.append(stage_s)
-        return replace(response, stage_s={"add": stage_s}, busy_s={"add": stage_s / fill})
+        return replace(response, stage_s={"add": stage_s}, replica_s={"add": stage_s / fill})
 
 
 def in_batches(size: int) -> tuple[Specification, Matching]:

@@ -47,15 +47,26 @@ def test_damaged_documents_are_refused(text: str) -> None:
 
 
 def test_document_names_its_schema_version() -> None:
-    assert json.loads(state_to_json(chain("q", StageSpec("first", "add"))))["schema_version"] == 3
+    assert json.loads(state_to_json(chain("q", StageSpec("first", "add"))))["schema_version"] == 4
 
 
 def test_a_document_of_the_version_before_is_read_with_what_is_new_by_default() -> None:
     state = chain("q", StageSpec("first", "add"))
     document = json.loads(state_to_json(state))
     document["schema_version"] = 2
-    for known in document["state"]["routes"]:
-        del known["audited_share"]
+    for route_document in document["state"]["routes"]:
+        del route_document["audit_rate"]
+    assert state_from_json(json.dumps(document)) == state
+
+
+def test_routes_of_version_3_are_renamed() -> None:
+    state = replace(chain("q", StageSpec("first", "add")))
+    state = replace(state, routes=tuple(replace(r, audit_rate=0.25, rate_limit_per_s=7.0) for r in state.routes))
+    document = json.loads(state_to_json(state))
+    document["schema_version"] = 3
+    for route_document in document["state"]["routes"]:
+        route_document["audited_share"] = route_document.pop("audit_rate")
+        route_document["admitted_per_s"] = route_document.pop("rate_limit_per_s")
     assert state_from_json(json.dumps(document)) == state
 
 

@@ -48,7 +48,7 @@ class _Replica:
         self.free_s = self.startup_s = 0.0
         loop.call_soon(self._become_ready)
 
-    def learn(self, stages: Mapping[int, ReplayStage]) -> None:
+    def send_recordings(self, stages: Mapping[int, ReplayStage]) -> None:
         self._responder.add_recordings(stages)
 
     def process(self, batch: list[QueuedItem], begin_s: float) -> None:
@@ -100,7 +100,7 @@ def served(
         await asyncio.sleep(1e6)
         return latencies
 
-    with mock.patch.object(module, "Replica", _Replica):
+    with mock.patch.object(module, "ReplicaHandle", _Replica):
         return run(serve())
 
 

@@ -1,4 +1,4 @@
-"""Which engine a verb speaks to."""
+"""The engine that a workspace deploys on: local processes, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ if TYPE_CHECKING:
     from circinus.serving.ray.settings import RaySettings
 
 
-def current_controller(chosen: EngineOptions) -> str:
-    """Who controls an engine, as `process 12 on host`; empty: nobody that can be seen from here.
+def state_file_of(chosen: Path | None, run_dir: Path) -> Path:
+    """Return the state file of an engine's controller: `chosen`, or the default beside the run directory."""
+    return chosen or run_dir.with_name(f"{run_dir.name}-control.sqlite")
 
-    That of the local engine is known by the file beside its folder, unless the controller was told to use another one.
+
+def current_controller(chosen: EngineOptions) -> str:
+    """Return the controller that holds an engine's lease, as `process 12 on host`, or "" if none is visible.
+
+    The controller of a local engine is visible only if it uses the default state file.
     """
     import time
 
-    from circinus.cli.options import records_file
     from circinus.control.state_store import ControlStateStore
     from circinus.errors import ServingError
 
     with suppress(ServingError):
         if chosen.kind == "ray":
             return chosen.ray_lease().holder()
-        records = ControlStateStore.open_existing(records_file(None, chosen.run_dir))
+        records = ControlStateStore.open_existing(state_file_of(None, chosen.run_dir))
         try:
             return records.holder(time.time())
         finally:
@@ -37,48 +41,38 @@ def current_controller(chosen: EngineOptions) -> str:
     return ""
 
 
-def warn_of_controller(chosen: EngineOptions) -> None:
-    """Say on standard error that a change will not last, where somebody else keeps the engine at something."""
-    from circinus.cli.output import progress_console
-
-    holder = current_controller(chosen)
-    if holder:
-        words = f"{holder} (circinus serve) controls {chosen} and brings back what it decided; end it first"
-        progress_console().print(words, style="yellow", highlight=False)
-
-
 EngineKind = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """The engine of this machine, or of a Ray cluster."""
+    """Address of an engine: a run directory of this machine, or a Ray cluster."""
 
     kind: EngineKind
     run_dir: Path
-    """Of the local engine."""
+    """Run directory of the local engine."""
     address: str
-    """Of the Ray cluster."""
+    """Address of the Ray cluster."""
     http: tuple[str, int] | None = None
-    """As of `RaySettings`."""
+    """HTTP entry (host, port) of a Ray cluster; see `RaySettings`."""
 
     def __str__(self) -> str:
-        """Where it is, for messages."""
+        """Return the engine's name in messages."""
         return f"the engine in {self.run_dir}" if self.kind == "local" else f"the Ray cluster at {self.address}"
 
     @property
     def options(self) -> str:
-        """What makes another verb speak to it, too."""
+        """Options that make another verb use this engine."""
         return "" if self.kind == "local" else f" --engine ray --address {self.address}"
 
     def ray(self) -> RayEngine:
-        """The engine of the Ray cluster."""
+        """Return the engine of the Ray cluster."""
         from circinus.serving.ray.engine import RayEngine
 
         return RayEngine(self._ray_settings())
 
     def ray_lease(self) -> ClusterLease:
-        """What one controller of the Ray cluster has at a time."""
+        """Return the lease that one controller of the Ray cluster holds at a time."""
         from circinus.serving.ray.lease import ClusterLease
 
         return ClusterLease(self._ray_settings())
@@ -90,7 +84,7 @@ class EngineOptions:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Engine]:
-        """The engine that runs; it goes on running afterwards.
+        """Connect to the running engine; it keeps running afterwards.
 
         Raises:
             ServingError: there is none.

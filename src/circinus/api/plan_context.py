@@ -1,4 +1,4 @@
-"""A plan file together with what it was made from, as that is now."""
+"""A plan together with the specification and the profile store that it was made from."""
 
 from __future__ import annotations
 
@@ -9,96 +9,86 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from circinus.matching import Matching, PlanFile
+    from circinus.matching import PlanFile
     from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.serving import DesiredState, Mode
     from circinus.specification import Specification
 
-
-@dataclass(frozen=True)
-class PreviousPlan:
-    """What was matched before, as far as it is known."""
-
-    file: Path | None = None
-    matching: Matching | None = None
-    """None: all is planned afresh."""
-    warning: str = ""
-    """Why a plan file that happened to be there was not used."""
-
-
-def previous_plan(named: Path | None, output: Path, *, fresh: bool) -> PreviousPlan:
-    """The plan file that was named, else the one that is about to be written over, else none.
-
-    Raises:
-        PlanningError: the plan file that was named cannot be read. One that merely is there is then not used.
-    """
-    from circinus.cli.options import require_file
-    from circinus.errors import PlanningError
-    from circinus.matching import load_plan_set
-
-    if named is not None:
-        require_file(named, "the plan file of what runs")
-        return PreviousPlan(named, load_plan_set(named).matching)
-    if fresh or not output.exists():
-        return PreviousPlan()
-    try:
-        return PreviousPlan(output, load_plan_set(output).matching)
-    except PlanningError as error:
-        return PreviousPlan(warning=f"{error}. Planned as if nothing ran; name another plan with --from, or none with "
-                            "--fresh")  # fmt: skip
+DEFAULT_PLAN = Path("plan.json")
 
 
 @dataclass(frozen=True)
 class LoadedPlan:
-    """A plan that is not stale."""
+    """A fresh plan with its specification and profile store."""
 
     plan_set: PlanFile
     specification: Specification
     store: Path
-    """The profile store that it was made from."""
 
     def profiles(
         self, more: Collection[str] = (), sources: Mapping[str, MeasurementBackend] | None = None
     ) -> Mapping[str, PipelineProfile]:
-        """What was measured of the pipelines of all that are served.
-
-        With the corrections that the plan was made with, whatever was observed since.
+        """Return the profiles of all served pipelines, with the corrections that the plan was made with.
 
         Args:
             more: further pipelines.
-            sources: pipeline -> where it was measured, if not here.
+            sources: pipeline -> measurement backend, where it is not this machine.
         """
         from circinus.api.planning_service import apply_corrections, load_profiles
 
         served = {assignment.chosen.plan.pipeline for assignment in self.plan_set.matching.assignments}
-        known = load_profiles(
+        profiles = load_profiles(
             self.specification, sorted({*more, *served}), self.store, seed=self.plan_set.seed, sources=sources
         )
-        return apply_corrections(self.plan_set.corrections, known, self.specification)
+        return apply_corrections(self.plan_set.corrections, profiles, self.specification)
 
     def desired_state(self, mode: Mode) -> DesiredState:
-        """What `apply` brings about."""
+        """Return the engine state that deploys the plan."""
         from circinus.serving.desired_state import build_desired_state
 
         versions = self.plan_set.code_versions
         return build_desired_state(self.plan_set.matching, self.specification, mode, self.store.resolve(), versions)
+
+    def require_served_query(self, location: str = "") -> None:
+        """Raise PlanningError if the plan serves no query."""
+        from circinus.errors import PlanningError
+
+        if not self.plan_set.matching.assignments:
+            raise PlanningError(
+                "the plan serves no query",
+                code="plan.no_served_query",
+                location=location,
+                hint="Run `circinus explain` to see why each query was rejected.",
+            )
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Raise MissingFileError unless `path` exists.
+
+    Args:
+        path: file that was named.
+        expected: description of the file, for the message.
+    """
+    from circinus.errors import MissingFileError
+
+    if not path.exists():
+        raise MissingFileError(f"no such file, expected {expected}", code="file.missing", location=str(path))
 
 
 def load_plan(plan_file: Path, *, needs_store: bool = False, one_more: str | None = None) -> LoadedPlan:
     """Read a plan file and the specification that it names.
 
     Args:
-        plan_file: as `circinus plan` writes it.
-        needs_store: whether the profile store must still be there.
-        one_more: a query about to be let in beside the plan; see `check_fresh`.
+        plan_file: plan file, as `circinus plan` writes it.
+        needs_store: whether the profile store must exist.
+        one_more: query that is about to be admitted; see `require_fresh`.
 
     Raises:
-        MissingFileError: a plan file was named that is not there.
-        PlanningError: there is none, or it cannot be read.
-        SpecError: the specification's files are gone or faulty.
-        StalePlanError: the specification, code or (if needed) store is not what the plan was made from.
+        MissingFileError: the plan file does not exist.
+        PlanningError: the plan file cannot be read.
+        SpecError: files of the specification are missing or faulty.
+        StalePlanError: the specification, code or (if needed) store differs from what the plan was made from.
     """
-    from circinus.cli.options import DEFAULT_PLAN, require_file
     from circinus.matching import load_plan_set, require_fresh
     from circinus.specification.loader import load_specification
 

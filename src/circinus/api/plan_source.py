@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circinus.api.progress import ProgressFactory, no_progress
+
 if TYPE_CHECKING:
     from circinus.api.plan_context import LoadedPlan
     from circinus.control.drift.audit_scores import Agreements, AuditScore
@@ -59,14 +61,10 @@ class PlanFileSource:
             CircinusError: as of `open_plan`; or nobody is served.
         """
         from circinus.api.plan_context import load_plan
-        from circinus.errors import PlanningError
         from circinus.serving import Mode
 
         opened = load_plan(self.plan_file, needs_store=self.mode is Mode.REPLAY)
-        if not opened.plan_set.matching.assignments:
-            raise PlanningError(
-                f"{self.plan_file}: found no query that is served, expected at least one; see circinus explain"
-            )
+        opened.require_served_query(str(self.plan_file))
         self._opened, self._seen = opened, self._seen or _signature(self.plan_file, opened.specification)
         return self._controlled(opened)
 
@@ -104,8 +102,8 @@ class PlanFileSource:
         assert self._opened is not None, "plans are opened first"
         return self._loaded(controlled.specification, controlled.corrections, self._opened)
 
-    def prepare(self, controlled: ManagedPlans, *, quiet: bool = True) -> None:
-        """Record what the plans replay, if they do."""
+    def prepare(self, controlled: ManagedPlans, *, progress: ProgressFactory = no_progress) -> None:
+        """Record the outputs that the plans replay, if they do."""
         from circinus.api.replay_recording import record_plans
 
         assert self._opened is not None, "plans are opened first"
@@ -116,7 +114,7 @@ class PlanFileSource:
                 controlled.reachable_plans(),
                 self.replay_items,
                 seed=self._opened.plan_set.seed,
-                quiet=quiet,
+                progress=progress,
             )
 
     def _specified(self) -> Specification:
@@ -143,7 +141,7 @@ class PlanFileSource:
         store, seed = self._opened.store, self._opened.plan_set.seed
         if self.replay_items is not None:
             asked = [(pipeline, one) for pipeline, *both in pairs for one in both]
-            record_configurations(specification, store, asked, self.replay_items, seed=seed, quiet=True)
+            record_configurations(specification, store, asked, self.replay_items, seed=seed)
         return expected_agreements(specification, store, pairs)
 
     def _keep(self, observations: Sequence[ServiceTimeObservation]) -> None:

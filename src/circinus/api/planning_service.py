@@ -1,4 +1,4 @@
-"""Planning from what was measured, and writing the plan file."""
+"""Planning from stored profiles, and the plan file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanningResult:
-    """A plan file that was written, and what it was made from."""
+    """A plan and the profiles that it was made from."""
 
     plan_set: PlanFile
     profiles: Mapping[str, PipelineProfile]
-    """Pipeline -> what was measured, corrected."""
+    """Pipeline -> corrected profile."""
 
 
-def plan_and_save(
+def make_plan(
     specification: Specification,
-    output: Path,
+    plan_file: Path,
     store: Path,
     *,
     seed: int,
@@ -33,31 +33,28 @@ def plan_and_save(
     time_limit_s: float | None = None,
     sources: Mapping[str, MeasurementBackend] | None = None,
     corrected: bool = True,
-    is_superseded: Callable[[], bool] = lambda: False,
 ) -> PlanningResult:
-    """Plan all queries on what was measured until now, and write the plan file.
+    """Plan all queries on what the store has.
 
     Args:
-        specification: what to plan for.
-        output: the plan file.
-        store: the profile store.
-        seed: of the order in which items were measured.
-        running: what runs already; None: nothing.
-        time_limit_s: for choosing among the plans of all queries.
-        sources: pipeline -> where it was measured, if not here.
-        corrected: whether what traffic showed since counts.
-        is_superseded: whether the plan is not wanted any more by the time that it is made: then nothing is written.
+        specification: pipelines, infrastructure and queries.
+        plan_file: path that the plan will be written to; it names its files relative to that.
+        store: profile store.
+        seed: seed of the order in which items were measured.
+        running: incumbent plans, or None.
+        time_limit_s: time limit of the matching.
+        sources: pipeline -> measurement backend, where it is not this machine.
+        corrected: whether observed service times correct the profiles.
 
     Raises:
-        PlanningError: a profile is missing, numbers without meaning, or it was overtaken; the plan file that was there
-            stays.
+        ProfileError: a pipeline was never profiled.
+        PlanningError: the problem is malformed.
     """
     from datetime import UTC, datetime
     from time import perf_counter
 
-    from circinus.errors import PlanningError
     from circinus.estimation import NO_CORRECTIONS
-    from circinus.matching import MatchSettings, make_plan_set, plan_all_queries, save_plan_set
+    from circinus.matching import MatchSettings, make_plan_set, plan_all_queries
 
     profiles = load_profiles(specification, pipelines_in_use(specification), store, seed=seed, sources=sources)
     corrections = _corrections(specification, profiles, store) if corrected else NO_CORRECTIONS
@@ -70,23 +67,44 @@ def plan_and_save(
         specification,
         profiles,
         matching,
-        plan_file=output,
+        plan_file=plan_file,
         profile_store=store,
         seed=seed,
         created_at=datetime.now(UTC),
         planning_s=perf_counter() - started,
         corrections=corrections,
     )
-    if is_superseded():
-        raise PlanningError(
-            f"{output}: not written, as something else was written, or all was ended, while it was made"
-        )
-    save_plan_set(plan_set, output)
     return PlanningResult(plan_set, profiles)
 
 
+def plan_and_save(
+    specification: Specification,
+    output: Path,
+    store: Path,
+    *,
+    seed: int,
+    running: Incumbent | None,
+    is_superseded: Callable[[], bool],
+) -> PlanningResult:
+    """Plan all queries and write the plan file, unless the plan was superseded meanwhile.
+
+    Raises:
+        PlanningError: as `make_plan`, or the plan was superseded. The present plan file then stays.
+    """
+    from circinus.errors import PlanningError
+    from circinus.matching import save_plan_set
+
+    result = make_plan(specification, output, store, seed=seed, running=running)
+    if is_superseded():
+        raise PlanningError(
+            "not written: planning was superseded or cancelled", code="plan.superseded", location=str(output)
+        )
+    save_plan_set(result.plan_set, output)
+    return result
+
+
 def pipelines_in_use(specification: Specification) -> list[str]:
-    """Those that queries use, in the order of the specification."""
+    """Return the pipelines that queries use, in the order of the specification."""
     used = {query.pipeline for query in specification.queries}
     return [name for name in specification.pipelines if name in used]
 
@@ -99,38 +117,38 @@ def load_profiles(
     seed: int,
     sources: Mapping[str, MeasurementBackend] | None = None,
 ) -> Mapping[str, PipelineProfile]:
-    """Pipeline -> what the store knows of it, without any corrections.
+    """Return pipeline -> stored profile, without corrections.
 
     Args:
-        specification: has the pipelines.
-        pipelines: which.
-        store: the profile store.
-        seed: of the order in which items were measured.
-        sources: pipeline -> where it was measured, if not here.
+        specification: specification that has the pipelines.
+        pipelines: names of pipelines.
+        store: profile store.
+        seed: seed of the order in which items were measured.
+        sources: pipeline -> measurement backend, where it is not this machine.
 
     Raises:
-        ProfileError: one is not known, or the store cannot be read.
-        OperatorError: code of one is not found.
+        ProfileError: a pipeline was never profiled, or the store cannot be read.
+        OperatorError: the code of an operator is not found.
     """
     from circinus.planning.sampler import make_sampler
     from circinus.profiling import load_profile
 
-    found = {}
+    profiles = {}
     for name in pipelines:
         source, explorer = (sources or {}).get(name), make_sampler(specification, name)
-        found[name] = load_profile(specification, name, store, seed=seed, source=source, explorer=explorer)
-    return found
+        profiles[name] = load_profile(specification, name, store, seed=seed, source=source, explorer=explorer)
+    return profiles
 
 
 def apply_corrections(
     corrections: Corrections, profiles: Mapping[str, PipelineProfile], specification: Specification
 ) -> Mapping[str, PipelineProfile]:
-    """Profiles with what traffic showed since."""
+    """Return the profiles with observed service times applied."""
     return {name: corrections.applied_to(profile, specification.pipelines[name]) for name, profile in profiles.items()}
 
 
 def _corrections(specification: Specification, profiles: Mapping[str, PipelineProfile], store: Path) -> Corrections:
-    """What traffic showed until now of the operators and pools in question."""
+    """Return the corrections of the operators and pools in use."""
     from datetime import UTC, datetime
 
     from circinus.estimation import learn_corrections

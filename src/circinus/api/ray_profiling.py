@@ -1,11 +1,11 @@
-"""Profiling on the nodes of pools, for the verbs."""
+"""Profiling on the nodes of a Ray cluster, one for each hardware class."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from circinus.api.progress import ProgressFactory, no_progress
 
 if TYPE_CHECKING:
     from circinus.profiling import HardwareClassReport, PipelineProfile
@@ -14,19 +14,25 @@ if TYPE_CHECKING:
 
 
 def connect_profiling_targets(specification: Specification, address: str, *, declared_speeds: bool) -> ProfilingTargets:
-    """A node of every hardware class on the cluster at `address`.
+    """Return a node of each hardware class on the cluster at `address`.
 
     Raises:
-        ServingError: there is no such cluster, or a node does not answer.
-        ProfileError: a class has no living node, and `declared_speeds` are not allowed to stand for it.
+        ProfileError: the specification has no infrastructure, or a class has no living node and `declared_speeds` do
+            not replace it.
+        ServingError: there is no such cluster, or a node does not respond.
     """
+    from circinus.errors import ProfileError
     from circinus.serving.ray.cluster import Cluster
-    from circinus.serving.ray.profiling_targets import find_profiling_targets as places_on
+    from circinus.serving.ray.profiling_targets import find_profiling_targets
     from circinus.serving.ray.settings import RaySettings
 
     if specification.infrastructure is None:
-        raise typer.BadParameter("--engine ray measures the hardware of an infrastructure; found none in the files")
-    return places_on(
+        raise ProfileError(
+            "profiling on Ray measures the hardware of an infrastructure, and the specification has none",
+            code="profile.no_infrastructure",
+            hint="Add a document of kind Infrastructure.",
+        )
+    return find_profiling_targets(
         Cluster(RaySettings(address=address)),
         address,
         specification.infrastructure,
@@ -35,44 +41,43 @@ def connect_profiling_targets(specification: Specification, address: str, *, dec
     )
 
 
-def profile_on_pools(
+def profile_on_targets(
     specification: Specification,
     name: str,
     store: Path,
+    targets: ProfilingTargets,
+    *,
     budget_s: float | None,
     seed: int,
-    places: ProfilingTargets,
-    *,
     exhaustive: bool,
-    without_lost: bool,
+    skip_lost_nodes: bool,
+    progress: ProgressFactory = no_progress,
 ) -> tuple[PipelineProfile, tuple[HardwareClassReport, ...]]:
-    """Measure one pipeline on every hardware class behind a progress bar."""
-    from circinus.cli.output import progress_console
+    """Profile one pipeline on each hardware class."""
     from circinus.planning.sampler import make_sampler
     from circinus.profiling import profile_on_hardware_classes
-    from circinus.reporting.progress import profile_bar
 
-    with profile_bar(progress_console(), name) as bar:
-        found = profile_on_hardware_classes(
+    with progress(name) as observer:
+        profile = profile_on_hardware_classes(
             specification,
             name,
             store,
-            reference=places.reference,
-            classes=places.classes,
+            reference=targets.reference,
+            classes=targets.classes,
             explorer=lambda: make_sampler(specification, name),
             budget_s=budget_s,
             seed=seed,
-            observer=bar,
+            observer=observer,
             exhaustive=exhaustive,
-            skip_lost_nodes=without_lost,
+            skip_lost_nodes=skip_lost_nodes,
         )
-    return found.profile, found.reports
+    return profile.profile, profile.reports
 
 
 def machine_warning(profile: PipelineProfile, specification: Specification) -> str | None:
-    """Why a profile's times are not to be taken for those of this machine.
+    """Return why a profile's times do not apply to this machine.
 
-    None: they are its own, or those of the pools' own nodes.
+    None if they are its own, or those of the pools' own nodes.
     """
     from circinus.profiling import machine_mismatch
     from circinus.profiling.hardware.heterogeneous_profiler import classes_with_declared_speed

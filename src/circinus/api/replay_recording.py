@@ -1,33 +1,41 @@
-"""Recording what a replay answers from."""
+"""Recording of the outputs that a replay returns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from circinus.api.progress import ProgressFactory, no_progress
 
 if TYPE_CHECKING:
     from circinus.specification import Configuration, QueryPlan, Specification
 
 DEFAULT_REPLAY_ITEMS = 16
+"""Number of held-out items that are recorded for each configuration."""
 
 
 def record_plans(
-    specification: Specification, store: Path, plans: Iterable[QueryPlan], items: int, *, seed: int, quiet: bool = False
+    specification: Specification,
+    store: Path,
+    plans: Iterable[QueryPlan],
+    items: int,
+    *,
+    seed: int,
+    progress: ProgressFactory = no_progress,
 ) -> None:
-    """Record the configurations of plans on items that planning did not see.
+    """Record the configurations of plans on held-out items.
 
     Args:
-        specification: with their pipelines.
-        store: the profile store.
-        plans: to be replayed.
-        items: how many are recorded of each configuration.
-        seed: of the order in which items were measured.
-        quiet: whether no progress is shown.
+        specification: specification that has the plans' pipelines.
+        store: profile store.
+        plans: plans to replay.
+        items: number of items to record for each configuration.
+        seed: seed of the order of items.
+        progress: observer for each pipeline.
     """
     configurations = ((plan.pipeline, plan.configuration) for plan in plans)
-    record_configurations(specification, store, configurations, items, seed=seed, quiet=quiet)
+    record_configurations(specification, store, configurations, items, seed=seed, progress=progress)
 
 
 def record_configurations(
@@ -37,24 +45,22 @@ def record_configurations(
     items: int,
     *,
     seed: int,
-    quiet: bool = False,
+    progress: ProgressFactory = no_progress,
 ) -> None:
-    """`record_plans` of (pipeline, configuration)."""
-    from circinus.cli.output import progress_console
-    from circinus.profiling import SilentObserver, record_for_replay
-    from circinus.reporting.progress import profile_bar
+    """Record (pipeline, configuration) pairs on held-out items; see `record_plans`."""
+    from circinus.profiling import record_for_replay
 
     by_pipeline: dict[str, dict[Configuration, None]] = {}
     for pipeline, configuration in configurations:
         by_pipeline.setdefault(pipeline, {})[configuration] = None
-    for name, its in by_pipeline.items():
-        with nullcontext(SilentObserver()) if quiet else profile_bar(progress_console(), name) as bar:
+    for name, chosen in by_pipeline.items():
+        with progress(name) as observer:
             record_for_replay(
                 specification,
                 name,
                 store,
-                configurations=list(its),
+                configurations=list(chosen),
                 items_count=items,
                 seed=seed,
-                observer=bar,
+                observer=observer,
             )

@@ -14,7 +14,7 @@ from circinus.cli.destroy import destroy
 from circinus.cli.events import events
 from circinus.cli.explain import explain
 from circinus.cli.init import init
-from circinus.cli.load import loadtest
+from circinus.cli.load import load
 from circinus.cli.plan import plan
 from circinus.cli.profile import profile
 from circinus.cli.render import render
@@ -44,7 +44,7 @@ for verb in (
     apply,
     serve,
     events,
-    loadtest,
+    load,
     status,
     destroy,
     schema,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,10 +19,6 @@ from circinus.cli.options import (
     host_and_port,
 )
 from circinus.serving.local import DEFAULT_RUN_FOLDER
-
-if TYPE_CHECKING:
-    from circinus.api.engine_options import EngineOptions
-    from circinus.serving import DesiredState, EngineStatus
 
 
 def apply(
@@ -45,55 +41,27 @@ def apply(
     json: Json = False,
 ) -> None:
     """Deploy exactly what a plan file says; refuse it when the specification or the code changed since."""
-    from circinus.api.engine_options import EngineOptions, warn_of_controller
+    from circinus.api.deployment import apply_state
+    from circinus.api.engine_options import EngineOptions
     from circinus.api.plan_context import load_plan
     from circinus.api.replay_recording import record_plans
-    from circinus.cli.output import console, print_json
-    from circinus.errors import PlanningError
+    from circinus.cli.output import console, print_json, profile_progress, warn_of_controller
     from circinus.reporting.control_table import status_table
     from circinus.serving import Mode
 
     replay = Mode(mode) is Mode.REPLAY
     chosen = EngineOptions(engine, run_dir, address, host_and_port(http))
     opened = load_plan(plan_file, needs_store=replay)
-    if not opened.plan_set.matching.assignments:
-        raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
+    opened.require_served_query(str(plan_file))
     if replay:
         plans = [assignment.chosen.plan for assignment in opened.plan_set.matching.assignments]
-        record_plans(opened.specification, opened.store, plans, items, seed=opened.plan_set.seed)
-    found = _deploy(opened.desired_state(Mode(mode)), chosen)
+        record_plans(
+            opened.specification, opened.store, plans, items, seed=opened.plan_set.seed, progress=profile_progress
+        )
+    found = apply_state(opened.desired_state(Mode(mode)), chosen)
     warn_of_controller(chosen)
     if json:
         print_json("apply", {"healthy": found.healthy, **vars(found)})
     else:
         console().print(status_table(found))
         console().print(f"next: circinus load {plan_file}{chosen.options}", highlight=False)
-
-
-def _deploy(desired: DesiredState, chosen: EngineOptions) -> EngineStatus:
-    import asyncio
-
-    from circinus.errors import ServingError
-    from circinus.serving.local.client import connect, start_daemon
-
-    async def deploy() -> EngineStatus:
-        if chosen.kind == "ray":
-            async with chosen.connected() as cluster:
-                await cluster.apply(desired)
-                return await cluster.status()
-        run_dir = chosen.run_dir
-        try:
-            client, started = connect(run_dir), False
-        except ServingError:
-            client, started = start_daemon(run_dir), True
-        try:
-            await client.apply(desired)
-            return await client.status()
-        except BaseException:
-            if started:  # an engine that runs nothing is of no use to anybody, however its first state failed
-                await client.close()
-            raise
-        finally:
-            await client.disconnect()
-
-    return asyncio.run(deploy())

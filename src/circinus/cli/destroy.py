@@ -17,8 +17,8 @@ def destroy(
     json: Json = False,
 ) -> None:
     """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
-    from circinus.api.engine_options import EngineOptions, warn_of_controller
-    from circinus.cli.output import print_json
+    from circinus.api.engine_options import EngineOptions
+    from circinus.cli.output import print_json, warn_of_controller
     from circinus.serving.local.client import destroy as end_engine
 
     chosen = EngineOptions(engine, run_dir, address)

@@ -23,17 +23,17 @@ def events(
     last: Annotated[int, typer.Option("--last", min=0, help="How many of those that were are shown.")] = 20,
     kind: Annotated[EventKind | None, typer.Option(help="Only those of one kind.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until interrupted.")] = False,
-    records: Records = None,
+    state_file: Records = None,
     run_dir: RunDir = DEFAULT_RUN_FOLDER,
     json: Json = False,
 ) -> None:
     """Say what circinus serve did, and why: a line for each event, or a JSON document with --json."""
     from contextlib import closing
 
-    from circinus.cli.options import records_file
+    from circinus.api.engine_options import state_file_of
     from circinus.control.state_store import ControlStateStore
 
-    with closing(ControlStateStore.open_existing(records_file(records, run_dir))) as kept:
+    with closing(ControlStateStore.open_existing(state_file_of(state_file, run_dir))) as kept:
         for event in select_events(kept, last, kind, follow=follow):
             _say(event, json)
 

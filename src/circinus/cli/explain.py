@@ -23,8 +23,8 @@ def explain(
 ) -> None:
     """Say why each query got its plan, what else there was or may be, and what would let a rejected one in."""
     from circinus.api.plan_context import load_plan
+    from circinus.api.profile_summary import search_summary_json
     from circinus.cli.output import console, print_json
-    from circinus.cli.profile import search_summary_json
     from circinus.reporting.explanation import assignment_explanation, rejection_explanation
     from circinus.reporting.plan_table import PLAN_LEGEND, deployment_table, price_table
     from circinus.reporting.profile_table import correction_table, search_summary

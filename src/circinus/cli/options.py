@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from circinus.api.plan_context import DEFAULT_PLAN as DEFAULT_PLAN
+
 if TYPE_CHECKING:
     from circinus.specification.units import Quantity
 
@@ -45,7 +47,6 @@ Http = Annotated[
         "else on 127.0.0.1:8000.",
     ),
 ]
-DEFAULT_PLAN = Path("plan.json")
 DEFAULT_ADDRESS = "auto"
 
 
@@ -135,23 +136,6 @@ def metrics_address(text: str) -> tuple[int, str]:
     if not port.isdecimal() or not 0 < int(port) < 65_536:
         raise typer.BadParameter(f"--metrics: found {text!r}, expected [HOST:]PORT such as 9090 or 0.0.0.0:9090")
     return int(port), host or "127.0.0.1"
-
-
-def require_file(named: Path, expected: str) -> None:
-    """Refuse a file that was named and is not there.
-
-    Raises:
-        MissingFileError: it is not.
-    """
-    from circinus.errors import MissingFileError
-
-    if not named.exists():
-        raise MissingFileError(f"{named}: found nothing, expected {expected}")
-
-
-def records_file(chosen: Path | None, run_dir: Path) -> Path:
-    """What the controller of an engine keeps: the chosen file, or one beside the engine's folder."""
-    return chosen or run_dir.with_name(f"{run_dir.name}-control.sqlite")
 
 
 def store_path(chosen: Path | None, paths: list[Path]) -> Path:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from circinus.errors import CircinusError, SpecError
+from circinus.errors import CircinusError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rich.console import Console
 
-SCHEMA_VERSION = 1
-"""Of the JSON documents that verbs print."""
+    from circinus.api.engine_options import EngineOptions
+    from circinus.profiling import ProfileObserver
+
+SCHEMA_VERSION = 2
+"""Schema version of the JSON documents that verbs print."""
 
 
 def console() -> Console:
@@ -29,6 +34,13 @@ def progress_console() -> Console:
     return Console(stderr=True)
 
 
+def profile_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:
+    """Show a progress bar for the profiling of one pipeline."""
+    from circinus.reporting.progress import profile_bar
+
+    return profile_bar(progress_console(), pipeline)
+
+
 def print_json(kind: str, data: Any) -> None:
     """One document `{"schema_version", "kind", "data"}` on standard output.
 
@@ -41,9 +53,29 @@ def print_json(kind: str, data: Any) -> None:
 
 
 def print_error(error: CircinusError, *, as_json: bool) -> None:
-    """The message on standard error or, for programs, as a document of the kind `error` on standard output."""
+    """Print an error on standard error or, for programs, as a document of the kind `error` on standard output."""
     if as_json:
-        faults = error.faults if isinstance(error, SpecError) else ()
-        print_json("error", {"type": type(error).__name__, "message": str(error), "faults": faults})
+        print_json("error", error.to_dict())
     else:
         sys.stderr.write(f"{error}\n")
+
+
+def usage_error(error: Exception) -> CircinusError:
+    """Return a usage error (a missing argument, an unknown option, a value out of range) with its code."""
+    codes = {"BadParameter": "usage.invalid_value", "MissingParameter": "usage.missing_value"}
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return CircinusError(
+        message.rstrip("."),
+        code=codes.get(type(error).__name__, "usage.invalid_command"),
+        hint="Add --help to see the options.",
+    )
+
+
+def warn_of_controller(chosen: EngineOptions) -> None:
+    """Warn on standard error if a controller will undo a change of the engine."""
+    from circinus.api.engine_options import current_controller
+
+    holder = current_controller(chosen)
+    if holder:
+        message = f"{holder} (circinus serve) controls {chosen} and will restore its own state. Stop it first."
+        progress_console().print(message, style="yellow", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ from circinus.cli.options import (
     Store,
     duration_option,
     price_option,
-    require_file,
     store_path,
 )
 from circinus.cli.trace_options import Traces, load_trace_backends
@@ -22,10 +22,42 @@ from circinus.cli.trace_options import Traces, load_trace_backends
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from circinus.api.plan_context import PreviousPlan
-    from circinus.matching import Incumbent, PlanDiff, PlanFile
+    from circinus.matching import Incumbent, Matching, PlanDiff, PlanFile
     from circinus.profiling import MeasurementBackend, PipelineProfile
     from circinus.specification import Specification
+
+
+@dataclass(frozen=True)
+class PreviousPlan:
+    """What was matched before, as far as it is known."""
+
+    file: Path | None = None
+    matching: Matching | None = None
+    """None: all is planned afresh."""
+    warning: str = ""
+    """Why a plan file that happened to be there was not used."""
+
+
+def previous_plan(named: Path | None, output: Path, *, fresh: bool) -> PreviousPlan:
+    """The plan file that was named, else the one that is about to be written over, else none.
+
+    Raises:
+        PlanningError: the plan file that was named cannot be read. One that merely is there is then not used.
+    """
+    from circinus.api.plan_context import require_file
+    from circinus.errors import PlanningError
+    from circinus.matching import load_plan_set
+
+    if named is not None:
+        require_file(named, "the plan file of what runs")
+        return PreviousPlan(named, load_plan_set(named).matching)
+    if fresh or not output.exists():
+        return PreviousPlan()
+    try:
+        return PreviousPlan(output, load_plan_set(output).matching)
+    except PlanningError as error:
+        return PreviousPlan(warning=f"{error}. Planned as if nothing ran; name another plan with --from, or none with "
+                            "--from-scratch")  # fmt: skip
 
 
 def plan(
@@ -46,7 +78,7 @@ def plan(
             show_default="the file to write, if there is one",
         ),
     ] = None,
-    from_scratch: Annotated[bool, typer.Option("--fresh", help="Plan as if nothing ran.")] = False,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Plan as if nothing ran.")] = False,
     churn_price: Annotated[
         float,
         typer.Option(
@@ -83,11 +115,12 @@ def plan(
     json: Json = False,
 ) -> None:
     """Choose configuration, placement and allocation for all queries together, and write them to a file."""
-    from circinus.api.planning_service import pipelines_in_use, plan_and_save
+    from circinus.api.plan_context import require_file
+    from circinus.api.planning_service import make_plan, pipelines_in_use
+    from circinus.api.profile_summary import search_summary_json
     from circinus.api.ray_profiling import machine_warning
     from circinus.cli.output import print_json
-    from circinus.cli.profile import search_summary_json
-    from circinus.matching import PlanDiff
+    from circinus.matching import PlanDiff, save_plan_set
     from circinus.specification.loader import load_specification
 
     specification = load_specification(paths)
@@ -99,7 +132,7 @@ def plan(
     measured: Mapping[str, PipelineProfile] = {}
     if budget is not None:
         measured = _profile_first(specification, pipelines_in_use(specification), known, budget, seed, sources)
-    found = plan_and_save(
+    found = make_plan(
         specification,
         output,
         known,
@@ -109,6 +142,7 @@ def plan(
         sources=sources,
         corrected=corrected,
     )
+    save_plan_set(found.plan_set, output)
     plan_set, profiles, matching = found.plan_set, found.profiles, found.plan_set.matching
     changes = None if running is None else PlanDiff.between(running.plans, matching)
     warnings = {
@@ -139,19 +173,20 @@ def _what_runs(
         typer.BadParameter: options that exclude each other.
         PlanningError: a plan that cannot be read, where it was named or changes of it are limited.
     """
-    from circinus.api.plan_context import previous_plan
     from circinus.errors import PlanningError
     from circinus.matching import Incumbent
 
     limited = churn_price > 0 or max_changes is not None
     if from_scratch and previous is not None:
-        raise typer.BadParameter("found both --fresh and --from, expected one of them")
+        raise typer.BadParameter("--from-scratch and --from are mutually exclusive")
     if from_scratch and limited:
-        raise typer.BadParameter("found --change-price or --most-changes with --fresh, by which nothing runs")
+        raise typer.BadParameter(
+            "--churn-price and --max-changes have no effect with --from-scratch, which ignores running plans"
+        )
     before = previous_plan(previous, output, fresh=from_scratch)
     if before.warning and limited:
         raise PlanningError(
-            f"{before.warning}; found --change-price or --most-changes, expected a plan of what runs that can be read"
+            f"{before.warning}; found --churn-price or --max-changes, expected a plan of what runs that can be read"
         )
     if before.matching is None:
         return before, None
@@ -192,11 +227,11 @@ def _profile_first(
     seed: int,
     sources: Mapping[str, MeasurementBackend],
 ) -> Mapping[str, PipelineProfile]:
-    from circinus.cli.profile import profile_with_progress
+    from circinus.api.workspace import Workspace
+    from circinus.cli.output import profile_progress
 
-    measured = {}
-    for name in pipelines:
-        measured[name] = profile_with_progress(specification, name, store, budget_s, seed, sources.get(name))
-        if measured[name].interrupted:
-            raise KeyboardInterrupt
-    return measured
+    workspace = Workspace(specification, store=store, seed=seed)
+    report = workspace.profile(pipelines, budget=budget_s, sources=sources, progress=profile_progress)
+    if report.interrupted:
+        raise KeyboardInterrupt
+    return report

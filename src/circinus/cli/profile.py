@@ -11,16 +11,12 @@ from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, Paths, St
 from circinus.cli.trace_options import Traces, load_trace_backends
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from circinus.profiling import (
-        ConfigurationVerdict,
-        FailedConfiguration,
         HardwareClassReport,
         MeasurementBackend,
-        PipelineProfile,
         ServiceTimeObservation,
-        StoppingCertificate,
     )
     from circinus.specification import Specification
 
@@ -69,12 +65,13 @@ def profile(
 
     With --engine ray on a node of each hardware class of the infrastructure.
     """
-    from circinus.api.ray_profiling import connect_profiling_targets, machine_warning, profile_on_pools
-    from circinus.cli.output import console, print_json
+    from circinus.api.profile_summary import profile_summary
+    from circinus.api.ray_profiling import connect_profiling_targets, machine_warning, profile_on_targets
+    from circinus.api.workspace import Workspace
+    from circinus.cli.output import console, print_json, profile_progress
     from circinus.errors import SpecError
     from circinus.operators.validation import check_operators
-    from circinus.planning.sampler import make_sampler
-    from circinus.profiling import export_trace, load_profile, save_trace
+    from circinus.profiling import export_trace, save_trace
     from circinus.reporting.profile_table import hardware_class_lines, observation_table, profile_table
     from circinus.specification.loader import load_specification
 
@@ -98,23 +95,25 @@ def profile(
     )
     profiles, reports = [], dict[str, "tuple[HardwareClassReport, ...]"]()
     for name in names:
-        source = sources.get(name)
         if show:
-            explorer = make_sampler(specification, name)
-            found = load_profile(specification, name, known, seed=seed, source=source, judged=True, explorer=explorer)
+            found = Workspace(specification, store=known, seed=seed).profile_report([name], sources=sources)[name]
         elif places is not None:
-            found, reports[name] = profile_on_pools(
+            found, reports[name] = profile_on_targets(
                 specification,
                 name,
                 known,
-                budget,
-                seed,
                 places,
+                budget_s=budget,
+                seed=seed,
                 exhaustive=exhaustive,
-                without_lost=allow_declared_speeds,
+                skip_lost_nodes=allow_declared_speeds,
+                progress=profile_progress,
             )
         else:
-            found = profile_with_progress(specification, name, known, budget, seed, source, exhaustive=exhaustive)
+            workspace = Workspace(specification, store=known, seed=seed)
+            found = workspace.profile(
+                [name], budget=budget, exhaustive=exhaustive, sources=sources, progress=profile_progress
+            )[name]
         profiles.append(found)
         if not json:
             warning = machine_warning(found, specification)
@@ -133,11 +132,7 @@ def profile(
         print_json(
             "profile",
             [
-                _summary(p, specification)
-                | {
-                    "observations": _observed(known, p.pipeline),
-                    "classes": [_class(report) for report in reports.get(p.pipeline, ())],
-                }
+                profile_summary(p, specification, reports.get(p.pipeline, ()), _observed(known, p.pipeline))
                 for p in profiles
             ],
         )
@@ -161,36 +156,6 @@ def _check_engine(engine: str, *, traced: bool, calibrate: bool, allow_declared_
         raise typer.BadParameter("--calibrate measures this machine; --engine ray measures every class without it")
     if allow_declared_speeds and engine != "ray":
         raise typer.BadParameter("--declared-speeds is about nodes of a cluster; it goes with --engine ray")
-
-
-def profile_with_progress(
-    specification: Specification,
-    name: str,
-    store: Path,
-    budget_s: float | None,
-    seed: int,
-    source: MeasurementBackend | None,
-    *,
-    exhaustive: bool = False,
-) -> PipelineProfile:
-    """Measure one pipeline behind a progress bar."""
-    from circinus.cli.output import progress_console
-    from circinus.planning.sampler import make_sampler
-    from circinus.profiling import profile_pipeline
-    from circinus.reporting.progress import profile_bar
-
-    with profile_bar(progress_console(), name) as bar:
-        return profile_pipeline(
-            specification,
-            name,
-            store,
-            budget_s=budget_s,
-            seed=seed,
-            observer=bar,
-            source=source,
-            explorer=make_sampler(specification, name),
-            exhaustive=exhaustive,
-        )
 
 
 def _calibrate(
@@ -233,96 +198,7 @@ def _chosen(wanted: list[str] | None, present: list[str]) -> list[str]:
     return wanted or present
 
 
-def _judgement(judgement: ConfigurationVerdict | None) -> dict[str, object]:
-    return {} if judgement is None else {"verdict": judgement.verdict, "reason": judgement.reason}
-
-
-def search_summary_json(profile: PipelineProfile | None) -> dict[str, object] | None:
-    """What was measured, and what is said of the rest, as `--json` of other verbs has it."""
-    if profile is None:
-        return None
-    return {
-        "measured": len(profile.configurations),
-        "unmeasured": profile.unmeasured,
-        "certificate": _certificate(profile.certificate),
-    }
-
-
-def _certificate(certificate: StoppingCertificate | None) -> dict[str, object] | None:
-    if certificate is None:
-        return None
-    following = certificate.next
-    return {
-        "said": str(certificate),
-        "conclusive": certificate.conclusive,
-        "considered": certificate.considered,
-        "probability": certificate.probability,
-        "saving": certificate.saving,
-        "next": None if following is None else {name: following[name].as_dict() for name in following},
-        "prior": certificate.prior,
-    }
-
-
 def _observed(store: Path, pipeline: str) -> list[ServiceTimeObservation]:
     from circinus.profiling import load_observations
 
     return [observation for observation in load_observations(store) if observation.pipeline == pipeline]
-
-
-def _failed(failures: Sequence[FailedConfiguration]) -> list[dict[str, object]]:
-    return [{"configuration": str(f.configuration), "item": f.item_key, "reason": f.reason} for f in failures]
-
-
-def _class(report: HardwareClassReport) -> dict[str, object]:
-    return {
-        "class": report.hardware_class,
-        "machine": report.machine,
-        "ran_s": report.ran_s,
-        "missing": report.missing,
-        "failed": _failed(report.failed),
-    }
-
-
-def _summary(profile: PipelineProfile, specification: Specification) -> dict[str, object]:
-    """Everything but the per-item arrays, which the store keeps."""
-    from circinus.api.ray_profiling import machine_warning
-
-    return {
-        "pipeline": profile.pipeline,
-        "dataset_fingerprint": profile.dataset_fingerprint,
-        "dataset_items": profile.dataset_items,
-        "held_out_items": profile.held_out_items,
-        "hardware_class": profile.hardware_class,
-        "machine": profile.machine,
-        "warning": machine_warning(profile, specification),
-        "risk": profile.risk,
-        "profiled_s": profile.profiled_s,
-        "saved_s": profile.saved_s,
-        "interrupted": profile.interrupted,
-        "configurations": [
-            {
-                "configuration": {name: measured.configuration[name].as_dict() for name in measured.configuration},
-                "items": len(measured.items),
-                "accuracy": measured.accuracy,
-                **_judgement(profile.verdicts.get(measured.configuration)),
-                "operators": {
-                    name: {
-                        "service_s": float(operator.service_s.mean()),
-                        "output_bytes": float(operator.output_bytes.mean()),
-                        "peak_memory_bytes": operator.peak_memory_bytes,
-                        "load_s": operator.load_s,
-                        "startup_s": operator.startup_s,
-                        "speeds": operator.speeds.measured,
-                        "measured_allocations": len(operator.measured_allocations),
-                        "allowed_allocations": len(operator.batch_ratio),
-                    }
-                    for name, operator in measured.operators.items()
-                },
-            }
-            for measured in profile.configurations
-        ],
-        "settled": profile.all_decided,
-        "unmeasured": profile.unmeasured,
-        "certificate": _certificate(profile.certificate),
-        "failed": _failed(profile.failed),
-    }

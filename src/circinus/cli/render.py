@@ -34,13 +34,11 @@ def kubernetes(
     """
     from circinus.api.plan_context import load_plan
     from circinus.cli.output import print_json, progress_console
-    from circinus.errors import PlanningError
     from circinus.serving import Mode
     from circinus.serving.ray.kubernetes import Manifest, as_yaml, ray_service
 
     opened = load_plan(plan_file)
-    if not opened.plan_set.matching.assignments:
-        raise PlanningError(f"{plan_file}: found no query that is served, expected at least one; see circinus explain")
+    opened.require_served_query(str(plan_file))
     if image == _IMAGE:
         words = f"pods will run {_IMAGE}: name the image that has your operators' code with --image"
         progress_console().print(words, style="yellow", highlight=False)

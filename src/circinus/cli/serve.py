@@ -23,7 +23,6 @@ from circinus.cli.options import (
     host_and_port,
     metrics_address,
     positive_duration_option,
-    records_file,
 )
 from circinus.serving.local import DEFAULT_RUN_FOLDER
 
@@ -136,8 +135,9 @@ def serve(
     """
     import asyncio
 
-    from circinus.api.engine_options import EngineOptions
+    from circinus.api.engine_options import EngineOptions, state_file_of
     from circinus.api.plan_source import PlanFileSource
+    from circinus.cli.output import profile_progress
     from circinus.control.metrics import ControlMetrics
     from circinus.control.settings import ControlSettings
     from circinus.serving import Mode
@@ -152,7 +152,7 @@ def serve(
     controlled, ready = plans.open()
     if engine == "local":  # what can never run must not be tried for ever
         require_capacity(controlled.desired_state(controlled.initial_ladder_states()), MachineCapacity.here())
-    plans.prepare(controlled, quiet=False)
+    plans.prepare(controlled, progress=profile_progress)
     say = _Speaker(json=json)
     metrics = None if prometheus is None else ControlMetrics(*prometheus)
     chosen, settings = (
@@ -163,7 +163,7 @@ def serve(
         say.standby(ready, standby_factor)
         asyncio.run(_watch(chosen, controlled, plans.planner(), settings, say))
     else:
-        kept = records_file(state_file, run_dir)
+        kept = state_file_of(state_file, run_dir)
         drift = plans.drift_tools(
             ground_truth, ground_truth_timeout, (lambda scores: None) if metrics is None else metrics.audited
         )

@@ -18,35 +18,17 @@ def validate(
     json: Json = False,
 ) -> None:
     """Check everything that was written; print every fault with file, line and a near name."""
+    from circinus.api.workspace import Workspace
     from circinus.cli.output import print_json
-    from circinus.errors import SpecError
-    from circinus.operators.validation import check_operators
-    from circinus.specification import configuration_count
-    from circinus.specification.loader import load_specification
 
-    specification = load_specification(paths)
-    faults = () if no_operators else check_operators(specification)
-    if faults:
-        raise SpecError(faults)
+    report = Workspace(paths).validate(check_operators=not no_operators)
+    specification, summary = report.specification, report.to_dict()
     infrastructure = specification.infrastructure
-    summary = {
-        "files": list(specification.files),
-        "passed_over": list(specification.skipped_documents),
-        "pipelines": {
-            name: {
-                "operators": len(pipeline.operators),
-                "configurations": configuration_count(pipeline),
-            }
-            for name, pipeline in specification.pipelines.items()
-        },
-        "pools": len(infrastructure.pools) if infrastructure else 0,
-        "queries": [query.name for query in specification.queries],
-    }
     if json:
         print_json("validate", summary)
         return
     for name, pipeline in specification.pipelines.items():
-        counts = summary["pipelines"][name]  # type: ignore[index]
+        counts = summary["pipelines"][name]
         typer.echo(
             f"pipeline {name}: {counts['operators']} operators, {counts['configurations']:,} configurations, "
             f"metric {pipeline.metric.name}"

@@ -79,8 +79,9 @@ class ControlMetrics:
             query = controlled.queries.get(found.query)
             if query is None:
                 continue
-            for what in ("entered", "answered", "failed"):
-                self._requests.set(getattr(found, what), found.query, what)
+            counts = {"entered": found.received, "answered": found.answered, "failed": found.failed}
+            for kind, count in counts.items():
+                self._requests.set(count, found.query, kind)
             ordered = sorted(found.recent_latency_s)
             for share in _PERCENTILES if ordered else ():
                 place = min(len(ordered) - 1, int(len(ordered) * share / 100))

@@ -1,4 +1,4 @@
-"""The plans of all queries together, as deployed: what `plan` writes and `apply` executes."""
+"""Plans of all queries as deployed: the result of `plan` and the input of `apply`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from circinus.matching.explanation.shadow_prices import ShadowPrice
 from circinus.planning import BestEffortPlan, Ladder
 from circinus.specification import Deployment, Query, QueryPlan, Slos, Tenant
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 _ROUNDING = 1e-9
-"""Share of a tenant's weight that may be missing from what was promised."""
+"""Rounding tolerance of a tenant's share."""
 
 
 @dataclass(frozen=True)
 class SizedDeployment:
-    """A deployment with whole replicas, packed on nodes."""
+    """A deployment with its number of replicas, packed on nodes."""
 
     deployment: Deployment
     demand: ReplicaDemand
     nodes: tuple[int, ...]
-    """For each replica the index of its node in the pool, ascending."""
+    """Index of each replica's node in the pool, ascending."""
     utilization: float
-    """Share of the time that a replica is busy at the merged rate."""
+    """Utilization of a replica under the merged load."""
     startup_s: float | None = None
-    """Seconds from asking for a further replica in its pool until that can take work; None: not profiled, or planned
-    before that was told."""
+    """Seconds from requesting a further replica until it accepts work, or None if not profiled."""
     relative_speed: float | None = None
-    """Of its operator on the hardware of its pool, as measured there; None: as declared of the pool."""
+    """Measured speed of the operator on the pool's hardware, or None to use the pool's declared speed."""
 
     @property
     def replicas(self) -> int:
@@ -41,7 +40,7 @@ class SizedDeployment:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A plan that a query did not get, and why."""
+    """A plan that a query did not get, with the reason."""
 
     plan: QueryPlan
     estimate: Estimate
@@ -50,80 +49,82 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The plan that a query gets, estimated under the final sizes and the merged load."""
+    """The plan of a query, estimated with the final sizes under the merged load."""
 
     query: str
     chosen: PlanCandidate
     reason: str
     alternatives: tuple[Alternative, ...] = ()
-    """The best that were not chosen, best first."""
+    """Best plans that were not chosen, best first."""
     ladder: Ladder | None = None
-    """The plan's neighbours to step down and up to; None: it was not planned from a frontier."""
+    """Degradation ladder around the plan, or None if it was not planned from a frontier."""
 
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The smallest change of a query's objectives under which it would be served next to the others."""
+    """The smallest SLO change under which a query would be served together with all other queries."""
 
     slos: Slos
     plan: QueryPlan
     estimate: Estimate
     change: str
-    """What changed, in words: `latency p95 <= 300ms -> 412ms`."""
+    """Description of the change: `latency p95 <= 300ms -> 412ms`."""
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A query that gets no plan."""
+    """A query without a plan."""
 
     query: str
     reason: str
     binding: tuple[str, ...]
-    """The objectives (`latency`, ...) or resources (`pool edge: cpus`, ...) that stand in the way; `measurements` where
-    too little was measured to promise anything."""
+    """Violated SLOs (`latency`, ...) or exhausted resources (`pool edge: cpus`, ...); `measurements` if too little was
+    measured for a guaranteed plan."""
     relaxation: Relaxation | None
     alternatives: tuple[Alternative, ...] = ()
     best_so_far: BestEffortPlan | None = None
-    """Of a query that has no promised plan even by itself: the one that most likely meets the objectives."""
+    """For a query without a guaranteed plan even in isolation: the plan that most likely meets the SLOs."""
 
 
 @dataclass(frozen=True)
 class TenantShare:
-    """What a tenant gets."""
+    """Satisfied weight of a tenant."""
 
     tenant: str
     satisfied_weight: float
     total_weight: float
     promised: float
-    """Share of the total weight that is to be satisfied, as far as it can be."""
+    """Guaranteed share of the total weight, as far as feasible."""
 
     @property
     def share(self) -> float:
-        """Of the total weight that is satisfied; all of nothing."""
+        """Satisfied share of the total weight; 1 if the total is 0."""
         return self.satisfied_weight / self.total_weight if self.total_weight > 0 else 1.0
 
     @property
     def kept(self) -> bool:
-        """Whether the promise is kept, rounding aside."""
+        """True if the guaranteed share is met, within rounding."""
         return self.share >= self.promised - _ROUNDING
 
 
 def tenant_shares(
     queries: Sequence[Query], serving: Collection[str], tenants: Sequence[Tenant]
 ) -> tuple[TenantShare, ...]:
-    """What every tenant that has queries gets where those called as in `serving` are served."""
-    found = []
+    """Return the share of every tenant that has queries, if the queries named in `serving` are served."""
+    shares = []
     for tenant in tenants:
-        theirs = [query for query in queries if query.tenant == tenant.name]
-        if theirs:
-            satisfied = sum(query.weight for query in theirs if query.name in serving)
-            found.append(TenantShare(tenant.name, satisfied, sum(query.weight for query in theirs), tenant.at_least))
-    return tuple(found)
+        tenant_queries = [query for query in queries if query.tenant == tenant.name]
+        if tenant_queries:
+            satisfied = sum(query.weight for query in tenant_queries if query.name in serving)
+            shares.append(
+                TenantShare(tenant.name, satisfied, sum(query.weight for query in tenant_queries), tenant.at_least)
+            )
+    return tuple(shares)
 
 
 @dataclass(frozen=True)
 class Matching:
-    """The answer for all queries together."""
+    """The result of matching all queries."""
 
     assignments: tuple[Assignment, ...]
     rejections: tuple[Rejection, ...]
@@ -131,105 +132,104 @@ class Matching:
     satisfied_weight: float
     total_weight: float
     cost_usd_per_h: float
-    """Of all deployments as sized plus all transfers."""
+    """Cost of all sized deployments plus all transfers."""
     weight_bound: float
-    """No matching of the listed candidates satisfies more weight than this; where there are priorities, summed over
-    them: no matching that serves as much of every higher priority satisfies more of one."""
+    """Upper bound on the satisfied weight of any matching of the listed candidates. With priorities, bounds are summed
+    over them: each holds for matchings that serve as much of every higher priority."""
     optimal: bool
-    """Whether the solver proved both objectives over the listed candidates; where plans ran already, of cost with what
-    changes counted, and of as few changes as were allowed."""
+    """True if weight and cost are proved optimal over the listed candidates; with running plans, for the cost including
+    churn and within the allowed number of changes."""
     cost_bound_usd_per_h: float
-    """No matching of the listed candidates that satisfies this weight costs less, whatever changes of plan count."""
+    """Lower bound on the cost of any matching of the listed candidates with this weight, without churn."""
     prices: tuple[ShadowPrice, ...] = ()
-    """What a little more of every resource would be worth."""
+    """Shadow price of every resource."""
     tenants: tuple[TenantShare, ...] = ()
-    """What the infrastructure's tenants get, those that have queries."""
+    """Shares of the infrastructure's tenants that have queries."""
 
     @property
     def weight_gap(self) -> float:
-        """Share of the weight that could be satisfied at most which may be missing."""
+        """Optimality gap of the weight, as a share of its bound."""
         return 1.0 - self.satisfied_weight / self.weight_bound if self.weight_bound > 0 else 0.0
 
     @property
     def cost_gap(self) -> float:
-        """Share of the cost which may be too much for the weight that is satisfied."""
+        """Optimality gap of the cost at the satisfied weight, as a share of the cost."""
         return 1.0 - self.cost_bound_usd_per_h / self.cost_usd_per_h if self.cost_usd_per_h > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan file: the matching, and what it was made from."""
+    """A plan file: the matching and its inputs."""
 
     specification_fingerprint: str
     parts: Mapping[str, str]
-    """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of that document alone."""
+    """`pipeline NAME`, `infrastructure NAME`, `query NAME` -> fingerprint of the document."""
     files: tuple[str, ...]
-    """Specification files, and folders with any, relative to the plan file."""
+    """Specification files and folders, relative to the plan file."""
     code_versions: Mapping[str, str]
-    """`uses` reference of operators, metrics and data sets -> version of the code when it was profiled."""
+    """`uses` reference of operators, metrics and data sets -> code version when profiled."""
     seed: int
-    """Of the order in which items were measured: tells which ones planning has not seen."""
+    """Random seed for the order of data set items; it determines the items that planning has not seen."""
     profile_store: str
-    """Profile store, relative to the plan file."""
+    """Path of the profile store, relative to the plan file."""
     hardware_class: str
-    """The class the profiles were measured on."""
+    """Hardware class that the profiles were measured on."""
     matching: Matching
     created_at: str
-    """ISO 8601, UTC."""
+    """Time of creation (ISO 8601, UTC)."""
     planning_s: float
     corrections: Corrections = NO_CORRECTIONS
-    """Factors on profiled service times that all estimates were made with; what is observed later does not make the
-    plan stale."""
+    """Correction factors on profiled service times in all estimates. Later observations do not make the plan stale."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """Queries by what became of them, in the order of their names."""
+    """Names of queries by the change of their plans, sorted."""
 
     kept: tuple[str, ...]
-    """They ran, and have the same plan."""
+    """Running queries with an unchanged plan."""
     changed: tuple[str, ...]
-    """They ran, and get another plan."""
+    """Running queries with another plan."""
     stopped: tuple[str, ...]
-    """They ran, are still asked for, and get no plan."""
+    """Running queries that are still specified but lose their plan."""
     new: tuple[str, ...]
-    """They did not run, and get a plan."""
+    """Queries that get a plan and did not run."""
     removed: tuple[str, ...]
-    """They ran, and are not asked for any more."""
+    """Running queries that are not specified any more."""
 
     @classmethod
     def between(cls, before: Mapping[str, QueryPlan], after: Matching) -> PlanDiff:
-        """From the plans that ran, by query name, to a matching."""
+        """Compare running plans, by query name, with a matching."""
         served = {assignment.query: assignment.chosen.plan for assignment in after.assignments}
         rejected = {rejection.query for rejection in after.rejections}
 
-        def named(queries: Collection[str]) -> tuple[str, ...]:
+        def in_order(queries: Collection[str]) -> tuple[str, ...]:
             return tuple(sorted(queries))
 
         return cls(
-            kept=named([query for query in before if served.get(query) == before[query]]),
-            changed=named([query for query in before if query in served and served[query] != before[query]]),
-            stopped=named(before.keys() & rejected),
-            new=named(served.keys() - before.keys()),
-            removed=named(before.keys() - served.keys() - rejected),
+            kept=in_order([query for query in before if served.get(query) == before[query]]),
+            changed=in_order([query for query in before if query in served and served[query] != before[query]]),
+            stopped=in_order(before.keys() & rejected),
+            new=in_order(served.keys() - before.keys()),
+            removed=in_order(before.keys() - served.keys() - rejected),
         )
 
     def __str__(self) -> str:
-        """`2 of 14 running queries get another plan (a, b), 1 none (c), 1 new, 1 removed`."""
+        """Return `2 of 14 running queries get another plan (a, b), 1 none (c), 1 new, 1 removed`."""
         running = len(self.kept) + len(self.changed) + len(self.stopped)
-        words = [f"{len(self.changed)} of {running} running queries get another plan{_names(self.changed)}"]
-        words += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
-        words += [f"{len(self.new)} new", f"{len(self.removed)} removed"]
-        return ", ".join(words)
+        parts = [f"{len(self.changed)} of {running} running queries get another plan{_names(self.changed)}"]
+        parts += [f"{len(self.stopped)} none{_names(self.stopped)}"] if self.stopped else []
+        parts += [f"{len(self.new)} new", f"{len(self.removed)} removed"]
+        return ", ".join(parts)
 
 
-_MOST_NAMES = 12
-"""Names that are said at most."""
+_MAX_NAMES = 12
+"""Maximum number of names in a list."""
 
 
 def _names(queries: tuple[str, ...]) -> str:
     if not queries:
         return ""
-    more = f" and {len(queries) - _MOST_NAMES} more" if len(queries) > _MOST_NAMES else ""
-    return f" ({', '.join(queries[:_MOST_NAMES])}{more})"
+    omitted = f" and {len(queries) - _MAX_NAMES} more" if len(queries) > _MAX_NAMES else ""
+    return f" ({', '.join(queries[:_MAX_NAMES])}{omitted})"

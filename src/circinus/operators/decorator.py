@@ -88,6 +88,7 @@ def _operator_type(target: Callable[..., Any], name: str | None, version: str | 
         knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS),
         inputs=count,
         version=version or source_version(target),
+        target=target,
         required_knobs=tuple(knob.name for knob in knobs if knob.name != _CPUS and knob.default is Parameter.empty),
     )
 

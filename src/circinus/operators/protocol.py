@@ -41,6 +41,8 @@ class OperatorFactory:
     version: str
     """Hash of the defining source file (or the version declared with `@operator(version=...)`): what was measured
     of one version is not believed of another."""
+    target: Callable[..., Any]
+    """The class or function that was decorated."""
     required_knobs: tuple[str, ...] = ()
     """Names of the knobs that have no default: each must be in the specification."""
 

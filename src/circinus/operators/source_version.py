@@ -23,6 +23,9 @@ def source_version(target: Any) -> str:
     while isinstance(target, functools.partial):
         target = target.func
     target = inspect.unwrap(target)
+    exported = getattr(target, "__circinus_version__", None)
+    if exported is not None:
+        return str(exported)
     if callable(target) and not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target)
     try:
@@ -30,6 +33,11 @@ def source_version(target: Any) -> str:
         with open(path, "rb") as source:
             return hashlib.sha256(source.read()).hexdigest()
     except (TypeError, OSError) as error:
+        from circinus.specification.code_references import source_of
+
+        typed = source_of(target) if inspect.isroutine(target) or inspect.isclass(target) else None
+        if typed is not None:
+            return hashlib.sha256(f"{target.__qualname__}\n{typed}".encode()).hexdigest()
         raise OperatorError(
             f"{target!r}: found no source file to tell its version by ({error}); "
             "define it in a module, or declare its version with @operator(version=...)"

@@ -40,9 +40,11 @@ def validate_state(desired: DesiredState) -> None:
                 raise ServingError(f"query {route.query} is routed to {stage.deployment.name}, which is not deployed")
 
 
-SCHEMA_VERSION = 3
-_READ = (2, SCHEMA_VERSION)
-"""Versions that can be read: what is new in a later one has a default."""
+SCHEMA_VERSION = 4
+_READABLE = (2, 3, SCHEMA_VERSION)
+"""Schema versions that can be read: fields that a later version adds have a default."""
+_RENAMED = {"admitted_per_s": "rate_limit_per_s", "audited_share": "audit_rate"}
+"""Fields of routes: name up to version 3 -> present name."""
 
 _ADAPTER = TypeAdapter(DesiredState)
 
@@ -62,9 +64,14 @@ def state_from_json(text: str) -> DesiredState:
     try:
         document: Any = json.loads(text)
         version = document["schema_version"]
-        if version not in _READ:
+        if version not in _READABLE:
             raise ServingError(f"found a desired state of schema version {version}, expected {SCHEMA_VERSION}")
-        return _ADAPTER.validate_python(document["state"], strict=False)
+        state = document["state"]
+        for route in state["routes"] if version < SCHEMA_VERSION else ():
+            for old, new in _RENAMED.items():
+                if old in route:
+                    route[new] = route.pop(old)
+        return _ADAPTER.validate_python(state, strict=False)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise ServingError(f"cannot read the desired state: {error}") from error
 

@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from circinus.errors import OperatorError
+from circinus.specification.code_references import reference_to
 from circinus.specification.diagnostics import Expected, Issue, describe, issue_error, issues_error, issues_of
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -54,8 +56,21 @@ Name = Annotated[
 ]
 """A name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit; at most 63 characters."""
 
+
+
+def _reference(value: Any) -> Any:
+    """Replace an operator, metric or data set given as a Python object by the reference it is imported by."""
+    if isinstance(value, str) or not (callable(value) or hasattr(value, "target")):
+        return value
+    try:
+        return reference_to(value)
+    except OperatorError as error:
+        raise issue_error(repr(value), "an object that other processes can import", str(error)) from None
+
+
 Reference = Annotated[
     str,
+    BeforeValidator(_reference),
     *_text(
         r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*|[A-Za-z0-9][A-Za-z0-9_.-]*",
         "`module:attribute` or the name of an entry point",

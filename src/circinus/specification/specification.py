@@ -11,6 +11,7 @@ from typing import Any
 
 from circinus.errors import Diagnostic, SpecError
 from circinus.specification.arrival_files import resolve_arrival_files
+from circinus.specification.code_references import folders_of
 from circinus.specification.cross_references import check_references
 from circinus.specification.diagnostics import Issue
 from circinus.specification.diagnostics import Path as FieldPath
@@ -63,7 +64,18 @@ class Specification:
         if faults or unplayable:
             raise SpecError([*faults, *unplayable])
         filled = tuple(document.content for document in documents if isinstance(document.content, Query))
-        return cls({p.name: p for p in pipelines}, infrastructure, filled, tuple(module_paths))
+        uses = [
+            reference
+            for pipeline in pipelines
+            for reference in (
+                *(operator.uses for operator in pipeline.operators),
+                pipeline.metric.uses,
+                pipeline.dataset.uses,
+                pipeline.dataset.features,
+            )
+        ]
+        paths = tuple(dict.fromkeys((*module_paths, *folders_of(uses))))
+        return cls({p.name: p for p in pipelines}, infrastructure, filled, paths)
 
     def diagnostic(
         self, kind: str, name: str, path: FieldPath, found: str, expected: str, hint: str = ""

@@ -142,7 +142,7 @@ def recorded(store: Path) -> tuple[DesiredState, Recordings]:
         name=PIPELINE,
         operators=tuple(operators),
         metric=MetricSpec(name="exact match", uses=f"{module}:exact_match"),
-        dataset=DatasetSpec(uses=f"{module}:numbers", held_out=0.5),
+        dataset=DatasetSpec(uses=f"{module}:number_items", held_out=0.5),
     )
     specification = Specification(pipelines={PIPELINE: pipeline}, infrastructure=infrastructure(), queries=())
     configuration = Configuration.of({step.operator: KnobValues(step.knobs) for step in steps})

@@ -115,14 +115,14 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_as_many_requests_at_a_time_as_replicas(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", replicas=3)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=3)))
         value = {"folder": str(tmp_path), "parties": 3}
         answers = await asyncio.gather(*(ask(engine, value) for _ in range(3)))
         assert len({process for process, _ in answers}) == 3
 
     @run_async_test
     async def test_waiting_requests_are_batched(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", batch_size=4)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=4)))
         held, free = tmp_path / "held", tmp_path / "free"
         held.mkdir()
         free.mkdir()
@@ -140,7 +140,7 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_a_batch_waits_to_fill(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", batch_size=3, batch_wait_s=100 * PATIENCE_S)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=100 * PATIENCE_S)))
         value = {"folder": str(tmp_path), "parties": 3}
         waiting = [asyncio.create_task(ask(engine, value)) for _ in range(2)]
         await wait_until(lambda: _waiting(engine, 2))  # a replica is free, and would have taken the first by now
@@ -149,7 +149,7 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_the_oldest_of_a_batch_waits_no_longer_than_it_may(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", batch_size=3, batch_wait_s=0.05)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", batch_size=3, batch_wait_s=0.05)))
         response = await respond(engine, {"folder": str(tmp_path), "parties": 1})
         assert response.output[1] == 1
         assert response.latency_s >= 0.05 + response.stage_s["meet"]
@@ -253,9 +253,9 @@ class EngineConformance(StatusConformance):
         before, after = tmp_path / "before", tmp_path / "after"
         before.mkdir()
         after.mkdir()
-        await engine.apply(chain("q", StageSpec("meet", "Meet")))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier")))
         process, _ = await ask(engine, {"folder": str(before), "parties": 1})
-        await engine.apply(chain("q", StageSpec("meet", "Meet", replicas=3)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=3)))
         value = {"folder": str(after), "parties": 3}
         answers = await asyncio.gather(*(ask(engine, value) for _ in range(3)))
         processes = {process for process, _ in answers}
@@ -264,10 +264,10 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_scaling_down_drains(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", replicas=3)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=3)))
         tasks = [asyncio.create_task(ask(engine, {"folder": str(tmp_path), "parties": 6})) for _ in range(5)]
         await wait_until(lambda: _has_files(tmp_path, 3))
-        await engine.apply(chain("q", StageSpec("meet", "Meet", replicas=1)))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=1)))
         for _ in range(3):
             signal_barrier(tmp_path)
         answers = await asyncio.gather(*tasks)
@@ -370,7 +370,7 @@ class EngineConformance(StatusConformance):
 
     @run_async_test
     async def test_close_leaves_no_process(self, engine: Engine, tmp_path: Path) -> None:
-        await engine.apply(chain("q", StageSpec("meet", "Meet", replicas=2), StageSpec("who", "process_id")))
+        await engine.apply(chain("q", StageSpec("meet", "Barrier", replicas=2), StageSpec("who", "process_id")))
         answer = await ask(engine, {"folder": str(tmp_path), "parties": 1})
         processes = {answer["meet"][0], answer["who"]}
         assert await _alive(processes, 2)

@@ -81,7 +81,7 @@ class StatusConformance:
     async def test_status_tells_how_long_the_last_batches_took(self, engine: Engine, tmp_path: Path) -> None:
         one, ten = (StageSpec("first", "add", knobs=(("amount", n),), pool="far") for n in (1, 10))
         meet, refuse = (
-            StageSpec("meet", "Meet", batch_size=4, batch_wait_s=100 * PATIENCE_S),
+            StageSpec("meet", "Barrier", batch_size=4, batch_wait_s=100 * PATIENCE_S),
             StageSpec("refuse", "refuse_negative"),
         )
         last = StageSpec("last", "process_id", after=("first",))

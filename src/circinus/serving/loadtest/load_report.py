@@ -13,7 +13,7 @@ from circinus.estimation import Estimate
 from circinus.profiling import ServiceTimeObservation
 from circinus.specification import Deployment, Slos
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

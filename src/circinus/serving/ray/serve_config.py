@@ -199,7 +199,7 @@ def _operator(application: ServeApplication, *, replays: bool, labelled: Collect
     return {
         "name": application.name,
         "route_prefix": None,
-        "import_path": "circinus.serving.ray.serve_replica:application",
+        "import_path": "circinus.serving.ray.serve_replica:build_replica_application",
         "args": dict(application.args),
         "deployments": [{**deployment, **_ALL}],
     }
@@ -217,7 +217,7 @@ def _router(config: RouterConfig, pool: str | None, labelled: Collection[str]) -
     return {
         "name": router_name(config.site),
         "route_prefix": f"/{config.site}",
-        "import_path": "circinus.serving.ray.router:application",
+        "import_path": "circinus.serving.ray.router:build_router_application",
         "args": {"site": config.site},
         "deployments": [{**deployment, **_ALL, "health_check_timeout_s": ROUTER_TIMEOUT_S}],
     }

@@ -1,0 +1,120 @@
+"""Profiles as JSON documents: everything but the arrays of each item, which the store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from circinus.api.ray_profiling import machine_warning
+
+if TYPE_CHECKING:
+    from circinus.profiling import (
+        ConfigurationVerdict,
+        FailedConfiguration,
+        HardwareClassReport,
+        PipelineProfile,
+        ServiceTimeObservation,
+        StoppingCertificate,
+    )
+    from circinus.specification import Specification
+
+
+def _verdict(verdict: ConfigurationVerdict | None) -> dict[str, object]:
+    return {} if verdict is None else {"verdict": verdict.verdict, "reason": verdict.reason}
+
+
+def search_summary_json(profile: PipelineProfile | None) -> dict[str, object] | None:
+    """Return what was measured and the stopping certificate, as documents of other verbs have it."""
+    if profile is None:
+        return None
+    return {
+        "measured": len(profile.configurations),
+        "unmeasured": profile.unmeasured,
+        "certificate": _certificate(profile.certificate),
+    }
+
+
+def _certificate(certificate: StoppingCertificate | None) -> dict[str, object] | None:
+    if certificate is None:
+        return None
+    following = certificate.next
+    return {
+        "said": str(certificate),
+        "conclusive": certificate.conclusive,
+        "considered": certificate.considered,
+        "probability": certificate.probability,
+        "saving": certificate.saving,
+        "next": None if following is None else {name: following[name].as_dict() for name in following},
+        "prior": certificate.prior,
+    }
+
+
+def _failed(failures: Sequence[FailedConfiguration]) -> list[dict[str, object]]:
+    return [{"configuration": str(f.configuration), "item": f.item_key, "reason": f.reason} for f in failures]
+
+
+def _class(report: HardwareClassReport) -> dict[str, object]:
+    return {
+        "class": report.hardware_class,
+        "machine": report.machine,
+        "ran_s": report.ran_s,
+        "missing": report.missing,
+        "failed": _failed(report.failed),
+    }
+
+
+def profile_summary(
+    profile: PipelineProfile,
+    specification: Specification,
+    classes: Sequence[HardwareClassReport] = (),
+    observations: Sequence[ServiceTimeObservation] = (),
+) -> dict[str, Any]:
+    """Return the JSON document of one profile.
+
+    Args:
+        profile: profile of one pipeline.
+        specification: specification that has the pipeline.
+        classes: measurements on further hardware classes.
+        observations: service times observed under traffic.
+    """
+    return {
+        "pipeline": profile.pipeline,
+        "dataset_fingerprint": profile.dataset_fingerprint,
+        "dataset_items": profile.dataset_items,
+        "held_out_items": profile.held_out_items,
+        "hardware_class": profile.hardware_class,
+        "machine": profile.machine,
+        "warning": machine_warning(profile, specification),
+        "risk": profile.risk,
+        "profiled_s": profile.profiled_s,
+        "saved_s": profile.saved_s,
+        "interrupted": profile.interrupted,
+        "configurations": [
+            {
+                "configuration": {name: measured.configuration[name].as_dict() for name in measured.configuration},
+                "items": len(measured.items),
+                "accuracy": measured.accuracy,
+                **_verdict(profile.verdicts.get(measured.configuration)),
+                "operators": {
+                    name: {
+                        "service_s": float(operator.service_s.mean()),
+                        "output_bytes": float(operator.output_bytes.mean()),
+                        "peak_memory_bytes": operator.peak_memory_bytes,
+                        "load_s": operator.load_s,
+                        "startup_s": operator.startup_s,
+                        "speeds": operator.speeds.measured,
+                        "measured_allocations": len(operator.measured_allocations),
+                        "allowed_allocations": len(operator.batch_ratio),
+                    }
+                    for name, operator in measured.operators.items()
+                },
+            }
+            for measured in profile.configurations
+        ],
+        "settled": profile.all_decided,
+        "unmeasured": profile.unmeasured,
+        "certificate": _certificate(profile.certificate),
+        "failed": _failed(profile.failed),
+        "observations": list(observations),
+        "classes": [_class(report) for report in classes],
+    }

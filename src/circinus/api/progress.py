@@ -1,0 +1,20 @@
+"""Progress of long work: an observer for each pipeline that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circinus.profiling import ProfileObserver
+
+ProgressFactory = Callable[[str], "AbstractContextManager[ProfileObserver]"]
+"""Pipeline name -> context in which its observer reports progress."""
+
+
+def no_progress(pipeline: str) -> AbstractContextManager[ProfileObserver]:
+    """Return an observer that reports nothing."""
+    from circinus.profiling import SilentObserver
+
+    return nullcontext(SilentObserver())
