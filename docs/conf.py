@@ -1,6 +1,9 @@
 """Configuration of the documentation: `make docs` builds it into `build/docs`."""
 
+import os
 import re
+
+os.environ["EAGER_IMPORT"] = "1"  # packages that import lazily show their names
 
 project = "Circinus"
 author = "The Circinus developers"
@@ -12,7 +15,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks"]
 nitpicky = False
 
 

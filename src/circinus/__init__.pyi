@@ -1,4 +1,4 @@
-from .api.deployment import Deployment as Deployment
+from .api.deployment import DeployedPlan as DeployedPlan
 from .api.results import AdmissionResult as AdmissionResult
 from .api.results import Explanation as Explanation
 from .api.results import FrontierReport as FrontierReport

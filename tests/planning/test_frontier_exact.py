@@ -15,7 +15,7 @@ from circinus.planning.settings import SearchSettings
 from circinus.specification import Slos
 from random_instances import Instance, corrected, everywhere, measured_there, random_instance, slower
 
-LARGE_SEEDS = (17, 124, 203, 4, 33, 66, 82, 93, 119, 141, 166, 191)
+LARGE_SEEDS = (82, 191, 124, 17, 203, 4, 33, 66, 93, 119, 141, 166)
 """Instances of 432 to 3456 plans, of which several are on the frontier."""
 
 CAPPED_SEEDS = (0, 17, 27, 4, 5, 18, 21, 28, 33, 40, 41, 43, 49, 51, 56, 65, 77, 82, 84, 90)
@@ -103,7 +103,7 @@ def test_every_candidate_is_promised_and_they_are_sorted_by_cost(everything: Eve
     frontier = _plan(everything.instance, SearchSettings())
     assert all(not c.estimate.violations(everything.slos) for c in frontier.candidates)
     costs = [c.estimate.cost_usd_per_h.upper for c in frontier.candidates]
-    assert costs == sorted(costs)
+    assert costs == pytest.approx(sorted(costs), rel=1e-12)  # sums in another order differ in the last digit
 
 
 def test_relaxations_are_the_tightest(everything: Everything) -> None:

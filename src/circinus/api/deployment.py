@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from circinus.api.synchronous import run
+from circinus.api.synchronous import outside_loop, run
 
 if TYPE_CHECKING:
     from circinus.api.engine_options import EngineOptions
@@ -51,7 +51,7 @@ def apply_state(desired: DesiredState, engine: EngineOptions) -> EngineStatus:
     return run(apply)
 
 
-class Deployment:
+class DeployedPlan:
     """A plan in force on an engine; leaving its `with` block ends the engine.
 
     Made by `Workspace.deploy`.
@@ -131,7 +131,7 @@ class Deployment:
         if self._engine.kind == "ray":
             run(self._engine.ray().close)
         else:
-            destroy(self._engine.run_dir)
+            outside_loop(lambda: destroy(self._engine.run_dir))
 
     def _with_engine(self, use: Callable[[Engine], Awaitable[T]]) -> T:
         async def call() -> T:
@@ -141,7 +141,7 @@ class Deployment:
         return run(call)
 
 
-def deploy(opened: LoadedPlan, engine: EngineOptions, mode: Mode) -> Deployment:
+def deploy(opened: LoadedPlan, engine: EngineOptions, mode: Mode) -> DeployedPlan:
     """Apply a plan to an engine and return the deployment."""
     apply_state(opened.desired_state(mode), engine)
-    return Deployment(opened, engine)
+    return DeployedPlan(opened, engine)

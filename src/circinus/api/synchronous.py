@@ -10,22 +10,24 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def outside_loop(function: Callable[[], T]) -> T:
+    """Call a function that starts an event loop, in another thread if this thread runs a loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function).result()
+
+
 def run(
     coroutine: Callable[[], Coroutine[Any, Any, T]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
-    """Run a coroutine function to its end in an event loop of its own, and return its result.
+    """Run a coroutine function to its end in an event loop of its own, and return its result."""
 
-    If this thread runs an event loop already, another thread runs the coroutine.
-    """
-
-    def run_here() -> T:
+    def in_own_loop() -> T:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(coroutine())
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run_here()
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(run_here).result()
+    return outside_loop(in_own_loop)

@@ -11,7 +11,7 @@ from circinus.api.engine_options import EngineKind, EngineOptions
 from circinus.api.progress import ProgressFactory, no_progress
 
 if TYPE_CHECKING:
-    from circinus.api.deployment import Deployment
+    from circinus.api.deployment import DeployedPlan
     from circinus.api.plan_context import LoadedPlan
     from circinus.api.results import (
         AdmissionResult,
@@ -385,7 +385,7 @@ class Workspace:
         mode: Literal["real", "replay"] = "real",
         items: int = 16,
         progress: ProgressFactory = no_progress,
-    ) -> Deployment:
+    ) -> DeployedPlan:
         """Deploy exactly this plan on the engine, and return the running deployment.
 
         Args:

@@ -104,6 +104,7 @@ def test_one_pass_finds_the_best_of_what_adds_up(space: ConfigurationSpace) -> N
     assert score(found[:1]) >= best - 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES[:4])
 def test_a_separable_optimum_is_reached_in_few_rounds(space: ConfigurationSpace) -> None:
     rng = np.random.default_rng(3)

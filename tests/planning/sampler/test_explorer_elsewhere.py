@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from circinus.planning import plan_queries
 from circinus.planning.sampler import make_sampler
@@ -19,6 +20,8 @@ from circinus.profiling import (
 )
 from circinus.specification import Specification
 from planning.sampler.two_operators import PIPELINE, Breaker, Whole, measured, recorded, two_queries
+
+pytestmark = pytest.mark.slow
 
 
 def earlier(seed: int, *, misleading: bool) -> MeasurementTrace:
@@ -45,11 +48,25 @@ def least_cost(specification: Specification, profile: PipelineProfile) -> float:
     return sum(min(c.estimate.cost_usd_per_h.upper for c in found.candidates) for found in plans.values())
 
 
-def test_what_was_measured_elsewhere_saves_measurements(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
-    trace, specification = recorded(1), two_queries()
-    cold = whole(1).profile
-    measured(earlier(1, misleading=False), specification, tmp_path / "warm")
-    warm, _ = measured(trace, specification, tmp_path / "warm")
+@dataclass(frozen=True)
+class Warm:
+    """A measurement after another one that did not mislead."""
+
+    before: Path
+    """Store with the other one only; to be copied."""
+    profile: PipelineProfile
+
+
+@pytest.fixture(scope="module")
+def after_earlier(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    folder, specification = tmp_path_factory.mktemp("warm"), two_queries()
+    measured(earlier(1, misleading=False), specification, folder / "before")
+    shutil.copy(folder / "before", folder / "store")
+    return Warm(folder / "before", measured(recorded(1), specification, folder / "store")[0])
+
+
+def test_what_was_measured_elsewhere_saves_measurements(after_earlier: Warm, whole: Callable[[int], Whole]) -> None:
+    cold, warm, specification = whole(1).profile, after_earlier.profile, two_queries()
     assert warm.certificate is not None
     assert cold.certificate is not None
     assert warm.certificate.prior.startswith("scores of the same pipeline as traced on ")
@@ -80,11 +97,9 @@ def test_what_misleads_is_dropped_and_the_plans_are_as_cheap(tmp_path: Path, who
     assert (again.verdicts, again.certificate) == (warm.verdicts, warm.certificate)
 
 
-def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path) -> None:
-    trace, specification = recorded(3), two_queries()
-    measured(earlier(3, misleading=False), specification, tmp_path / "through")
-    shutil.copy(tmp_path / "through", tmp_path / "broken")
-    through, _ = measured(trace, specification, tmp_path / "through")
+def test_who_is_ended_again_and_again_measures_the_same(tmp_path: Path, after_earlier: Warm) -> None:
+    trace, specification, through = recorded(1), two_queries(), after_earlier.profile
+    shutil.copy(after_earlier.before, tmp_path / "broken")
     for _ in range(200):
         broken, _ = measured(trace, specification, tmp_path / "broken", observer=Breaker(6))
         if not broken.interrupted:

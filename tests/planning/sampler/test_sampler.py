@@ -35,6 +35,7 @@ from circinus.specification import Configuration
 from planning.sampler.two_operators import CHOICES, PIPELINE, Breaker, Whole, level, measured, recorded, two_queries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(8))
 def test_few_configurations_give_plans_that_are_as_cheap(
     tmp_path: Path, whole: Callable[[int], Whole], seed: int
@@ -77,10 +78,14 @@ def test_what_was_not_measured_has_its_reason_also_when_it_is_read_again(whole: 
     assert (again.verdicts, again.certificate) == (found.verdicts, found.certificate)
 
 
-def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path, whole: Callable[[int], Whole]) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 6][: share_of(2)])
+def test_who_runs_out_of_time_and_goes_on_ends_the_same(
+    tmp_path: Path, whole: Callable[[int], Whole], parts: int
+) -> None:
     trace, specification = recorded(1), two_queries()
     for _ in range(40):
-        broken, spent_s = measured(trace, specification, tmp_path / "broken", budget_s=whole(1).seconds / 4)
+        broken, spent_s = measured(trace, specification, tmp_path / "broken", budget_s=whole(1).seconds / parts)
         if not broken.undecided and spent_s == 0:
             break
     assert not broken.undecided
@@ -92,6 +97,7 @@ def test_who_runs_out_of_time_and_goes_on_ends_the_same(tmp_path: Path, whole: C
         assert least[1] == pytest.approx(least[0], rel=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "after"), [(1, 3), (2, 7), (0, 1)][: share_of(3)])
 def test_who_is_ended_after_every_few_increments_measures_the_same(
     tmp_path: Path, whole: Callable[[int], Whole], seed: int, after: int
@@ -166,6 +172,7 @@ def test_a_budget_that_ends_within_the_cover_concludes_nothing(tmp_path: Path) -
         assert not found.all_decided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [4, 1, 3, 0, 2][: share_of(CHOICES)])
 def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(tmp_path: Path, lost: int) -> None:
     """One size of `see` is not in the trace at all: what it would have shown of `tell` is measured with another."""
@@ -185,6 +192,7 @@ def test_an_operator_that_fails_does_not_hide_the_one_that_it_was_covered_with(t
         assert ours[name].candidates
 
 
+@pytest.mark.slow
 def test_one_slow_item_among_the_first_does_not_end_it(tmp_path: Path) -> None:
     trace, specification = recorded(0), two_queries((0.7,))
     first = TraceBackend(trace).dataset(PIPELINE, 0).profiling_items[3]
@@ -283,14 +291,14 @@ def test_who_has_spent_the_budget_does_not_look_on(
     whole_s = whole(0).seconds
     looks, assess = [], PlanCostSampler.suggest
     monkeypatch.setattr(PlanCostSampler, "suggest", lambda *given: (looks.append(1), assess(*given))[1])
-    measured = []
+    increments = []
 
     class Counting(SilentObserver):
         def progressed(self, progress: ProfileProgress) -> None:
-            measured.append(progress.configuration)
+            increments.append(progress.configuration)
 
     measured(trace, specification, tmp_path / "part", budget_s=whole_s / 3, observer=Counting())
-    assert len(looks) < len(measured) + 2 * CHOICES  # a few find that nothing fits in what is left
+    assert len(looks) < len(increments) + 2 * CHOICES  # a few find that nothing fits in what is left
 
 
 def test_what_is_known_on_few_items_only_is_not_called_unlikely(tmp_path: Path, whole: Callable[[int], Whole]) -> None:

@@ -101,8 +101,12 @@ class SourceOperators:
             groups += [seconds[numbers == number] for number in range(int(numbers.max()) + 1)]
         self._under_others = pooled_std(groups)
 
-    def beside(self, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
-        """What it says beside what is known here: operator -> prefix -> what was measured."""
+    def combined_with(self, known: Mapping[str, Mapping[Configuration, OperatorProfile]]) -> RatioModel:
+        """Return the ratio model of these sources combined with local measurements.
+
+        Args:
+            known: operator -> prefix -> profile measured here.
+        """
         return RatioModel(self, known)
 
     def of(self, operator: str) -> SourceOperator | None:

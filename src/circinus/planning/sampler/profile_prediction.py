@@ -66,7 +66,7 @@ class ProfilePredictor:
                 for name, profiles in longest.items()
             }
             self._input_bytes = float(known.usable[0].input_bytes[:items].mean())
-            self._beside = tuple(there.beside(self._by_prefix) for there in self._elsewhere)
+            self._beside = tuple(there.combined_with(self._by_prefix) for there in self._elsewhere)
             self._donors = {
                 name: ProfileImputer.of(self._space, self._pipeline, name, profiles)
                 for name, profiles in longest.items()

@@ -1,0 +1,60 @@
+"""The vocabulary holds: no banned identifiers, unique class names, and a public surface that is a list."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import circinus
+
+SOURCE = Path(circinus.__file__).parent
+BANNED = frozenset({"told", "beside", "odds"})
+"""Identifiers that paraphrase a term or are no noun. The list grows as packages are cleaned (see docs/glossary.md)."""
+
+
+RESULT_WRAPPERS = frozenset({"LoadReport", "SimulationReport"})
+"""Results of the API that wrap the value of the same name with rows, frames and JSON."""
+
+
+def _trees() -> dict[Path, ast.Module]:
+    paths = [path for path in sorted(SOURCE.rglob("*.py")) if "starter" not in path.parts]
+    return {path.relative_to(SOURCE): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def test_public_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, tree in _trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path))
+    assert len(places) > 100
+    twice = {name: paths for name, paths in places.items() if len(paths) > 1 and name not in RESULT_WRAPPERS}
+    assert not twice
+
+
+def test_public_functions_and_classes_have_no_banned_names() -> None:
+    found = [
+        f"{path}: {node.name}"
+        for path, tree in _trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith(("_", "test_"))
+        and BANNED & set(node.name.lower().split("_"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_exported_name_is_there() -> None:
+    for name in circinus.__all__:
+        assert getattr(circinus, name) is not None, name
+    assert len(circinus.__all__) >= 40
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, circinus; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"numpy", "pydantic", "rich", "typer", "highspy", "ray", "ruamel.yaml"}
+    assert not heavy & set(run.stdout.split())
