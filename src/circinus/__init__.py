@@ -3,12 +3,8 @@
 `Workspace` is the front door: it profiles pipelines, plans all queries together, deploys the plan and measures it.
 """
 
-import logging
-
 import lazy_loader
 
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 Paths = str | os.PathLike[str]
 Duration = float | str
 """Seconds, or a text such as `"2min"`."""
+
+_log = logging.getLogger(__name__)
+logging.getLogger("circinus").addHandler(logging.NullHandler())
 
 
 class Workspace:
@@ -134,6 +138,7 @@ class Workspace:
 
         profiles = {}
         for name in self._pipelines(pipelines):
+            _log.info("profile pipeline %s into %s", name, self.store)
             with progress(name) as observer:
                 profiles[name] = profile_pipeline(
                     self.specification,
@@ -246,6 +251,8 @@ class Workspace:
         )
         if path is not None:
             save_plan_set(result.plan_set, path)
+        served, queries = len(result.plan_set.matching.assignments), len(self.specification.queries)
+        _log.info("planned %d of %d queries in %.2f s", served, queries, result.plan_set.planning_s)
         warnings = {
             f"pipeline {name}: {reason}"
             for name, profile in result.profiles.items()
@@ -411,6 +418,7 @@ class Workspace:
         if replayed:
             plans = [assignment.chosen.plan for assignment in plan.matching.assignments]
             record_plans(self.specification, self.store, plans, items, seed=plan.file.seed, progress=progress)
+        _log.info("deploy in mode %s on %s", mode, self.engine)
         return deploy(opened, self.engine, Mode(mode))
 
     def _opened(self, plan: Plan) -> LoadedPlan:

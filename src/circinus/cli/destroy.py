@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
 from circinus.cli.options import DEFAULT_ADDRESS, Address, Json, Kind, RunDir
@@ -17,6 +15,8 @@ def destroy(
     json: Json = False,
 ) -> None:
     """End the engine with everything it started; of a Ray cluster, what Circinus runs there."""
+    import asyncio
+
     from circinus.api.engine_options import EngineOptions
     from circinus.cli.output import print_json, warn_of_controller
     from circinus.serving.local.client import destroy as end_engine
